@@ -1,0 +1,4 @@
+//! Clusters of similar images, found from bags of codes.
+
+pub mod alignment;
+pub mod clusters;

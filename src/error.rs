@@ -1,0 +1,254 @@
+//! The one error type of the crate, and the reasons for which a single sample can be lost.
+//!
+//! An [`Error`] says what went wrong ([`ErrorKind`]) and where (shard, key, byte offset). A
+//! sample that cannot be used is not an `Error`: it is a [`FailReason`], counted and named in
+//! the statistics while the iteration goes on.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, and where in the data.
+#[derive(Debug)]
+pub struct Error {
+    /// What went wrong.
+    pub kind: ErrorKind,
+    /// The shard (path or URL) that was being read.
+    pub shard: Option<Arc<str>>,
+    /// The key of the sample that was being read.
+    pub key: Option<Arc<str>>,
+    /// Byte offset in the (decompressed) shard.
+    pub offset: Option<u64>,
+}
+
+/// The kinds of [`Error`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An option has a value that cannot be used.
+    #[error("{option} = {given}: {accepted}")]
+    Option {
+        /// Name of the option, as the caller spells it.
+        option: &'static str,
+        /// The value that was given.
+        given: String,
+        /// What is accepted, and what to do.
+        accepted: String,
+    },
+    /// A file or store could not be read or written.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was tried, with the path: "open shards/00000.tar".
+        action: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be: an artefact, a tokenizer, a length table, a state.
+    #[error("{what}: expected {expected}, found {found}")]
+    Format {
+        /// The file, tensor or field.
+        what: String,
+        /// What was expected there.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// A shard is damaged beyond single samples.
+    #[error("damaged shard: {detail}")]
+    Shard {
+        /// What was found, and what to do.
+        detail: String,
+    },
+    /// A single sample failed while `on_error = raise` was in force.
+    #[error("sample failed ({reason}): {detail}")]
+    Sample {
+        /// Why the sample cannot be used.
+        reason: FailReason,
+        /// What the decoder or reader said.
+        detail: String,
+    },
+    /// More samples failed than `max_errors` allows.
+    #[error("too many failed samples: {failed} of {read} read, more than max_errors = {limit}; {reasons}")]
+    TooManyErrors {
+        /// Samples failed so far.
+        failed: u64,
+        /// Samples read so far.
+        read: u64,
+        /// The limit in force, as given.
+        limit: String,
+        /// Count by reason, and one example of each.
+        reasons: String,
+    },
+    /// The captioner (or another model behind the traits of [`crate::model`]) failed.
+    #[error("captioner: {0}")]
+    Captioner(String),
+    /// A saved state does not fit this loader.
+    #[error("state: {0}")]
+    State(String),
+    /// A stage of the pipeline died. This is a bug, reported instead of a hang.
+    #[error("the {stage} stage stopped: {detail}")]
+    Stage {
+        /// Name of the stage.
+        stage: &'static str,
+        /// The panic message or cause.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// An option with an unusable value.
+    pub fn option(option: &'static str, given: impl fmt::Display, accepted: impl Into<String>) -> Self {
+        ErrorKind::Option { option, given: given.to_string(), accepted: accepted.into() }.into()
+    }
+
+    /// A failed read or write; `action` completes "cannot ...".
+    pub fn io(action: impl Into<String>, source: std::io::Error) -> Self {
+        ErrorKind::Io { action: action.into(), source }.into()
+    }
+
+    /// A file, tensor or field that is not what it should be.
+    pub fn format(what: impl Into<String>, expected: impl Into<String>, found: impl fmt::Display) -> Self {
+        ErrorKind::Format { what: what.into(), expected: expected.into(), found: found.to_string() }.into()
+    }
+
+    /// A failure of the captioner.
+    pub fn captioner(message: impl fmt::Display) -> Self {
+        ErrorKind::Captioner(message.to_string()).into()
+    }
+
+    /// Adds the shard, unless one is named already.
+    #[must_use]
+    pub fn in_shard(mut self, shard: &Arc<str>) -> Self {
+        self.shard.get_or_insert_with(|| Arc::clone(shard));
+        self
+    }
+
+    /// Adds the key and byte offset of the sample, unless they are named already.
+    #[must_use]
+    pub fn at_sample(mut self, key: &Arc<str>, offset: u64) -> Self {
+        self.key.get_or_insert_with(|| Arc::clone(key));
+        self.offset.get_or_insert(offset);
+        self
+    }
+}
+
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Self {
+        Self { kind, shard: None, key: None, offset: None }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        let place = [
+            self.shard.as_ref().map(|s| format!("shard {s}")),
+            self.key.as_ref().map(|k| format!("key {k}")),
+            self.offset.map(|o| format!("byte {o}")),
+        ];
+        let place: Vec<String> = place.into_iter().flatten().collect();
+        if place.is_empty() { Ok(()) } else { write!(f, " ({})", place.join(", ")) }
+    }
+}
+
+// The cause is part of the message already; naming it as `source` would print it twice.
+impl std::error::Error for Error {}
+
+/// Why a single sample cannot be used. Each costs one sample and is counted under its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FailReason {
+    /// No member with an image extension.
+    MissingImage,
+    /// No caption member.
+    MissingCaption,
+    /// The caption is empty or white space.
+    EmptyCaption,
+    /// The caption is not UTF-8.
+    CaptionNotUtf8,
+    /// The json member cannot be parsed although a field of it is needed.
+    BadJson,
+    /// The image cannot be decoded.
+    UndecodableImage,
+    /// The image header promises more pixels than `max_image_pixels`.
+    ImageTooLarge,
+    /// The key was seen before in this shard, or its members are not consecutive.
+    RepeatedKey,
+    /// The shard ends, or is damaged, inside this sample.
+    TruncatedSample,
+    /// The field named by `score_key` is missing or not a number.
+    MissingScore,
+}
+
+impl FailReason {
+    /// Every reason, in the order in which statistics list them.
+    pub const ALL: [FailReason; 10] = [
+        Self::MissingImage,
+        Self::MissingCaption,
+        Self::EmptyCaption,
+        Self::CaptionNotUtf8,
+        Self::BadJson,
+        Self::UndecodableImage,
+        Self::ImageTooLarge,
+        Self::RepeatedKey,
+        Self::TruncatedSample,
+        Self::MissingScore,
+    ];
+
+    /// The name under which the reason is counted, e.g. `"missing-image"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MissingImage => "missing-image",
+            Self::MissingCaption => "missing-caption",
+            Self::EmptyCaption => "empty-caption",
+            Self::CaptionNotUtf8 => "caption-not-utf8",
+            Self::BadJson => "bad-json",
+            Self::UndecodableImage => "undecodable-image",
+            Self::ImageTooLarge => "image-too-large",
+            Self::RepeatedKey => "repeated-key",
+            Self::TruncatedSample => "truncated-sample",
+            Self::MissingScore => "missing-score",
+        }
+    }
+}
+
+impl fmt::Display for FailReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_names_place_and_remedy() {
+        let shard: Arc<str> = "a/00000.tar".into();
+        let key: Arc<str> = "000000012".into();
+        let error =
+            Error::option("keep_ratio", 1.5, "a number in (0, 1]").in_shard(&shard).at_sample(&key, 512);
+        assert_eq!(
+            error.to_string(),
+            "keep_ratio = 1.5: a number in (0, 1] (shard a/00000.tar, key 000000012, byte 512)"
+        );
+    }
+
+    #[test]
+    fn first_place_named_stays() {
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let error = Error::captioner("x").in_shard(&a).in_shard(&b);
+        assert_eq!(error.shard.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn serde_names_equal_display_names() {
+        for reason in FailReason::ALL {
+            let json = serde_json::to_string(&reason).unwrap();
+            assert_eq!(json, format!("\"{reason}\""));
+        }
+    }
+}

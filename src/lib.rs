@@ -1,0 +1,11 @@
+//! A dataloader for vision-language pre-training that compresses the stream while training
+//! reads it.
+
+pub mod cluster;
+pub mod error;
+pub mod hash;
+pub mod model;
+pub mod sample;
+
+pub use error::{Error, ErrorKind, FailReason, Result};
+pub use sample::{DropReason, Outcome, Sample, SampleId};

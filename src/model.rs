@@ -1,0 +1,71 @@
+//! What the loader knows of a model: two traits over plain arrays.
+//!
+//! [`Encoder`] turns previews and captions into [`Signals`], [`Recaptioner`] turns previews into
+//! captions. The project's own captioner implements both (feature `tch`); tests use stubs, and
+//! users can bring their own. Previews are `u8` RGB, `[batch, 3, size, size]`, not normalised.
+
+use ndarray::{Array2, ArrayView4};
+
+use crate::error::Result;
+
+/// Bits of a semantic hash.
+pub const SEMANTIC_HASH_BITS: usize = 256;
+
+/// What a captioner says of a batch of samples: everything that selection may depend on.
+///
+/// Signals of a sample depend on the sample and the captioner directory only. All fields have
+/// the batch as their first dimension.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signals {
+    /// Nearest centroid, `[batch]`; centroids stand in similarity order.
+    pub cluster: Vec<u32>,
+    /// Alignment of image and original caption as a quantile in [0, 1] of the distribution
+    /// measured at fit time, `[batch]`: 0.9 means better aligned than 90% of the corpus.
+    pub alignment: Vec<f32>,
+    /// L2-normalised image embedding, `[batch, dim]`, f32.
+    pub embedding: Array2<f32>,
+    /// Signs of random projections of the embedding, `[batch]`; near-copies differ in few bits.
+    pub semantic_hash: Vec<[u64; SEMANTIC_HASH_BITS / 64]>,
+}
+
+/// Turns previews and original captions into signals.
+pub trait Encoder: Send {
+    /// Length of an embedding.
+    fn dim(&self) -> usize;
+
+    /// Side of the square previews it takes, in pixels.
+    fn preview_size(&self) -> usize;
+
+    /// Rows of a batch. Every call gets exactly this many; unused rows are blank (zero pixels,
+    /// empty captions) and their signals are ignored.
+    fn batch_size(&self) -> usize;
+
+    /// Number of clusters: every [`Signals::cluster`] is below it.
+    fn clusters(&self) -> usize;
+
+    /// Identifies the weights and clusters: signals of different fingerprints never mix.
+    fn fingerprint(&self) -> u64;
+
+    /// Encodes `previews` `[batch_size, 3, preview_size, preview_size]` and `captions`
+    /// `[batch_size]`. The result of a row must not depend on the other rows.
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals>;
+
+    /// The same model as a writer of captions, where it is one.
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        None
+    }
+}
+
+/// Writes captions for previews.
+pub trait Recaptioner {
+    /// Rows of a caption batch; as [`Encoder::batch_size`].
+    fn caption_batch_size(&self) -> usize;
+
+    /// Identifies weights and generation settings: captions of different fingerprints never mix.
+    fn caption_fingerprint(&self) -> u64;
+
+    /// Writes one caption per row of `previews`
+    /// `[caption_batch_size, 3, preview_size, preview_size]`. Rows from `used` on are blank and
+    /// their captions are ignored (an implementation may leave them empty).
+    fn caption(&mut self, previews: ArrayView4<'_, u8>, used: usize) -> Result<Vec<String>>;
+}

@@ -1,0 +1,109 @@
+//! What travels from the shard reader on: a sample, its identity, and what became of it.
+
+use std::sync::Arc;
+
+use crate::error::FailReason;
+use crate::hash;
+
+/// Identity of a sample: hash(source, path of the shard below the source's root, key).
+///
+/// It survives a move of the data and does not depend on the order in which anything is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct SampleId(pub u64);
+
+impl SampleId {
+    /// Identity of `key` in the shard whose [`shard_hash`](Self::shard_hash) is given.
+    pub fn new(shard_hash: u64, key: &str) -> Self {
+        Self(hash::combine(&[shard_hash, hash::hash_str(key)]))
+    }
+
+    /// Hash of a shard's own identity: the source's name and the shard's path below its root.
+    pub fn shard_hash(source: &str, path: &str) -> u64 {
+        hash::combine(&[hash::hash_str(source), hash::hash_str(path)])
+    }
+}
+
+/// One group of members of a shard that share a key: an image and its caption, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Identity.
+    pub id: SampleId,
+    /// WebDataset key: member path up to the first dot of the file name.
+    pub key: Arc<str>,
+    /// Index of the group in its shard, counting unusable groups too.
+    pub position: u64,
+    /// Byte offset of the group's first header in the decompressed shard.
+    pub offset: u64,
+    /// Encoded image (JPEG, PNG or WebP), as stored.
+    pub image: Vec<u8>,
+    /// Original caption, trimmed, never empty.
+    pub caption: String,
+    /// The json member, as stored.
+    pub json: Option<Vec<u8>>,
+}
+
+/// A group that cannot be used, with what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedSample {
+    /// Identity (by key, as for usable samples).
+    pub id: SampleId,
+    /// Key of the group.
+    pub key: Arc<str>,
+    /// Index of the group in its shard.
+    pub position: u64,
+    /// Byte offset of the group's first header in the decompressed shard.
+    pub offset: u64,
+    /// Why it cannot be used.
+    pub reason: FailReason,
+    /// What exactly was found.
+    pub detail: String,
+}
+
+/// Why a readable sample was not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// Its alignment is below the gate.
+    Gate,
+    /// A near-copy with a smaller hash is in the same window.
+    Dedup,
+    /// The quota of its cluster is full.
+    Quota,
+}
+
+/// What became of a sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome {
+    /// It survives. `pi` is its probability of inclusion, given that it passed gate and dedup;
+    /// `None` where the priority depends on the sample.
+    Kept {
+        /// Probability of inclusion.
+        pi: Option<f32>,
+    },
+    /// It was readable and is left out.
+    Dropped(DropReason),
+    /// It was not usable.
+    Failed(FailReason),
+}
+
+impl Outcome {
+    /// Whether the sample survives.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Kept { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_is_of_source_path_and_key() {
+        let base = SampleId::new(SampleId::shard_hash("cc3m", "00000.tar"), "000");
+        assert_eq!(base, SampleId::new(SampleId::shard_hash("cc3m", "00000.tar"), "000"));
+        for (source, path, key) in
+            [("cc12m", "00000.tar", "000"), ("cc3m", "00001.tar", "000"), ("cc3m", "00000.tar", "001")]
+        {
+            assert_ne!(base, SampleId::new(SampleId::shard_hash(source, path), key));
+        }
+    }
+}
