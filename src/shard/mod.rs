@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 mod lengths;
 mod list;
+mod members;
 mod reader;
+mod store;
 mod writer;
 
 pub use lengths::lengths;
