@@ -6,7 +6,9 @@ pub mod error;
 pub mod hash;
 pub mod model;
 pub mod sample;
+pub mod shard;
 pub mod synth;
 
 pub use error::{Error, ErrorKind, FailReason, Result};
-pub use sample::{DropReason, Outcome, Sample, SampleId};
+pub use sample::{DropReason, FailedSample, Outcome, Sample, SampleId};
+pub use shard::Shard;
