@@ -127,3 +127,51 @@ impl Clusters {
         Ok(nearest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use ndarray::{Array2, arr2, array};
+
+    use super::*;
+    use crate::cluster::alignment::{AlignmentNorm, RawAlignment};
+
+    fn example() -> Clusters {
+        // Column sums: 1 at step 0, then (20 - i) / 20 but for step 10, where an atom adds 0.1.
+        let gated = Array2::from_shape_fn((2, GATE_STEPS), |(_, i)| {
+            (1.0 - i as f64 / 20.0 + if i == 10 { 0.05 } else { 0.0 }) / 2.0
+        });
+        let points: [RawAlignment; 0] = [];
+        Clusters {
+            idf: vec![1.0; 2],
+            centroids: arr2(&[[1.0, 0.0], [0.0, 1.0]]),
+            runs: vec![0, 1],
+            shares: vec![0.5; 2],
+            gated,
+            alignment: AlignmentTable::fit(AlignmentNorm::Sum, &points, 2),
+            points: 0,
+        }
+    }
+
+    #[test]
+    fn pass_rates_are_the_measured_ones() {
+        let clusters = example();
+        assert_eq!(clusters.pass_rate(1.0), 1.0);
+        assert!((clusters.pass_rate(0.5) - 0.55).abs() < 1e-12);
+        assert!((clusters.pass_rate(0.45) - 0.45).abs() < 1e-12);
+        assert!((clusters.pass_rate(0.475) - 0.5).abs() < 1e-12, "half way between 0.45 and 0.55");
+        assert!((clusters.pass_rate(0.02) - 0.02).abs() < 1e-12);
+        assert_eq!(clusters.pass_rate(0.0), 0.0);
+    }
+
+    #[test]
+    fn nearest_is_by_cosine_and_ties_go_low() {
+        let clusters = example();
+        let signatures = array![[0.1, 0.2], [0.2, 0.1], [0.5, 0.5], [f32::NAN, 0.0]];
+        assert_eq!(clusters.nearest(signatures.view()).unwrap(), [1, 0, 0, 0]);
+        let many = Array2::from_shape_fn((3 * BLOCK + 5, 2), |(i, d)| f32::from(u8::from(d == i % 2)));
+        let expected: Vec<u32> = (0..3 * BLOCK as u32 + 5).map(|i| i % 2).collect();
+        assert_eq!(clusters.nearest(many.view()).unwrap(), expected);
+        assert!(clusters.nearest(Array2::zeros((1, 3)).view()).is_err());
+    }
+}

@@ -265,3 +265,142 @@ fn shape(tensor: &str, expected: impl Display, found: impl std::fmt::Debug) -> E
 fn value(tensor: &str, expected: impl Display, found: Option<impl std::fmt::Debug>) -> Error {
     unexpected(&quoted(tensor), expected, found.map_or_else(String::new, |found| format!("{found:?}")))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use ndarray::{arr2, array};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn example() -> Clusters {
+        let gated = |share: f64| (0..GATE_STEPS).map(move |i| share * (1.0 - i as f64 / GATE_STEPS as f64));
+        let rows: Vec<f64> = gated(0.5).chain(gated(0.3)).chain(gated(0.2)).collect();
+        Clusters {
+            idf: vec![1.0, 2.5],
+            centroids: arr2(&[[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]),
+            runs: vec![0, 1, 1],
+            shares: vec![0.5, 0.3, 0.2],
+            gated: Array2::from_shape_vec((3, GATE_STEPS), rows).unwrap(),
+            alignment: AlignmentTable {
+                norm: AlignmentNorm::Matched,
+                length_edges: vec![7],
+                run_groups: vec![0, 0],
+                knots: array![[[-1.0, 0.0, 2.0]], [[0.0, 0.5, 1.5]]],
+            },
+            points: 1234,
+        }
+    }
+
+    fn bytes_of(clusters: &Clusters) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clusters.safetensors");
+        clusters.save(&path).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left aside");
+        std::fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn a_saved_file_loads_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clusters.safetensors");
+        let clusters = example();
+        clusters.save(&path).unwrap();
+        let loaded = Clusters::load(&path).unwrap();
+        assert_eq!(loaded, clusters);
+        assert_eq!(loaded.fingerprint(), clusters.fingerprint());
+    }
+
+    #[test]
+    fn every_field_is_in_the_fingerprint() {
+        let changes: [fn(&mut Clusters); 9] = [
+            |c| c.idf[1] = 2.0,
+            |c| c.centroids.row_mut(1).assign(&array![0.8, 0.6]),
+            |c| c.runs = vec![0, 0, 1],
+            |c| c.shares[0] += 1e-9,
+            |c| c.gated[[2, 7]] += 1e-9,
+            |c| c.alignment.norm = AlignmentNorm::Sum,
+            |c| c.alignment.length_edges[0] = 8,
+            |c| c.alignment.knots[[0, 0, 1]] = 0.1,
+            |c| c.points += 1,
+        ];
+        let mut seen = vec![example().fingerprint()];
+        for change in changes {
+            let mut changed = example();
+            change(&mut changed);
+            seen.push(changed.fingerprint());
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 10);
+    }
+
+    #[test]
+    fn errors_name_tensor_expected_and_found() {
+        type Change = fn(&mut Clusters);
+        let cases: [(Change, &str); 9] = [
+            (|c| c.idf.push(1.0), "tensor `idf`: expected shape 2"),
+            (|c| c.idf[0] = f32::NAN, "tensor `idf`: expected finite weights"),
+            (|c| c.centroids[[2, 1]] = 0.5, "tensor `centroids`, row 2: expected length 1"),
+            (|c| c.runs[0] = 1, "tensor `runs`: expected numbers from 0"),
+            (|c| c.shares[0] = 0.9, "tensor `shares`: expected shares of at least 0 that sum to 1"),
+            (|c| c.gated[[1, 3]] = 0.9, "tensor `gated`, row 1: expected shares that fall"),
+            (|c| c.alignment.length_edges = vec![7, 7], "tensor `alignment.knots`: expected shape [3,"),
+            (|c| c.alignment.run_groups = vec![0, 1], "tensor `alignment.run_groups`: expected numbers"),
+            (|c| c.alignment.knots[[0, 0, 1]] = 9.0, "tensor `alignment.knots`: expected finite scores"),
+        ];
+        for (change, message) in cases {
+            let mut clusters = example();
+            change(&mut clusters);
+            let error = clusters.save("/nonexistent/file").unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+        let error = Clusters::load("/nonexistent/clusters.safetensors").unwrap_err().to_string();
+        assert!(error.contains("cannot read /nonexistent/clusters.safetensors"), "{error}");
+    }
+
+    #[test]
+    fn other_safetensors_are_refused_by_name() {
+        let one = 1f32.to_le_bytes();
+        let view = || TensorView::new(Dtype::F32, vec![1], &one).unwrap();
+        let metadata = |format: &str| {
+            let pairs = [("format", format), ("alignment.norm", "sum"), ("points", "1")];
+            Some(pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into())
+        };
+        let bytes = safetensors::serialize([("weight", view())], None).unwrap();
+        assert!(parse(&bytes).unwrap_err().to_string().contains("metadata `format`"));
+        let bytes = safetensors::serialize([("idf", view())], metadata(FORMAT)).unwrap();
+        let error = parse(&bytes).unwrap_err().to_string();
+        assert!(
+            error.contains("tensor `centroids`: expected F32 of 2 dimensions")
+                && error.contains("no such tensor"),
+            "{error}"
+        );
+        let bytes =
+            safetensors::serialize([("idf", view()), ("centroids", view())], metadata(FORMAT)).unwrap();
+        let error = parse(&bytes).unwrap_err().to_string();
+        assert!(error.contains("found F32 [1]"), "{error}");
+        for cut in [0, 7, 9, 300] {
+            assert!(parse(&bytes_of(&example())[..cut]).is_err());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn damaged_files_never_panic(place in 0.0..1.0f64, byte: u8, cut in 0.5..1.0f64, shorten: bool) {
+            let mut bytes = bytes_of(&example());
+            let at = (place * bytes.len() as f64) as usize;
+            bytes[at] = byte;
+            if shorten {
+                bytes.truncate((cut * bytes.len() as f64) as usize);
+            }
+            if let Ok(clusters) = parse(&bytes) {
+                prop_assert!(clusters.validate().is_ok());
+                clusters.pass_rate(0.5);
+                clusters.nearest(Array2::ones((1, 2)).view()).unwrap();
+            }
+        }
+    }
+}

@@ -245,3 +245,143 @@ impl fmt::Display for FitReport {
         self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::hash::{Purpose, Rng};
+
+    const CODEBOOK: usize = 128;
+    const PATCHES: usize = 32;
+
+    /// Images of `classes` classes; a class draws most of its codes from eight of its own, at any
+    /// place of the image. Returns the points and their class.
+    fn corpus(n: usize, classes: usize, seed: u64) -> (FitPoints, Vec<u32>) {
+        let mut rng = Rng::new(seed, Purpose::Fit, 0);
+        let own: Vec<Vec<u32>> =
+            (0..classes).map(|_| (0..8).map(|_| rng.below(CODEBOOK) as u32).collect()).collect();
+        let class: Vec<u32> = (0..n).map(|_| rng.below(classes) as u32).collect();
+        let codes = Array2::from_shape_fn((n, PATCHES), |(i, _)| {
+            if rng.unit() < 0.6 { own[class[i] as usize][rng.below(8)] } else { rng.below(CODEBOOK) as u32 }
+        });
+        let tokens: Vec<u32> = (0..n).map(|_| 4 + rng.below(12) as u32).collect();
+        let alignment = tokens.iter().map(|&t| (rng.normal() + 0.3 * f64::from(t)) as f32).collect();
+        (FitPoints { codes, codebook: CODEBOOK, alignment, tokens }, class)
+    }
+
+    fn options(clusters: usize) -> FitOptions {
+        FitOptions { clusters, runs: 8, ..FitOptions::default() }
+    }
+
+    /// Normalised mutual information, arithmetic mean in the denominator (as scikit-learn).
+    fn nmi(a: &[u32], b: &[u32]) -> f64 {
+        let size = |v: &[u32]| v.iter().max().map_or(0, |&m| m as usize + 1);
+        let mut joint = Array2::<f64>::zeros((size(a), size(b)));
+        a.iter().zip(b).for_each(|(&x, &y)| joint[[x as usize, y as usize]] += 1.0 / a.len() as f64);
+        let entropy = |p: &[f64]| -> f64 { p.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum() };
+        let (rows, columns) = (joint.sum_axis(Axis(1)).to_vec(), joint.sum_axis(Axis(0)).to_vec());
+        let (ha, hb) = (entropy(&rows), entropy(&columns));
+        let hab = entropy(&joint.iter().copied().collect::<Vec<_>>());
+        2.0 * (ha + hb - hab) / (ha + hb)
+    }
+
+    fn nearest(clusters: &Clusters, points: &FitPoints) -> Vec<u32> {
+        let mut dense = Array2::zeros((points.codes.nrows(), CODEBOOK));
+        for (codes, mut row) in points.codes.outer_iter().zip(dense.outer_iter_mut()) {
+            let codes = codes.to_vec();
+            crate::cluster::signature::signature(&codes, &clusters.idf, row.as_slice_mut().unwrap()).unwrap();
+        }
+        clusters.nearest(dense.view()).unwrap()
+    }
+
+    #[test]
+    fn bags_of_codes_find_classes_where_raw_indices_do_not() {
+        let (points, class) = corpus(1500, 20, 1);
+        let (clusters, _) = fit(&points, &options(20)).unwrap();
+        let bags = nmi(&nearest(&clusters, &points), &class);
+        // The public code's way: the vector of code indices as if it were a position in space.
+        let mean = points.codes.iter().map(|&c| f64::from(c)).sum::<f64>() / points.codes.len() as f64;
+        let centred = points.codes.mapv(|c| (f64::from(c) - mean) as f32);
+        let raw = kmeans(&Signatures::from_dense(centred.view()), 20, 25, 0).unwrap();
+        let raw = nmi(&raw.assignment, &class);
+        assert!(bags > 0.9 && raw < 0.2, "bags of codes {bags:.2}, raw indices {raw:.2}");
+    }
+
+    #[test]
+    fn shares_and_gates_are_those_of_the_points() {
+        let (points, _) = corpus(2000, 16, 2);
+        let (clusters, report) = fit(&points, &options(16)).unwrap();
+        let assigned = nearest(&clusters, &points);
+        let quantile = |i: usize| {
+            let raw = RawAlignment {
+                sum: points.alignment[i],
+                tokens: points.tokens[i],
+                run: clusters.runs[assigned[i] as usize],
+            };
+            clusters.alignment.quantile(raw)
+        };
+        for cluster in 0..16 {
+            let members: Vec<usize> = (0..2000).filter(|&i| assigned[i] == cluster as u32).collect();
+            assert!((clusters.shares[cluster] - members.len() as f64 / 2000.0).abs() < 1e-9);
+            let passed = members.iter().filter(|&&i| quantile(i) >= 0.5).count();
+            assert!((clusters.gated[[cluster, 10]] - passed as f64 / 2000.0).abs() < 1e-9);
+            assert_eq!(report.sizes[cluster], members.len());
+        }
+        let passed = (0..2000).filter(|&i| quantile(i) >= 0.5).count() as f64 / 2000.0;
+        assert!((clusters.pass_rate(0.5) - passed).abs() < 1e-9 && (report.pass_rate - passed).abs() < 1e-9);
+        assert!((passed - 0.5).abs() < 0.02);
+        assert!(clusters.run_count() <= 8 && clusters.run_count() == report.pass_by_run.len());
+    }
+
+    #[test]
+    fn the_report_shows_what_the_gate_prefers() {
+        let (points, _) = corpus(4000, 8, 3);
+        let rates = |norm| {
+            let (_, report) = fit(&points, &FitOptions { norm, ..options(8) }).unwrap();
+            let counted: usize = report.pass_by_length.iter().map(|bin| bin.points).sum();
+            assert_eq!(counted, 4000);
+            let first = report.pass_by_length.first().unwrap().rate;
+            report.pass_by_length.last().unwrap().rate - first
+        };
+        assert!(rates(AlignmentNorm::Sum) > 0.5);
+        assert!(rates(AlignmentNorm::Matched).abs() < 0.1);
+    }
+
+    #[test]
+    fn thin_samples_are_warned_of_with_a_better_number() {
+        let (points, _) = corpus(500, 8, 4);
+        let (_, report) = fit(&points, &options(10)).unwrap();
+        let text = report.to_string();
+        assert!(text.contains("50.0 per cluster"), "{text}");
+        assert!(text.contains("sample 1000 points, or take 5 clusters"), "{text}");
+        let (points, _) = corpus(1000, 8, 4);
+        assert!(fit(&points, &options(10)).unwrap().1.warnings.is_empty());
+    }
+
+    #[test]
+    fn same_points_same_clusters() {
+        let (points, _) = corpus(600, 6, 5);
+        let one = fit(&points, &options(6)).unwrap().0;
+        assert_eq!(one, fit(&points, &options(6)).unwrap().0);
+        assert_ne!(
+            one.fingerprint(),
+            fit(&points, &FitOptions { seed: 1, ..options(7) }).unwrap().0.fingerprint()
+        );
+    }
+
+    #[test]
+    fn unusable_points_are_named() {
+        let (points, _) = corpus(50, 2, 6);
+        let error = |change: fn(&mut FitPoints), options: &FitOptions| {
+            let mut points = points.clone();
+            change(&mut points);
+            fit(&points, options).unwrap_err().to_string()
+        };
+        assert!(error(|p| p.tokens.truncate(9), &options(2)).contains("tokens of the sampled points"));
+        assert!(error(|p| p.alignment[7] = f32::NAN, &options(2)).contains("sampled point 7"));
+        assert!(error(|p| p.codebook = 3, &options(2)).contains("below the codebook's size, 3"));
+        assert!(error(|_| (), &options(51)).contains("clusters = 51"));
+        assert!(error(|_| (), &FitOptions { runs: 0, ..options(2) }).contains("runs = 0"));
+    }
+}
