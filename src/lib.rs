@@ -6,6 +6,7 @@ pub mod error;
 pub mod hash;
 pub mod model;
 pub mod sample;
+pub mod select;
 
 pub use error::{Error, ErrorKind, FailReason, Result};
 pub use sample::{DropReason, Outcome, Sample, SampleId};
