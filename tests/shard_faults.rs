@@ -86,7 +86,9 @@ fn only_failure(groups: &[Group]) -> (&str, u64, u64, FailReason, &str) {
 fn each_reason_costs_one_sample() {
     use FailReason::*;
     let json = b"{\"caption\": 3, \"null\": null, \"good\": \"from json\", \"empty\": \" \"}";
-    let cases: [(FailReason, Option<&str>, &[(&str, &[u8])], &str); 12] = [
+    /// Reason, caption key, members of the bad group, part of the detail.
+    type Case<'a> = (FailReason, Option<&'a str>, &'a [(&'a str, &'a [u8])], &'a str);
+    let cases: [Case<'_>; 12] = [
         (MissingImage, None, &[("b.txt", b"x"), ("b.gif", b"i")], "its members are gif, txt"),
         (MissingImage, None, &[("b.seg.png", b"i"), ("b.txt", b"x")], "seg.png, txt"),
         (MissingCaption, None, &[("b.jpg", b"i"), ("b.json", json)], "no txt"),
