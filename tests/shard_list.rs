@@ -1,5 +1,5 @@
 //! Promise: lists mean what users write, identities survive a move, and lengths are true.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
 

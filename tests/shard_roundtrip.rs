@@ -1,6 +1,6 @@
 //! Promise: what is written is read back, whatever the format, the reader's chunks and the mix
 //! of reading and skipping; and other tools' archives are read as those tools read them.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
