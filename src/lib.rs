@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod error;
 pub mod hash;
+pub mod image;
 pub mod model;
 pub mod sample;
 pub mod shard;
