@@ -1,11 +1,18 @@
 //! What `clusters.safetensors` holds: everything that `fit` learns about a corpus.
 
-use ndarray::Array2;
+use std::path::Path;
+
+use ndarray::{Array2, ArrayView2, Axis, s};
 
 use crate::cluster::alignment::AlignmentTable;
+use crate::cluster::file;
+use crate::error::{Error, Result};
 
 /// Steps of [`Clusters::gated`]: shares are kept for gates in steps of 5%.
 pub const GATE_STEPS: usize = 20;
+
+/// Rows of one matrix product of [`Clusters::nearest`].
+const BLOCK: usize = 1024;
 
 /// Clusters of a corpus in the space of bag-of-codes signatures, in similarity order.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,4 +32,146 @@ pub struct Clusters {
     pub alignment: AlignmentTable,
     /// Number of sampled points that all of this was measured on.
     pub points: u64,
+}
+
+impl Clusters {
+    /// Reads and checks a `clusters.safetensors`. Never runs code, never panics on garbage.
+    ///
+    /// # Errors
+    /// A file that cannot be read; a tensor that is missing, or of another type or shape than the
+    /// others imply, or whose values cannot be (the error names tensor, expected and found).
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        file::load(path.as_ref())
+    }
+
+    /// Writes a `clusters.safetensors`: aside first, then renamed into place.
+    ///
+    /// # Errors
+    /// Fields that do not fit each other, or a file that cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        file::save(self, path.as_ref())
+    }
+
+    /// Checks that shapes fit each other and values are what the fields promise.
+    ///
+    /// # Errors
+    /// The first field that does not, with what was expected and found.
+    pub fn validate(&self) -> Result<()> {
+        file::validate(self)
+    }
+
+    /// Identifies everything in here: signals made with other clusters never mix.
+    /// O(clusters * codes).
+    pub fn fingerprint(&self) -> u64 {
+        file::fingerprint(self)
+    }
+
+    /// Number of clusters.
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Whether there is no cluster.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Number of runs.
+    pub fn run_count(&self) -> usize {
+        self.runs.last().map_or(0, |&run| run as usize + 1)
+    }
+
+    /// Share of the corpus that a gate of `gate` in [0, 1] lets through, as measured at fit time.
+    ///
+    /// About `gate`; not exactly, where many scores are equal. Linear between the steps of
+    /// [`Clusters::gated`]. O(clusters).
+    pub fn pass_rate(&self, gate: f64) -> f64 {
+        let passing = |step: usize| match step {
+            0 => 1.0,
+            GATE_STEPS.. => 0.0,
+            _ => self.gated.column(step).sum(),
+        };
+        let place = (1.0 - gate.clamp(0.0, 1.0)) * GATE_STEPS as f64;
+        // A gate that is a step (0.45, say) must find its own column: snap away f64 noise.
+        let snapped = if (place - place.round()).abs() < 1e-6 { place.round() } else { place };
+        let step = snapped as usize;
+        let part = snapped - step as f64;
+        if part == 0.0 { passing(step) } else { passing(step) * (1.0 - part) + passing(step + 1) * part }
+    }
+
+    /// Nearest centroid of each signature, `[points, codes]` to `[points]`; the lowest index wins
+    /// ties. The plain reference for whatever runs on a device. O(points * clusters * codes), as
+    /// matrix products.
+    ///
+    /// # Errors
+    /// Signatures of another length than the centroids.
+    pub fn nearest(&self, signatures: ArrayView2<'_, f32>) -> Result<Vec<u32>> {
+        if signatures.ncols() != self.centroids.ncols() {
+            let expected = format!("[points, {}]", self.centroids.ncols());
+            return Err(Error::format("signatures", expected, format!("{:?}", signatures.dim())));
+        }
+        let mut nearest = Vec::with_capacity(signatures.nrows());
+        for start in (0..signatures.nrows()).step_by(BLOCK) {
+            let end = (start + BLOCK).min(signatures.nrows());
+            let scores = signatures.slice(s![start..end, ..]).dot(&self.centroids.t());
+            for row in scores.axis_iter(Axis(0)) {
+                let mut best = (0, f32::NEG_INFINITY);
+                for (cluster, &score) in row.iter().enumerate() {
+                    if score > best.1 {
+                        best = (cluster as u32, score);
+                    }
+                }
+                nearest.push(best.0);
+            }
+        }
+        Ok(nearest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use ndarray::{Array2, arr2, array};
+
+    use super::*;
+    use crate::cluster::alignment::{AlignmentNorm, RawAlignment};
+
+    fn example() -> Clusters {
+        // Column sums: 1 at step 0, then (20 - i) / 20 but for step 10, where an atom adds 0.1.
+        let gated = Array2::from_shape_fn((2, GATE_STEPS), |(_, i)| {
+            (1.0 - i as f64 / 20.0 + if i == 10 { 0.05 } else { 0.0 }) / 2.0
+        });
+        let points: [RawAlignment; 0] = [];
+        Clusters {
+            idf: vec![1.0; 2],
+            centroids: arr2(&[[1.0, 0.0], [0.0, 1.0]]),
+            runs: vec![0, 1],
+            shares: vec![0.5; 2],
+            gated,
+            alignment: AlignmentTable::fit(AlignmentNorm::Sum, &points, 2),
+            points: 0,
+        }
+    }
+
+    #[test]
+    fn pass_rates_are_the_measured_ones() {
+        let clusters = example();
+        assert_eq!(clusters.pass_rate(1.0), 1.0);
+        assert!((clusters.pass_rate(0.5) - 0.55).abs() < 1e-12);
+        assert!((clusters.pass_rate(0.45) - 0.45).abs() < 1e-12);
+        assert!((clusters.pass_rate(0.475) - 0.5).abs() < 1e-12, "half way between 0.45 and 0.55");
+        assert!((clusters.pass_rate(0.02) - 0.02).abs() < 1e-12);
+        assert_eq!(clusters.pass_rate(0.0), 0.0);
+    }
+
+    #[test]
+    fn nearest_is_by_cosine_and_ties_go_low() {
+        let clusters = example();
+        let signatures = array![[0.1, 0.2], [0.2, 0.1], [0.5, 0.5], [f32::NAN, 0.0]];
+        assert_eq!(clusters.nearest(signatures.view()).unwrap(), [1, 0, 0, 0]);
+        let many = Array2::from_shape_fn((3 * BLOCK + 5, 2), |(i, d)| f32::from(u8::from(d == i % 2)));
+        let expected: Vec<u32> = (0..3 * BLOCK as u32 + 5).map(|i| i % 2).collect();
+        assert_eq!(clusters.nearest(many.view()).unwrap(), expected);
+        assert!(clusters.nearest(Array2::zeros((1, 3)).view()).is_err());
+    }
 }

@@ -1,4 +1,22 @@
-//! Clusters of similar images, found from bags of codes.
+//! Clusters of similar images, found from bags of codes (TL;DR, arXiv 2305.20087, section 3.2,
+//! with bags of codes in place of raw code indices).
+//!
+//! A captioner turns an image into one code per patch. [`signature`] counts them into a vector
+//! with a metric, [`kmeans`] finds centroids, [`order`] lines similar centroids up and cuts the
+//! line into runs of equal share, [`alignment`] turns raw alignments into quantiles, and [`fit`]
+//! does all of it once for a corpus. The result, [`Clusters`], is what selection works with; the
+//! file `clusters.safetensors` of a captioner directory holds nothing else.
+//!
+//! Plain arrays only: codes come in as numbers, whatever computed them.
 
 pub mod alignment;
 pub mod clusters;
+mod file;
+pub mod fit;
+pub mod kmeans;
+pub mod order;
+pub mod signature;
+
+pub use alignment::{AlignmentNorm, AlignmentTable, RawAlignment};
+pub use clusters::{Clusters, GATE_STEPS};
+pub use fit::{FitOptions, FitPoints, FitReport, fit};

@@ -1,0 +1,94 @@
+# `make demo` and `make test` set up whatever they need and re-use what is there.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STUBTEST := $(BIN)/python -m mypy.stubtest
+PACKAGE := bindings/python
+
+RUST_EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
+PYTHON_EXAMPLES := $(wildcard examples/*.py)
+
+.PHONY: help
+help: ## Lists the targets.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+# --- set-up ---------------------------------------------------------------------------------
+
+.PHONY: system
+system:
+	@.ci/check-system $(PYTHON)
+
+$(VENV)/bin/pip: | system
+	$(PYTHON) -m venv $(VENV)
+
+# torch-sys finds libtorch through the link (.cargo/config.toml).
+$(VENV)/.run: requirements.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	cd $(VENV) && ln -sfn lib/python*/site-packages/torch libtorch
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.PHONY: build
+build: $(VENV)/.run ## Sets up, builds the command line and the Python package.
+	cargo build
+	$(BIN)/maturin develop --quiet --manifest-path $(PACKAGE)/Cargo.toml
+
+# --- the two commands -----------------------------------------------------------------------
+
+.PHONY: demo
+demo: build ## Trains a CLIP model on full, random and reduced streams: 8 minutes after the build.
+	$(BIN)/python examples/full_vs_reduced.py --demo --out demo
+
+.PHONY: test
+test: format lint docs test-rust test-python smoke ## Runs every check.
+
+# --- longer runs ----------------------------------------------------------------------------
+
+.PHONY: compare
+compare: build ## Runs every arm of the comparison, three seeds (hours).
+	$(BIN)/python examples/full_vs_reduced.py --out compare
+
+.PHONY: bench
+bench: $(VENV)/.run ## Runs the benchmarks.
+	cargo bench
+
+# --- the parts of `make test` ---------------------------------------------------------------
+
+.PHONY: format lint docs test-rust test-python smoke
+format: $(VENV)/.dev
+	cargo fmt --all --check
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.dev
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --no-default-features --all-targets -- -D warnings
+	$(BIN)/ruff check .
+
+docs: $(VENV)/.dev
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+test-rust: $(VENV)/.dev
+	cargo test
+	cargo test --benches
+	cargo test --no-default-features
+
+test-python: $(VENV)/.dev build
+	$(BIN)/mypy
+	cd $(PACKAGE) && ../../$(STUBTEST) tldr_loader
+	$(BIN)/pytest --quiet
+
+# Every example takes `--smoke`: the whole path, in seconds.
+smoke: $(VENV)/.dev build
+	for example in $(RUST_EXAMPLES); do cargo run --quiet --example $$example -- --smoke || exit 1; done
+	for example in $(PYTHON_EXAMPLES); do $(BIN)/python $$example --smoke || exit 1; done
+
+.PHONY: clean
+clean: ## Removes what was built; keeps the virtual environment.
+	cargo clean
+	rm -rf demo compare

@@ -1,0 +1,24 @@
+//! Which samples survive: gate, dedup, quota, reservoir, in that order.
+//!
+//! A decision is a pure function of one window's signals, the [`Policy`] and the epoch. It does
+//! not depend on other windows, on their order, or on anything that runs beside it; one bad sample
+//! can change decisions in its own window only.
+//!
+//! 1. [`gate`] drops what is badly aligned with its caption.
+//! 2. [`dedup`] drops near-copies within the window.
+//! 3. [`quota`] gives each cluster its rate pi.
+//! 4. [`reservoir`] draws with exactly these rates, evenly over similar clusters; with another
+//!    priority ([`diverse`], longest) it says how many to keep, and the priority says which.
+//!
+//! No I/O, threads or tensors here.
+
+pub mod dedup;
+pub mod diverse;
+pub mod gate;
+pub mod policy;
+pub mod quota;
+pub mod reservoir;
+pub mod selector;
+
+pub use policy::{Policy, Priority, Quota};
+pub use selector::{Selector, Window};

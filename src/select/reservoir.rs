@@ -1,0 +1,143 @@
+//! The draw: which of a run's candidates are kept, each with exactly its cluster's rate.
+//!
+//! Candidates of a run stand in order; the i-th gets v_i = frac(U + i * 0.618...), with U uniform
+//! in [0, 1) from a hash of seed, window and run. It is kept in epoch e where
+//! frac(v_i - e * pi) < pi. Each v_i alone is uniform, so the probability is exactly pi. Together
+//! they are the golden-ratio sequence, whose every stretch is spread about as evenly as its length
+//! allows (its gaps take three lengths at most), so any neighbours keep their share to within two
+//! or so.
+//!
+//! All of it is exact integer arithmetic in units of 2^-64, where frac is what u64 does anyway.
+//! So survivors at a lower rate are a subset of those at a higher one, and epochs in rotation lie
+//! end to end, without gap or overlap, for any epoch number.
+//!
+//! In rotation, epoch e keeps the places in [e * pi, (e + 1) * pi), modulo 1. The first
+//! floor(1 / pi) epochs are disjoint. The next one takes what is left of the pool, then begins
+//! again at the start; and so on, so that at any time no candidate has been kept more than once
+//! more often than another.
+
+use crate::hash::{self, Purpose};
+
+/// 2^64 / 1.618..., the golden ratio as a fixed-point fraction.
+const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// A probability in units of 2^-64, from 0 to 2^64 (which is 1) inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate(u128);
+
+impl Rate {
+    /// The rate nearest to `pi`, clamped to [0, 1].
+    pub fn new(pi: f64) -> Self {
+        // f64 to u128 saturates, and 2^64 is exact in f64.
+        Self((pi.clamp(0.0, 1.0) * 2f64.powi(64)).round() as u128)
+    }
+
+    /// The rate as a number in [0, 1].
+    pub fn value(self) -> f64 {
+        self.0 as f64 / 2f64.powi(64)
+    }
+}
+
+/// Where a candidate stands on the circle [0, 1), in units of 2^-64: the v_i of the module's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u64);
+
+impl Place {
+    /// Whether the candidate is kept in `epoch` (always 0 where nothing rotates).
+    pub fn is_kept(self, rate: Rate, epoch: u64) -> bool {
+        // e * pi modulo 1 is the low half of the product.
+        let start = u128::from(epoch).wrapping_mul(rate.0) as u64;
+        u128::from(self.0.wrapping_sub(start)) < rate.0
+    }
+
+    /// How often the candidate is kept in epochs `0..epoch`.
+    pub fn times_kept(self, rate: Rate, epoch: u64) -> u64 {
+        // Laid end to end, these epochs cover [0, epoch * pi): count the turns that reach v.
+        let covered = u128::from(epoch) * rate.0;
+        let beyond = covered.saturating_sub(u128::from(self.0));
+        beyond.div_ceil(1 << 64) as u64
+    }
+}
+
+/// Places of a run's candidates, in order: an endless sequence.
+pub fn places(seed: u64, window: u64, run: u64) -> impl Iterator<Item = Place> {
+    let start = hash::hash(seed, Purpose::RunStart, hash::combine(&[window, run]));
+    std::iter::successors(Some(start), |v| Some(v.wrapping_add(GOLDEN_RATIO))).map(Place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::Rng;
+
+    #[test]
+    fn places_are_those_of_the_golden_ratio() {
+        for (window, run) in [(0, 0), (7, 3), (u64::MAX, 63)] {
+            let u = hash::unit(hash::hash(5, Purpose::RunStart, hash::combine(&[window, run])));
+            for (i, place) in places(5, window, run).take(3000).enumerate() {
+                let expected = (u + i as f64 * 0.618_033_988_749_894_9).fract();
+                let distance = (place.0 as f64 / 2f64.powi(64) - expected).abs();
+                assert!(distance.min(1.0 - distance) < 1e-11, "{i}: {distance}");
+            }
+        }
+    }
+
+    #[test]
+    fn kept_as_the_formula_in_floating_point_says() {
+        // Away from the two ends of the interval, where rounding decides.
+        let mut rng = Rng::new(1, Purpose::Candidate, 0);
+        for _ in 0..20_000 {
+            let place = Place(rng.next_u64());
+            let (pi, epoch) = (rng.unit(), rng.below(50) as u64);
+            let v = place.0 as f64 / 2f64.powi(64);
+            let turned = (v - epoch as f64 * pi).rem_euclid(1.0);
+            if [0.0, pi, 1.0].iter().all(|end| (turned - end).abs() > 1e-9) {
+                assert_eq!(place.is_kept(Rate::new(pi), epoch), turned < pi, "{v}, {pi}, {epoch}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_kept_counts_the_epochs() {
+        let mut rng = Rng::new(2, Purpose::Candidate, 0);
+        for pi in [0.0, 1e-12, 0.05, 0.25, 1.0 / 3.0, 0.61, 0.999, 1.0] {
+            let rate = Rate::new(pi);
+            for _ in 0..200 {
+                let place = Place(rng.next_u64());
+                let mut times = 0;
+                for epoch in 0..40 {
+                    assert_eq!(place.times_kept(rate, epoch), times);
+                    times += u64::from(place.is_kept(rate, epoch));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rotation_is_exact_at_any_epoch() {
+        // Around epoch 2^60, f64 has no fraction left at all.
+        let rate = Rate::new(0.3);
+        let mut rng = Rng::new(3, Purpose::Candidate, 0);
+        for _ in 0..1000 {
+            let place = Place(rng.next_u64());
+            let start = (1u64 << 60) + rng.below(1000) as u64;
+            let kept = (start..start + 3).filter(|&e| place.is_kept(rate, e)).count();
+            assert!(kept <= 1);
+            let kept = (start..start + 4).filter(|&e| place.is_kept(rate, e)).count();
+            assert!(kept >= 1);
+        }
+        assert!(Place(0).is_kept(Rate::new(1.0), u64::MAX));
+        assert_eq!(Place(u64::MAX).times_kept(Rate::new(1.0), u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn rates_are_clamped_and_kept_to_the_last_bit() {
+        assert_eq!(Rate::new(0.25), Rate(1 << 62));
+        assert_eq!((Rate::new(1.7).value(), Rate::new(-1.0).value()), (1.0, 0.0));
+        assert_eq!(Rate::new(f64::NAN).value(), 0.0);
+        assert!(!Place(0).is_kept(Rate::new(0.0), 3));
+        for pi in [0.1, 0.25, 0.5, 0.7321] {
+            assert_eq!(Rate::new(pi).value(), pi);
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Decides for all samples of a window at once.
+
+use std::sync::Arc;
+
+use ndarray::Array2;
+
+use crate::cluster::Clusters;
+use crate::error::{Error, FailReason, Result};
+use crate::hash::{self, Purpose};
+use crate::model::Signals;
+use crate::sample::{DropReason, Outcome, SampleId};
+use crate::select::dedup::near_copies;
+use crate::select::diverse::farthest_first;
+use crate::select::gate::Gate;
+use crate::select::policy::{Policy, Priority, Quota};
+use crate::select::quota::Rates;
+use crate::select::reservoir::{Place, Rate, places};
+
+/// Version of the rules, part of the fingerprint: raised whenever a decision could change.
+const RULES: u64 = 1;
+
+/// At most `window` consecutive samples of one shard, with all that a decision may depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Window<'a> {
+    /// Identity: [`combine`](crate::hash::combine) of shard hash and index of the window in it.
+    pub id: u64,
+    /// Samples, `[n]`.
+    pub ids: &'a [SampleId],
+    /// Why a sample is unusable, `[n]`; `None` where it is usable.
+    pub failed: &'a [Option<FailReason>],
+    /// Length of the original captions in characters, `[n]`.
+    pub caption_chars: &'a [u32],
+    /// Signals, `[n]`; rows of failed samples may hold anything. `None` where
+    /// [`Selector::needs_signals`] is false.
+    pub signals: Option<&'a Signals>,
+}
+
+/// Applies one [`Policy`] to windows. Holds no state: decisions about a window are the same
+/// whenever and in whatever order they are asked for.
+#[derive(Debug, Clone)]
+pub struct Selector {
+    policy: Policy,
+    clusters: Option<Arc<Clusters>>,
+    gate: Gate,
+    rates: Rates,
+}
+
+/// A sample that passed the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    // In order of comparison: clusters in similarity order, within one by hash; the row only
+    // decides between samples of one id.
+    cluster: u32,
+    hash: u64,
+    row: u32,
+}
+
+impl Selector {
+    /// Checks `policy` and solves its rates.
+    ///
+    /// # Errors
+    /// An option out of its range, or one that needs clusters where there are none, or a
+    /// keep_ratio above what the gate lets through. The error names option, value and what is
+    /// accepted.
+    pub fn new(policy: Policy, clusters: Option<Arc<Clusters>>) -> Result<Self> {
+        let ratio = |value: f64| value > 0.0 && value <= 1.0;
+        if !ratio(policy.keep_ratio) {
+            return Err(Error::option("keep_ratio", policy.keep_ratio, "a number in (0, 1]"));
+        }
+        if let Some(gate) = policy.gate.filter(|&gate| !ratio(gate)) {
+            return Err(Error::option("gate", gate, "a number in (0, 1], or none for no gate"));
+        }
+        if let Some(dedup) = policy.dedup.filter(|&cosine| !ratio(f64::from(cosine))) {
+            return Err(Error::option("dedup", dedup, "a cosine in (0, 1], or none to keep copies"));
+        }
+        if clusters.is_none() {
+            let needs = |why: &str| format!("needs a captioner directory with clusters ({why})");
+            if let Some(gate) = policy.gate {
+                return Err(Error::option("gate", gate, needs("for alignments; run fit, or leave it out")));
+            }
+            if let Some(dedup) = policy.dedup {
+                return Err(Error::option("dedup", dedup, needs("for embeddings; run fit, or leave it out")));
+            }
+            if policy.priority == Priority::Diverse {
+                return Err(Error::option("priority", "diverse", needs("for embeddings; or use uniform")));
+            }
+            if policy.quota == Quota::Proportional {
+                return Err(Error::option("quota", "proportional", needs("run fit, or use random")));
+            }
+        }
+        let rates = Rates::solve(&policy, clusters.as_deref())?;
+        Ok(Self { gate: Gate::new(policy.gate), rates, clusters, policy })
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Whether windows must bring signals: whether a captioner has to run.
+    pub fn needs_signals(&self) -> bool {
+        self.policy.quota == Quota::Proportional || !self.gate.is_open() || self.needs_embedding()
+    }
+
+    /// Whether decisions look at embeddings.
+    pub fn needs_embedding(&self) -> bool {
+        self.policy.dedup.is_some() || self.policy.priority == Priority::Diverse
+    }
+
+    /// Identifies policy, clusters and rules. O(size of the clusters).
+    pub fn fingerprint(&self) -> u64 {
+        let clusters = self.clusters.as_ref().map_or(0, |clusters| clusters.fingerprint());
+        hash::combine(&[RULES, self.policy.fingerprint(), clusters])
+    }
+
+    /// Share of the readable samples that is kept, in expectation: keep_ratio. Where `dedup` is on,
+    /// near-copies go before the quota counts, so that somewhat less is kept.
+    pub fn expected_share(&self) -> f64 {
+        self.rates.expected_share()
+    }
+
+    /// Decides what becomes of each sample of `window`, `[n]`, in `epoch`. Without
+    /// [`Policy::rotate`] every epoch gets the same decisions.
+    ///
+    /// O(n log n); `dedup` adds O(n² * dim), `diverse` O(run * kept of it * dim) for each run.
+    ///
+    /// # Errors
+    /// Fields of different lengths, signals that are missing although they are needed, a cluster
+    /// that does not exist.
+    pub fn decide(&self, window: &Window<'_>, epoch: u64) -> Result<Vec<Outcome>> {
+        let signals = self.check(window)?;
+        let mut outcomes: Vec<Outcome> = window
+            .failed
+            .iter()
+            .map(|failed| failed.map_or(Outcome::Dropped(DropReason::Quota), Outcome::Failed))
+            .collect();
+        let mut candidates = self.candidates(window, signals, &mut outcomes)?;
+        if let (Some(threshold), Some(signals)) = (self.policy.dedup, signals) {
+            candidates.sort_unstable_by_key(|c| (c.hash, c.row));
+            let copies = near_copies(embeddings(signals, &candidates).view(), threshold);
+            let mut copies = copies.into_iter();
+            candidates.retain(|c| {
+                let copy = copies.next() == Some(true);
+                if copy {
+                    outcomes[c.row as usize] = Outcome::Dropped(DropReason::Dedup);
+                }
+                !copy
+            });
+        }
+        candidates.sort_unstable();
+        let epoch = if self.policy.rotate { epoch } else { 0 };
+        for run in candidates.chunk_by(|a, b| self.run(a.cluster) == self.run(b.cluster)) {
+            let number = run.first().map_or(0, |c| self.run(c.cluster));
+            let placed = run.iter().zip(places(self.policy.seed, window.id, u64::from(number)));
+            let placed = placed.map(|(c, place)| (c, place, self.rates.rate(c.cluster)));
+            match self.policy.priority {
+                Priority::Uniform => {
+                    for (c, _, rate) in placed.filter(|(_, place, rate)| place.is_kept(*rate, epoch)) {
+                        outcomes[c.row as usize] = Outcome::Kept { pi: Some(rate.value() as f32) };
+                    }
+                }
+                Priority::Diverse | Priority::Longest => {
+                    for row in self.by_priority(run, placed, epoch, window, signals) {
+                        outcomes[row as usize] = Outcome::Kept { pi: None };
+                    }
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Usable samples that pass the gate, in order of arrival; the others' outcome is set.
+    fn candidates(
+        &self,
+        window: &Window<'_>,
+        signals: Option<&Signals>,
+        outcomes: &mut [Outcome],
+    ) -> Result<Vec<Candidate>> {
+        let clusters = self.clusters.as_ref().map_or(0, |clusters| clusters.len());
+        let mut candidates = Vec::with_capacity(window.ids.len());
+        for (row, id) in window.ids.iter().enumerate() {
+            if window.failed[row].is_some() {
+                continue;
+            }
+            let mut cluster = 0;
+            if let Some(signals) = signals {
+                if !self.gate.passes(signals.alignment[row]) {
+                    outcomes[row] = Outcome::Dropped(DropReason::Gate);
+                    continue;
+                }
+                if self.policy.quota == Quota::Proportional {
+                    cluster = signals.cluster[row];
+                    if cluster as usize >= clusters {
+                        let what = format!("cluster of sample {:016x}", id.0);
+                        let expected = format!("a number below {clusters}, the clusters in force");
+                        return Err(Error::format(what, expected, cluster));
+                    }
+                }
+            }
+            let hash = hash::hash(self.policy.seed, Purpose::Candidate, id.0);
+            candidates.push(Candidate { cluster, hash, row: row as u32 });
+        }
+        Ok(candidates)
+    }
+
+    /// Rows of the candidates of one run that this epoch keeps, where the places only say how many.
+    ///
+    /// In rotation each epoch goes on in the order where the one before stopped, and begins again
+    /// at its end.
+    fn by_priority<'c>(
+        &self,
+        run: &[Candidate],
+        placed: impl Iterator<Item = (&'c Candidate, Place, Rate)>,
+        epoch: u64,
+        window: &Window<'_>,
+        signals: Option<&Signals>,
+    ) -> Vec<u32> {
+        let n = run.len() as u128;
+        let (mut before, mut count) = (0u128, 0);
+        for (_, place, rate) in placed {
+            before += u128::from(place.times_kept(rate, epoch));
+            count += usize::from(place.is_kept(rate, epoch));
+        }
+        let start = (before % n.max(1)) as usize;
+        let mut ordered = run.to_vec();
+        ordered.sort_unstable_by_key(|c| (c.hash, c.row));
+        let order: Vec<u32> = match (self.policy.priority, signals) {
+            (Priority::Diverse, Some(signals)) => {
+                let embeddings = embeddings(signals, &ordered);
+                let order = farthest_first(embeddings.view(), (start + count).min(run.len()));
+                order.into_iter().map(|i| ordered[i].row).collect()
+            }
+            _ => {
+                // Stable: ties stay in order of hash.
+                ordered.sort_by_key(|c| std::cmp::Reverse(window.caption_chars[c.row as usize]));
+                ordered.into_iter().map(|c| c.row).collect()
+            }
+        };
+        order.iter().cycle().skip(start).take(count).copied().collect()
+    }
+
+    /// Run of a cluster; a random quota has one run.
+    fn run(&self, cluster: u32) -> u32 {
+        match (self.policy.quota, &self.clusters) {
+            (Quota::Proportional, Some(clusters)) => clusters.runs[cluster as usize],
+            _ => 0,
+        }
+    }
+
+    /// Checks that the fields of a window fit each other; returns the signals to look at.
+    fn check<'a>(&self, window: &Window<'a>) -> Result<Option<&'a Signals>> {
+        let n = window.ids.len();
+        let mut lengths =
+            vec![("failed", window.failed.len()), ("caption_chars", window.caption_chars.len())];
+        let signals = window.signals.filter(|_| self.needs_signals());
+        if let Some(signals) = signals {
+            lengths.push(("signals.cluster", signals.cluster.len()));
+            lengths.push(("signals.alignment", signals.alignment.len()));
+            if self.needs_embedding() {
+                lengths.push(("signals.embedding", signals.embedding.nrows()));
+            }
+        } else if self.needs_signals() {
+            return Err(Error::format(
+                "signals of a window",
+                "those of a captioner, for this policy",
+                "none",
+            ));
+        }
+        match lengths.into_iter().find(|(_, found)| *found != n) {
+            Some((what, found)) => Err(Error::format(format!("{what} of a window"), format!("[{n}]"), found)),
+            None => Ok(signals),
+        }
+    }
+}
+
+/// Embeddings of the candidates, `[candidates, dim]`.
+fn embeddings(signals: &Signals, candidates: &[Candidate]) -> Array2<f32> {
+    let rows: Vec<usize> = candidates.iter().map(|c| c.row as usize).collect();
+    signals.embedding.select(ndarray::Axis(0), &rows)
+}

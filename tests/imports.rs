@@ -1,0 +1,361 @@
+//! Imports go down only, and each external crate has one owner.
+//!
+//! The order is the one of `docs/architecture.md`. Modules of one layer stand beside each other
+//! and do not import each other. Test modules are exempt: a test may compare with anything.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules of the crate, lowest layer first. `main` is the binary.
+const LAYERS: [&[&str]; 10] = [
+    &["error"],
+    &["hash"],
+    &["sample"],
+    &["model"],
+    &["cluster", "shard", "image", "text"],
+    &["select", "ledger", "captioner"],
+    &["loader"],
+    &["jobs", "synth"],
+    &["cli"],
+    &["main"],
+];
+
+/// External crates that only the named modules (or files, without `.rs`) may name.
+const OWNERS: [(&str, &[&str]); 10] = [
+    ("tar", &["shard"]),
+    ("zstd", &["shard"]),
+    ("flate2", &["shard"]),
+    ("lru", &["ledger"]),
+    ("crossbeam_channel", &["loader"]),
+    ("tch", &["captioner", "loader/device", "loader/batch", "bindings"]),
+    ("torch_sys", &[]),
+    ("tokenizers", &["text"]),
+    ("pyo3", &["bindings"]),
+    ("clap", &["cli", "main"]),
+];
+
+#[test]
+fn imports_go_down_and_external_crates_have_one_owner() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    rust_files(&root.join("src"), &mut files);
+    rust_files(&root.join("bindings/python/src"), &mut files);
+    assert!(files.len() > 5, "found {} files only", files.len());
+    let lib = fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let reexports = reexports(&lib);
+    let mut wrong = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let below = file.strip_prefix(root).unwrap();
+        let module = match below.strip_prefix("src") {
+            Ok(path) => path.with_extension("").to_string_lossy().replace('\\', "/"),
+            Err(_) => "bindings".to_string(),
+        };
+        wrong.extend(violations(&module, &text, &reexports));
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// What is wrong with the imports of `text`, the file `module` (a path below `src`, without
+/// `.rs`): one line each.
+fn violations(module: &str, text: &str, reexports: &BTreeMap<String, String>) -> Vec<String> {
+    let code = without_tests(&without_comments_and_strings(text));
+    let mut wrong = Vec::new();
+    for (name, owners) in OWNERS {
+        let owned = owners.iter().any(|o| module == *o || module.starts_with(&format!("{o}/")));
+        if !owned && names_crate(&code, name) {
+            wrong.push(format!("{module} names the crate `{name}`, which belongs to {}", owners.join(", ")));
+        }
+    }
+    // lib.rs declares and re-exports; the bindings stand above everything.
+    if module == "lib" || module == "bindings" {
+        return wrong;
+    }
+    let own = module.split('/').next().unwrap();
+    let Some(own_layer) = layer(own) else {
+        wrong.push(format!("{module}: `{own}` has no layer; add it to LAYERS"));
+        return wrong;
+    };
+    for root in ["crate", "tldr_loader"] {
+        for target in paths_under(&code, root) {
+            let target = reexports.get(&target).cloned().unwrap_or(target);
+            if target == own {
+                continue;
+            }
+            match layer(&target) {
+                Some(l) if l < own_layer => {}
+                Some(_) => wrong.push(format!("{module} imports {target}, which is not below it")),
+                None => wrong.push(format!("{module} imports crate::{target}, which is no known module")),
+            }
+        }
+    }
+    for up in climbs(&code, module) {
+        wrong.push(format!("{module} climbs out of {own} with `{up}`: write `crate::` instead"));
+    }
+    wrong
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+}
+
+/// Names that `lib.rs` re-exports, with the module that each comes from.
+fn reexports(lib: &str) -> BTreeMap<String, String> {
+    let code = without_comments_and_strings(lib);
+    let mut names = BTreeMap::new();
+    for statement in code.split("pub use ").skip(1) {
+        let Some(statement) = statement.split(';').next() else { continue };
+        let Some((module, rest)) = statement.split_once("::") else { continue };
+        for name in words(rest) {
+            names.insert(name.to_string(), module.trim().to_string());
+        }
+    }
+    names
+}
+
+/// First segments of all paths that start with `root::`, groups expanded.
+fn paths_under(code: &str, root: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for at in word_positions(code, root) {
+        let rest = code[at + root.len()..].trim_start();
+        let Some(rest) = rest.strip_prefix("::") else { continue };
+        let rest = rest.trim_start();
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut expect_name = true;
+            for (i, c) in group.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => expect_name = true,
+                    c if depth == 0 && expect_name && is_word(c) => {
+                        found.extend(words(&group[i..]).next().map(str::to_string));
+                        expect_name = false;
+                    }
+                    _ => {}
+                }
+            }
+        } else {
+            found.extend(words(rest).next().map(str::to_string));
+        }
+    }
+    found.retain(|name| name != "self");
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Chains of `super` that leave the top-level module to which the file belongs.
+fn climbs(code: &str, module: &str) -> Vec<String> {
+    // `a/mod` and `a` may not climb at all, `a/b` once.
+    let depth = module.trim_end_matches("/mod").matches('/').count();
+    let chain = format!("{}super", "super::".repeat(depth));
+    // Inline modules may climb out of themselves; the only ones here are test modules.
+    word_positions(code, "super")
+        .iter()
+        .filter(|&&at| code[at..].starts_with(&chain))
+        .map(|_| chain.clone())
+        .collect()
+}
+
+/// Whether a path starts with the external crate `name`.
+fn names_crate(code: &str, name: &str) -> bool {
+    word_positions(code, name).into_iter().any(|at| {
+        let before = code[..at].trim_end();
+        let after = code[at + name.len()..].trim_start();
+        let imported = before.ends_with("use") && after.starts_with([';', ' ']);
+        !before.ends_with("::") && !before.ends_with('.') && (after.starts_with("::") || imported)
+            || before.ends_with("extern crate")
+    })
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !is_word(c)).filter(|w| !w.is_empty())
+}
+
+fn word_positions(code: &str, word: &str) -> Vec<usize> {
+    code.match_indices(word)
+        .map(|(at, _)| at)
+        .filter(|&at| !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word))
+        .collect()
+}
+
+/// `text` without comments, and with the contents of string and character literals removed.
+fn without_comments_and_strings(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let skipped = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if let Some(hashes) = raw_string_hashes(rest, &code) {
+            let open = 2 + hashes;
+            let close = format!("\"{}", "#".repeat(hashes));
+            rest[open..].find(&close).map_or(rest.len(), |end| open + end + close.len())
+        } else if c == '"' {
+            string_end(rest, '"')
+        } else if c == '\'' && is_char_literal(rest) {
+            string_end(rest, '\'')
+        } else {
+            0
+        };
+        if skipped > 0 {
+            code.push(' ');
+            rest = &rest[skipped..];
+        } else {
+            code.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    code
+}
+
+/// Number of `#` of the raw string that `rest` starts with.
+fn raw_string_hashes(rest: &str, before: &str) -> Option<usize> {
+    let after_r = rest.strip_prefix('r')?;
+    // `r` may follow the `b` of a byte string, no other word.
+    if before.ends_with(is_word) && !before.ends_with('b') {
+        return None;
+    }
+    let hashes = after_r.len() - after_r.trim_start_matches('#').len();
+    after_r[hashes..].starts_with('"').then_some(hashes)
+}
+
+/// Whether the quote opens a literal, not a lifetime.
+fn is_char_literal(rest: &str) -> bool {
+    let mut chars = rest.chars().skip(1);
+    match chars.next() {
+        Some('\\') => true,
+        Some(_) => chars.next() == Some('\''),
+        None => false,
+    }
+}
+
+/// Length of the literal that `rest` starts with, both quotes included.
+fn string_end(rest: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (i, c) in rest.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote => return i + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+/// `code` without the items behind `#[cfg(test)]`.
+fn without_tests(code: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = code;
+    while let Some(at) = rest.find("#[cfg(test)]") {
+        kept.push_str(&rest[..at]);
+        let item = &rest[at..];
+        let mut depth = 0usize;
+        let end = item
+            .char_indices()
+            .find_map(|(i, c)| {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                (depth == 0 && matches!(c, '}' | ';')).then_some(i + 1)
+            })
+            .unwrap_or(item.len());
+        rest = &item[end..];
+    }
+    kept + rest
+}
+
+mod the_check_itself {
+    use super::*;
+
+    fn check(module: &str, text: &str) -> Vec<String> {
+        violations(module, text, &reexports("pub use error::{Error, Result};\npub use loader::Loader;"))
+    }
+
+    #[test]
+    fn accepts_what_goes_down() {
+        let text = r#"
+            //! See `crate::loader::Loader`.
+            use crate::error::{Error, Result};
+            use crate::{hash, sample::Sample, model::{Signals, Encoder}};
+            use super::quota::Quota;
+            fn f() -> crate::Result<()> { println!("crate::loader"); crate::select::gate::g('"', 'a') }
+            #[cfg(test)]
+            mod tests { use crate::loader::Loader; use tch::Tensor; }
+        "#;
+        assert_eq!(check("select/gate", text), Vec::<String>::new());
+    }
+
+    #[test]
+    fn rejects_what_goes_up_or_sideways() {
+        for (module, text, expected) in [
+            ("shard/reader", "use crate::loader::Batch;", "imports loader"),
+            ("shard/reader", "use crate::{error::Error, select::Quota};", "imports select"),
+            ("shard/reader", "fn f(x: crate::select::Quota) {}", "imports select"),
+            ("shard/reader", "use crate::\n    text::Tokenizer;", "imports text"),
+            ("select/gate", "use crate::ledger::Ledger;", "imports ledger"),
+            ("select/gate", "use crate::Loader;", "imports loader"),
+            ("hash", "use crate::sample::Sample;", "imports sample"),
+            ("select/gate", "use super::super::loader::Batch;", "climbs out of select"),
+            ("select/mod", "use super::loader::Batch;", "climbs out of select"),
+            ("main", "use tldr_loader::cli; use tldr_loader::nothing;", "no known module"),
+            ("helpers", "", "has no layer"),
+            ("image/decode", "#[cfg(test)] use tch::Tensor; use crate::jobs::train;", "imports jobs"),
+        ] {
+            let found = check(module, text);
+            assert_eq!(found.len(), 1, "{module}: {text}: {found:?}");
+            assert!(found[0].contains(expected), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn rejects_external_crates_outside_their_owner() {
+        for (module, text, name) in [
+            ("select/gate", "use tch::Tensor;", "tch"),
+            ("loader/lane", "fn f(t: &tch::Tensor) {}", "tch"),
+            ("image/decode", "use tar::Header;", "tar"),
+            ("text/fuse", "use zstd;", "zstd"),
+            ("shard/reader", "use lru::LruCache;", "lru"),
+            ("lib", "use pyo3::prelude::*;", "pyo3"),
+            ("bindings", "use tokenizers::Tokenizer;", "tokenizers"),
+        ] {
+            let found = check(module, text);
+            assert_eq!(found.len(), 1, "{module}: {text}: {found:?}");
+            assert!(found[0].contains(&format!("`{name}`")), "{found:?}");
+        }
+        for (module, text) in [
+            ("loader/device", "use tch::Tensor;"),
+            ("captioner/vit", "use tch::{nn, Tensor};"),
+            ("shard/reader", "use tar::Header; use flate2::read::GzDecoder;"),
+            ("select/gate", "fn tar() {} let x = self.tar; shard::tar::f(); tar (1);"),
+            ("bindings", "use pyo3::prelude::*; use tch::Tensor;"),
+        ] {
+            assert_eq!(check(module, text), Vec::<String>::new(), "{module}: {text}");
+        }
+    }
+}

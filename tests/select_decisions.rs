@@ -1,0 +1,380 @@
+//! Promises of selection: conservation, purity, nested ratios, disjoint rotation, loud errors.
+#![allow(clippy::unwrap_used)]
+
+mod select_stream;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ndarray::Array2;
+use proptest::prelude::*;
+use select_stream::{Held, Stream, stream};
+use tldr_loader::hash::{Purpose, Rng, combine, hash, unit};
+use tldr_loader::select::{Policy, Priority, Quota, Selector, Window};
+use tldr_loader::{DropReason, FailReason, Outcome, SampleId};
+
+fn selector(stream: &Stream, policy: Policy) -> Selector {
+    Selector::new(policy, Some(Arc::clone(&stream.clusters))).unwrap()
+}
+
+/// Rows that an epoch keeps.
+fn kept(selector: &Selector, held: &Held, epoch: u64) -> BTreeSet<usize> {
+    let outcomes = selector.decide(&held.window(), epoch).unwrap();
+    (0..outcomes.len()).filter(|&row| outcomes[row].is_kept()).collect()
+}
+
+fn policies() -> Vec<Policy> {
+    let mut all = Vec::new();
+    for priority in [Priority::Uniform, Priority::Diverse, Priority::Longest] {
+        for quota in [Quota::Proportional, Quota::Random] {
+            for (gate, dedup) in [(None, None), (Some(0.5), None), (Some(0.5), Some(0.8))] {
+                all.push(Policy { gate, dedup, quota, priority, seed: 3, ..Policy::default() });
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn uniform_decisions_are_those_of_the_golden_ratio() {
+    // The rule, written out a second time in floating point and without any cleverness.
+    let stream = stream(50, 3, 400, 0.1, 2);
+    for (gate, epoch) in [(None, 0), (Some(0.5), 0), (None, 7)] {
+        let policy = Policy { keep_ratio: 0.2, gate, seed: 11, rotate: epoch > 0, ..Policy::default() };
+        let pi = 0.2 / gate.unwrap_or(1.0);
+        let selector = selector(&stream, policy);
+        for held in &stream.windows {
+            let mut expected = BTreeSet::new();
+            for run in 0..stream.clusters.run_count() as u32 {
+                let mut candidates: Vec<usize> = (0..400)
+                    .filter(|&i| held.failed[i].is_none())
+                    .filter(|&i| held.signals.alignment[i] >= 1.0 - gate.unwrap_or(1.0) as f32)
+                    .filter(|&i| stream.clusters.runs[held.signals.cluster[i] as usize] == run)
+                    .collect();
+                candidates
+                    .sort_by_key(|&i| (held.signals.cluster[i], hash(11, Purpose::Candidate, held.ids[i].0)));
+                let u = unit(hash(11, Purpose::RunStart, combine(&[held.id, u64::from(run)])));
+                for (i, &row) in candidates.iter().enumerate() {
+                    let v = (u + i as f64 * 0.618_033_988_749_894_9).fract();
+                    if (v - epoch as f64 * pi).rem_euclid(1.0) < pi {
+                        expected.insert(row);
+                    }
+                }
+            }
+            assert_eq!(kept(&selector, held, epoch), expected, "gate {gate:?}, epoch {epoch}");
+        }
+    }
+}
+
+#[test]
+fn every_sample_has_one_outcome_and_all_are_right() {
+    let stream = stream(200, 2, 600, 0.1, 3);
+    for policy in policies() {
+        let selector = selector(&stream, policy.clone());
+        for held in &stream.windows {
+            let outcomes = selector.decide(&held.window(), 0).unwrap();
+            assert_eq!(outcomes.len(), 600);
+            for (row, outcome) in outcomes.iter().enumerate() {
+                let gated = policy.gate.is_some() && held.signals.alignment[row] < 0.5;
+                match (held.failed[row], *outcome) {
+                    (Some(reason), Outcome::Failed(found)) => assert_eq!(reason, found),
+                    (None, Outcome::Dropped(DropReason::Gate)) => assert!(gated),
+                    (None, Outcome::Dropped(DropReason::Dedup)) => assert!(!gated && policy.dedup.is_some()),
+                    (None, Outcome::Dropped(DropReason::Quota)) => assert!(!gated),
+                    (None, Outcome::Kept { pi: None }) => {
+                        assert!(!gated && policy.priority != Priority::Uniform);
+                    }
+                    (None, Outcome::Kept { pi: Some(pi) }) => {
+                        assert!(!gated && policy.priority == Priority::Uniform);
+                        let expected = if policy.gate.is_some() { 0.5 } else { 0.25 };
+                        assert!((pi - expected).abs() < 1e-6);
+                    }
+                    found => panic!("row {row}: {found:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_decision_depends_on_its_own_window_only() {
+    let mut stream = stream(200, 4, 300, 0.05, 3);
+    for policy in policies() {
+        let selector = selector(&stream, policy);
+        let decide = |held: &Held| selector.decide(&held.window(), 0).unwrap();
+        let forward: Vec<_> = stream.windows.iter().map(decide).collect();
+        let mut backward: Vec<_> = stream.windows.iter().rev().map(decide).collect();
+        backward.reverse();
+        assert_eq!(forward, backward);
+
+        // One more unusable sample in window 1: its row fails, other windows do not move.
+        let usable = (0..300).find(|&i| stream.windows[1].failed[i].is_none()).unwrap();
+        stream.windows[1].failed[usable] = Some(FailReason::EmptyCaption);
+        let after: Vec<_> =
+            stream.windows.iter().map(|held| selector.decide(&held.window(), 0).unwrap()).collect();
+        assert_eq!(after[1][usable], Outcome::Failed(FailReason::EmptyCaption));
+        for window in [0, 2, 3] {
+            assert_eq!(forward[window], after[window]);
+        }
+    }
+}
+
+#[test]
+fn the_order_of_arrival_within_a_window_does_not_matter() {
+    let stream = stream(100, 1, 500, 0.05, 4);
+    let held = &stream.windows[0];
+    let mut order: Vec<usize> = (0..500).collect();
+    Rng::new(8, Purpose::Synth, 1).shuffle(&mut order);
+    let mut moved = held.clone();
+    for (to, &from) in order.iter().enumerate() {
+        moved.ids[to] = held.ids[from];
+        moved.failed[to] = held.failed[from];
+        moved.caption_chars[to] = held.caption_chars[from];
+        moved.signals.cluster[to] = held.signals.cluster[from];
+        moved.signals.alignment[to] = held.signals.alignment[from];
+        moved.signals.embedding.row_mut(to).assign(&held.signals.embedding.row(from));
+    }
+    for policy in policies() {
+        let selector = selector(&stream, policy);
+        let (a, b) =
+            (selector.decide(&held.window(), 0).unwrap(), selector.decide(&moved.window(), 0).unwrap());
+        assert!(order.iter().enumerate().all(|(to, &from)| b[to] == a[from]));
+    }
+}
+
+#[test]
+fn rows_of_failed_samples_may_hold_anything() {
+    let stream = stream(100, 1, 300, 0.2, 3);
+    let mut rubbish = stream.windows[0].clone();
+    for row in (0..300).filter(|&row| rubbish.failed[row].is_some()) {
+        rubbish.signals.cluster[row] = u32::MAX;
+        rubbish.signals.alignment[row] = f32::NAN;
+        rubbish.signals.embedding.row_mut(row).fill(f32::NAN);
+        rubbish.caption_chars[row] = u32::MAX;
+    }
+    for policy in policies() {
+        let selector = selector(&stream, policy);
+        let clean = selector.decide(&stream.windows[0].window(), 0).unwrap();
+        assert_eq!(selector.decide(&rubbish.window(), 0).unwrap(), clean);
+    }
+}
+
+#[test]
+fn rotating_epochs_are_disjoint_until_the_pool_is_used_up() {
+    let stream = stream(150, 2, 500, 0.05, 3);
+    for keep_ratio in [0.05, 0.1, 0.25, 0.3, 1.0 / 3.0, 0.4] {
+        for policy in policies().into_iter().filter(|p| p.gate.is_none()) {
+            let policy = Policy { keep_ratio, rotate: true, ..policy };
+            let selector = selector(&stream, policy.clone());
+            let full_epochs = (1.0 / keep_ratio).floor() as u64;
+            for held in &stream.windows {
+                let pool = held.failed.iter().filter(|f| f.is_none()).count();
+                let mut times = vec![0; 500];
+                for epoch in 0..3 * full_epochs {
+                    for row in kept(&selector, held, epoch) {
+                        times[row] += 1;
+                    }
+                    if epoch + 1 == full_epochs {
+                        assert!(times.iter().all(|&t| t <= 1), "{policy:?}");
+                    }
+                    // From then on, nobody is seen twice more often than another of the run; one
+                    // round is over after 1 / keep_ratio epochs, rounded up.
+                    if epoch >= full_epochs {
+                        let usable = (0..500).filter(|&i| held.failed[i].is_none());
+                        assert_eq!(usable.filter(|&i| times[i] > 0).count(), pool, "{policy:?}");
+                    }
+                }
+                let usable: Vec<i32> =
+                    (0..500).filter(|&i| held.failed[i].is_none()).map(|i| times[i]).collect();
+                let (least, most) = (usable.iter().min().unwrap(), usable.iter().max().unwrap());
+                assert!(most - least <= 1, "{policy:?}: {least} to {most}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_rotation_every_epoch_is_the_same() {
+    let stream = stream(150, 1, 500, 0.0, 3);
+    for policy in policies() {
+        let selector = selector(&stream, policy);
+        assert_eq!(kept(&selector, &stream.windows[0], 0), kept(&selector, &stream.windows[0], 5));
+    }
+}
+
+#[test]
+fn near_copies_lose_to_the_smallest_hash() {
+    let mut stream = stream(20, 1, 400, 0.0, 8);
+    // Groups of four copies, the second half of the window repeating the first.
+    let held = &mut stream.windows[0];
+    for row in 0..400 {
+        let source = held.signals.embedding.row(row % 100).to_owned();
+        held.signals.embedding.row_mut(row).assign(&source);
+    }
+    let policy = Policy { keep_ratio: 1.0, dedup: Some(0.99), ..Policy::default() };
+    let outcomes = selector(&stream, policy).decide(&stream.windows[0].window(), 0).unwrap();
+    for row in 0..100 {
+        let group = [row, row + 100, row + 200, row + 300];
+        let smallest =
+            group.into_iter().min_by_key(|&i| hash(0, Purpose::Candidate, stream.windows[0].ids[i].0));
+        for i in group {
+            let expected = if Some(i) == smallest {
+                Outcome::Kept { pi: Some(1.0) }
+            } else {
+                Outcome::Dropped(DropReason::Dedup)
+            };
+            assert_eq!(outcomes[i], expected);
+        }
+    }
+}
+
+#[test]
+fn priorities_fill_the_same_counts_by_their_own_order() {
+    let mut stream = stream(100, 1, 600, 0.0, 4);
+    stream.windows[0].caption_chars[5] = 5000;
+    let counts = |priority| {
+        let policy = Policy { priority, seed: 5, ..Policy::default() };
+        let rows = kept(&selector(&stream, policy), &stream.windows[0], 0);
+        let mut counts = vec![0; stream.clusters.run_count()];
+        rows.iter().for_each(|&row| counts[run_of(&stream, row) as usize] += 1);
+        (rows, counts)
+    };
+    let (uniform, expected) = counts(Priority::Uniform);
+    let (longest, by_length) = counts(Priority::Longest);
+    let (diverse, by_distance) = counts(Priority::Diverse);
+    assert_eq!((&by_length, &by_distance), (&expected, &expected));
+    assert!(uniform != longest && uniform != diverse);
+    let chars = |row: usize| stream.windows[0].caption_chars[row];
+    for &row in &longest {
+        let left_out =
+            (0..600).filter(|i| !longest.contains(i) && run_of(&stream, *i) == run_of(&stream, row));
+        assert!(left_out.into_iter().all(|i| chars(i) <= chars(row)));
+    }
+}
+
+fn run_of(stream: &Stream, row: usize) -> u32 {
+    stream.clusters.runs[stream.windows[0].signals.cluster[row] as usize]
+}
+
+#[test]
+fn diverse_keeps_one_of_each_group_of_copies() {
+    let mut stream = stream(1, 1, 200, 0.0, 8);
+    let held = &mut stream.windows[0];
+    for row in 0..200 {
+        let source = held.signals.embedding.row(row % 50).to_owned();
+        held.signals.embedding.row_mut(row).assign(&source);
+    }
+    let policy = Policy { priority: Priority::Diverse, ..Policy::default() };
+    let rows = kept(&selector(&stream, policy), &stream.windows[0], 0);
+    let distinct: BTreeSet<usize> = rows.iter().map(|row| row % 50).collect();
+    assert_eq!(distinct.len(), rows.len().min(50));
+}
+
+#[test]
+fn unusable_options_are_named_at_construction() {
+    let stream = stream(10, 1, 10, 0.0, 1);
+    let some = || Some(Arc::clone(&stream.clusters));
+    let random = Policy { quota: Quota::Random, ..Policy::default() };
+    let with = |change: fn(&mut Policy)| {
+        let mut policy = random.clone();
+        change(&mut policy);
+        policy
+    };
+    let cases = [
+        (with(|p| p.keep_ratio = 0.0), some(), "keep_ratio = 0: a number in (0, 1]"),
+        (with(|p| p.keep_ratio = 1.5), some(), "keep_ratio = 1.5: a number in (0, 1]"),
+        (with(|p| p.keep_ratio = f64::NAN), some(), "keep_ratio = NaN: a number in (0, 1]"),
+        (with(|p| p.gate = Some(0.0)), some(), "gate = 0: a number in (0, 1]"),
+        (with(|p| p.dedup = Some(2.0)), some(), "dedup = 2: a cosine in (0, 1]"),
+        (with(|p| p.gate = Some(0.2)), some(), "keep_ratio = 0.25: at most 0.2, the share that gate = 0.2"),
+        (with(|p| p.gate = Some(0.5)), None, "gate = 0.5: needs a captioner directory with clusters"),
+        (with(|p| p.dedup = Some(0.9)), None, "dedup = 0.9: needs a captioner directory with clusters"),
+        (with(|p| p.priority = Priority::Diverse), None, "priority = diverse: needs a captioner directory"),
+        (with(|p| p.quota = Quota::Proportional), None, "quota = proportional: needs a captioner directory"),
+    ];
+    for (policy, clusters, message) in cases {
+        let error = Selector::new(policy, clusters).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn windows_that_do_not_fit_are_errors() {
+    let stream = stream(10, 1, 20, 0.0, 2);
+    let held = &stream.windows[0];
+    let decide = |window: Window<'_>| {
+        selector(&stream, Policy { dedup: Some(0.9), ..Policy::default() }).decide(&window, 0)
+    };
+    let error = |window: Window<'_>| decide(window).unwrap_err().to_string();
+    assert!(error(Window { signals: None, ..held.window() }).contains("signals of a window"));
+    assert!(error(Window { failed: &held.failed[1..], ..held.window() }).contains("failed of a window"));
+    let mut signals = held.signals.clone();
+    signals.cluster[7] = 10;
+    let found = error(Window { signals: Some(&signals), ..held.window() });
+    assert!(found.contains("a number below 10") && found.contains("found 10"), "{found}");
+    let mut signals = held.signals.clone();
+    signals.embedding = Array2::zeros((3, 2));
+    assert!(error(Window { signals: Some(&signals), ..held.window() }).contains("signals.embedding"));
+    let nothing: [SampleId; 0] = [];
+    let empty = Window { id: 0, ids: &nothing, failed: &[], caption_chars: &[], signals: None };
+    let random = Policy { quota: Quota::Random, ..Policy::default() };
+    let selector = Selector::new(random, None).unwrap();
+    assert!(!selector.needs_signals() && selector.decide(&empty, 0).unwrap().is_empty());
+}
+
+#[test]
+fn needs_follow_from_the_policy() {
+    let stream = stream(10, 1, 20, 0.0, 2);
+    let needs = |policy| {
+        let selector = selector(&stream, policy);
+        (selector.needs_signals(), selector.needs_embedding())
+    };
+    let random = || Policy { quota: Quota::Random, ..Policy::default() };
+    assert_eq!(needs(Policy::default()), (true, false));
+    assert_eq!(needs(random()), (false, false));
+    assert_eq!(needs(Policy { gate: Some(0.5), ..random() }), (true, false));
+    assert_eq!(needs(Policy { dedup: Some(0.5), ..random() }), (true, true));
+    assert_eq!(needs(Policy { priority: Priority::Longest, ..random() }), (false, false));
+    assert_eq!(needs(Policy { priority: Priority::Diverse, ..random() }), (true, true));
+}
+
+#[test]
+fn every_option_is_in_the_fingerprint() {
+    let stream = stream(10, 1, 20, 0.0, 2);
+    let base = Policy { gate: Some(0.9), ..Policy::default() };
+    let changes: [fn(&mut Policy); 8] = [
+        |_| (),
+        |p| p.keep_ratio = 0.3,
+        |p| p.gate = None,
+        |p| p.dedup = Some(0.9),
+        |p| p.quota = Quota::Random,
+        |p| p.priority = Priority::Longest,
+        |p| p.rotate = true,
+        |p| p.seed = 1,
+    ];
+    let fingerprints: BTreeSet<u64> = changes
+        .iter()
+        .map(|change| {
+            let mut policy = base.clone();
+            change(&mut policy);
+            selector(&stream, policy).fingerprint()
+        })
+        .collect();
+    assert_eq!(fingerprints.len(), 8);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn survivors_are_nested_in_keep_ratio(a in 0.001..1.0f64, b in 0.001..1.0f64, seed: u64, kind in 0..18usize) {
+        let stream = stream(60, 1, 250, 0.05, 3);
+        let policy = Policy { seed, ..policies()[kind].clone() };
+        let most = policy.gate.unwrap_or(1.0);
+        let rows = |ratio: f64| {
+            let policy = Policy { keep_ratio: ratio * most, ..policy.clone() };
+            kept(&selector(&stream, policy), &stream.windows[0], 0)
+        };
+        prop_assert!(rows(a.min(b)).is_subset(&rows(a.max(b))));
+    }
+}
