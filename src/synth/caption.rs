@@ -18,9 +18,9 @@ const LOCATED: f64 = 0.25;
 /// Place names, one for each pattern and colour of the background. Only raw captions know them:
 /// no clean caption, and so no test caption, does.
 const LOCATIONS: [&str; 24] = [
-    "lisbon", "oslo", "cairo", "kyoto", "lima", "dakar", "quito", "riga", "hanoi", "perth", "tunis", "bergen",
-    "malaga", "nairobi", "havana", "dublin", "samoa", "zagreb", "denver", "kerala", "bruges", "tahiti", "alaska",
-    "sicily",
+    "lisbon", "oslo", "cairo", "kyoto", "lima", "dakar", "quito", "riga", "hanoi", "perth", "tunis",
+    "bergen", "malaga", "nairobi", "havana", "dublin", "samoa", "zagreb", "denver", "kerala", "bruges",
+    "tahiti", "alaska", "sicily",
 ];
 
 /// One thing that a caption can say of a scene.

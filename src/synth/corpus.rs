@@ -156,14 +156,7 @@ impl Corpus {
         };
         let scene = self.source.scene(id);
         let said = Said::Claims(Claims::full(&scene.attributes));
-        self.draw(Pair {
-            scene,
-            copy: 0,
-            said,
-            noise: Noise::None,
-            wrong: None,
-            caption_scene: Some(id),
-        })
+        self.draw(Pair { scene, copy: 0, said, noise: Noise::None, wrong: None, caption_scene: Some(id) })
     }
 
     /// Number of the sample at a position, in order of scene and copy.
@@ -267,8 +260,10 @@ impl Corpus {
                 }
             }
         }
-        let accepted =
-            format!("at most about {} scenes are left that training does not show; ask for fewer", chosen.len());
+        let accepted = format!(
+            "at most about {} scenes are left that training does not show; ask for fewer",
+            chosen.len()
+        );
         Err(Error::option("test_samples", wanted, accepted))
     }
 }

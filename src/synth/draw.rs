@@ -210,7 +210,8 @@ fn ground_tones(ground: Ground) -> (Rgb, Rgb) {
         Ground::Brown => [108.0, 72.0, 44.0],
         Ground::Navy => [22.0, 32.0, 84.0],
     };
-    let second = if luminance(tone) > 125.0 { blend(tone, [0.0; 3], 0.24) } else { blend(tone, [255.0; 3], 0.26) };
+    let second =
+        if luminance(tone) > 125.0 { blend(tone, [0.0; 3], 0.24) } else { blend(tone, [255.0; 3], 0.26) };
     (tone, second)
 }
 
