@@ -7,6 +7,7 @@ pub mod hash;
 pub mod image;
 pub mod model;
 pub mod sample;
+pub mod text;
 
 pub use error::{Error, ErrorKind, FailReason, Result};
 pub use sample::{DropReason, Outcome, Sample, SampleId};
