@@ -9,7 +9,12 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tldr_loader::{ErrorKind, Result};
 
+#[cfg(feature = "tch")]
+mod fit;
+mod inspect;
 mod synth;
+#[cfg(feature = "tch")]
+mod train;
 
 /// Compresses image-text streams while training reads them.
 #[derive(Debug, Parser)]
@@ -22,12 +27,22 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Synth(synth::Args),
+    Inspect(inspect::Args),
+    #[cfg(feature = "tch")]
+    Train(train::Args),
+    #[cfg(feature = "tch")]
+    Fit(fit::Args),
 }
 
 impl Command {
     fn run(self) -> Result<()> {
         match self {
             Self::Synth(args) => args.run(),
+            Self::Inspect(args) => args.run(),
+            #[cfg(feature = "tch")]
+            Self::Train(args) => args.run(),
+            #[cfg(feature = "tch")]
+            Self::Fit(args) => args.run(),
         }
     }
 }
@@ -46,7 +61,7 @@ pub(crate) fn main() -> ExitCode {
 /// A progress bar on stderr, in `unit`s; silent where stderr is not a terminal.
 fn progress_bar(unit: &str) -> ProgressBar {
     let bar = ProgressBar::new(0);
-    let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
+    let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left  {{msg}}");
     // A template with a fault falls back to the plain bar.
     bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.enable_steady_tick(Duration::from_millis(200));

@@ -49,7 +49,7 @@ pub struct TrainJob {
 }
 
 impl TrainJob {
-    /// The defaults: preset `small` for 10 epochs of batches of 128 on the CPU.
+    /// The defaults: preset `small` for 10 epochs of batches of 32 on the CPU.
     pub fn new(urls: Vec<String>, out: impl Into<PathBuf>) -> Self {
         Self {
             urls,
@@ -58,7 +58,7 @@ impl TrainJob {
             tokenizer: None,
             vocab_size: 2000,
             epochs: 10,
-            batch_size: 128,
+            batch_size: 32,
             learning_rate: None,
             warmup: 3000,
             seed: 0,
@@ -107,9 +107,10 @@ pub fn train(job: &TrainJob, progress: &mut dyn FnMut(&TrainProgress) -> Result<
         None => train_tokenizer(job)?,
     };
     let config = CaptionerConfig::preset(&job.preset, tokenizer.vocab_size())?;
-    let loader = stream(job, config.vision.image_size)?;
+    let loader = stream(job, config.preview_size)?;
     let steps = loader.num_batches() * job.epochs;
-    let mut options = TrainOptions { seed: job.seed, warmup: job.warmup, ..TrainOptions::new(steps) };
+    let base = if job.preset == "base" { TrainOptions::new(steps) } else { TrainOptions::small(steps) };
+    let mut options = TrainOptions { seed: job.seed, warmup: job.warmup, ..base };
     if let Some(rate) = job.learning_rate {
         options.learning_rate = rate;
     }
@@ -192,14 +193,14 @@ fn train_tokenizer(job: &TrainJob) -> Result<Tokenizer> {
 /// The loss curve on disk.
 struct Curve {
     path: PathBuf,
-    file: std::io::BufWriter<std::fs::File>,
+    file: std::fs::File,
 }
 
 impl Curve {
     fn create(path: &Path) -> Result<Self> {
         let file =
             std::fs::File::create(path).map_err(|e| Error::io(format!("write {}", path.display()), e))?;
-        let mut curve = Self { path: path.into(), file: std::io::BufWriter::new(file) };
+        let mut curve = Self { path: path.into(), file };
         curve.line("step,loss,lm_loss,vq_loss,perplexity,used_codes,learning_rate,images_per_s")?;
         Ok(curve)
     }

@@ -441,5 +441,5 @@ pub(crate) fn captioner_fingerprint(spec: &Spec) -> u64 {
         return 0;
     };
     let captions = model.caption.map_or(0, |c| c.fingerprint);
-    hash::combine(&[model.fingerprint, captions, hash::hash_str(&spec.fuse.to_string())])
+    hash::combine(&[model.fingerprint, captions, spec.fuse.fingerprint()])
 }

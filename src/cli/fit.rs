@@ -1,0 +1,72 @@
+//! `tldr-loader fit`: fits a captioner to a corpus.
+
+use std::path::PathBuf;
+
+use tldr_loader::cluster::AlignmentNorm;
+use tldr_loader::jobs::{FitJob, fit};
+use tldr_loader::{Error, Result};
+
+use super::progress_bar;
+
+/// Find the clusters of a corpus, their shares and the alignment quantiles.
+///
+/// Writes clusters.safetensors into the captioner directory; a loader can then use it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Shards: paths with {00000..00331} ranges, globs or folders
+    #[arg(required = true)]
+    urls: Vec<String>,
+    /// Captioner directory, as `train` writes it
+    #[arg(long, value_name = "DIR")]
+    captioner: PathBuf,
+    /// Number of clusters; a hundredth of the points, from 8 to 3,000, by default
+    #[arg(long)]
+    clusters: Option<usize>,
+    /// Points to sample; all, up to 300,000, by default
+    #[arg(long)]
+    samples: Option<u64>,
+    /// How raw alignments are made comparable: sum, mean or matched
+    #[arg(long)]
+    alignment_norm: Option<String>,
+    /// Seed of sampling and of initial centroids
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Field of the json member that holds the caption, instead of the txt member
+    #[arg(long)]
+    caption_key: Option<String>,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<()> {
+        let mut job = FitJob::new(self.urls, self.captioner);
+        job.clusters = self.clusters;
+        job.samples = self.samples;
+        if let Some(name) = &self.alignment_norm {
+            job.alignment_norm = AlignmentNorm::from_name(name)
+                .ok_or_else(|| Error::option("alignment_norm", name, "sum, mean or matched"))?;
+        }
+        job.seed = self.seed;
+        job.device = self.device;
+        job.caption_key = self.caption_key;
+        let bar = progress_bar("points");
+        let summary = fit(&job, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        println!(
+            "{}: {} clusters in {} runs from {} points in {:.1} s",
+            job.captioner.display(),
+            summary.clusters,
+            summary.runs,
+            summary.points,
+            summary.seconds
+        );
+        println!("{}", summary.report);
+        Ok(())
+    }
+}
