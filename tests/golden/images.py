@@ -24,7 +24,9 @@ def scene(width: int, height: int, seed: int) -> Image.Image:
     """A gradient with hard edges, thin lines and a noisy patch: what resizing gets wrong."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
-    base = np.stack([x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1)
+    base = np.stack(
+        [x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1
+    )
     image = Image.fromarray(base.astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(6):
@@ -37,29 +39,45 @@ def scene(width: int, height: int, seed: int) -> Image.Image:
     return image
 
 
-def png(width: int, height: int, bits: int, color_type: int, raw: bytes, extra: bytes = b"") -> bytes:
+def png(
+    width: int, height: int, bits: int, color_type: int, raw: bytes, extra: bytes = b""
+) -> bytes:
     """A PNG whose sample depth Pillow cannot write; `raw` holds the rows without filter bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data))
+            + kind
+            + data
+            + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     stride = len(raw) // height
     rows = b"".join(b"\0" + raw[i * stride : (i + 1) * stride] for i in range(height))
     header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
-    body = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    body = (
+        chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", zlib.compress(rows, 9))
+        + chunk(b"IEND", b"")
+    )
     return b"\x89PNG\r\n\x1a\n" + body
 
 
 def on_white(image: Image.Image) -> Image.Image:
     rgba = np.asarray(image.convert("RGBA")).astype(np.uint32)
     alpha = rgba[..., 3:]
-    return Image.fromarray(((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8))
+    return Image.fromarray(
+        ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    )
 
 
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     transform = open_clip.image_transform(SIZE, is_train=False)
-    to_pixels = Compose([t for t in transform.transforms if not isinstance(t, (ToTensor, Normalize))])
+    to_pixels = Compose(
+        [t for t in transform.transforms if not isinstance(t, (ToTensor, Normalize))]
+    )
 
     def expect(name: str, decoded: Image.Image, with_eval: bool) -> None:
         decoded.save(OUT / f"{name}.decoded.png", optimize=True)
@@ -71,7 +89,11 @@ def main() -> None:
     for name, image, options in [
         ("420-wide.jpg", wide, {"quality": 85}),
         ("444-tall.jpg", tall, {"quality": 90, "subsampling": 0}),
-        ("422-progressive.jpg", wide, {"quality": 75, "subsampling": 1, "progressive": True}),
+        (
+            "422-progressive.jpg",
+            wide,
+            {"quality": 75, "subsampling": 1, "progressive": True},
+        ),
         ("420-small.jpg", small, {"quality": 95, "optimize": True}),
         ("grey.jpg", tall.convert("L"), {"quality": 80}),
         ("cmyk.jpg", wide.convert("CMYK"), {"quality": 92}),
@@ -80,7 +102,11 @@ def main() -> None:
         ("rgb.png", tall, {}),
     ]:
         image.save(OUT / name, **options)
-        expect(name.replace(".", "-"), Image.open(OUT / name).convert("RGB"), with_eval=True)
+        expect(
+            name.replace(".", "-"),
+            Image.open(OUT / name).convert("RGB"),
+            with_eval=True,
+        )
 
     # Every other colour type, small.
     w, h = 22, 18
@@ -105,17 +131,31 @@ def main() -> None:
         options = {"lossless": True, "exact": True} if name.endswith("webp") else {}
         image.save(OUT / name, **options)
         read = Image.open(OUT / name)
-        expected = expected or (on_white(read) if read.mode == "RGBA" else read.convert("RGB"))
+        expected = expected or (
+            on_white(read) if read.mode == "RGBA" else read.convert("RGB")
+        )
         expect(name.replace(".", "-"), expected, with_eval=False)
     palette.save(OUT / "palette-transparent.png", transparency=3)
-    expect("palette-transparent-png", on_white(Image.open(OUT / "palette-transparent.png")), with_eval=False)
+    expect(
+        "palette-transparent-png",
+        on_white(Image.open(OUT / "palette-transparent.png")),
+        with_eval=False,
+    )
     (OUT / "grey16.png").write_bytes(png(w, h, 16, 0, grey16.tobytes()))
-    expect("grey16-png", Image.fromarray((grey16 >> 8).astype(np.uint8)).convert("RGB"), with_eval=False)
+    expect(
+        "grey16-png",
+        Image.fromarray((grey16 >> 8).astype(np.uint8)).convert("RGB"),
+        with_eval=False,
+    )
     (OUT / "rgb16.png").write_bytes(png(w, h, 16, 2, rgb16.tobytes()))
     expect("rgb16-png", Image.fromarray((rgb16 >> 8).astype(np.uint8)), with_eval=False)
     rgba16 = np.concatenate([rgb16, grey16[..., None]], axis=-1).astype(">u2")
     (OUT / "rgba16.png").write_bytes(png(w, h, 16, 6, rgba16.tobytes()))
-    expect("rgba16-png", on_white(Image.fromarray((rgba16 >> 8).astype(np.uint8))), with_eval=False)
+    expect(
+        "rgba16-png",
+        on_white(Image.fromarray((rgba16 >> 8).astype(np.uint8))),
+        with_eval=False,
+    )
 
 
 if __name__ == "__main__":
