@@ -266,3 +266,142 @@ fn to_rgb(image: DynamicImage, out: &mut Vec<u8>) -> Result<(), ImageError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The images of `tests/golden/images.py`, by name.
+    fn golden_images() -> Vec<(String, Vec<u8>)> {
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(golden("")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let images = paths.iter().map(|path| (name(path), std::fs::read(path).unwrap()));
+        images.filter(|(name, _)| !name.ends_with(".decoded.png") && !name.ends_with(".eval.png")).collect()
+    }
+
+    fn golden(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images").join(name)
+    }
+
+    fn decoded(bytes: &[u8]) -> Result<RgbImage, ImageError> {
+        let mut image = RgbImage::default();
+        decode(bytes, &DecodeLimits::default(), &mut image).map(|()| image)
+    }
+
+    #[test]
+    fn every_colour_type_comes_out_as_pillow_reads_it() {
+        let images = golden_images();
+        assert!(images.len() >= 18, "{}", images.len());
+        for (name, bytes) in images {
+            let image = decoded(&bytes).unwrap();
+            let expected = std::fs::read(golden(&format!("{}.decoded.png", name.replace('.', "-")))).unwrap();
+            let expected = decoded(&expected).unwrap();
+            assert_eq!((image.width, image.height), (expected.width, expected.height), "{name}");
+            let differences = || image.data.iter().zip(&expected.data).map(|(a, b)| a.abs_diff(*b));
+            let largest = differences().max().unwrap();
+            let mean = differences().map(f64::from).sum::<f64>() / image.data.len() as f64;
+            // Lossy decoders may round transforms and chroma differently.
+            let lossy = name.ends_with(".jpg") || name == "lossy.webp";
+            let (most, most_mean) = if lossy { (6, 0.6) } else { (0, 0.0) };
+            assert!(largest <= most && mean <= most_mean, "{name}: largest {largest}, mean {mean}");
+        }
+    }
+
+    #[test]
+    fn a_cut_image_is_an_error_wherever_it_is_cut() {
+        for (name, bytes) in golden_images() {
+            // What ends a PNG (the end chunk) or pads a WebP may be missing: the pixels are there.
+            let needed = if name.ends_with(".jpg") { bytes.len() } else { bytes.len() - 14 };
+            for length in (0..needed).step_by(7).chain(needed.saturating_sub(20)..needed) {
+                let error = decoded(&bytes[..length]).err();
+                let reason =
+                    error.unwrap_or_else(|| panic!("{name} cut to {length} of {}", bytes.len())).reason;
+                assert_eq!(reason, FailReason::UndecodableImage);
+            }
+        }
+    }
+
+    #[test]
+    fn too_large_an_image_is_refused_by_its_header() {
+        let mut jpeg = std::fs::read(golden("420-wide.jpg")).unwrap();
+        let frame = jpeg.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
+        jpeg[frame + 5..frame + 9].fill(0xFF);
+        let error = decoded(&jpeg).unwrap_err();
+        assert_eq!(error.reason, FailReason::ImageTooLarge);
+        assert!(error.detail.contains("65535x65535") && error.detail.contains("max_image_pixels"), "{error}");
+
+        for name in ["420-wide.jpg", "rgb.png", "lossy.webp"] {
+            let bytes = std::fs::read(golden(name)).unwrap();
+            let image = decoded(&bytes).unwrap();
+            let pixels = (image.width * image.height) as u64;
+            let mut out = RgbImage::default();
+            decode(&bytes, &DecodeLimits { max_pixels: pixels }, &mut out).unwrap();
+            let error = decode(&bytes, &DecodeLimits { max_pixels: pixels - 1 }, &mut out).unwrap_err();
+            assert_eq!(error.reason, FailReason::ImageTooLarge, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_jpeg_does_not_matter() {
+        let bytes = std::fs::read(golden("420-wide.jpg")).unwrap();
+        let mut longer = bytes.clone();
+        longer.extend_from_slice(b"\0\0trailing \xFF\xDA bytes");
+        assert_eq!(decoded(&longer), decoded(&bytes));
+    }
+
+    #[test]
+    fn another_format_is_named_by_its_first_bytes() {
+        let error = decoded(b"GIF89a\x01\x00").unwrap_err();
+        assert_eq!(error.reason, FailReason::UndecodableImage);
+        assert!(error.detail.contains("expected JPEG, PNG or WebP, found 8 bytes that start with [47, 49"));
+        assert!(decoded(b"").unwrap_err().detail.contains("0 bytes"));
+    }
+
+    #[test]
+    fn a_used_buffer_changes_nothing() {
+        let mut used = RgbImage::default();
+        for (name, bytes) in golden_images() {
+            decode(&bytes, &DecodeLimits::default(), &mut used).unwrap();
+            assert_eq!(Ok(used.clone()), decoded(&bytes), "{name}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn damaged_images_never_panic(
+            which in 0usize..64,
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            cut in any::<prop::sample::Index>(),
+            cuts in any::<bool>(),
+        ) {
+            let images = golden_images();
+            let mut bytes = images[which % images.len()].1.clone();
+            for (place, value) in edits {
+                let place = place.index(bytes.len());
+                bytes[place] = value;
+            }
+            if cuts {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let limits = DecodeLimits { max_pixels: 1 << 20 };
+            let mut image = RgbImage::default();
+            match decode(&bytes, &limits, &mut image) {
+                Ok(()) => prop_assert_eq!(image.data.len(), image.width * image.height * 3),
+                Err(error) => prop_assert!(
+                    !error.detail.contains("panicked")
+                        && matches!(error.reason, FailReason::UndecodableImage | FailReason::ImageTooLarge),
+                    "{}", error
+                ),
+            }
+        }
+    }
+}

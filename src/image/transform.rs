@@ -3,7 +3,8 @@
 //!
 //! Resizing is PIL's: separable cubic convolution (Catmull-Rom, a = -0.5) whose kernel widens
 //! when it shrinks (antialias), u8 between the two passes. The crops are torchvision's, with
-//! their rounding. Crops are views, so the picture is read once and never copied.
+//! their rounding. Crops are views, so nothing is copied. Evaluation follows PIL to the order of
+//! the passes; training takes the faster order, which differs from PIL only where edges clip.
 
 use fast_image_resize as fir;
 use fir::images::{TypedCroppedImage, TypedImage, TypedImageRef};
@@ -74,7 +75,7 @@ impl Default for Normalize {
     fn default() -> Self {
         Self {
             mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_58, 0.275_777_1],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
         }
     }
 }
@@ -95,7 +96,9 @@ impl std::fmt::Debug for Scratch {
 #[derive(Default)]
 struct ResizeScratch {
     resizer: Resizer,
-    /// The resized picture, `[size, size, 3]`.
+    /// After the first of two passes, `[crop height, width, 3]`.
+    rows: Vec<u8>,
+    /// The resized picture, `[height, width, 3]`, from which [`Placed`] takes a square.
     pixels: Vec<u8>,
 }
 
@@ -173,8 +176,8 @@ impl ImagePipeline {
         scratch: &mut Scratch,
         out: &mut [u8],
     ) -> Result<(), ImageError> {
-        let flip = resize(self.transform, self.size, image, rng, &mut scratch.resize)?;
-        planes(&scratch.resize.pixels, self.size, flip, out, |_, v| v);
+        let placed = resize(self.transform, self.size, image, rng, &mut scratch.resize)?;
+        planes(&scratch.resize.pixels, placed, self.size, out, |_, v| v);
         Ok(())
     }
 
@@ -225,8 +228,8 @@ impl ImagePipeline {
         scratch: &mut ResizeScratch,
         out: &mut [f32],
     ) -> Result<(), ImageError> {
-        let flip = resize(self.transform, self.size, image, rng, scratch)?;
-        planes(&scratch.pixels, self.size, flip, out, |c, v| self.table[c][usize::from(v)]);
+        let placed = resize(self.transform, self.size, image, rng, scratch)?;
+        planes(&scratch.pixels, placed, self.size, out, |c, v| self.table[c][usize::from(v)]);
         Ok(())
     }
 }
@@ -248,8 +251,8 @@ pub fn preview(
 ) -> Result<(), ImageError> {
     decode(bytes, limits, &mut scratch.image)?;
     let mut unused = Rng::new(0, Purpose::Augment, 0);
-    let mirrored = resize(ImageTransform::Preview, size, &scratch.image, &mut unused, &mut scratch.resize)?;
-    planes(&scratch.resize.pixels, size, mirrored, out, |_, v| v);
+    let placed = resize(ImageTransform::Preview, size, &scratch.image, &mut unused, &mut scratch.resize)?;
+    planes(&scratch.resize.pixels, placed, size, out, |_, v| v);
     Ok(())
 }
 
@@ -308,15 +311,32 @@ fn random_crop(width: usize, height: usize, scale: (f64, f64), ratio: (f64, f64)
     }
 }
 
-/// Resizes `image` to `scratch.pixels`, `[size, size, 3]`; says whether the rows are to be
-/// mirrored.
+/// Where the square of a transform lies in the resized pixels of a [`ResizeScratch`].
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    /// Pixels in a row of the resized picture.
+    row: usize,
+    left: usize,
+    top: usize,
+    /// Whether rows are to be read from the right.
+    mirrored: bool,
+}
+
+impl Placed {
+    /// The resized picture is the square itself.
+    fn whole(size: usize) -> Self {
+        Self { row: size, left: 0, top: 0, mirrored: false }
+    }
+}
+
+/// Resizes the part of `image` that `transform` shows to `scratch.pixels`.
 fn resize(
     transform: ImageTransform,
     size: usize,
     image: &RgbImage,
     rng: &mut Rng,
     scratch: &mut ResizeScratch,
-) -> Result<bool, ImageError> {
+) -> Result<Placed, ImageError> {
     if image.width == 0 || image.height == 0 {
         return Err(ImageError::undecodable(format!("an image of {}x{} pixels", image.width, image.height)));
     }
@@ -325,82 +345,366 @@ fn resize(
         ImageTransform::Train { scale, ratio, flip } => {
             let crop = random_crop(image.width, image.height, scale, ratio, rng);
             let mirrored = flip > 0.0 && rng.unit() < flip;
-            // A view, not a box: torchvision crops first, so the kernel must not see the
-            // pixels beyond the crop.
-            convolve(image, crop, None, size, FilterType::CatmullRom, scratch)?;
-            Ok(mirrored)
+            convolve(image, crop, (size, size), FilterType::CatmullRom, scratch)?;
+            Ok(Placed { mirrored, ..Placed::whole(size) })
         }
         ImageTransform::Eval => {
-            convolve(image, whole, Some(centre(image, size)), size, FilterType::CatmullRom, scratch)?;
-            Ok(false)
+            let crop = not_a_ribbon(whole);
+            let (width, height) = shorter_side_to(size, crop);
+            convolve_as_pil(image, crop, (width, height), FilterType::CatmullRom, scratch)?;
+            let (left, top) = (centred(width - size), centred(height - size));
+            Ok(Placed { row: width, left, top, mirrored: false })
         }
         ImageTransform::Preview => {
-            convolve(image, whole, None, size, FilterType::Bilinear, scratch)?;
-            Ok(false)
+            convolve(image, whole, (size, size), FilterType::Bilinear, scratch)?;
+            Ok(Placed::whole(size))
         }
     }
 }
 
-/// The part of `image`, in its own pixels, that "shorter side to `size`, then the centre"
-/// shows: `(left, top, width, height)`.
-///
-/// torchvision resizes to whole pixels (the longer side rounded down) and rounds the offset of
-/// the centre half to even; both are followed here, so that pixels fall on the same places.
-fn centre(image: &RgbImage, size: usize) -> (f64, f64, f64, f64) {
-    let (width, height) = (image.width as f64, image.height as f64);
-    let target = size as f64;
-    let short = width.min(height);
-    let axis = |length: f64| {
-        let resized = if length == short { target } else { (target * length / short).floor() };
-        let offset = ((resized - target) / 2.0).round_ties_even();
-        let start = offset * length / resized;
-        // Rounding may put the far edge outside by a few ulp.
-        (start, (target * length / resized).min(length - start))
-    };
-    let ((left, shown_width), (top, shown_height)) = (axis(width), axis(height));
-    (left, top, shown_width, shown_height)
+/// Longer side over shorter side beyond which only the middle of a picture is resized for
+/// [`ImageTransform::Eval`], which bounds the memory: no more than `3 * 32 * size^2` bytes.
+const RIBBON: usize = 32;
+
+/// Cuts a ribbon down to its middle, which still holds the square that is shown. Places it off
+/// by half a pixel at most.
+fn not_a_ribbon(whole: Crop) -> Crop {
+    let longest = RIBBON.saturating_mul(whole.width.min(whole.height));
+    let (width, height) = (whole.width.min(longest), whole.height.min(longest));
+    Crop { left: (whole.width - width) / 2, top: (whole.height - height) / 2, width, height }
 }
 
-/// Resizes the part `shown` (left, top, width, height; all of it if `None`) of the view `crop`.
+/// Width and height after torchvision's `Resize(size)`: the longer side is rounded down.
+fn shorter_side_to(size: usize, crop: Crop) -> (usize, usize) {
+    let short = crop.width.min(crop.height);
+    (size * crop.width / short, size * crop.height / short)
+}
+
+/// Offset of torchvision's `CenterCrop` where `spare` pixels are cut: half of them, to even.
+fn centred(spare: usize) -> usize {
+    (spare as f64 / 2.0).round_ties_even() as usize
+}
+
+/// Resizes the view `crop` of `image` to `target` (width, height), `scratch.pixels`.
+///
+/// Views, never the crop box of `fast_image_resize`: torchvision crops before it resizes, so
+/// that the kernel does not see beyond the crop; and with a fractional box, version 6.1 reads
+/// outside its buffers where an edge falls on the middle of a pixel.
 fn convolve(
     image: &RgbImage,
     crop: Crop,
-    shown: Option<(f64, f64, f64, f64)>,
-    size: usize,
+    target: (usize, usize),
     filter: FilterType,
     scratch: &mut ResizeScratch,
 ) -> Result<(), ImageError> {
-    // One concrete view type for all transforms: each more doubles the time to compile this file.
-    let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let source = TypedImageRef::<U8x3>::from_buffer(side(image.width), side(image.height), &image.data)
-        .map_err(unusable)?;
+    let source = TypedImageRef::from_buffer(side(image.width), side(image.height), &image.data);
+    pass(source.map_err(unusable)?, crop, target, filter, &mut scratch.resizer, &mut scratch.pixels)
+}
+
+/// As [`convolve`], with PIL's order of the passes: along rows first, then along columns (since
+/// Pillow 13 the other way round for pictures that lose much more height than width).
+///
+/// What overshoots 0 to 255 at an edge is clipped after each pass, so the order shows where
+/// edges cross: by more than 20 levels in drawings, where the same order stays within 3. The
+/// resizer by itself always does columns first, which takes a third to a half less time.
+fn convolve_as_pil(
+    image: &RgbImage,
+    crop: Crop,
+    (width, height): (usize, usize),
+    filter: FilterType,
+    scratch: &mut ResizeScratch,
+) -> Result<(), ImageError> {
+    // Found by trying Pillow 13.0; earlier versions differ for these pictures only.
+    if crop.height > height && crop.height + 2 * width > height + 2 * crop.width {
+        return convolve(image, crop, (width, height), filter, scratch);
+    }
+    let ResizeScratch { resizer, rows, pixels } = scratch;
+    let source = TypedImageRef::from_buffer(side(image.width), side(image.height), &image.data);
+    pass(source.map_err(unusable)?, crop, (width, crop.height), filter, resizer, rows)?;
+    let source = TypedImageRef::from_buffer(side(width), side(crop.height), rows).map_err(unusable)?;
+    let whole = Crop { left: 0, top: 0, width, height: crop.height };
+    pass(source, whole, (width, height), filter, resizer, pixels)
+}
+
+/// One call of the resizer. All go through here with one type of view: each more would add its
+/// own copy of the kernels, and most of this file's time to compile.
+fn pass(
+    source: TypedImageRef<'_, U8x3>,
+    crop: Crop,
+    (width, height): (usize, usize),
+    filter: FilterType,
+    resizer: &mut Resizer,
+    out: &mut Vec<u8>,
+) -> Result<(), ImageError> {
     let source =
         TypedCroppedImage::new(source, side(crop.left), side(crop.top), side(crop.width), side(crop.height))
             .map_err(unusable)?;
-    scratch.pixels.resize(3 * size * size, 0);
-    let mut target =
-        TypedImage::<U8x3>::from_buffer(side(size), side(size), &mut scratch.pixels).map_err(unusable)?;
-    let mut options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-    if let Some((left, top, width, height)) = shown {
-        options = options.crop(left, top, width, height);
-    }
-    scratch.resizer.resize_typed(&source, &mut target, &options).map_err(unusable)
+    out.resize(3 * width * height, 0);
+    let mut target = TypedImage::<U8x3>::from_buffer(side(width), side(height), out).map_err(unusable)?;
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
+    resizer.resize_typed(&source, &mut target, &options).map_err(unusable)
+}
+
+/// A length as the resizer takes it. A longer one cannot fit its buffer, which is then the error.
+fn side(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 fn unusable(error: impl std::fmt::Display) -> ImageError {
     ImageError::undecodable(format!("cannot resize: {error}"))
 }
 
-/// Splits interleaved `pixels` `[size, size, 3]` into planes `out` `[3, size, size]`.
-fn planes<T>(pixels: &[u8], size: usize, mirrored: bool, out: &mut [T], value: impl Fn(usize, u8) -> T) {
+/// Splits the square at `placed` of interleaved `pixels` into planes `out` `[3, size, size]`.
+fn planes<T>(pixels: &[u8], placed: Placed, size: usize, out: &mut [T], value: impl Fn(usize, u8) -> T) {
     assert_eq!(out.len(), 3 * size * size, "the output must be [3, {size}, {size}]");
     for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
-        for (row, target) in pixels.chunks_exact(3 * size).zip(plane.chunks_exact_mut(size)) {
-            let source = row.chunks_exact(3).map(|pixel| value(channel, pixel[channel]));
-            if mirrored {
+        let rows = pixels.chunks_exact(3 * placed.row).skip(placed.top);
+        for (row, target) in rows.zip(plane.chunks_exact_mut(size)) {
+            let row = row[3 * placed.left..].chunks_exact(3).take(size);
+            let source = row.map(|pixel| value(channel, pixel[channel]));
+            if placed.mirrored {
                 target.iter_mut().rev().zip(source).for_each(|(t, v)| *t = v);
             } else {
                 target.iter_mut().zip(source).for_each(|(t, v)| *t = v);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hash::Rng;
+
+    fn golden(name: &str) -> RgbImage {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images").join(name);
+        let mut image = RgbImage::default();
+        decode(&std::fs::read(path).unwrap(), &DecodeLimits::default(), &mut image).unwrap();
+        image
+    }
+
+    fn rng(id: u64) -> Rng {
+        Rng::new(0, Purpose::Augment, id)
+    }
+
+    fn pixels(transform: ImageTransform, size: usize, image: &RgbImage, id: u64) -> Vec<u8> {
+        let pipeline = ImagePipeline::new(transform, size, Normalize::default()).unwrap();
+        let mut out = vec![0; pipeline.output_len()];
+        pipeline.apply_u8(image, &mut rng(id), &mut Scratch::default(), &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn eval_equals_open_clips() {
+        let names = [
+            ("420-wide.jpg", 6),
+            ("444-tall.jpg", 6),
+            ("422-progressive.jpg", 6),
+            ("420-small.jpg", 6),
+            ("grey.jpg", 6),
+            ("cmyk.jpg", 6),
+            ("lossy.webp", 6),
+            // The same pixels go in: what differs is the rounding of the last bit.
+            ("lossless.webp", 1),
+            ("rgb.png", 1),
+        ];
+        for (name, most) in names {
+            let found = pixels(ImageTransform::Eval, 48, &golden(name), 0);
+            let expected = golden(&format!("{}.eval.png", name.replace('.', "-")));
+            let mut planar = vec![0; expected.data.len()];
+            planes(&expected.data, Placed::whole(48), 48, &mut planar, |_, v| v);
+            let differences = || found.iter().zip(&planar).map(|(a, b)| a.abs_diff(*b));
+            let largest = differences().max().unwrap();
+            let mean = differences().map(f64::from).sum::<f64>() / found.len() as f64;
+            assert!(largest <= most && mean < 1.0, "{name}: largest {largest}, mean {mean}");
+        }
+    }
+
+    #[test]
+    fn normalised_pixels_equal_torchs() {
+        let normalize = Normalize::default();
+        let pipeline = ImagePipeline::new(ImageTransform::Eval, 32, normalize).unwrap();
+        let image = golden("rgb.png");
+        let mut out = vec![0.0; pipeline.output_len()];
+        pipeline.apply(&image, &mut rng(0), &mut Scratch::default(), &mut out).unwrap();
+        let bytes = pixels(ImageTransform::Eval, 32, &image, 0);
+        for (place, (&value, &byte)) in out.iter().zip(&bytes).enumerate() {
+            let channel = place / (32 * 32);
+            assert_eq!(value, (f32::from(byte) / 255.0 - normalize.mean[channel]) / normalize.std[channel]);
+        }
+        // open_clip's transform of a white picture.
+        let mut white = RgbImage::new(5, 9);
+        white.data.fill(255);
+        pipeline.apply(&white, &mut rng(0), &mut Scratch::default(), &mut out).unwrap();
+        for (channel, expected) in [1.930_336_2, 2.074_883_7, 2.145_897].into_iter().enumerate() {
+            assert!((out[channel * 1024] - expected).abs() < 1e-6, "{}", out[channel * 1024]);
+        }
+    }
+
+    #[test]
+    fn training_crops_are_distributed_as_torchvisions() {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            width: usize,
+            height: usize,
+            scale: (f64, f64),
+            ratio: (f64, f64),
+            draws: f64,
+            area: Vec<(f64, f64)>,
+            aspect: Vec<(f64, f64)>,
+            left: f64,
+            top: f64,
+        }
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/golden/crops.json")).unwrap();
+        for case in cases {
+            let mut rng = rng(case.width as u64);
+            let draws = 20_000;
+            let crops: Vec<Crop> = (0..draws)
+                .map(|_| random_crop(case.width, case.height, case.scale, case.ratio, &mut rng))
+                .collect();
+            assert!(crops.iter().all(|c| c.left + c.width <= case.width && c.top + c.height <= case.height));
+            assert!(crops.iter().all(|c| c.width > 0 && c.height > 0));
+            // Shares of two samples of n and m draws differ with a variance of p(1-p)(1/n + 1/m);
+            // 5 standard deviations.
+            let spread =
+                |p: f64| 5.0 * (p * (1.0 - p) * (1.0 / f64::from(draws) + 1.0 / case.draws)).sqrt() + 1e-3;
+            let check = |what: &str, shares: &[(f64, f64)], value: &dyn Fn(&Crop) -> f64| {
+                for &(threshold, share) in shares {
+                    let found =
+                        crops.iter().filter(|c| value(c) <= threshold).count() as f64 / f64::from(draws);
+                    assert!(
+                        (found - share).abs() <= spread(share),
+                        "{}x{} {what} <= {threshold}: {found}, torchvision {share}",
+                        case.width,
+                        case.height
+                    );
+                }
+            };
+            let whole = (case.width * case.height) as f64;
+            check("area", &case.area, &|c| (c.width * c.height) as f64 / whole);
+            check("aspect", &case.aspect, &|c| c.width as f64 / c.height as f64);
+            let mean = |room: &dyn Fn(&Crop) -> (usize, usize)| {
+                let shares: Vec<f64> =
+                    crops.iter().map(room).filter(|r| r.1 > 0).map(|r| r.0 as f64 / r.1 as f64).collect();
+                if shares.is_empty() { 0.5 } else { shares.iter().sum::<f64>() / shares.len() as f64 }
+            };
+            // Offsets lie in [0, 1]: their variance is at most 1/4.
+            assert!((mean(&|c| (c.left, case.width - c.width)) - case.left).abs() < spread(0.5));
+            assert!((mean(&|c| (c.top, case.height - c.height)) - case.top).abs() < spread(0.5));
+        }
+    }
+
+    #[test]
+    fn a_training_crop_sees_nothing_beyond_itself() {
+        let image = golden("rgb.png");
+        let (scale, ratio) = ((0.2, 0.6), (0.5, 2.0));
+        for id in 0..20 {
+            let crop = random_crop(image.width, image.height, scale, ratio, &mut rng(id));
+            let mut copy = RgbImage { width: crop.width, height: crop.height, data: Vec::new() };
+            for y in crop.top..crop.top + crop.height {
+                let start = 3 * (y * image.width + crop.left);
+                copy.data.extend_from_slice(&image.data[start..start + 3 * crop.width]);
+            }
+            let whole = Crop { left: 0, top: 0, ..crop };
+            let mut scratch = ResizeScratch::default();
+            convolve(&copy, whole, (24, 24), FilterType::CatmullRom, &mut scratch).unwrap();
+            let mut expected = vec![0; 3 * 24 * 24];
+            planes(&scratch.pixels, Placed::whole(24), 24, &mut expected, |_, v| v);
+            let train = ImageTransform::Train { scale, ratio, flip: 0.0 };
+            assert_eq!(pixels(train, 24, &image, id), expected);
+        }
+    }
+
+    #[test]
+    fn a_flip_mirrors_the_rows_of_the_same_crop() {
+        let image = golden("rgb.png");
+        let train = |flip| ImageTransform::Train { scale: (0.5, 1.0), ratio: (0.75, 4.0 / 3.0), flip };
+        let plain = pixels(train(0.0), 16, &image, 3);
+        let flipped = pixels(train(1.0), 16, &image, 3);
+        for (row, mirrored) in plain.chunks_exact(16).zip(flipped.chunks_exact(16)) {
+            assert!(row.iter().eq(mirrored.iter().rev()));
+        }
+        // 400 flips at p = 0.25: mean 100, sd 8.7; 5 sd.
+        let mirrored =
+            (0..400).filter(|&id| pixels(train(0.25), 4, &image, id) != pixels(train(0.0), 4, &image, id));
+        let count = mirrored.count() as f64;
+        assert!((count - 100.0).abs() < 5.0 * 8.7, "{count}");
+    }
+
+    #[test]
+    fn used_buffers_change_nothing() {
+        let pipeline = ImagePipeline::new(ImageTransform::TRAIN, 20, Normalize::default()).unwrap();
+        let mut scratch = Scratch::default();
+        for (id, name) in ["444-tall.jpg", "rgba.png", "420-wide.jpg", "rgba.png"].into_iter().enumerate() {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images").join(name);
+            let bytes = std::fs::read(path).unwrap();
+            let load = |scratch: &mut Scratch| {
+                let mut out = vec![0.0; pipeline.output_len()];
+                pipeline
+                    .load(&bytes, &DecodeLimits::default(), &mut rng(id as u64), scratch, &mut out)
+                    .unwrap();
+                let mut small = vec![0; 3 * 8 * 8];
+                preview(&bytes, 8, &DecodeLimits::default(), scratch, &mut small).unwrap();
+                assert_eq!(small, pixels(ImageTransform::Preview, 8, &golden(name), 0));
+                out
+            };
+            assert_eq!(load(&mut scratch), load(&mut Scratch::default()), "{name}");
+        }
+    }
+
+    #[test]
+    fn options_that_cannot_be_used_are_named() {
+        let train = |scale, ratio, flip| ImageTransform::Train { scale, ratio, flip };
+        let error = |transform, size, normalize| {
+            ImagePipeline::new(transform, size, normalize).unwrap_err().to_string()
+        };
+        let normal = Normalize::default();
+        assert!(error(train((0.0, 1.0), (0.75, 1.3), 0.0), 224, normal).starts_with("scale = (0.0, 1.0): "));
+        assert!(error(train((0.9, 1.1), (0.75, 1.3), 0.0), 224, normal).starts_with("scale"));
+        assert!(error(train((0.9, 1.0), (1.3, 0.75), 0.0), 224, normal).starts_with("ratio"));
+        assert!(error(train((0.9, 1.0), (0.75, 1.3), f64::NAN), 224, normal).starts_with("flip = NaN"));
+        assert!(
+            error(ImageTransform::Eval, 0, normal).starts_with("image_size = 0: a number of pixels from 1")
+        );
+        let flat = Normalize { std: [0.2, 0.0, 0.2], ..normal };
+        assert!(error(ImageTransform::Eval, 224, flat).starts_with("std"));
+    }
+
+    #[test]
+    fn an_image_without_pixels_is_an_error() {
+        for image in [RgbImage::default(), RgbImage { width: 4, height: 4, data: vec![0; 47] }] {
+            let pipeline = ImagePipeline::new(ImageTransform::Eval, 8, Normalize::default()).unwrap();
+            let mut out = vec![0; pipeline.output_len()];
+            assert!(pipeline.apply_u8(&image, &mut rng(0), &mut Scratch::default(), &mut out).is_err());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Of a picture of one colour every transform is of that colour: kernels sum to one and
+        /// no crop leaves the picture.
+        #[test]
+        fn one_colour_stays_itself(
+            width in 1usize..400, height in 1usize..400, thin in 0u8..4, size in 1usize..40,
+            color in any::<[u8; 3]>(), which in 0usize..4, id in any::<u64>(),
+        ) {
+            let (width, height) = match thin { 0 => (1, height), 1 => (width, 1), _ => (width, height) };
+            let image = RgbImage { width, height, data: color.repeat(width * height) };
+            let transform = [
+                ImageTransform::TRAIN,
+                ImageTransform::Train { scale: (0.01, 1.0), ratio: (0.1, 10.0), flip: 0.5 },
+                ImageTransform::Eval,
+                ImageTransform::Preview,
+            ][which];
+            let out = pixels(transform, size, &image, id);
+            for (channel, plane) in out.chunks_exact(size * size).enumerate() {
+                prop_assert!(plane.iter().all(|&v| v == color[channel]));
             }
         }
     }

@@ -2,7 +2,7 @@
 //! unescaped twice, white space collapsed.
 //!
 //! The fixes are those of ftfy 6.3 (Robyn Speer, Apache-2.0) in its order; see
-//! [`super::mojibake`] for wrong encodings. ftfy and the standard library's `html.unescape`
+//! `mojibake.rs` for wrong encodings. ftfy and the standard library's `html.unescape`
 //! understand entities differently, so both rules are here.
 
 use std::borrow::Cow;

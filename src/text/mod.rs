@@ -1,6 +1,6 @@
 //! Captions: cleaned, tokenised, fused.
 //!
-//! [`clean`] repairs raw captions as open_clip does, [`Tokenizer`] turns them into ids, and
+//! [`clean()`] repairs raw captions as open_clip does, [`Tokenizer`] turns them into ids, and
 //! [`Fuse`] makes one caption of the original and the generated one.
 
 pub mod clean;

@@ -1,7 +1,7 @@
 //! Turns captions into ids: CLIP's byte-pair encoding exactly as open_clip does it, any
 //! `tokenizer.json`, and a small vocabulary trained from captions for the captioner.
 //!
-//! Whatever the file, captions are cleaned first ([`clean`](super::clean::clean)), as open_clip
+//! Whatever the file, captions are cleaned first ([`clean`]), as open_clip
 //! does for its own and for Hugging Face's tokenizers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -18,7 +18,7 @@ WORDS = """a the of in on with and photo dog cat's grandmother's don't we'll the
 McDonald's iPhone 4K 1080p 3.14 2024-05-06 $1,299.00 100% #nofilter @home e-mail C++ rock'n'roll
 e.g. U.S.A. naïve café Zürich façade São Paulo Ærøskøbing Łódź Škoda İstanbul ΟΔΥΣΣΕΥΣ ΣΊΣΥΦΟΣ Straße
 Привет мир Україна שלום مرحبا نص नमस्ते สวัสดี 안녕하세요 日本語の写真 東京タワー 狐 ｶﾀｶﾅ ＡＢＣ１２３ Ⅷ ½ x² H₂O 10³ µm Å Ω K ſtop
-ﬁne ﬂower oﬃce Ĳssel ǆ ŉ 👍 👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 ❤️ ☕ ★★★ → ≤ ± × ÷ ° ™ © ® € £ ¥ § ¶ • … – — ‐ ― « » ‹ ›""".split()
+ﬁne ﬂower oﬃce Ĳssel ǆ ŉ 👍 👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 ❤️ ☕ ★★★ → ≤ ± × ÷ ° ™ © ® € £ ¥ § ¶ • … – — ‐ ― « » ‹ ›""".split()  # noqa: SIM905
 
 PIECES = [
     "“curly”", "‘single’", "it’s", "`tick`", "don´t", "''quoted''", '"', "'", "'s", "''s", "'S", "'LL",
@@ -32,7 +32,18 @@ PIECES = [
     "0123456789", "١٢٣", "x" * 40, "aaaaaaaaaaaaaaaa", "!!!!!!!!", "?!?!", "....", ":-)", "(╯°□°)╯︵ ┻━┻", "¯\\_(ツ)_/¯",
 ]  # fmt: skip
 
-PAGES = ["latin-1", "cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1257", "iso8859-2", "mac-roman", "cp437"]
+PAGES = [
+    "latin-1",
+    "cp1252",
+    "cp1251",
+    "cp1250",
+    "cp1253",
+    "cp1254",
+    "cp1257",
+    "iso8859-2",
+    "mac-roman",
+    "cp437",
+]
 
 
 def garble(text: str, rng: random.Random) -> str:
@@ -40,7 +51,9 @@ def garble(text: str, rng: random.Random) -> str:
     for _ in range(rng.choice([1, 1, 1, 2])):
         page, bytes_ = rng.choice(PAGES[:2] * 4 + PAGES), text.encode()
         if page == "cp1252" and rng.random() < 0.5:
-            text = "".join(bytes([b]).decode(page, errors="ignore") or chr(b) for b in bytes_)
+            text = "".join(
+                bytes([b]).decode(page, errors="ignore") or chr(b) for b in bytes_
+            )
         else:
             text = bytes_.decode(page, errors=rng.choice(["replace", "ignore"]))
     if rng.random() < 0.3:
@@ -49,13 +62,26 @@ def garble(text: str, rng: random.Random) -> str:
 
 
 def caption(rng: random.Random) -> str:
-    length = rng.choice([1, 2, 3, 5, 8, 13, 20, 60, 200]) if rng.random() < 0.3 else rng.randint(2, 14)
-    parts = [rng.choice(PIECES) if rng.random() < 0.2 else rng.choice(WORDS) for _ in range(length)]
-    text = "".join(part + rng.choice([" ", " ", " ", "  ", "", ", ", ". ", "; "]) for part in parts)
+    length = (
+        rng.choice([1, 2, 3, 5, 8, 13, 20, 60, 200])
+        if rng.random() < 0.3
+        else rng.randint(2, 14)
+    )
+    parts = [
+        rng.choice(PIECES) if rng.random() < 0.2 else rng.choice(WORDS)
+        for _ in range(length)
+    ]
+    text = "".join(
+        part + rng.choice([" ", " ", " ", "  ", "", ", ", ". ", "; "]) for part in parts
+    )
     kind = rng.random()
     if kind < 0.25:
         start = rng.randint(0, len(text))
-        text = text[:start] + garble(text[start : start + rng.randint(1, 60)], rng) + text[start + 60 :]
+        text = (
+            text[:start]
+            + garble(text[start : start + rng.randint(1, 60)], rng)
+            + text[start + 60 :]
+        )
     elif kind < 0.35:
         text = garble(text, rng)
     elif kind < 0.45:
@@ -63,7 +89,10 @@ def caption(rng: random.Random) -> str:
     elif kind < 0.55:
         text = text.upper()
     elif kind < 0.6:
-        text = "".join(chr(rng.choice([rng.randrange(0x20, 0x180), rng.randrange(0x20, 0x3000)])) for _ in range(length))
+        text = "".join(
+            chr(rng.choice([rng.randrange(0x20, 0x180), rng.randrange(0x20, 0x3000)]))
+            for _ in range(length)
+        )
     # Lone surrogates cannot be in a caption that was UTF-8.
     return text.encode("utf-8", errors="ignore").decode()
 
@@ -72,7 +101,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--number", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "captions.jsonl")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "captions.jsonl"
+    )
     parser.add_argument("--add", type=Path)
     args = parser.parse_args()
     rng = random.Random(args.seed)
