@@ -4,9 +4,18 @@
 pub mod cluster;
 pub mod error;
 pub mod hash;
+pub mod image;
+pub mod jobs;
+pub mod ledger;
+pub mod loader;
 pub mod model;
 pub mod sample;
 pub mod select;
+pub mod shard;
+pub mod synth;
+pub mod text;
 
 pub use error::{Error, ErrorKind, FailReason, Result};
-pub use sample::{DropReason, Outcome, Sample, SampleId};
+pub use loader::Loader;
+pub use sample::{DropReason, FailedSample, Outcome, Sample, SampleId};
+pub use shard::Shard;

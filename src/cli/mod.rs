@@ -1,0 +1,54 @@
+//! Subcommands and what they share: parsing, error output and progress bars.
+//!
+//! A subcommand is a file with a `clap::Args` struct and its `run`; it is listed in [`Command`].
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use tldr_loader::{ErrorKind, Result};
+
+mod synth;
+
+/// Compresses image-text streams while training reads them.
+#[derive(Debug, Parser)]
+#[command(name = "tldr-loader", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Synth(synth::Args),
+}
+
+impl Command {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Synth(args) => args.run(),
+        }
+    }
+}
+
+/// Runs the command line. Exit code 0, 2 where an option cannot be used, 1 for all other errors.
+pub(crate) fn main() -> ExitCode {
+    match Cli::parse().command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if matches!(error.kind, ErrorKind::Option { .. }) { 2 } else { 1 })
+        }
+    }
+}
+
+/// A progress bar on stderr, in `unit`s; silent where stderr is not a terminal.
+fn progress_bar(unit: &str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
+    // A template with a fault falls back to the plain bar.
+    bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,193 @@
+//! Where the bytes of a shard come from: the one place that opens shards and decompresses them.
+//!
+//! Everything above sees a [`Stream`]: decompressed bytes in order, with their offset. A local,
+//! uncompressed file is skipped by seeking; anything else is read through. A fault of the store
+//! is an `Err` and ends the run; a stream that stops early or cannot be decompressed any further
+//! is data that is damaged, which is shorter, not an error.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::shard::Shard;
+
+/// Bytes buffered ahead: several small members, and little enough that a scan of headers does
+/// not read much that it seeks past.
+const BUFFER: usize = 32 << 10;
+
+/// Bytes reserved for a member before they are there: a header may promise any size.
+const RESERVE: u64 = 64 << 20;
+
+/// Decompressed bytes of a shard, in order.
+pub(super) struct Stream {
+    input: Input,
+    offset: u64,
+    /// Set when the store itself failed, as opposed to what it delivered.
+    store_failed: Arc<AtomicBool>,
+    damage: Option<io::Error>,
+}
+
+enum Input {
+    File { file: BufReader<File>, len: u64 },
+    Any(Box<dyn Read + Send>),
+}
+
+impl Stream {
+    /// Opens the file of `shard`.
+    ///
+    /// # Errors
+    /// The file cannot be opened or its first bytes cannot be read.
+    pub(super) fn open(shard: &Shard) -> Result<Self> {
+        let cannot = |error| Error::io(format!("open {}", shard.url), error);
+        let mut file = File::open(&*shard.url).map_err(cannot)?;
+        let meta = file.metadata().map_err(cannot)?;
+        if !meta.is_file() {
+            return Self::over(file).map_err(cannot);
+        }
+        let magic = first_bytes(&mut file).map_err(cannot)?;
+        file.rewind().map_err(cannot)?;
+        if compression(&magic).is_some() {
+            return Self::over(file).map_err(cannot);
+        }
+        let input = Input::File { file: BufReader::with_capacity(BUFFER, file), len: meta.len() };
+        Ok(Self { input, offset: 0, store_failed: Arc::new(AtomicBool::new(true)), damage: None })
+    }
+
+    /// Reads from `bytes`, which are a tar file, compressed or not.
+    pub(super) fn over(bytes: impl Read + Send + 'static) -> io::Result<Self> {
+        let store_failed = Arc::new(AtomicBool::new(false));
+        let mut bytes = Watched { inner: bytes, failed: Arc::clone(&store_failed) };
+        let magic = first_bytes(&mut bytes)?;
+        let compression = compression(&magic);
+        let bytes = BufReader::with_capacity(BUFFER, io::Cursor::new(magic).chain(bytes));
+        let input: Box<dyn Read + Send> = match compression {
+            None => Box::new(bytes),
+            Some(Compression::Gzip) => Box::new(gzip(bytes)),
+            Some(Compression::Zstd) => Box::new(zstd::Decoder::with_buffer(bytes)?),
+        };
+        Ok(Self { input: Input::Any(input), offset: 0, store_failed, damage: None })
+    }
+
+    /// Offset of the next byte.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// What the decompressor found wrong, where the stream ended for that reason.
+    pub(super) fn damage(&self) -> Option<&io::Error> {
+        self.damage.as_ref()
+    }
+
+    /// Fills `buffer`; less than its length is returned at the end of the stream only.
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() && self.damage.is_none() {
+            let read = match &mut self.input {
+                Input::File { file, .. } => file.read(&mut buffer[filled..]),
+                Input::Any(any) => any.read(&mut buffer[filled..]),
+            };
+            match read {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.blame(error)?,
+            }
+        }
+        self.offset += filled as u64;
+        Ok(filled)
+    }
+
+    /// Appends the next `n` bytes to `into`; fewer at the end of the stream only.
+    pub(super) fn read(&mut self, n: u64, into: &mut Vec<u8>) -> io::Result<u64> {
+        if self.damage.is_some() {
+            return Ok(0);
+        }
+        let before = into.len();
+        into.reserve_exact(n.min(RESERVE) as usize);
+        let read = match &mut self.input {
+            Input::File { file, .. } => file.take(n).read_to_end(into),
+            Input::Any(any) => any.take(n).read_to_end(into),
+        };
+        if let Err(error) = read {
+            self.blame(error)?;
+        }
+        let read = (into.len() - before) as u64;
+        self.offset += read;
+        Ok(read)
+    }
+
+    /// Passes over the next `n` bytes and returns how many of them there were.
+    pub(super) fn skip(&mut self, n: u64) -> io::Result<u64> {
+        if let Input::File { file, len } = &mut self.input {
+            let there = n.min(len.saturating_sub(self.offset));
+            // A file's length fits an i64 on every platform.
+            file.seek_relative(there as i64)?;
+            self.offset += there;
+            return Ok(there);
+        }
+        let mut scratch = [0; 8 << 10];
+        let mut skipped = 0;
+        while skipped < n {
+            let part = (n - skipped).min(scratch.len() as u64) as usize;
+            let filled = self.fill(&mut scratch[..part])?;
+            skipped += filled as u64;
+            if filled < part {
+                break;
+            }
+        }
+        Ok(skipped)
+    }
+
+    /// Passes a fault of the store on; keeps one of the data.
+    fn blame(&mut self, error: io::Error) -> io::Result<()> {
+        if self.store_failed.load(Ordering::Relaxed) {
+            return Err(error);
+        }
+        self.damage = Some(error);
+        Ok(())
+    }
+}
+
+/// Notes that the store failed, so that its faults are told from those of the decompressor.
+struct Watched<R> {
+    inner: R,
+    failed: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer);
+        if read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+enum Compression {
+    Gzip,
+    Zstd,
+}
+
+/// Compression by its magic number; names are not trusted.
+fn compression(magic: &[u8]) -> Option<Compression> {
+    match magic {
+        [0x1f, 0x8b, ..] => Some(Compression::Gzip),
+        // A frame, or a skippable frame (pzstd and seekable files start with one).
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Some(Compression::Zstd),
+        _ => None,
+    }
+}
+
+fn gzip<R: BufRead>(bytes: R) -> impl Read {
+    flate2::bufread::MultiGzDecoder::new(bytes)
+}
+
+/// The first four bytes, or what there is of them.
+fn first_bytes(bytes: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut magic = Vec::with_capacity(4);
+    bytes.take(4).read_to_end(&mut magic)?;
+    Ok(magic)
+}
