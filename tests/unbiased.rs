@@ -14,7 +14,7 @@
 //! degrees of freedom as there are groups (n = 2,000 seeds against 10 groups). With D degrees it
 //! has mean D and variance 2 D; the bound is 6 standard deviations above the mean, which a
 //! chi-square with 10 degrees exceeds with a probability below 1e-4. Binomial variance in the
-//! place of S would hide a bias about four times as large.
+//! place of S would hide a bias of totals four times as large.
 #![allow(clippy::unwrap_used)]
 
 mod select_stream;
@@ -90,9 +90,8 @@ fn hotelling(samples: &[[f64; GROUPS]]) -> f64 {
     for g in 0..GROUPS {
         for h in g + 1..GROUPS {
             let factor = matrix[h][g] / matrix[g][g];
-            for k in g..GROUPS {
-                matrix[h][k] -= factor * matrix[g][k];
-            }
+            let pivot = matrix[g];
+            matrix[h].iter_mut().zip(pivot).for_each(|(cell, above)| *cell -= factor * above);
             solution[h] -= factor * solution[g];
         }
     }
@@ -226,6 +225,38 @@ fn wrong_roundings_are_rejected() {
     let chi = chi_squares(&design, 200, carried(false));
     rejected("carry without a random start", chi);
     assert!(chi[1] > 2.0 * bound(), "carrying starves the first arrivals: {chi:?}");
+}
+
+#[test]
+fn small_biases_are_seen_through_honest_variance() {
+    // The roundings above have no variance of their own. These start from the fair rule.
+    let design = design(Policy::default());
+    let at_least_one = |design: &Design, seed: u64| {
+        let mut kept = selector(0)(design, seed);
+        let mut cells: BTreeMap<(usize, u32), Vec<usize>> = BTreeMap::new();
+        for (i, c) in design.candidates.iter().enumerate() {
+            cells.entry((c.window, c.cluster)).or_default().push(i);
+        }
+        for cell in cells.into_values().filter(|cell| cell.len() >= 3) {
+            if !cell.iter().any(|&i| kept[i]) {
+                kept[cell[0]] = true;
+            }
+        }
+        kept
+    };
+    let chi = chi_squares(&design, 1000, at_least_one);
+    assert!(chi.iter().any(|&x| x > bound()), "at least 1 in clusters of 3 and more: {chi:?}");
+    // 3% fewer of the tenth of the candidates with the smallest clusters.
+    let starved = |design: &Design, seed: u64| {
+        let mut kept = selector(0)(design, seed);
+        for (i, kept) in kept.iter_mut().enumerate() {
+            let thinned = hash(seed, Purpose::Fit, design.candidates[i].id) % 100 < 3;
+            *kept &= design.by_size[i] > 0 || !thinned;
+        }
+        kept
+    };
+    let chi = chi_squares(&design, 1000, starved);
+    assert!(chi[0] > bound(), "3% of the tail missing: {chi:?}");
 }
 
 #[test]

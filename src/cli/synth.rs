@@ -38,7 +38,6 @@ pub(super) struct Args {
         long,
         value_name = "SWAPPED,GENERIC,ATTRIBUTE,SAME-CLASS",
         value_delimiter = ',',
-        num_args = 4,
         default_values_t = NoiseShares::default().weights().map(|(_, weight)| weight)
     )]
     noise_shares: Vec<f64>,

@@ -6,7 +6,7 @@
 //! so a cell in which most captions are bad ("photo 0123.jpg" is always four tokens) still passes
 //! its better half, and a cell of good ones loses its worse half. `Matched` is right where
 //! quality does not depend on length; where it does, `Mean` or a filter on the caption's text
-//! serves better. [`fit`](crate::cluster::fit) prints the pass rates that show which it is.
+//! serves better. [`fit`](crate::cluster::fit()) prints the pass rates that show which it is.
 
 use ndarray::{Array3, s};
 

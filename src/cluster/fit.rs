@@ -360,6 +360,18 @@ mod tests {
     }
 
     #[test]
+    fn every_norm_survives_the_file() {
+        let (points, _) = corpus(900, 6, 7);
+        let folder = tempfile::tempdir().unwrap();
+        for norm in [AlignmentNorm::Sum, AlignmentNorm::Mean, AlignmentNorm::Matched] {
+            let (clusters, _) = fit(&points, &FitOptions { norm, ..options(6) }).unwrap();
+            let path = folder.path().join(norm.name());
+            clusters.save(&path).unwrap();
+            assert_eq!(Clusters::load(&path).unwrap(), clusters);
+        }
+    }
+
+    #[test]
     fn same_points_same_clusters() {
         let (points, _) = corpus(600, 6, 5);
         let one = fit(&points, &options(6)).unwrap().0;

@@ -72,13 +72,16 @@ pub fn kmeans(points: &Signatures, clusters: usize, iterations: usize, seed: u64
 
 /// Nearest centroid and cosine of each point; `centroids` `[width, clusters]`.
 fn assign(points: &Signatures, centroids: &Array2<f32>) -> (Vec<u32>, Vec<f32>) {
+    // A plain slice: rows of an array view are not summed with vector instructions.
+    let clusters = centroids.ncols();
+    let weights: Vec<f32> = centroids.iter().copied().collect();
     let mut nearest = vec![(0u32, 0f32); points.len()];
     nearest.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, nearest)| {
-        let mut scores = vec![0f32; centroids.ncols()];
+        let mut scores = vec![0f32; clusters];
         for (offset, nearest) in nearest.iter_mut().enumerate() {
             scores.fill(0.0);
             for (column, value) in points.row(chunk * CHUNK + offset) {
-                let row = centroids.row(column);
+                let row = &weights[column * clusters..(column + 1) * clusters];
                 scores.iter_mut().zip(row).for_each(|(score, weight)| *score += value * weight);
             }
             *nearest = (0, f32::NEG_INFINITY);

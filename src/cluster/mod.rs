@@ -3,7 +3,7 @@
 //!
 //! A captioner turns an image into one code per patch. [`signature`] counts them into a vector
 //! with a metric, [`kmeans`] finds centroids, [`order`] lines similar centroids up and cuts the
-//! line into runs of equal share, [`alignment`] turns raw alignments into quantiles, and [`fit`]
+//! line into runs of equal share, [`alignment`] turns raw alignments into quantiles, and [`fit()`]
 //! does all of it once for a corpus. The result, [`Clusters`], is what selection works with; the
 //! file `clusters.safetensors` of a captioner directory holds nothing else.
 //!

@@ -33,7 +33,8 @@ impl Rates {
         let pi = policy.keep_ratio / pass_rate;
         // Also where nothing passes and pi is infinite.
         if pi > 1.0 + TOLERANCE {
-            let most = (pass_rate * 1e4).floor() / 1e4;
+            // Rounding up is safe: it stays within the tolerance.
+            let most = (pass_rate * 1e4).round() / 1e4;
             let gate = policy.gate.unwrap_or(1.0);
             let accepted = format!(
                 "at most {most}, the share that gate = {gate} lets through; lower keep_ratio or raise the gate"

@@ -18,6 +18,9 @@ const ACCEPTED: &str = "accepted are local paths, brace ranges ({00000..00331}, 
 /// Most paths that one pattern may expand to: a slip of a digit should not fill the memory.
 const MAX_EXPANSION: usize = 1_000_000;
 
+/// Most braces in one pattern: each is a level of recursion.
+const MAX_BRACES: usize = 64;
+
 /// Lists the shards that `patterns` name.
 ///
 /// A pattern is a path, with brace ranges (`{00000..00331}`, `{a,b}`, nested), globs (`*`, `?`,
@@ -60,8 +63,10 @@ fn files(pattern: &str) -> Result<Vec<PathBuf>> {
             files.extend(inside(Path::new(part), pattern)?);
             continue;
         }
-        let paths = braces(part).ok_or_else(|| {
-            Error::option("urls", quoted(pattern), format!("stands for more than {MAX_EXPANSION} paths"))
+        let few = part.bytes().filter(|&b| b == b'{').count() <= MAX_BRACES;
+        let paths = few.then(|| braces(part)).flatten().ok_or_else(|| {
+            let accepted = format!("at most {MAX_BRACES} braces, standing for {MAX_EXPANSION} paths at most");
+            Error::option("urls", quoted(pattern), accepted)
         })?;
         let mut missing = Vec::new();
         for path in &paths {
@@ -199,7 +204,10 @@ fn refuse_duplicates(shards: &[Shard], source: Option<&str>) -> Result<()> {
 fn braces(pattern: &str) -> Option<Vec<String>> {
     let mut from = 0;
     while let Some(open) = pattern[from..].find('{').map(|i| from + i) {
-        let Some((close, commas)) = matching(pattern, open) else { return Some(vec![pattern.to_owned()]) };
+        let Some((close, commas)) = matching(pattern, open) else {
+            from = open + 1;
+            continue;
+        };
         let body = &pattern[open + 1..close];
         let choices = if commas.is_empty() {
             range(body)
@@ -209,6 +217,9 @@ fn braces(pattern: &str) -> Option<Vec<String>> {
             let mut choices = Vec::new();
             for cut in cuts.windows(2) {
                 choices.extend(braces(&pattern[cut[0] + 1..cut[1]])?);
+                if choices.len() > MAX_EXPANSION {
+                    return None;
+                }
             }
             Choices::Some(choices)
         };
@@ -333,7 +344,8 @@ fn single(pattern: &[char], c: char) -> Option<usize> {
             let negated = usize::from(matches!(pattern.get(1), Some('!' | '^')));
             let start = 1 + negated;
             // A bracket that comes first is a member of the set.
-            let Some(len) = pattern.get(start + 1..)?.iter().position(|&c| c == ']') else {
+            let end = pattern.get(start + 1..).and_then(|rest| rest.iter().position(|&c| c == ']'));
+            let Some(len) = end else {
                 return (c == '[').then_some(1);
             };
             let set = &pattern[start..start + 1 + len];
@@ -371,6 +383,7 @@ mod tests {
             ("{a,b}/{0..1}", "a/0 a/1 b/0 b/1"),
             ("{a,b{1..2},}x", "ax b1x b2x x"),
             ("a{b}c{d", "a{b}c{d"),
+            ("c{d{1..2}", "c{d1 c{d2"),
             ("{x}{1..2}", "{x}1 {x}2"),
             ("{..}", "{..}"),
         ] {

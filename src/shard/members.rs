@@ -66,10 +66,15 @@ pub(super) struct Members {
     end: Option<End>,
 }
 
-/// A block, or less at the end of the stream.
+/// The next block of a stream, or less at its end.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack, for the length of a call")]
 enum Block {
+    /// Its offset and content.
     Whole(u64, [u8; BLOCK]),
-    Short(usize),
+    /// Nothing.
+    None,
+    /// A part; `zero`: of zeros only, which is how no header starts.
+    Part { zero: bool },
 }
 
 /// What metadata entries say of the file that follows them.
@@ -104,15 +109,18 @@ impl Members {
             }
             let (at, block) = match self.block()? {
                 Block::Whole(_, block) if is_zero(&block) => match self.after_zeros()? {
-                    Ok(header) => header,
-                    Err(step) => return Ok(step),
+                    Some(step) => return Ok(step),
+                    None => continue,
                 },
                 Block::Whole(at, block) => (at, block),
-                Block::Short(0) if self.stream.damage().is_some() => return self.cut("after a member"),
-                Block::Short(0) if self.stream.offset() == 0 => return self.cut("before its first byte"),
-                Block::Short(0) if overrides.offset.is_some() => return self.cut("after a long name"),
-                Block::Short(0) => return Ok(self.finish(End::Unmarked)),
-                Block::Short(_) => return self.cut("inside a tar header"),
+                Block::None if self.stream.damage().is_some() => return self.cut("after a member"),
+                Block::None if self.stream.offset() == 0 => return self.cut("before its first byte"),
+                Block::None if overrides.offset.is_some() => return self.cut("after a long name"),
+                Block::None => return Ok(self.finish(End::Unmarked)),
+                Block::Part { zero: true } if self.stream.damage().is_none() => {
+                    return Ok(self.finish(End::Marked));
+                }
+                Block::Part { .. } => return self.cut("inside a tar header"),
             };
             let Some(header) = Header::parse(&block) else { return self.resync(at, false) };
             self.started = true;
@@ -178,18 +186,25 @@ impl Members {
         let at = self.stream.offset();
         let mut block = [0; BLOCK];
         let filled = self.stream.fill(&mut block).map_err(cannot_read)?;
-        Ok(if filled == BLOCK { Block::Whole(at, block) } else { Block::Short(filled) })
+        Ok(match filled {
+            BLOCK => Block::Whole(at, block),
+            0 => Block::None,
+            _ => Block::Part { zero: is_zero(&block) },
+        })
     }
 
     /// Decides what zero blocks mean: the end, or, where more follows, a hole or the seam of two
-    /// archives put end to end; then the next header.
-    fn after_zeros(&mut self) -> Result<Result<(u64, [u8; BLOCK]), Step>> {
+    /// archives put end to end. `None`: the next header is held.
+    fn after_zeros(&mut self) -> Result<Option<Step>> {
         loop {
             match self.block()? {
                 Block::Whole(_, block) if is_zero(&block) => {}
-                Block::Whole(at, block) if Header::parse(&block).is_some() => return Ok(Ok((at, block))),
-                Block::Whole(at, _) => return Ok(Err(self.resync(at, true)?)),
-                Block::Short(_) => return Ok(Err(self.finish(End::Marked))),
+                Block::Whole(at, block) if Header::parse(&block).is_some() => {
+                    self.held = Some((at, block));
+                    return Ok(None);
+                }
+                Block::Whole(at, _) => return self.resync(at, true).map(Some),
+                Block::None | Block::Part { .. } => return Ok(Some(self.finish(End::Marked))),
             }
         }
     }
@@ -205,15 +220,15 @@ impl Members {
                         return Ok(Step::Damage { at, bytes: found - at });
                     }
                 }
-                Block::Short(_) if marked => return Ok(self.finish(End::Marked)),
-                Block::Short(_) if self.started => {
+                Block::None | Block::Part { .. } if marked => return Ok(self.finish(End::Marked)),
+                Block::None | Block::Part { .. } if self.started => {
                     let bytes = self.stream.offset() - at;
                     let detail = format!(
                         "the tar header at byte {at} is damaged and no valid one follows: {bytes} bytes lost"
                     );
                     return Ok(self.finish(End::Cut(detail)));
                 }
-                Block::Short(_) => {
+                Block::None | Block::Part { .. } => {
                     return Err(shard_error(
                         "it is not a tar file, plain or compressed with gzip or zstd: no tar header was found",
                         0,
@@ -277,7 +292,7 @@ struct Header {
 }
 
 impl Header {
-    /// `None` unless the checksum is right and the size can be read.
+    /// `None` unless the checksum is right and the size can be read and padded.
     fn parse(block: &[u8; BLOCK]) -> Option<Self> {
         let header = tar::Header::from_byte_slice(block);
         let field = 148..156;
@@ -289,6 +304,7 @@ impl Header {
         }
         let blank = header.as_old().size.iter().all(|b| matches!(b, 0 | b' '));
         let size = if blank { 0 } else { header.entry_size().ok()? };
+        size.checked_next_multiple_of(BLOCK as u64)?;
         Some(Self { kind: header.entry_type().as_byte(), size, name: header.path_bytes().into_owned() })
     }
 }

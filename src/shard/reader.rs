@@ -6,7 +6,7 @@
 //! members of any group. A group that cannot be used is a [`FailedSample`] at its own position;
 //! reading goes on after it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -22,6 +22,9 @@ const IMAGES: [&str; 4] = ["jpg", "png", "jpeg", "webp"];
 
 /// Extensions of captions, best first.
 const CAPTIONS: [&str; 2] = ["txt", "caption"];
+
+/// Most extensions that a message names.
+const MAX_NAMED: usize = 8;
 
 /// How samples are made of members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,7 +71,7 @@ struct Open {
     key: Arc<str>,
     id: SampleId,
     offset: u64,
-    extensions: Vec<String>,
+    extensions: BTreeSet<String>,
     image: Option<(usize, Vec<u8>)>,
     caption: Option<(usize, Vec<u8>)>,
     json: Option<Vec<u8>>,
@@ -189,7 +192,7 @@ impl ShardReader {
                     group = Some(self.start(named, read)?);
                 }
                 Some(open) => {
-                    open.touched = self.damage.clone();
+                    open.touched = self.damage.clone().or(open.touched.take());
                     self.waiting = Some(Named { key: key.into(), extension, offset: member.offset });
                     return Ok(group);
                 }
@@ -232,7 +235,7 @@ impl Open {
             id: SampleId::new(shard_hash, &key),
             key,
             offset,
-            extensions: Vec::new(),
+            extensions: BTreeSet::new(),
             image: None,
             caption: None,
             json: None,
@@ -255,7 +258,7 @@ impl Open {
                 members.read(self.json.insert(Vec::new()))?;
             }
         }
-        self.extensions.push(extension);
+        self.extensions.insert(extension);
         Ok(())
     }
 
@@ -291,7 +294,9 @@ impl Open {
             return Err((FailReason::RepeatedKey, detail.clone()));
         }
         let missing = |reason, what: &str| {
-            let found = format!("{what}; its members are {}", self.extensions.join(", "));
+            let names: Vec<&str> = self.extensions.iter().take(MAX_NAMED).map(String::as_str).collect();
+            let more = if self.extensions.len() > MAX_NAMED { ", ..." } else { "" };
+            let found = format!("{what}; its members are {}{more}", names.join(", "));
             match &self.touched {
                 Some(damage) => (FailReason::TruncatedSample, format!("{found}; {damage}")),
                 None => (reason, found),
@@ -334,7 +339,15 @@ fn json_caption(json: &[u8], field: &str) -> Result<Option<String>, (FailReason,
         None if !value.is_object() => Err(bad("it is not an object".into())),
         None | Some(serde_json::Value::Null) => Ok(None),
         Some(serde_json::Value::String(caption)) => Ok(Some(caption.clone())),
-        Some(other) => Err(bad(format!("{field:?} is {other}, not a string"))),
+        Some(other) => {
+            let kind = match other {
+                serde_json::Value::Array(_) => "a list",
+                serde_json::Value::Object(_) => "an object",
+                serde_json::Value::Bool(_) => "a boolean",
+                _ => "a number",
+            };
+            Err(bad(format!("{field:?} is {kind}, not a string")))
+        }
     }
 }
 
@@ -349,7 +362,7 @@ fn trimmed(caption: &str, place: &str) -> Result<String, (FailReason, String)> {
 
 /// Key and extension of a member's path; `None` for files that belong to no group: without a
 /// dot, hidden, or below a first component like `__meta__`.
-fn split(path: &str) -> Option<(&str, String)> {
+pub(super) fn split(path: &str) -> Option<(&str, String)> {
     let first = path.split('/').next().unwrap_or(path);
     if first.len() >= 4 && first.starts_with("__") && first.ends_with("__") {
         return None;

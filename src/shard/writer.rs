@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
+use crate::shard::reader::split;
 
 /// Writes one shard, plain or compressed by its name.
 ///
@@ -66,25 +67,27 @@ impl ShardWriter {
     /// A key or extension that would not be read back as it is (empty, a repetition, a hidden or
     /// `__meta__` file, a dot in the key's last component); a failed write.
     pub fn write(&mut self, key: &str, members: &[(&str, &[u8])]) -> Result<()> {
-        let name = format!("key {key:?} of {}", self.path.display());
-        if let Some(expected) = key_fault(key) {
-            return Err(Error::format(name, expected, format!("{key:?}")));
-        }
+        let what = format!("key {key:?} of {}", self.path.display());
         if members.is_empty() {
-            return Err(Error::format(name, "at least one member", "none"));
+            return Err(Error::format(what, "at least one member", "none"));
         }
         let mut extensions = HashSet::new();
         for (extension, _) in members {
-            if extension.is_empty() || extension.contains(['/', '\0']) {
-                let expected = "an extension without its dot, like jpg";
-                return Err(Error::format(name, expected, format!("{extension:?}")));
+            let name = format!("{key}.{extension}");
+            let lower = extension.to_ascii_lowercase();
+            let is_path =
+                name.split('/').all(|part| !matches!(part, "" | "." | "..")) && !name.contains('\0');
+            if lower.is_empty() || !is_path || split(&name) != Some((key, lower.clone())) {
+                let expected = "a relative path, its last component without a dot, and an extension, \
+                                of a file that is neither hidden nor below a folder like __name__";
+                return Err(Error::format(what, expected, format!("{name:?}")));
             }
-            if !extensions.insert(extension.to_ascii_lowercase()) {
-                return Err(Error::format(name, "different extensions", format!("{extension:?} twice")));
+            if !extensions.insert(lower) {
+                return Err(Error::format(what, "different extensions", format!("{extension:?} twice")));
             }
         }
         if !self.keys.insert(key.to_owned()) {
-            return Err(Error::format(name, "a key of its own for each group", "the same key twice"));
+            return Err(Error::format(what, "a key of its own for each group", "the same key twice"));
         }
         let cannot = |error| Error::io(format!("write {}", self.path.display()), error);
         let Some(archive) = &mut self.archive else { return Ok(()) };
@@ -147,23 +150,5 @@ impl Write for Output {
             Self::Gzip(gzip) => gzip.flush(),
             Self::Zstd(zstd) => zstd.flush(),
         }
-    }
-}
-
-/// What is expected of a key that would not be read back as it is.
-fn key_fault(key: &str) -> Option<&'static str> {
-    let mut parts = key.split('/');
-    let first = parts.next().unwrap_or_default();
-    let last = parts.next_back().unwrap_or(first);
-    if key.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        Some("a relative path without empty, . or .. components")
-    } else if last.contains('.') {
-        Some("no dot in the key's last component: the extension starts at the first dot")
-    } else if first.len() >= 4 && first.starts_with("__") && first.ends_with("__") && key.contains('/') {
-        Some("no first component like __name__: such files are passed over")
-    } else if key.contains('\0') {
-        Some("no zero byte")
-    } else {
-        None
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use jpeg_encoder::{ColorType, Encoder};
+use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
 use crate::error::{Error, Result};
 use crate::hash::{Purpose, Rng, combine, hash_str};
@@ -156,14 +156,7 @@ impl Corpus {
         };
         let scene = self.source.scene(id);
         let said = Said::Claims(Claims::full(&scene.attributes));
-        self.draw(Pair {
-            scene,
-            copy: 0,
-            said,
-            noise: Noise::None,
-            wrong: None,
-            caption_scene: Some(id),
-        })
+        self.draw(Pair { scene, copy: 0, said, noise: Noise::None, wrong: None, caption_scene: Some(id) })
     }
 
     /// Number of the sample at a position, in order of scene and copy.
@@ -228,11 +221,14 @@ impl Corpus {
             zoom: rng.range(0.94, 1.06) as f32,
             gain: rng.range(0.92, 1.08) as f32,
         };
-        let quality = 50 + rng.below(46) as u8;
+        let quality = 55 + rng.below(41) as u8;
         let size = self.options.size;
         let pixels = render(&scene, &self.source.layout(&scene), &view, size);
         let mut jpeg = Vec::with_capacity(pixels.len() / 4);
-        Encoder::new(&mut jpeg, quality)
+        let mut encoder = Encoder::new(&mut jpeg, quality);
+        // At 32 pixels a lesser object is 7 wide: at half the colour resolution its shape is gone.
+        encoder.set_sampling_factor(SamplingFactor::F_1_1);
+        encoder
             .encode(&pixels, size as u16, size as u16, ColorType::Rgb)
             .map_err(|e| Error::format("synthetic image", "pixels that encode as JPEG", e))?;
         let truth = Truth {
@@ -267,8 +263,10 @@ impl Corpus {
                 }
             }
         }
-        let accepted =
-            format!("at most about {} scenes are left that training does not show; ask for fewer", chosen.len());
+        let accepted = format!(
+            "at most about {} scenes are left that training does not show; ask for fewer",
+            chosen.len()
+        );
         Err(Error::option("test_samples", wanted, accepted))
     }
 }
@@ -276,4 +274,230 @@ impl Corpus {
 /// Number of distinct training scenes.
 fn scenes(options: &SynthOptions) -> u64 {
     options.samples.div_ceil(options.duplicates)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::synth::options::NoiseShares;
+
+    fn corpus(samples: u64, test_samples: u64) -> Corpus {
+        Corpus::new(&SynthOptions { samples, test_samples, ..Default::default() }).unwrap()
+    }
+
+    /// Named attributes in which two scenes differ.
+    fn differences(a: &Attributes, b: &Attributes) -> usize {
+        let others = a.others.iter().zip(&b.others).map(|pair| match pair {
+            (Some(a), Some(b)) => usize::from(a.shape != b.shape) + usize::from(a.colour != b.colour),
+            (a, b) => usize::from(a != b) * 2,
+        });
+        usize::from(a.main.shape != b.main.shape)
+            + usize::from(a.main.colour != b.main.colour)
+            + usize::from(a.size != b.size)
+            + usize::from(a.fill != b.fill)
+            + usize::from(a.place != b.place)
+            + usize::from(a.pattern != b.pattern)
+            + usize::from(a.ground != b.ground)
+            + others.sum::<usize>()
+    }
+
+    #[test]
+    fn noise_is_false_of_the_picture_and_the_rest_is_true() {
+        let corpus = corpus(8_000, 0);
+        for number in 0..8_000 {
+            let pair = corpus.pair(number);
+            match &pair.said {
+                Said::Claims(claims) => {
+                    let holds = claims.hold_for(&pair.scene.attributes);
+                    assert_eq!(holds, pair.noise == Noise::None, "{number}: {}", claims.text());
+                }
+                Said::Generic(_) => assert_eq!(pair.noise, Noise::Generic),
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_captions_hold_for_their_owner() {
+        let corpus = corpus(8_000, 0);
+        let mut seen = 0;
+        for number in 0..8_000 {
+            let pair = corpus.pair(number);
+            let (Some(owner), Said::Claims(claims)) = (pair.caption_scene, &pair.said) else { continue };
+            let owner = corpus.source.scene(owner);
+            if pair.noise == Noise::Attribute {
+                assert_eq!(owner, pair.scene);
+            } else {
+                assert!(claims.hold_for(&owner.attributes));
+            }
+            if pair.noise == Noise::SameClass {
+                assert_eq!(owner.class, pair.scene.class);
+                assert_ne!(owner.id, pair.scene.id);
+                seen += 1;
+            }
+        }
+        assert!(seen > 300, "{seen}");
+    }
+
+    #[test]
+    fn attribute_noise_differs_in_exactly_one_attribute() {
+        let noise = NoiseShares { swapped: 0.0, generic: 0.0, attribute: 1.0, same_class: 0.0 };
+        let options =
+            SynthOptions { samples: 4_000, misaligned: 1.0, noise, test_samples: 0, ..Default::default() };
+        let corpus = Corpus::new(&options).unwrap();
+        let mut kinds = HashSet::new();
+        for number in 0..options.samples {
+            let pair = corpus.pair(number);
+            let Said::Claims(claims) = &pair.said else { panic!("{:?}", pair.said) };
+            assert_eq!(differences(&claims.attributes, &pair.scene.attributes), 1, "{}", claims.text());
+            kinds.insert(pair.wrong.unwrap());
+        }
+        assert_eq!(kinds.len(), 9, "every attribute is wrong somewhere: {kinds:?}");
+    }
+
+    #[test]
+    fn noise_shares_are_as_stated() {
+        // A count of n draws with probability p is binomial: sd = sqrt(n p (1 - p)). Bound at
+        // 5 sd, passed by chance in 1 of 2 million; captions of too few scenes would show here.
+        let corpus = corpus(20_000, 0);
+        let n = 20_000.0;
+        let shares = NoiseShares::default();
+        let count = |kind| (0..20_000).filter(|&i| corpus.pair(i).noise == kind).count() as f64;
+        let expected = [
+            (Noise::None, 0.5),
+            (Noise::Swapped, 0.5 * shares.swapped),
+            (Noise::Generic, 0.5 * shares.generic),
+            (Noise::Attribute, 0.5 * shares.attribute),
+            (Noise::SameClass, 0.5 * shares.same_class),
+        ];
+        for (kind, p) in expected {
+            let (count, mean, sd) = (count(kind), n * p, (n * p * (1.0 - p)).sqrt());
+            assert!((count - mean).abs() < 5.0 * sd, "{kind:?}: {count}, expected {mean} +- {sd}");
+        }
+    }
+
+    #[test]
+    fn more_noise_keeps_the_noise_there_was() {
+        let at = |misaligned| {
+            let options = SynthOptions { samples: 2_000, misaligned, test_samples: 0, ..Default::default() };
+            let corpus = Corpus::new(&options).unwrap();
+            (0..2_000).map(|i| corpus.pair(i).noise).collect::<Vec<_>>()
+        };
+        let (none, some, all) = (at(0.0), at(0.4), at(1.0));
+        assert!(none.iter().all(|&noise| noise == Noise::None));
+        assert!(all.iter().all(|&noise| noise != Noise::None));
+        assert!(some.iter().zip(&all).all(|(some, all)| *some == Noise::None || some == all));
+    }
+
+    #[test]
+    fn classes_follow_zipf() {
+        // Chi-square of 64 classes against their stated shares: 63 degrees of freedom, mean 63,
+        // sd sqrt(126); bound at 5 sd. Equal shares would score above 10,000.
+        let n = 20_000u64;
+        let source = SceneSource::new(3, 1.0);
+        let mut counts = [0f64; CLASSES];
+        for id in 0..n {
+            counts[source.scene(id).class as usize] += 1.0;
+        }
+        let total: f64 = (1..=CLASSES).map(|r| 1.0 / r as f64).sum();
+        let chi: f64 = (1..=CLASSES)
+            .map(|rank| {
+                let expected = n as f64 / rank as f64 / total;
+                (counts[rank - 1] - expected).powi(2) / expected
+            })
+            .sum();
+        assert!(chi < 63.0 + 5.0 * 126f64.sqrt(), "{chi}");
+        // Slope of log count over log rank, weighted by count. The sd of log count is about
+        // 1/sqrt(count), so that of the slope is 1/sqrt(sum of count * (log rank - mean)^2).
+        let weighted = |f: &dyn Fn(f64) -> f64| -> f64 {
+            counts.iter().enumerate().map(|(i, &c)| c * f((i as f64 + 1.0).ln())).sum::<f64>() / n as f64
+        };
+        let mean = weighted(&|x| x);
+        let spread = weighted(&|x| (x - mean) * (x - mean));
+        let rise: f64 =
+            counts.iter().enumerate().map(|(i, &c)| c * ((i as f64 + 1.0).ln() - mean) * c.ln()).sum();
+        let (slope, sd) = (rise / (spread * n as f64), 1.0 / (spread * n as f64).sqrt());
+        assert!((slope + 1.0).abs() < 5.0 * sd, "{slope} +- {sd}");
+    }
+
+    #[test]
+    fn every_class_has_its_own_object() {
+        let source = SceneSource::new(0, 1.0);
+        let names: HashSet<String> = (0..CLASSES as u32).map(|class| source.class_name(class)).collect();
+        assert_eq!(names.len(), CLASSES);
+    }
+
+    #[test]
+    fn objects_keep_apart_and_inside() {
+        let source = SceneSource::new(1, 1.0);
+        for id in 0..2_000 {
+            let scene = source.scene(id);
+            let layout = source.layout(&scene);
+            assert_eq!(layout.others.len(), scene.attributes.others().count());
+            let poses: Vec<_> = std::iter::once(&layout.main).chain(&layout.others).collect();
+            for (i, a) in poses.iter().enumerate() {
+                for centre in [a.centre.x, a.centre.y] {
+                    assert!(centre > a.radius * 0.85 && centre < 1.0 - a.radius * 0.85, "{id}: {a:?}");
+                }
+                for b in &poses[..i] {
+                    let gap = (a.centre.x - b.centre.x).hypot(a.centre.y - b.centre.y);
+                    assert!(gap > (a.radius + b.radius) * 0.98, "{id}: {a:?} and {b:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn test_scenes_are_new_and_distinct() {
+        let corpus = corpus(4_000, 1_000);
+        let attributes = |id| corpus.source.scene(id).attributes;
+        let train: HashSet<Attributes> = (0..corpus.scenes()).map(attributes).collect();
+        let test: HashSet<Attributes> = corpus.test_scenes.iter().map(|&id| attributes(id)).collect();
+        assert_eq!(test.len(), 1_000);
+        assert!(train.is_disjoint(&test));
+    }
+
+    #[test]
+    fn truths_tell_scenes_apart() {
+        // Equal truths if and only if equal attributes: the words lose nothing.
+        let source = SceneSource::new(0, 1.0);
+        let scenes: Vec<Attributes> = (0..20_000).map(|id| source.scene(id).attributes).collect();
+        let attributes: HashSet<&Attributes> = scenes.iter().collect();
+        let texts: HashSet<String> = scenes.iter().map(|a| Claims::full(a).text()).collect();
+        assert_eq!(attributes.len(), texts.len());
+    }
+
+    #[test]
+    fn tiny_corpora_work() {
+        // One scene: no other scene can lend a caption, so an attribute goes wrong instead.
+        let options = SynthOptions {
+            samples: 3,
+            shards: 1,
+            duplicates: 3,
+            misaligned: 1.0,
+            noise: NoiseShares { swapped: 1.0, generic: 0.0, attribute: 0.0, same_class: 1.0 },
+            test_samples: 1,
+            ..Default::default()
+        };
+        let corpus = Corpus::new(&options).unwrap();
+        for position in 0..3 {
+            assert_eq!(corpus.sample(position).unwrap().truth.noise, Noise::Attribute);
+        }
+        assert!(corpus.sample(3).unwrap_err().to_string().contains("below samples = 3"));
+        assert!(corpus.test_sample(1).unwrap_err().to_string().contains("below test_samples = 1"));
+    }
+
+    #[test]
+    fn value_stability() {
+        // Frozen: benchmarks name a seed, and a seed must keep its pictures and captions.
+        let corpus = corpus(1_000, 10);
+        let mut parts = Vec::new();
+        for sample in (0..32).map(|i| corpus.sample(i)).chain((0..10).map(|i| corpus.test_sample(i))) {
+            let sample = sample.unwrap();
+            parts.push(hash_str(&sample.caption));
+            parts.push(hash_str(&serde_json::to_string(&sample.truth).unwrap()));
+            parts.push(crate::hash::hash_bytes(&sample.jpeg));
+        }
+        assert_eq!(combine(&parts), 15_131_302_098_086_735_823);
+    }
 }

@@ -19,6 +19,9 @@ pub(super) struct View {
 
 type Rgb = [f32; 3];
 
+/// Width of the plain rim of a striped or spotted shape, in radii.
+const RIM: f32 = 0.09;
+
 /// Draws a scene as `[size, size, 3]` interleaved RGB. O(size^2).
 pub(super) fn render(scene: &Scene, layout: &Layout, view: &View, size: u32) -> Vec<u8> {
     let attributes = &scene.attributes;
@@ -57,9 +60,11 @@ pub(super) fn render(scene: &Scene, layout: &Layout, view: &View, size: u32) -> 
             for column in span(pose.centre.x, view.shift.x) {
                 let local = to_local(at(column, row), pose);
                 let unit = pixel / pose.radius;
-                let inside = coverage(distance(object.shape, local), unit);
+                let depth = distance(object.shape, local);
+                let inside = coverage(depth, unit);
                 if inside > 0.0 {
-                    let texture = fill_coverage(fill, local, unit);
+                    // The rim stays plain: else stripes and spots would nibble at the outline.
+                    let texture = fill_coverage(fill, local, unit) * coverage(depth + RIM, unit);
                     let colour = blend(tone, second, texture);
                     let target = &mut canvas[row * side + column];
                     *target = blend(*target, colour, inside);
@@ -196,7 +201,7 @@ fn object_tone(colour: Colour) -> Rgb {
 
 /// The other tone of a striped or spotted object: darker for light colours, lighter for dark.
 fn second_tone(tone: Rgb) -> Rgb {
-    if luminance(tone) > 125.0 { blend(tone, [0.0; 3], 0.62) } else { blend(tone, [255.0; 3], 0.66) }
+    if luminance(tone) > 125.0 { blend(tone, [0.0; 3], 0.58) } else { blend(tone, [255.0; 3], 0.66) }
 }
 
 /// The background's tone and that of its pattern: close enough that the pattern of a shifted
@@ -210,7 +215,8 @@ fn ground_tones(ground: Ground) -> (Rgb, Rgb) {
         Ground::Brown => [108.0, 72.0, 44.0],
         Ground::Navy => [22.0, 32.0, 84.0],
     };
-    let second = if luminance(tone) > 125.0 { blend(tone, [0.0; 3], 0.24) } else { blend(tone, [255.0; 3], 0.26) };
+    let second =
+        if luminance(tone) > 125.0 { blend(tone, [0.0; 3], 0.24) } else { blend(tone, [255.0; 3], 0.26) };
     (tone, second)
 }
 

@@ -1,11 +1,11 @@
 //! A synthetic web-like corpus with ground truth, drawn by the project itself.
 //!
-//! A *scene* ([`scene`](Scene)) is a main object and up to two lesser ones on a background. Its
-//! class is the shape and colour of the main object; classes follow Zipf's law. Each scene is
-//! drawn several times as near-copies (shifted, rescaled, brightened, recompressed), and each
-//! copy draws a caption of its own: from one of several templates, sometimes with details left
-//! out, sometimes with a place name that nothing but the background gives away. A stated share
-//! of the captions is [`Noise`]. What is true of each sample stands in its json as [`Truth`].
+//! A *scene* is a main object and up to two lesser ones on a background. Its class is the shape
+//! and colour of the main object; classes follow Zipf's law. Each scene is drawn several times,
+//! as near-copies (shifted, rescaled, brightened, recompressed), and each copy draws a caption of
+//! its own: from one of several templates, sometimes with details left out, sometimes with a
+//! place name that nothing but the background gives away. A stated share of the captions is
+//! [`Noise`]. What is true of each sample stands in its json as [`Truth`].
 //!
 //! [`write_corpus`] writes `train/` and `test/` as WebDataset shards; [`Corpus`] gives single
 //! samples in memory:

@@ -1,0 +1,247 @@
+//! Signals of a batch: codes, cluster, alignment, embedding and semantic hash.
+//!
+//! Everything is computed on the device and comes back in one copy. The shapes are those of the
+//! configuration, whatever the batch holds, so that no kernel is chosen by the content.
+
+use ndarray::{Array2, ArrayView4};
+use tch::{Device, Kind, Tensor};
+
+use crate::captioner::layers::unit_rows;
+use crate::captioner::model::Captioner;
+use crate::captioner::weights::to_f32;
+use crate::cluster::alignment::RawAlignment;
+use crate::cluster::clusters::Clusters;
+use crate::error::{Error, Result};
+use crate::hash::{Purpose, Rng};
+use crate::model::{Encoder, Recaptioner, SEMANTIC_HASH_BITS, Signals};
+
+/// Bits of the semantic hash that travel as one f32: a sum of 16 powers of two is exact in it.
+const PIECE: usize = 16;
+
+/// What a captioner says of a batch before a corpus is known: what `fit` learns from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawSignals {
+    /// Nearest code of each patch, row by row, `[batch, patches]`.
+    pub codes: Array2<u32>,
+    /// Sum over the caption's tokens of log p(token | image) - log p(token | no image), in nats,
+    /// `[batch]`.
+    pub alignment_sum: Vec<f32>,
+    /// Tokens of that sum, the end token included, `[batch]`.
+    pub tokens: Vec<u32>,
+    /// L2-normalised image embedding, `[batch, dim]`.
+    pub embedding: Array2<f32>,
+}
+
+/// Constants of encoding, on the device.
+#[derive(Debug)]
+pub(super) struct Projections {
+    device: Device,
+    /// Random directions of the semantic hash, `[dim, 256]`.
+    directions: Tensor,
+    /// 1, 2, 4, .., `[PIECE]`.
+    powers: Tensor,
+    /// `idf` `[codes]` and centroids `[codes, clusters]`.
+    clusters: Option<(Tensor, Tensor)>,
+}
+
+impl Projections {
+    pub(super) fn new(dim: usize, device: Device) -> Result<Self> {
+        // The same for every captioner of this dimension: no seed, since a signal depends on the
+        // sample and the captioner only.
+        let mut rng = Rng::new(0, Purpose::SemanticHash, dim as u64);
+        let directions: Vec<f32> = (0..dim * SEMANTIC_HASH_BITS).map(|_| rng.normal() as f32).collect();
+        let powers: Vec<f32> = (0..PIECE).map(|bit| (1u32 << bit) as f32).collect();
+        Ok(Self {
+            device,
+            directions: Tensor::f_from_slice(&directions)?
+                .f_view([dim as i64, SEMANTIC_HASH_BITS as i64])?
+                .f_to_device(device)?,
+            powers: Tensor::f_from_slice(&powers)?.f_to_device(device)?,
+            clusters: None,
+        })
+    }
+
+    pub(super) fn set_clusters(&mut self, clusters: Option<&Clusters>) -> Result<()> {
+        self.clusters = match clusters {
+            None => None,
+            Some(clusters) => {
+                let (rows, codes) = clusters.centroids.dim();
+                let values: Vec<f32> = clusters.centroids.iter().copied().collect();
+                let centroids = Tensor::f_from_slice(&values)?.f_view([rows as i64, codes as i64])?;
+                Some((
+                    Tensor::f_from_slice(&clusters.idf)?.f_to_device(self.device)?,
+                    centroids.f_tr()?.f_contiguous()?.f_to_device(self.device)?,
+                ))
+            }
+        };
+        Ok(())
+    }
+}
+
+/// What encoding knows of a batch, still on the device.
+struct Features {
+    /// `[batch, patches]`, i64.
+    indices: Tensor,
+    /// `[batch]`, f32.
+    alignment: Tensor,
+    /// `[batch, dim]`, f32.
+    embedding: Tensor,
+    tokens: Vec<usize>,
+}
+
+impl Captioner {
+    /// Codes, raw alignment and embedding of `previews`
+    /// `[batch_size, 3, preview_size, preview_size]` with `captions` `[batch_size]`.
+    ///
+    /// Costs one pass of the image encoder and two of the decoder.
+    ///
+    /// # Errors
+    /// Arrays of another shape; a failure of the device.
+    pub fn encode_raw(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<RawSignals> {
+        let _guard = tch::no_grad_guard();
+        let features = self.features(previews, captions)?;
+        let batch = captions.len();
+        let (patches, dim) = (self.config.patches(), self.dim());
+        let packed = Tensor::f_cat(
+            &[
+                features.indices.f_to_kind(Kind::Float)?,
+                features.alignment.f_unsqueeze(1)?,
+                features.embedding,
+            ],
+            1,
+        )?;
+        let width = patches + 1 + dim;
+        let values = to_f32(&packed)?;
+        let row = |b: usize| &values[b * width..(b + 1) * width];
+        Ok(RawSignals {
+            codes: Array2::from_shape_fn((batch, patches), |(b, p)| row(b)[p] as u32),
+            alignment_sum: (0..batch).map(|b| row(b)[patches]).collect(),
+            tokens: features.tokens.iter().map(|&n| n as u32).collect(),
+            embedding: Array2::from_shape_fn((batch, dim), |(b, d)| row(b)[patches + 1 + d]),
+        })
+    }
+
+    fn features(&self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Features> {
+        let batch = self.config.batch_size;
+        if captions.len() != batch {
+            return Err(Error::format("captions", format!("{batch} of them"), captions.len()));
+        }
+        let visual = self.visual(&self.previews(previews, batch)?)?;
+        let text = self.text_batch(captions, Some(self.config.decoder.max_tokens))?;
+        let memory = self.decoder.memory(&self.codebook.visual(&visual.quantised)?)?;
+        let with = self.decoder.log_likelihood(&text.ids, &text.targets, &memory)?;
+        let without = self.decoder.log_likelihood(&text.ids, &text.targets, &self.null_memory(batch)?)?;
+        let ratio = with.f_sub(&without)?.f_mul(&self.mask(&text)?)?;
+        Ok(Features {
+            alignment: ratio.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?,
+            embedding: self.embedding(&visual.z)?,
+            indices: visual.indices,
+            tokens: text.lengths,
+        })
+    }
+
+    /// The image embedding: the mean of the patches before quantisation, in the space of the
+    /// codes, minus the mean of all patches that training saw, L2-normalised. Without the second
+    /// mean all embeddings would point the same way, and random projections would split none.
+    fn embedding(&self, z: &Tensor) -> Result<Tensor> {
+        let mean = z.f_mean_dim([1i64].as_slice(), false, Kind::Float)?;
+        unit_rows(&mean.f_sub(&self.codebook.mean()?)?)
+    }
+
+    /// Nearest centroid of each row's bag of codes, `[batch]`, i64.
+    fn nearest_cluster(&self, indices: &Tensor, idf: &Tensor, centroids: &Tensor) -> Result<Tensor> {
+        let (batch, _) = indices.size2()?;
+        let ones = indices.f_ones_like()?.f_to_kind(Kind::Float)?;
+        let histogram =
+            Tensor::f_zeros([batch, self.config.codebook.codes as i64], (Kind::Float, self.device))?
+                .f_scatter_add(1, indices, &ones)?;
+        let signature = unit_rows(&histogram.f_sqrt()?.f_mul(idf)?)?;
+        Ok(signature.f_mm(centroids)?.f_argmax(-1, false)?)
+    }
+
+    /// Signs of random projections, `[batch, 16]`: 16 bits in each f32.
+    fn semantic_hash(&self, embedding: &Tensor) -> Result<Tensor> {
+        let (batch, _) = embedding.size2()?;
+        let bits = embedding.f_mm(&self.projections.directions)?.f_gt(0.0)?.f_to_kind(Kind::Float)?;
+        let pieces = bits.f_view([batch, (SEMANTIC_HASH_BITS / PIECE) as i64, PIECE as i64])?;
+        // A product of matrices might round on a GPU (TF32); this does not.
+        Ok(pieces.f_mul(&self.projections.powers)?.f_sum_dim_intlist(
+            [-1i64].as_slice(),
+            false,
+            Kind::Float,
+        )?)
+    }
+}
+
+impl Encoder for Captioner {
+    fn dim(&self) -> usize {
+        self.config.codebook.code_dim
+    }
+
+    fn preview_size(&self) -> usize {
+        self.config.preview_size
+    }
+
+    fn batch_size(&self) -> usize {
+        self.config.batch_size
+    }
+
+    fn clusters(&self) -> usize {
+        self.clusters.as_ref().map_or(0, |clusters| clusters.centroids.nrows())
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.signal_fingerprint()
+    }
+
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        let _guard = tch::no_grad_guard();
+        let (Some(clusters), Some((idf, centroids))) = (&self.clusters, &self.projections.clusters) else {
+            return Err(Error::captioner("no clusters: run `fit` on this captioner first"));
+        };
+        let features = self.features(previews, captions)?;
+        let batch = captions.len();
+        let dim = self.dim();
+        let packed = Tensor::f_cat(
+            &[
+                self.nearest_cluster(&features.indices, idf, centroids)?
+                    .f_unsqueeze(1)?
+                    .f_to_kind(Kind::Float)?,
+                features.alignment.f_unsqueeze(1)?,
+                self.semantic_hash(&features.embedding)?,
+                features.embedding,
+            ],
+            1,
+        )?;
+        let pieces = SEMANTIC_HASH_BITS / PIECE;
+        let width = 2 + pieces + dim;
+        let values = to_f32(&packed)?;
+        let row = |b: usize| &values[b * width..(b + 1) * width];
+        let cluster: Vec<u32> = (0..batch).map(|b| row(b)[0] as u32).collect();
+        let alignment = (0..batch)
+            .map(|b| {
+                clusters.alignment.quantile(RawAlignment {
+                    sum: row(b)[1],
+                    tokens: features.tokens[b] as u32,
+                    run: clusters.runs[cluster[b] as usize],
+                })
+            })
+            .collect();
+        let semantic_hash = (0..batch)
+            .map(|b| {
+                let mut words = [0u64; SEMANTIC_HASH_BITS / 64];
+                for (piece, &value) in row(b)[2..2 + pieces].iter().enumerate() {
+                    let bit = piece * PIECE;
+                    words[bit / 64] |= u64::from(value as u32) << (bit % 64);
+                }
+                words
+            })
+            .collect();
+        let embedding = Array2::from_shape_fn((batch, dim), |(b, d)| row(b)[2 + pieces + d]);
+        Ok(Signals { cluster, alignment, embedding, semantic_hash })
+    }
+
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        Some(self)
+    }
+}

@@ -1,0 +1,93 @@
+//! Captions by greedy decoding with a key-value cache.
+
+use ndarray::ArrayView4;
+use tch::{Device, Kind, Tensor};
+
+use crate::captioner::decoder::Memory;
+use crate::captioner::model::Captioner;
+use crate::error::Result;
+use crate::model::Recaptioner;
+
+impl Recaptioner for Captioner {
+    fn caption_batch_size(&self) -> usize {
+        self.config.generation.batch_size
+    }
+
+    fn caption_fingerprint(&self) -> u64 {
+        self.generation_fingerprint()
+    }
+
+    fn caption(&mut self, previews: ArrayView4<'_, u8>, used: usize) -> Result<Vec<String>> {
+        let _guard = tch::no_grad_guard();
+        let batch = self.config.generation.batch_size;
+        let visual = self.visual(&self.previews(previews, batch)?)?;
+        let memory = self.decoder.memory(&self.codebook.visual(&visual.quantised)?)?;
+        let tokens = self.greedy(&memory, batch)?;
+        Ok(tokens
+            .iter()
+            .enumerate()
+            .map(|(row, ids)| if row < used { self.tokenizer.decode(ids) } else { String::new() })
+            .collect())
+    }
+}
+
+impl Captioner {
+    /// Most likely token after most likely token, without start, end and padding.
+    ///
+    /// Rows that have ended stay in the batch and take padding, so that what remains keeps its
+    /// shape; the loop ends early when all have.
+    fn greedy(&self, memory: &Memory, batch: usize) -> Result<Vec<Vec<u32>>> {
+        let generation = &self.config.generation;
+        let (start, end, pad) = (
+            i64::from(self.tokenizer.start_id()),
+            i64::from(self.tokenizer.end_id()),
+            i64::from(self.tokenizer.pad_id()),
+        );
+        let (rows, length) = (batch as i64, generation.max_tokens as i64);
+        let long = (Kind::Int64, self.device);
+        let banned = self.banned(true)?;
+        let banned_early = banned.f_add(&self.banned(false)?)?;
+        let mut cache = self.decoder.cache(rows, length, self.device)?;
+        let mut token = Tensor::f_full([rows], start, long)?;
+        let mut done = Tensor::f_zeros([rows], (Kind::Bool, self.device))?;
+        let mut written = Vec::with_capacity(generation.max_tokens);
+        for position in 0..length {
+            let logits = self.decoder.step(&token, position, memory, &mut cache)?;
+            let early = position < generation.min_tokens as i64;
+            let logits = logits.f_add(if early { &banned_early } else { &banned })?;
+            let next = logits.f_argmax(-1, false)?;
+            token = next.f_masked_fill(&done, pad)?;
+            done = done.f_logical_or(&token.f_eq(end)?)?;
+            written.push(token.shallow_clone());
+            // Asking a GPU would make the host wait at every token.
+            if self.device == Device::Cpu && done.f_all()?.f_int64_value(&[])? == 1 {
+                break;
+            }
+        }
+        let written = Tensor::f_stack(&written, 1)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+        let width = written.size2()?.1 as usize;
+        let mut ids = vec![0i64; batch * width];
+        written.f_copy_data(&mut ids, batch * width)?;
+        Ok(ids
+            .chunks(width)
+            .map(|row| row.iter().take_while(|&&id| id != end && id != pad).map(|&id| id as u32).collect())
+            .collect())
+    }
+
+    /// Minus infinity for tokens that never appear in a caption (`specials`: start, padding and
+    /// rows of the embedding that have no token), or else for the end token; `[vocab]`.
+    fn banned(&self, specials: bool) -> Result<Tensor> {
+        let mut values = vec![0f32; self.config.decoder.vocab];
+        let known = self.tokenizer.vocab_size();
+        let end = self.tokenizer.end_id();
+        for (id, value) in values.iter_mut().enumerate() {
+            let id = id as u32;
+            let special = id == self.tokenizer.start_id() || id == self.tokenizer.pad_id();
+            let hit = if specials { (special && id != end) || id as usize >= known } else { id == end };
+            if hit {
+                *value = f32::NEG_INFINITY;
+            }
+        }
+        Ok(Tensor::f_from_slice(&values)?.f_to_device(self.device)?)
+    }
+}

@@ -1,0 +1,48 @@
+//! The codebook captioner: says which cluster an image belongs to, how well its caption fits, and
+//! what a better caption would be (TL;DR, arXiv 2305.20087, section 3.1).
+//!
+//! A ViT turns a preview into patch tokens, a codebook replaces each by its nearest code, and a
+//! BERT-style decoder that cross-attends to the codes predicts the caption. Trained on
+//! image-caption pairs, the codes come to hold what captions speak of; a bag of codes is then a
+//! signature to cluster by.
+//!
+//! | file | job |
+//! | --- | --- |
+//! | [`config`](CaptionerConfig) | sizes, presets, validation |
+//! | `weights` | named tensors: drawn from a seed, or read from a file and checked |
+//! | `layers` | linear, layer norm, attention |
+//! | `vit` | preview to patch tokens |
+//! | `codebook` | nearest codes, EMA updates, dead codes |
+//! | `decoder` | caption likelihood, one step of decoding |
+//! | `model` | [`Captioner`]: the parts together |
+//! | `encode` | [`Encoder`](crate::model::Encoder) and [`RawSignals`] |
+//! | `generate` | [`Recaptioner`](crate::model::Recaptioner): greedy captions |
+//! | `checkpoint` | the captioner directory, fingerprints |
+//! | `adamw`, `train` | [`Trainer`] |
+//!
+//! # Threads
+//!
+//! A `Captioner` belongs to one thread at a time. On a CPU its results are bit-identical for the
+//! same sample wherever it stands in a batch when libtorch runs one intra-op thread
+//! (`tch::set_num_threads(1)`, or `OMP_NUM_THREADS=1`). That setting is process-wide and may be
+//! the training loop's, so encoding does not change it.
+
+mod adamw;
+mod checkpoint;
+mod codebook;
+mod config;
+mod decoder;
+mod device;
+mod encode;
+mod generate;
+mod layers;
+mod model;
+mod train;
+mod vit;
+mod weights;
+
+pub use config::{CaptionerConfig, CodebookConfig, DecoderConfig, GenerationConfig, VisionConfig};
+pub use device::{device_name, parse_device};
+pub use encode::RawSignals;
+pub use model::Captioner;
+pub use train::{StepReport, TrainOptions, Trainer};

@@ -1,0 +1,242 @@
+//! The captioner: its parts together, and what encoding, generation and training share.
+
+use std::sync::{Arc, OnceLock};
+
+use ndarray::ArrayView4;
+use tch::{Device, Kind, Tensor};
+
+use crate::captioner::codebook::Codebook;
+use crate::captioner::config::CaptionerConfig;
+use crate::captioner::decoder::{Memory, TextDecoder};
+use crate::captioner::device::check_device;
+use crate::captioner::encode::Projections;
+use crate::captioner::vit::VisionModel;
+use crate::captioner::weights::{Init, NamedTensors, Weights};
+use crate::cluster::clusters::Clusters;
+use crate::error::{Error, Result};
+use crate::text::Tokenizer;
+
+/// A codebook captioner on one device.
+///
+/// It comes from [`new`](Self::new) followed by training ([`Trainer`](crate::captioner::Trainer)),
+/// or from [`load`](Self::load). As an [`Encoder`](crate::model::Encoder) it needs clusters, which
+/// `fit` learns; as a [`Recaptioner`](crate::model::Recaptioner) it does not.
+#[derive(Debug)]
+pub struct Captioner {
+    pub(super) config: CaptionerConfig,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) clusters: Option<Arc<Clusters>>,
+    pub(super) device: Device,
+    pub(super) vision: VisionModel,
+    pub(super) codebook: Codebook,
+    pub(super) decoder: TextDecoder,
+    /// What the decoder sees where there is no image, `[1, patches, dim]`.
+    pub(super) null_image: Tensor,
+    pub(super) tensors: NamedTensors,
+    /// Constants on the device that encoding uses.
+    pub(super) projections: Projections,
+    /// Hash of the weights, until training changes them.
+    pub(super) weights_hash: OnceLock<u64>,
+}
+
+/// Patches of a batch in every form.
+pub(super) struct Visual {
+    /// Unit vectors in the space of the codes, `[batch, patches, code_dim]`.
+    pub(super) z: Tensor,
+    /// Nearest codes, `[batch, patches]`, i64.
+    pub(super) indices: Tensor,
+    /// Those codes, `[batch, patches, code_dim]`.
+    pub(super) quantised: Tensor,
+}
+
+/// Captions of a batch as the decoder takes them.
+pub(super) struct TextBatch {
+    /// Start token and caption, padded, `[batch, length]`, i64.
+    pub(super) ids: Tensor,
+    /// Caption and end token, padded, `[batch, length]`, i64.
+    pub(super) targets: Tensor,
+    /// Targets of each row that are not padding.
+    pub(super) lengths: Vec<usize>,
+}
+
+impl Captioner {
+    /// A new captioner with weights drawn from `seed`: the same seed gives the same weights on
+    /// every machine, whatever libtorch's own generator did before.
+    ///
+    /// # Errors
+    /// A configuration that does not fit together or has fewer rows of embedding than the
+    /// tokenizer has tokens; a device that is not there.
+    pub fn new(config: CaptionerConfig, tokenizer: Tokenizer, device: Device, seed: u64) -> Result<Self> {
+        check_device(device)?;
+        Self::build(config, tokenizer, None, device, Weights::seeded(seed, device))
+    }
+
+    pub(super) fn build(
+        config: CaptionerConfig,
+        tokenizer: Tokenizer,
+        clusters: Option<Arc<Clusters>>,
+        device: Device,
+        mut weights: Weights,
+    ) -> Result<Self> {
+        config.validate()?;
+        if tokenizer.vocab_size() > config.decoder.vocab {
+            return Err(Error::option(
+                "decoder.vocab",
+                config.decoder.vocab,
+                format!("at least the tokenizer's vocabulary of {}", tokenizer.vocab_size()),
+            ));
+        }
+        let vision = VisionModel::new(&mut weights, &config, device)?;
+        let codebook = Codebook::new(&mut weights, &config)?;
+        let decoder = TextDecoder::new(&mut weights, &config)?;
+        let null_image = weights.parameter(
+            "null_image",
+            &[1, config.patches() as i64, config.vision.dim as i64],
+            Init::Normal(1.0),
+        )?;
+        let projections = Projections::new(config.codebook.code_dim, device)?;
+        let mut captioner = Self {
+            tensors: weights.finish()?,
+            config,
+            tokenizer,
+            clusters: None,
+            device,
+            vision,
+            codebook,
+            decoder,
+            null_image,
+            projections,
+            weights_hash: OnceLock::new(),
+        };
+        captioner.set_clusters(clusters)?;
+        Ok(captioner)
+    }
+
+    /// Sizes and settings.
+    pub fn config(&self) -> &CaptionerConfig {
+        &self.config
+    }
+
+    /// The tokenizer of the captions.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// What `fit` learned about a corpus, if it has.
+    pub fn clusters(&self) -> Option<&Arc<Clusters>> {
+        self.clusters.as_ref()
+    }
+
+    /// The device that holds the weights.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Number of weights, buffers included.
+    pub fn weights(&self) -> usize {
+        self.tensors.values().map(Tensor::numel).sum()
+    }
+
+    /// Puts clusters in place, or takes them away.
+    ///
+    /// # Errors
+    /// Clusters of another codebook size.
+    pub fn set_clusters(&mut self, clusters: Option<Arc<Clusters>>) -> Result<()> {
+        if let Some(clusters) = &clusters {
+            let (codes, found) = (self.config.codebook.codes, clusters.centroids.ncols());
+            if found != codes || clusters.idf.len() != codes {
+                return Err(Error::format(
+                    "clusters: centroids",
+                    format!("one column per code of this captioner ({codes})"),
+                    format!("{found} columns and {} idf weights: fit this captioner", clusters.idf.len()),
+                ));
+            }
+        }
+        self.projections.set_clusters(clusters.as_deref())?;
+        self.clusters = clusters;
+        Ok(())
+    }
+
+    /// Previews as a tensor on the device, `[batch, 3, size, size]`, u8.
+    ///
+    /// # Errors
+    /// Another shape than `[rows, 3, preview_size, preview_size]`.
+    pub(super) fn previews(&self, previews: ArrayView4<'_, u8>, rows: usize) -> Result<Tensor> {
+        let size = self.config.preview_size;
+        if previews.shape() != [rows, 3, size, size] {
+            return Err(Error::format(
+                "previews",
+                format!("shape {:?}", [rows, 3, size, size]),
+                format!("shape {:?}", previews.shape()),
+            ));
+        }
+        let layout = previews.as_standard_layout();
+        let bytes =
+            layout.as_slice().ok_or_else(|| Error::format("previews", "a contiguous array", "strides"))?;
+        let shape = [rows as i64, 3, size as i64, size as i64];
+        Ok(Tensor::f_from_slice(bytes)?.f_view(shape)?.f_to_device(self.device)?)
+    }
+
+    /// Patch tokens and their codes.
+    pub(super) fn visual(&self, previews: &Tensor) -> Result<Visual> {
+        let patches = self.vision.forward(previews)?.f_narrow(1, 1, self.config.patches() as i64)?;
+        let z = self.codebook.project(&patches)?;
+        let indices = self.codebook.nearest(&z.f_detach()?)?;
+        let quantised = self.codebook.quantised(&indices)?;
+        Ok(Visual { z, indices, quantised })
+    }
+
+    /// Keys and values of the null image for `batch` captions.
+    pub(super) fn null_memory(&self, batch: usize) -> Result<Memory> {
+        self.decoder.memory(&self.null_image)?.expand(batch as i64)
+    }
+
+    /// Captions as tensors of `length` tokens, or of the longest where `None`. What is beyond
+    /// the configuration's `max_tokens` is cut off, and then no end token is expected.
+    pub(super) fn text_batch(&self, captions: &[&str], length: Option<usize>) -> Result<TextBatch> {
+        let (start, end, pad) = (self.tokenizer.start_id(), self.tokenizer.end_id(), self.tokenizer.pad_id());
+        let most = self.config.decoder.max_tokens;
+        let rows: Vec<Vec<u32>> = captions
+            .iter()
+            .map(|caption| {
+                let mut ids = self.tokenizer.ids(caption);
+                ids.push(end);
+                ids.truncate(most);
+                ids
+            })
+            .collect();
+        let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+        let length = length.unwrap_or_else(|| lengths.iter().copied().max().unwrap_or(1));
+        let mut ids = vec![i64::from(pad); captions.len() * length];
+        let mut targets = ids.clone();
+        for (row, tokens) in rows.iter().enumerate() {
+            let ids = &mut ids[row * length..(row + 1) * length];
+            let targets = &mut targets[row * length..(row + 1) * length];
+            ids[0] = i64::from(start);
+            for (t, &token) in tokens.iter().enumerate() {
+                targets[t] = i64::from(token);
+                if t + 1 < tokens.len() {
+                    ids[t + 1] = i64::from(token);
+                }
+            }
+        }
+        let tensor = |values: &[i64]| -> Result<Tensor> {
+            let shape = [captions.len() as i64, length as i64];
+            Ok(Tensor::f_from_slice(values)?.f_view(shape)?.f_to_device(self.device)?)
+        };
+        Ok(TextBatch { ids: tensor(&ids)?, targets: tensor(&targets)?, lengths })
+    }
+
+    /// 1 where a target is not padding, `[batch, length]`, f32.
+    pub(super) fn mask(&self, text: &TextBatch) -> Result<Tensor> {
+        let length = text.targets.size2()?.1 as usize;
+        let values: Vec<f32> = text
+            .lengths
+            .iter()
+            .flat_map(|&used| (0..length).map(move |t| if t < used { 1.0 } else { 0.0 }))
+            .collect();
+        let shape = [text.lengths.len() as i64, length as i64];
+        let mask = Tensor::f_from_slice(&values)?.f_view(shape)?;
+        Ok(mask.f_to_kind(Kind::Float)?.f_to_device(self.device)?)
+    }
+}

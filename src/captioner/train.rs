@@ -1,0 +1,254 @@
+//! Training of the captioner, one step at a time: language modelling and vector quantisation,
+//! one to one (TL;DR, arXiv 2305.20087, section 3.1).
+//!
+//! A [`Trainer`] does not know where its batches come from; whole runs over a stream of shards are
+//! composed elsewhere.
+
+use std::time::Instant;
+
+use ndarray::ArrayView4;
+use tch::{Kind, Reduction, Tensor};
+
+use crate::captioner::adamw::AdamW;
+use crate::captioner::model::{Captioner, TextBatch};
+use crate::captioner::weights::to_f32;
+use crate::error::{Error, Result};
+use crate::hash::{self, Purpose, Rng};
+use crate::sample::SampleId;
+
+/// How a captioner is trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainOptions {
+    /// Steps of the whole run: the learning rate's schedule ends with the last.
+    pub steps: u64,
+    /// Highest learning rate, reached after `warmup` steps.
+    pub learning_rate: f64,
+    /// Learning rate at the end of the cosine.
+    pub final_learning_rate: f64,
+    /// Steps of linear warm-up; cut to a tenth of `steps` where that is less.
+    pub warmup: u64,
+    /// Decoupled weight decay of matrices.
+    pub weight_decay: f64,
+    /// Share of the images that are replaced by the learned null image, in [0, 1).
+    pub null_probability: f64,
+    /// Gradients are scaled down to this norm.
+    pub gradient_clip: f64,
+    /// Seed of everything random in a step.
+    pub seed: u64,
+    /// Intra-op threads of libtorch, for the whole process; `None` leaves them as they are.
+    pub threads: Option<usize>,
+}
+
+impl TrainOptions {
+    /// The paper's schedule over `steps` steps: AdamW from 3e-4 to 1e-6, weight decay 0.05,
+    /// 3,000 warm-up steps.
+    pub fn new(steps: u64) -> Self {
+        Self {
+            steps,
+            learning_rate: 3e-4,
+            final_learning_rate: 1e-6,
+            warmup: 3000,
+            weight_decay: 0.05,
+            null_probability: 0.1,
+            gradient_clip: 1.0,
+            seed: 0,
+            threads: None,
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let positive = [("learning_rate", self.learning_rate), ("gradient_clip", self.gradient_clip)];
+        for (option, value) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(Error::option(option, value, "a positive number"));
+            }
+        }
+        for (option, value) in
+            [("final_learning_rate", self.final_learning_rate), ("weight_decay", self.weight_decay)]
+        {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::option(option, value, "a number from 0 on"));
+            }
+        }
+        if !(0.0..1.0).contains(&self.null_probability) {
+            return Err(Error::option("null_probability", self.null_probability, "a number in [0, 1)"));
+        }
+        if self.steps == 0 {
+            return Err(Error::option("steps", self.steps, "at least 1"));
+        }
+        if self.threads.is_some_and(|n| n == 0 || n > 1024) {
+            return Err(Error::option("threads", self.threads.unwrap_or(0), "a number from 1 to 1024"));
+        }
+        Ok(())
+    }
+
+    /// Learning rate of a step, counted from 0: linear warm-up, then a cosine.
+    fn rate(&self, step: u64) -> f64 {
+        let warmup = self.warmup.min(self.steps.div_ceil(10));
+        if step < warmup {
+            return self.learning_rate * (step + 1) as f64 / warmup as f64;
+        }
+        let done = (step - warmup) as f64 / (self.steps.saturating_sub(warmup).max(1)) as f64;
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
+        self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * cosine
+    }
+}
+
+/// What a training step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// `lm_loss + vq_loss`.
+    pub loss: f64,
+    /// Mean negative log-likelihood of a caption token, in nats.
+    pub lm_loss: f64,
+    /// Commitment loss.
+    pub vq_loss: f64,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+    /// exp(entropy) of the codes' moving shares.
+    pub perplexity: f64,
+    /// Codes that are in use, by their moving counts.
+    pub used_codes: usize,
+    /// Images of the batch over the seconds of the step.
+    pub images_per_s: f64,
+}
+
+/// Trains a captioner step by step.
+pub struct Trainer {
+    captioner: Captioner,
+    options: TrainOptions,
+    optimizer: AdamW,
+    step: u64,
+}
+
+impl Trainer {
+    /// Takes a captioner into training. Clusters that it had are dropped: they do not fit the
+    /// codes to come.
+    ///
+    /// # Errors
+    /// An option out of its range, by name.
+    pub fn new(mut captioner: Captioner, options: TrainOptions) -> Result<Self> {
+        options.validate()?;
+        captioner.set_clusters(None)?;
+        if let Some(threads) = options.threads {
+            tch::set_num_threads(threads as i32);
+        }
+        let optimizer = AdamW::new(&captioner.tensors, options.weight_decay)?;
+        Ok(Self { captioner, options, optimizer, step: 0 })
+    }
+
+    /// The captioner as it is now.
+    pub fn captioner(&self) -> &Captioner {
+        &self.captioner
+    }
+
+    /// Ends the training.
+    pub fn into_captioner(self) -> Captioner {
+        self.captioner
+    }
+
+    /// Steps taken.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// One step on `previews` `[rows, 3, preview_size, preview_size]`, `captions` and `ids`
+    /// `[rows]`. Rows may change from step to step. Which images are dropped depends on the seed,
+    /// the step and the ids.
+    ///
+    /// # Errors
+    /// No rows, or arrays that do not fit together; a loss or gradient that is not finite: the
+    /// weights are then those of the step before.
+    pub fn step(
+        &mut self,
+        previews: ArrayView4<'_, u8>,
+        captions: &[&str],
+        ids: &[SampleId],
+    ) -> Result<StepReport> {
+        let started = Instant::now();
+        let rows = captions.len();
+        if rows == 0 || ids.len() != rows {
+            return Err(Error::format(
+                "batch",
+                "as many ids as captions, at least one",
+                format!("{} ids, {rows} captions", ids.len()),
+            ));
+        }
+        let model = &mut self.captioner;
+        self.optimizer.zero_grad();
+        let visual = model.visual(&model.previews(previews, rows)?)?;
+        let vq_loss = model.codebook.commitment_loss(&visual.z, &visual.quantised)?;
+        let seen = model.codebook.straight_through(&visual.z, &visual.quantised)?;
+        let seen = model.codebook.visual(&seen)?;
+        let dropped: Vec<bool> = ids
+            .iter()
+            .map(|id| {
+                let choice = hash::hash(self.options.seed, Purpose::Train, hash::combine(&[id.0, self.step]));
+                hash::unit(choice) < self.options.null_probability
+            })
+            .collect();
+        let dropped =
+            Tensor::f_from_slice(&dropped)?.f_view([rows as i64, 1, 1])?.f_to_device(model.device)?;
+        let seen = model.null_image.f_where_self(&dropped, &seen)?;
+        let text = model.text_batch(captions, None)?;
+        let lm_loss = language_loss(model, &seen, &text)?;
+        let loss = lm_loss.f_add(&vq_loss)?;
+        loss.f_backward()?;
+        let norm = self.optimizer.gradient_norm()?;
+        let numbers = to_f32(&Tensor::f_stack(&[lm_loss, vq_loss, norm], 0)?)?;
+        let [lm_loss, vq_loss, gradient_norm] = [numbers[0], numbers[1], numbers[2]].map(f64::from);
+        if ![lm_loss, vq_loss, gradient_norm].iter().all(|x| x.is_finite()) {
+            return Err(Error::captioner(format!(
+                "training stopped at step {}: language loss {lm_loss}, quantisation loss {vq_loss}, gradient \
+                 norm {gradient_norm}; the weights are those of the step before; try a lower learning_rate \
+                 than {} or a longer warmup",
+                self.step + 1,
+                self.options.learning_rate,
+            )));
+        }
+        let learning_rate = self.options.rate(self.step);
+        let scale = (self.options.gradient_clip / gradient_norm.max(1e-12)).min(1.0);
+        self.optimizer.step(learning_rate, scale)?;
+        let mut rng = Rng::new(self.options.seed, Purpose::Train, hash::combine(&[RESEED, self.step]));
+        let usage = model.codebook.update(&visual.z, &visual.indices, &mut rng)?;
+        model.weights_hash.take();
+        self.step += 1;
+        Ok(StepReport {
+            step: self.step,
+            loss: lm_loss + vq_loss,
+            lm_loss,
+            vq_loss,
+            gradient_norm,
+            learning_rate,
+            perplexity: usage.perplexity,
+            used_codes: usage.used,
+            images_per_s: rows as f64 / started.elapsed().as_secs_f64().max(1e-9),
+        })
+    }
+}
+
+/// Keeps the stream of re-seeded codes apart from that of dropped images.
+const RESEED: u64 = 0x5EED;
+
+/// Mean negative log-likelihood over the tokens that are not padding. Only those are taken to the
+/// vocabulary, where most of the cost is.
+fn language_loss(model: &Captioner, visual: &Tensor, text: &TextBatch) -> Result<Tensor> {
+    let memory = model.decoder.memory(visual)?;
+    let hidden = model.decoder.hidden(&text.ids, &memory)?;
+    let (rows, length, dim) = hidden.size3()?;
+    let used: Vec<i64> = text
+        .lengths
+        .iter()
+        .enumerate()
+        .flat_map(|(row, &used)| (0..used as i64).map(move |t| row as i64 * length + t))
+        .collect();
+    let used = Tensor::f_from_slice(&used)?.f_to_device(model.device)?;
+    let hidden = hidden.f_view([rows * length, dim])?.f_index_select(0, &used)?;
+    let targets = text.targets.f_view([-1])?.f_index_select(0, &used)?;
+    let logits = model.decoder.logits(&hidden)?.f_to_kind(Kind::Float)?;
+    Ok(logits.f_cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Mean, -100, 0.0)?)
+}

@@ -1,0 +1,169 @@
+//! Named tensors of a model: drawn from a seed, or read from a safetensors file and checked.
+//!
+//! Every part of the model asks for its tensors by name, shape and initial distribution. The same
+//! code thus builds a new model and loads one, and the names it asks for are the file's format.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::hash::{self, Purpose, Rng};
+
+/// How a tensor of a new model is filled.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Init {
+    /// The same value everywhere.
+    Constant(f64),
+    /// Independent normal numbers with this standard deviation.
+    Normal(f64),
+    /// Normal numbers, each row divided by its norm.
+    UnitRows,
+}
+
+/// Standard deviation of a linear layer's initial weights (Glorot and Bengio, 2010).
+pub(super) fn glorot(input: i64, output: i64) -> Init {
+    Init::Normal((2.0 / (input + output) as f64).sqrt())
+}
+
+enum Source {
+    Seed(u64),
+    File { name: String, tensors: HashMap<String, Tensor> },
+}
+
+/// Hands out the tensors of a model under construction.
+pub(super) struct Weights {
+    source: Source,
+    device: Device,
+    taken: NamedTensors,
+}
+
+/// The tensors of a model, by name.
+pub(super) type NamedTensors = BTreeMap<String, Tensor>;
+
+impl Weights {
+    /// A new model: every tensor is a function of (`seed`, its name, its shape).
+    pub(super) fn seeded(seed: u64, device: Device) -> Self {
+        Self { source: Source::Seed(seed), device, taken: BTreeMap::new() }
+    }
+
+    /// A model read from a safetensors file; f16 and bf16 are widened to f32.
+    ///
+    /// # Errors
+    /// An unreadable, damaged or truncated file; a tensor that is not floating point.
+    pub(super) fn from_file(path: &Path, device: Device) -> Result<Self> {
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|e| Error::io(format!("read {name}"), e))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| {
+            Error::format(
+                &name,
+                "a complete safetensors file (no pickle is ever read)",
+                format!("{} bytes: {e}", bytes.len()),
+            )
+        })?;
+        let mut tensors = HashMap::new();
+        for (tensor, view) in file.iter() {
+            let kind = match view.dtype() {
+                Dtype::F32 => Kind::Float,
+                Dtype::F16 => Kind::Half,
+                Dtype::BF16 => Kind::BFloat16,
+                other => {
+                    return Err(Error::format(
+                        format!("{name}: tensor {tensor}"),
+                        "F32, F16 or BF16",
+                        format!("{other:?}"),
+                    ));
+                }
+            };
+            let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+            // Deserialisation has checked that the bytes are as many as dtype and shape need.
+            let value = Tensor::f_from_data_size(view.data(), &shape, kind)?;
+            tensors.insert(tensor.to_owned(), value.f_to_kind(Kind::Float)?);
+        }
+        Ok(Self { source: Source::File { name, tensors }, device, taken: BTreeMap::new() })
+    }
+
+    /// A tensor that training changes by its gradient.
+    ///
+    /// # Errors
+    /// The file does not hold it, or in another shape.
+    pub(super) fn parameter(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        Ok(self.buffer(name, shape, init)?.f_set_requires_grad(true)?)
+    }
+
+    /// A tensor without a gradient.
+    ///
+    /// # Errors
+    /// As [`parameter`](Self::parameter).
+    pub(super) fn buffer(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        let value = match &mut self.source {
+            Source::Seed(seed) => draw(*seed, name, shape, init)?,
+            Source::File { name: file, tensors } => {
+                let value = tensors.remove(name).ok_or_else(|| {
+                    Error::format(
+                        format!("{file}: tensor {name}"),
+                        format!("shape {shape:?}"),
+                        "no tensor of that name",
+                    )
+                })?;
+                if value.size() != shape {
+                    return Err(Error::format(
+                        format!("{file}: tensor {name}"),
+                        format!("shape {shape:?}, as config.json says"),
+                        format!("shape {:?}", value.size()),
+                    ));
+                }
+                value
+            }
+        };
+        // A copy even where the device stays: the model owns its memory.
+        let value = value.f_to_device(self.device)?;
+        self.taken.insert(name.to_owned(), value.shallow_clone());
+        Ok(value)
+    }
+
+    /// All tensors handed out.
+    ///
+    /// # Errors
+    /// The file holds tensors that the model has no place for.
+    pub(super) fn finish(self) -> Result<NamedTensors> {
+        if let Source::File { name, tensors } = &self.source
+            && let Some(first) = tensors.keys().min()
+        {
+            return Err(Error::format(
+                format!("{name}: tensor {first}"),
+                "no tensor of that name, as config.json says",
+                format!("{} unknown tensors, this one of shape {:?}", tensors.len(), tensors[first].size()),
+            ));
+        }
+        Ok(self.taken)
+    }
+}
+
+/// Draws a tensor of a new model on the host.
+fn draw(seed: u64, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+    let sd = match init {
+        Init::Constant(value) => return Ok(Tensor::f_full(shape, value, (Kind::Float, Device::Cpu))?),
+        Init::Normal(sd) => sd,
+        Init::UnitRows => 1.0,
+    };
+    let mut rng = Rng::new(seed, Purpose::Train, hash::hash_str(name));
+    let count: i64 = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|_| (sd * rng.normal()) as f32).collect();
+    let value = Tensor::f_from_slice(&values)?.f_view(shape)?;
+    match init {
+        Init::UnitRows => super::layers::unit_rows(&value),
+        _ => Ok(value),
+    }
+}
+
+/// The bytes of a tensor as little-endian f32, copied from its device.
+pub(super) fn to_f32(tensor: &Tensor) -> Result<Vec<f32>> {
+    let host = tensor.f_detach()?.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let mut values = vec![0f32; host.numel()];
+    let count = values.len();
+    host.f_copy_data(&mut values, count)?;
+    Ok(values)
+}

@@ -1,0 +1,146 @@
+//! Promise: lists mean what users write, identities survive a move, and lengths are true.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+
+use tldr_loader::shard::{ReadOptions, ShardReader, ShardWriter, lengths, list};
+use tldr_loader::{SampleId, Shard};
+
+fn touch(path: impl AsRef<Path>) {
+    std::fs::create_dir_all(path.as_ref().parent().unwrap()).unwrap();
+    std::fs::write(path, b"").unwrap();
+}
+
+/// A folder `cc3m` of shards and other files, and a second folder.
+fn corpus() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let names = ["00002.tar", "00000.tar", "00001.tar", "00003.tar.gz", "00004.tgz", "00005.tar.zst"];
+    for name in names.into_iter().chain(["sizes.json", "00000.parquet", ".00009.tar"]) {
+        touch(root.path().join("cc3m").join(name));
+    }
+    touch(root.path().join("sbu/a.tar"));
+    touch(root.path().join("sbu/[x]{1..2}.tar"));
+    root
+}
+
+fn names(root: &Path, pattern: &str) -> String {
+    let pattern = pattern.replace("ROOT", root.to_str().unwrap());
+    let shards = list(&[pattern], None).unwrap();
+    shards.iter().map(|s| format!("{}/{}", s.source, s.path)).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_way_to_write_a_list() {
+    let root = corpus();
+    let root = root.path();
+    for (pattern, expected) in [
+        ("ROOT/cc3m/{00000..00002}.tar", "cc3m/00000.tar cc3m/00001.tar cc3m/00002.tar"),
+        ("ROOT/cc3m/{00002..00001}.tar", "cc3m/00002.tar cc3m/00001.tar"),
+        ("ROOT/{sbu/a,cc3m/00001}.tar", "sbu/a.tar cc3m/00001.tar"),
+        ("ROOT/sbu/a.tar::ROOT/cc3m/0000{3.tar.gz,4.tgz}", "sbu/a.tar cc3m/00003.tar.gz cc3m/00004.tgz"),
+        ("ROOT/cc3m/*[0-1].tar", "cc3m/00000.tar cc3m/00001.tar"),
+        ("ROOT/*/a.tar", "sbu/a.tar"),
+        ("ROOT/sb?/../cc3m/00000.t*", "cc3m/00000.tar"),
+        (
+            "ROOT/cc3m",
+            "cc3m/00000.tar cc3m/00001.tar cc3m/00002.tar cc3m/00003.tar.gz cc3m/00004.tgz cc3m/00005.tar.zst",
+        ),
+        ("file:ROOT/sbu/a.tar", "sbu/a.tar"),
+        ("file://ROOT/sbu/a.tar::file://localhostROOT/cc3m/00000.tar", "sbu/a.tar cc3m/00000.tar"),
+        ("ROOT/sbu/[x]{1..2}.tar", "sbu/[x]{1..2}.tar"),
+    ] {
+        assert_eq!(names(root, pattern), expected, "{pattern}");
+    }
+}
+
+#[test]
+fn identity_is_of_folder_and_file_and_survives_a_move() {
+    let root = corpus();
+    let before = list(&[root.path().join("cc3m").to_str().unwrap().into()], None).unwrap();
+    assert_eq!(before[1].hash, SampleId::shard_hash("cc3m", "00001.tar"));
+    std::fs::create_dir(root.path().join("elsewhere")).unwrap();
+    std::fs::rename(root.path().join("cc3m"), root.path().join("elsewhere/cc3m")).unwrap();
+    let after = list(&[root.path().join("elsewhere/./cc3m/").to_str().unwrap().into()], None).unwrap();
+    let hashes = |shards: &[Shard]| shards.iter().map(|s| s.hash).collect::<Vec<_>>();
+    assert_eq!(hashes(&before), hashes(&after));
+    let named = list(&[root.path().join("elsewhere/cc3m").to_str().unwrap().into()], Some("x")).unwrap();
+    assert_eq!(named[0].hash, SampleId::shard_hash("x", "00000.tar"));
+}
+
+#[test]
+fn what_cannot_be_listed_names_the_pattern_and_what_is_accepted() {
+    let root = corpus();
+    touch(root.path().join("copy/cc3m/00000.tar"));
+    std::fs::create_dir(root.path().join("empty")).unwrap();
+    for (pattern, expected) in [
+        ("ROOT/cc3m/9.tar", "there is no file ROOT/cc3m/9.tar"),
+        ("ROOT/cc3m/{00001..00004}.tar", "2 of 4 files are missing, the first is ROOT/cc3m/00003.tar"),
+        ("ROOT/cc3m/9*.tar", "there is no file ROOT/cc3m/9*.tar"),
+        ("ROOT/empty", "the folder ROOT/empty holds no .tar"),
+        ("", "an empty path"),
+        ("ROOT/sbu/a.tar::", "an empty path"),
+        ("pipe:cat ROOT/sbu/a.tar", "commands are not run"),
+        ("s3://bucket/{0..9}.tar", "s3:// is not read"),
+        ("ROOT/sbu/a.tar::https://x.org/0.tar", "https:// is not read"),
+        ("ROOT/cc3m/{0..9999999}.tar", "1000000 paths at most"),
+        ("ROOT/cc3m/00000.tar::ROOT/sbu/../cc3m/00000.tar", "listed twice"),
+        ("ROOT/cc3m/00000.tar::ROOT/copy/cc3m/00000.tar", "give their folders different names"),
+    ] {
+        let fill = |text: &str| text.replace("ROOT", root.path().to_str().unwrap());
+        let error = list(&[fill(pattern)], None).unwrap_err().to_string();
+        assert!(error.starts_with("urls = \""), "{error}");
+        assert!(error.contains(&fill(expected)), "{pattern}: {error}");
+    }
+    assert!(list(&[], None).unwrap_err().to_string().contains("at least one shard"));
+    assert!(list(&["{a,".repeat(100_000)], None).unwrap_err().to_string().contains("64 braces"));
+}
+
+#[test]
+fn lengths_come_from_sizes_json_or_a_scan() {
+    let root = tempfile::tempdir().unwrap();
+    for (name, groups) in [("0.tar", 3), ("1.tar.zst", 4), ("2.tar.gz", 0), ("3.tar", 5)] {
+        let mut writer = ShardWriter::create(root.path().join(name)).unwrap();
+        for key in 0..groups {
+            writer.write(&key.to_string(), &[("jpg", &[0; 9000]), ("txt", b"x")]).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    let shards = list(&[root.path().to_str().unwrap().into()], None).unwrap();
+    let mut calls = Vec::new();
+    assert_eq!(lengths(&shards, &mut |done, of| calls.push((done, of))).unwrap(), [3, 4, 0, 5]);
+    assert_eq!(calls, [(1, 4), (2, 4), (3, 4), (4, 4)]);
+
+    std::fs::write(root.path().join("sizes.json"), r#"{"0.tar": 30, "3.tar": 50}"#).unwrap();
+    calls.clear();
+    assert_eq!(lengths(&shards, &mut |done, of| calls.push((done, of))).unwrap(), [30, 4, 0, 50]);
+    assert_eq!(calls, [(1, 2), (2, 2)]);
+
+    std::fs::write(root.path().join("sizes.json"), r#"{"0.tar": -1}"#).unwrap();
+    let error = lengths(&shards, &mut |_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("sizes.json: expected a map"), "{error}");
+}
+
+#[test]
+fn real_shards_have_the_lengths_that_their_sizes_json_states() {
+    let data = std::env::var_os("TLDR_DATA")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data")), PathBuf::from);
+    if !data.is_dir() {
+        println!("skipped: no real shards in {} (set TLDR_DATA)", data.display());
+        return;
+    }
+    for set in ["emoji-train", "emoji-test", "fsac", "openstax"] {
+        let shards = list(&[data.join(set).to_str().unwrap().into()], None).unwrap();
+        let stated = lengths(&shards, &mut |_, _| panic!("sizes.json names every shard")).unwrap();
+        for (shard, stated) in shards.iter().zip(stated) {
+            let mut reader = ShardReader::open(shard, &ReadOptions::default()).unwrap();
+            while reader.skip_group().unwrap() {}
+            assert_eq!(reader.position(), stated, "scan of {}", shard.url);
+            let mut reader = ShardReader::open(shard, &ReadOptions::default()).unwrap();
+            let mut usable = 0;
+            while let Some(group) = reader.next_group().unwrap() {
+                usable += u64::from(group.is_ok());
+            }
+            assert_eq!((reader.position(), usable), (stated, stated), "{}", shard.url);
+        }
+    }
+}
