@@ -144,7 +144,8 @@ pub(crate) fn _hand_over(py: Python<'_>, dtype: &str, shape: Vec<i64>) -> PyResu
         "float32" => Kind::Float,
         _ => Kind::Double,
     };
-    let tensor = Tensor::f_ones(shape, (kind, Device::Cpu)).map_err(|e| PyTypeError::new_err(e.to_string()))?;
+    let tensor =
+        Tensor::f_ones(shape, (kind, Device::Cpu)).map_err(|e| PyTypeError::new_err(e.to_string()))?;
     let address = tensor.data_ptr().addr();
     Ok((address, to_python(py, tensor)?))
 }
