@@ -1,6 +1,8 @@
 //! A dataloader for vision-language pre-training that compresses the stream while training
 //! reads it.
 
+#[cfg(feature = "tch")]
+pub mod captioner;
 pub mod cluster;
 pub mod error;
 pub mod hash;

@@ -27,7 +27,7 @@ const LAYERS: [&[&str]; 10] = [
 const OWNERS: [(&str, &[&str]); 10] = [
     ("tar", &["shard"]),
     ("zstd", &["shard"]),
-    ("flate2", &["shard"]),
+    ("flate2", &["shard", "text"]),
     ("lru", &["ledger"]),
     ("crossbeam_channel", &["loader"]),
     ("tch", &["captioner", "loader/device", "loader/batch", "bindings"]),

@@ -109,8 +109,7 @@ impl Captioner {
                 .tensors
                 .iter()
                 .flat_map(|(name, tensor)| {
-                    // A tensor that cannot be copied from its device makes the next encode fail;
-                    // until then the fingerprint is one that no other weights have.
+                    // Copying fails only on a broken device, where the next encode fails too.
                     let values = to_f32(tensor).unwrap_or_default();
                     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
                     [hash::hash_str(name), hash::hash_bytes(&bytes)]

@@ -20,6 +20,9 @@ const DEAD: f64 = 0.1;
 /// dead codes: the very worst of a batch are often copies of one another.
 const RESEED_POOL: usize = 4;
 
+/// Initial spread of the positions: half of that of the codes beside them.
+const POSITION_SD: f64 = 0.5;
+
 /// How well the codebook is used, by its moving counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct CodebookUse {
@@ -35,6 +38,9 @@ pub(super) struct Codebook {
     config: CodebookConfig,
     down: Option<Linear>,
     up: Option<Linear>,
+    /// Added to the codes that the decoder sees, `[1, patches, dim]`: it tells the decoder where a
+    /// code stands, so that codes need not say it and patches that look alike can share one.
+    positions: Tensor,
     /// Unit vectors, `[codes, code_dim]`.
     codes: Tensor,
     /// Moving count of patches of each code, `[codes]`.
@@ -55,6 +61,11 @@ impl Codebook {
         Ok(Self {
             down: linear("codebook.down", dim, code_dim)?,
             up: linear("codebook.up", code_dim, dim)?,
+            positions: weights.parameter(
+                "codebook.position_embedding",
+                &[1, config.patches() as i64, dim],
+                Init::Normal(POSITION_SD),
+            )?,
             codes: weights.buffer("codebook.codes", &[codes, code_dim], Init::UnitRows)?,
             // A new codebook has seen nothing: all of its codes are dead, and the first update
             // seeds them from patches.
@@ -91,10 +102,11 @@ impl Codebook {
     pub(super) fn visual(&self, quantised: &Tensor) -> Result<Tensor> {
         // Components of unit vectors are small; this gives them unit variance.
         let scaled = quantised.f_mul_scalar((self.config.code_dim as f64).sqrt())?;
-        match &self.up {
-            Some(up) => up.forward(&scaled),
-            None => Ok(scaled),
-        }
+        let codes = match &self.up {
+            Some(up) => up.forward(&scaled)?,
+            None => scaled,
+        };
+        Ok(codes.f_add(&self.positions)?)
     }
 
     /// Value of the codes, gradient of `z`.
@@ -102,12 +114,12 @@ impl Codebook {
         Ok(z.f_add(&quantised.f_sub(z)?.f_detach()?)?)
     }
 
-    /// Commitment loss: weighted mean squared distance of a patch from its code. The codebook
-    /// loss proper has no gradient here, since moving averages take its place.
+    /// Commitment loss: weighted mean over all components of the squared difference of a patch
+    /// and its code. The codebook loss proper has no gradient here, since moving averages take
+    /// its place.
     pub(super) fn commitment_loss(&self, z: &Tensor, quantised: &Tensor) -> Result<Tensor> {
-        let distance = z.f_sub(&quantised.f_detach()?)?.f_square()?;
-        let distance = distance.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)?;
-        Ok(distance.f_mean(Kind::Float)?.f_mul_scalar(self.config.commitment)?)
+        let difference = z.f_sub(&quantised.f_detach()?)?.f_square()?;
+        Ok(difference.f_mean(Kind::Float)?.f_mul_scalar(self.config.commitment)?)
     }
 
     /// Mean of the unit vectors that training saw, `[code_dim]`; zero before training.
@@ -227,7 +239,7 @@ mod tests {
         let mut codebook = codebook(4);
         // Healthy counts, so that no code is re-seeded.
         let _ = codebook.size.fill_(25.0);
-        let _ = codebook.sum.copy_(&(&codebook.codes * 25.0));
+        codebook.sum.copy_(&(&codebook.codes * 25.0));
         let (mut size, mut sum) = (to_f32(&codebook.size).unwrap(), to_f32(&codebook.sum).unwrap());
         let z = unit_vectors(100, 8, 4);
         let indices = codebook.nearest(&z).unwrap();
@@ -262,7 +274,7 @@ mod tests {
         // Two tight groups of patches, one at a code that is alive and one far from every code.
         let _ = codebook.size.fill_(0.0);
         let _ = codebook.size.get(0).fill_(100.0);
-        let _ = codebook.sum.get(0).copy_(&(codebook.codes.get(0) * 100.0));
+        codebook.sum.get(0).copy_(&(codebook.codes.get(0) * 100.0));
         let far = -codebook.codes.get(0);
         let z = Tensor::cat(&[codebook.codes.get(0).repeat([200, 1]), far.repeat([60, 1])], 0).unsqueeze(0);
         let indices = Tensor::zeros([1, 260], (Kind::Int64, Device::Cpu));

@@ -118,7 +118,8 @@ impl CaptionerConfig {
         }
     }
 
-    /// A captioner that two CPU cores train in two minutes, for demonstrations.
+    /// A captioner for demonstrations, small enough to be trained on a CPU while one waits:
+    /// see [`TrainOptions::small`](crate::captioner::TrainOptions::small).
     pub fn small(vocab: usize) -> Self {
         Self {
             preview_size: 48,
@@ -137,7 +138,7 @@ impl CaptionerConfig {
                 positions: 30,
                 max_tokens: 30,
             },
-            generation: GenerationConfig { batch_size: 64, min_tokens: 3, max_tokens: 20 },
+            generation: GenerationConfig { batch_size: 64, min_tokens: 3, max_tokens: 29 },
         }
     }
 
@@ -205,7 +206,7 @@ impl CaptionerConfig {
             ("generation.max_tokens", self.generation.max_tokens),
         ];
         for (field, value) in positive {
-            // Far above any model; keeps the products of sizes inside 64 bits.
+            // Far above any model, and keeps products of sizes inside 64 bits.
             if value == 0 || value > MAX_SIZE {
                 return Err(Error::option(field, value, format!("a number from 1 to {MAX_SIZE}")));
             }
@@ -217,6 +218,13 @@ impl CaptionerConfig {
                 format!("a multiple of patch_size ({})", self.patch_size),
             ));
         }
+        if self.preview_size / self.patch_size > MAX_SIDE {
+            return Err(Error::option(
+                "patch_size",
+                self.patch_size,
+                format!("at most {MAX_SIDE} patches along a side of preview_size ({})", self.preview_size),
+            ));
+        }
         for (field, heads, dim) in [
             ("vision.heads", self.vision.heads, self.vision.dim),
             ("decoder.heads", self.decoder.heads, self.decoder.dim),
@@ -226,7 +234,7 @@ impl CaptionerConfig {
             }
         }
         for (channel, &std) in self.std.iter().enumerate() {
-            if !(std.is_finite() && std > 0.0) || !self.mean[channel].is_finite() {
+            if !(std.is_finite() && std > 0.0 && self.mean[channel].is_finite()) {
                 return Err(Error::option(
                     "std",
                     format!("{:?} with mean = {:?}", self.std, self.mean),
@@ -280,6 +288,9 @@ impl CaptionerConfig {
 /// Largest accepted size of any single dimension.
 const MAX_SIZE: usize = 1 << 16;
 
+/// Most patches along a side: attention over their square is out of reach long before.
+const MAX_SIDE: usize = 256;
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -299,9 +310,10 @@ mod tests {
     #[test]
     fn errors_name_the_field() {
         type Change = fn(&mut CaptionerConfig);
-        let cases: [(&str, Change); 13] = [
+        let cases: [(&str, Change); 14] = [
             ("preview_size", |c| c.preview_size = 50),
             ("patch_size", |c| c.patch_size = 0),
+            ("patch_size", |c| (c.preview_size, c.patch_size) = (1024, 2)),
             ("vision.heads", |c| c.vision.heads = 5),
             ("vision.mlp", |c| c.vision.mlp = 1 << 40),
             ("decoder.heads", |c| c.decoder.heads = 7),
@@ -312,7 +324,7 @@ mod tests {
             ("decoder.vocab", |c| c.decoder.vocab = 0),
             ("decoder.max_tokens", |c| c.decoder.max_tokens = 1),
             ("decoder.positions", |c| c.decoder.positions = 20),
-            ("generation.min_tokens", |c| c.generation.min_tokens = 21),
+            ("generation.min_tokens", |c| c.generation.min_tokens = 30),
         ];
         for (field, change) in cases {
             let mut config = CaptionerConfig::small(1000);

@@ -91,3 +91,63 @@ impl Captioner {
         Ok(Tensor::f_from_slice(&values)?.f_to_device(self.device)?)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::captioner::config::CaptionerConfig;
+    use crate::hash::{Purpose, Rng};
+    use crate::text::Tokenizer;
+
+    #[test]
+    fn cached_greedy_equals_recomputation() {
+        let words: Vec<String> = (0..40).map(|i| format!("word{i}")).collect();
+        let tokenizer = Tokenizer::train(words.iter().map(String::as_str), 300).unwrap();
+        for min_tokens in [0, 3, 7] {
+            let mut config = CaptionerConfig::tiny(tokenizer.vocab_size() + 3);
+            config.generation.min_tokens = min_tokens;
+            let mut captioner = Captioner::new(config, tokenizer.clone(), Device::Cpu, 6).unwrap();
+            let _guard = tch::no_grad_guard();
+            // A decoder that has learned nothing repeats itself; spread words end some rows early.
+            let words =
+                captioner.tensors.get_mut("text_decoder.bert.embeddings.word_embeddings.weight").unwrap();
+            let _ = words.f_mul_scalar_(20.0).unwrap();
+            let mut rng = Rng::new(1, Purpose::Train, 5);
+            let visual: Vec<f32> = (0..4 * 16 * 32).map(|_| 3.0 * rng.normal() as f32).collect();
+            let memory = captioner.decoder.memory(&Tensor::from_slice(&visual).view([4, 16, 32])).unwrap();
+            let found = captioner.greedy(&memory, 4).unwrap();
+            let (end, pad) = (captioner.tokenizer.end_id(), captioner.tokenizer.pad_id());
+            let start = captioner.tokenizer.start_id();
+            for (row, found) in found.iter().enumerate() {
+                let memory = captioner
+                    .decoder
+                    .memory(&Tensor::from_slice(&visual).view([4, 16, 32]).narrow(0, row as i64, 1))
+                    .unwrap();
+                let mut ids = vec![i64::from(start)];
+                while ids.len() <= captioner.config.generation.max_tokens {
+                    let input = Tensor::from_slice(&ids).unsqueeze(0);
+                    let hidden = captioner.decoder.hidden(&input, &memory).unwrap();
+                    let logits = captioner.decoder.logits(&hidden).unwrap().select(1, ids.len() as i64 - 1);
+                    let logits: Vec<f32> = Vec::try_from(logits.view([-1])).unwrap();
+                    let allowed = |&id: &u32| {
+                        id < captioner.tokenizer.vocab_size() as u32
+                            && (id == end || (id != start && id != pad))
+                            && (id != end || ids.len() > min_tokens)
+                    };
+                    let best = (0..logits.len() as u32)
+                        .filter(allowed)
+                        .max_by(|&a, &b| logits[a as usize].total_cmp(&logits[b as usize]))
+                        .unwrap();
+                    if best == end {
+                        break;
+                    }
+                    ids.push(i64::from(best));
+                }
+                let expected: Vec<u32> = ids[1..].iter().map(|&id| id as u32).collect();
+                assert_eq!(*found, expected, "row {row}, min_tokens {min_tokens}");
+                assert!(found.len() >= min_tokens);
+            }
+        }
+    }
+}

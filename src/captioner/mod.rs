@@ -23,9 +23,10 @@
 //! # Threads
 //!
 //! A `Captioner` belongs to one thread at a time. On a CPU its results are bit-identical for the
-//! same sample wherever it stands in a batch when libtorch runs one intra-op thread
-//! (`tch::set_num_threads(1)`, or `OMP_NUM_THREADS=1`). That setting is process-wide and may be
-//! the training loop's, so encoding does not change it.
+//! same sample wherever it stands in a batch when libtorch runs one intra-op thread: the thread
+//! that encodes calls `tch::set_num_threads(1)` first. libtorch keeps that number per thread, but
+//! a thread that first uses libtorch later starts with the number that was set last; so encoding
+//! itself does not touch it, since it may be the training loop's.
 
 mod adamw;
 mod checkpoint;

@@ -35,7 +35,8 @@ pub struct TrainOptions {
     pub gradient_clip: f64,
     /// Seed of everything random in a step.
     pub seed: u64,
-    /// Intra-op threads of libtorch, for the whole process; `None` leaves them as they are.
+    /// Intra-op threads of libtorch for the thread that makes the trainer (and for threads that
+    /// first use libtorch later); `None` leaves them as they are.
     pub threads: Option<usize>,
 }
 
@@ -54,6 +55,12 @@ impl TrainOptions {
             seed: 0,
             threads: None,
         }
+    }
+
+    /// A schedule for the preset `small` and batches of 32: a higher learning rate, as narrow
+    /// models take it.
+    pub fn small(steps: u64) -> Self {
+        Self { learning_rate: 1e-3, ..Self::new(steps) }
     }
 
     fn validate(&self) -> Result<()> {
@@ -144,6 +151,11 @@ impl Trainer {
     /// The captioner as it is now.
     pub fn captioner(&self) -> &Captioner {
         &self.captioner
+    }
+
+    /// The captioner as it is now, to encode and caption with between steps.
+    pub fn captioner_mut(&mut self) -> &mut Captioner {
+        &mut self.captioner
     }
 
     /// Ends the training.

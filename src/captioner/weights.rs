@@ -118,7 +118,6 @@ impl Weights {
                 value
             }
         };
-        // A copy even where the device stays: the model owns its memory.
         let value = value.f_to_device(self.device)?;
         self.taken.insert(name.to_owned(), value.shallow_clone());
         Ok(value)
@@ -151,7 +150,11 @@ fn draw(seed: u64, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
     };
     let mut rng = Rng::new(seed, Purpose::Train, hash::hash_str(name));
     let count: i64 = shape.iter().product();
-    let values: Vec<f32> = (0..count).map(|_| (sd * rng.normal()) as f32).collect();
+    let mut values = Vec::new();
+    values
+        .try_reserve_exact(count as usize)
+        .map_err(|e| Error::captioner(format!("tensor {name} of shape {shape:?}: {e}")))?;
+    values.extend((0..count).map(|_| (sd * rng.normal()) as f32));
     let value = Tensor::f_from_slice(&values)?.f_view(shape)?;
     match init {
         Init::UnitRows => super::layers::unit_rows(&value),
@@ -166,4 +169,36 @@ pub(super) fn to_f32(tensor: &Tensor) -> Result<Vec<f32>> {
     let count = values.len();
     host.f_copy_data(&mut values, count)?;
     Ok(values)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tensor_is_a_function_of_seed_and_name() {
+        let draw = |seed, name: &str| {
+            let mut weights = Weights::seeded(seed, Device::Cpu);
+            // What was asked for before must not matter.
+            let _ = weights.parameter("before", &[seed as i64 + 1], Init::Normal(1.0)).unwrap();
+            to_f32(&weights.parameter(name, &[50, 40], Init::Normal(0.5)).unwrap()).unwrap()
+        };
+        assert_eq!(draw(1, "a"), draw(1, "a"));
+        assert_ne!(draw(1, "a"), draw(2, "a"));
+        assert_ne!(draw(1, "a"), draw(1, "b"));
+        // Standard deviation of n normal numbers: relative standard error 1/sqrt(2n); 5 sigma.
+        let values = draw(1, "a");
+        let sd = (values.iter().map(|v| f64::from(v * v)).sum::<f64>() / 2000.0).sqrt();
+        assert!((sd / 0.5 - 1.0).abs() < 5.0 / 4000f64.sqrt(), "{sd}");
+    }
+
+    #[test]
+    fn unit_rows_have_norm_one() {
+        let mut weights = Weights::seeded(1, Device::Cpu);
+        let values = to_f32(&weights.buffer("codes", &[9, 8], Init::UnitRows).unwrap()).unwrap();
+        for row in values.chunks(8) {
+            assert!((row.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5);
+        }
+    }
 }

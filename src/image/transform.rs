@@ -197,6 +197,27 @@ impl ImagePipeline {
         self.apply_f32(&scratch.image, rng, &mut scratch.resize, out)
     }
 
+    /// Decodes `bytes` and transforms the picture to `out`, as [`apply_u8`](Self::apply_u8) does.
+    ///
+    /// # Errors
+    /// Those of [`decode`].
+    ///
+    /// # Panics
+    /// When `out` is not [`output_len`](Self::output_len) long.
+    pub fn load_u8(
+        &self,
+        bytes: &[u8],
+        limits: &DecodeLimits,
+        rng: &mut Rng,
+        scratch: &mut Scratch,
+        out: &mut [u8],
+    ) -> Result<(), ImageError> {
+        decode(bytes, limits, &mut scratch.image)?;
+        let flip = resize(self.transform, self.size, &scratch.image, rng, &mut scratch.resize)?;
+        planes(&scratch.resize.pixels, self.size, flip, out, |_, v| v);
+        Ok(())
+    }
+
     fn apply_f32(
         &self,
         image: &RgbImage,

@@ -1,0 +1,399 @@
+"""Trains one small CLIP on full and on streamed-reduced data and compares them.
+
+A cell is a synthetic corpus (share of misaligned pairs, copies of each scene, seed). In every cell
+all arms train the same model on the same stream, once for equal epochs and once for equal steps,
+and are tested on clean, unseen pairs. Seconds are wall-clock; the captioner's stand in a column of
+their own. Finished runs are kept in OUT/results.csv and not run again.
+
+No option was chosen by looking at test numbers: the model, the schedule and the sizes were set on
+the clean control (noise 0, copies 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Cells run side by side, one thread each: that beats one cell with two threads.
+THREADS = int(os.environ.get("TLDR_THREADS", "0")) or os.cpu_count() or 1
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+
+import tldr_loader as tldr  # noqa: E402
+import torch  # noqa: E402
+from small_clip import CONTEXT_LENGTH, IMAGE_SIZE, SmallClip, optimizer_for, retrieval  # noqa: E402
+
+KEEP_RATIO = 0.25
+BATCH_SIZE = 128
+LEARNING_RATE = 2e-3
+BUDGETS = ("equal epochs", "equal steps")
+
+# What each arm's loader is told beyond the options that all share.
+ARMS: dict[str, dict[str, Any]] = {
+    "full": {"mode": "full"},
+    "random": {"quota": "random"},
+    "gate+cluster": {"captioner": True, "gate": 0.5},
+    "gate+cluster rotating": {"captioner": True, "gate": 0.5, "rotate": True},
+    "gate+cluster concat": {"captioner": True, "gate": 0.5, "fuse": "concat:12"},
+    "random best": {"captioner": True, "gate": 1.0, "quota": "random", "fuse": "best"},
+    "longest captions": {"quota": "random", "priority": "longest"},
+}
+DEMO_ARMS = ("full", "random", "gate+cluster")
+
+KEYS = ("noise", "copies", "seed", "arm", "budget")
+SCORES = ("i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5")
+FIELDS = (
+    *KEYS,
+    *SCORES,
+    "steps",
+    "pairs_seen",
+    "scenes_seen",
+    "clean_share",
+    "train_s",
+    "wait_s",
+    "captioner_s",
+    "alignment_auc",
+)
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for corpora, captioners, results")
+    parser.add_argument("--samples", type=int, default=12000)
+    parser.add_argument("--test-samples", type=int, default=1000)
+    parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.5])
+    parser.add_argument("--copies", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of the full arm")
+    parser.add_argument("--captioner-epochs", type=int, default=8)
+    parser.add_argument("--preset", default="small", help="size of the captioner")
+    parser.add_argument("--jobs", type=int, default=1, help="cells that run side by side")
+    parser.add_argument("--report", action="store_true", help="only report what is finished")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    # Seeds outermost: an interrupted study has whole grids of the first seeds.
+    cells = [(n, c, s) for s in options.seeds for n in options.noise for c in options.copies]
+    if not options.report:
+        if options.jobs > 1:
+            side_by_side(cells, options.jobs)
+        else:
+            for cell in cells:
+                run_cell(*cell, options)
+    report(options)
+
+
+def side_by_side(cells: list[tuple[float, int, int]], jobs: int) -> None:
+    """Runs each cell in a process of its own, `jobs` at a time."""
+    base = [sys.executable, *sys.argv, "--jobs", "1"]
+    environment = {**os.environ, "TLDR_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    waiting, running = list(cells), []
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            noise, copies, seed = waiting.pop(0)
+            one = ["--noise", str(noise), "--copies", str(copies), "--seeds", str(seed)]
+            running.append(subprocess.Popen([*base, *one], env=environment, stdout=subprocess.DEVNULL))
+        time.sleep(1)
+        for process in [p for p in running if p.poll() is not None]:
+            running.remove(process)
+            if process.returncode != 0:
+                for other in running:
+                    other.terminate()
+                raise SystemExit(f"a cell failed: {process.args}")
+
+
+# One cell ------------------------------------------------------------------------------------
+
+
+class Cell:
+    """A corpus with its captioner, made once and found again later."""
+
+    def __init__(self, noise: float, copies: int, seed: int, options: argparse.Namespace) -> None:
+        name = f"noise{noise:g}-copies{copies}-seed{seed}-{options.samples}"
+        self.folder = options.out / name
+        self.train, self.test = self.folder / "train", self.folder / "test"
+        self.captioner = self.folder / "captioner"
+        self.ledger = tldr.Ledger()
+        self.options, self.seed = options, seed
+        if not (self.test / "sizes.json").exists():
+            tldr.synth(
+                self.folder,
+                samples=options.samples,
+                test_samples=options.test_samples,
+                shards=8,
+                misaligned=noise,
+                duplicates=copies,
+                seed=seed,
+            )
+        costs = self.folder / "costs.json"
+        if not costs.exists():
+            say(f"{name}: training the captioner")
+            fitted = timed(self.fit_captioner)
+            signals = timed(self.record_signals)
+            costs.write_text(json.dumps({"fit_s": fitted[1], "signals_s": signals[1], "auc": signals[0]}))
+        else:
+            self.record_signals()
+        self.costs = json.loads(costs.read_text())
+        say(f"{name}: alignment separates clean from other pairs with AUC {self.costs['auc']}")
+
+    def fit_captioner(self) -> None:
+        captioner = tldr.Captioner.train(
+            self.train,
+            self.captioner,
+            preset=self.options.preset,
+            epochs=self.options.captioner_epochs,
+            seed=self.seed,
+            progress=progress("captioner"),
+        )
+        captioner.fit(self.train, seed=self.seed)
+
+    def record_signals(self) -> float | None:
+        """Encodes every sample once, into the ledger; returns the AUC of the alignment."""
+        loader = self.loader({"captioner": True, "gate": 1.0}, keep_ratio=1.0, tiny=True)
+        clean, other = [], []
+        for batch in loader:
+            for alignment, text in zip(batch.alignment, batch.json, strict=True):
+                (clean if json.loads(text)["noise"] == "none" else other).append(alignment)
+        return round(area_under_curve(clean, other), 4) if clean and other else None
+
+    def loader(self, arm: dict[str, Any], keep_ratio: float = KEEP_RATIO, tiny: bool = False) -> tldr.Loader:
+        chosen = {k: v for k, v in arm.items() if k != "captioner"}
+        if "captioner" in arm:
+            chosen["captioner"] = self.captioner
+        return tldr.Loader(
+            self.train,
+            keep_ratio=keep_ratio,
+            batch_size=BATCH_SIZE,
+            image_size=8 if tiny else IMAGE_SIZE,
+            tokenizer=self.captioner / "tokenizer.json",
+            context_length=CONTEXT_LENGTH,
+            ledger=self.ledger,
+            seed=self.seed,
+            threads=THREADS,
+            **chosen,
+        )
+
+    def test_loader(self) -> tldr.Loader:
+        return tldr.Loader(
+            self.test,
+            mode="eval",
+            batch_size=250,
+            image_size=IMAGE_SIZE,
+            tokenizer=self.captioner / "tokenizer.json",
+            context_length=CONTEXT_LENGTH,
+            threads=THREADS,
+        )
+
+
+def run_cell(noise: float, copies: int, seed: int, options: argparse.Namespace) -> None:
+    results = options.out / "results.csv"
+    todo = []
+    for arm in options.arms:
+        # Full data is the reference of both budgets.
+        for budget in BUDGETS[:1] if arm == "full" else BUDGETS:
+            if (str(noise), str(copies), str(seed), arm, budget) not in finished(results):
+                todo.append((arm, budget))
+    if not todo:
+        return
+    cell = Cell(noise, copies, seed, options)
+    steps_of_full = cell.loader(ARMS["full"]).num_batches * options.epochs
+    for arm, budget in todo:
+        row = run_arm(cell, arm, steps_of_full if budget == "equal steps" else None)
+        row |= {"noise": noise, "copies": copies, "seed": seed, "arm": arm, "budget": budget}
+        append(results, row)
+        scores = f"R@1 {row['i2t_r1']:.1f} / {row['t2i_r1']:.1f}"
+        say(f"  {arm}, {budget}: {row['steps']} steps, {row['train_s']:.0f} s, {scores}")
+
+
+def run_arm(cell: Cell, arm: str, steps: int | None) -> Row:
+    """Trains one model: for as many epochs as the full arm, or for `steps` steps."""
+    torch.manual_seed(cell.seed)
+    loader = cell.loader(ARMS[arm])
+    steps = steps or loader.num_batches * cell.options.epochs
+    model = SmallClip(tldr.Tokenizer(cell.captioner / "tokenizer.json").vocab_size)
+    optimizer, schedule = optimizer_for(model, steps, LEARNING_RATE)
+    scenes, clean, pairs, done, captioner_s, wait_s = set(), 0, 0, 0, 0.0, 0.0
+    start = time.perf_counter()
+    while done < steps:
+        for batch in loader:
+            loss = model.loss(batch.images, batch.tokens)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            truths = [json.loads(text) for text in batch.json]
+            scenes.update(t["scene"] for t in truths)
+            clean += sum(t["noise"] == "none" for t in truths)
+            pairs += len(truths)
+            done += 1
+            if done == steps:
+                break
+        seconds = loader.stats()["seconds"]
+        captioner_s += seconds["encode"] + seconds["caption"]
+        wait_s += seconds["wait_loader"]
+    train_s = time.perf_counter() - start
+    if "captioner" in ARMS[arm]:
+        captioner_s += cell.costs["fit_s"] + cell.costs["signals_s"]
+    scores = retrieval(model, ((images, tokens) for images, tokens in cell.test_loader()))
+    return {
+        **{name: round(scores[name], 2) for name in SCORES},
+        "steps": steps,
+        "pairs_seen": pairs,
+        "scenes_seen": len(scenes),
+        "clean_share": round(clean / pairs, 4),
+        "train_s": round(train_s, 1),
+        "wait_s": round(wait_s, 1),
+        "captioner_s": round(captioner_s, 1),
+        "alignment_auc": cell.costs["auc"],
+    }
+
+
+def area_under_curve(positive: list[float], negative: list[float]) -> float:
+    """Probability that a positive scores above a negative; ties count half."""
+    a, b = torch.tensor(positive).sort().values, torch.tensor(negative)
+    below = torch.searchsorted(a, b, right=False).double()
+    upto = torch.searchsorted(a, b, right=True).double()
+    return float(1 - ((below + upto) / 2 / len(a)).mean())
+
+
+# Results -------------------------------------------------------------------------------------
+
+
+def finished(results: Path) -> dict[tuple[str, ...], dict[str, str]]:
+    if not results.exists():
+        return {}
+    with results.open(newline="") as file:
+        return {tuple(row[k] for k in KEYS): row for row in csv.DictReader(file)}
+
+
+def append(results: Path, row: Row) -> None:
+    """Adds a row in one write, so that cells side by side do not mix."""
+    new = not results.exists()
+    with results.open("a", newline="") as file:
+        text = ",".join(str(row[name]) for name in FIELDS) + "\n"
+        file.write((",".join(FIELDS) + "\n" if new else "") + text)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Prints a table per corpus, and writes summary.csv and comparison.png."""
+    rows = list(finished(options.out / "results.csv").values())
+    for row in [r for r in rows if r["arm"] == "full"]:
+        rows.append({**row, "budget": "equal steps"})
+    groups: dict[tuple[float, int], dict[tuple[str, str], list[dict[str, str]]]] = {}
+    for row in rows:
+        cell = groups.setdefault((float(row["noise"]), int(row["copies"])), {})
+        cell.setdefault((row["arm"], row["budget"]), []).append(row)
+    lines = []
+    for (noise, copies), cell in sorted(groups.items()):
+        say(f"\nnoise {noise:g}, {copies} {'copy' if copies == 1 else 'copies'} of each scene, seeds: mean ± sd")
+        say(f"{'arm':24}{'budget':14}{'steps':>6}{'i2t R@1':>13}{'t2i R@1':>13}{'i2t R@5':>9}{'t2i R@5':>9}"
+            f"{'clean':>7}{'scenes':>8}{'train s':>9}{'captioner s':>13}")  # fmt: skip
+        for arm in ARMS:
+            for budget in BUDGETS:
+                runs = cell.get((arm, budget))
+                if runs is None or (arm == "full" and budget == BUDGETS[1]):
+                    continue
+                mean = {n: statistics.fmean(float(r[n]) for r in runs) for n in FIELDS[5:-1]}
+                sd = {n: deviation([float(r[n]) for r in runs]) for n in SCORES}
+                label = "reference" if arm == "full" else budget
+                say(f"{arm:24}{label:14}{mean['steps']:6.0f}"
+                    f"{show(mean['i2t_r1'], sd['i2t_r1']):>13}{show(mean['t2i_r1'], sd['t2i_r1']):>13}"
+                    f"{mean['i2t_r5']:9.1f}{mean['t2i_r5']:9.1f}{mean['clean_share']:7.2f}"
+                    f"{mean['scenes_seen']:8.0f}{mean['train_s']:9.0f}{mean['captioner_s']:13.0f}")  # fmt: skip
+                line = {"noise": noise, "copies": copies, "arm": arm, "budget": label, "seeds": len(runs)}
+                lines.append(line | mean | {f"{n}_sd": sd[n] for n in SCORES})
+    if lines:
+        with (options.out / "summary.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, lines[0].keys())
+            writer.writeheader()
+            writer.writerows(
+                {k: round(v, 3) if isinstance(v, float) else v for k, v in line.items()} for line in lines
+            )
+        plot(groups, options.out / "comparison.png")
+        say(f"\nwritten: {options.out}/results.csv, summary.csv, comparison.png")
+
+
+def deviation(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def show(mean: float, sd: float) -> str:
+    return f"{mean:.1f} ± {sd:.1f}" if sd else f"{mean:.1f}"
+
+
+def plot(groups: dict[tuple[float, int], dict[tuple[str, str], list[dict[str, str]]]], path: Path) -> None:
+    """R@1, mean of both directions, of every arm; one panel per corpus."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(groups), figsize=(1.2 + 4.2 * len(groups), 4.6), sharex=True, sharey=True, squeeze=False
+    )
+    arms = [a for a in ARMS if any((a, b) in cell for cell in groups.values() for b in BUDGETS)]
+    for axis, ((noise, copies), cell) in zip(axes[0], sorted(groups.items()), strict=True):
+        for b, (budget, colour) in enumerate(zip(BUDGETS, ("#9aa5b1", "#2b6cb0"), strict=True)):
+            for a, arm in enumerate(arms):
+                runs = cell.get((arm, budget))
+                if not runs or (arm == "full" and b == 1):
+                    continue
+                values = [(float(r["i2t_r1"]) + float(r["t2i_r1"])) / 2 for r in runs]
+                place = a if arm == "full" else a + (b - 0.5) * 0.38
+                colour_of_bar = "#2d3748" if arm == "full" else colour
+                axis.barh(
+                    place, statistics.fmean(values), 0.36, xerr=deviation(values) or None, color=colour_of_bar
+                )
+        axis.set_yticks(range(len(arms)), arms)
+        axis.invert_yaxis()
+        axis.set_title(f"noise {noise:g}, copies {copies}", fontsize=10)
+        axis.set_xlabel("R@1 on clean pairs, mean of both directions, %")
+        axis.grid(axis="x", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles = [
+        plt.Rectangle((0, 0), 1, 1, color=colour) for colour in ("#2d3748", "#9aa5b1", "#2b6cb0")
+    ]
+    labels = ["full data", f"{KEEP_RATIO:.0%} kept, equal epochs", f"{KEEP_RATIO:.0%} kept, equal steps"]
+    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.savefig(path, dpi=130)
+
+
+# Small things --------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = work()
+    return result, round(time.perf_counter() - start, 1)
+
+
+def progress(name: str) -> Callable[[dict[str, float]], None]:
+    """Prints a line every tenth of the run."""
+
+    def tell(report: dict[str, float]) -> None:
+        step, steps = int(report["step"]), int(report["steps"])
+        if step % max(steps // 10, 1) == 0 or step == steps:
+            say(
+                f"  {name}: step {step} of {steps}, loss {report['loss']:.2f}, "
+                f"perplexity {report['perplexity']:.0f}, {report['images_per_s']:.0f} images/s"
+            )
+
+    return tell
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Trains a small CLIP on a stream that a codebook captioner compresses: a plain PyTorch loop.
+
+    tldr-loader synth --out corpus --samples 4000 --shards 8
+    tldr-loader train 'corpus/train/*.tar' --out captioner
+    tldr-loader fit 'corpus/train/*.tar' --captioner captioner
+    python examples/train_clip.py 'corpus/train/*.tar' 'corpus/test/*.tar' --captioner captioner
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import tldr_loader as tldr
+import torch
+from small_clip import CONTEXT_LENGTH, IMAGE_SIZE, SmallClip, optimizer_for, retrieval
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("train", help="shards to train on")
+    parser.add_argument("test", help="shards to test on")
+    parser.add_argument("--captioner", required=True, help="captioner directory, trained and fitted")
+    parser.add_argument("--keep-ratio", type=float, default=0.25)
+    parser.add_argument("--fuse", default="original", help="original, generated, concat or best")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+
+    tokenizer = f"{options.captioner}/tokenizer.json"
+    loader = tldr.Loader(
+        options.train,
+        captioner=options.captioner,
+        keep_ratio=options.keep_ratio,
+        fuse=options.fuse,
+        batch_size=options.batch_size,
+        image_size=IMAGE_SIZE,
+        tokenizer=tokenizer,
+        context_length=CONTEXT_LENGTH,
+        device=options.device,
+    )
+    torch.manual_seed(0)
+    vocab_size = tldr.Tokenizer(tokenizer).vocab_size
+    model = SmallClip(vocab_size).to(options.device)
+    optimizer, schedule = optimizer_for(model, options.epochs * loader.num_batches)
+    for epoch in range(options.epochs):
+        loader.set_epoch(epoch)
+        start, total = time.perf_counter(), 0.0
+        for images, tokens in loader:
+            loss = model.loss(images, tokens)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item()
+        stats = loader.stats()
+        print(
+            f"epoch {epoch}: loss {total / loader.num_batches:.3f}, "
+            f"{stats['counts']['read']} read, {stats['yielded']} yielded, {stats['encoded']} encoded, "
+            f"{time.perf_counter() - start:.1f} s"
+        )
+
+    test = tldr.Loader(
+        options.test,
+        mode="eval",
+        batch_size=256,
+        image_size=IMAGE_SIZE,
+        tokenizer=tokenizer,
+        context_length=CONTEXT_LENGTH,
+        device=options.device,
+    )
+    scores = retrieval(model, ((images, tokens) for images, tokens in test))
+    print(", ".join(f"{name} {value:.1f}%" for name, value in scores.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+//! What the training loop gets.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::loader::device::HostArray;
+use crate::sample::SampleId;
+
+/// Pixels of a batch, `[batch, 3, height, width]`.
+#[derive(Debug)]
+pub enum Images {
+    /// Normalised by mean and standard deviation.
+    F32(HostArray<f32>),
+    /// RGB as decoded and resized, 0..=255.
+    U8(HostArray<u8>),
+}
+
+impl Images {
+    /// `[batch, 3, height, width]`.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::F32(a) => a.shape(),
+            Self::U8(a) => a.shape(),
+        }
+    }
+
+    /// The normalised pixels; `None` where the loader yields `u8`.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match self {
+            Self::F32(a) => Some(a.as_slice()),
+            Self::U8(_) => None,
+        }
+    }
+
+    /// The raw pixels; `None` where the loader yields `f32`.
+    pub fn as_u8(&self) -> Option<&[u8]> {
+        match self {
+            Self::F32(_) => None,
+            Self::U8(a) => Some(a.as_slice()),
+        }
+    }
+
+    /// The pixels as a torch tensor on the CPU, without a copy.
+    #[cfg(feature = "tch")]
+    pub fn tensor(&self) -> tch::Tensor {
+        match self {
+            Self::F32(a) => a.tensor(),
+            Self::U8(a) => a.tensor(),
+        }
+    }
+}
+
+/// One batch of survivors on one rank. All vectors have one entry per row.
+#[derive(Debug)]
+pub struct Batch {
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Index of the batch in the epoch, from 0.
+    pub step: u64,
+    /// Pixels, `[batch, 3, height, width]`.
+    pub images: Images,
+    /// Token ids of `captions`, `[batch, context_length]`; `None` without a tokenizer.
+    pub tokens: Option<HostArray<i64>>,
+    /// Identities.
+    pub ids: Vec<SampleId>,
+    /// WebDataset keys.
+    pub keys: Vec<Arc<str>>,
+    /// The json members, as stored.
+    pub json: Vec<Option<Vec<u8>>>,
+    /// Clusters; `None` where no captioner ran.
+    pub clusters: Vec<Option<u32>>,
+    /// Alignment quantiles of image and original caption; `None` where no captioner ran.
+    pub alignment: Vec<Option<f32>>,
+    /// Probabilities of inclusion, given gate and dedup; `None` where the priority depends on the
+    /// sample or nothing was selected.
+    pub pi: Vec<Option<f32>>,
+    /// Original captions.
+    pub original: Vec<String>,
+    /// Generated captions, where one was needed.
+    pub generated: Vec<Option<Arc<str>>>,
+    /// The captions to train on: original and generated, fused. `tokens` are theirs.
+    pub captions: Vec<String>,
+}
+
+impl Batch {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// An empty batch with memory for `rows` rows of pixels and tokens.
+    pub(crate) fn allocate(
+        epoch: u64,
+        step: u64,
+        rows: usize,
+        size: usize,
+        pixels: PixelType,
+        context: Option<usize>,
+    ) -> Result<Self> {
+        let shape = [rows, 3, size, size];
+        Ok(Self {
+            epoch,
+            step,
+            images: match pixels {
+                PixelType::F32 => Images::F32(HostArray::zeros(&shape)?),
+                PixelType::U8 => Images::U8(HostArray::zeros(&shape)?),
+            },
+            tokens: context.map(|c| HostArray::zeros(&[rows, c])).transpose()?,
+            ids: Vec::with_capacity(rows),
+            keys: Vec::with_capacity(rows),
+            json: Vec::with_capacity(rows),
+            clusters: Vec::with_capacity(rows),
+            alignment: Vec::with_capacity(rows),
+            pi: Vec::with_capacity(rows),
+            original: Vec::with_capacity(rows),
+            generated: Vec::with_capacity(rows),
+            captions: Vec::with_capacity(rows),
+        })
+    }
+}
+
+/// Number type of the pixels of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PixelType {
+    /// `f32`, normalised.
+    F32,
+    /// `u8`, as decoded and resized.
+    U8,
+}

@@ -1,0 +1,445 @@
+//! The options of a loader, their defaults, and every check that can be made before a thread
+//! starts.
+
+use std::sync::Arc;
+
+use crate::cluster::Clusters;
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::image::{DecodeLimits, ImagePipeline, ImageTransform, Normalize};
+use crate::ledger::Ledger;
+use crate::loader::batch::PixelType;
+use crate::loader::model_thread::ModelThread;
+use crate::loader::spec::{Mode, OnError, Spec};
+use crate::loader::stats::MaxErrors;
+use crate::loader::stream::Loader;
+use crate::model::Encoder;
+use crate::select::{Policy, Priority, Quota, Selector};
+use crate::shard::{self, ReadOptions, Shard};
+use crate::text::{Fuse, Tokenizer};
+
+/// Samples per window by default (design, section 2).
+const WINDOW: usize = 2048;
+/// Windows whose survivors leave together by default.
+const SHUFFLE_WINDOWS: usize = 8;
+/// Lanes by default; the world size where that is larger.
+const LANES: usize = 4;
+/// Token ids per caption by default: CLIP's.
+const CONTEXT_LENGTH: usize = 77;
+/// Share of failed samples that ends the run by default.
+const MAX_ERRORS: f64 = 0.1;
+
+/// Options of a [`Loader`]. Made by [`Loader::builder`].
+#[must_use]
+pub struct LoaderBuilder {
+    urls: Vec<String>,
+    source: Option<String>,
+    lengths: Option<Vec<u64>>,
+    encoder: Option<(Box<dyn Encoder>, Arc<Clusters>)>,
+    ledger: Ledger,
+    mode: Mode,
+    keep_ratio: f64,
+    gate: Option<Option<f64>>,
+    dedup: Option<f32>,
+    quota: Option<Quota>,
+    priority: Priority,
+    rotate: bool,
+    fuse: Fuse,
+    seed: u64,
+    batch_size: usize,
+    image_size: usize,
+    transform: Option<ImageTransform>,
+    normalize: Normalize,
+    pixels: PixelType,
+    tokenizer: Option<Tokenizer>,
+    context_length: usize,
+    rank: Option<usize>,
+    world_size: Option<usize>,
+    lanes: Option<usize>,
+    window: usize,
+    shuffle_windows: usize,
+    threads: usize,
+    prefetch: usize,
+    caption_key: Option<String>,
+    max_image_pixels: u64,
+    on_error: OnError,
+    max_errors: f64,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {
+        $($(#[$doc])*
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = $value;
+            self
+        })*
+    };
+}
+
+impl LoaderBuilder {
+    pub(crate) fn new(urls: Vec<String>) -> Self {
+        Self {
+            urls,
+            source: None,
+            lengths: None,
+            encoder: None,
+            ledger: Ledger::new(),
+            mode: Mode::Reduced,
+            keep_ratio: 0.25,
+            gate: None,
+            dedup: None,
+            quota: None,
+            priority: Priority::Uniform,
+            rotate: false,
+            fuse: Fuse::Original,
+            seed: 0,
+            batch_size: 256,
+            image_size: 224,
+            transform: None,
+            normalize: Normalize::default(),
+            pixels: PixelType::F32,
+            tokenizer: None,
+            context_length: CONTEXT_LENGTH,
+            rank: None,
+            world_size: None,
+            lanes: None,
+            window: WINDOW,
+            shuffle_windows: SHUFFLE_WINDOWS,
+            threads: 0,
+            prefetch: 2,
+            caption_key: None,
+            max_image_pixels: DecodeLimits::default().max_pixels,
+            on_error: OnError::Skip,
+            max_errors: MAX_ERRORS,
+        }
+    }
+
+    setters! {
+        /// Name of the corpus in the identity of its samples. Default: the name of the folder
+        /// that holds the shards.
+        source: impl Into<String> = Some(source.into());
+        /// Samples per shard, in the order of the list, instead of `sizes.json` or a scan.
+        lengths: Vec<u64> = Some(lengths);
+        /// Where signals and captions are remembered. Default: an empty one for this loader.
+        ledger: Ledger = ledger;
+        /// What the loader yields. Default: [`Mode::Reduced`].
+        mode: Mode = mode;
+        /// Share of readable samples to keep, in (0, 1]. Default: 0.25.
+        keep_ratio: f64 = keep_ratio;
+        /// Share of samples that pass the gate, by alignment of image and original caption.
+        /// `None` turns the gate off. Default: 0.5 with a captioner, else none.
+        gate: Option<f64> = Some(gate);
+        /// Cosine of embeddings from which two samples of a window count as near-copies.
+        /// Default: `None`, no deduplication.
+        dedup: Option<f32> = dedup;
+        /// How places are shared out. Default: proportional to the clusters with a captioner,
+        /// plain random without.
+        quota: Quota = Some(quota);
+        /// Which candidates fill a quota first. Default: uniform.
+        priority: Priority = priority;
+        /// Whether epochs keep disjoint subsets until the pool is used up. Default: false.
+        rotate: bool = rotate;
+        /// Which caption survivors carry. Default: the original.
+        fuse: Fuse = fuse;
+        /// Seed of every random choice. Default: 0.
+        seed: u64 = seed;
+        /// Samples per batch and rank. Default: 256.
+        batch_size: usize = batch_size;
+        /// Side of the square images, in pixels. Default: 224.
+        image_size: usize = image_size;
+        /// How images are cropped and resized. Default: random resized crop; resize and centre
+        /// crop in mode `Eval`.
+        transform: ImageTransform = Some(transform);
+        /// Mean and standard deviation. Default: CLIP's.
+        normalize: Normalize = normalize;
+        /// Number type of the pixels. Default: normalised `f32`.
+        pixels: PixelType = pixels;
+        /// Tokenizer of the trained model. Without one batches carry captions only.
+        tokenizer: Tokenizer = Some(tokenizer);
+        /// Token ids per caption. Default: 77.
+        context_length: usize = context_length;
+        /// Rank of this process. Default: `RANK`, or 0.
+        rank: usize = Some(rank);
+        /// Number of processes. Default: `WORLD_SIZE`, or 1.
+        world_size: usize = Some(world_size);
+        /// Canonical streams; a multiple of the world size that divides the global batch.
+        /// Default: 4, or the world size where that is larger or does not divide 4.
+        lanes: usize = Some(lanes);
+        /// Samples per decision window. Default: 2048.
+        window: usize = window;
+        /// Windows whose survivors are shuffled together. Default: 8.
+        shuffle_windows: usize = shuffle_windows;
+        /// Threads that decode images. Default: one per core.
+        threads: usize = threads;
+        /// Finished batches that may wait for the training loop. Default: 2.
+        prefetch: usize = prefetch;
+        /// Field of the json member that holds the caption, instead of the txt member.
+        caption_key: impl Into<String> = Some(caption_key.into());
+        /// Pixels an image may have; larger ones are refused from their header.
+        max_image_pixels: u64 = max_image_pixels;
+        /// What to do with a sample that cannot be used. Default: skip it.
+        on_error: OnError = on_error;
+        /// Failed samples that end the run: a count, or below 1 a share of what was read (judged
+        /// from 1,000 samples on). Default: 0.1.
+        max_errors: f64 = max_errors;
+    }
+
+    /// The captioner and its clusters. The model moves into a thread of its own.
+    pub fn captioner(mut self, encoder: impl Encoder + 'static, clusters: Arc<Clusters>) -> Self {
+        self.encoder = Some((Box::new(encoder), clusters));
+        self
+    }
+
+    /// Checks the options, lists the shards, counts their samples and makes the loader.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Option`] for an option that cannot work, before anything is read;
+    /// errors of listing and counting shards.
+    pub fn build(self) -> Result<Loader> {
+        self.build_with_progress(&mut |_, _| {})
+    }
+
+    /// As [`build`](Self::build); `progress(done, total)` is called for each shard whose samples
+    /// have to be counted.
+    pub fn build_with_progress(mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Loader> {
+        self.check_numbers()?;
+        let world_size = resolve_world(self.world_size, "WORLD_SIZE", "world_size", 1)?;
+        let rank = resolve_world(self.rank, "RANK", "rank", 0)?;
+        let lanes = self.check_lanes(rank, world_size)?;
+        let transform = self.transform.unwrap_or(match self.mode {
+            Mode::Eval => ImageTransform::Eval,
+            Mode::Reduced | Mode::Full => ImageTransform::TRAIN,
+        });
+        let pipeline = ImagePipeline::new(transform, self.image_size, self.normalize)?;
+        let pipeline_fingerprint = hash::hash_str(&format!(
+            "{:x} {} {:?}",
+            transform.fingerprint(),
+            self.image_size,
+            self.normalize
+        ));
+        let selector = self.selector()?;
+        let model = self.encoder.take().map(|(encoder, _)| ModelThread::spawn(encoder)).transpose()?;
+        let needs_signals = self.needs_signals(selector.as_ref(), model.as_ref())?;
+        let shards = shard::list(&self.urls, self.source.as_deref())?;
+        let lengths = self.check_lengths(&shards, progress)?;
+        let samples: u64 = lengths.iter().sum();
+        let num_batches = self.num_batches(samples, world_size)?;
+        let threads = match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            n => n,
+        };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("tldr-pixels-{i}"))
+            .build()
+            .map_err(|e| Error::io("start the pixel threads", std::io::Error::other(e)))?;
+        Ok(Loader::new(Spec {
+            shards,
+            lengths,
+            mode: self.mode,
+            needs_signals,
+            // Captions are written for survivors only: in the other modes no model runs.
+            model: model.filter(|_| selector.is_some()),
+            selector,
+            ledger: self.ledger,
+            seed: self.seed,
+            window: self.window,
+            shuffle_windows: if self.mode == Mode::Eval { 1 } else { self.shuffle_windows },
+            lanes,
+            rank,
+            world_size,
+            batch_size: self.batch_size,
+            num_batches,
+            prefetch: self.prefetch,
+            read: ReadOptions { caption_key: self.caption_key },
+            limits: DecodeLimits { max_pixels: self.max_image_pixels },
+            pipeline,
+            pipeline_fingerprint,
+            pixels: self.pixels,
+            tokenizer: self.tokenizer,
+            context_length: self.context_length,
+            fuse: if self.mode == Mode::Reduced { self.fuse } else { Fuse::Original },
+            on_error: self.on_error,
+            max_errors: MaxErrors(self.max_errors),
+            pool: Arc::new(pool),
+        }))
+    }
+
+    fn check_numbers(&self) -> Result<()> {
+        let positive: [(&'static str, usize); 5] = [
+            ("batch_size", self.batch_size),
+            ("window", self.window),
+            ("shuffle_windows", self.shuffle_windows),
+            ("prefetch", self.prefetch),
+            ("context_length", self.context_length),
+        ];
+        for (option, value) in positive {
+            if value == 0 {
+                return Err(Error::option(option, value, "at least 1"));
+            }
+        }
+        if self.tokenizer.is_some() && self.context_length < 3 {
+            let accepted = "at least 3: a start token, one token and an end token";
+            return Err(Error::option("context_length", self.context_length, accepted));
+        }
+        if !(self.max_errors >= 0.0) {
+            return Err(Error::option("max_errors", self.max_errors, "a count, or a share below 1"));
+        }
+        Ok(())
+    }
+
+    fn check_lanes(&self, rank: usize, world_size: usize) -> Result<usize> {
+        if world_size == 0 {
+            return Err(Error::option("world_size", world_size, "at least 1"));
+        }
+        if rank >= world_size {
+            return Err(Error::option("rank", rank, format!("below the world size, {world_size}")));
+        }
+        if self.mode == Mode::Eval {
+            return Ok(world_size);
+        }
+        let lanes = self.lanes.unwrap_or(if LANES.is_multiple_of(world_size) { LANES } else { world_size });
+        if lanes == 0 || !lanes.is_multiple_of(world_size) {
+            return Err(Error::option("lanes", lanes, format!("a multiple of the world size, {world_size}")));
+        }
+        let global = self.batch_size * world_size;
+        if !global.is_multiple_of(lanes) {
+            let accepted = format!(
+                "the global batch, batch_size x world_size = {global}, must be a multiple of lanes = {lanes}; \
+                 change batch_size or lanes"
+            );
+            return Err(Error::option("batch_size", self.batch_size, accepted));
+        }
+        Ok(lanes)
+    }
+
+    /// The selector of mode `Reduced`; options of a selection are errors in the other modes only
+    /// where they contradict them.
+    fn selector(&self) -> Result<Option<Selector>> {
+        if self.mode != Mode::Reduced {
+            return Ok(None);
+        }
+        let clusters = self.encoder.as_ref().map(|(_, clusters)| Arc::clone(clusters));
+        if let Some((encoder, clusters)) = &self.encoder
+            && encoder.clusters() != clusters.len()
+        {
+            let accepted =
+                format!("the encoder has {} clusters: both must come from one fit", encoder.clusters());
+            return Err(Error::option("captioner", format!("{} clusters", clusters.len()), accepted));
+        }
+        let with = clusters.is_some();
+        let policy = Policy {
+            keep_ratio: self.keep_ratio,
+            gate: self.gate.unwrap_or(with.then_some(0.5)),
+            dedup: self.dedup,
+            quota: self.quota.unwrap_or(if with { Quota::Proportional } else { Quota::Random }),
+            priority: self.priority,
+            rotate: self.rotate,
+            seed: self.seed,
+        };
+        Selector::new(policy, clusters).map(Some)
+    }
+
+    fn needs_signals(&self, selector: Option<&Selector>, model: Option<&ModelThread>) -> Result<bool> {
+        let Some(selector) = selector else { return Ok(false) };
+        let writes = model.is_some_and(|m| m.caption.is_some());
+        if !matches!(self.fuse, Fuse::Original) && !writes {
+            let accepted =
+                "only `original` without a captioner that writes captions; give one with `captioner`";
+            return Err(Error::option("fuse", &self.fuse, accepted));
+        }
+        Ok(selector.needs_signals() || matches!(self.fuse, Fuse::Best { .. }))
+    }
+
+    fn check_lengths(&self, shards: &[Shard], progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<u64>> {
+        match &self.lengths {
+            None => shard::lengths(shards, progress),
+            Some(lengths) if lengths.len() == shards.len() => Ok(lengths.clone()),
+            Some(lengths) => {
+                let given = format!("{} numbers", lengths.len());
+                Err(Error::option("lengths", given, format!("one for each of the {} shards", shards.len())))
+            }
+        }
+    }
+
+    /// Batches per epoch: the same on every rank.
+    fn num_batches(&self, samples: u64, world_size: usize) -> Result<u64> {
+        let global = (self.batch_size * world_size) as u64;
+        let expected = match self.mode {
+            Mode::Eval => return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64)),
+            Mode::Full => samples,
+            // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
+            Mode::Reduced => (self.keep_ratio * samples as f64 + 1e-9 * samples as f64) as u64,
+        };
+        if expected < global {
+            let accepted = format!(
+                "at most {expected}, the samples expected in an epoch ({samples} in the shards), \
+                 divided by the world size, {world_size}"
+            );
+            return Err(Error::option("batch_size", self.batch_size, accepted));
+        }
+        Ok(expected / global)
+    }
+}
+
+/// An option that may also come from the environment, as torchrun sets it.
+fn resolve_world(
+    given: Option<usize>,
+    variable: &str,
+    option: &'static str,
+    default: usize,
+) -> Result<usize> {
+    if let Some(value) = given {
+        return Ok(value);
+    }
+    match std::env::var(variable) {
+        Err(_) => Ok(default),
+        Ok(text) => text.trim().parse().map_err(|_| {
+            Error::option(
+                option,
+                &text,
+                format!("the environment variable {variable} must be a whole number"),
+            )
+        }),
+    }
+}
+
+/// Fingerprint of everything that decides which samples survive, in which order, with which
+/// pixels and tokens. Threads, ranks and prefetching are not part of it.
+pub(crate) fn policy_fingerprint(spec: &Spec) -> u64 {
+    let text = format!(
+        "{:?} {:?} {} {} {} {} {:x} {:?} {} {:?}",
+        spec.mode,
+        spec.selector.as_ref().map(Selector::fingerprint),
+        spec.seed,
+        spec.window,
+        spec.shuffle_windows,
+        spec.lanes,
+        spec.pipeline_fingerprint,
+        spec.pixels,
+        spec.context_length,
+        spec.tokenizer.as_ref().map(Tokenizer::fingerprint),
+    );
+    hash::hash_str(&text)
+}
+
+/// Fingerprint of the shards, their lengths and how they are read.
+pub(crate) fn data_fingerprint(spec: &Spec) -> u64 {
+    let caption_key = spec.read.caption_key.as_deref().map_or(0, hash::hash_str);
+    let mut parts = vec![caption_key, spec.limits.max_pixels];
+    for (shard, &length) in spec.shards.iter().zip(&spec.lengths) {
+        parts.extend([shard.hash, length]);
+    }
+    hash::combine(&parts)
+}
+
+/// Fingerprint of the captioner and of what is done with its captions.
+pub(crate) fn captioner_fingerprint(spec: &Spec) -> u64 {
+    let Some(model) =
+        spec.model.as_ref().filter(|_| spec.needs_signals || !matches!(spec.fuse, Fuse::Original))
+    else {
+        return 0;
+    };
+    let captions = model.caption.map_or(0, |c| c.fingerprint);
+    hash::combine(&[model.fingerprint, captions, hash::hash_str(&spec.fuse.to_string())])
+}

@@ -1,0 +1,442 @@
+//! The deciding stage of a lane: signals, decisions, captions, and the order in which survivors
+//! leave.
+//!
+//! Windows come in order. A new window is encoded and decided, and its signals go to the ledger;
+//! the bytes of what is dropped are freed at once. The survivors of a shuffle group get their
+//! captions when the group is whole, and leave in hash order.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+use ndarray::{Array2, Array4, s};
+use rayon::prelude::*;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, ImageError, Scratch};
+use crate::ledger::WindowRecord;
+use crate::loader::lane;
+use crate::loader::model_thread::{Answer, ModelThread, wait};
+use crate::loader::pipeline::{Message, receive};
+use crate::loader::reading::{RawRow, RawWindow, raised, window_of};
+use crate::loader::spec::{OnError, Spec};
+use crate::loader::stats::{Recorder, Stage};
+use crate::model::Signals;
+use crate::sample::{FailedSample, Outcome, Sample};
+
+/// Batches of one lane that may be with the captioner at a time: one worked on, one ready.
+const IN_FLIGHT: usize = 2;
+
+/// A sample that was kept, with what is known of it.
+pub(crate) struct Survivor {
+    pub(crate) sample: Sample,
+    pub(crate) shard: Arc<str>,
+    pub(crate) cluster: Option<u32>,
+    pub(crate) alignment: Option<f32>,
+    pub(crate) pi: Option<f32>,
+    pub(crate) generated: Option<Arc<str>>,
+}
+
+/// Survivors that leave a lane together.
+pub(crate) type SurvivorGroup = Vec<Arc<Survivor>>;
+
+/// What the deciding stage of one lane needs, and where it stands.
+pub(crate) struct Deciding<'a> {
+    spec: &'a Spec,
+    epoch: u64,
+    recorder: &'a Arc<Recorder>,
+    stop: &'a AtomicBool,
+    satisfied: &'a AtomicBool,
+    /// Survivors of this epoch that were handed over before the run was resumed.
+    replayed: u64,
+    /// Survivors sent on so far.
+    sent: u64,
+}
+
+impl<'a> Deciding<'a> {
+    pub(crate) fn new(
+        spec: &'a Spec,
+        epoch: u64,
+        first_step: u64,
+        recorder: &'a Arc<Recorder>,
+        stop: &'a AtomicBool,
+        satisfied: &'a AtomicBool,
+    ) -> Self {
+        let replayed = first_step * spec.per_lane() as u64;
+        Self { spec, epoch, recorder, stop, satisfied, replayed, sent: 0 }
+    }
+
+    /// Decides all windows that come in, in order.
+    pub(crate) fn run(
+        mut self,
+        input: &Receiver<Message<RawWindow>>,
+        out: &Sender<Message<SurvivorGroup>>,
+    ) -> Result<()> {
+        let (mut group, mut group_index) = (vec![], 0);
+        loop {
+            let window = receive(input, "read")?;
+            let ended = window.is_none();
+            if let Some(raw) = window {
+                let shard = Arc::clone(&self.spec.shards[raw.segment.shard].url);
+                group.push(self.window(raw).map_err(|e| e.in_shard(&shard))?);
+            }
+            if ended || group.len() >= lane::group_size(group_index, self.spec.shuffle_windows) {
+                let survivors = self.close(std::mem::take(&mut group))?;
+                if !survivors.is_empty() && out.send(Message::Item(survivors)).is_err() {
+                    return Ok(());
+                }
+                group_index += 1;
+            }
+            if ended {
+                let _ = out.send(Message::End);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Decides one window and returns the survivors of the lane's part, in window order.
+    fn window(&mut self, mut raw: RawWindow) -> Result<Vec<Survivor>> {
+        let (record, outcomes) = match (raw.known.take(), &self.spec.selector) {
+            (Some((record, outcomes)), _) => (Some(record), outcomes),
+            (None, Some(selector)) => {
+                let record = Arc::new(self.record(&mut raw.rows)?);
+                let view = window_of(&raw.key, &record);
+                let outcomes = self.recorder.time(Stage::Select, || selector.decide(&view, self.epoch))?;
+                self.spec.ledger.record_window(raw.key, Arc::clone(&record));
+                (Some(record), outcomes)
+            }
+            (None, None) => (None, raw.rows.iter().map(all_kept).collect()),
+        };
+        self.count(&raw, record.as_deref(), &outcomes)?;
+        if self.satisfied.load(Ordering::Relaxed) {
+            let kept = (0..outcomes.len())
+                .filter(|&row| outcomes[row].is_kept() && raw.in_lane(row, self.spec.window))
+                .count();
+            self.recorder.surplus.fetch_add(kept as u64, Ordering::Relaxed);
+            return Ok(vec![]);
+        }
+        self.survivors(raw, record.as_deref(), &outcomes)
+    }
+
+    fn survivors(
+        &self,
+        mut raw: RawWindow,
+        record: Option<&WindowRecord>,
+        outcomes: &[Outcome],
+    ) -> Result<Vec<Survivor>> {
+        let rows = std::mem::take(&mut raw.rows);
+        let shard = &self.spec.shards[raw.segment.shard].url;
+        let signals = record.and_then(|r| r.signals.as_ref());
+        let mut survivors = vec![];
+        for (row, data) in rows.into_iter().enumerate() {
+            let Outcome::Kept { pi } = outcomes[row] else { continue };
+            if !raw.in_lane(row, self.spec.window) {
+                continue;
+            }
+            let sample = match data {
+                RawRow::Sample(sample) if record.is_none_or(|r| r.ids[row] == sample.id) => sample,
+                RawRow::Sample(sample) => return Err(changed(&sample.key)),
+                RawRow::Failed(failed) => return Err(changed(&failed.key)),
+                RawRow::Skipped => continue, // the lane became satisfied while this was read
+            };
+            survivors.push(Survivor {
+                sample,
+                shard: Arc::clone(shard),
+                cluster: signals.map(|s| s.cluster[row]),
+                alignment: signals.map(|s| s.alignment[row]),
+                pi,
+                generated: None,
+            });
+        }
+        Ok(survivors)
+    }
+
+    /// Counts the outcomes of the lane's part of a window.
+    fn count(&self, raw: &RawWindow, record: Option<&WindowRecord>, outcomes: &[Outcome]) -> Result<()> {
+        let spec = self.spec;
+        let url = &spec.shards[raw.segment.shard].url;
+        let base = raw.segment.window * spec.window as u64;
+        let mine = |row: usize| raw.in_lane(row, spec.window);
+        let part = outcomes.iter().enumerate().filter(|(row, _)| mine(*row)).map(|(_, &o)| o);
+        if let Some(record) = record {
+            let failures = record.failures.iter().filter(|f| mine((f.position - base) as usize));
+            self.recorder.window(url, part, failures, spec.max_errors)
+        } else {
+            let failures = raw.rows.iter().enumerate().filter_map(|(row, r)| match r {
+                RawRow::Failed(f) if mine(row) => Some(f),
+                _ => None,
+            });
+            self.recorder.window(url, part, failures, spec.max_errors)
+        }
+    }
+
+    /// Collects what the ledger will remember of a new window; runs the encoder where signals are
+    /// needed. Rows whose preview cannot be decoded become failed rows.
+    fn record(&self, rows: &mut [RawRow]) -> Result<WindowRecord> {
+        let signals = if self.spec.needs_signals { self.encode(rows)? } else { None };
+        let mut record = WindowRecord {
+            ids: Vec::with_capacity(rows.len()),
+            failed: Vec::with_capacity(rows.len()),
+            caption_chars: Vec::with_capacity(rows.len()),
+            signals,
+            has_embedding: false,
+            failures: vec![],
+        };
+        for row in rows.iter() {
+            match row {
+                RawRow::Sample(sample) => {
+                    record.ids.push(sample.id);
+                    record.failed.push(None);
+                    record.caption_chars.push(sample.caption.chars().count() as u32);
+                }
+                RawRow::Failed(failed) => {
+                    record.ids.push(failed.id);
+                    record.failed.push(Some(failed.reason));
+                    record.caption_chars.push(0);
+                    record.failures.push(failed.clone());
+                }
+                RawRow::Skipped => {
+                    let detail = "a window was to be decided of which not all was read".into();
+                    return Err(ErrorKind::Stage { stage: "select", detail }.into());
+                }
+            }
+        }
+        let keep = self.spec.selector.as_ref().is_some_and(|s| s.needs_embedding());
+        record.has_embedding = keep && record.signals.is_some();
+        if let (false, Some(signals)) = (keep, &mut record.signals) {
+            signals.embedding = Array2::zeros((signals.embedding.nrows(), 0));
+        }
+        Ok(record)
+    }
+
+    /// Runs the encoder over a window, in batches that are slices of it in order. While the
+    /// captioner works on one batch, the pool decodes the previews of the next.
+    fn encode(&self, rows: &mut [RawRow]) -> Result<Option<Signals>> {
+        let Some(model) = &self.spec.model else { return Ok(None) };
+        let mut signals: Option<Signals> = None;
+        let mut in_flight: VecDeque<(usize, Receiver<Answer<Signals>>)> = VecDeque::new();
+        let mut spare: Option<Array4<u8>> = None;
+        let total = rows.len();
+        for chunk in rows.chunks_mut(model.batch_size) {
+            if in_flight.len() >= IN_FLIGHT {
+                spare = Some(self.gather(&mut in_flight, &mut signals, total)?);
+            }
+            let mut previews = spare.take().unwrap_or_else(|| model.buffer(model.batch_size));
+            self.previews(chunk, &mut previews)?;
+            let mut captions: Vec<String> = chunk.iter().map(original).collect();
+            captions.resize(model.batch_size, String::new());
+            in_flight.push_back((chunk.len(), model.encode(previews, captions, self.recorder)?));
+            self.recorder.encoded.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        }
+        while !in_flight.is_empty() {
+            self.gather(&mut in_flight, &mut signals, total)?;
+        }
+        Ok(signals)
+    }
+
+    /// Waits for the oldest batch and appends its signals.
+    fn gather(
+        &self,
+        in_flight: &mut VecDeque<(usize, Receiver<Answer<Signals>>)>,
+        signals: &mut Option<Signals>,
+        total: usize,
+    ) -> Result<Array4<u8>> {
+        let Some((used, answer)) = in_flight.pop_front() else {
+            return Err(ErrorKind::Stage { stage: "encode", detail: "nothing is in flight".into() }.into());
+        };
+        let (batch, buffer) = wait(&answer)?;
+        let all = signals.get_or_insert_with(|| Signals {
+            cluster: Vec::with_capacity(total),
+            alignment: Vec::with_capacity(total),
+            embedding: Array2::zeros((total, batch.embedding.ncols())),
+            semantic_hash: Vec::with_capacity(total),
+        });
+        let at = all.cluster.len();
+        all.cluster.extend_from_slice(&batch.cluster[..used]);
+        all.alignment.extend_from_slice(&batch.alignment[..used]);
+        all.semantic_hash.extend_from_slice(&batch.semantic_hash[..used]);
+        all.embedding.slice_mut(s![at..at + used, ..]).assign(&batch.embedding.slice(s![..used, ..]));
+        Ok(buffer)
+    }
+
+    /// Decodes the previews of `rows` into the first slots of `previews` and blanks the rest. A
+    /// row that cannot be decoded becomes a failed row with a blank slot.
+    fn previews(&self, rows: &mut [RawRow], previews: &mut Array4<u8>) -> Result<()> {
+        let images: Vec<Option<&[u8]>> = rows
+            .iter()
+            .map(|row| match row {
+                RawRow::Sample(sample) => Some(sample.image.as_slice()),
+                RawRow::Failed(_) | RawRow::Skipped => None,
+            })
+            .collect();
+        let errors = decode_previews(self.spec, self.recorder, &images, previews)?;
+        for (row, error) in rows.iter_mut().zip(errors) {
+            if let (RawRow::Sample(sample), Some(error)) = (&*row, error) {
+                let failed = failed_image(sample, error);
+                if self.spec.on_error == OnError::Raise {
+                    return Err(raised(&failed));
+                }
+                *row = RawRow::Failed(failed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a shuffle group: captions where they are needed, then hash order, then what the
+    /// lane still has to give; the rest is surplus.
+    fn close(&mut self, mut windows: Vec<Vec<Survivor>>) -> Result<SurvivorGroup> {
+        let total = windows.iter().map(Vec::len).sum::<usize>() as u64;
+        // Survivors that were handed over before a resume need no caption, but those of the first
+        // group do: they fill places that lack a survivor.
+        if self.sent == 0 || self.sent + total > self.replayed {
+            for survivors in &mut windows {
+                self.caption(survivors)?;
+            }
+        }
+        let mut group: SurvivorGroup = windows.into_iter().flatten().map(Arc::new).collect();
+        if self.spec.mode != super::Mode::Eval {
+            group.sort_by_cached_key(|s| (self.spec.shuffle_hash(self.epoch, s.sample.id), s.sample.id));
+        }
+        let quota = self.spec.lane_quota();
+        let room = (quota - self.sent).min(total);
+        group.truncate(room as usize);
+        self.recorder.surplus.fetch_add(total - room, Ordering::Relaxed);
+        self.sent += room;
+        if self.sent == quota {
+            self.satisfied.store(true, Ordering::Relaxed);
+        }
+        Ok(group)
+    }
+
+    /// Generates the captions that fusion needs and the ledger does not have, for the survivors
+    /// of one window in order.
+    fn caption(&self, survivors: &mut [Survivor]) -> Result<()> {
+        let Some(model) = &self.spec.model else { return Ok(()) };
+        let Some(shape) = model.caption else { return Ok(()) };
+        let mut missing = vec![];
+        for survivor in survivors.iter_mut() {
+            if self.spec.fuse.needs_generated(survivor.alignment) {
+                survivor.generated = self.spec.ledger.caption(survivor.sample.id, shape.fingerprint);
+                if survivor.generated.is_none() {
+                    missing.push(survivor);
+                }
+            }
+        }
+        let mut in_flight: VecDeque<(usize, Receiver<Answer<Vec<String>>>)> = VecDeque::new();
+        let mut captions: Vec<String> = Vec::with_capacity(missing.len());
+        for chunk in missing.chunks(shape.batch_size) {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if in_flight.len() >= IN_FLIGHT {
+                take_captions(&mut in_flight, &mut captions)?;
+            }
+            let images: Vec<Option<&[u8]>> = chunk.iter().map(|s| Some(s.sample.image.as_slice())).collect();
+            let mut previews = model.buffer(shape.batch_size);
+            // An image that cannot be decoded is found and counted when its example is made.
+            decode_previews(self.spec, self.recorder, &images, &mut previews)?;
+            in_flight.push_back((chunk.len(), model.caption(previews, chunk.len(), self.recorder)?));
+        }
+        while !in_flight.is_empty() {
+            take_captions(&mut in_flight, &mut captions)?;
+        }
+        self.recorder.captioned.fetch_add(captions.len() as u64, Ordering::Relaxed);
+        for (survivor, caption) in missing.into_iter().zip(captions) {
+            let caption: Arc<str> = caption.into();
+            self.spec.ledger.record_caption(survivor.sample.id, shape.fingerprint, Arc::clone(&caption));
+            survivor.generated = Some(caption);
+        }
+        Ok(())
+    }
+}
+
+fn take_captions(
+    in_flight: &mut VecDeque<(usize, Receiver<Answer<Vec<String>>>)>,
+    captions: &mut Vec<String>,
+) -> Result<()> {
+    if let Some((used, answer)) = in_flight.pop_front() {
+        captions.extend(wait(&answer)?.0.into_iter().take(used));
+    }
+    Ok(())
+}
+
+/// Without a selector every readable sample is kept.
+fn all_kept(row: &RawRow) -> Outcome {
+    match row {
+        RawRow::Failed(failed) => Outcome::Failed(failed.reason),
+        RawRow::Sample(_) | RawRow::Skipped => Outcome::Kept { pi: None },
+    }
+}
+
+fn original(row: &RawRow) -> String {
+    match row {
+        RawRow::Sample(sample) => sample.caption.clone(),
+        RawRow::Failed(_) | RawRow::Skipped => String::new(),
+    }
+}
+
+fn changed(key: &Arc<str>) -> Error {
+    let detail = format!("key {key} is not what the ledger knows: has the shard changed? Use a new ledger");
+    ErrorKind::Shard { detail }.into()
+}
+
+/// The failed form of a sample whose image proved unusable.
+pub(crate) fn failed_image(sample: &Sample, error: ImageError) -> FailedSample {
+    FailedSample {
+        id: sample.id,
+        key: Arc::clone(&sample.key),
+        position: sample.position,
+        offset: sample.offset,
+        reason: error.reason,
+        detail: error.detail,
+    }
+}
+
+thread_local! {
+    /// Buffers of the pool's threads, used again for every picture.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Runs `work` with this thread's image buffers.
+pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with_borrow_mut(work)
+}
+
+/// Decodes previews into the first slots of `[rows, 3, size, size]`, on the pool; the other slots
+/// are blanked. Returns the error of each image, in order.
+fn decode_previews(
+    spec: &Spec,
+    recorder: &Recorder,
+    images: &[Option<&[u8]>],
+    previews: &mut Array4<u8>,
+) -> Result<Vec<Option<ImageError>>> {
+    let size = spec.model.as_ref().map_or(0, |m: &ModelThread| m.preview_size);
+    let slot = 3 * size * size;
+    let Some(pixels) = previews.as_slice_mut() else {
+        return Err(ErrorKind::Stage { stage: "preview", detail: "buffer is not contiguous".into() }.into());
+    };
+    let (used, blank) = pixels.split_at_mut(images.len() * slot);
+    blank.fill(0);
+    Ok(spec.pool.install(|| {
+        used.par_chunks_mut(slot)
+            .zip(images.par_iter())
+            .map(|(out, image)| {
+                let result = recorder.time(Stage::Preview, || match image {
+                    Some(bytes) => {
+                        with_scratch(|scratch| image::preview(bytes, size, &spec.limits, scratch, out))
+                    }
+                    None => {
+                        out.fill(0);
+                        Ok(())
+                    }
+                });
+                if result.is_err() {
+                    out.fill(0);
+                }
+                result.err()
+            })
+            .collect()
+    }))
+}

@@ -1,0 +1,126 @@
+//! Where the memory of a batch lives: in a torch tensor (feature `tch`), so that a training loop
+//! takes it without a copy, or in a plain vector.
+
+#[cfg(feature = "tch")]
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+
+/// Number types of batches.
+pub trait Element: Copy + Default + Send + Sync + 'static {
+    /// The same type in torch.
+    #[cfg(feature = "tch")]
+    const KIND: Kind;
+}
+
+macro_rules! element {
+    ($type:ty, $kind:ident) => {
+        impl Element for $type {
+            #[cfg(feature = "tch")]
+            const KIND: Kind = Kind::$kind;
+        }
+    };
+}
+element!(f32, Float);
+element!(u8, Uint8);
+element!(i64, Int64);
+
+/// A contiguous array in host memory with a shape, first dimension first (C order).
+#[derive(Debug)]
+pub struct HostArray<T> {
+    shape: Vec<usize>,
+    #[cfg(feature = "tch")]
+    tensor: Tensor,
+    #[cfg(feature = "tch")]
+    element: std::marker::PhantomData<T>,
+    #[cfg(not(feature = "tch"))]
+    data: Vec<T>,
+}
+
+impl<T: Element> HostArray<T> {
+    /// An array of zeros. Memory is allocated by torch where the feature `tch` is on.
+    pub fn zeros(shape: &[usize]) -> Result<Self> {
+        #[cfg(feature = "tch")]
+        {
+            let size: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+            let tensor = Tensor::f_zeros(size, (T::KIND, Device::Cpu)).map_err(crate::Error::captioner)?;
+            Ok(Self { shape: shape.to_vec(), tensor, element: std::marker::PhantomData })
+        }
+        #[cfg(not(feature = "tch"))]
+        Ok(Self { shape: shape.to_vec(), data: vec![T::default(); shape.iter().product()] })
+    }
+
+    /// Length of each dimension.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The elements in C order.
+    pub fn as_slice(&self) -> &[T] {
+        #[cfg(feature = "tch")]
+        {
+            // SAFETY: `zeros` made the tensor contiguous, on the CPU, of kind `T::KIND` and of this
+            // many elements; it is owned by `self` and its memory does not move.
+            unsafe { std::slice::from_raw_parts(self.tensor.data_ptr().cast::<T>(), self.len()) }
+        }
+        #[cfg(not(feature = "tch"))]
+        &self.data
+    }
+
+    /// The elements in C order, to write to.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        #[cfg(feature = "tch")]
+        {
+            // SAFETY: as in `as_slice`; `&mut self` makes it the only view of this array, and
+            // `tensor()` hands out shared storage only from `&self`, after writing has ended.
+            unsafe { std::slice::from_raw_parts_mut(self.tensor.data_ptr().cast::<T>(), self.len()) }
+        }
+        #[cfg(not(feature = "tch"))]
+        &mut self.data
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements of one row, the product of all dimensions but the first.
+    pub fn row_len(&self) -> usize {
+        self.shape.iter().skip(1).product()
+    }
+
+    /// The array as a torch tensor on the CPU, without a copy.
+    #[cfg(feature = "tch")]
+    pub fn tensor(&self) -> Tensor {
+        self.tensor.shallow_clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut array = HostArray::<f32>::zeros(&[2, 3]).unwrap();
+        array.as_mut_slice().copy_from_slice(&[1., 2., 3., 4., 5., 6.]);
+        assert_eq!(array.as_slice()[4], 5.0);
+        assert_eq!((array.len(), array.row_len(), array.shape()), (6, 3, &[2, 3][..]));
+    }
+
+    #[cfg(feature = "tch")]
+    #[test]
+    fn the_tensor_shares_the_memory() {
+        let mut array = HostArray::<i64>::zeros(&[2, 2]).unwrap();
+        array.as_mut_slice()[3] = 7;
+        let tensor = array.tensor();
+        assert_eq!(tensor.size(), [2, 2]);
+        assert_eq!(tensor.int64_value(&[1, 1]), 7);
+        assert_eq!(tensor.data_ptr().cast::<i64>().cast_const(), array.as_slice().as_ptr());
+    }
+}

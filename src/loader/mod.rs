@@ -1,0 +1,27 @@
+//! The loader: lanes, a pipeline of threads, batches, state and statistics.
+//!
+//! [`Loader::builder`] takes the options and checks them; [`Loader::iter`] starts an epoch. Per
+//! lane one thread reads windows of encoded samples and one decides them; the captioner has a
+//! thread of its own; one thread assembles batches, whose pixels a pool decodes.
+
+mod assemble;
+mod batch;
+mod builder;
+mod deciding;
+mod device;
+mod lane;
+mod model_thread;
+mod pipeline;
+mod reading;
+mod spec;
+mod state;
+mod stats;
+mod stream;
+
+pub use batch::{Batch, Images, PixelType};
+pub use builder::LoaderBuilder;
+pub use device::{Element, HostArray};
+pub use spec::{Mode, OnError};
+pub use state::LoaderState;
+pub use stats::{Counts, Failure, LengthMismatch, Stage, Stats};
+pub use stream::{Batches, IntoUrls, Loader, Next};

@@ -1,0 +1,198 @@
+//! The thread that owns the captioner.
+//!
+//! One thread per device owns the model and serves all lanes through one bounded channel, first
+//! come first served. Batches are always of the model's own shape, so that a result depends on
+//! the request only and never on which lane asked first. Buffers of previews come back with the
+//! answer and are used again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ndarray::Array4;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::loader::stats::{Recorder, Stage};
+use crate::model::{Encoder, Signals};
+
+/// Requests that may wait for the model: enough that it never idles between two batches.
+const QUEUE: usize = 4;
+
+/// An answer, and the buffer of previews to use again.
+pub(crate) type Answer<T> = (Result<T>, Array4<u8>);
+
+enum Request {
+    Encode {
+        previews: Array4<u8>,
+        captions: Vec<String>,
+        recorder: Arc<Recorder>,
+        reply: Sender<Answer<Signals>>,
+    },
+    Caption {
+        previews: Array4<u8>,
+        used: usize,
+        recorder: Arc<Recorder>,
+        reply: Sender<Answer<Vec<String>>>,
+    },
+}
+
+/// What the lanes need to know of the captioner's captions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CaptionShape {
+    pub(crate) batch_size: usize,
+    pub(crate) fingerprint: u64,
+}
+
+/// Handle to the thread; dropping it joins the thread.
+pub(crate) struct ModelThread {
+    pub(crate) preview_size: usize,
+    pub(crate) batch_size: usize,
+    pub(crate) fingerprint: u64,
+    pub(crate) caption: Option<CaptionShape>,
+    requests: Option<Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ModelThread {
+    /// Moves the model into a thread of its own.
+    pub(crate) fn spawn(mut model: Box<dyn Encoder>) -> Result<Self> {
+        let (preview_size, batch_size, fingerprint) =
+            (model.preview_size(), model.batch_size(), model.fingerprint());
+        if preview_size == 0 || batch_size == 0 {
+            let given = format!("preview_size {preview_size}, batch_size {batch_size}");
+            return Err(Error::option("captioner", given, "both must be at least 1"));
+        }
+        let caption = model.recaptioner().map(|r| CaptionShape {
+            batch_size: r.caption_batch_size().max(1),
+            fingerprint: r.caption_fingerprint(),
+        });
+        let (requests, inbox) = bounded(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("tldr-captioner".into())
+            .spawn(move || serve(model.as_mut(), &inbox))
+            .map_err(|e| Error::io("start the captioner thread", e))?;
+        Ok(Self {
+            preview_size,
+            batch_size,
+            fingerprint,
+            caption,
+            requests: Some(requests),
+            thread: Some(thread),
+        })
+    }
+
+    /// A zeroed buffer of previews, `[rows, 3, preview_size, preview_size]`.
+    pub(crate) fn buffer(&self, rows: usize) -> Array4<u8> {
+        Array4::zeros((rows, 3, self.preview_size, self.preview_size))
+    }
+
+    /// Queues a batch for encoding; waits while the queue is full.
+    pub(crate) fn encode(
+        &self,
+        previews: Array4<u8>,
+        captions: Vec<String>,
+        recorder: &Arc<Recorder>,
+    ) -> Result<Receiver<Answer<Signals>>> {
+        let (reply, answer) = bounded(1);
+        self.send(Request::Encode { previews, captions, recorder: Arc::clone(recorder), reply })?;
+        Ok(answer)
+    }
+
+    /// Queues a batch for captioning; waits while the queue is full.
+    pub(crate) fn caption(
+        &self,
+        previews: Array4<u8>,
+        used: usize,
+        recorder: &Arc<Recorder>,
+    ) -> Result<Receiver<Answer<Vec<String>>>> {
+        let (reply, answer) = bounded(1);
+        self.send(Request::Caption { previews, used, recorder: Arc::clone(recorder), reply })?;
+        Ok(answer)
+    }
+
+    fn send(&self, request: Request) -> Result<()> {
+        self.requests.as_ref().and_then(|r| r.send(request).ok()).ok_or_else(gone)
+    }
+}
+
+/// Waits for an answer.
+pub(crate) fn wait<T>(answer: &Receiver<Answer<T>>) -> Result<(T, Array4<u8>)> {
+    let (result, buffer) = answer.recv().map_err(|_| gone())?;
+    Ok((result?, buffer))
+}
+
+fn gone() -> Error {
+    ErrorKind::Stage { stage: "captioner", detail: "its thread has ended".into() }.into()
+}
+
+impl Drop for ModelThread {
+    fn drop(&mut self) {
+        self.requests = None; // closes the channel: the thread leaves its loop
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>) {
+    for request in inbox {
+        // A reply that nobody waits for any more (the epoch was dropped) is no error.
+        match request {
+            Request::Encode { previews, captions, recorder, reply } => {
+                let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
+                let result = recorder.time(Stage::Encode, || {
+                    guarded(|| {
+                        let signals = model.encode(previews.view(), &captions)?;
+                        check(&signals, captions.len(), model.clusters())?;
+                        Ok(signals)
+                    })
+                });
+                let _ = reply.send((result, previews));
+            }
+            Request::Caption { previews, used, recorder, reply } => {
+                let result = recorder.time(Stage::Caption, || {
+                    guarded(|| {
+                        let writer = model.recaptioner().ok_or_else(|| {
+                            Error::captioner("captions are needed, but this encoder writes none")
+                        })?;
+                        let captions = writer.caption(previews.view(), used)?;
+                        if captions.len() < used {
+                            let found = captions.len();
+                            return Err(Error::captioner(format!("{used} captions expected, {found} found")));
+                        }
+                        Ok(captions)
+                    })
+                });
+                let _ = reply.send((result, previews));
+            }
+        }
+    }
+}
+
+/// Runs the model; a panic in it becomes an error of the caller instead of a hang.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let detail = super::pipeline::panic_message(&*panic);
+        Err(ErrorKind::Stage { stage: "captioner", detail }.into())
+    })
+}
+
+/// Checks the shape of signals, since encoders may be the user's own.
+fn check(signals: &Signals, rows: usize, clusters: usize) -> Result<()> {
+    let lengths = [
+        signals.cluster.len(),
+        signals.alignment.len(),
+        signals.embedding.nrows(),
+        signals.semantic_hash.len(),
+    ];
+    if lengths.iter().any(|&n| n != rows) {
+        return Err(Error::captioner(format!(
+            "signals of {rows} rows expected, found [cluster, alignment, embedding, semantic_hash] of {lengths:?}"
+        )));
+    }
+    if let Some(cluster) = signals.cluster.iter().find(|&&c| c as usize >= clusters) {
+        return Err(Error::captioner(format!("cluster {cluster} found, but there are only {clusters}")));
+    }
+    Ok(())
+}

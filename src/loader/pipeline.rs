@@ -1,0 +1,133 @@
+//! The threads of an epoch on one rank, and how they end.
+//!
+//! Per lane a reading and a deciding thread, one assembling thread for the rank, a pool for
+//! pixels and the captioner's own thread; bounded channels between them. An error travels down
+//! the channels as itself; a channel that closes without [`Message::End`] means that its thread
+//! died, which is reported instead of taken for the end of the data.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::loader::assemble::{Assembling, LaneFeed};
+use crate::loader::batch::Batch;
+use crate::loader::deciding::Deciding;
+use crate::loader::reading::Reading;
+use crate::loader::spec::Spec;
+use crate::loader::stats::Recorder;
+
+/// What travels between two threads.
+pub(crate) enum Message<T> {
+    /// Data.
+    Item(T),
+    /// The run is over, for this reason.
+    Failed(Error),
+    /// Everything was sent.
+    End,
+}
+
+/// A running epoch. Dropping it stops and joins every thread.
+pub(crate) struct Running {
+    pub(crate) batches: Receiver<Message<Batch>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts the threads of `epoch` from batch `first_step` on.
+pub(crate) fn start(
+    spec: &Arc<Spec>,
+    epoch: u64,
+    first_step: u64,
+    recorder: &Arc<Recorder>,
+) -> Result<Running> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (batch_out, batches) = bounded(spec.prefetch.max(1));
+    let mut running = Running { batches, stop: Arc::clone(&stop), threads: vec![] };
+    let mut feeds = vec![];
+    for lane in spec.own_lanes() {
+        let satisfied = Arc::new(AtomicBool::new(false));
+        // A window that is read waits in the reading thread itself: one read ahead, one worked on.
+        let (raw_out, raw_in) = bounded(0);
+        {
+            let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&stop));
+            let satisfied = Arc::clone(&satisfied);
+            running.spawn(format!("tldr-read-{lane}"), "read", raw_out, move |out| {
+                Reading { spec: &spec, epoch, recorder: &recorder, stop: &stop, satisfied: &satisfied }
+                    .run(lane, out)
+            })?;
+        }
+        // One group of survivors is used up while the next one is made.
+        let (group_out, group_in) = bounded(1);
+        {
+            let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&stop));
+            running.spawn(format!("tldr-decide-{lane}"), "select", group_out, move |out| {
+                Deciding::new(&spec, epoch, first_step, &recorder, &stop, &satisfied).run(&raw_in, out)
+            })?;
+        }
+        feeds.push(LaneFeed::new(lane, group_in));
+    }
+    let (spec, recorder) = (Arc::clone(spec), Arc::clone(recorder));
+    running.spawn("tldr-batch".into(), "example", batch_out, move |out| {
+        Assembling { spec: &spec, epoch, first_step, recorder: &recorder }.run(feeds, out)
+    })?;
+    Ok(running)
+}
+
+impl Running {
+    /// Starts a thread whose error, or panic, becomes the last message of its channel.
+    fn spawn<T: Send + 'static>(
+        &mut self,
+        name: String,
+        stage: &'static str,
+        out: Sender<Message<T>>,
+        body: impl FnOnce(&Sender<Message<T>>) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let work = move || {
+            let result = catch_unwind(AssertUnwindSafe(|| body(&out))).unwrap_or_else(|panic| {
+                Err(ErrorKind::Stage { stage, detail: panic_message(&*panic) }.into())
+            });
+            if let Err(error) = result {
+                let _ = out.send(Message::Failed(error)); // nobody listens any more: no one to tell
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(work)
+            .map_err(|e| Error::io(format!("start the {stage} thread"), e))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Closing this end wakes the assembler, whose end wakes the lanes, and so on.
+        self.batches = bounded(0).1;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Receives the next item; `None` at the end.
+pub(crate) fn receive<T>(from: &Receiver<Message<T>>, stage: &'static str) -> Result<Option<T>> {
+    match from.recv() {
+        Ok(Message::Item(item)) => Ok(Some(item)),
+        Ok(Message::End) => Ok(None),
+        Ok(Message::Failed(error)) => Err(error),
+        Err(_) => Err(ErrorKind::Stage { stage, detail: "its thread has ended".into() }.into()),
+    }
+}
+
+/// The text of a panic.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
+}

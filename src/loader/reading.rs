@@ -1,0 +1,222 @@
+//! The reading stage of a lane: windows of encoded samples, in order.
+//!
+//! Where the ledger knows a window's signals, the decision is taken here and the bytes of samples
+//! that do not survive are never read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::Sender;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::hash;
+use crate::ledger::{WindowKey, WindowRecord};
+use crate::loader::lane::{self, Segment};
+use crate::loader::pipeline::Message;
+use crate::loader::spec::{Mode, OnError, Spec};
+use crate::loader::stats::{Recorder, Stage};
+use crate::sample::{FailedSample, Outcome, Sample};
+use crate::select::Window;
+use crate::shard::ShardReader;
+
+/// The samples of one window, still encoded.
+pub(crate) struct RawWindow {
+    pub(crate) segment: Segment,
+    pub(crate) key: WindowKey,
+    /// What the ledger knows, with the decision that follows from it.
+    pub(crate) known: Option<(Arc<WindowRecord>, Vec<Outcome>)>,
+    pub(crate) rows: Vec<RawRow>,
+}
+
+/// One row of a window.
+pub(crate) enum RawRow {
+    Sample(Sample),
+    Failed(FailedSample),
+    /// Not read: it does not survive, or belongs to another lane.
+    Skipped,
+}
+
+impl RawWindow {
+    /// Whether row `row` belongs to the lane (and not only to the window).
+    pub(crate) fn in_lane(&self, row: usize, window: usize) -> bool {
+        let position = self.segment.window * window as u64 + row as u64;
+        position >= self.segment.start && (position < self.segment.end || self.segment.tail)
+    }
+}
+
+/// What the reading stage of one lane needs.
+pub(crate) struct Reading<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) epoch: u64,
+    pub(crate) recorder: &'a Recorder,
+    pub(crate) stop: &'a AtomicBool,
+    /// Set once the lane has given all it has to give: bytes are no longer needed.
+    pub(crate) satisfied: &'a AtomicBool,
+}
+
+/// A reader that stays open from window to window of one shard.
+type OpenShard = Option<(usize, ShardReader)>;
+
+impl Reading<'_> {
+    /// Reads all windows of `lane` in order into `out`. Ends early when `out` is closed or
+    /// `stop` is set.
+    pub(crate) fn run(&self, lane: usize, out: &Sender<Message<RawWindow>>) -> Result<()> {
+        let order = self.spec.shard_order(self.epoch);
+        let segments = lane::segments(&self.spec.lengths, &order, self.spec.lanes, lane, self.spec.window);
+        let mut open: OpenShard = None;
+        for mut segment in segments {
+            loop {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                let raw = self
+                    .recorder
+                    .time(Stage::Read, || self.window(segment, &mut open))
+                    .map_err(|e| e.in_shard(&self.spec.shards[segment.shard].url))?;
+                if self.stop.load(Ordering::Relaxed) {
+                    return Ok(()); // the window may be cut short: nobody must take it for whole
+                }
+                let rows = raw.rows.len();
+                if rows > 0 && out.send(Message::Item(raw)).is_err() {
+                    return Ok(());
+                }
+                self.check_length(&segment, rows);
+                if !segment.tail || rows < self.spec.window {
+                    break;
+                }
+                // The window is full and the table says that the shard ends here: look further.
+                let next = (segment.window + 1) * self.spec.window as u64;
+                segment = Segment { window: segment.window + 1, start: next, end: next, ..segment };
+            }
+        }
+        let _ = out.send(Message::End);
+        Ok(())
+    }
+
+    /// Reports a shard that is shorter or longer than the table says.
+    fn check_length(&self, segment: &Segment, rows: usize) {
+        let expected = self.spec.lengths[segment.shard];
+        let known = segment.window * self.spec.window as u64 + rows as u64;
+        let is_end = rows < self.spec.window;
+        let wrong = if segment.tail { is_end && known != expected } else { known < segment.end };
+        if wrong {
+            self.recorder.length_mismatch(&self.spec.shards[segment.shard].url, expected, known);
+        }
+    }
+
+    fn window(&self, segment: Segment, open: &mut OpenShard) -> Result<RawWindow> {
+        let spec = self.spec;
+        let key = spec.window_key(segment.shard, segment.window);
+        let mut raw = RawWindow { segment, key, known: None, rows: vec![] };
+        if let (Some(selector), Some(record)) = (&spec.selector, spec.ledger.window(&key)) {
+            let complete = !selector.needs_embedding() || record.has_embedding;
+            if complete && (!spec.needs_signals || record.signals.is_some()) {
+                let outcomes = selector.decide(&window_of(&key, &record), self.epoch)?;
+                raw.known = Some((record, outcomes));
+            }
+        }
+        if let Some((_, outcomes)) = &raw.known {
+            let wanted: Vec<bool> = (0..outcomes.len())
+                .map(|row| {
+                    outcomes[row].is_kept()
+                        && raw.in_lane(row, spec.window)
+                        && !self.satisfied.load(Ordering::Relaxed)
+                })
+                .collect();
+            raw.rows = self.read_known(&segment, &wanted, open)?;
+        } else {
+            // A decision needs the whole window; without one, only the lane's own part is read.
+            let all = spec.mode == Mode::Reduced;
+            raw.rows = self.read_new(&raw, all, open)?;
+        }
+        Ok(raw)
+    }
+
+    /// Reads the wanted rows of a window whose length is known from the ledger.
+    fn read_known(&self, segment: &Segment, wanted: &[bool], open: &mut OpenShard) -> Result<Vec<RawRow>> {
+        let mut rows: Vec<RawRow> = wanted.iter().map(|_| RawRow::Skipped).collect();
+        let Some(last) = wanted.iter().rposition(|&w| w) else { return Ok(rows) };
+        let reader = self.reader_at(segment, open)?;
+        for (row, &wanted) in wanted.iter().enumerate().take(last + 1) {
+            let missing = || {
+                let at = segment.window * self.spec.window as u64 + row as u64;
+                let detail =
+                    format!("it ends before sample {at}, which the ledger knows: has the shard changed?");
+                Error::from(ErrorKind::Shard { detail })
+            };
+            if wanted {
+                rows[row] = match reader.next_group()?.ok_or_else(missing)? {
+                    Ok(sample) => RawRow::Sample(sample),
+                    Err(failed) => RawRow::Failed(failed),
+                };
+            } else if !reader.skip_group()? {
+                return Err(missing());
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Reads a window that the ledger does not know: up to `window` groups.
+    fn read_new(&self, raw: &RawWindow, all: bool, open: &mut OpenShard) -> Result<Vec<RawRow>> {
+        let reader = self.reader_at(&raw.segment, open)?;
+        let mut rows = Vec::new();
+        while rows.len() < self.spec.window && !self.stop.load(Ordering::Relaxed) {
+            let row = if all || raw.in_lane(rows.len(), self.spec.window) {
+                match reader.next_group()? {
+                    None => break,
+                    Some(Ok(sample)) => RawRow::Sample(sample),
+                    Some(Err(failed)) => self.failed(failed)?,
+                }
+            } else if reader.skip_group()? {
+                RawRow::Skipped
+            } else {
+                break;
+            };
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    fn failed(&self, failed: FailedSample) -> Result<RawRow> {
+        match self.spec.on_error {
+            OnError::Skip => Ok(RawRow::Failed(failed)),
+            OnError::Raise => Err(raised(&failed)),
+        }
+    }
+
+    /// The shard's reader at the first group of the segment's window, opened anew if it is at
+    /// another shard or past that point.
+    fn reader_at<'o>(&self, segment: &Segment, open: &'o mut OpenShard) -> Result<&'o mut ShardReader> {
+        let target = segment.window * self.spec.window as u64;
+        let reusable =
+            open.as_ref().is_some_and(|(shard, r)| *shard == segment.shard && r.position() <= target);
+        let reader = match open.take().filter(|_| reusable) {
+            Some((_, reader)) => reader,
+            None => ShardReader::open(&self.spec.shards[segment.shard], &self.spec.read)?,
+        };
+        let (_, reader) = open.insert((segment.shard, reader));
+        while reader.position() < target && !self.stop.load(Ordering::Relaxed) {
+            if !reader.skip_group()? {
+                break;
+            }
+        }
+        Ok(reader)
+    }
+}
+
+/// The error of a failed sample under `on_error = raise`.
+pub(crate) fn raised(failed: &FailedSample) -> Error {
+    let kind = ErrorKind::Sample { reason: failed.reason, detail: failed.detail.clone() };
+    Error::from(kind).at_sample(&failed.key, failed.offset)
+}
+
+/// The selector's view of a recorded window.
+pub(crate) fn window_of<'a>(key: &WindowKey, record: &'a WindowRecord) -> Window<'a> {
+    Window {
+        id: hash::combine(&[key.shard, key.window]),
+        ids: &record.ids,
+        failed: &record.failed,
+        caption_chars: &record.caption_chars,
+        signals: record.signals.as_ref(),
+    }
+}

@@ -1,0 +1,124 @@
+//! The resolved configuration of a loader: what every thread of an epoch reads and none changes.
+
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+
+use crate::hash::{self, Purpose};
+use crate::image::{DecodeLimits, ImagePipeline};
+use crate::ledger::{Ledger, WindowKey};
+use crate::loader::batch::PixelType;
+use crate::loader::model_thread::ModelThread;
+use crate::loader::stats::MaxErrors;
+use crate::sample::SampleId;
+use crate::select::Selector;
+use crate::shard::{ReadOptions, Shard};
+use crate::text::{Fuse, Tokenizer};
+
+/// What a loader yields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Mode {
+    /// The survivors of the policy.
+    #[default]
+    Reduced,
+    /// Every sample with its original caption, through the same pipeline.
+    Full,
+    /// Every sample once, in order, with the eval transform and a short last batch.
+    Eval,
+}
+
+/// What to do with a sample that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// Count it, name it and go on.
+    #[default]
+    Skip,
+    /// End the run.
+    Raise,
+}
+
+/// Everything the stages need to know, checked.
+pub(crate) struct Spec {
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) lengths: Vec<u64>,
+    pub(crate) mode: Mode,
+    /// `Some` in mode `Reduced` only.
+    pub(crate) selector: Option<Selector>,
+    /// Whether signals are needed, by the selector or by caption fusion.
+    pub(crate) needs_signals: bool,
+    pub(crate) model: Option<ModelThread>,
+    pub(crate) ledger: Ledger,
+    pub(crate) seed: u64,
+    pub(crate) window: usize,
+    pub(crate) shuffle_windows: usize,
+    pub(crate) lanes: usize,
+    pub(crate) rank: usize,
+    pub(crate) world_size: usize,
+    pub(crate) batch_size: usize,
+    pub(crate) num_batches: u64,
+    pub(crate) prefetch: usize,
+    pub(crate) read: ReadOptions,
+    pub(crate) limits: DecodeLimits,
+    pub(crate) pipeline: ImagePipeline,
+    /// Fingerprint of transform, size and normalisation.
+    pub(crate) pipeline_fingerprint: u64,
+    pub(crate) pixels: PixelType,
+    pub(crate) tokenizer: Option<Tokenizer>,
+    pub(crate) context_length: usize,
+    pub(crate) fuse: Fuse,
+    pub(crate) on_error: OnError,
+    pub(crate) max_errors: MaxErrors,
+    pub(crate) pool: Arc<ThreadPool>,
+}
+
+impl Spec {
+    /// Samples of a global batch over all ranks.
+    pub(crate) fn global_batch(&self) -> usize {
+        self.batch_size * self.world_size
+    }
+
+    /// Samples that each lane gives to a global batch.
+    pub(crate) fn per_lane(&self) -> usize {
+        self.global_batch() / self.lanes
+    }
+
+    /// The lanes that this rank owns, in order.
+    pub(crate) fn own_lanes(&self) -> impl Iterator<Item = usize> + use<> {
+        (self.rank..self.lanes).step_by(self.world_size)
+    }
+
+    /// Samples that a lane yields in an epoch; unbounded in mode `Eval`.
+    pub(crate) fn lane_quota(&self) -> u64 {
+        match self.mode {
+            Mode::Eval => u64::MAX,
+            Mode::Reduced | Mode::Full => self.num_batches * self.per_lane() as u64,
+        }
+    }
+
+    /// The order of shards in `epoch`; as listed in mode `Eval`.
+    pub(crate) fn shard_order(&self, epoch: u64) -> Vec<usize> {
+        if self.mode == Mode::Eval {
+            return (0..self.shards.len()).collect();
+        }
+        let hashes: Vec<u64> = self.shards.iter().map(|s| s.hash).collect();
+        super::lane::shard_order(&hashes, self.seed, epoch)
+    }
+
+    /// The ledger's key of a window.
+    pub(crate) fn window_key(&self, shard: usize, window: u64) -> WindowKey {
+        let encoder = self.model.as_ref().filter(|_| self.needs_signals).map_or(0, |m| m.fingerprint);
+        let caption_key = self.read.caption_key.as_deref().map_or(0, hash::hash_str);
+        WindowKey {
+            shard: self.shards[shard].hash,
+            window,
+            size: self.window,
+            encoder,
+            reading: hash::combine(&[caption_key, self.limits.max_pixels]),
+        }
+    }
+
+    /// Position of a survivor in its shuffle group.
+    pub(crate) fn shuffle_hash(&self, epoch: u64, id: SampleId) -> u64 {
+        hash::hash(self.seed, Purpose::Shuffle, hash::combine(&[epoch, id.0]))
+    }
+}

@@ -1,0 +1,260 @@
+//! The loader itself and its iterator.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::Ledger;
+use crate::loader::batch::Batch;
+use crate::loader::builder::{self, LoaderBuilder};
+use crate::loader::pipeline::{self, Message, Running};
+use crate::loader::spec::{Mode, Spec};
+use crate::loader::state::LoaderState;
+use crate::loader::stats::{Recorder, Stage, Stats};
+
+/// A stream of batches of survivors, epoch after epoch.
+///
+/// [`iter`](Self::iter) starts an epoch; when it has been used up the loader moves on to the next
+/// one. The global sequence of batches is a function of the data, the captioner directory, the
+/// policy and the seed: not of threads, ranks or machine load.
+pub struct Loader {
+    spec: Arc<Spec>,
+    progress: Arc<Progress>,
+}
+
+/// Where the loader stands, shared with its iterator.
+struct Progress {
+    state: LoaderState,
+    epoch: AtomicU64,
+    step: AtomicU64,
+    /// Step from which the next iterator starts: set by a loaded state, taken by `iter`.
+    resume_at: AtomicU64,
+    /// Of the epoch that was started last.
+    recorder: Mutex<Arc<Recorder>>,
+}
+
+impl Loader {
+    /// Starts the configuration of a loader over shards: paths with `{00000..00331}` ranges,
+    /// globs, folders, or several joined by `::`.
+    pub fn builder<S: Into<String>>(urls: impl IntoUrls<S>) -> LoaderBuilder {
+        LoaderBuilder::new(urls.into_urls())
+    }
+
+    pub(crate) fn new(spec: Spec) -> Self {
+        let state = LoaderState::new(
+            spec.global_batch() as u64,
+            builder::data_fingerprint(&spec),
+            builder::policy_fingerprint(&spec),
+            builder::captioner_fingerprint(&spec),
+        );
+        let progress = Progress {
+            state,
+            epoch: AtomicU64::new(0),
+            step: AtomicU64::new(0),
+            resume_at: AtomicU64::new(0),
+            recorder: Mutex::new(Arc::new(Recorder::new(0))),
+        };
+        Self { spec: Arc::new(spec), progress: Arc::new(progress) }
+    }
+
+    /// Batches per epoch, the same on every rank. In mode `Eval` an upper bound that unreadable
+    /// samples can lower.
+    pub fn num_batches(&self) -> u64 {
+        self.spec.num_batches
+    }
+
+    /// Samples per epoch over all ranks. In mode `Eval` all samples of the shards.
+    pub fn num_samples(&self) -> u64 {
+        match self.spec.mode {
+            Mode::Eval => self.spec.lengths.iter().sum(),
+            Mode::Reduced | Mode::Full => self.spec.num_batches * self.spec.global_batch() as u64,
+        }
+    }
+
+    /// Samples per batch on this rank.
+    pub fn batch_size(&self) -> usize {
+        self.spec.batch_size
+    }
+
+    /// The epoch that [`iter`](Self::iter) starts, or that its iterator is in.
+    pub fn epoch(&self) -> u64 {
+        self.progress.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Moves to the start of `epoch`. Epochs are independent: no history is needed. Naming the
+    /// epoch of a state that was just loaded keeps the place in it.
+    pub fn set_epoch(&self, epoch: u64) {
+        if self.progress.epoch.swap(epoch, Ordering::SeqCst) != epoch {
+            self.progress.resume_at.store(0, Ordering::SeqCst);
+            self.progress.step.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// What the loader remembers of samples; share it with another loader to re-use it.
+    pub fn ledger(&self) -> &Ledger {
+        &self.spec.ledger
+    }
+
+    /// Starts an epoch: the current one from its start, or from where a loaded state left off.
+    ///
+    /// # Errors
+    /// Threads that cannot be started.
+    pub fn iter(&self) -> Result<Batches> {
+        let epoch = self.progress.epoch.load(Ordering::SeqCst);
+        let first_step = self.progress.resume_at.swap(0, Ordering::SeqCst);
+        self.progress.step.store(first_step, Ordering::SeqCst);
+        let recorder = Arc::new(Recorder::new(epoch));
+        *self.progress.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&recorder);
+        let running = pipeline::start(&self.spec, epoch, first_step, &recorder)?;
+        Ok(Batches {
+            running: Some(running),
+            progress: Arc::clone(&self.progress),
+            recorder,
+            epoch,
+            step: first_step,
+        })
+    }
+
+    /// Where the loader stands: the batches handed over so far. The same on every rank.
+    pub fn state(&self) -> LoaderState {
+        LoaderState {
+            epoch: self.progress.epoch.load(Ordering::SeqCst),
+            step: self.progress.step.load(Ordering::SeqCst),
+            ..self.progress.state.clone()
+        }
+    }
+
+    /// Moves to a saved state, of any world size with the same global batch: the next
+    /// [`iter`](Self::iter) yields exactly what the saved run had not yielded yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::State`] that spells out every difference.
+    pub fn load_state(&self, state: &LoaderState) -> Result<()> {
+        self.progress.state.check(state, self.spec.num_batches)?;
+        self.progress.epoch.store(state.epoch, Ordering::SeqCst);
+        self.progress.step.store(state.step, Ordering::SeqCst);
+        self.progress.resume_at.store(state.step, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Statistics of the epoch that was started last, on this rank. Complete once its iterator
+    /// has ended.
+    pub fn stats(&self) -> Stats {
+        self.progress.recorder.lock().unwrap_or_else(PoisonError::into_inner).snapshot()
+    }
+}
+
+/// The batches of one epoch. Dropping it stops its threads.
+pub struct Batches {
+    running: Option<Running>,
+    progress: Arc<Progress>,
+    recorder: Arc<Recorder>,
+    epoch: u64,
+    step: u64,
+}
+
+/// What [`Batches::next_within`] found.
+#[derive(Debug)]
+pub enum Next {
+    /// A batch.
+    Batch(Box<Batch>),
+    /// Nothing yet: ask again.
+    Waiting,
+    /// The epoch is over.
+    End,
+}
+
+impl Batches {
+    /// The next batch, waiting for at most `limit`: for callers that must look up from time to
+    /// time.
+    ///
+    /// # Errors
+    /// The first error of any stage; the epoch is over after it.
+    pub fn next_within(&mut self, limit: Duration) -> Result<Next> {
+        let Some(running) = &self.running else { return Ok(Next::End) };
+        let start = Instant::now();
+        let message = running.batches.recv_timeout(limit);
+        self.recorder.add_time(Stage::WaitLoader, start.elapsed());
+        match message {
+            Ok(Message::Item(batch)) => {
+                self.step = batch.step + 1;
+                self.progress.epoch.store(self.epoch, Ordering::SeqCst);
+                self.progress.step.store(self.step, Ordering::SeqCst);
+                Ok(Next::Batch(Box::new(batch)))
+            }
+            Ok(Message::End) => {
+                self.running = None;
+                self.progress.epoch.store(self.epoch + 1, Ordering::SeqCst);
+                self.progress.step.store(0, Ordering::SeqCst);
+                for warning in self.recorder.snapshot().warnings() {
+                    tracing::warn!("{warning}");
+                }
+                Ok(Next::End)
+            }
+            Ok(Message::Failed(error)) => {
+                self.running = None;
+                Err(error)
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(Next::Waiting),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.running = None;
+                let detail = "its thread has ended without a word".into();
+                Err(Error::from(ErrorKind::Stage { stage: "example", detail }))
+            }
+        }
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
+        loop {
+            return match self.next_within(Duration::from_secs(3600)) {
+                Ok(Next::Batch(batch)) => Some(Ok(*batch)),
+                Ok(Next::Waiting) => continue,
+                Ok(Next::End) => None,
+                Err(error) => Some(Err(error)),
+            };
+        }
+    }
+}
+
+/// One pattern or several.
+pub trait IntoUrls<S> {
+    /// The patterns as owned strings.
+    fn into_urls(self) -> Vec<String>;
+}
+
+impl IntoUrls<String> for &str {
+    fn into_urls(self) -> Vec<String> {
+        vec![self.to_string()]
+    }
+}
+
+impl IntoUrls<String> for String {
+    fn into_urls(self) -> Vec<String> {
+        vec![self]
+    }
+}
+
+impl<S: Into<String>> IntoUrls<S> for Vec<S> {
+    fn into_urls(self) -> Vec<String> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+impl IntoUrls<&'static str> for &[&str] {
+    fn into_urls(self) -> Vec<String> {
+        self.iter().map(|s| (*s).to_string()).collect()
+    }
+}
+
+impl IntoUrls<String> for &[String] {
+    fn into_urls(self) -> Vec<String> {
+        self.to_vec()
+    }
+}

@@ -1,0 +1,111 @@
+//! Promise: a state taken at any batch resumes, in any world size, to exactly the rest of the
+//! epoch.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use support::{Row, builder, corpus, epoch, full, rows, with_stub};
+use tldr_loader::hash::{Purpose, Rng};
+use tldr_loader::loader::{LoaderBuilder, LoaderState};
+
+fn take(loader: &tldr_loader::Loader, n: usize) -> Vec<Vec<Row>> {
+    loader.iter().unwrap().take(n).map(|b| rows(&b.unwrap())).collect()
+}
+
+fn check(make: impl Fn() -> LoaderBuilder) {
+    let whole = make().build().unwrap();
+    whole.set_epoch(3);
+    let expected = epoch(&whole);
+    let mut rng = Rng::new(1, Purpose::Fit, 0);
+    for _ in 0..10 {
+        let at = rng.below(expected.len() + 1);
+        let first = make().build().unwrap();
+        first.set_epoch(3);
+        assert_eq!(take(&first, at), expected[..at]);
+        let state = serde_json::to_string(&first.state()).unwrap();
+        let state: LoaderState = serde_json::from_str(&state).unwrap();
+        assert_eq!((state.epoch, state.step), (3, at as u64));
+        let second = make().build().unwrap();
+        second.load_state(&state).unwrap();
+        second.set_epoch(3); // naming the epoch, as training loops do, keeps the place
+        assert_eq!(epoch(&second), expected[at..], "resumed at {at}");
+        let stats = second.stats();
+        let given = stats.yielded + stats.replayed;
+        assert_eq!(given, stats.counts.kept + stats.repeats - stats.surplus);
+        assert_eq!(second.state().epoch, 4);
+    }
+}
+
+#[test]
+fn at_ten_random_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 5, 130);
+    check(|| with_stub(&urls));
+}
+
+#[test]
+fn in_full_mode_and_with_images_that_fail_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 4, 50);
+    let mut writer = tldr_loader::shard::ShardWriter::create(&folder.path().join("00004.tar")).unwrap();
+    for i in 0..40 {
+        let mut image = support::png([9, 9, i]);
+        if i % 4 == 0 {
+            image.truncate(40);
+        }
+        writer.write(&format!("bad{i:03}"), &[("png", &image), ("txt", b"a caption")]).unwrap();
+    }
+    writer.finish().unwrap();
+    let urls = format!("{urls}::{}", folder.path().join("00004.tar").display());
+    check(|| full(builder(&urls)));
+    check(|| builder(&urls).keep_ratio(0.5));
+}
+
+#[test]
+fn in_another_world_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 5, 130);
+    let ranks = |world: usize, state: Option<&LoaderState>, n: usize| {
+        let mut all: Vec<Vec<Row>> = vec![];
+        let mut last = None;
+        for rank in 0..world {
+            let loader =
+                with_stub(&urls).batch_size(16 / world).rank(rank).world_size(world).build().unwrap();
+            if let Some(state) = state {
+                loader.load_state(state).unwrap();
+            }
+            let own = take(&loader, n);
+            all.resize_with(own.len(), Vec::new);
+            all.iter_mut().zip(own).for_each(|(a, r)| a.extend(r));
+            last = Some(loader.state());
+        }
+        all.iter_mut().for_each(|b| b.sort_by_key(|r| r.id));
+        (all, last.unwrap())
+    };
+    let (whole, _) = ranks(1, None, usize::MAX);
+    let (_, state) = ranks(4, None, 3);
+    for world in [1, 2, 4] {
+        assert_eq!(ranks(world, Some(&state), usize::MAX).0, whole[3..], "resumed on {world} ranks");
+    }
+}
+
+#[test]
+fn states_of_other_configurations_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 4, 130);
+    let state = with_stub(&urls).build().unwrap().state();
+    let refused = |other: LoaderBuilder| other.build().unwrap().load_state(&state).unwrap_err().to_string();
+    assert!(refused(with_stub(&urls).keep_ratio(0.3)).contains("policy"));
+    assert!(refused(with_stub(&urls).fuse("original".parse().unwrap())).contains("fusion"));
+    assert!(refused(with_stub(&urls).batch_size(8)).contains("global batch"));
+    assert!(refused(with_stub(&support::pattern(folder.path(), 3))).contains("shards and lengths"));
+}
+
+#[test]
+fn a_new_iterator_without_a_state_starts_the_epoch_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 4, 130);
+    let loader = with_stub(&urls).build().unwrap();
+    assert_eq!(take(&loader, 2), take(&loader, 2));
+}

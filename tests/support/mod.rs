@@ -1,0 +1,214 @@
+//! A small corpus and a stub captioner for tests of the loader.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ndarray::{Array2, Array3, ArrayView4, Axis};
+use tldr_loader::cluster::alignment::{AlignmentNorm, AlignmentTable};
+use tldr_loader::cluster::clusters::{Clusters, GATE_STEPS};
+use tldr_loader::hash::{self, Purpose, Rng};
+use tldr_loader::loader::{Batch, Loader, LoaderBuilder, Mode, PixelType};
+use tldr_loader::model::{Encoder, Recaptioner, Signals};
+use tldr_loader::shard::ShardWriter;
+use tldr_loader::{Result, text::Tokenizer};
+
+/// Clusters of the stub.
+pub const CLUSTERS: usize = 27;
+
+/// Writes `shards` shards of `per_shard` samples, 12x12 PNGs of one colour each, and returns the
+/// pattern that lists them. Keys are unique over the corpus.
+pub fn corpus(folder: &Path, shards: usize, per_shard: usize) -> String {
+    let mut rng = Rng::new(7, Purpose::Synth, 0);
+    for shard in 0..shards {
+        let mut writer = ShardWriter::create(&folder.join(format!("{shard:05}.tar"))).unwrap();
+        for i in 0..per_shard {
+            let number = shard * per_shard + i;
+            let colour = [0, 1, 2].map(|_| rng.below(256) as u8);
+            let caption = format!("colour {} {} {} number {number}", colour[0], colour[1], colour[2]);
+            let png = png(colour);
+            writer.write(&format!("{number:07}"), &[("png", &png), ("txt", caption.as_bytes())]).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    pattern(folder, shards)
+}
+
+/// The pattern of a corpus of `shards` shards.
+pub fn pattern(folder: &Path, shards: usize) -> String {
+    format!("{}/{{00000..{:05}}}.tar", folder.display(), shards - 1)
+}
+
+/// A 12x12 PNG of one colour.
+pub fn png(colour: [u8; 3]) -> Vec<u8> {
+    let picture = image::RgbImage::from_pixel(12, 12, image::Rgb(colour));
+    let mut out = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut out, image::ImageFormat::Png).unwrap();
+    out.into_inner()
+}
+
+/// Clusters of equal share and a gate that is calibrated by construction.
+pub fn clusters() -> Arc<Clusters> {
+    let share = 1.0 / CLUSTERS as f64;
+    Arc::new(Clusters {
+        idf: vec![1.0; 4],
+        centroids: Array2::from_elem((CLUSTERS, 4), 0.5),
+        runs: (0..CLUSTERS as u32).map(|c| c / 3).collect(),
+        shares: vec![share; CLUSTERS],
+        gated: Array2::from_shape_fn((CLUSTERS, GATE_STEPS), |(_, i)| {
+            share * (1.0 - i as f64 / GATE_STEPS as f64)
+        }),
+        alignment: AlignmentTable {
+            norm: AlignmentNorm::Sum,
+            length_edges: vec![],
+            run_groups: vec![0; CLUSTERS.div_ceil(3)],
+            knots: Array3::from_shape_fn((1, 1, 2), |(_, _, k)| k as f32),
+        },
+        points: 100_000,
+    })
+}
+
+/// A captioner whose signals follow from the colour and the caption of a row alone.
+pub struct StubCaptioner {
+    /// Rows it was asked for, to see when it did not run.
+    pub encoded: Arc<AtomicUsize>,
+    /// Captions it was asked for.
+    pub captioned: Arc<AtomicUsize>,
+}
+
+impl StubCaptioner {
+    pub fn new() -> Self {
+        Self { encoded: Arc::default(), captioned: Arc::default() }
+    }
+}
+
+fn colour_of(row: ndarray::ArrayView3<'_, u8>) -> [u8; 3] {
+    [0, 1, 2].map(|c| row[[c, 0, 0]])
+}
+
+impl Encoder for StubCaptioner {
+    fn dim(&self) -> usize {
+        3
+    }
+    fn preview_size(&self) -> usize {
+        4
+    }
+    fn batch_size(&self) -> usize {
+        16
+    }
+    fn clusters(&self) -> usize {
+        CLUSTERS
+    }
+    fn fingerprint(&self) -> u64 {
+        1
+    }
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        assert_eq!(previews.dim(), (16, 3, 4, 4), "batches are always of one shape");
+        assert_eq!(captions.len(), 16);
+        self.encoded.fetch_add(captions.iter().filter(|c| !c.is_empty()).count(), Ordering::SeqCst);
+        let colours: Vec<[u8; 3]> = previews.axis_iter(Axis(0)).map(colour_of).collect();
+        let mut embedding = Array2::zeros((16, 3));
+        for (mut row, colour) in embedding.rows_mut().into_iter().zip(&colours) {
+            let norm = colour.iter().map(|&c| f32::from(c).powi(2)).sum::<f32>().sqrt().max(1.0);
+            row.iter_mut().zip(colour).for_each(|(e, &c)| *e = f32::from(c) / norm);
+        }
+        Ok(Signals {
+            cluster: colours
+                .iter()
+                .map(|c| c.iter().fold(0, |k, &v| 3 * k + (u32::from(v) * 3 / 256)))
+                .collect(),
+            alignment: captions.iter().map(|c| hash::unit(hash::hash_str(c)) as f32).collect(),
+            embedding,
+            semantic_hash: colours.iter().map(|c| [u64::from(c[0]), 0, 0, 0]).collect(),
+        })
+    }
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        Some(self)
+    }
+}
+
+impl Recaptioner for StubCaptioner {
+    fn caption_batch_size(&self) -> usize {
+        8
+    }
+    fn caption_fingerprint(&self) -> u64 {
+        2
+    }
+    fn caption(&mut self, previews: ArrayView4<'_, u8>, used: usize) -> Result<Vec<String>> {
+        self.captioned.fetch_add(used, Ordering::SeqCst);
+        let rows = previews.axis_iter(Axis(0)).take(used);
+        Ok(rows.map(|r| format!("a picture of {:?}", colour_of(r))).collect())
+    }
+}
+
+/// A loader over a test corpus: windows of 64, small u8 images, one rank.
+pub fn builder(urls: &str) -> LoaderBuilder {
+    Loader::builder(urls)
+        .source("test")
+        .batch_size(16)
+        .image_size(8)
+        .pixels(PixelType::U8)
+        .window(64)
+        .threads(2)
+        .rank(0)
+        .world_size(1)
+        .keep_ratio(0.25)
+}
+
+/// As [`builder`], with the stub captioner and concatenated captions.
+pub fn with_stub(urls: &str) -> LoaderBuilder {
+    builder(urls).captioner(StubCaptioner::new(), clusters()).fuse("concat".parse().unwrap())
+}
+
+/// What a training loop can see of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub id: u64,
+    pub key: String,
+    pub caption: String,
+    pub pixels: u64,
+}
+
+/// The rows of a batch.
+pub fn rows(batch: &Batch) -> Vec<Row> {
+    let pixels = batch.images.as_u8().expect("tests use u8");
+    let row = pixels.len() / batch.len();
+    (0..batch.len())
+        .map(|i| Row {
+            id: batch.ids[i].0,
+            key: batch.keys[i].to_string(),
+            caption: batch.captions[i].clone(),
+            pixels: hash::hash_bytes(&pixels[i * row..(i + 1) * row]),
+        })
+        .collect()
+}
+
+/// One whole epoch as rows, batch by batch.
+pub fn epoch(loader: &Loader) -> Vec<Vec<Row>> {
+    loader.iter().unwrap().map(|b| rows(&b.unwrap())).collect()
+}
+
+/// The folder of real shards, if it is there; says so when it is not.
+pub fn real_data(set: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("TLDR_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from)
+        .join(set);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!("skipped: {} is not there (set TLDR_DATA to the folder of real shards)", folder.display());
+    None
+}
+
+/// Whether the loader would yield every sample.
+pub fn full(builder: LoaderBuilder) -> LoaderBuilder {
+    builder.mode(Mode::Full)
+}
+
+/// A tokenizer trained on the spot.
+pub fn tokenizer() -> Tokenizer {
+    let captions: Vec<String> = (0..200).map(|i| format!("a colour picture number {i}")).collect();
+    Tokenizer::train(captions.iter().map(String::as_str), 200).unwrap()
+}
