@@ -5,8 +5,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STUBTEST := $(BIN)/python -m mypy.stubtest
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 PACKAGE := bindings/python
+SOURCES := $(PACKAGE)/python
 
 RUST_EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 PYTHON_EXAMPLES := $(wildcard examples/*.py)
@@ -36,8 +37,9 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 
 .PHONY: build
 build: $(VENV)/.run ## Sets up, builds the command line and the Python package.
-	cargo build
-	$(BIN)/maturin develop --quiet --manifest-path $(PACKAGE)/Cargo.toml
+	cargo build --workspace
+	install -m 755 $(TARGET)/debug/lib_native.so $(SOURCES)/tldr_loader/_native.abi3.so
+	echo $(CURDIR)/$(SOURCES) > $$(echo $(VENV)/lib/python*/site-packages)/tldr_loader.pth
 
 # --- the two commands -----------------------------------------------------------------------
 
@@ -80,7 +82,7 @@ test-rust: $(VENV)/.dev
 
 test-python: $(VENV)/.dev build
 	$(BIN)/mypy
-	cd $(PACKAGE) && ../../$(STUBTEST) tldr_loader
+	$(BIN)/stubtest tldr_loader
 	$(BIN)/pytest --quiet
 
 # Every example takes `--smoke`: the whole path, in seconds.

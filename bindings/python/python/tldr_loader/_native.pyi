@@ -1,0 +1,364 @@
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from typing import Any, Literal, TypeAlias, final
+
+import torch
+
+_Path: TypeAlias = str | PathLike[str]
+_Urls: TypeAlias = _Path | Sequence[_Path]
+_Device: TypeAlias = str | torch.device | None
+
+__all__ = ["Batch", "Batches", "Captioner", "Ledger", "Loader", "__version__", "_hand_over"]
+
+__version__: str
+
+@final
+class Loader:
+    """A stream of batches of survivors, epoch after epoch.
+
+    Iterating starts an epoch; once it is used up, the loader moves on to the next one. The sequence
+    of batches depends on the data, the captioner directory, the policy and the seed: not on
+    threads, ranks or machine load. `len(loader)` is the number of batches in an epoch.
+
+    Args:
+        urls: Shards: paths with `{00000..00331}` ranges, globs or folders, one or several.
+        captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
+            selection is plain random.
+        keep_ratio: Share of readable samples to keep, in (0, 1].
+        batch_size: Samples per batch and rank.
+        image_size: Side of the square images, in pixels.
+        tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
+            captions only and do not unpack.
+        device: `cpu` (the default), `cuda` or `cuda:N`: where batches end up, and where the
+            captioner runs unless it is a `Captioner` with a device of its own.
+        mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
+            every sample once, in order, with the eval transform and a short last batch.
+        gate: Share of samples that pass, by alignment of image and original caption; 1.0 turns the
+            gate off. Default: 0.5 with a captioner, off without.
+        dedup: Cosine of image embeddings from which two samples of a window are near-copies.
+            Default: no deduplication.
+        quota: `proportional` to the clusters, or `random`. Default: proportional with a captioner.
+        priority: Which candidates fill a quota first: `uniform`, `diverse` or `longest`.
+        rotate: Whether epochs keep disjoint subsets until the pool is used up.
+        fuse: The caption of a survivor: `original`, `generated`, `concat` or `best`; the last two
+            take a number, as in `concat:16` tokens for the generated part or `best:0.5`.
+        seed: Seed of every random choice.
+        transform: `train` (random resized crop), `eval` (resize, centre crop) or `preview`
+            (squash). Default: by mode.
+        crop_scale: Least and greatest share of the area, for `train`.
+        crop_ratio: Least and greatest width over height, for `train`.
+        flip: Probability of a horizontal flip, for `train`.
+        mean: Mean of R, G, B for pixels in [0, 1]. Default: CLIP's.
+        std: Standard deviation of R, G, B. Default: CLIP's.
+        pixels: `float32`, normalised; or `uint8`, as decoded and resized.
+        context_length: Token ids per caption.
+        rank: Rank of this process. Default: the environment's `RANK`, or 0.
+        world_size: Number of processes. Default: the environment's `WORLD_SIZE`, or 1.
+        lanes: Canonical streams; a multiple of the world size that divides the global batch.
+            Default: 4, or the world size where that is larger or does not divide 4.
+        window: Samples per decision window.
+        shuffle_windows: Windows whose survivors are shuffled together.
+        threads: Threads that decode images. Default: one per core.
+        prefetch: Finished batches that may wait for the training loop.
+        source: Name of the corpus in the identity of its samples. Default: the name of the folder
+            that holds the shards.
+        lengths: Samples per shard, in the order of the list. Default: `sizes.json` or a scan.
+        caption_key: Field of the json member that holds the caption. Default: the txt member.
+        max_image_pixels: Pixels an image may have; larger ones are refused from their header.
+        on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
+        max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
+        ledger: Signals and captions of another loader to re-use. Default: an empty one.
+
+    Raises:
+        ConfigError: An option cannot work; names it, what was given and what is accepted.
+        DataError: Shards or files cannot be read.
+    """
+
+    def __new__(
+        cls,
+        urls: _Urls,
+        *,
+        captioner: Captioner | _Path | None = None,
+        keep_ratio: float = 0.25,
+        batch_size: int = 256,
+        image_size: int = 224,
+        tokenizer: _Path | None = None,
+        device: _Device = None,
+        mode: Literal["reduced", "full", "eval"] = "reduced",
+        gate: float | None = None,
+        dedup: float | None = None,
+        quota: Literal["proportional", "random"] | None = None,
+        priority: Literal["uniform", "diverse", "longest"] = "uniform",
+        rotate: bool = False,
+        fuse: str = "original",
+        seed: int = 0,
+        transform: Literal["train", "eval", "preview"] | None = None,
+        crop_scale: tuple[float, float] | None = None,
+        crop_ratio: tuple[float, float] | None = None,
+        flip: float | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        pixels: Literal["float32", "uint8"] = "float32",
+        context_length: int = 77,
+        rank: int | None = None,
+        world_size: int | None = None,
+        lanes: int | None = None,
+        window: int = 2048,
+        shuffle_windows: int = 8,
+        threads: int | None = None,
+        prefetch: int = 2,
+        source: str | None = None,
+        lengths: Sequence[int] | None = None,
+        caption_key: str | None = None,
+        max_image_pixels: int | None = None,
+        on_error: Literal["skip", "raise"] = "skip",
+        max_errors: float = 0.1,
+        ledger: Ledger | None = None,
+    ) -> Loader: ...
+    def __iter__(self) -> Batches:
+        """Starts an epoch: the current one from its start, or from where a loaded state left off."""
+
+    def __len__(self) -> int: ...
+    @property
+    def num_batches(self) -> int:
+        """Batches per epoch, the same on every rank. In mode `eval` an upper bound."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples per epoch over all ranks."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch on this rank."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that iterating starts, or that the iterator is in."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the loader remembers of samples; pass it to another loader to re-use it."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Moves to the start of an epoch. Epochs are independent: no history is needed."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands: the batches handed over so far. The same on every rank."""
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Moves to a saved state, of any world size with the same global batch.
+
+        Iterating then yields exactly what the saved run had not yielded yet.
+
+        Raises:
+            StateError: The state was saved by another configuration; lists every difference.
+        """
+
+    def stats(self) -> dict[str, Any]:
+        """Statistics of the epoch that was started last, on this rank.
+
+        `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` +
+        `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
+        `failures` the first failed samples by name, `seconds` the work of each stage. Further
+        fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
+        `length_mismatches`.
+        """
+
+@final
+class Batches:
+    """The batches of one epoch. Dropping it stops the epoch's threads."""
+
+    def __iter__(self) -> Batches: ...
+    def __next__(self) -> Batch:
+        """The next batch. Ctrl-C ends the wait.
+
+        Raises:
+            TldrError: The first error of any stage; the epoch is over after it.
+        """
+
+@final
+class Batch:
+    """One batch of survivors on one rank; unpacks as `images, tokens`.
+
+    Lists have one entry per row and are made on access.
+    """
+
+    @property
+    def images(self) -> torch.Tensor:
+        """Pixels, `[batch, 3, image_size, image_size]`, float32 or uint8."""
+
+    @property
+    def tokens(self) -> torch.Tensor | None:
+        """Token ids of `captions`, int64 `[batch, context_length]`; `None` without a tokenizer."""
+
+    @property
+    def epoch(self) -> int:
+        """Epoch, from 0."""
+
+    @property
+    def step(self) -> int:
+        """Index of the batch in its epoch, from 0."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Identities: 64-bit hashes of source, shard and key."""
+
+    @property
+    def keys(self) -> list[str]:
+        """WebDataset keys."""
+
+    @property
+    def json(self) -> list[bytes | None]:
+        """The json members, as stored."""
+
+    @property
+    def clusters(self) -> list[int | None]:
+        """Clusters; `None` where no captioner ran."""
+
+    @property
+    def alignment(self) -> list[float | None]:
+        """Alignment of image and original caption as a quantile of the corpus."""
+
+    @property
+    def pi(self) -> list[float | None]:
+        """Probability of inclusion, given gate and dedup; `None` where it depends on the sample."""
+
+    @property
+    def original(self) -> list[str]:
+        """Original captions."""
+
+    @property
+    def generated(self) -> list[str | None]:
+        """Generated captions, where one was needed."""
+
+    @property
+    def captions(self) -> list[str]:
+        """The captions to train on: original and generated, fused."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Yields images and tokens.
+
+        Raises:
+            ConfigError: The loader has no tokenizer.
+        """
+
+@final
+class Captioner:
+    """A captioner directory that was found to be sound. Each loader loads its own model from it."""
+
+    @classmethod
+    def train(
+        cls,
+        urls: _Urls,
+        path: _Path,
+        *,
+        preset: Literal["tiny", "small", "base"] = "small",
+        tokenizer: _Path | None = None,
+        vocab_size: int = 2000,
+        epochs: int = 10,
+        batch_size: int = 128,
+        learning_rate: float | None = None,
+        warmup: int = 3000,
+        seed: int = 0,
+        device: _Device = None,
+        caption_key: str | None = None,
+        progress: Callable[[dict[str, float]], object] | None = None,
+    ) -> Captioner:
+        """Trains a captioner from scratch on image-caption pairs and saves it in the folder `path`.
+
+        Args:
+            urls: Shards, as for `Loader`.
+            path: The captioner directory to write; made if missing.
+            preset: Sizes: `tiny`, `small` or `base` (the paper's).
+            tokenizer: A tokenizer to use. Default: one is trained on the captions.
+            vocab_size: Entries of a tokenizer that is trained.
+            epochs: Passes over the corpus.
+            batch_size: Pairs per step.
+            learning_rate: Highest learning rate. Default: the preset's.
+            warmup: Steps of linear warm-up; a tenth of all steps at most.
+            seed: Seed of weights, order and dropped images.
+            device: `cpu` (the default), `cuda` or `cuda:N`.
+            caption_key: Field of the json member that holds the caption. Default: the txt member.
+            progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
+                `vq_loss`, `perplexity`, `used_codes`, `learning_rate` and `images_per_s`; an
+                exception from it ends the run.
+        """
+
+    @classmethod
+    def load(cls, path: _Path, *, device: _Device = None) -> Captioner:
+        """Opens a captioner directory and checks it.
+
+        Raises:
+            DataError: A file is missing or not what it should be.
+        """
+
+    def fit(
+        self,
+        urls: _Urls,
+        *,
+        clusters: int | None = None,
+        samples: int | None = None,
+        alignment_norm: str | None = None,
+        seed: int = 0,
+        caption_key: str | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> dict[str, Any]:
+        """Finds clusters, their shares and the alignment quantiles of a corpus, and saves them.
+
+        Args:
+            urls: Shards, as for `Loader`.
+            clusters: Number of clusters. Default: a hundredth of the points, between 8 and 3000.
+            samples: Points to sample. Default: all, up to 300000.
+            alignment_norm: How raw alignments are made comparable.
+            seed: Seed of sampling and of initial centroids.
+            caption_key: Field of the json member that holds the caption. Default: the txt member.
+            progress: Called as `progress(done, total)`; an exception from it ends the run.
+
+        Returns:
+            `points`, `clusters`, `runs`, `pass_rate` and `pass_by_run` of a gate of one half,
+            `warnings`, `seconds`.
+        """
+
+    @property
+    def path(self) -> str:
+        """The captioner directory."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    @property
+    def clusters(self) -> int | None:
+        """Number of clusters; `None` before the fit."""
+
+    @property
+    def weights(self) -> int:
+        """Number of trained weights."""
+
+    @property
+    def preview_size(self) -> int:
+        """Side of the square previews it takes, in pixels."""
+
+@final
+class Ledger:
+    """Signals and captions seen so far, shared by any number of loaders.
+
+    Loaders that differ in keep_ratio, gate, policy or seed share one, so that a sweep runs the
+    captioner once. It grows with the corpus.
+    """
+
+    def __new__(cls) -> Ledger: ...
+    @property
+    def windows(self) -> int:
+        """Number of windows on record."""
+
+    @property
+    def captions(self) -> int:
+        """Number of captions on record."""
+
+    @property
+    def bytes(self) -> int:
+        """Approximate size in memory."""
+
+def _hand_over(dtype: str, shape: Sequence[int]) -> tuple[int, torch.Tensor]: ...

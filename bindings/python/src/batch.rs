@@ -1,0 +1,148 @@
+//! `Batch`: what the training loop gets.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyIterator, PyTuple};
+use tch::{Device, Tensor};
+use tldr_loader::Error;
+
+use crate::errors::{self, OrRaise};
+use crate::hand_over;
+
+/// One batch of survivors.
+#[pyclass(frozen, module = "tldr_loader")]
+pub(crate) struct Batch {
+    #[pyo3(get)]
+    images: Py<PyAny>,
+    #[pyo3(get)]
+    tokens: Option<Py<PyAny>>,
+    /// Everything else; its images and tokens share the tensors' memory and are left empty.
+    rows: Rows,
+}
+
+/// The parts of a [`tldr_loader::loader::Batch`] that are not tensors.
+struct Rows {
+    epoch: u64,
+    step: u64,
+    ids: Vec<u64>,
+    keys: Vec<std::sync::Arc<str>>,
+    json: Vec<Option<Vec<u8>>>,
+    clusters: Vec<Option<u32>>,
+    alignment: Vec<Option<f32>>,
+    pi: Vec<Option<f32>>,
+    original: Vec<String>,
+    generated: Vec<Option<std::sync::Arc<str>>>,
+    captions: Vec<String>,
+}
+
+impl Batch {
+    /// Takes a batch over and moves its tensors to `device`; on the CPU nothing is copied.
+    pub(crate) fn new(py: Python<'_>, batch: tldr_loader::loader::Batch, device: Device) -> PyResult<Self> {
+        let (images, tokens) = (batch.images.tensor(), batch.tokens.as_ref().map(|t| t.tensor()));
+        let (images, tokens) = py
+            .detach(move || {
+                let tokens = tokens.map(|t| moved(t, device)).transpose()?;
+                Ok((moved(images, device)?, tokens))
+            })
+            .or_raise(py)?;
+        Ok(Self {
+            images: hand_over::to_python(py, images)?,
+            tokens: tokens.map(|t| hand_over::to_python(py, t)).transpose()?,
+            rows: Rows {
+                epoch: batch.epoch,
+                step: batch.step,
+                ids: batch.ids.into_iter().map(|id| id.0).collect(),
+                keys: batch.keys,
+                json: batch.json,
+                clusters: batch.clusters,
+                alignment: batch.alignment,
+                pi: batch.pi,
+                original: batch.original,
+                generated: batch.generated,
+                captions: batch.captions,
+            },
+        })
+    }
+}
+
+fn moved(tensor: Tensor, device: Device) -> tldr_loader::Result<Tensor> {
+    if device == Device::Cpu {
+        return Ok(tensor);
+    }
+    tensor.f_to(device).map_err(Error::captioner)
+}
+
+#[pymethods]
+impl Batch {
+    #[getter]
+    fn epoch(&self) -> u64 {
+        self.rows.epoch
+    }
+
+    #[getter]
+    fn step(&self) -> u64 {
+        self.rows.step
+    }
+
+    #[getter]
+    fn ids(&self) -> Vec<u64> {
+        self.rows.ids.clone()
+    }
+
+    #[getter]
+    fn keys(&self) -> Vec<&str> {
+        self.rows.keys.iter().map(|k| &**k).collect()
+    }
+
+    #[getter]
+    fn json<'py>(&self, py: Python<'py>) -> Vec<Option<Bound<'py, PyBytes>>> {
+        self.rows.json.iter().map(|j| j.as_deref().map(|bytes| PyBytes::new(py, bytes))).collect()
+    }
+
+    #[getter]
+    fn clusters(&self) -> Vec<Option<u32>> {
+        self.rows.clusters.clone()
+    }
+
+    #[getter]
+    fn alignment(&self) -> Vec<Option<f32>> {
+        self.rows.alignment.clone()
+    }
+
+    #[getter]
+    fn pi(&self) -> Vec<Option<f32>> {
+        self.rows.pi.clone()
+    }
+
+    #[getter]
+    fn original(&self) -> Vec<&str> {
+        self.rows.original.iter().map(String::as_str).collect()
+    }
+
+    #[getter]
+    fn generated(&self) -> Vec<Option<&str>> {
+        self.rows.generated.iter().map(Option::as_deref).collect()
+    }
+
+    #[getter]
+    fn captions(&self) -> Vec<&str> {
+        self.rows.captions.iter().map(String::as_str).collect()
+    }
+
+    fn __len__(&self) -> usize {
+        self.rows.keys.len()
+    }
+
+    /// Makes `images, tokens = batch` work.
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        let Some(tokens) = &self.tokens else {
+            let accepted = "a tokenizer, for batches to unpack as `images, tokens`; \
+                            without one use `batch.images` and `batch.captions`";
+            return Err(errors::to_python(py, &Error::option("tokenizer", "None", accepted)));
+        };
+        PyTuple::new(py, [&self.images, tokens])?.try_iter()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Batch(epoch={}, step={}, samples={})", self.rows.epoch, self.rows.step, self.__len__())
+    }
+}

@@ -1,0 +1,208 @@
+//! `Captioner`: train, load, fit.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyDict, PyType};
+use tch::Device;
+use tldr_loader::captioner::device_name;
+use tldr_loader::cluster::AlignmentNorm;
+use tldr_loader::jobs::{self, FitJob, TrainJob};
+use tldr_loader::{Error, Result};
+
+use crate::errors::OrRaise;
+use crate::interrupt::interruptible;
+use crate::options::{DeviceName, Urls};
+
+/// A captioner directory that was found to be sound. Each loader loads its own model from it.
+#[pyclass(frozen, module = "tldr_loader")]
+pub(crate) struct Captioner {
+    path: PathBuf,
+    device: Device,
+    /// `None` before the fit.
+    clusters: Mutex<Option<usize>>,
+    weights: usize,
+    preview_size: usize,
+}
+
+impl Captioner {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        self.device
+    }
+
+    fn open(path: PathBuf, device: Device) -> Result<Self> {
+        let model = tldr_loader::captioner::Captioner::load(&path, device)?;
+        Ok(Self {
+            device,
+            clusters: Mutex::new(model.clusters().map(|c| c.len())),
+            weights: model.weights(),
+            preview_size: model.config().preview_size,
+            path,
+        })
+    }
+}
+
+fn device_or_cpu(device: Option<DeviceName>) -> Result<Device> {
+    device.map_or(Ok(Device::Cpu), |d| d.parse())
+}
+
+#[pymethods]
+impl Captioner {
+    #[classmethod]
+    #[pyo3(signature = (
+        urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=128,
+        learning_rate=None, warmup=3000, seed=0, device=None, caption_key=None, progress=None
+    ))]
+    // Python's keyword-only arguments: nobody calls this from Rust.
+    #[allow(clippy::too_many_arguments)]
+    fn train(
+        _class: &Bound<'_, PyType>,
+        py: Python<'_>,
+        urls: Urls,
+        path: PathBuf,
+        preset: &str,
+        tokenizer: Option<PathBuf>,
+        vocab_size: usize,
+        epochs: u64,
+        batch_size: usize,
+        learning_rate: Option<f64>,
+        warmup: u64,
+        seed: u64,
+        device: Option<DeviceName>,
+        caption_key: Option<String>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let device = device_or_cpu(device).or_raise(py)?;
+        let job = TrainJob {
+            preset: preset.to_string(),
+            tokenizer,
+            vocab_size,
+            epochs,
+            batch_size,
+            learning_rate,
+            warmup,
+            seed,
+            device: device_name(device),
+            caption_key,
+            ..TrainJob::new(urls.patterns(), &path)
+        };
+        let work = move |report: &mut dyn FnMut(_) -> Result<()>| {
+            jobs::train(&job, &mut |at| report(*at))?;
+            Captioner::open(path, device)
+        };
+        interruptible(py, "train", work, |at: jobs::TrainProgress| {
+            let Some(progress) = &progress else { return Ok(()) };
+            let said = PyDict::new(py);
+            said.set_item("step", at.report.step)?;
+            said.set_item("steps", at.steps)?;
+            said.set_item("loss", at.report.loss)?;
+            said.set_item("lm_loss", at.report.lm_loss)?;
+            said.set_item("vq_loss", at.report.vq_loss)?;
+            said.set_item("perplexity", at.report.perplexity)?;
+            said.set_item("used_codes", at.report.used_codes)?;
+            said.set_item("learning_rate", at.report.learning_rate)?;
+            said.set_item("images_per_s", at.report.images_per_s)?;
+            progress.call1(py, (said,)).map(drop)
+        })
+    }
+
+    #[classmethod]
+    #[pyo3(signature = (path, *, device=None))]
+    fn load(
+        _class: &Bound<'_, PyType>,
+        py: Python<'_>,
+        path: PathBuf,
+        device: Option<DeviceName>,
+    ) -> PyResult<Self> {
+        let device = device_or_cpu(device).or_raise(py)?;
+        py.detach(|| Self::open(path, device)).or_raise(py)
+    }
+
+    #[pyo3(signature = (
+        urls, *, clusters=None, samples=None, alignment_norm=None, seed=0, caption_key=None, progress=None
+    ))]
+    // Python's keyword-only arguments: nobody calls this from Rust.
+    #[allow(clippy::too_many_arguments)]
+    fn fit<'py>(
+        &self,
+        py: Python<'py>,
+        urls: Urls,
+        clusters: Option<usize>,
+        samples: Option<u64>,
+        alignment_norm: Option<&str>,
+        seed: u64,
+        caption_key: Option<String>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let mut job = FitJob {
+            clusters,
+            samples,
+            seed,
+            device: device_name(self.device),
+            caption_key,
+            ..FitJob::new(urls.patterns(), &self.path)
+        };
+        if let Some(name) = alignment_norm {
+            let unknown =
+                || Error::option("alignment_norm", name, "a name of the table in the documentation");
+            job.alignment_norm = AlignmentNorm::from_name(name).ok_or_else(unknown).or_raise(py)?;
+        }
+        let work = move |report: &mut dyn FnMut(_) -> Result<()>| {
+            jobs::fit(&job, &mut |done, total| report((done, total)))
+        };
+        let fitted = interruptible(py, "fit", work, |(done, total): (u64, u64)| {
+            let Some(progress) = &progress else { return Ok(()) };
+            progress.call1(py, (done, total)).map(drop)
+        })?;
+        *self.clusters.lock().unwrap_or_else(PoisonError::into_inner) = Some(fitted.clusters);
+        let said = PyDict::new(py);
+        said.set_item("points", fitted.points)?;
+        said.set_item("clusters", fitted.clusters)?;
+        said.set_item("runs", fitted.runs)?;
+        said.set_item("pass_rate", fitted.report.pass_rate)?;
+        said.set_item("pass_by_run", fitted.report.pass_by_run)?;
+        said.set_item("warnings", fitted.report.warnings)?;
+        said.set_item("seconds", fitted.seconds)?;
+        Ok(said)
+    }
+
+    #[getter(path)]
+    fn python_path(&self) -> String {
+        self.path.to_string_lossy().into_owned()
+    }
+
+    #[getter(device)]
+    fn python_device(&self) -> String {
+        device_name(self.device)
+    }
+
+    #[getter]
+    fn clusters(&self) -> Option<usize> {
+        *self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[getter]
+    fn weights(&self) -> usize {
+        self.weights
+    }
+
+    #[getter]
+    fn preview_size(&self) -> usize {
+        self.preview_size
+    }
+
+    fn __repr__(&self) -> String {
+        let clusters = self.clusters().map_or("None".into(), |n| n.to_string());
+        format!(
+            "Captioner({:?}, device={:?}, clusters={clusters}, weights={})",
+            self.path,
+            device_name(self.device),
+            self.weights
+        )
+    }
+}

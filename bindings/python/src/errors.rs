@@ -1,0 +1,55 @@
+//! The one map from the crate's errors to the package's exceptions.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyType};
+use tldr_loader::{Error, ErrorKind};
+
+/// The exception of an error, with its place as attributes.
+pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
+    match exception(py, error) {
+        Ok(value) => PyErr::from_value(value),
+        Err(failed) => failed,
+    }
+}
+
+fn exception<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
+    let place = [
+        ("shard", error.shard.as_deref().into_pyobject(py)?.into_any()),
+        ("key", error.key.as_deref().into_pyobject(py)?.into_any()),
+        ("offset", error.offset.into_pyobject(py)?.into_any()),
+    ];
+    class(py, &error.kind)?.call((error.to_string(),), Some(&place.into_py_dict(py)?))
+}
+
+fn class<'py>(py: Python<'py>, kind: &ErrorKind) -> PyResult<&'py Bound<'py, PyType>> {
+    static CONFIG: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static DATA: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static CAPTIONER: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static STATE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static OTHER: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let (cell, name) = match kind {
+        ErrorKind::Option { .. } => (&CONFIG, "ConfigError"),
+        ErrorKind::Io { .. }
+        | ErrorKind::Format { .. }
+        | ErrorKind::Shard { .. }
+        | ErrorKind::Sample { .. }
+        | ErrorKind::TooManyErrors { .. } => (&DATA, "DataError"),
+        ErrorKind::Captioner(_) => (&CAPTIONER, "CaptionerError"),
+        ErrorKind::State(_) => (&STATE, "StateError"),
+        _ => (&OTHER, "TldrError"),
+    };
+    cell.import(py, "tldr_loader._errors", name)
+}
+
+/// `?` for results of the crate.
+pub(crate) trait OrRaise<T> {
+    /// The value, or the exception of the error.
+    fn or_raise(self, py: Python<'_>) -> PyResult<T>;
+}
+
+impl<T> OrRaise<T> for tldr_loader::Result<T> {
+    fn or_raise(self, py: Python<'_>) -> PyResult<T> {
+        self.map_err(|error| to_python(py, &error))
+    }
+}

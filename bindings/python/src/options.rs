@@ -1,0 +1,130 @@
+//! Arguments as Python gives them.
+
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use tldr_loader::captioner::parse_device;
+use tldr_loader::image::ImageTransform;
+use tldr_loader::loader::{Mode, OnError, PixelType};
+use tldr_loader::select::{Priority, Quota};
+use tldr_loader::{Error, Result};
+
+use crate::captioner::Captioner;
+
+/// A shard pattern, or several.
+#[derive(FromPyObject)]
+pub(crate) enum Urls {
+    /// One.
+    One(PathBuf),
+    /// Several.
+    Many(Vec<PathBuf>),
+}
+
+impl Urls {
+    /// The patterns as text.
+    pub(crate) fn patterns(self) -> Vec<String> {
+        let paths = match self {
+            Self::One(path) => vec![path],
+            Self::Many(paths) => paths,
+        };
+        paths.into_iter().map(|p| p.to_string_lossy().into_owned()).collect()
+    }
+}
+
+/// A captioner directory, or a captioner.
+#[derive(FromPyObject)]
+pub(crate) enum CaptionerSource {
+    /// A captioner: its own directory and device.
+    Loaded(Py<Captioner>),
+    /// A directory.
+    Directory(PathBuf),
+}
+
+impl CaptionerSource {
+    /// Loads the model for one loader, which owns it. `device` is used for a plain directory.
+    pub(crate) fn load(&self, device: tch::Device) -> Result<tldr_loader::captioner::Captioner> {
+        let (path, device) = match self {
+            Self::Loaded(captioner) => (captioner.get().path(), captioner.get().device()),
+            Self::Directory(path) => (path.as_path(), device),
+        };
+        tldr_loader::captioner::Captioner::load(path, device)
+    }
+}
+
+/// `cpu`, `cuda` or `cuda:N`, from text or a `torch.device`.
+pub(crate) struct DeviceName(pub(crate) String);
+
+impl FromPyObject<'_, '_> for DeviceName {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        Ok(Self(value.str()?.extract()?))
+    }
+}
+
+impl DeviceName {
+    pub(crate) fn parse(&self) -> Result<tch::Device> {
+        parse_device(&self.0)
+    }
+}
+
+/// Looks `given` up among the accepted names of an option.
+fn choose<T: Copy>(option: &'static str, given: &str, accepted: &[(&str, T)]) -> Result<T> {
+    accepted.iter().find(|(name, _)| *name == given).map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = accepted.iter().map(|(name, _)| *name).collect();
+        Error::option(option, given, format!("one of {}", names.join(", ")))
+    })
+}
+
+pub(crate) fn mode(name: &str) -> Result<Mode> {
+    choose("mode", name, &[("reduced", Mode::Reduced), ("full", Mode::Full), ("eval", Mode::Eval)])
+}
+
+pub(crate) fn on_error(name: &str) -> Result<OnError> {
+    choose("on_error", name, &[("skip", OnError::Skip), ("raise", OnError::Raise)])
+}
+
+pub(crate) fn pixels(name: &str) -> Result<PixelType> {
+    choose("pixels", name, &[("float32", PixelType::F32), ("uint8", PixelType::U8)])
+}
+
+pub(crate) fn quota(name: &str) -> Result<Quota> {
+    choose("quota", name, &[("proportional", Quota::Proportional), ("random", Quota::Random)])
+}
+
+pub(crate) fn priority(name: &str) -> Result<Priority> {
+    let accepted =
+        [("uniform", Priority::Uniform), ("diverse", Priority::Diverse), ("longest", Priority::Longest)];
+    choose("priority", name, &accepted)
+}
+
+/// The transform of that name; numbers that were not given are the training transform's own.
+pub(crate) fn transform(
+    name: &str,
+    crop_scale: Option<(f64, f64)>,
+    crop_ratio: Option<(f64, f64)>,
+    flip: Option<f64>,
+) -> Result<ImageTransform> {
+    let mut chosen = choose(
+        "transform",
+        name,
+        &[
+            ("train", ImageTransform::TRAIN),
+            ("eval", ImageTransform::Eval),
+            ("preview", ImageTransform::Preview),
+        ],
+    )?;
+    match &mut chosen {
+        ImageTransform::Train { scale, ratio, flip: own } => {
+            *scale = crop_scale.unwrap_or(*scale);
+            *ratio = crop_ratio.unwrap_or(*ratio);
+            *own = flip.unwrap_or(*own);
+        }
+        _ if crop_scale.is_some() || crop_ratio.is_some() || flip.is_some() => {
+            let accepted = "train, for crop_scale, crop_ratio and flip to have a meaning";
+            return Err(Error::option("transform", name, accepted));
+        }
+        _ => {}
+    }
+    Ok(chosen)
+}

@@ -1,0 +1,128 @@
+"""Train, fit, load, use: the captioner from Python."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tldr_loader as tldr
+from conftest import SIZE, Corpus
+
+
+@pytest.fixture(scope="module")
+def directory(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("captioner")
+    seen: list[dict[str, float]] = []
+    captioner = tldr.Captioner.train(
+        corpus.urls, path, preset="tiny", epochs=2, batch_size=20, vocab_size=300, progress=seen.append
+    )
+    assert [said["step"] for said in seen] == list(range(1, 21))
+    assert all(said["steps"] == 20 and said["loss"] > 0 for said in seen)
+    assert captioner.clusters is None
+    done: list[tuple[int, int]] = []
+    report = captioner.fit(corpus.urls, clusters=8, progress=lambda at, of: done.append((at, of)))
+    assert done[-1] == (200, 200)
+    assert report["points"] == 200
+    assert captioner.clusters == report["clusters"] == 8
+    return path
+
+
+def reduced(corpus: Corpus, captioner: Any, **options: Any) -> tldr.Loader:
+    return tldr.Loader(
+        corpus.urls,
+        captioner=captioner,
+        **{"keep_ratio": 0.25, "batch_size": 8, "image_size": SIZE, **options},
+    )
+
+
+def test_load_describes_the_captioner(directory: Path) -> None:
+    captioner = tldr.Captioner.load(directory)
+    assert captioner.path == str(directory)
+    assert captioner.device == "cpu"
+    assert captioner.clusters == 8
+    assert captioner.preview_size == 16
+    assert captioner.weights > 1000
+
+
+def test_batches_carry_signals_and_captions(corpus: Corpus, directory: Path) -> None:
+    loader = reduced(corpus, directory, fuse="concat", tokenizer=directory / "tokenizer.json")
+    for batch in loader:
+        assert all(cluster is not None and 0 <= cluster < 8 for cluster in batch.clusters)
+        assert all(a is not None and 0.0 <= a <= 1.0 for a in batch.alignment)
+        assert all(pi is not None and 0.0 < pi <= 1.0 for pi in batch.pi)
+        for original, generated, fused in zip(batch.original, batch.generated, batch.captions, strict=True):
+            assert generated is not None
+            assert fused.startswith(original)
+    stats = loader.stats()
+    assert stats["encoded"] == 200
+    assert stats["captioned"] > 0
+
+
+def test_the_second_epoch_needs_no_captioner_and_a_shared_ledger_none_at_all(
+    corpus: Corpus, directory: Path
+) -> None:
+    loader = reduced(corpus, directory)
+    first = [key for batch in loader for key in batch.keys]
+    assert loader.stats()["encoded"] == 200
+    kept = loader.stats()["counts"]["kept"]
+    list(loader)
+    assert loader.stats()["encoded"] == 0
+    assert loader.stats()["counts"]["kept"] == kept
+    again = reduced(corpus, directory, ledger=loader.ledger)
+    assert [key for batch in again for key in batch.keys] == first
+    assert again.stats()["encoded"] == 0
+
+
+def test_a_captioner_object_serves_several_loaders(corpus: Corpus, directory: Path) -> None:
+    captioner = tldr.Captioner.load(directory)
+    a, b = reduced(corpus, captioner), reduced(corpus, captioner)
+    assert [batch.keys for batch in a] == [batch.keys for batch in b]
+
+
+def test_a_captioner_without_clusters_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    captioner = tldr.Captioner.train(
+        corpus.urls, tmp_path, preset="tiny", epochs=1, batch_size=100, vocab_size=300
+    )
+    with pytest.raises(
+        tldr.ConfigError, match=r"captioner = .*: it has no clusters yet: run `Captioner\.fit`"
+    ):
+        reduced(corpus, captioner)
+
+
+def test_a_directory_that_is_none_is_named(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(tldr.TldrError, match="no-captioner"):
+        tldr.Captioner.load(tmp_path / "no-captioner")
+    with pytest.raises(tldr.TldrError, match="no-captioner"):
+        reduced(corpus, tmp_path / "no-captioner")
+
+
+def test_wrong_options_of_training_are_named(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(tldr.ConfigError, match="preset = huge: one of tiny, small, base"):
+        tldr.Captioner.train(corpus.urls, tmp_path, preset="huge")  # type: ignore[arg-type]
+    with pytest.raises(tldr.ConfigError, match="epochs = 0: at least 1"):
+        tldr.Captioner.train(corpus.urls, tmp_path, preset="tiny", epochs=0)
+
+
+def test_an_exception_in_progress_ends_the_training(corpus: Corpus, tmp_path: Path) -> None:
+    def stop(said: dict[str, float]) -> None:
+        raise RuntimeError(f"enough after {said['step']}")
+
+    with pytest.raises(RuntimeError, match="enough after 1"):
+        tldr.Captioner.train(
+            corpus.urls, tmp_path, preset="tiny", epochs=1000, batch_size=20, vocab_size=300, progress=stop
+        )
+
+
+def test_ctrl_c_ends_the_training(corpus: Corpus, tmp_path: Path) -> None:
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        tldr.Captioner.train(
+            corpus.urls, tmp_path, preset="tiny", epochs=100_000, batch_size=20, vocab_size=300
+        )
+    timer.join()

@@ -1,0 +1,231 @@
+"""The loader from Python: batches, order, state, statistics, errors."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+import tldr_loader as tldr
+from conftest import SIZE, Corpus, Pair, write_shard
+
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+MERGES = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
+
+
+def loader(corpus: Corpus, **options: Any) -> tldr.Loader:
+    defaults: dict[str, Any] = {"batch_size": 8, "image_size": SIZE, "tokenizer": MERGES}
+    return tldr.Loader(corpus.urls, **{**defaults, **options})
+
+
+def test_eval_yields_every_sample_once_in_order_with_the_right_pixels_and_tokens(corpus: Corpus) -> None:
+    batches = list(loader(corpus, mode="eval", batch_size=64))
+    assert [len(b) for b in batches] == [64, 64, 64, 8]
+    keys = [key for batch in batches for key in batch.keys]
+    assert keys == [pair.key for pair in corpus.pairs]
+    images = torch.cat([b.images for b in batches])
+    assert images.dtype == torch.float32
+    pixels = torch.from_numpy(np.stack([pair.pixels for pair in corpus.pairs])).float() / 255
+    expected = ((pixels - MEAN) / STD).permute(0, 3, 1, 2)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+    tokens = torch.cat([b.tokens for b in batches if b.tokens is not None])
+    assert tokens.dtype == torch.int64
+    assert torch.equal(tokens, open_clip.tokenize([pair.caption for pair in corpus.pairs]))
+
+
+def test_a_batch_unpacks_and_names_its_rows(corpus: Corpus) -> None:
+    batch = next(iter(loader(corpus, mode="full")))
+    images, tokens = batch
+    assert images is batch.images
+    assert tokens is batch.tokens
+    assert images.shape == (8, 3, SIZE, SIZE)
+    assert tokens.shape == (8, 77)
+    captions = {pair.key: pair.caption for pair in corpus.pairs}
+    assert batch.original == batch.captions == [captions[key] for key in batch.keys]
+    assert batch.generated == [None] * 8
+    assert batch.clusters == [None] * 8
+    assert batch.alignment == [None] * 8
+    assert batch.json == [f'{{"key": "{key}"}}'.encode() for key in batch.keys]
+    assert len(set(batch.ids)) == len(batch) == 8
+    assert (batch.epoch, batch.step) == (0, 0)
+
+
+def test_uint8_pixels_arrive_as_stored(corpus: Corpus) -> None:
+    batch = next(iter(loader(corpus, mode="eval", pixels="uint8")))
+    assert batch.images.dtype == torch.uint8
+    assert np.array_equal(
+        batch.images.permute(0, 2, 3, 1).numpy(), np.stack([p.pixels for p in corpus.pairs[:8]])
+    )
+
+
+def test_without_a_tokenizer_batches_do_not_unpack(corpus: Corpus) -> None:
+    batch = next(iter(loader(corpus, mode="full", tokenizer=None)))
+    assert batch.tokens is None
+    with pytest.raises(tldr.ConfigError, match="tokenizer = None: a tokenizer, for batches to unpack"):
+        _, _ = batch
+
+
+def test_batches_outlive_their_loader(corpus: Corpus) -> None:
+    images = [batch.images for batch in loader(corpus, mode="full")]
+    again = [batch.images for batch in loader(corpus, mode="full")]
+    assert len(images) == 25
+    assert all(torch.equal(a, b) for a, b in zip(images, again, strict=True))
+
+
+def test_lengths_and_epochs(corpus: Corpus) -> None:
+    reduced = loader(corpus, keep_ratio=0.25)
+    assert len(reduced) == reduced.num_batches == 6
+    assert reduced.num_samples == 48
+    first = [batch.keys for batch in reduced]
+    assert len(first) == 6
+    assert reduced.epoch == 1
+    second = [batch.keys for batch in reduced]
+    assert first != second
+    reduced.set_epoch(0)
+    assert [batch.keys for batch in reduced] == first
+
+
+def test_statistics_add_up(corpus: Corpus) -> None:
+    reduced = loader(corpus, keep_ratio=0.25)
+    samples = sum(len(batch) for batch in reduced)
+    stats = reduced.stats()
+    counts = stats["counts"]
+    assert counts["read"] == len(corpus.pairs)
+    dropped = counts["dropped_gate"] + counts["dropped_dedup"] + counts["dropped_quota"]
+    assert counts["read"] == counts["kept"] + dropped + sum(counts["failed"].values())
+    assert stats["yielded"] == samples == counts["kept"] + stats["repeats"] - stats["surplus"]
+    assert sum(shard["read"] for shard in stats["shards"].values()) == counts["read"]
+    assert stats["seconds"]["example"] > 0
+
+
+def test_what_is_left_over_is_said(corpus: Corpus) -> None:
+    # 50 of 200 survive: six batches of eight, and two.
+    reduced = loader(corpus, keep_ratio=0.25)
+    with pytest.warns(RuntimeWarning, match=r"epoch 0: 2 survivors \(4\.2%\) were left over"):
+        assert len(list(reduced)) == 6
+    assert reduced.stats()["surplus"] == 2
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5, 6])
+def test_a_saved_state_resumes_with_what_was_left(corpus: Corpus, after: int) -> None:
+    whole = [batch.keys for batch in loader(corpus)]
+    interrupted = loader(corpus)
+    batches = iter(interrupted)
+    for _ in range(after):
+        next(batches)
+    state = interrupted.state_dict()
+    assert all(isinstance(value, int) for value in state.values())
+    assert (state["epoch"], state["step"]) == (0, after)
+    resumed = loader(corpus)
+    resumed.load_state_dict(state)
+    assert [batch.keys for batch in resumed] == whole[after:]
+
+
+def test_a_state_of_another_configuration_is_refused(corpus: Corpus) -> None:
+    state = loader(corpus).state_dict()
+    with pytest.raises(tldr.StateError, match="saved by another configuration: policy"):
+        loader(corpus, seed=1).load_state_dict(state)
+    del state["step"]
+    with pytest.raises(tldr.StateError, match=r"not a state of a loader.*missing field `step`"):
+        loader(corpus).load_state_dict(state)
+    with pytest.raises(tldr.StateError, match="not a state of a loader"):
+        loader(corpus).load_state_dict({"step": "three"})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep_ratio": 1.5}, "keep_ratio = 1.5: "),
+        ({"keep_ratio": 0.0}, "keep_ratio = 0: "),
+        ({"batch_size": 9}, "batch_size = 9: "),
+        ({"batch_size": 100_000}, "batch_size = 100000: "),
+        ({"rank": 2, "world_size": 2}, "rank = 2: "),
+        ({"lanes": 4, "world_size": 3, "rank": 0}, "lanes = 4: "),
+        ({"mode": "half"}, "mode = half: one of reduced, full, eval"),
+        ({"pixels": "float16"}, "pixels = float16: one of float32, uint8"),
+        ({"transform": "eval", "flip": 0.5}, "transform = eval: train, for crop_scale"),
+        ({"device": "cuda:999"}, "device = cuda:999: "),
+        ({"device": torch.device("meta")}, "device = meta: cpu, cuda or cuda:N"),
+        ({"std": [1.0, 0.0, 1.0]}, "std = "),
+        ({"fuse": "concat"}, "fuse = concat"),
+        ({"priority": "tallest"}, "priority = tallest: "),
+    ],
+)
+def test_a_wrong_option_is_named(corpus: Corpus, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(tldr.ConfigError) as caught:
+        loader(corpus, **options)
+    assert str(caught.value).startswith(message)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_options_are_keyword_only(corpus: Corpus) -> None:
+    with pytest.raises(TypeError):
+        tldr.Loader(corpus.urls, None)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="keep_ration"):
+        tldr.Loader(corpus.urls, keep_ration=0.5)  # type: ignore[call-arg]
+
+
+def test_no_shards_and_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(tldr.TldrError, match="nothing"):
+        tldr.Loader(tmp_path / "nothing" / "*.tar")
+    write_shard(tmp_path / "0.tar", [])
+    with pytest.raises(tldr.TldrError, match=r"no-tokenizer\.json"):
+        tldr.Loader(tmp_path / "0.tar", tokenizer=tmp_path / "no-tokenizer.json")
+
+
+def test_a_bad_sample_costs_one_sample_and_is_named(tmp_path: Path) -> None:
+    pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
+    pairs = [Pair(f"{i:03d}", pixels, f"caption {i}" if i != 3 else " ") for i in range(17)]
+    write_shard(tmp_path / "0.tar", pairs)
+    full = tldr.Loader(tmp_path / "0.tar", mode="full", batch_size=4, image_size=SIZE, lanes=1)
+    seen = [key for batch in full for key in batch.keys]
+    assert sorted(seen) == [pair.key for pair in pairs if pair.key != "003"]
+    stats = full.stats()
+    assert stats["counts"]["failed"] == {"empty-caption": 1}
+    (failure,) = stats["failures"]
+    assert (failure["key"], failure["reason"]) == ("003", "empty-caption")
+    strict = tldr.Loader(tmp_path / "0.tar", mode="full", batch_size=4, image_size=SIZE, on_error="raise")
+    with pytest.raises(tldr.DataError, match="empty-caption") as caught:
+        list(strict)
+    assert caught.value.key == "003"
+    assert caught.value.shard is not None
+    assert caught.value.shard.endswith("0.tar")
+    assert isinstance(caught.value.offset, int)
+
+
+def test_urls_may_be_paths_and_lists(corpus: Corpus) -> None:
+    folder = Path(corpus.urls).parent
+    shards = sorted(folder.glob("*.tar"))
+    for urls in (shards, [str(s) for s in shards], folder, f"{folder}/*.tar"):
+        assert tldr.Loader(urls, mode="eval", image_size=SIZE).num_samples == len(corpus.pairs)
+
+
+def test_ranks_share_the_global_batches(corpus: Corpus) -> None:
+    whole = [batch.keys for batch in loader(corpus, mode="full", batch_size=8, lanes=4)]
+    ranks = [
+        [batch.keys for batch in loader(corpus, mode="full", batch_size=4, lanes=4, rank=r, world_size=2)]
+        for r in range(2)
+    ]
+    assert len(ranks[0]) == len(ranks[1]) == len(whole)
+    for step, keys in enumerate(whole):
+        assert sorted(ranks[0][step] + ranks[1][step]) == sorted(keys)
+
+
+def test_a_ledger_is_shared(corpus: Corpus) -> None:
+    ledger = tldr.Ledger()
+    assert (ledger.windows, ledger.captions) == (0, 0)
+    first = loader(corpus, ledger=ledger)
+    list(first)
+    assert first.ledger.windows == ledger.windows
+    assert ledger.bytes >= 0
+
+
+def test_the_merges_file_is_the_one_of_open_clip() -> None:
+    with gzip.open(MERGES) as file:
+        assert b"bpe_simple_vocab_16e6" in file.readline()
