@@ -18,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +28,10 @@ from typing import Any
 THREADS = int(os.environ.get("TLDR_THREADS", "0")) or os.cpu_count() or 1
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 
-import tldr_loader as tldr  # noqa: E402
 import torch  # noqa: E402
 from small_clip import CONTEXT_LENGTH, IMAGE_SIZE, SmallClip, optimizer_for, retrieval  # noqa: E402
+
+import tldr_loader as tldr  # noqa: E402
 
 KEEP_RATIO = 0.25
 BATCH_SIZE = 128
@@ -46,7 +48,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "random best": {"captioner": True, "gate": 1.0, "quota": "random", "fuse": "best"},
     "longest captions": {"quota": "random", "priority": "longest"},
 }
-DEMO_ARMS = ("full", "random", "gate+cluster")
+DEMO_ARMS = ["full", "random", "gate+cluster"]
 
 KEYS = ("noise", "copies", "seed", "arm", "budget")
 SCORES = ("i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5")
@@ -67,7 +69,7 @@ Row = dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for corpora, captioners, results")
+    parser.add_argument("--out", type=Path, help="folder for corpora, captioners, results")
     parser.add_argument("--samples", type=int, default=12000)
     parser.add_argument("--test-samples", type=int, default=1000)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.5])
@@ -75,11 +77,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--epochs", type=int, default=4, help="epochs of the full arm")
-    parser.add_argument("--captioner-epochs", type=int, default=8)
+    parser.add_argument("--captioner-epochs", type=int, default=4)
     parser.add_argument("--preset", default="small", help="size of the captioner")
     parser.add_argument("--jobs", type=int, default=1, help="cells that run side by side")
     parser.add_argument("--report", action="store_true", help="only report what is finished")
+    parser.add_argument("--demo", action="store_true", help="three arms on one small corpus")
+    parser.add_argument("--smoke", action="store_true", help="every arm for a few steps: does it run?")
     options = parser.parse_args()
+    if options.demo:
+        vars(options).update(samples=5000, noise=[0.5], copies=[4], seeds=[0], arms=DEMO_ARMS)
+        options.captioner_epochs = 6
+    if options.smoke:
+        vars(options).update(samples=640, test_samples=100, noise=[0.5], copies=[4], seeds=[0], epochs=1)
+        vars(options).update(preset="tiny", captioner_epochs=1)
+        scratch = tempfile.TemporaryDirectory()
+        options.out = Path(scratch.name)
+    if options.out is None:
+        parser.error("the following arguments are required: --out")
     options.out.mkdir(parents=True, exist_ok=True)
     # Seeds outermost: an interrupted study has whole grids of the first seeds.
     cells = [(n, c, s) for s in options.seeds for n in options.noise for c in options.copies]
@@ -219,7 +233,7 @@ def run_arm(cell: Cell, arm: str, steps: int | None) -> Row:
     torch.manual_seed(cell.seed)
     loader = cell.loader(ARMS[arm])
     steps = steps or loader.num_batches * cell.options.epochs
-    model = SmallClip(tldr.Tokenizer(cell.captioner / "tokenizer.json").vocab_size)
+    model = SmallClip(loader.vocab_size or 0)
     optimizer, schedule = optimizer_for(model, steps, LEARNING_RATE)
     scenes, clean, pairs, done, captioner_s, wait_s = set(), 0, 0, 0, 0.0, 0.0
     start = time.perf_counter()
@@ -294,7 +308,9 @@ def report(options: argparse.Namespace) -> None:
         cell.setdefault((row["arm"], row["budget"]), []).append(row)
     lines = []
     for (noise, copies), cell in sorted(groups.items()):
-        say(f"\nnoise {noise:g}, {copies} {'copy' if copies == 1 else 'copies'} of each scene, seeds: mean ± sd")
+        say(
+            f"\nnoise {noise:g}, {copies} {'copy' if copies == 1 else 'copies'} of each scene: mean ± sd over seeds"
+        )
         say(f"{'arm':24}{'budget':14}{'steps':>6}{'i2t R@1':>13}{'t2i R@1':>13}{'i2t R@5':>9}{'t2i R@5':>9}"
             f"{'clean':>7}{'scenes':>8}{'train s':>9}{'captioner s':>13}")  # fmt: skip
         for arm in ARMS:
@@ -359,9 +375,7 @@ def plot(groups: dict[tuple[float, int], dict[tuple[str, str], list[dict[str, st
         axis.set_xlabel("R@1 on clean pairs, mean of both directions, %")
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    handles = [
-        plt.Rectangle((0, 0), 1, 1, color=colour) for colour in ("#2d3748", "#9aa5b1", "#2b6cb0")
-    ]
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in ("#2d3748", "#9aa5b1", "#2b6cb0")]
     labels = ["full data", f"{KEEP_RATIO:.0%} kept, equal epochs", f"{KEEP_RATIO:.0%} kept, equal steps"]
     figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.07, 1, 1))

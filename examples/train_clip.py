@@ -1,33 +1,56 @@
 """Trains a small CLIP on a stream that a codebook captioner compresses: a plain PyTorch loop.
 
-    tldr-loader synth --out corpus --samples 4000 --shards 8
-    tldr-loader train 'corpus/train/*.tar' --out captioner
-    tldr-loader fit 'corpus/train/*.tar' --captioner captioner
-    python examples/train_clip.py 'corpus/train/*.tar' 'corpus/test/*.tar' --captioner captioner
+tldr-loader synth --out corpus --samples 4000 --shards 8
+tldr-loader train 'corpus/train/*.tar' --out captioner
+tldr-loader fit 'corpus/train/*.tar' --captioner captioner
+python examples/train_clip.py 'corpus/train/*.tar' 'corpus/test/*.tar' --captioner captioner
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
+from pathlib import Path
 
-import tldr_loader as tldr
 import torch
 from small_clip import CONTEXT_LENGTH, IMAGE_SIZE, SmallClip, optimizer_for, retrieval
+
+import tldr_loader as tldr
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("train", help="shards to train on")
-    parser.add_argument("test", help="shards to test on")
-    parser.add_argument("--captioner", required=True, help="captioner directory, trained and fitted")
+    parser.add_argument("train", nargs="?", help="shards to train on")
+    parser.add_argument("test", nargs="?", help="shards to test on")
+    parser.add_argument("--captioner", help="captioner directory, trained and fitted")
     parser.add_argument("--keep-ratio", type=float, default=0.25)
     parser.add_argument("--fuse", default="original", help="original, generated, concat or best")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--smoke", action="store_true", help="draw a tiny corpus and take a few steps")
     options = parser.parse_args()
+    if options.smoke:
+        with tempfile.TemporaryDirectory() as folder:
+            prepare_smoke(Path(folder), options)
+            train(options)
+    elif None in (options.train, options.test, options.captioner):
+        parser.error("train, test and --captioner are required")
+    else:
+        train(options)
 
+
+def prepare_smoke(folder: Path, options: argparse.Namespace) -> None:
+    """Draws a tiny corpus, and trains and fits a tiny captioner on it."""
+    tldr.synth(folder, samples=640, test_samples=100, shards=4)
+    captioner = tldr.Captioner.train(folder / "train", folder / "captioner", preset="tiny", epochs=1)
+    captioner.fit(folder / "train")
+    options.train, options.test, options.captioner = folder / "train", folder / "test", folder / "captioner"
+    options.epochs, options.batch_size = 2, 16
+
+
+def train(options: argparse.Namespace) -> None:
     tokenizer = f"{options.captioner}/tokenizer.json"
     loader = tldr.Loader(
         options.train,
@@ -41,8 +64,7 @@ def main() -> None:
         device=options.device,
     )
     torch.manual_seed(0)
-    vocab_size = tldr.Tokenizer(tokenizer).vocab_size
-    model = SmallClip(vocab_size).to(options.device)
+    model = SmallClip(loader.vocab_size or 0).to(options.device)
     optimizer, schedule = optimizer_for(model, options.epochs * loader.num_batches)
     for epoch in range(options.epochs):
         loader.set_epoch(epoch)

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Without arguments it draws a small corpus, trains and fits a captioner for it, and goes on from
-//! there: a few minutes on two cores, less with `--quick`, which shows the steps and learns little.
+//! there: a few minutes on two cores, less with `--smoke`, which shows the steps and learns little.
 
 use std::error::Error;
 use std::path::Path;
@@ -74,12 +74,12 @@ fn tensors(batch: &Batch) -> Result<(Tensor, Tensor), Box<dyn Error>> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let quick = arguments.iter().any(|a| a == "--quick");
+    let smoke = arguments.iter().any(|a| a == "--smoke");
     let paths: Vec<&String> = arguments.iter().filter(|a| !a.starts_with("--")).collect();
     let folder = std::env::temp_dir().join(format!("tldr-train-clip-{}", std::process::id()));
     let (urls, captioner) = match paths[..] {
         [urls, captioner] => (urls.clone(), captioner.clone()),
-        _ => prepare(&folder, quick)?,
+        _ => prepare(&folder, smoke)?,
     };
 
     let model = Captioner::load(&captioner, Device::Cpu)?;
@@ -99,7 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let variables = nn::VarStore::new(Device::Cpu);
     let clip = SmallClip::new(&variables.root(), vocab_size);
     let mut optimizer = nn::AdamW::default().build(&variables, 2e-3)?;
-    for epoch in 0..if quick { 2 } else { 8 } {
+    for epoch in 0..if smoke { 2 } else { 8 } {
         let (mut total, mut batches) = (0.0, 0);
         for batch in loader.iter()? {
             let (images, tokens) = tensors(&batch?)?;
@@ -122,15 +122,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Draws a corpus, trains a captioner on it and fits it.
-fn prepare(folder: &Path, quick: bool) -> Result<(String, String), Box<dyn Error>> {
-    let samples = if quick { 800 } else { 4000 };
+fn prepare(folder: &Path, smoke: bool) -> Result<(String, String), Box<dyn Error>> {
+    let samples = if smoke { 800 } else { 4000 };
     let options = SynthOptions { samples, shards: 4, test_samples: 0, ..SynthOptions::default() };
     write_corpus(folder, &options, &mut |_, _| {})?;
     let urls = folder.join("train").display().to_string();
     let captioner = folder.join("captioner");
     let mut job = TrainJob::new(vec![urls.clone()], &captioner);
-    job.preset = if quick { "tiny".into() } else { "small".into() };
-    job.epochs = if quick { 1 } else { 8 };
+    job.preset = if smoke { "tiny".into() } else { "small".into() };
+    job.epochs = if smoke { 1 } else { 8 };
     let trained = train(&job, &mut |_| Ok(()))?;
     println!("captioner: {} steps in {:.0} s, loss {:.2}", trained.steps, trained.seconds, trained.last.loss);
     let fitted = fit(&FitJob::new(vec![urls.clone()], &captioner), &mut |_, _| Ok(()))?;

@@ -216,8 +216,8 @@ impl ImagePipeline {
         out: &mut [u8],
     ) -> Result<(), ImageError> {
         decode(bytes, limits, &mut scratch.image)?;
-        let flip = resize(self.transform, self.size, &scratch.image, rng, &mut scratch.resize)?;
-        planes(&scratch.resize.pixels, self.size, flip, out, |_, v| v);
+        let placed = resize(self.transform, self.size, &scratch.image, rng, &mut scratch.resize)?;
+        planes(&scratch.resize.pixels, placed, self.size, out, |_, v| v);
         Ok(())
     }
 

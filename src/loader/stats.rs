@@ -174,8 +174,9 @@ pub struct Stats {
 
 impl Stats {
     /// What a user should know of a finished epoch: repeats or surplus above 2% of what was
-    /// yielded, and wrong lengths.
-    pub fn warnings(&self) -> Vec<String> {
+    /// yielded, and wrong lengths. `batch_size` is the rank's: a part of a batch is always left
+    /// over, and no cause for a warning.
+    pub fn warnings(&self, batch_size: usize) -> Vec<String> {
         let mut warnings = vec![];
         let share = |n: u64| 100.0 * n as f64 / self.yielded.max(1) as f64;
         if share(self.repeats) > 2.0 {
@@ -187,10 +188,10 @@ impl Stats {
                 share(self.repeats)
             ));
         }
-        if share(self.surplus) > 2.0 {
+        if share(self.surplus.saturating_sub(batch_size as u64)) > 2.0 {
             warnings.push(format!(
-                "epoch {}: {} survivors ({:.1}%) were left over after the last batch: the corpus is small \
-                 for this batch size, or more survived than keep_ratio promises",
+                "epoch {}: {} survivors ({:.1}%) were left over after the last batch: more survived than \
+                 keep_ratio promises; the shares of the fit may be off",
                 self.epoch,
                 self.surplus,
                 share(self.surplus)

@@ -14,6 +14,7 @@ use crate::loader::pipeline::{self, Message, Running};
 use crate::loader::spec::{Mode, Spec};
 use crate::loader::state::LoaderState;
 use crate::loader::stats::{Recorder, Stage, Stats};
+use crate::text::Tokenizer;
 
 /// A stream of batches of survivors, epoch after epoch.
 ///
@@ -79,6 +80,11 @@ impl Loader {
         self.spec.batch_size
     }
 
+    /// Number of token ids of the tokenizer: rows that a text embedding needs.
+    pub fn vocab_size(&self) -> Option<usize> {
+        self.spec.tokenizer.as_ref().map(Tokenizer::vocab_size)
+    }
+
     /// The epoch that [`iter`](Self::iter) starts, or that its iterator is in.
     pub fn epoch(&self) -> u64 {
         self.progress.epoch.load(Ordering::SeqCst)
@@ -115,6 +121,7 @@ impl Loader {
             recorder,
             epoch,
             step: first_step,
+            batch_size: self.spec.batch_size,
         })
     }
 
@@ -154,6 +161,7 @@ pub struct Batches {
     recorder: Arc<Recorder>,
     epoch: u64,
     step: u64,
+    batch_size: usize,
 }
 
 /// What [`Batches::next_within`] found.
@@ -189,7 +197,7 @@ impl Batches {
                 self.running = None;
                 self.progress.epoch.store(self.epoch + 1, Ordering::SeqCst);
                 self.progress.step.store(0, Ordering::SeqCst);
-                for warning in self.recorder.snapshot().warnings() {
+                for warning in self.recorder.snapshot().warnings(self.batch_size) {
                     tracing::warn!("{warning}");
                 }
                 Ok(Next::End)

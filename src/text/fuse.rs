@@ -121,25 +121,42 @@ fn concat(
 
 impl fmt::Display for Fuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Original => "original",
-            Self::Generated => "generated",
-            Self::Concat { .. } => "concat",
-            Self::Best { .. } => "best",
-        })
+        match self {
+            Self::Original => f.write_str("original"),
+            Self::Generated => f.write_str("generated"),
+            Self::Concat { generated_tokens } => write!(f, "concat:{generated_tokens}"),
+            Self::Best { threshold } => write!(f, "best:{threshold}"),
+        }
     }
 }
 
 impl FromStr for Fuse {
     type Err = Error;
 
-    fn from_str(name: &str) -> Result<Self, Error> {
-        match name {
-            "original" => Ok(Self::Original),
-            "generated" => Ok(Self::Generated),
-            "concat" => Ok(Self::CONCAT),
-            "best" => Ok(Self::BEST),
-            _ => Err(Error::option("captions", name, "one of original, generated, concat, best")),
+    /// `original`, `generated`, `concat`, `best`; the last two take a number, as in `concat:16` or
+    /// `best:0.3`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let unknown = || {
+            let accepted = "one of original, generated, concat, best; concat:N gives the generated part N \
+                            tokens, best:Q keeps originals from the alignment quantile Q on";
+            Error::option("fuse", text, accepted)
+        };
+        match text.split_once(':') {
+            None => match text {
+                "original" => Ok(Self::Original),
+                "generated" => Ok(Self::Generated),
+                "concat" => Ok(Self::CONCAT),
+                "best" => Ok(Self::BEST),
+                _ => Err(unknown()),
+            },
+            Some(("concat", number)) => {
+                number.parse().map(|n| Self::Concat { generated_tokens: n }).map_err(|_| unknown())
+            }
+            Some(("best", number)) => match number.parse() {
+                Ok(threshold) if (0.0..=1.0).contains(&threshold) => Ok(Self::Best { threshold }),
+                _ => Err(unknown()),
+            },
+            Some(_) => Err(unknown()),
         }
     }
 }

@@ -55,7 +55,7 @@ fn device_or_cpu(device: Option<DeviceName>) -> Result<Device> {
 impl Captioner {
     #[classmethod]
     #[pyo3(signature = (
-        urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=128,
+        urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=32,
         learning_rate=None, warmup=3000, seed=0, device=None, caption_key=None, progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.

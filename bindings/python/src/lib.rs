@@ -13,6 +13,7 @@ mod ledger;
 mod loader;
 mod options;
 mod plain;
+mod synth;
 
 /// Documentation is in `_native.pyi`.
 #[pyo3::pymodule]
@@ -27,6 +28,8 @@ mod _native {
     use crate::ledger::Ledger;
     #[pymodule_export]
     use crate::loader::{Batches, Loader};
+    #[pymodule_export]
+    use crate::synth::synth;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

@@ -185,6 +185,11 @@ impl Loader {
     }
 
     #[getter]
+    fn vocab_size(&self) -> Option<usize> {
+        self.loader.vocab_size()
+    }
+
+    #[getter]
     fn batch_size(&self) -> usize {
         self.loader.batch_size()
     }
@@ -261,7 +266,7 @@ impl Batches {
                 })
                 .or_raise(py)?;
             if just_ended {
-                for warning in loader.loader.stats().warnings() {
+                for warning in loader.loader.stats().warnings(loader.loader.batch_size()) {
                     let text = CString::new(warning).unwrap_or_default();
                     PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)?;
                 }

@@ -27,7 +27,7 @@ if not torch.__version__.startswith(_TORCH):
 
 # After torch, whose libraries the native module shares.
 from tldr_loader._errors import CaptionerError, ConfigError, DataError, StateError, TldrError
-from tldr_loader._native import Batch, Batches, Captioner, Ledger, Loader, __version__
+from tldr_loader._native import Batch, Batches, Captioner, Ledger, Loader, __version__, synth
 
 __all__ = [
     "Batch",
@@ -41,4 +41,5 @@ __all__ = [
     "StateError",
     "TldrError",
     "__version__",
+    "synth",
 ]

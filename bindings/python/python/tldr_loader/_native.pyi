@@ -132,6 +132,10 @@ class Loader:
         """Samples per batch on this rank."""
 
     @property
+    def vocab_size(self) -> int | None:
+        """Number of token ids: rows that a text embedding needs; `None` without a tokenizer."""
+
+    @property
     def epoch(self) -> int:
         """The epoch that iterating starts, or that the iterator is in."""
 
@@ -257,7 +261,7 @@ class Captioner:
         tokenizer: _Path | None = None,
         vocab_size: int = 2000,
         epochs: int = 10,
-        batch_size: int = 128,
+        batch_size: int = 32,
         learning_rate: float | None = None,
         warmup: int = 3000,
         seed: int = 0,
@@ -360,5 +364,39 @@ class Ledger:
     @property
     def bytes(self) -> int:
         """Approximate size in memory."""
+
+def synth(
+    out: _Path,
+    *,
+    samples: int = 12_000,
+    test_samples: int = 1000,
+    shards: int = 12,
+    size: int = 64,
+    misaligned: float = 0.5,
+    duplicates: int = 4,
+    zipf: float = 1.0,
+    seed: int = 0,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Draws a synthetic web-like corpus with ground truth: `out/train` and a clean `out/test`.
+
+    The truth of a sample stands in its json: `scene`, `class`, `caption_truth`, `noise` and more.
+    The same options give the same bytes.
+
+    Args:
+        out: Folder to write to; its `train` and `test` must be empty or absent.
+        samples: Training samples.
+        test_samples: Clean test samples, whose captions are distinct and unseen.
+        shards: Training shards.
+        size: Side of the square images, in pixels.
+        misaligned: Share of training captions that are noise.
+        duplicates: Near-copies of each scene; 1 draws every scene once.
+        zipf: Exponent of Zipf's law for the classes.
+        seed: Seed of every random choice.
+        threads: Threads that draw; they change nothing but the time.
+
+    Returns:
+        `samples`, `scenes`, `shards`, `test_samples`, `bytes`, and `noise` with a count by kind.
+    """
 
 def _hand_over(dtype: str, shape: Sequence[int]) -> tuple[int, torch.Tensor]: ...
