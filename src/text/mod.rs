@@ -1,0 +1,15 @@
+//! Captions: cleaned, tokenised, fused.
+//!
+//! [`clean`] repairs raw captions as open_clip does, [`Tokenizer`] turns them into ids, and
+//! [`Fuse`] makes one caption of the original and the generated one.
+
+pub mod clean;
+pub mod fuse;
+mod merges;
+mod mojibake;
+mod mojibake_tables;
+pub mod tokenizer;
+
+pub use clean::clean;
+pub use fuse::Fuse;
+pub use tokenizer::Tokenizer;

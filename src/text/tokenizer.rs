@@ -1,0 +1,624 @@
+//! Turns captions into ids: CLIP's byte-pair encoding exactly as open_clip does it, any
+//! `tokenizer.json`, and a small vocabulary trained from captions for the captioner.
+//!
+//! Whatever the file, captions are cleaned first ([`clean`](super::clean::clean)), as open_clip
+//! does for its own and for Hugging Face's tokenizers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use regex::Regex;
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizers::utils::{Lowercase, Sequence as Normalizers};
+use tokenizers::normalizers::{NFC, NormalizerWrapper, Replace};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, Model as _, SplitDelimiterBehavior};
+
+use super::clean::clean;
+use super::merges::{END_OF_WORD, learn};
+use crate::error::{Error, Result};
+use crate::hash;
+
+/// CLIP's words: contractions, runs of letters, single digits, runs of anything else.
+const CLIP_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// Merges of CLIP's vocabulary of 49,408: without 2 x 256 bytes and 2 specials. The file that
+/// open_clip carries holds many more.
+const CLIP_MERGES: usize = 49_152 - 256 - 2;
+
+/// A tokenizer file larger than this is something else.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// Names under which tokenizers know their specials, in order of preference.
+const START: &[&str] = &["<start_of_text>", "<|startoftext|>", "<start>", "<bos>", "<s>", "[DEC]", "[CLS]"];
+const END: &[&str] = &["<end_of_text>", "<|endoftext|>", "<end>", "<eos>", "</s>", "[SEP]"];
+const PAD: &[&str] = &["<pad>", "[PAD]", "<|pad|>"];
+
+/// Specials of a trained vocabulary, with ids 0 to 3.
+const TRAINED: [&str; 4] = ["<pad>", "<start>", "<end>", "<unk>"];
+
+/// A vocabulary with its rules. Cheap to clone; shared by threads.
+#[derive(Debug, Clone)]
+pub struct Tokenizer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    tokenizer: tokenizers::Tokenizer,
+    /// CLIP's rules, where the vocabulary is made for them; otherwise the file's own apply.
+    words: Option<Words>,
+    vocab_size: usize,
+    start: u32,
+    end: u32,
+    pad: u32,
+    specials: HashSet<u32>,
+    fingerprint: OnceLock<u64>,
+}
+
+/// CLIP's rules: lower case, words by a pattern, bytes written as characters.
+#[derive(Debug)]
+struct Words {
+    /// [`CLIP_PATTERN`] and the specials' names: open_clip lets a caption contain them.
+    pattern: Regex,
+    bytes: [char; 256],
+    chars: HashMap<char, u8>,
+}
+
+impl Tokenizer {
+    /// Reads a Hugging Face `tokenizer.json`, or the merges file of open_clip
+    /// (`bpe_simple_vocab_16e6.txt`, also gzipped), recognised by content.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is neither; a vocabulary without start and end tokens.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let failed = |error| Error::io(format!("read tokenizer {name}"), error);
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.starts_with(&[0x1F, 0x8B]) {
+            let mut inflated = Vec::new();
+            let reader = flate2::read::MultiGzDecoder::new(bytes.as_slice());
+            reader.take(MAX_FILE_BYTES).read_to_end(&mut inflated).map_err(failed)?;
+            bytes = inflated;
+        }
+        let expected = "a tokenizer.json or the merges file of open_clip (bpe_simple_vocab_16e6.txt[.gz])";
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Error::format(&name, expected, "bytes that are not UTF-8"))?;
+        if text.trim_start().starts_with('{') {
+            let tokenizer = tokenizers::Tokenizer::from_bytes(text.as_bytes())
+                .map_err(|error| Error::format(&name, "a Hugging Face tokenizer.json", error))?;
+            return Self::new(tokenizer, &name);
+        }
+        let first = text.lines().next().unwrap_or_default();
+        if !first.contains("#version") {
+            let shown: String = first.chars().take(40).collect();
+            return Err(Error::format(&name, expected, format!("a file that starts with {shown:?}")));
+        }
+        Self::from_merges(&text, &name)
+    }
+
+    /// CLIP's vocabulary as open_clip builds it: bytes, bytes that end a word, merges, specials.
+    fn from_merges(text: &str, name: &str) -> Result<Self> {
+        let mut merges = Vec::with_capacity(CLIP_MERGES);
+        for (number, line) in text.lines().enumerate().skip(1).take(CLIP_MERGES) {
+            let mut parts = line.split_whitespace();
+            match (parts.next(), parts.next(), parts.next()) {
+                (Some(left), Some(right), None) => merges.push((left.to_owned(), right.to_owned())),
+                (None, ..) => {}
+                _ => {
+                    let what = format!("{name}, line {}", number + 1);
+                    return Err(Error::format(what, "two symbols of a merge", format!("{line:?}")));
+                }
+            }
+        }
+        let bytes = byte_characters();
+        let mut vocab: Vec<String> = clip_byte_order().map(|b| bytes[usize::from(b)].to_string()).collect();
+        vocab.extend_from_within(..);
+        vocab[256..].iter_mut().for_each(|token| token.push_str(END_OF_WORD));
+        vocab.extend(merges.iter().map(|(left, right)| format!("{left}{right}")));
+        vocab.extend(["<start_of_text>".to_owned(), "<end_of_text>".to_owned()]);
+        Self::assemble(vocab, merges, &["<start_of_text>", "<end_of_text>"], None, name)
+    }
+
+    /// Learns a lower-case vocabulary of at most `vocab_size` tokens from `captions`, with
+    /// `<pad>`, `<start>`, `<end>` and `<unk>` as ids 0 to 3. Common words become one token.
+    /// The same captions in any order give the same vocabulary.
+    ///
+    /// # Errors
+    /// A `vocab_size` without room for the specials and the characters of the captions.
+    pub fn train<'a>(captions: impl Iterator<Item = &'a str>, vocab_size: usize) -> Result<Self> {
+        let words = Words::new(&[]);
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for caption in captions {
+            let caption = clean(caption).to_lowercase();
+            for word in words.pattern.find_iter(&caption) {
+                *counts.entry(words.write_bytes(word.as_str())).or_default() += 1;
+            }
+        }
+        // Printable ASCII is always there, so that a new caption rarely meets an unknown byte.
+        let mut alphabet: BTreeSet<char> = ('!'..='~').filter(|c| !c.is_ascii_uppercase()).collect();
+        alphabet.extend(counts.keys().flat_map(|word| word.chars()));
+        let mut symbols: Vec<String> = TRAINED.iter().map(|&special| special.to_owned()).collect();
+        symbols.extend(alphabet.iter().map(char::to_string));
+        symbols.extend(alphabet.iter().map(|c| format!("{c}{END_OF_WORD}")));
+        if vocab_size < symbols.len() {
+            let accepted =
+                format!("at least {}, for the specials and the characters of the captions", symbols.len());
+            return Err(Error::option("vocab_size", vocab_size, accepted));
+        }
+        let learned = learn(&counts, symbols, vocab_size);
+        Self::assemble(learned.symbols, learned.merges, &TRAINED, Some("<unk>"), "trained tokenizer")
+    }
+
+    /// A tokenizer with CLIP's rules from tokens in the order of their ids.
+    fn assemble(
+        vocab: Vec<String>,
+        merges: Vec<(String, String)>,
+        specials: &[&str],
+        unknown: Option<&str>,
+        name: &str,
+    ) -> Result<Self> {
+        let failed = |error: tokenizers::Error| Error::format(name, "a byte-pair vocabulary", error);
+        let vocab: Vocab = vocab.into_iter().zip(0u32..).collect();
+        let mut model = BPE::builder()
+            .vocab_and_merges(vocab, merges)
+            .end_of_word_suffix(END_OF_WORD.to_owned())
+            .fuse_unk(true);
+        if let Some(unknown) = unknown {
+            model = model.unk_token(unknown.to_owned());
+        }
+        let mut tokenizer = tokenizers::Tokenizer::new(model.build().map_err(failed)?);
+        // The pipeline of Hugging Face's CLIP, for those who open the saved file with it.
+        let white_space =
+            Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".to_owned()), " ");
+        let normalizers: Vec<NormalizerWrapper> =
+            vec![NFC.into(), white_space.map_err(failed)?.into(), Lowercase.into()];
+        tokenizer.with_normalizer(Some(Normalizers::new(normalizers))).map_err(failed)?;
+        let split =
+            Split::new(SplitPattern::Regex(CLIP_PATTERN.to_owned()), SplitDelimiterBehavior::Removed, true)
+                .map_err(failed)?;
+        let bytes = ByteLevel::new(false, true, false);
+        let pre: Vec<PreTokenizerWrapper> = vec![split.into(), bytes.into()];
+        tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(pre)));
+        tokenizer.with_decoder(Some(bytes));
+        tokenizer.add_special_tokens(specials.iter().map(|&s| AddedToken::from(s, true))).map_err(failed)?;
+        Self::new(tokenizer, name)
+    }
+
+    fn new(mut tokenizer: tokenizers::Tokenizer, name: &str) -> Result<Self> {
+        // Length is the caller's business: a file may carry the limits of the model it was made for.
+        tokenizer.with_truncation(None).map_err(|error| Error::format(name, "a tokenizer", error))?;
+        tokenizer.with_padding(None);
+        let find = |names: &[&str]| names.iter().find_map(|name| tokenizer.token_to_id(name));
+        let missing = |what: &str, names: &[&str]| {
+            Error::format(
+                name,
+                format!("a token that {what} a caption: one of {}", names.join(" ")),
+                "none of them",
+            )
+        };
+        let start =
+            find(START).or_else(|| find(&["<|endoftext|>"])).ok_or_else(|| missing("starts", START))?;
+        let end = find(END).ok_or_else(|| missing("ends", END))?;
+        let pad = find(PAD).unwrap_or(0);
+        let mut specials: HashSet<u32> = [start, end].into();
+        specials.extend(find(PAD));
+        specials.extend(
+            tokenizer.get_added_tokens_decoder().iter().filter(|(_, t)| t.special).map(|(id, _)| *id),
+        );
+        let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        let words = follows_clip(&tokenizer).then(|| {
+            let names: Vec<String> =
+                [start, end].iter().filter_map(|&id| tokenizer.id_to_token(id)).collect();
+            Words::new(&names)
+        });
+        if words.is_none() {
+            // A model without an unknown token fails on text it cannot spell; better now than later.
+            tokenizer
+                .encode("a photo of \u{1F98A} 狐 0x", false)
+                .map_err(|error| Error::format(name, "a tokenizer that can encode any text", error))?;
+        }
+        Ok(Self(Arc::new(Inner {
+            tokenizer,
+            words,
+            // Ids may have gaps; what counts is the size of the table they index.
+            vocab_size: highest as usize + 1,
+            start,
+            end,
+            pad,
+            specials,
+            fingerprint: OnceLock::new(),
+        })))
+    }
+
+    /// Writes a `tokenizer.json` that [`from_file`](Self::from_file) and Hugging Face read.
+    ///
+    /// # Errors
+    /// A path that cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let action = || format!("write tokenizer {}", path.display());
+        let json =
+            self.0.tokenizer.to_string(true).map_err(|e| Error::io(action(), std::io::Error::other(e)))?;
+        std::fs::write(path, json).map_err(|error| Error::io(action(), error))
+    }
+
+    /// Rows that an embedding table needs: the highest id plus one.
+    pub fn vocab_size(&self) -> usize {
+        self.0.vocab_size
+    }
+
+    /// Id of the token before a caption.
+    pub fn start_id(&self) -> u32 {
+        self.0.start
+    }
+
+    /// Id of the token after a caption.
+    pub fn end_id(&self) -> u32 {
+        self.0.end
+    }
+
+    /// Id that fills up a row; 0 where the vocabulary has none, as in CLIP.
+    pub fn pad_id(&self) -> u32 {
+        self.0.pad
+    }
+
+    /// Encodes `text` to `out` `[context]`: start, ids, end, then padding. A longer caption is
+    /// cut and its last place holds the end token, as in open_clip.
+    pub fn encode_clip(&self, text: &str, out: &mut [i64]) {
+        let ids = self.ids(text);
+        let full = [self.0.start].into_iter().chain(ids.iter().copied()).chain([self.0.end]);
+        out.fill(i64::from(self.0.pad));
+        out.iter_mut().zip(full).for_each(|(place, id)| *place = i64::from(id));
+        if ids.len() + 2 > out.len()
+            && let Some(last) = out.last_mut()
+        {
+            *last = i64::from(self.0.end);
+        }
+    }
+
+    /// Ids of `text`, cleaned, without start and end.
+    pub fn ids(&self, text: &str) -> Vec<u32> {
+        let text = clean(text);
+        match &self.0.words {
+            Some(words) => self.word_ids(words, &text.to_lowercase()),
+            // Failing models are refused by `new`; an empty row is what remains for the rest.
+            None => {
+                self.0.tokenizer.encode_fast(text, false).map(|e| e.get_ids().to_vec()).unwrap_or_default()
+            }
+        }
+    }
+
+    fn word_ids(&self, words: &Words, text: &str) -> Vec<u32> {
+        let model = self.0.tokenizer.get_model();
+        let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+        for word in words.pattern.find_iter(text) {
+            let word = word.as_str();
+            let special = word.starts_with('<').then(|| self.0.tokenizer.token_to_id(word)).flatten();
+            if let Some(id) = special.filter(|&id| id == self.0.start || id == self.0.end) {
+                ids.push(id);
+            } else if let Ok(tokens) = model.tokenize(&words.write_bytes(word)) {
+                ids.extend(tokens.iter().map(|token| token.id));
+            }
+        }
+        ids
+    }
+
+    /// Text of `ids`: specials dropped, no space before punctuation. Ids outside the vocabulary
+    /// are skipped.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let kept = ids.iter().copied().filter(|id| !self.0.specials.contains(id));
+        let Some(words) = &self.0.words else {
+            let known: Vec<u32> = kept.filter(|&id| (id as usize) < self.0.vocab_size).collect();
+            return self.0.tokenizer.decode(&known, true).unwrap_or_default().trim().to_owned();
+        };
+        let mut bytes = Vec::new();
+        for token in kept.filter_map(|id| self.0.tokenizer.id_to_token(id)) {
+            let (symbols, ends) = match token.strip_suffix(END_OF_WORD) {
+                Some(symbols) => (symbols, true),
+                None => (token.as_str(), false),
+            };
+            bytes.extend(symbols.chars().filter_map(|c| words.chars.get(&c)));
+            bytes.extend(ends.then_some(b' '));
+        }
+        tidy(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// The longest start of `text`, cut between words, that has at most `max_tokens` ids. Only
+    /// where not even the first word fits is it cut inside.
+    ///
+    /// Encodes O(log n) starts of the text.
+    pub fn truncate<'t>(&self, text: &'t str, max_tokens: usize) -> &'t str {
+        let fits = |end: usize| self.ids(&text[..end]).len() <= max_tokens;
+        if max_tokens == 0 || fits(text.len()) {
+            return if max_tokens == 0 { "" } else { text };
+        }
+        let longest = |ends: &[usize]| {
+            let count = ends.partition_point(|&end| fits(end));
+            // Cleaning may join what a cut separates, so lengths need not grow steadily.
+            ends[..count].iter().rev().copied().find(|&end| fits(end)).unwrap_or(0)
+        };
+        let words: Vec<usize> = text
+            .char_indices()
+            .zip(text.chars().skip(1))
+            .filter(|&((_, c), next)| !c.is_whitespace() && next.is_whitespace())
+            .map(|((at, c), _)| at + c.len_utf8())
+            .collect();
+        match longest(&words) {
+            0 => {
+                let first = words.first().copied().unwrap_or(text.len());
+                let chars: Vec<usize> = text[..first].char_indices().map(|(at, _)| at).collect();
+                &text[..longest(&chars)]
+            }
+            end => &text[..end],
+        }
+    }
+
+    /// Identifies vocabulary and rules: equal for equal ids.
+    pub fn fingerprint(&self) -> u64 {
+        *self.0.fingerprint.get_or_init(|| match self.0.tokenizer.to_string(false) {
+            Ok(json) => hash::hash_str(&json),
+            Err(error) => hash::hash_str(&error.to_string()),
+        })
+    }
+}
+
+/// Whether a file's vocabulary is meant for CLIP's rules, whatever wrote it: then open_clip's
+/// own are followed to the letter.
+fn follows_clip(tokenizer: &tokenizers::Tokenizer) -> bool {
+    let ModelWrapper::BPE(model) = tokenizer.get_model() else { return false };
+    let json = |part: serde_json::Result<serde_json::Value>| part.unwrap_or_default().to_string();
+    let pattern = serde_json::Value::from(CLIP_PATTERN).to_string();
+    model.end_of_word_suffix.as_deref() == Some(END_OF_WORD)
+        && json(serde_json::to_value(tokenizer.get_normalizer())).contains("Lowercase")
+        && json(serde_json::to_value(tokenizer.get_pre_tokenizer())).contains(pattern.trim_matches('"'))
+}
+
+impl Words {
+    fn new(specials: &[String]) -> Self {
+        let specials: String = specials.iter().map(|s| format!("{}|", regex::escape(s))).collect();
+        // Python's `regex` folds case in classes, too: U+0345, which folds to a letter and is none,
+        // matches nothing there.
+        let pattern = format!(
+            r"(?i:{specials}'s|'t|'re|'ve|'m|'ll|'d)|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}\x{{345}}]+"
+        );
+        #[expect(clippy::expect_used, reason = "a constant pattern and escaped names")]
+        let pattern = Regex::new(&pattern).expect("a valid pattern");
+        let bytes = byte_characters();
+        let chars = bytes.iter().copied().zip(0..=255).collect();
+        Self { pattern, bytes, chars }
+    }
+
+    /// The bytes of `word`, each written as its character.
+    fn write_bytes(&self, word: &str) -> String {
+        word.bytes().map(|b| self.bytes[usize::from(b)]).collect()
+    }
+}
+
+/// Bytes in the order in which CLIP numbers them: printable ones first.
+fn clip_byte_order() -> impl Iterator<Item = u8> {
+    let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    (0..=255u8).filter(printable).chain((0..=255u8).filter(move |b| !printable(b)))
+}
+
+/// GPT-2's writing of bytes as characters: printable ones as themselves, others from U+0100 on.
+fn byte_characters() -> [char; 256] {
+    let mut chars = ['\0'; 256];
+    for (place, byte) in clip_byte_order().enumerate() {
+        let shifted = u32::try_from(place.saturating_sub(188)).ok().and_then(|n| char::from_u32(0x100 + n));
+        chars[usize::from(byte)] = if place < 188 { char::from(byte) } else { shifted.unwrap_or_default() };
+    }
+    chars
+}
+
+/// Drops the spaces that word pieces leave before punctuation and contractions.
+fn tidy(text: &str) -> String {
+    const CONTRACTIONS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
+    let mut out = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        let closing = word.chars().all(|c| matches!(c, '.' | ',' | '!' | '?' | ';' | ':' | ')' | '%'));
+        if !(out.is_empty() || closing || CONTRACTIONS.contains(&word)) {
+            out.push(' ');
+        }
+        out.push_str(word);
+    }
+    out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const CAPTIONS: [&str; 6] = [
+        "A red circle left of a blue square.",
+        "a photo of a red circle and a green ring",
+        "two blue squares above a red circle",
+        "a large green ring on a blue background, with stripes",
+        "the dog's ball isn't red",
+        "photo 0123.jpg",
+    ];
+
+    fn trained() -> Tokenizer {
+        Tokenizer::train(CAPTIONS.iter().cycle().take(60).copied(), 400).unwrap()
+    }
+
+    /// open_clip's merges file, which is not in this repository: from the virtual environment.
+    fn clip() -> Option<Tokenizer> {
+        let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/lib");
+        let python = std::fs::read_dir(lib).into_iter().flatten().flatten().map(|entry| entry.path());
+        let file = "site-packages/open_clip/bpe_simple_vocab_16e6.txt.gz";
+        let found = python.map(|path| path.join(file)).find(|path| path.exists());
+        if found.is_none() {
+            eprintln!("skipped: open_clip's {file} is not in .venv (run `make` once)");
+        }
+        found.map(|path| Tokenizer::from_file(path).unwrap())
+    }
+
+    fn assert_ids_equal_open_clips(tokenizer: &Tokenizer) {
+        let golden = include_str!("../../tests/golden/captions.jsonl");
+        let mut count = 0;
+        for line in golden.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = line["text"].as_str().unwrap();
+            let mut expected: Vec<i64> = serde_json::from_value(line["ids"].clone()).unwrap();
+            expected.resize(77, 0);
+            let mut ids = [-1; 77];
+            tokenizer.encode_clip(text, &mut ids);
+            assert_eq!(ids.as_slice(), expected, "{text:?}");
+            count += 1;
+        }
+        assert!(count > 500, "{count}");
+    }
+
+    #[test]
+    fn clip_ids_equal_open_clips() {
+        let Some(tokenizer) = clip() else { return };
+        assert_eq!((tokenizer.vocab_size(), tokenizer.start_id(), tokenizer.end_id()), (49408, 49406, 49407));
+        assert_eq!(tokenizer.pad_id(), 0);
+        assert_ids_equal_open_clips(&tokenizer);
+    }
+
+    #[test]
+    fn clip_survives_as_tokenizer_json() {
+        let Some(tokenizer) = clip() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clip.json");
+        tokenizer.save(&path).unwrap();
+        let read = Tokenizer::from_file(&path).unwrap();
+        assert_eq!(read.fingerprint(), tokenizer.fingerprint());
+        assert_ids_equal_open_clips(&read);
+        assert_eq!(read.decode(&read.ids("A dog's life, naïve & 狐!")), "a dog's life, naïve & 狐!");
+    }
+
+    #[test]
+    fn a_cut_row_ends_with_the_end_token() {
+        let tokenizer = trained();
+        let text = CAPTIONS[3];
+        let ids = tokenizer.ids(text);
+        for context in 1..ids.len() + 4 {
+            let mut row = vec![-1; context];
+            tokenizer.encode_clip(text, &mut row);
+            let end = row.iter().position(|&id| id == i64::from(tokenizer.end_id())).unwrap();
+            assert_eq!(end, (ids.len() + 1).min(context - 1));
+            assert!(row[end + 1..].iter().all(|&id| id == i64::from(tokenizer.pad_id())));
+            for (place, &id) in row[..end].iter().enumerate() {
+                assert_eq!(id, i64::from(if place == 0 { tokenizer.start_id() } else { ids[place - 1] }));
+            }
+        }
+        tokenizer.encode_clip(text, &mut []);
+    }
+
+    #[test]
+    fn a_trained_vocabulary_is_small_and_knows_common_words() {
+        let tokenizer = trained();
+        assert_eq!((tokenizer.pad_id(), tokenizer.start_id(), tokenizer.end_id()), (0, 1, 2));
+        assert!(tokenizer.vocab_size() <= 400);
+        assert_eq!(tokenizer.ids("red circle square").len(), 3);
+        for caption in CAPTIONS {
+            let decoded = tokenizer.decode(&tokenizer.ids(caption));
+            // Digits are words of their own, as in CLIP.
+            assert_eq!(decoded.replace(' ', ""), caption.to_lowercase().replace(' ', ""));
+        }
+        assert_eq!(tokenizer.decode(&tokenizer.ids(CAPTIONS[4])), CAPTIONS[4]);
+    }
+
+    #[test]
+    fn training_does_not_depend_on_the_order_of_captions() {
+        let forward = trained();
+        let backward = Tokenizer::train(CAPTIONS.iter().rev().cycle().take(60).copied(), 400).unwrap();
+        assert_eq!(forward.fingerprint(), backward.fingerprint());
+        assert_ne!(
+            forward.fingerprint(),
+            Tokenizer::train(["a dog"].into_iter(), 400).unwrap().fingerprint()
+        );
+    }
+
+    #[test]
+    fn a_trained_vocabulary_is_saved_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let tokenizer = trained();
+        tokenizer.save(&path).unwrap();
+        let read = Tokenizer::from_file(&path).unwrap();
+        assert_eq!(read.fingerprint(), tokenizer.fingerprint());
+        for text in CAPTIONS.into_iter().chain(["日本 unseen <end> & ÇA VA?", ""]) {
+            assert_eq!(read.ids(text), tokenizer.ids(text));
+        }
+    }
+
+    #[test]
+    fn unknown_bytes_become_one_unknown_token_and_decode_to_nothing() {
+        let tokenizer = trained();
+        let ids = tokenizer.ids("red 日本 ring");
+        assert_eq!(ids.len(), 3);
+        assert_eq!(tokenizer.decode(&ids), "red ring");
+        assert_eq!(tokenizer.decode(&[u32::MAX, ids[0], tokenizer.end_id()]), "red");
+    }
+
+    #[test]
+    fn truncation_fits_and_cuts_between_words() {
+        let tokenizer = trained();
+        for text in
+            CAPTIONS.into_iter().chain(["antidisestablishmentarianism", "  zürich — 日本語 &amp; x", ""])
+        {
+            for most in 0..12 {
+                let cut = tokenizer.truncate(text, most);
+                assert!(text.starts_with(cut) && tokenizer.ids(cut).len() <= most, "{text:?} {most} {cut:?}");
+            }
+            assert_eq!(tokenizer.truncate(text, 100), text);
+        }
+        assert_eq!(tokenizer.truncate("red circle left of", 2), "red circle");
+        assert!(!tokenizer.truncate("antidisestablishmentarianism", 3).is_empty());
+    }
+
+    #[test]
+    fn errors_name_the_file_and_what_was_expected() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let message = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            Tokenizer::from_file(&path).unwrap_err().to_string()
+        };
+        assert!(message(b"not a tokenizer").contains("starts with \"not a tokenizer\""));
+        assert!(message(&[0xFF, 0xFE, 0]).contains("not UTF-8"));
+        assert!(message(b"{}").contains("expected a Hugging Face tokenizer.json"));
+        assert!(message(b"#version: 0.2\na b\na b c\n").contains("line 3: expected two symbols of a merge"));
+        assert!(message(&[0x1F, 0x8B, 0, 1]).contains("cannot read tokenizer"));
+        assert!(
+            Tokenizer::from_file(folder.path().join("absent")).unwrap_err().to_string().contains("absent")
+        );
+        let small = Tokenizer::train(["a b"].into_iter(), 10).unwrap_err().to_string();
+        assert!(small.starts_with("vocab_size = 10: at least 1"), "{small}");
+    }
+
+    #[test]
+    fn other_tokenizers_follow_their_own_rules() {
+        use tokenizers::models::wordpiece::WordPiece;
+        use tokenizers::normalizers::bert::BertNormalizer;
+        use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+        let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog", "##s", "!"];
+        let vocab: Vocab = words.into_iter().map(String::from).zip(0..).collect();
+        let model = WordPiece::builder().vocab(vocab).unk_token("[UNK]".into()).build().unwrap();
+        let mut bert = tokenizers::Tokenizer::new(model);
+        bert.with_normalizer(Some(BertNormalizer::default())).unwrap();
+        bert.with_pre_tokenizer(Some(BertPreTokenizer));
+        bert.with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
+        bert.add_special_tokens(words[..4].iter().map(|&s| AddedToken::from(s, true))).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bert.json");
+        bert.save(&path, false).unwrap();
+        let tokenizer = Tokenizer::from_file(&path).unwrap();
+        let mut row = [9; 8];
+        tokenizer.encode_clip("A &quot; Dogs!", &mut row);
+        assert_eq!(row, [2, 4, 1, 5, 6, 7, 3, 0]);
+        assert_eq!(tokenizer.decode(&[2, 4, 5, 6, 7, 3, 0, 99]), "a dogs!");
+    }
+}
