@@ -96,7 +96,7 @@ fn refs(captions: &[String]) -> Vec<&str> {
 
 /// A captioner that has been trained for `steps` steps of 32 pairs.
 fn trained(seed: u64, steps: u64) -> Captioner {
-    let options = TrainOptions { learning_rate: 3e-3, seed, threads: Some(1), ..TrainOptions::new(steps) };
+    let options = TrainOptions { learning_rate: 3e-3, seed, ..TrainOptions::new(steps) };
     let mut trainer = Trainer::new(captioner(seed), options).unwrap();
     for step in 0..steps {
         let (previews, captions) = pairs(32, 100 + step);
@@ -258,6 +258,33 @@ fn training_is_a_function_of_its_inputs() {
 }
 
 #[test]
+fn threads_change_nothing_but_rounding() {
+    let run = |threads: usize, rows: usize| {
+        let options = TrainOptions { learning_rate: 1e-3, threads, ..TrainOptions::new(3) };
+        let mut trainer = Trainer::new(captioner(0), options).unwrap();
+        let mut reports = Vec::new();
+        for step in 0..3 {
+            let (previews, captions) = pairs(rows, 100 + step);
+            reports.push(trainer.step(previews.view(), &refs(&captions), &ids(rows)).unwrap());
+        }
+        (reports, Encoder::fingerprint(trainer.captioner()))
+    };
+    let (whole, _) = run(1, 30);
+    for threads in [2, 4] {
+        let (parts, fingerprint) = run(threads, 30);
+        assert_eq!(run(threads, 30).1, fingerprint, "{threads} threads, twice");
+        for (a, b) in whole.iter().zip(&parts) {
+            assert!((a.lm_loss - b.lm_loss).abs() < 1e-3, "{a:?} {b:?}");
+            assert!((a.gradient_norm - b.gradient_norm).abs() < 1e-2 * a.gradient_norm, "{a:?} {b:?}");
+        }
+        assert!((whole[0].lm_loss - parts[0].lm_loss).abs() < 1e-5);
+        assert!((whole[0].gradient_norm - parts[0].gradient_norm).abs() < 1e-4);
+    }
+    // Fewer rows than threads.
+    assert_eq!(run(4, 2).0.len(), 3);
+}
+
+#[test]
 fn diverging_training_names_the_step_and_keeps_the_weights() {
     let options = TrainOptions { learning_rate: 1e30, gradient_clip: 1e30, ..TrainOptions::new(10) };
     let mut trainer = Trainer::new(captioner(0), options).unwrap();
@@ -292,7 +319,7 @@ fn bad_batches_and_options_are_errors() {
         ("steps", TrainOptions::new(0)),
         ("learning_rate", TrainOptions { learning_rate: f64::NAN, ..TrainOptions::new(1) }),
         ("null_probability", TrainOptions { null_probability: 1.0, ..TrainOptions::new(1) }),
-        ("threads", TrainOptions { threads: Some(0), ..TrainOptions::new(1) }),
+        ("threads", TrainOptions { threads: 0, ..TrainOptions::new(1) }),
     ] {
         let message = Trainer::new(self::captioner(0), options).err().unwrap().to_string();
         assert!(message.starts_with(&format!("{name} = ")), "{message}");
