@@ -47,7 +47,7 @@ struct Options {
     /// Preset of the captioner.
     #[arg(long, default_value = "small")]
     preset: String,
-    /// Threads of libtorch.
+    /// Threads to train with.
     #[arg(long, default_value_t = 2)]
     threads: usize,
     /// cpu, cuda or cuda:N.
@@ -123,7 +123,7 @@ fn run(captioner: Captioner, options: &Options, train: &Pairs, test: &Pairs) -> 
             learning_rate: options.learning_rate,
             null_probability: options.null_probability,
             seed: options.seed,
-            threads: Some(options.threads),
+            threads: options.threads,
             ..TrainOptions::small(steps)
         },
     )?;

@@ -52,6 +52,19 @@ impl AdamW {
         }
     }
 
+    /// Adds the gradients of other tensors with the same names.
+    pub(super) fn add_gradients(&mut self, tensors: &NamedTensors) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let others = tensors.values().filter(|tensor| tensor.requires_grad());
+        for (slot, other) in self.slots.iter().zip(others) {
+            let (mut grad, other) = (slot.parameter.f_grad()?, other.f_grad()?);
+            if grad.defined() && other.defined() {
+                let _ = grad.f_add_(&other)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Euclidean norm of all gradients together, a scalar on the device.
     pub(super) fn gradient_norm(&self) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();

@@ -127,7 +127,7 @@ impl Captioner {
             return Err(Error::format("captions", format!("{batch} of them"), captions.len()));
         }
         let visual = self.visual(&self.previews(previews, batch)?)?;
-        let text = self.text_batch(captions, Some(self.config.decoder.max_tokens))?;
+        let text = self.text_batch(&self.tokens(captions), Some(self.config.decoder.max_tokens))?;
         let memory = self.decoder.memory(&self.codebook.visual(&visual.quantised)?)?;
         let with = self.decoder.log_likelihood(&text.ids, &text.targets, &memory)?;
         let without = self.decoder.log_likelihood(&text.ids, &text.targets, &self.null_memory(batch)?)?;

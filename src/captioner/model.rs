@@ -157,19 +157,29 @@ impl Captioner {
         Ok(())
     }
 
-    /// Previews as a tensor on the device, `[batch, 3, size, size]`, u8.
-    ///
-    /// # Errors
-    /// Another shape than `[rows, 3, preview_size, preview_size]`.
-    pub(super) fn previews(&self, previews: ArrayView4<'_, u8>, rows: usize) -> Result<Tensor> {
+    /// The same model with the same memory, but gradients of its own.
+    pub(super) fn replica(&self) -> Result<Self> {
+        let weights = Weights::shared(&self.tensors, self.device);
+        Self::build(self.config.clone(), self.tokenizer.clone(), None, self.device, weights)
+    }
+
+    /// Fails unless previews are `[rows, 3, preview_size, preview_size]`.
+    pub(super) fn check_previews(&self, previews: &ArrayView4<'_, u8>, rows: usize) -> Result<()> {
         let size = self.config.preview_size;
-        if previews.shape() != [rows, 3, size, size] {
-            return Err(Error::format(
-                "previews",
-                format!("shape {:?}", [rows, 3, size, size]),
-                format!("shape {:?}", previews.shape()),
-            ));
+        if previews.shape() == [rows, 3, size, size] {
+            return Ok(());
         }
+        Err(Error::format(
+            "previews",
+            format!("shape {:?}", [rows, 3, size, size]),
+            format!("shape {:?}", previews.shape()),
+        ))
+    }
+
+    /// Previews as a tensor on the device, `[rows, 3, preview_size, preview_size]`, u8.
+    pub(super) fn previews(&self, previews: ArrayView4<'_, u8>, rows: usize) -> Result<Tensor> {
+        self.check_previews(&previews, rows)?;
+        let size = self.config.preview_size;
         let layout = previews.as_standard_layout();
         let bytes =
             layout.as_slice().ok_or_else(|| Error::format("previews", "a contiguous array", "strides"))?;
@@ -191,23 +201,24 @@ impl Captioner {
         self.decoder.memory(&self.null_image)?.expand(batch as i64)
     }
 
-    /// Captions as tensors of `length` tokens, or of the longest where `None`. What is beyond
-    /// the configuration's `max_tokens` is cut off, and then no end token is expected.
-    pub(super) fn text_batch(&self, captions: &[&str], length: Option<usize>) -> Result<TextBatch> {
-        let (start, end, pad) = (self.tokenizer.start_id(), self.tokenizer.end_id(), self.tokenizer.pad_id());
-        let most = self.config.decoder.max_tokens;
-        let rows: Vec<Vec<u32>> = captions
-            .iter()
-            .map(|caption| {
-                let mut ids = self.tokenizer.ids(caption);
-                ids.push(end);
-                ids.truncate(most);
-                ids
-            })
-            .collect();
+    /// What the decoder has to predict for each caption: its tokens and the end token. What is
+    /// beyond the configuration's `max_tokens` is cut off, and with it the end token.
+    pub(super) fn tokens(&self, captions: &[&str]) -> Vec<Vec<u32>> {
+        let row = |caption: &&str| {
+            let mut ids = self.tokenizer.ids(caption);
+            ids.push(self.tokenizer.end_id());
+            ids.truncate(self.config.decoder.max_tokens);
+            ids
+        };
+        captions.iter().map(row).collect()
+    }
+
+    /// Rows of [`tokens`](Self::tokens) as tensors, padded to `length`, or to the longest.
+    pub(super) fn text_batch(&self, rows: &[Vec<u32>], length: Option<usize>) -> Result<TextBatch> {
+        let (start, pad) = (self.tokenizer.start_id(), self.tokenizer.pad_id());
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         let length = length.unwrap_or_else(|| lengths.iter().copied().max().unwrap_or(1));
-        let mut ids = vec![i64::from(pad); captions.len() * length];
+        let mut ids = vec![i64::from(pad); rows.len() * length];
         let mut targets = ids.clone();
         for (row, tokens) in rows.iter().enumerate() {
             let ids = &mut ids[row * length..(row + 1) * length];
@@ -221,7 +232,7 @@ impl Captioner {
             }
         }
         let tensor = |values: &[i64]| -> Result<Tensor> {
-            let shape = [captions.len() as i64, length as i64];
+            let shape = [rows.len() as i64, length as i64];
             Ok(Tensor::f_from_slice(values)?.f_view(shape)?.f_to_device(self.device)?)
         };
         Ok(TextBatch { ids: tensor(&ids)?, targets: tensor(&targets)?, lengths })

@@ -4,10 +4,11 @@
 //! A [`Trainer`] does not know where its batches come from; whole runs over a stream of shards are
 //! composed elsewhere.
 
+use std::ops::Range;
 use std::time::Instant;
 
-use ndarray::ArrayView4;
-use tch::{Kind, Reduction, Tensor};
+use ndarray::{ArrayView4, s};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::captioner::adamw::AdamW;
 use crate::captioner::model::{Captioner, TextBatch};
@@ -35,9 +36,9 @@ pub struct TrainOptions {
     pub gradient_clip: f64,
     /// Seed of everything random in a step.
     pub seed: u64,
-    /// Intra-op threads of libtorch for the thread that makes the trainer (and for threads that
-    /// first use libtorch later); `None` leaves them as they are.
-    pub threads: Option<usize>,
+    /// Parts that a batch is cut into on a CPU, one thread for each. The gradient is that of the
+    /// whole batch, up to rounding. A GPU takes every batch whole.
+    pub threads: usize,
 }
 
 impl TrainOptions {
@@ -53,7 +54,7 @@ impl TrainOptions {
             null_probability: 0.1,
             gradient_clip: 1.0,
             seed: 0,
-            threads: None,
+            threads: 1,
         }
     }
 
@@ -83,8 +84,8 @@ impl TrainOptions {
         if self.steps == 0 {
             return Err(Error::option("steps", self.steps, "at least 1"));
         }
-        if self.threads.is_some_and(|n| n == 0 || n > 1024) {
-            return Err(Error::option("threads", self.threads.unwrap_or(0), "a number from 1 to 1024"));
+        if !(1..=1024).contains(&self.threads) {
+            return Err(Error::option("threads", self.threads, "a number from 1 to 1024"));
         }
         Ok(())
     }
@@ -125,8 +126,14 @@ pub struct StepReport {
 }
 
 /// Trains a captioner step by step.
+///
+/// On a CPU a batch is cut into parts that run side by side, each in a thread of its own with one
+/// intra-op thread: they meet once per step, where libtorch's own threads would meet at every
+/// operation and wait for whoever was interrupted.
 pub struct Trainer {
     captioner: Captioner,
+    /// Models that share the captioner's weights and have gradients of their own.
+    replicas: Vec<Captioner>,
     options: TrainOptions,
     optimizer: AdamW,
     step: u64,
@@ -134,18 +141,22 @@ pub struct Trainer {
 
 impl Trainer {
     /// Takes a captioner into training. Clusters that it had are dropped: they do not fit the
-    /// codes to come.
+    /// codes to come. On a CPU, sets the calling thread's intra-op threads to one.
     ///
     /// # Errors
     /// An option out of its range, by name.
     pub fn new(mut captioner: Captioner, options: TrainOptions) -> Result<Self> {
         options.validate()?;
         captioner.set_clusters(None)?;
-        if let Some(threads) = options.threads {
-            tch::set_num_threads(threads as i32);
+        let mut replicas = Vec::new();
+        if captioner.device == Device::Cpu {
+            tch::set_num_threads(1);
+            for _ in 1..options.threads {
+                replicas.push(captioner.replica()?);
+            }
         }
         let optimizer = AdamW::new(&captioner.tensors, options.weight_decay)?;
-        Ok(Self { captioner, options, optimizer, step: 0 })
+        Ok(Self { captioner, replicas, options, optimizer, step: 0 })
     }
 
     /// The captioner as it is now.
@@ -190,28 +201,19 @@ impl Trainer {
                 format!("{} ids, {rows} captions", ids.len()),
             ));
         }
-        let model = &mut self.captioner;
-        self.optimizer.zero_grad();
-        let visual = model.visual(&model.previews(previews, rows)?)?;
-        let vq_loss = model.codebook.commitment_loss(&visual.z, &visual.quantised)?;
-        let seen = model.codebook.straight_through(&visual.z, &visual.quantised)?;
-        let seen = model.codebook.visual(&seen)?;
-        let dropped: Vec<bool> = ids
-            .iter()
-            .map(|id| {
-                let choice = hash::hash(self.options.seed, Purpose::Train, hash::combine(&[id.0, self.step]));
-                hash::unit(choice) < self.options.null_probability
-            })
-            .collect();
-        let dropped =
-            Tensor::f_from_slice(&dropped)?.f_view([rows as i64, 1, 1])?.f_to_device(model.device)?;
-        let seen = model.null_image.f_where_self(&dropped, &seen)?;
-        let text = model.text_batch(captions, None)?;
-        let lm_loss = language_loss(model, &seen, &text)?;
-        let loss = lm_loss.f_add(&vq_loss)?;
-        loss.f_backward()?;
+        self.captioner.check_previews(&previews, rows)?;
+        let tokens = self.captioner.tokens(captions);
+        let dropped: Vec<bool> = ids.iter().map(|id| self.drops_image(*id)).collect();
+        let batch =
+            Batch { previews, tokens: &tokens, dropped: &dropped, total: tokens.iter().map(Vec::len).sum() };
+        let parts = self.backward(&batch)?;
         let norm = self.optimizer.gradient_norm()?;
-        let numbers = to_f32(&Tensor::f_stack(&[lm_loss, vq_loss, norm], 0)?)?;
+        let sum = |f: &dyn Fn(&Part) -> &Tensor| -> Result<Tensor> {
+            let losses: Vec<Tensor> = parts.iter().map(|part| f(part).shallow_clone()).collect();
+            Ok(Tensor::f_stack(&losses, 0)?.f_sum(Kind::Float)?)
+        };
+        let numbers = Tensor::f_stack(&[sum(&|p| &p.lm_loss)?, sum(&|p| &p.vq_loss)?, norm], 0)?;
+        let numbers = to_f32(&numbers)?;
         let [lm_loss, vq_loss, gradient_norm] = [numbers[0], numbers[1], numbers[2]].map(f64::from);
         if ![lm_loss, vq_loss, gradient_norm].iter().all(|x| x.is_finite()) {
             return Err(Error::captioner(format!(
@@ -226,8 +228,13 @@ impl Trainer {
         let scale = (self.options.gradient_clip / gradient_norm.max(1e-12)).min(1.0);
         self.optimizer.step(learning_rate, scale)?;
         let mut rng = Rng::new(self.options.seed, Purpose::Train, hash::combine(&[RESEED, self.step]));
-        let usage = model.codebook.update(&visual.z, &visual.indices, &mut rng)?;
-        model.weights_hash.take();
+        let join = |f: &dyn Fn(&Part) -> &Tensor| -> Result<Tensor> {
+            let tensors: Vec<Tensor> = parts.iter().map(|part| f(part).shallow_clone()).collect();
+            Ok(Tensor::f_cat(&tensors, 0)?)
+        };
+        let (z, indices) = (join(&|p| &p.z)?, join(&|p| &p.indices)?);
+        let usage = self.captioner.codebook.update(&z, &indices, &mut rng)?;
+        self.captioner.weights_hash.take();
         self.step += 1;
         Ok(StepReport {
             step: self.step,
@@ -241,14 +248,95 @@ impl Trainer {
             images_per_s: rows as f64 / started.elapsed().as_secs_f64().max(1e-9),
         })
     }
+
+    /// Whether this step replaces the image of a sample by the null image.
+    fn drops_image(&self, id: SampleId) -> bool {
+        let choice = hash::hash(self.options.seed, Purpose::Train, hash::combine(&[id.0, self.step]));
+        hash::unit(choice) < self.options.null_probability
+    }
+
+    /// Leaves the gradient of the whole batch in the captioner's tensors.
+    fn backward(&mut self, batch: &Batch<'_>) -> Result<Vec<Part>> {
+        self.optimizer.zero_grad();
+        let rows = batch.tokens.len();
+        let share = rows.div_ceil(self.replicas.len() + 1);
+        let captioner = &self.captioner;
+        let parts: Vec<Part> = std::thread::scope(|scope| {
+            let workers: Vec<_> = self
+                .replicas
+                .iter_mut()
+                .enumerate()
+                .map(|(i, replica)| (((i + 1) * share).min(rows), ((i + 2) * share).min(rows), replica))
+                .filter(|(start, end, _)| start < end)
+                .map(|(start, end, replica)| {
+                    scope.spawn(move || {
+                        tch::set_num_threads(1);
+                        replica.tensors.values_mut().for_each(Tensor::zero_grad);
+                        backward(replica, batch, start..end)
+                    })
+                })
+                .collect();
+            let mut parts = vec![backward(captioner, batch, 0..share)];
+            parts.extend(workers.into_iter().map(|worker| {
+                worker.join().unwrap_or_else(|_| Err(Error::captioner("a training thread panicked")))
+            }));
+            parts.into_iter().collect::<Result<_>>()
+        })?;
+        // In the order of the parts: sums of floats depend on it.
+        for replica in &self.replicas[..parts.len() - 1] {
+            self.optimizer.add_gradients(&replica.tensors)?;
+        }
+        Ok(parts)
+    }
 }
 
 /// Keeps the stream of re-seeded codes apart from that of dropped images.
 const RESEED: u64 = 0x5EED;
 
-/// Mean negative log-likelihood over the tokens that are not padding. Only those are taken to the
-/// vocabulary, where most of the cost is.
-fn language_loss(model: &Captioner, visual: &Tensor, text: &TextBatch) -> Result<Tensor> {
+/// A batch on the host.
+struct Batch<'a> {
+    previews: ArrayView4<'a, u8>,
+    /// Targets of each row, `[rows]`.
+    tokens: &'a [Vec<u32>],
+    /// Rows whose image is replaced, `[rows]`.
+    dropped: &'a [bool],
+    /// Tokens of all rows.
+    total: usize,
+}
+
+/// What a part of a batch leaves besides gradients; losses are its share of the batch's.
+struct Part {
+    lm_loss: Tensor,
+    vq_loss: Tensor,
+    z: Tensor,
+    indices: Tensor,
+}
+
+/// Adds the gradient of the rows `range` to the tensors of `model`.
+fn backward(model: &Captioner, batch: &Batch<'_>, range: Range<usize>) -> Result<Part> {
+    let rows = range.len();
+    let previews = batch.previews.slice(s![range.clone(), .., .., ..]);
+    let visual = model.visual(&model.previews(previews, rows)?)?;
+    let part = rows as f64 / batch.tokens.len() as f64;
+    let vq_loss = model.codebook.commitment_loss(&visual.z, &visual.quantised)?.f_mul_scalar(part)?;
+    let seen = model.codebook.straight_through(&visual.z, &visual.quantised)?;
+    let seen = model.codebook.visual(&seen)?;
+    let dropped = Tensor::f_from_slice(&batch.dropped[range.clone()])?.f_view([rows as i64, 1, 1])?;
+    let seen = model.null_image.f_where_self(&dropped.f_to_device(model.device)?, &seen)?;
+    let text = model.text_batch(&batch.tokens[range], None)?;
+    let lm_loss = language_loss(model, &seen, &text, batch.total)?;
+    lm_loss.f_add(&vq_loss)?.f_backward()?;
+    Ok(Part {
+        lm_loss: lm_loss.f_detach()?,
+        vq_loss: vq_loss.f_detach()?,
+        z: visual.z.f_detach()?,
+        indices: visual.indices,
+    })
+}
+
+/// Negative log-likelihood of the tokens that are not padding, over `total`. Only those are taken
+/// to the vocabulary, where most of the cost is.
+fn language_loss(model: &Captioner, visual: &Tensor, text: &TextBatch, total: usize) -> Result<Tensor> {
     let memory = model.decoder.memory(visual)?;
     let hidden = model.decoder.hidden(&text.ids, &memory)?;
     let (rows, length, dim) = hidden.size3()?;
@@ -262,5 +350,6 @@ fn language_loss(model: &Captioner, visual: &Tensor, text: &TextBatch) -> Result
     let hidden = hidden.f_view([rows * length, dim])?.f_index_select(0, &used)?;
     let targets = text.targets.f_view([-1])?.f_index_select(0, &used)?;
     let logits = model.decoder.logits(&hidden)?.f_to_kind(Kind::Float)?;
-    Ok(logits.f_cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Mean, -100, 0.0)?)
+    let loss = logits.f_cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Sum, -100, 0.0)?;
+    Ok(loss.f_div_scalar(total as f64)?)
 }

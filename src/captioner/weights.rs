@@ -31,6 +31,7 @@ pub(super) fn glorot(input: i64, output: i64) -> Init {
 enum Source {
     Seed(u64),
     File { name: String, tensors: HashMap<String, Tensor> },
+    Shared(NamedTensors),
 }
 
 /// Hands out the tensors of a model under construction.
@@ -47,6 +48,12 @@ impl Weights {
     /// A new model: every tensor is a function of (`seed`, its name, its shape).
     pub(super) fn seeded(seed: u64, device: Device) -> Self {
         Self { source: Source::Seed(seed), device, taken: BTreeMap::new() }
+    }
+
+    /// A model that shares the memory of another's tensors, but not their gradients.
+    pub(super) fn shared(tensors: &NamedTensors, device: Device) -> Self {
+        let tensors = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        Self { source: Source::Shared(tensors), device, taken: BTreeMap::new() }
     }
 
     /// A model read from a safetensors file; f16 and bf16 are widened to f32.
@@ -100,6 +107,10 @@ impl Weights {
     pub(super) fn buffer(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
         let value = match &mut self.source {
             Source::Seed(seed) => draw(*seed, name, shape, init)?,
+            Source::Shared(tensors) => tensors
+                .remove(name)
+                .ok_or_else(|| Error::captioner(format!("no tensor {name} to share")))?
+                .f_detach()?,
             Source::File { name: file, tensors } => {
                 let value = tensors.remove(name).ok_or_else(|| {
                     Error::format(
