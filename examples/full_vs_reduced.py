@@ -166,6 +166,7 @@ class Cell:
             preset=self.options.preset,
             epochs=self.options.captioner_epochs,
             seed=self.seed,
+            threads=THREADS,
             progress=progress("captioner"),
         )
         captioner.fit(self.train, seed=self.seed)
