@@ -231,13 +231,16 @@ mod tests {
 
     #[test]
     fn names_are_parsed_and_shown() {
-        for name in ["original", "generated", "concat", "best"] {
-            assert_eq!(name.parse::<Fuse>().unwrap().to_string(), name);
+        for fuse in [Fuse::Original, Fuse::Generated, Fuse::CONCAT, Fuse::BEST] {
+            assert_eq!(fuse.to_string().parse::<Fuse>().unwrap(), fuse);
         }
-        assert_eq!(
-            "coin".parse::<Fuse>().unwrap_err().to_string(),
-            "captions = coin: one of original, generated, concat, best"
-        );
+        assert_eq!("concat".parse::<Fuse>().unwrap(), Fuse::CONCAT);
+        assert_eq!("concat:16".parse::<Fuse>().unwrap(), Fuse::Concat { generated_tokens: 16 });
+        assert_eq!("best:0.3".parse::<Fuse>().unwrap(), Fuse::Best { threshold: 0.3 });
+        for wrong in ["coin", "concat:", "concat:-1", "best:2", "best:NaN", "original:1"] {
+            let error = wrong.parse::<Fuse>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("fuse = {wrong}: one of original")), "{error}");
+        }
         let distinct = [Fuse::CONCAT, Fuse::Concat { generated_tokens: 3 }, Fuse::BEST, Fuse::Original];
         let prints: std::collections::HashSet<u64> = distinct.iter().map(Fuse::fingerprint).collect();
         assert_eq!(prints.len(), distinct.len());
