@@ -53,6 +53,9 @@ struct Options {
     /// cpu, cuda or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// A tiny captioner and a few steps: does it run?
+    #[arg(long)]
+    smoke: bool,
     /// Seed of corpus and training.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -73,7 +76,10 @@ const TEST: usize = 768;
 const PROBE: usize = 256;
 
 fn main() -> Result<()> {
-    let options = Options::parse();
+    let mut options = Options::parse();
+    if options.smoke {
+        (options.samples, options.epochs, options.preset) = (320, 1, "tiny".into());
+    }
     let corpus = Corpus::new(&SynthOptions {
         samples: options.samples as u64,
         test_samples: TEST as u64,

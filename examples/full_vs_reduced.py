@@ -110,7 +110,8 @@ def side_by_side(cells: list[tuple[float, int, int]], jobs: int) -> None:
     """Runs each cell in a process of its own, `jobs` at a time."""
     base = [sys.executable, *sys.argv, "--jobs", "1"]
     environment = {**os.environ, "TLDR_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    waiting, running = list(cells), []
+    waiting = list(cells)
+    running: list[subprocess.Popen[bytes]] = []
     while waiting or running:
         while waiting and len(running) < jobs:
             noise, copies, seed = waiting.pop(0)
@@ -122,7 +123,7 @@ def side_by_side(cells: list[tuple[float, int, int]], jobs: int) -> None:
             if process.returncode != 0:
                 for other in running:
                     other.terminate()
-                raise SystemExit(f"a cell failed: {process.args}")
+                raise SystemExit(f"a cell failed: {process.args!r}")
 
 
 # One cell ------------------------------------------------------------------------------------
@@ -166,6 +167,7 @@ class Cell:
             preset=self.options.preset,
             epochs=self.options.captioner_epochs,
             seed=self.seed,
+            threads=THREADS,
             progress=progress("captioner"),
         )
         captioner.fit(self.train, seed=self.seed)
@@ -173,10 +175,11 @@ class Cell:
     def record_signals(self) -> float | None:
         """Encodes every sample once, into the ledger; returns the AUC of the alignment."""
         loader = self.loader({"captioner": True, "gate": 1.0}, keep_ratio=1.0, tiny=True)
-        clean, other = [], []
+        clean: list[float] = []
+        other: list[float] = []
         for batch in loader:
-            for alignment, text in zip(batch.alignment, batch.json, strict=True):
-                (clean if json.loads(text)["noise"] == "none" else other).append(alignment)
+            for alignment, truth in zip(batch.alignment, truths(batch), strict=True):
+                (clean if truth["noise"] == "none" else other).append(alignment or 0.0)
         return round(area_under_curve(clean, other), 4) if clean and other else None
 
     def loader(self, arm: dict[str, Any], keep_ratio: float = KEEP_RATIO, tiny: bool = False) -> tldr.Loader:
@@ -235,19 +238,21 @@ def run_arm(cell: Cell, arm: str, steps: int | None) -> Row:
     steps = steps or loader.num_batches * cell.options.epochs
     model = SmallClip(loader.vocab_size or 0)
     optimizer, schedule = optimizer_for(model, steps, LEARNING_RATE)
-    scenes, clean, pairs, done, captioner_s, wait_s = set(), 0, 0, 0, 0.0, 0.0
+    scenes: set[int] = set()
+    clean, pairs, done, captioner_s, wait_s = 0, 0, 0, 0.0, 0.0
     start = time.perf_counter()
     while done < steps:
         for batch in loader:
-            loss = model.loss(batch.images, batch.tokens)
+            images, tokens = batch
+            loss = model.loss(images, tokens)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            truths = [json.loads(text) for text in batch.json]
-            scenes.update(t["scene"] for t in truths)
-            clean += sum(t["noise"] == "none" for t in truths)
-            pairs += len(truths)
+            for truth in truths(batch):
+                scenes.add(truth["scene"])
+                clean += truth["noise"] == "none"
+            pairs += len(batch)
             done += 1
             if done == steps:
                 break
@@ -269,6 +274,11 @@ def run_arm(cell: Cell, arm: str, steps: int | None) -> Row:
         "captioner_s": round(captioner_s, 1),
         "alignment_auc": cell.costs["auc"],
     }
+
+
+def truths(batch: tldr.Batch) -> list[dict[str, Any]]:
+    """What the synthetic corpus says of each row."""
+    return [json.loads(text or b"{}") for text in batch.json]
 
 
 def area_under_curve(positive: list[float], negative: list[float]) -> float:
@@ -297,6 +307,21 @@ def append(results: Path, row: Row) -> None:
         file.write((",".join(FIELDS) + "\n" if new else "") + text)
 
 
+# Heading and format of the columns after R@1.
+COLUMNS = {
+    "i2t_r5": ("i2t R@5", "9.1f"),
+    "t2i_r5": ("t2i R@5", "9.1f"),
+    "steps": ("steps", "7.0f"),
+    "clean_share": ("clean", "7.2f"),
+    "scenes_seen": ("scenes", "8.0f"),
+    "train_s": ("train s", "9.0f"),
+    "captioner_s": ("captioner s", "13.0f"),
+}
+HEADER = f"{'arm':24}{'budget':14}{'i2t R@1':>13}{'t2i R@1':>13}" + "".join(
+    f"{name:>{width.split('.')[0]}}" for name, width in COLUMNS.values()
+)
+
+
 def report(options: argparse.Namespace) -> None:
     """Prints a table per corpus, and writes summary.csv and comparison.png."""
     rows = list(finished(options.out / "results.csv").values())
@@ -308,11 +333,9 @@ def report(options: argparse.Namespace) -> None:
         cell.setdefault((row["arm"], row["budget"]), []).append(row)
     lines = []
     for (noise, copies), cell in sorted(groups.items()):
-        say(
-            f"\nnoise {noise:g}, {copies} {'copy' if copies == 1 else 'copies'} of each scene: mean ± sd over seeds"
-        )
-        say(f"{'arm':24}{'budget':14}{'steps':>6}{'i2t R@1':>13}{'t2i R@1':>13}{'i2t R@5':>9}{'t2i R@5':>9}"
-            f"{'clean':>7}{'scenes':>8}{'train s':>9}{'captioner s':>13}")  # fmt: skip
+        times = "copy" if copies == 1 else "copies"
+        say(f"\nnoise {noise:g}, {copies} {times} of each scene: mean ± sd over seeds")
+        say(HEADER)
         for arm in ARMS:
             for budget in BUDGETS:
                 runs = cell.get((arm, budget))
@@ -321,10 +344,9 @@ def report(options: argparse.Namespace) -> None:
                 mean = {n: statistics.fmean(float(r[n]) for r in runs) for n in FIELDS[5:-1]}
                 sd = {n: deviation([float(r[n]) for r in runs]) for n in SCORES}
                 label = "reference" if arm == "full" else budget
-                say(f"{arm:24}{label:14}{mean['steps']:6.0f}"
-                    f"{show(mean['i2t_r1'], sd['i2t_r1']):>13}{show(mean['t2i_r1'], sd['t2i_r1']):>13}"
-                    f"{mean['i2t_r5']:9.1f}{mean['t2i_r5']:9.1f}{mean['clean_share']:7.2f}"
-                    f"{mean['scenes_seen']:8.0f}{mean['train_s']:9.0f}{mean['captioner_s']:13.0f}")  # fmt: skip
+                both = "".join(f"{show(mean[n], sd[n]):>13}" for n in ("i2t_r1", "t2i_r1"))
+                rest = "".join(f"{mean[n]:{width}}" for n, (_, width) in COLUMNS.items())
+                say(f"{arm:24}{label:14}{both}{rest}")
                 line = {"noise": noise, "copies": copies, "arm": arm, "budget": label, "seeds": len(runs)}
                 lines.append(line | mean | {f"{n}_sd": sd[n] for n in SCORES})
     if lines:
@@ -351,6 +373,7 @@ def plot(groups: dict[tuple[float, int], dict[tuple[str, str], list[dict[str, st
     import matplotlib
 
     matplotlib.use("Agg")
+    from matplotlib import patches
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(
@@ -375,7 +398,7 @@ def plot(groups: dict[tuple[float, int], dict[tuple[str, str], list[dict[str, st
         axis.set_xlabel("R@1 on clean pairs, mean of both directions, %")
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in ("#2d3748", "#9aa5b1", "#2b6cb0")]
+    handles = [patches.Rectangle((0, 0), 1, 1, color=colour) for colour in ("#2d3748", "#9aa5b1", "#2b6cb0")]
     labels = ["full data", f"{KEEP_RATIO:.0%} kept, equal epochs", f"{KEEP_RATIO:.0%} kept, equal steps"]
     figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.07, 1, 1))

@@ -72,7 +72,7 @@ def train(options: argparse.Namespace) -> None:
         for images, tokens in loader:
             loss = model.loss(images, tokens)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             total += loss.item()

@@ -7,6 +7,8 @@
 //! Without arguments it draws a small corpus, trains and fits a captioner for it, and goes on from
 //! there: a few minutes on two cores, less with `--smoke`, which shows the steps and learns little.
 
+#![allow(clippy::print_stdout)]
+
 use std::error::Error;
 use std::path::Path;
 

@@ -28,7 +28,7 @@ fn assert_conserved(stats: &Stats, samples: u64) {
 /// empty caption, one a caption that is not UTF-8 and two an image that cannot be decoded.
 fn faulty(folder: &std::path::Path) -> String {
     let urls = corpus(folder, 3, 100);
-    let mut writer = ShardWriter::create(&folder.join("00003.tar")).unwrap();
+    let mut writer = ShardWriter::create(folder.join("00003.tar")).unwrap();
     for i in 0..60u8 {
         let key = format!("f{i:03}");
         let image = support::png([i, 200 - i, 50]);
@@ -53,7 +53,8 @@ fn faulty(folder: &std::path::Path) -> String {
 fn every_sample_has_one_outcome() {
     let folder = tempfile::tempdir().unwrap();
     let urls = faulty(folder.path());
-    let makes: [(&str, fn(&str) -> LoaderBuilder); 5] = [
+    type Make = fn(&str) -> LoaderBuilder;
+    let makes: [(&str, Make); 5] = [
         ("cluster and gate", with_stub),
         ("random", builder),
         ("full", |u| full(builder(u))),

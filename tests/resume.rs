@@ -48,7 +48,7 @@ fn at_ten_random_batches() {
 fn in_full_mode_and_with_images_that_fail_late() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 4, 50);
-    let mut writer = tldr_loader::shard::ShardWriter::create(&folder.path().join("00004.tar")).unwrap();
+    let mut writer = tldr_loader::shard::ShardWriter::create(folder.path().join("00004.tar")).unwrap();
     for i in 0..40 {
         let mut image = support::png([9, 9, i]);
         if i % 4 == 0 {

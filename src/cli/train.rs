@@ -43,6 +43,9 @@ pub(super) struct Args {
     /// Seed of weights, order and dropped images
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Threads that train, on a CPU (0: one per core)
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -62,6 +65,7 @@ impl Args {
         job.learning_rate = self.learning_rate.or(job.learning_rate);
         job.warmup = self.warmup;
         job.seed = self.seed;
+        job.threads = self.threads;
         job.device = self.device;
         job.caption_key = self.caption_key;
         let bar = progress_bar("steps");

@@ -42,6 +42,9 @@ pub struct TrainJob {
     pub warmup: u64,
     /// Seed of weights, order and dropped images.
     pub seed: u64,
+    /// Threads that train, on a CPU; 0 is one per core. Sums of gradients, and with them the weights,
+    /// depend on it in the last digits.
+    pub threads: usize,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// Field of the json member that holds the caption, instead of the txt member.
@@ -62,6 +65,7 @@ impl TrainJob {
             learning_rate: None,
             warmup: 3000,
             seed: 0,
+            threads: 0,
             device: "cpu".into(),
             caption_key: None,
         }
@@ -110,7 +114,9 @@ pub fn train(job: &TrainJob, progress: &mut dyn FnMut(&TrainProgress) -> Result<
     let loader = stream(job, config.preview_size)?;
     let steps = loader.num_batches() * job.epochs;
     let base = if job.preset == "base" { TrainOptions::new(steps) } else { TrainOptions::small(steps) };
-    let mut options = TrainOptions { seed: job.seed, warmup: job.warmup, ..base };
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if job.threads == 0 { cores() } else { job.threads };
+    let mut options = TrainOptions { seed: job.seed, warmup: job.warmup, threads, ..base };
     if let Some(rate) = job.learning_rate {
         options.learning_rate = rate;
     }

@@ -282,7 +282,7 @@ impl LoaderBuilder {
             let accepted = "at least 3: a start token, one token and an end token";
             return Err(Error::option("context_length", self.context_length, accepted));
         }
-        if !(self.max_errors >= 0.0) {
+        if self.max_errors.is_nan() || self.max_errors < 0.0 {
             return Err(Error::option("max_errors", self.max_errors, "a count, or a share below 1"));
         }
         Ok(())
@@ -346,7 +346,7 @@ impl LoaderBuilder {
         if !matches!(self.fuse, Fuse::Original) && !writes {
             let accepted =
                 "only `original` without a captioner that writes captions; give one with `captioner`";
-            return Err(Error::option("fuse", &self.fuse, accepted));
+            return Err(Error::option("fuse", self.fuse, accepted));
         }
         Ok(selector.needs_signals() || matches!(self.fuse, Fuse::Best { .. }))
     }

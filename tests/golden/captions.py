@@ -51,9 +51,7 @@ def garble(text: str, rng: random.Random) -> str:
     for _ in range(rng.choice([1, 1, 1, 2])):
         page, bytes_ = rng.choice(PAGES[:2] * 4 + PAGES), text.encode()
         if page == "cp1252" and rng.random() < 0.5:
-            text = "".join(
-                bytes([b]).decode(page, errors="ignore") or chr(b) for b in bytes_
-            )
+            text = "".join(bytes([b]).decode(page, errors="ignore") or chr(b) for b in bytes_)
         else:
             text = bytes_.decode(page, errors=rng.choice(["replace", "ignore"]))
     if rng.random() < 0.3:
@@ -62,26 +60,13 @@ def garble(text: str, rng: random.Random) -> str:
 
 
 def caption(rng: random.Random) -> str:
-    length = (
-        rng.choice([1, 2, 3, 5, 8, 13, 20, 60, 200])
-        if rng.random() < 0.3
-        else rng.randint(2, 14)
-    )
-    parts = [
-        rng.choice(PIECES) if rng.random() < 0.2 else rng.choice(WORDS)
-        for _ in range(length)
-    ]
-    text = "".join(
-        part + rng.choice([" ", " ", " ", "  ", "", ", ", ". ", "; "]) for part in parts
-    )
+    length = rng.choice([1, 2, 3, 5, 8, 13, 20, 60, 200]) if rng.random() < 0.3 else rng.randint(2, 14)
+    parts = [rng.choice(PIECES) if rng.random() < 0.2 else rng.choice(WORDS) for _ in range(length)]
+    text = "".join(part + rng.choice([" ", " ", " ", "  ", "", ", ", ". ", "; "]) for part in parts)
     kind = rng.random()
     if kind < 0.25:
         start = rng.randint(0, len(text))
-        text = (
-            text[:start]
-            + garble(text[start : start + rng.randint(1, 60)], rng)
-            + text[start + 60 :]
-        )
+        text = text[:start] + garble(text[start : start + rng.randint(1, 60)], rng) + text[start + 60 :]
     elif kind < 0.35:
         text = garble(text, rng)
     elif kind < 0.45:
@@ -90,8 +75,7 @@ def caption(rng: random.Random) -> str:
         text = text.upper()
     elif kind < 0.6:
         text = "".join(
-            chr(rng.choice([rng.randrange(0x20, 0x180), rng.randrange(0x20, 0x3000)]))
-            for _ in range(length)
+            chr(rng.choice([rng.randrange(0x20, 0x180), rng.randrange(0x20, 0x3000)])) for _ in range(length)
         )
     # Lone surrogates cannot be in a caption that was UTF-8.
     return text.encode("utf-8", errors="ignore").decode()
@@ -101,9 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--number", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "captions.jsonl"
-    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "captions.jsonl")
     parser.add_argument("--add", type=Path)
     args = parser.parse_args()
     rng = random.Random(args.seed)

@@ -29,10 +29,7 @@ def main() -> None:
     for width, height, scale, ratio in CASES:
         image = torch.empty(3, height, width)
         crops = np.array(
-            [
-                RandomResizedCrop.get_params(image, list(scale), list(ratio))
-                for _ in range(DRAWS)
-            ],
+            [RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(DRAWS)],
             dtype=float,
         )
         top, left, h, w = crops.T
@@ -42,11 +39,7 @@ def main() -> None:
             return [[float(t), float((values <= t).mean())] for t in thresholds]
 
         def offset(start: np.ndarray, room: np.ndarray) -> float:
-            return (
-                float((start[room > 0] / room[room > 0]).mean())
-                if (room > 0).any()
-                else 0.5
-            )
+            return float((start[room > 0] / room[room > 0]).mean()) if (room > 0).any() else 0.5
 
         cases.append(
             {
@@ -61,9 +54,7 @@ def main() -> None:
                 "top": offset(top, height - h),
             }
         )
-    (Path(__file__).parent / "crops.json").write_text(
-        json.dumps(cases, indent=1) + "\n"
-    )
+    (Path(__file__).parent / "crops.json").write_text(json.dumps(cases, indent=1) + "\n")
 
 
 if __name__ == "__main__":

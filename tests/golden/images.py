@@ -24,9 +24,7 @@ def scene(width: int, height: int, seed: int) -> Image.Image:
     """A gradient with hard edges, thin lines and a noisy patch: what resizing gets wrong."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
-    base = np.stack(
-        [x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1
-    )
+    base = np.stack([x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1)
     image = Image.fromarray(base.astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(6):
@@ -39,45 +37,29 @@ def scene(width: int, height: int, seed: int) -> Image.Image:
     return image
 
 
-def png(
-    width: int, height: int, bits: int, color_type: int, raw: bytes, extra: bytes = b""
-) -> bytes:
+def png(width: int, height: int, bits: int, color_type: int, raw: bytes, extra: bytes = b"") -> bytes:
     """A PNG whose sample depth Pillow cannot write; `raw` holds the rows without filter bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data))
-            + kind
-            + data
-            + struct.pack(">I", zlib.crc32(kind + data))
-        )
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     stride = len(raw) // height
     rows = b"".join(b"\0" + raw[i * stride : (i + 1) * stride] for i in range(height))
     header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
-    body = (
-        chunk(b"IHDR", header)
-        + extra
-        + chunk(b"IDAT", zlib.compress(rows, 9))
-        + chunk(b"IEND", b"")
-    )
+    body = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
 
 def on_white(image: Image.Image) -> Image.Image:
     rgba = np.asarray(image.convert("RGBA")).astype(np.uint32)
     alpha = rgba[..., 3:]
-    return Image.fromarray(
-        ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    )
+    return Image.fromarray(((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8))
 
 
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     transform = open_clip.image_transform(SIZE, is_train=False)
-    to_pixels = Compose(
-        [t for t in transform.transforms if not isinstance(t, (ToTensor, Normalize))]
-    )
+    to_pixels = Compose([t for t in transform.transforms if not isinstance(t, (ToTensor, Normalize))])
 
     def expect(name: str, decoded: Image.Image, with_eval: bool) -> None:
         decoded.save(OUT / f"{name}.decoded.png", optimize=True)
@@ -131,9 +113,7 @@ def main() -> None:
         options = {"lossless": True, "exact": True} if name.endswith("webp") else {}
         image.save(OUT / name, **options)
         read = Image.open(OUT / name)
-        expected = expected or (
-            on_white(read) if read.mode == "RGBA" else read.convert("RGB")
-        )
+        expected = expected or (on_white(read) if read.mode == "RGBA" else read.convert("RGB"))
         expect(name.replace(".", "-"), expected, with_eval=False)
     palette.save(OUT / "palette-transparent.png", transparency=3)
     expect(

@@ -23,7 +23,7 @@ pub const CLUSTERS: usize = 27;
 pub fn corpus(folder: &Path, shards: usize, per_shard: usize) -> String {
     let mut rng = Rng::new(7, Purpose::Synth, 0);
     for shard in 0..shards {
-        let mut writer = ShardWriter::create(&folder.join(format!("{shard:05}.tar"))).unwrap();
+        let mut writer = ShardWriter::create(folder.join(format!("{shard:05}.tar"))).unwrap();
         for i in 0..per_shard {
             let number = shard * per_shard + i;
             let colour = [0, 1, 2].map(|_| rng.below(256) as u8);

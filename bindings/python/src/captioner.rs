@@ -56,7 +56,8 @@ impl Captioner {
     #[classmethod]
     #[pyo3(signature = (
         urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=32,
-        learning_rate=None, warmup=3000, seed=0, device=None, caption_key=None, progress=None
+        learning_rate=None, warmup=3000, seed=0, threads=None, device=None, caption_key=None,
+        progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -73,6 +74,7 @@ impl Captioner {
         learning_rate: Option<f64>,
         warmup: u64,
         seed: u64,
+        threads: Option<usize>,
         device: Option<DeviceName>,
         caption_key: Option<String>,
         progress: Option<Py<PyAny>>,
@@ -87,6 +89,7 @@ impl Captioner {
             learning_rate,
             warmup,
             seed,
+            threads: threads.unwrap_or(0),
             device: device_name(device),
             caption_key,
             ..TrainJob::new(urls.patterns(), &path)

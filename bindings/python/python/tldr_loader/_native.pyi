@@ -265,6 +265,7 @@ class Captioner:
         learning_rate: float | None = None,
         warmup: int = 3000,
         seed: int = 0,
+        threads: int | None = None,
         device: _Device = None,
         caption_key: str | None = None,
         progress: Callable[[dict[str, float]], object] | None = None,
@@ -282,6 +283,7 @@ class Captioner:
             learning_rate: Highest learning rate. Default: the preset's.
             warmup: Steps of linear warm-up; a tenth of all steps at most.
             seed: Seed of weights, order and dropped images.
+            threads: Threads that train, on a CPU. Default: one per core.
             device: `cpu` (the default), `cuda` or `cuda:N`.
             caption_key: Field of the json member that holds the caption. Default: the txt member.
             progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
