@@ -8,7 +8,7 @@ _Path: TypeAlias = str | PathLike[str]
 _Urls: TypeAlias = _Path | Sequence[_Path]
 _Device: TypeAlias = str | torch.device | None
 
-__all__ = ["Batch", "Batches", "Captioner", "Ledger", "Loader", "__version__", "_hand_over"]
+__all__ = ["Batch", "Batches", "Captioner", "Ledger", "Loader", "__version__", "_hand_over", "synth"]
 
 __version__: str
 
