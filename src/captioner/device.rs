@@ -62,6 +62,32 @@ pub(super) fn check_device(device: Device) -> Result<()> {
     }
 }
 
+/// While it lives, libtorch keeps no gradients on this thread and, on a CPU, uses one intra-op
+/// thread: results are then bit-identical at every position of a batch. Dropping it gives the thread
+/// its own number back, which may be the training loop's.
+pub(super) struct Inference {
+    _no_grad: tch::NoGradGuard,
+    threads: Option<i32>,
+}
+
+impl Inference {
+    pub(super) fn on(device: Device) -> Self {
+        let threads = (device == Device::Cpu).then(tch::get_num_threads);
+        if threads.is_some() {
+            tch::set_num_threads(1);
+        }
+        Self { _no_grad: tch::no_grad_guard(), threads }
+    }
+}
+
+impl Drop for Inference {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads {
+            tch::set_num_threads(threads);
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

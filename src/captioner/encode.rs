@@ -6,6 +6,7 @@
 use ndarray::{Array2, ArrayView4};
 use tch::{Device, Kind, Tensor};
 
+use crate::captioner::device::Inference;
 use crate::captioner::layers::unit_rows;
 use crate::captioner::model::Captioner;
 use crate::captioner::weights::to_f32;
@@ -98,7 +99,7 @@ impl Captioner {
     /// # Errors
     /// Arrays of another shape; a failure of the device.
     pub fn encode_raw(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<RawSignals> {
-        let _guard = tch::no_grad_guard();
+        let _inference = Inference::on(self.device);
         let features = self.features(previews, captions)?;
         let batch = captions.len();
         let (patches, dim) = (self.config.patches(), self.dim());
@@ -195,7 +196,7 @@ impl Encoder for Captioner {
     }
 
     fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
-        let _guard = tch::no_grad_guard();
+        let _inference = Inference::on(self.device);
         let (Some(clusters), Some((idf, centroids))) = (&self.clusters, &self.projections.clusters) else {
             return Err(Error::captioner("no clusters: run `fit` on this captioner first"));
         };

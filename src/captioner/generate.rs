@@ -4,6 +4,7 @@ use ndarray::ArrayView4;
 use tch::{Device, Kind, Tensor};
 
 use crate::captioner::decoder::Memory;
+use crate::captioner::device::Inference;
 use crate::captioner::model::Captioner;
 use crate::error::Result;
 use crate::model::Recaptioner;
@@ -18,7 +19,7 @@ impl Recaptioner for Captioner {
     }
 
     fn caption(&mut self, previews: ArrayView4<'_, u8>, used: usize) -> Result<Vec<String>> {
-        let _guard = tch::no_grad_guard();
+        let _inference = Inference::on(self.device);
         let batch = self.config.generation.batch_size;
         let visual = self.visual(&self.previews(previews, batch)?)?;
         let memory = self.decoder.memory(&self.codebook.visual(&visual.quantised)?)?;
@@ -108,7 +109,7 @@ mod tests {
             let mut config = CaptionerConfig::tiny(tokenizer.vocab_size() + 3);
             config.generation.min_tokens = min_tokens;
             let mut captioner = Captioner::new(config, tokenizer.clone(), Device::Cpu, 6).unwrap();
-            let _guard = tch::no_grad_guard();
+            let _inference = Inference::on(self.device);
             // A decoder that has learned nothing repeats itself; spread words end some rows early.
             let words =
                 captioner.tensors.get_mut("text_decoder.bert.embeddings.word_embeddings.weight").unwrap();

@@ -22,11 +22,10 @@
 //!
 //! # Threads
 //!
-//! A `Captioner` belongs to one thread at a time. On a CPU its results are bit-identical for the
-//! same sample wherever it stands in a batch when libtorch runs one intra-op thread: the thread
-//! that encodes calls `tch::set_num_threads(1)` first. libtorch keeps that number per thread, but
-//! a thread that first uses libtorch later starts with the number that was set last; so encoding
-//! itself does not touch it, since it may be the training loop's.
+//! A `Captioner` belongs to one thread at a time. On a CPU it encodes and writes captions with one
+//! intra-op thread, whatever the process uses elsewhere: its results are then bit-identical for the
+//! same sample wherever it stands in a batch. The calling thread gets its own number back after
+//! every batch.
 
 mod adamw;
 mod checkpoint;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,17 @@ def test_statistics_add_up(corpus: Corpus) -> None:
 
 
 def test_what_is_left_over_is_said(corpus: Corpus) -> None:
-    # 50 of 200 survive: six batches of eight, and two.
-    reduced = loader(corpus, keep_ratio=0.25)
-    with pytest.warns(RuntimeWarning, match=r"epoch 0: 2 survivors \(4\.2%\) were left over"):
+    # 50 of 200 survive: six batches of eight and a part of a batch, which is no cause for a warning.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reduced = loader(corpus, keep_ratio=0.25)
         assert len(list(reduced)) == 6
     assert reduced.stats()["surplus"] == 2
+    # A table that knows half of the samples: three batches of eight, and the rest is too much.
+    shards = len(reduced.stats()["shards"])
+    wrong = loader(corpus, keep_ratio=0.25, lengths=[100 // shards] * shards)
+    with pytest.warns(RuntimeWarning, match=r"epoch 0: 26 survivors \(108\.3%\) were left over"):
+        assert len(list(wrong)) == 3
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 5, 6])
