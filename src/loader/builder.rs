@@ -223,7 +223,7 @@ impl LoaderBuilder {
         let shards = shard::list(&self.urls, self.source.as_deref())?;
         let lengths = self.check_lengths(&shards, progress)?;
         let samples: u64 = lengths.iter().sum();
-        let num_batches = self.num_batches(samples, world_size)?;
+        let num_batches = self.num_batches(samples, world_size, selector.as_ref())?;
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
@@ -363,13 +363,16 @@ impl LoaderBuilder {
     }
 
     /// Batches per epoch: the same on every rank.
-    fn num_batches(&self, samples: u64, world_size: usize) -> Result<u64> {
+    fn num_batches(&self, samples: u64, world_size: usize, selector: Option<&Selector>) -> Result<u64> {
         let global = (self.batch_size * world_size) as u64;
         let expected = match self.mode {
             Mode::Eval => return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64)),
             Mode::Full => samples,
             // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
-            Mode::Reduced => (self.keep_ratio * samples as f64 + 1e-9 * samples as f64) as u64,
+            Mode::Reduced => {
+                let share = selector.map_or(self.keep_ratio, Selector::expected_share);
+                (share * samples as f64 + 1e-9 * samples as f64) as u64
+            }
         };
         if expected < global {
             let accepted = format!(
