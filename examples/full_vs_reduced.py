@@ -377,7 +377,12 @@ def plot(groups: dict[tuple[float, int], dict[tuple[str, str], list[dict[str, st
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(
-        1, len(groups), figsize=(1.2 + 4.2 * len(groups), 4.6), sharex=True, sharey=True, squeeze=False
+        1,
+        len(groups),
+        figsize=(max(1.2 + 4.2 * len(groups), 8.0), 4.6),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     arms = [a for a in ARMS if any((a, b) in cell for cell in groups.values() for b in BUDGETS)]
     for axis, ((noise, copies), cell) in zip(axes[0], sorted(groups.items()), strict=True):
