@@ -34,6 +34,10 @@ fn options_that_cannot_work_are_named() {
     refused(with_stub(&urls).batch_size(10), "batch_size", &["10", "lanes = 4"]);
     refused(with_stub(&urls).world_size(3).lanes(4), "lanes", &["4", "3"]);
     refused(with_stub(&urls).world_size(2).rank(2), "rank", &["2"]);
+    refused(with_stub(&urls).prefetch(1 << 40), "prefetch", &["at most"]);
+    refused(with_stub(&urls).max_image_pixels(0), "max_image_pixels", &["at least 1"]);
+    refused(with_stub(&urls).lengths(vec![50, 50, 50, 0]), "lengths", &["at least 1"]);
+    refused(with_stub(&urls).lengths(vec![u64::MAX; 4]), "lengths", &["2^53"]);
     refused(with_stub(&urls).batch_size(0), "batch_size", &["0", "at least 1"]);
     refused(with_stub(&urls).batch_size(64), "batch_size", &["64", "at most 50", "200"]);
     refused(builder(&urls).fuse("concat".parse().unwrap()), "fuse", &["concat", "captioner"]);

@@ -99,6 +99,7 @@ fn states_of_other_configurations_are_refused() {
     assert!(refused(with_stub(&urls).keep_ratio(0.3)).contains("policy"));
     assert!(refused(with_stub(&urls).fuse("original".parse().unwrap())).contains("fusion"));
     assert!(refused(with_stub(&urls).batch_size(8)).contains("global batch"));
+    assert!(refused(with_stub(&urls).lanes(8)).contains("build the loader with lanes = 4"));
     assert!(refused(with_stub(&support::pattern(folder.path(), 3))).contains("shards and lengths"));
 }
 

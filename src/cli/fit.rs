@@ -34,7 +34,7 @@ pub(super) struct Args {
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Field of the json member that holds the caption, instead of the txt member
+    /// Field of the json member that holds the caption; the txt member where a sample lacks it
     #[arg(long)]
     caption_key: Option<String>,
 }

@@ -14,7 +14,7 @@ pub(super) struct Args {
     /// Shards: paths with {00000..00331} ranges, globs or folders
     #[arg(required = true)]
     urls: Vec<String>,
-    /// Field of the json member that holds the caption, instead of the txt member
+    /// Field of the json member that holds the caption; the txt member where a sample lacks it
     #[arg(long)]
     caption_key: Option<String>,
 }

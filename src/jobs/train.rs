@@ -47,7 +47,7 @@ pub struct TrainJob {
     pub threads: usize,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// Field of the json member that holds the caption, instead of the txt member.
+    /// Field of the json member that holds the caption; the txt member where a sample lacks it.
     pub caption_key: Option<String>,
 }
 

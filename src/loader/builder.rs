@@ -26,6 +26,8 @@ const SHUFFLE_WINDOWS: usize = 8;
 const LANES: usize = 4;
 /// Token ids per caption by default: CLIP's.
 const CONTEXT_LENGTH: usize = 77;
+/// Batches that may wait at most: more hide nothing and fill the memory.
+const MAX_PREFETCH: usize = 1024;
 /// Share of failed samples that ends the run by default.
 const MAX_ERRORS: f64 = 0.1;
 
@@ -163,7 +165,8 @@ impl LoaderBuilder {
         /// Number of processes. Default: `WORLD_SIZE`, or 1.
         world_size: usize = Some(world_size);
         /// Canonical streams; a multiple of the world size that divides the global batch.
-        /// Default: 4, or the world size where that is larger or does not divide 4.
+        /// Default: 4, or the world size where that is larger or does not divide 4. A run that is to move between world
+        /// sizes, or resume in another, names the lanes: the largest world size will do.
         lanes: usize = Some(lanes);
         /// Samples per decision window. Default: 2048.
         window: usize = window;
@@ -173,7 +176,8 @@ impl LoaderBuilder {
         threads: usize = threads;
         /// Finished batches that may wait for the training loop. Default: 2.
         prefetch: usize = prefetch;
-        /// Field of the json member that holds the caption, instead of the txt member.
+        /// Field of the json member that holds the caption; where a sample lacks it, the txt member
+        /// is used.
         caption_key: impl Into<String> = Some(caption_key.into());
         /// Pixels an image may have; larger ones are refused from their header.
         max_image_pixels: u64 = max_image_pixels;
@@ -222,7 +226,7 @@ impl LoaderBuilder {
         let needs_signals = self.needs_signals(selector.as_ref(), model.as_ref())?;
         let shards = shard::list(&self.urls, self.source.as_deref())?;
         let lengths = self.check_lengths(&shards, progress)?;
-        let samples: u64 = lengths.iter().sum();
+        let samples = total(&lengths)?;
         let num_batches = self.num_batches(samples, world_size, selector.as_ref())?;
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -281,6 +285,12 @@ impl LoaderBuilder {
         if self.tokenizer.is_some() && self.context_length < 3 {
             let accepted = "at least 3: a start token, one token and an end token";
             return Err(Error::option("context_length", self.context_length, accepted));
+        }
+        if self.prefetch > MAX_PREFETCH {
+            return Err(Error::option("prefetch", self.prefetch, format!("at most {MAX_PREFETCH}")));
+        }
+        if self.max_image_pixels == 0 {
+            return Err(Error::option("max_image_pixels", 0, "at least 1"));
         }
         if self.max_errors.is_nan() || self.max_errors < 0.0 {
             return Err(Error::option("max_errors", self.max_errors, "a count, or a share below 1"));
@@ -354,6 +364,10 @@ impl LoaderBuilder {
     fn check_lengths(&self, shards: &[Shard], progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<u64>> {
         match &self.lengths {
             None => shard::lengths(shards, progress),
+            Some(lengths) if lengths.contains(&0) => {
+                let accepted = "at least 1 for every shard; leave empty shards out of the list";
+                Err(Error::option("lengths", format!("{lengths:?}"), accepted))
+            }
             Some(lengths) if lengths.len() == shards.len() => Ok(lengths.clone()),
             Some(lengths) => {
                 let given = format!("{} numbers", lengths.len());
@@ -385,6 +399,13 @@ impl LoaderBuilder {
     }
 }
 
+/// Samples of all shards.
+fn total(lengths: &[u64]) -> Result<u64> {
+    let sum = lengths.iter().try_fold(0u64, |sum, &n| sum.checked_add(n));
+    sum.filter(|&n| n < 1 << 53)
+        .ok_or_else(|| Error::option("lengths", "a sum of 2^53 or more", "the samples of each shard"))
+}
+
 /// An option that may also come from the environment, as torchrun sets it.
 fn resolve_world(
     given: Option<usize>,
@@ -411,13 +432,12 @@ fn resolve_world(
 /// pixels and tokens. Threads, ranks and prefetching are not part of it.
 pub(crate) fn policy_fingerprint(spec: &Spec) -> u64 {
     let text = format!(
-        "{:?} {:?} {} {} {} {} {:x} {:?} {} {:?}",
+        "{:?} {:?} {} {} {} {:x} {:?} {} {:?}",
         spec.mode,
         spec.selector.as_ref().map(Selector::fingerprint),
         spec.seed,
         spec.window,
         spec.shuffle_windows,
-        spec.lanes,
         spec.pipeline_fingerprint,
         spec.pixels,
         spec.context_length,

@@ -1,7 +1,7 @@
 //! Where a run stands: small, global, the same on every rank.
 //!
-//! Rank 0's copy is enough, and any world size may resume it, because the global sequence of
-//! batches does not depend on the world size.
+//! Rank 0's copy is enough, and any world size that divides the lanes may resume it, because the
+//! global sequence of batches depends on the lanes and not on the world size.
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,6 +19,8 @@ pub struct LoaderState {
     pub step: u64,
     /// Samples per global batch.
     pub global_batch: u64,
+    /// Canonical streams: a state resumes with the lanes it was made with.
+    pub lanes: u64,
     /// Fingerprint of shards and their lengths.
     pub data: u64,
     /// Fingerprint of everything that decides which samples survive and in which order.
@@ -29,8 +31,8 @@ pub struct LoaderState {
 
 impl LoaderState {
     /// The state of a loader at the start of epoch 0.
-    pub(crate) fn new(global_batch: u64, data: u64, policy: u64, captioner: u64) -> Self {
-        Self { version: VERSION, epoch: 0, step: 0, global_batch, data, policy, captioner }
+    pub(crate) fn new(global_batch: u64, lanes: u64, data: u64, policy: u64, captioner: u64) -> Self {
+        Self { version: VERSION, epoch: 0, step: 0, global_batch, lanes, data, policy, captioner }
     }
 
     /// Checks that `saved` can be resumed by the loader whose current state is `self`.
@@ -45,7 +47,7 @@ impl LoaderState {
             }
         };
         compare("shards and lengths", self.data, saved.data);
-        compare("policy, seed, window, lanes or shuffle", self.policy, saved.policy);
+        compare("policy, seed, window, shuffle, pixels or tokens", self.policy, saved.policy);
         compare("captioner or caption fusion", self.captioner, saved.captioner);
         if self.version != saved.version {
             differences.push(format!("version: expected {}, found {}", self.version, saved.version));
@@ -54,6 +56,12 @@ impl LoaderState {
             differences.push(format!(
                 "global batch (batch_size x world_size): this loader has {}, the state {}",
                 self.global_batch, saved.global_batch
+            ));
+        }
+        if self.lanes != saved.lanes {
+            differences.push(format!(
+                "lanes: this loader has {}, the state {}; build the loader with lanes = {1}",
+                self.lanes, saved.lanes
             ));
         }
         if saved.step > num_batches {
@@ -74,11 +82,17 @@ mod tests {
 
     #[test]
     fn differences_are_spelt_out() {
-        let own = LoaderState::new(256, 1, 2, 3);
+        let own = LoaderState::new(256, 4, 1, 2, 3);
         assert!(own.check(&LoaderState { epoch: 4, step: 10, ..own.clone() }, 10).is_ok());
-        let other = LoaderState { data: 9, global_batch: 128, step: 11, ..own.clone() };
+        let other = LoaderState { data: 9, global_batch: 128, lanes: 8, step: 11, ..own.clone() };
         let message = own.check(&other, 10).unwrap_err().to_string();
-        for part in ["shards and lengths", "0000000000000009", "has 256, the state 128", "step 11"] {
+        for part in [
+            "shards and lengths",
+            "0000000000000009",
+            "has 256, the state 128",
+            "build the loader with lanes = 8",
+            "step 11",
+        ] {
             assert!(message.contains(part), "{message}");
         }
         assert!(!message.contains("policy"), "{message}");

@@ -47,6 +47,7 @@ impl Loader {
     pub(crate) fn new(spec: Spec) -> Self {
         let state = LoaderState::new(
             spec.global_batch() as u64,
+            spec.lanes as u64,
             builder::data_fingerprint(&spec),
             builder::policy_fingerprint(&spec),
             builder::captioner_fingerprint(&spec),
@@ -134,7 +135,7 @@ impl Loader {
         }
     }
 
-    /// Moves to a saved state, of any world size with the same global batch: the next
+    /// Moves to a saved state, of any world size with the same global batch and lanes: the next
     /// [`iter`](Self::iter) yields exactly what the saved run had not yielded yet.
     ///
     /// # Errors

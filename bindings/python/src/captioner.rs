@@ -151,8 +151,7 @@ impl Captioner {
             ..FitJob::new(urls.patterns(), &self.path)
         };
         if let Some(name) = alignment_norm {
-            let unknown =
-                || Error::option("alignment_norm", name, "a name of the table in the documentation");
+            let unknown = || Error::option("alignment_norm", name, "sum, mean or matched");
             job.alignment_norm = AlignmentNorm::from_name(name).ok_or_else(unknown).or_raise(py)?;
         }
         let work = move |report: &mut dyn FnMut(_) -> Result<()>| {

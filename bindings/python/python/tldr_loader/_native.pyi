@@ -34,7 +34,7 @@ class Loader:
         mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
             every sample once, in order, with the eval transform and a short last batch.
         gate: Share of samples that pass, by alignment of image and original caption; 1.0 turns the
-            gate off. Default: 0.5 with a captioner, off without.
+            gate off, None is the default. Default: 0.5 with a captioner, off without.
         dedup: Cosine of image embeddings from which two samples of a window are near-copies.
             Default: no deduplication.
         quota: `proportional` to the clusters, or `random`. Default: proportional with a captioner.
@@ -55,7 +55,8 @@ class Loader:
         rank: Rank of this process. Default: the environment's `RANK`, or 0.
         world_size: Number of processes. Default: the environment's `WORLD_SIZE`, or 1.
         lanes: Canonical streams; a multiple of the world size that divides the global batch.
-            Default: 4, or the world size where that is larger or does not divide 4.
+            Default: 4, or the world size where that is larger or does not divide 4. A run that is
+            to resume in another world size names them: the largest world size will do.
         window: Samples per decision window.
         shuffle_windows: Windows whose survivors are shuffled together.
         threads: Threads that decode images. Default: one per core.
@@ -150,7 +151,7 @@ class Loader:
         """Where the loader stands: the batches handed over so far. The same on every rank."""
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Moves to a saved state, of any world size with the same global batch.
+        """Moves to a saved state, of any world size with the same global batch and lanes.
 
         Iterating then yields exactly what the saved run had not yielded yet.
 
@@ -285,7 +286,8 @@ class Captioner:
             seed: Seed of weights, order and dropped images.
             threads: Threads that train, on a CPU. Default: one per core.
             device: `cpu` (the default), `cuda` or `cuda:N`.
-            caption_key: Field of the json member that holds the caption. Default: the txt member.
+            caption_key: Field of the json member that holds the caption; the txt member is used where
+                a sample lacks it. Default: the txt member.
             progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
                 `vq_loss`, `perplexity`, `used_codes`, `learning_rate` and `images_per_s`; an
                 exception from it ends the run.
@@ -318,7 +320,8 @@ class Captioner:
             samples: Points to sample. Default: all, up to 300000.
             alignment_norm: How raw alignments are made comparable.
             seed: Seed of sampling and of initial centroids.
-            caption_key: Field of the json member that holds the caption. Default: the txt member.
+            caption_key: Field of the json member that holds the caption; the txt member is used where
+                a sample lacks it. Default: the txt member.
             progress: Called as `progress(done, total)`; an exception from it ends the run.
 
         Returns:
