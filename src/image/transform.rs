@@ -46,13 +46,17 @@ impl ImageTransform {
         let Self::Train { scale, ratio, flip } = *self else { return Ok(()) };
         if !(0.0 < scale.0 && scale.0 <= scale.1 && scale.1 <= 1.0) {
             return Err(Error::option(
-                "scale",
+                "crop_scale",
                 format!("{scale:?}"),
                 "two shares, 0 < least <= greatest <= 1",
             ));
         }
         if !(0.0 < ratio.0 && ratio.0 <= ratio.1 && ratio.1.is_finite()) {
-            return Err(Error::option("ratio", format!("{ratio:?}"), "two ratios, 0 < least <= greatest"));
+            return Err(Error::option(
+                "crop_ratio",
+                format!("{ratio:?}"),
+                "two ratios, 0 < least <= greatest",
+            ));
         }
         if !(0.0..=1.0).contains(&flip) {
             return Err(Error::option("flip", flip, "a probability in [0, 1]"));
@@ -115,7 +119,7 @@ impl ImagePipeline {
     /// A pipeline that ends in squares of `size` pixels.
     ///
     /// # Errors
-    /// Names the option (`image_size`, `scale`, `ratio`, `flip`, `mean`, `std`) that cannot be used.
+    /// Names the option (`image_size`, `crop_scale`, `crop_ratio`, `flip`, `mean`, `std`) that cannot be used.
     pub fn new(transform: ImageTransform, size: usize, normalize: Normalize) -> Result<Self> {
         transform.check()?;
         check_size(size)?;
@@ -665,8 +669,8 @@ mod tests {
         };
         let normal = Normalize::default();
         assert!(error(train((0.0, 1.0), (0.75, 1.3), 0.0), 224, normal).starts_with("scale = (0.0, 1.0): "));
-        assert!(error(train((0.9, 1.1), (0.75, 1.3), 0.0), 224, normal).starts_with("scale"));
-        assert!(error(train((0.9, 1.0), (1.3, 0.75), 0.0), 224, normal).starts_with("ratio"));
+        assert!(error(train((0.9, 1.1), (0.75, 1.3), 0.0), 224, normal).starts_with("crop_scale"));
+        assert!(error(train((0.9, 1.0), (1.3, 0.75), 0.0), 224, normal).starts_with("crop_ratio"));
         assert!(error(train((0.9, 1.0), (0.75, 1.3), f64::NAN), 224, normal).starts_with("flip = NaN"));
         assert!(
             error(ImageTransform::Eval, 0, normal).starts_with("image_size = 0: a number of pixels from 1")

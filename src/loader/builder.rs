@@ -292,6 +292,10 @@ impl LoaderBuilder {
         if self.max_image_pixels == 0 {
             return Err(Error::option("max_image_pixels", 0, "at least 1"));
         }
+        // Also where the mode does not use it: what cannot be meant is never passed over.
+        if !(self.keep_ratio > 0.0 && self.keep_ratio <= 1.0) {
+            return Err(Error::option("keep_ratio", self.keep_ratio, "a number in (0, 1]"));
+        }
         if self.max_errors.is_nan() || self.max_errors < 0.0 {
             return Err(Error::option("max_errors", self.max_errors, "a count, or a share below 1"));
         }

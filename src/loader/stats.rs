@@ -182,7 +182,8 @@ impl Stats {
         if share(self.repeats) > 2.0 {
             warnings.push(format!(
                 "epoch {}: {} places ({:.1}%) were filled by repeating a lane's first survivors: fewer \
-                 survived than keep_ratio promises, since samples failed or the fit's shares are off",
+                 survived than was expected, since samples failed, were near-copies, or the fit's shares are \
+                 off",
                 self.epoch,
                 self.repeats,
                 share(self.repeats)
@@ -191,7 +192,7 @@ impl Stats {
         if share(self.surplus.saturating_sub(batch_size as u64)) > 2.0 {
             warnings.push(format!(
                 "epoch {}: {} survivors ({:.1}%) were left over after the last batch: more survived than \
-                 keep_ratio promises; the shares of the fit may be off",
+                 was expected, since the fit's shares or the shards' lengths are off",
                 self.epoch,
                 self.surplus,
                 share(self.surplus)
