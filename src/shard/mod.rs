@@ -6,16 +6,23 @@
 
 use std::sync::Arc;
 
+mod fetch;
+mod group;
+mod index;
 mod lengths;
 mod list;
+mod local;
 mod members;
 mod reader;
 mod store;
 mod writer;
 
+pub use fetch::ShardFetcher;
+pub use group::Group;
+pub use index::{MemberRange, ShardIndex};
 pub use lengths::lengths;
 pub use list::list;
-pub use reader::{Group, ReadOptions, ShardReader};
+pub use reader::{ReadOptions, ShardReader};
 pub use writer::ShardWriter;
 
 /// One shard of a corpus.
