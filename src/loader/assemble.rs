@@ -20,8 +20,9 @@ use crate::loader::batch::{Batch, Images};
 use crate::loader::deciding::{Survivor, SurvivorGroup, failed_image, with_scratch};
 use crate::loader::pipeline::{Message, receive};
 use crate::loader::reading::raised;
+use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, OnError, Spec};
-use crate::loader::stats::{Recorder, Stage};
+use crate::loader::stats::Stage;
 
 /// First survivors of a lane that are held to fill places.
 const REPEAT_POOL: usize = 64;

@@ -10,8 +10,8 @@ use crate::image::{DecodeLimits, ImagePipeline, ImageTransform, Normalize};
 use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::model_thread::ModelThread;
+use crate::loader::recorder::MaxErrors;
 use crate::loader::spec::{Mode, OnError, Spec};
-use crate::loader::stats::MaxErrors;
 use crate::loader::stream::Loader;
 use crate::model::Encoder;
 use crate::select::{Policy, Priority, Quota, Selector};
@@ -66,6 +66,7 @@ pub struct LoaderBuilder {
     max_image_pixels: u64,
     on_error: OnError,
     max_errors: f64,
+    max_errors_per_shard: f64,
 }
 
 macro_rules! setters {
@@ -113,6 +114,7 @@ impl LoaderBuilder {
             max_image_pixels: DecodeLimits::default().max_pixels,
             on_error: OnError::Skip,
             max_errors: MAX_ERRORS,
+            max_errors_per_shard: f64::INFINITY,
         }
     }
 
@@ -186,6 +188,9 @@ impl LoaderBuilder {
         /// Failed samples that end the run: a count, or below 1 a share of what was read (judged
         /// from 1,000 samples on). Default: 0.1.
         max_errors: f64 = max_errors;
+        /// Failed samples of one shard that end the run: a count, or below 1 a share of what was read
+        /// of it (judged from 100 samples on). Default: no limit.
+        max_errors_per_shard: f64 = max_errors_per_shard;
     }
 
     /// The captioner and its clusters. The model moves into a thread of its own.
@@ -264,7 +269,7 @@ impl LoaderBuilder {
             context_length: self.context_length,
             fuse: if self.mode == Mode::Reduced { self.fuse } else { Fuse::Original },
             on_error: self.on_error,
-            max_errors: MaxErrors(self.max_errors),
+            max_errors: MaxErrors { in_all: self.max_errors, per_shard: self.max_errors_per_shard },
             pool: Arc::new(pool),
         }))
     }
@@ -296,8 +301,12 @@ impl LoaderBuilder {
         if !(self.keep_ratio > 0.0 && self.keep_ratio <= 1.0) {
             return Err(Error::option("keep_ratio", self.keep_ratio, "a number in (0, 1]"));
         }
-        if self.max_errors.is_nan() || self.max_errors < 0.0 {
-            return Err(Error::option("max_errors", self.max_errors, "a count, or a share below 1"));
+        for (option, limit) in
+            [("max_errors", self.max_errors), ("max_errors_per_shard", self.max_errors_per_shard)]
+        {
+            if limit.is_nan() || limit < 0.0 {
+                return Err(Error::option(option, limit, "a count, or a share below 1"));
+            }
         }
         Ok(())
     }

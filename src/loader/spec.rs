@@ -9,7 +9,7 @@ use crate::image::{DecodeLimits, ImagePipeline};
 use crate::ledger::{Ledger, WindowKey};
 use crate::loader::batch::PixelType;
 use crate::loader::model_thread::ModelThread;
-use crate::loader::stats::MaxErrors;
+use crate::loader::recorder::MaxErrors;
 use crate::sample::SampleId;
 use crate::select::Selector;
 use crate::shard::{ReadOptions, Shard};

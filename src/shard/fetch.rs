@@ -16,6 +16,7 @@ pub struct ShardFetcher {
     shard: Shard,
     caption_key: Option<String>,
     file: File,
+    mark: FileMark,
     /// Small members that were read together.
     together: Vec<u8>,
 }
@@ -35,7 +36,12 @@ impl ShardFetcher {
             return Ok(None);
         }
         let caption_key = options.caption_key.clone();
-        Ok(Some(Self { shard: shard.clone(), caption_key, file, together: Vec::new() }))
+        Ok(Some(Self { shard: shard.clone(), caption_key, file, mark, together: Vec::new() }))
+    }
+
+    /// Whether `index` was made of the file that is open.
+    pub fn fits(&self, index: &ShardIndex) -> bool {
+        index.file() == Some(self.mark)
     }
 
     /// Reads group `row` of `index`: what reading in order gives at its position. Only the image,

@@ -79,6 +79,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     max_image_pixels: Pixels an image may have; larger ones are refused from their header.
 ///     on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
 ///     max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
+///     max_errors_per_shard: The same of one shard. Default: no limit.
 ///     ledger: Signals and captions of another loader to re-use. Default: an empty one.
 ///
 /// Raises:
@@ -100,7 +101,7 @@ impl Loader {
         flip=None, mean=None, std=None, pixels="float32", context_length=77, rank=None,
         world_size=None, lanes=None, window=2048, shuffle_windows=8, threads=None, prefetch=2,
         source=None, lengths=None, caption_key=None, max_image_pixels=None, on_error="skip",
-        max_errors=0.1, ledger=None
+        max_errors=0.1, max_errors_per_shard=None, ledger=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -142,6 +143,7 @@ impl Loader {
         max_image_pixels: Option<Whole>,
         on_error: &str,
         max_errors: f64,
+        max_errors_per_shard: Option<f64>,
         ledger: Option<Py<Ledger>>,
     ) -> PyResult<Self> {
         let device = device.map_or(Ok(Device::Cpu), |d| d.parse()).or_raise(py)?;
@@ -186,7 +188,7 @@ impl Loader {
             macro_rules! set_where_given {
                 ($($name:ident),*) => { $(if let Some(value) = $name { builder = builder.$name(value); })* };
             }
-            set_where_given!(source, caption_key);
+            set_where_given!(source, caption_key, max_errors_per_shard);
             macro_rules! set_whole_where_given {
                 ($($name:ident),*) => {
                     $(if let Some(value) = $name { builder = builder.$name(whole(stringify!($name), value)?); })*
@@ -304,7 +306,7 @@ impl Loader {
     /// `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
     /// `failures` the first failed samples by name, `seconds` the work of each stage. Further
     /// fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-    /// `length_mismatches`.
+    /// `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.stats())?)
     }

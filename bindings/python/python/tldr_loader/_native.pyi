@@ -68,6 +68,7 @@ class Loader:
         max_image_pixels: Pixels an image may have; larger ones are refused from their header.
         on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
         max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
+        max_errors_per_shard: The same of one shard. Default: no limit.
         ledger: Signals and captions of another loader to re-use. Default: an empty one.
 
     Raises:
@@ -114,6 +115,7 @@ class Loader:
         max_image_pixels: int | None = None,
         on_error: Literal["skip", "raise"] = "skip",
         max_errors: float = 0.1,
+        max_errors_per_shard: float | None = None,
         ledger: Ledger | None = None,
     ) -> Loader: ...
     def __iter__(self) -> Batches:
@@ -166,7 +168,7 @@ class Loader:
         `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
         `failures` the first failed samples by name, `seconds` the work of each stage. Further
         fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-        `length_mismatches`.
+        `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
         """
 
 @final
