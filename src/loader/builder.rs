@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::image::{DecodeLimits, ImagePipeline, ImageTransform, Normalize};
+use crate::image::{DecodeOptions, ImagePipeline, ImageTransform, Normalize};
 use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::model_thread::ModelThread;
@@ -64,6 +64,7 @@ pub struct LoaderBuilder {
     prefetch: usize,
     caption_key: Option<String>,
     max_image_pixels: u64,
+    exif_orientation: bool,
     on_error: OnError,
     max_errors: f64,
     max_errors_per_shard: f64,
@@ -111,7 +112,8 @@ impl LoaderBuilder {
             threads: 0,
             prefetch: 2,
             caption_key: None,
-            max_image_pixels: DecodeLimits::default().max_pixels,
+            max_image_pixels: DecodeOptions::default().max_pixels,
+            exif_orientation: false,
             on_error: OnError::Skip,
             max_errors: MAX_ERRORS,
             max_errors_per_shard: f64::INFINITY,
@@ -183,6 +185,8 @@ impl LoaderBuilder {
         caption_key: impl Into<String> = Some(caption_key.into());
         /// Pixels an image may have; larger ones are refused from their header.
         max_image_pixels: u64 = max_image_pixels;
+        /// Whether images are turned as their EXIF data say. Default: false, as CLIP trainers do.
+        exif_orientation: bool = exif_orientation;
         /// What to do with a sample that cannot be used. Default: skip it.
         on_error: OnError = on_error;
         /// Failed samples that end the run: a count, or below 1 a share of what was read (judged
@@ -261,7 +265,10 @@ impl LoaderBuilder {
             num_batches,
             prefetch: self.prefetch,
             read: ReadOptions { caption_key: self.caption_key },
-            limits: DecodeLimits { max_pixels: self.max_image_pixels },
+            decode: DecodeOptions {
+                max_pixels: self.max_image_pixels,
+                exif_orientation: self.exif_orientation,
+            },
             pipeline,
             pipeline_fingerprint,
             pixels: self.pixels,
@@ -462,7 +469,7 @@ pub(crate) fn policy_fingerprint(spec: &Spec) -> u64 {
 /// Fingerprint of the shards, their lengths and how they are read.
 pub(crate) fn data_fingerprint(spec: &Spec) -> u64 {
     let caption_key = spec.read.caption_key.as_deref().map_or(0, hash::hash_str);
-    let mut parts = vec![caption_key, spec.limits.max_pixels];
+    let mut parts = vec![caption_key, spec.decode.max_pixels, spec.decode.exif_orientation.into()];
     for (shard, &length) in spec.shards.iter().zip(&spec.lengths) {
         parts.extend([shard.hash, length]);
     }

@@ -429,7 +429,7 @@ fn decode_previews(
             .map(|(out, image)| {
                 let result = recorder.time(Stage::Preview, || match image {
                     Some(bytes) => {
-                        with_scratch(|scratch| image::preview(bytes, size, &spec.limits, scratch, out))
+                        with_scratch(|scratch| image::preview(bytes, size, &spec.decode, scratch, out))
                     }
                     None => {
                         out.fill(0);

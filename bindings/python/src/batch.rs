@@ -13,7 +13,7 @@ use crate::hand_over;
 /// Lists have one entry per row and are made on access.
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Batch {
-    /// Pixels, `[batch, 3, image_size, image_size]`, float32 or uint8.
+    /// Pixels, `[batch, 3, image_size, image_size]`, in the type of `pixels`.
     #[pyo3(get)]
     images: Py<PyAny>,
     /// Token ids of `captions`, int64 `[batch, context_length]`; `None` without a tokenizer.

@@ -61,7 +61,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     flip: Probability of a horizontal flip, for `train`.
 ///     mean: Mean of R, G, B for pixels in [0, 1]. Default: CLIP's.
 ///     std: Standard deviation of R, G, B. Default: CLIP's.
-///     pixels: `float32`, normalised; or `uint8`, as decoded and resized.
+///     pixels: `float32` or `bfloat16`, normalised; or `uint8`, as decoded and resized.
 ///     context_length: Token ids per caption.
 ///     rank: Rank of this process. Default: the environment's `RANK`, or 0.
 ///     world_size: Number of processes. Default: the environment's `WORLD_SIZE`, or 1.
@@ -77,6 +77,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     lengths: Samples per shard, in the order of the list. Default: `sizes.json` or a scan.
 ///     caption_key: Field of the json member that holds the caption. Default: the txt member.
 ///     max_image_pixels: Pixels an image may have; larger ones are refused from their header.
+///     exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
 ///     on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
 ///     max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
 ///     max_errors_per_shard: The same of one shard. Default: no limit.
@@ -100,7 +101,7 @@ impl Loader {
         rotate=false, fuse="original", seed=0, transform=None, crop_scale=None, crop_ratio=None,
         flip=None, mean=None, std=None, pixels="float32", context_length=77, rank=None,
         world_size=None, lanes=None, window=2048, shuffle_windows=8, threads=None, prefetch=2,
-        source=None, lengths=None, caption_key=None, max_image_pixels=None, on_error="skip",
+        source=None, lengths=None, caption_key=None, max_image_pixels=None, exif_orientation=false, on_error="skip",
         max_errors=0.1, max_errors_per_shard=None, ledger=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
@@ -141,6 +142,7 @@ impl Loader {
         lengths: Option<Vec<Whole>>,
         caption_key: Option<String>,
         max_image_pixels: Option<Whole>,
+        exif_orientation: bool,
         on_error: &str,
         max_errors: f64,
         max_errors_per_shard: Option<f64>,
@@ -168,6 +170,7 @@ impl Loader {
                 .context_length(whole("context_length", context_length)?)
                 .window(whole("window", window)?)
                 .shuffle_windows(whole("shuffle_windows", shuffle_windows)?)
+                .exif_orientation(exif_orientation)
                 .prefetch(whole("prefetch", prefetch)?)
                 .on_error(options::on_error(on_error)?)
                 .max_errors(max_errors);

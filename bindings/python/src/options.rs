@@ -106,7 +106,11 @@ pub(crate) fn on_error(name: &str) -> Result<OnError> {
 }
 
 pub(crate) fn pixels(name: &str) -> Result<PixelType> {
-    choose("pixels", name, &[("float32", PixelType::F32), ("uint8", PixelType::U8)])
+    choose(
+        "pixels",
+        name,
+        &[("float32", PixelType::F32), ("bfloat16", PixelType::Bf16), ("uint8", PixelType::U8)],
+    )
 }
 
 pub(crate) fn quota(name: &str) -> Result<Quota> {

@@ -163,7 +163,7 @@ def test_a_state_of_another_configuration_is_refused(corpus: Corpus) -> None:
         ({"rank": 2, "world_size": 2}, "rank = 2: "),
         ({"lanes": 4, "world_size": 3, "rank": 0}, "lanes = 4: "),
         ({"mode": "half"}, "mode = half: one of reduced, full, eval"),
-        ({"pixels": "float16"}, "pixels = float16: one of float32, uint8"),
+        ({"pixels": "float16"}, "pixels = float16: one of float32, bfloat16, uint8"),
         ({"transform": "eval", "flip": 0.5}, "transform = eval: train, for crop_scale"),
         ({"device": "cuda:999"}, "device = cuda:999: "),
         ({"device": torch.device("meta")}, "device = meta: cpu, cuda or cuda:N"),
