@@ -23,6 +23,7 @@ pub use index::{MemberRange, ShardIndex};
 pub use lengths::lengths;
 pub use list::list;
 pub use reader::{ReadOptions, ShardReader};
+pub use store::ShardFormat;
 pub use writer::ShardWriter;
 
 /// One shard of a corpus.
