@@ -65,6 +65,20 @@ DATA := $(or $(TLDR_DATA),../shared/data)/openstax
 bench-reader: $(VENV)/.bench ## Races the reader against its ceiling, open_clip, SPDL and thread pools.
 	$(BIN)/python benches/reader.py $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 
+# Coverage-guided, with libFuzzer, on the stable toolchain: hence no sanitizer. Crates of the reader
+# have no unsafe code of their own; what a sanitizer would find is in the decoders.
+FUZZ_TARGETS := shard caption jpeg png webp
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: ## Fuzzes the readers and decoders, a minute each.
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet cargo-fuzz
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p tests/fuzz/corpus/$$target; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target \
+			tests/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -print_final_stats=1 || exit 1; \
+	done
+
 $(VENV)/.bench: requirements-bench.txt $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@touch $@
