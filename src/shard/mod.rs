@@ -9,6 +9,7 @@ use std::sync::Arc;
 mod lengths;
 mod list;
 mod members;
+mod patterns;
 mod reader;
 mod store;
 mod writer;
