@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tldr_loader::error::FailReason;
-use tldr_loader::shard::{ReadOptions, ShardReader, list};
+use tldr_loader::shard::{ReadOptions, ShardReader, StoreOptions, list};
 use tldr_loader::{Result, SampleId};
 
 use super::progress_bar;
@@ -11,17 +11,21 @@ use super::progress_bar;
 /// Read shards and count samples, bytes and faults.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Shards: paths with {00000..00331} ranges, globs or folders
+    /// Shards: paths or URLs with {00000..00331} ranges, globs, folders, or @FILE that lists them
     #[arg(required = true)]
     urls: Vec<String>,
     /// Field of the json member that holds the caption; the txt member where a sample lacks it
     #[arg(long)]
     caption_key: Option<String>,
+    /// URL of a server that speaks S3, for s3:// shards; the environment's, or Amazon, by default
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
 }
 
 impl Args {
     pub(super) fn run(self) -> Result<()> {
-        let shards = list(&self.urls, None)?;
+        let stores = StoreOptions { endpoint: self.endpoint, ..StoreOptions::default() };
+        let shards = list(&self.urls, None, &stores)?;
         let options = ReadOptions { caption_key: self.caption_key };
         let bar = progress_bar("shards");
         bar.set_length(shards.len() as u64);

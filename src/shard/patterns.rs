@@ -89,13 +89,13 @@ fn range(body: &str) -> Choices {
     Choices::Some(if a <= b { (a..=b).map(name).collect() } else { (b..=a).rev().map(name).collect() })
 }
 
-/// Paths that match `pattern`, sorted. A wildcard does not match a leading dot. Folders that
+/// Paths that match `pattern`, from `base` on, sorted. A wildcard does not match a leading dot. Folders that
 /// cannot be read match nothing.
-pub(super) fn glob(pattern: &str) -> Vec<PathBuf> {
+pub(super) fn glob(base: &Path, pattern: &str) -> Vec<PathBuf> {
     if !pattern.contains(['*', '?', '[']) {
         return Vec::new();
     }
-    let mut found = vec![PathBuf::new()];
+    let mut found = vec![base.to_owned()];
     for component in Path::new(pattern).components() {
         let name = component.as_os_str().to_string_lossy();
         if !name.contains(['*', '?', '[']) {

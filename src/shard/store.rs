@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::shard::Shard;
+use crate::shard::place::Place;
+#[cfg(feature = "remote")]
+use crate::shard::remote::RemoteReader;
 
 /// Bytes buffered ahead: several small members, and little enough that a scan of headers does
 /// not read much that it seeks past.
@@ -35,11 +38,23 @@ enum Input {
 }
 
 impl Stream {
-    /// Opens the file of `shard`.
+    /// Opens the file or object of `shard`. Where it is remote, a read fails within a second of
+    /// `stop` being set.
     ///
     /// # Errors
-    /// The file cannot be opened or its first bytes cannot be read.
-    pub(super) fn open(shard: &Shard) -> Result<Self> {
+    /// The shard cannot be opened or its first bytes cannot be read.
+    pub(super) fn open(shard: &Shard, stop: Option<&Arc<AtomicBool>>) -> Result<Self> {
+        let cannot = |error| Error::io(format!("open {}", shard.url), error);
+        match &shard.place {
+            Place::Local => Self::open_file(shard),
+            #[cfg(feature = "remote")]
+            Place::Remote(object) => {
+                RemoteReader::whole(object, stop.cloned()).and_then(Self::over).map_err(cannot)
+            }
+        }
+    }
+
+    fn open_file(shard: &Shard) -> Result<Self> {
         let cannot = |error| Error::io(format!("open {}", shard.url), error);
         let mut file = File::open(&*shard.url).map_err(cannot)?;
         let meta = file.metadata().map_err(cannot)?;

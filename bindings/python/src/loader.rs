@@ -41,7 +41,7 @@ impl Loader {
         rotate=false, fuse="original", seed=0, transform=None, crop_scale=None, crop_ratio=None,
         flip=None, mean=None, std=None, pixels="float32", context_length=77, rank=None,
         world_size=None, lanes=None, window=2048, shuffle_windows=8, threads=None, prefetch=2,
-        source=None, lengths=None, caption_key=None, max_image_pixels=None, on_error="skip",
+        source=None, lengths=None, endpoint=None, read_timeout=None, retries=None, caption_key=None, max_image_pixels=None, on_error="skip",
         max_errors=0.1, ledger=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
@@ -80,6 +80,9 @@ impl Loader {
         prefetch: usize,
         source: Option<String>,
         lengths: Option<Vec<u64>>,
+        endpoint: Option<String>,
+        read_timeout: Option<f64>,
+        retries: Option<u32>,
         caption_key: Option<String>,
         max_image_pixels: Option<u64>,
         on_error: &str,
@@ -135,9 +138,14 @@ impl Loader {
                 threads,
                 source,
                 lengths,
+                endpoint,
+                retries,
                 caption_key,
                 max_image_pixels
             );
+            if let Some(seconds) = read_timeout {
+                builder = builder.read_timeout(options::seconds("read_timeout", seconds)?);
+            }
             if let Some(ledger) = ledger {
                 builder = builder.ledger(ledger.get().0.clone());
             }

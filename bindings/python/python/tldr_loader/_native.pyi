@@ -21,7 +21,8 @@ class Loader:
     threads, ranks or machine load. `len(loader)` is the number of batches in an epoch.
 
     Args:
-        urls: Shards: paths with `{00000..00331}` ranges, globs or folders, one or several.
+        urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
+            with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
         captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
             selection is plain random.
         keep_ratio: Share of readable samples to keep, in (0, 1].
@@ -63,7 +64,14 @@ class Loader:
         prefetch: Finished batches that may wait for the training loop.
         source: Name of the corpus in the identity of its samples. Default: the name of the folder
             that holds the shards.
-        lengths: Samples per shard, in the order of the list. Default: `sizes.json` or a scan.
+        lengths: Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's
+            `_stats.json`, or a scan.
+        endpoint: URL of a server that speaks S3, for `s3://` shards. Default: the environment's
+            `AWS_ENDPOINT_URL`, or Amazon. Credentials come from the environment (`AWS_*`,
+            `GOOGLE_*`, `AZURE_*`).
+        read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
+        retries: Times that a request is made again before a fault of its store ends the run.
+            Default: 8.
         caption_key: Field of the json member that holds the caption. Default: the txt member.
         max_image_pixels: Pixels an image may have; larger ones are refused from their header.
         on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
@@ -110,6 +118,9 @@ class Loader:
         prefetch: int = 2,
         source: str | None = None,
         lengths: Sequence[int] | None = None,
+        endpoint: str | None = None,
+        read_timeout: float | None = None,
+        retries: int | None = None,
         caption_key: str | None = None,
         max_image_pixels: int | None = None,
         on_error: Literal["skip", "raise"] = "skip",
