@@ -124,6 +124,74 @@ fn lengths_come_from_sizes_json_or_a_scan() {
 }
 
 #[test]
+fn lengths_come_from_what_img2dataset_and_webdataset_write() {
+    let root = tempfile::tempdir().unwrap();
+    for set in ["one", "two"] {
+        for name in if set == "one" { &["00000.tar"][..] } else { &["00000.tar", "00001.tar"][..] } {
+            std::fs::create_dir_all(root.path().join(set)).unwrap();
+            let mut writer = ShardWriter::create(root.path().join(set).join(name)).unwrap();
+            writer.write("0", &[("jpg", b"0"), ("txt", b"x")]).unwrap();
+            writer.finish().unwrap();
+        }
+        std::fs::write(root.path().join(set).join("__len__"), "12\n").unwrap();
+    }
+    let folder = |set: &str| root.path().join(set).to_str().unwrap().to_owned();
+    let measure = |pattern: String| lengths(&list_local(&[pattern], None).unwrap(), &mut |_, _| {});
+    assert_eq!(measure(folder("one")).unwrap(), [12]);
+    // A total says nothing of one shard among several, listed or not.
+    assert_eq!(measure(folder("two")).unwrap(), [1, 1]);
+    assert_eq!(measure(folder("two") + "/00001.tar").unwrap(), [1]);
+    let stats = r#"{"count": 20, "successes": 17, "failed_to_download": 3}"#;
+    std::fs::write(root.path().join("two/00001_stats.json"), stats).unwrap();
+    assert_eq!(measure(folder("two")).unwrap(), [1, 17]);
+    std::fs::write(root.path().join("two/sizes.json"), r#"{"00001.tar": 18}"#).unwrap();
+    assert_eq!(measure(folder("two")).unwrap(), [1, 18]);
+    for (file, text) in [
+        ("two/00000_stats.json", "{"),
+        ("two/sizes.json", r#"{"00001.tar": 0}"#),
+        ("one/__len__", "many"),
+        ("one/__len__", "0"),
+    ] {
+        let before = std::fs::read(root.path().join(file)).ok();
+        std::fs::write(root.path().join(file), text).unwrap();
+        let error = measure(folder(&file[..3])).unwrap_err().to_string();
+        assert!(error.contains(file), "{error}");
+        match before {
+            Some(before) => std::fs::write(root.path().join(file), before).unwrap(),
+            None => std::fs::remove_file(root.path().join(file)).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn files_list_shards_by_line() {
+    let root = corpus();
+    let list = root.path().join("{a}*.list");
+    std::fs::write(&list, "# comment\n\n cc3m/{00001..00000}.tar \r\nsbu/*.tar::cc3m/00003.tar.gz\n")
+        .unwrap();
+    let expected = "cc3m/00001.tar cc3m/00000.tar sbu/[x]{1..2}.tar sbu/a.tar cc3m/00003.tar.gz";
+    assert_eq!(names(root.path(), "ROOT/{a}*.list"), expected);
+    assert_eq!(names(root.path(), "@ROOT/{a}*.list"), expected);
+    for (text, expected) in [
+        ("\n#\n", "names no shard"),
+        ("cc3m/00000.tar\n\ncc3m/9.tar", "cc3m/9.tar\" (line 3 of "),
+        ("other.txt", "lists in lists are not read"),
+        ("pipe:cat x", "commands are not run"),
+    ] {
+        std::fs::write(&list, text).unwrap();
+        let error = list_local(&[list.to_str().unwrap().into()], None).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text:?}: {error}");
+    }
+}
+
+#[cfg(not(feature = "remote"))]
+#[test]
+fn a_build_without_stores_says_so() {
+    let error = list_local(&["s3://bucket/{0..9}.tar".into()], None).unwrap_err().to_string();
+    assert!(error.contains("this build lacks the feature `remote`"), "{error}");
+}
+
+#[test]
 fn real_shards_have_the_lengths_that_their_sizes_json_states() {
     let data = std::env::var_os("TLDR_DATA")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data")), PathBuf::from);

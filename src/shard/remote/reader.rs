@@ -70,11 +70,11 @@ impl RemoteReader {
         Self::new(object, None, stop)
     }
 
-    #[allow(dead_code, reason = "for random access by index")]
     /// Reads the bytes of `ranges`, one range after the other, as if they were one file.
     ///
     /// # Errors
     /// As [`whole`](Self::whole).
+    #[allow(dead_code, reason = "for random access by index")]
     pub(crate) fn ranges(
         object: &Object,
         ranges: Vec<Range<u64>>,
@@ -236,5 +236,92 @@ impl Read for RemoteReader {
             room.add_permits(n);
         }
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::shard::StoreOptions;
+    use crate::shard::remote::{Address, Stores};
+    use fault_server::{Reply, Request, Server};
+
+    #[path = "../../../../tests/fault_server/mod.rs"]
+    mod fault_server;
+
+    fn object(server: &Server) -> Object {
+        let options = StoreOptions {
+            range_bytes: 100,
+            ranges_ahead: 3,
+            retries: 1,
+            read_timeout: Duration::from_secs(10),
+            ..StoreOptions::default()
+        };
+        Stores::new(&options).object(&Address::parse(&server.url("/file")).unwrap()).unwrap()
+    }
+
+    fn content() -> Vec<u8> {
+        (0..5000u32).map(|i| (i * 7 / 5) as u8).collect()
+    }
+
+    fn server(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
+        Server::start([("/file".into(), content())], answer)
+    }
+
+    fn read(object: &Object, ranges: &[Range<u64>]) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![];
+        RemoteReader::ranges(object, ranges.to_vec(), None)?.read_to_end(&mut bytes).map(|_| bytes)
+    }
+
+    #[test]
+    fn ranges_read_as_one_file() {
+        for known in [true, false] {
+            let server = server(move |request| Reply {
+                ranges: known,
+                cut: (request.repeats == 0).then_some(30),
+                ..Reply::default()
+            });
+            let object = object(&server);
+            for ranges in [vec![], vec![7..7], vec![0..5000], vec![3..40, 40..41, 900..1333, 4990..5000]] {
+                let expected: Vec<u8> =
+                    ranges.iter().flat_map(|r| content()[r.start as usize..r.end as usize].to_vec()).collect();
+                assert_eq!(read(&object, &ranges).unwrap(), expected, "{ranges:?}, ranges known: {known}");
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_beyond_the_end_are_an_error() {
+        for known in [true, false] {
+            let server = server(move |_| Reply { ranges: known, ..Reply::default() });
+            for ranges in [vec![4990..5001], vec![5000..5001], vec![0..10, 6000..6100]] {
+                assert!(read(&object(&server), &ranges).is_err(), "{ranges:?}, ranges known: {known}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_that_failed_fails_ever_after() {
+        let server = server(|_| Reply::status(500));
+        let mut reader = RemoteReader::whole(&object(&server), None).unwrap();
+        let first = reader.read(&mut [0; 9]).unwrap_err().to_string();
+        assert_eq!(reader.read(&mut [0; 9]).unwrap_err().to_string(), first);
+        assert_eq!(server.requests().len(), 2);
+    }
+
+    #[test]
+    fn a_dropped_reader_asks_no_more() {
+        let server = server(|_| Reply { trickle: Some(1), ..Reply::default() });
+        let mut reader = RemoteReader::whole(&object(&server), None).unwrap();
+        reader.read_exact(&mut [0; 5]).unwrap();
+        drop(reader);
+        let asked = server.requests().len();
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(server.requests().len(), asked);
+        assert!(server.sent() < 5000, "everything was sent");
     }
 }

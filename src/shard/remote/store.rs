@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::MicrosoftAzureBuilder;
@@ -179,8 +180,11 @@ impl Stores {
         if let Some(store) = self.buckets.get(root) {
             return Ok(Arc::clone(store));
         }
-        let store = connect(kind, root, bucket, &self.options)
-            .map_err(|error| Error::option("urls", root, format!("a bucket that can be asked: {error}")))?;
+        let store = connect(kind, root, bucket, &self.options).map_err(|error| {
+            let accepted =
+                format!("a bucket; AWS_*, GOOGLE_* and AZURE_* variables say how to ask it: {error}");
+            Error::option("urls", format!("{root:?}"), accepted)
+        })?;
         self.buckets.insert(root.to_owned(), Arc::clone(&store));
         Ok(store)
     }
@@ -252,9 +256,10 @@ impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         // Refused only where a provider is installed already, which will do as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // An answer may take as long as it likes while bytes keep coming.
-        let mut options =
-            options.clone().with_timeout_disabled().with_read_timeout(self.options.read_timeout);
+        // An answer may take as long as it likes while bytes keep coming. `fetch` watches over
+        // that; what it does not see, listings and credentials, is watched over here.
+        let limit = self.options.read_timeout.saturating_add(Duration::from_secs(1));
+        let mut options = options.clone().with_timeout_disabled().with_read_timeout(limit);
         if self.insecure {
             options = options.with_allow_http(true);
         }
