@@ -437,8 +437,9 @@ fn lists_mix_places_and_ways_of_writing_them() {
     let expected = ["near/a.tar", "near/b{1}.tar", "b/x.tar", "b/y.tar", "d/0.tar", "far/1.tar"];
     assert_eq!(names(folder.path().join("shards.txt").display().to_string()), expected);
     assert_eq!(names(format!("@{}", folder.path().join("shards").display())), expected);
-    let mixed = format!("http://[::1]:9/e/0.tar::{}::gs://f/1.tar", local.join("a.tar").display());
-    assert_eq!(names(mixed), ["e/0.tar", "near/a.tar", "f/1.tar"]);
+    let azure = "abfss://g@account.dfs.core.windows.net/2.tar";
+    let mixed = format!("http://[::1]:9/e/0.tar::{}::gs://f/1.tar::{azure}", local.join("a.tar").display());
+    assert_eq!(names(mixed), ["e/0.tar", "near/a.tar", "f/1.tar", "g/2.tar"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use proptest::prelude::*;
-use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, list};
+use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, StoreOptions, list};
 use tldr_loader::{SampleId, Shard};
 
 /// Key, image extension and bytes, caption, json.

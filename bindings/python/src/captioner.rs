@@ -9,6 +9,7 @@ use tch::Device;
 use tldr_loader::captioner::device_name;
 use tldr_loader::cluster::AlignmentNorm;
 use tldr_loader::jobs::{self, FitJob, TrainJob};
+use tldr_loader::shard::StoreOptions;
 use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
@@ -57,7 +58,7 @@ impl Captioner {
     #[pyo3(signature = (
         urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=32,
         learning_rate=None, warmup=3000, seed=0, threads=None, device=None, caption_key=None,
-        progress=None
+        endpoint=None, progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -77,6 +78,7 @@ impl Captioner {
         threads: Option<usize>,
         device: Option<DeviceName>,
         caption_key: Option<String>,
+        endpoint: Option<String>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let device = device_or_cpu(device).or_raise(py)?;
@@ -92,6 +94,7 @@ impl Captioner {
             threads: threads.unwrap_or(0),
             device: device_name(device),
             caption_key,
+            stores: StoreOptions { endpoint, ..StoreOptions::default() },
             ..TrainJob::new(urls.patterns(), &path)
         };
         let work = move |report: &mut dyn FnMut(_) -> Result<()>| {
@@ -127,7 +130,8 @@ impl Captioner {
     }
 
     #[pyo3(signature = (
-        urls, *, clusters=None, samples=None, alignment_norm=None, seed=0, caption_key=None, progress=None
+        urls, *, clusters=None, samples=None, alignment_norm=None, seed=0, caption_key=None,
+        endpoint=None, progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -140,6 +144,7 @@ impl Captioner {
         alignment_norm: Option<&str>,
         seed: u64,
         caption_key: Option<String>,
+        endpoint: Option<String>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let mut job = FitJob {
@@ -148,6 +153,7 @@ impl Captioner {
             seed,
             device: device_name(self.device),
             caption_key,
+            stores: StoreOptions { endpoint, ..StoreOptions::default() },
             ..FitJob::new(urls.patterns(), &self.path)
         };
         if let Some(name) = alignment_norm {

@@ -62,6 +62,7 @@ impl Fault {
             416 => FaultKind::OutOfRange,
             200 => FaultKind::WholeOnly,
             408 | 429 | 500..=599 => FaultKind::Passing,
+            0 if has_bad_certificate(error) => FaultKind::Lasting,
             0 if asked_for_credentials(error) => FaultKind::NoCredentials,
             0 if is_of_transport(error) => FaultKind::Passing,
             _ => FaultKind::Lasting,
@@ -108,7 +109,7 @@ impl Fault {
             FaultKind::Missing => (io::ErrorKind::NotFound, "there is no such object: "),
             FaultKind::Denied => (
                 io::ErrorKind::PermissionDenied,
-                "access is denied; check the credentials in the environment: ",
+                "access is denied; check the credentials in the environment, or the signature of the URL: ",
             ),
             FaultKind::Replaced => {
                 (io::ErrorKind::InvalidData, "it was replaced while it was read; start the run again: ")
@@ -138,6 +139,11 @@ pub(super) fn tell(object: &Object, tried: &str, fault: &Fault) {
 
 fn is_of_transport(error: &object_store::Error) -> bool {
     chain(error).any(|error| error.is::<HttpError>())
+}
+
+/// Whether the server is not who it says: asking again does not help.
+fn has_bad_certificate(error: &object_store::Error) -> bool {
+    chain(error).any(|error| error.to_string().contains("invalid peer certificate"))
 }
 
 /// Whether the request got no further than the services that hand out credentials.

@@ -12,6 +12,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 mod address;
 mod fault;
+#[cfg(test)]
+#[path = "../../../tests/fault_server/mod.rs"]
+mod fault_server;
 mod fetch;
 mod ranges;
 mod reader;

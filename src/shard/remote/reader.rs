@@ -247,11 +247,8 @@ mod tests {
 
     use super::*;
     use crate::shard::StoreOptions;
+    use crate::shard::remote::fault_server::{Reply, Request, Server};
     use crate::shard::remote::{Address, Stores};
-    use fault_server::{Reply, Request, Server};
-
-    #[path = "../../../../tests/fault_server/mod.rs"]
-    mod fault_server;
 
     fn object(server: &Server) -> Object {
         let options = StoreOptions {
@@ -282,13 +279,15 @@ mod tests {
         for known in [true, false] {
             let server = server(move |request| Reply {
                 ranges: known,
-                cut: (request.repeats == 0).then_some(30),
+                cut: (request.repeats == 0).then_some(60),
                 ..Reply::default()
             });
             let object = object(&server);
             for ranges in [vec![], vec![7..7], vec![0..5000], vec![3..40, 40..41, 900..1333, 4990..5000]] {
-                let expected: Vec<u8> =
-                    ranges.iter().flat_map(|r| content()[r.start as usize..r.end as usize].to_vec()).collect();
+                let expected: Vec<u8> = ranges
+                    .iter()
+                    .flat_map(|r| content()[r.start as usize..r.end as usize].to_vec())
+                    .collect();
                 assert_eq!(read(&object, &ranges).unwrap(), expected, "{ranges:?}, ranges known: {known}");
             }
         }

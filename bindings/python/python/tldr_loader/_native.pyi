@@ -280,6 +280,7 @@ class Captioner:
         threads: int | None = None,
         device: _Device = None,
         caption_key: str | None = None,
+        endpoint: str | None = None,
         progress: Callable[[dict[str, float]], object] | None = None,
     ) -> Captioner:
         """Trains a captioner from scratch on image-caption pairs and saves it in the folder `path`.
@@ -299,6 +300,7 @@ class Captioner:
             device: `cpu` (the default), `cuda` or `cuda:N`.
             caption_key: Field of the json member that holds the caption; the txt member is used where
                 a sample lacks it. Default: the txt member.
+            endpoint: URL of a server that speaks S3, as for `Loader`.
             progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
                 `vq_loss`, `perplexity`, `used_codes`, `learning_rate` and `images_per_s`; an
                 exception from it ends the run.
@@ -321,6 +323,7 @@ class Captioner:
         alignment_norm: str | None = None,
         seed: int = 0,
         caption_key: str | None = None,
+        endpoint: str | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> dict[str, Any]:
         """Finds clusters, their shares and the alignment quantiles of a corpus, and saves them.
@@ -333,6 +336,7 @@ class Captioner:
             seed: Seed of sampling and of initial centroids.
             caption_key: Field of the json member that holds the caption; the txt member is used where
                 a sample lacks it. Default: the txt member.
+            endpoint: URL of a server that speaks S3, as for `Loader`.
             progress: Called as `progress(done, total)`; an exception from it ends the run.
 
         Returns:
