@@ -195,9 +195,9 @@ impl Fetch {
     async fn hand_out(&mut self, from: u64, bytes: Bytes) -> std::result::Result<(), Deserted> {
         let until = from + bytes.len() as u64;
         if let Part::Whole(wanted, room) = &self.part {
-            let everything = [from..until];
+            let everything = from..until;
             let most = self.object.options.range_bytes.min(Semaphore::MAX_PERMITS / 2).min(u32::MAX as usize);
-            for range in wanted.as_deref().unwrap_or(&everything) {
+            for range in wanted.as_deref().unwrap_or(std::slice::from_ref(&everything)) {
                 let (mut start, end) = (range.start.max(from), range.end.min(until));
                 while start < end {
                     let stop = end.min(start + most as u64);

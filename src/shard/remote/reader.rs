@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::iter::once;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,7 +92,7 @@ impl RemoteReader {
         let most = object.options.range_bytes;
         // Of a whole object the first piece is known; the answer to it tells the rest.
         let pieces = match &ranges {
-            None => Pieces::new([0..most as u64], most),
+            None => Pieces::new(once(0..most as u64), most),
             Some(ranges) => Pieces::new(ranges.iter().cloned(), most),
         };
         let mut reader = Self {
@@ -181,7 +182,7 @@ impl RemoteReader {
         match &self.ranges {
             None if self.room.is_none() => {
                 let most = self.object.options.range_bytes;
-                self.pieces = Pieces::new([most as u64..size.max(most as u64)], most);
+                self.pieces = Pieces::new(once(most as u64..size.max(most as u64)), most);
             }
             None => {}
             Some(ranges) => {
@@ -241,7 +242,7 @@ impl Read for RemoteReader {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
     use std::time::Duration;
 
