@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use jpeg_encoder::{ColorType, Encoder};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{
-    DecodeLimits, ImagePipeline, ImageTransform, Normalize, RgbImage, Scratch, decode, preview,
+    DecodeOptions, ImagePipeline, ImageTransform, Normalize, RgbImage, Scratch, decode, preview,
 };
 
 /// A JPEG of `width` x `height`: waves of every frequency and some noise, about as many bytes
@@ -41,7 +41,7 @@ fn check<E: std::fmt::Display>(result: Result<(), E>) {
 }
 
 fn pictures(criterion: &mut Criterion) {
-    let limits = DecodeLimits::default();
+    let limits = DecodeOptions::default();
     for (width, height) in [(64, 64), (640, 480), (1280, 960)] {
         let bytes = photograph(width, height);
         let mut group = criterion.benchmark_group(format!("{width}x{height}"));

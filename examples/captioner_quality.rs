@@ -17,7 +17,7 @@ use ndarray::{Array2, Array4, Axis, s};
 use tldr_loader::captioner::{Captioner, CaptionerConfig, TrainOptions, Trainer, parse_device};
 use tldr_loader::cluster::{FitOptions, FitPoints, fit};
 use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::image::{DecodeLimits, Scratch, preview};
+use tldr_loader::image::{DecodeOptions, Scratch, preview};
 use tldr_loader::model::{Encoder, Recaptioner};
 use tldr_loader::synth::{CLASSES, Corpus, SynthOptions, SynthSample};
 use tldr_loader::text::Tokenizer;
@@ -105,7 +105,7 @@ fn main() -> Result<()> {
 
 fn draw(count: usize, size: usize, sample: impl Fn(u64) -> Result<SynthSample>) -> Result<Pairs> {
     let mut pixels = vec![0u8; count * 3 * size * size];
-    let (limits, mut scratch) = (DecodeLimits::default(), Scratch::default());
+    let (limits, mut scratch) = (DecodeOptions::default(), Scratch::default());
     let (mut captions, mut scenes, mut classes) = (Vec::new(), Vec::new(), Vec::new());
     for (i, out) in pixels.chunks_exact_mut(3 * size * size).enumerate() {
         let pair = sample(i as u64)?;

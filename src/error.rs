@@ -70,13 +70,13 @@ pub enum ErrorKind {
         detail: String,
     },
     /// More samples failed than `max_errors` allows.
-    #[error("too many failed samples: {failed} of {read} read, more than max_errors = {limit}; {reasons}")]
+    #[error("too many failed samples: {failed} of {read} read, more than {limit}; {reasons}")]
     TooManyErrors {
         /// Samples failed so far.
         failed: u64,
         /// Samples read so far.
         read: u64,
-        /// The limit in force, as given.
+        /// The limit in force: its option and value.
         limit: String,
         /// Count by reason, and one example of each.
         reasons: String,

@@ -161,6 +161,50 @@ fn too_many_failures_end_the_run() {
 }
 
 #[test]
+fn a_shard_of_failures_ends_the_run_where_it_may_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = faulty(folder.path());
+    let loader = with_stub(&urls).max_errors_per_shard(2.0).build().unwrap();
+    let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
+    assert!(error.contains("max_errors_per_shard = 2") && error.contains("00003.tar"), "{error}");
+}
+
+#[test]
+fn bytes_behind_a_damaged_header_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 2, 100);
+    let path = folder.path().join("00001.tar");
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The header of a caption: what is lost is that member, up to the next header.
+    let at = bytes.chunks(512).position(|block| block.starts_with(b"0000150.txt")).unwrap() * 512;
+    bytes[at + 150] ^= 0x55;
+    std::fs::write(&path, bytes).unwrap();
+    let loader = with_stub(&urls).build().unwrap();
+    epoch(&loader);
+    let stats = loader.stats();
+    assert_conserved(&stats, 200);
+    let lost: Vec<(&str, u64)> = stats.skipped_bytes.iter().map(|(shard, n)| (&**shard, *n)).collect();
+    let [(shard, 1024)] = lost[..] else { panic!("{lost:?}") };
+    assert!(shard.ends_with("00001.tar"));
+    assert_eq!(stats.counts.failures(), 1);
+    assert!(stats.warnings(16).iter().any(|w| w.contains("1024 bytes")), "{:?}", stats.warnings(16));
+}
+
+#[test]
+fn a_shard_that_changes_under_its_ledger_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 2, 100);
+    let loader = with_stub(&urls).build().unwrap();
+    let first = epoch(&loader).len();
+    assert_eq!(epoch(&loader).len(), first, "the same files: read by index");
+    // Other samples under the same name, and as many.
+    let (a, b) = (folder.path().join("00000.tar"), folder.path().join("00001.tar"));
+    std::fs::copy(b, a).unwrap();
+    let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
+    assert!(error.contains("has the shard changed?") && error.contains("00000.tar"), "{error}");
+}
+
+#[test]
 fn wrong_lengths_are_reported_and_steps_stay_equal() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 4, 100);

@@ -2,8 +2,8 @@
 //!
 //! Every colour type comes out as RGB: grey is repeated, palettes are looked up, CMYK is
 //! converted as PIL does (Adobe's inverted convention), 16-bit samples keep their high byte,
-//! and alpha is composited on white. ICC profiles and EXIF orientation are ignored, as CLIP
-//! trainers do. Of an animation the first frame is taken.
+//! and alpha is composited on white. ICC profiles are ignored, and so is EXIF orientation unless it
+//! is asked for, as CLIP trainers do. Of an animation the first frame is taken.
 //!
 //! A truncated image is an error, although most decoders would fill the rest with grey: half a
 //! picture under a whole caption is noise that nobody would notice.
@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, Limits};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
@@ -41,18 +42,21 @@ impl RgbImage {
     }
 }
 
-/// What an image may cost. Checked against its header, before anything is allocated.
+/// What an image may cost, and how it is turned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DecodeLimits {
-    /// Most pixels (width times height) of an image that is decoded. Memory while decoding is
-    /// up to 12 bytes per pixel (progressive JPEG).
+pub struct DecodeOptions {
+    /// Most pixels (width times height) of an image that is decoded. Checked against the header,
+    /// before anything is allocated. Memory while decoding is up to 12 bytes per pixel (progressive
+    /// JPEG).
     pub max_pixels: u64,
+    /// Whether the orientation in an image's EXIF data is applied, as viewers do.
+    pub exif_orientation: bool,
 }
 
-impl Default for DecodeLimits {
-    /// 100 megapixels.
+impl Default for DecodeOptions {
+    /// 100 megapixels, pixels as they are stored (as CLIP trainers take them).
     fn default() -> Self {
-        Self { max_pixels: 100_000_000 }
+        Self { max_pixels: 100_000_000, exif_orientation: false }
     }
 }
 
@@ -77,14 +81,14 @@ impl ImageError {
 /// After an error `out` holds nothing of use. A panic inside a decoder is reported as an error.
 ///
 /// # Errors
-/// [`FailReason::ImageTooLarge`] when the header promises more than `limits` allow;
+/// [`FailReason::ImageTooLarge`] when the header promises more than `options` allow;
 /// [`FailReason::UndecodableImage`] for anything else: another format, damage, truncation.
-pub fn decode(bytes: &[u8], limits: &DecodeLimits, out: &mut RgbImage) -> Result<(), ImageError> {
+pub fn decode(bytes: &[u8], options: &DecodeOptions, out: &mut RgbImage) -> Result<(), ImageError> {
     // `out` is overwritten whole by the next call, so no broken invariant can outlive a panic.
     let decoded = catch_unwind(AssertUnwindSafe(|| match bytes {
-        [0xFF, 0xD8, 0xFF, ..] => decode_jpeg(bytes, limits, out),
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => decode_png(bytes, limits, out),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => decode_webp(bytes, limits, out),
+        [0xFF, 0xD8, 0xFF, ..] => decode_jpeg(bytes, options, out),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => decode_png(bytes, options, out),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => decode_webp(bytes, options, out),
         [] => Err(ImageError::undecodable("the image is empty (0 bytes)")),
         _ => Err(ImageError::undecodable(format!(
             "expected JPEG, PNG or WebP, found {} bytes that start with {:02x?}",
@@ -102,28 +106,28 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Refuses an image by the size its header promises.
-fn check_size(width: u64, height: u64, limits: &DecodeLimits) -> Result<(), ImageError> {
+fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Result<(), ImageError> {
     let pixels = width.saturating_mul(height);
     if pixels == 0 {
         return Err(ImageError::undecodable(format!("the header says {width}x{height} pixels")));
     }
-    if pixels > limits.max_pixels {
+    if pixels > options.max_pixels {
         return Err(ImageError {
             reason: FailReason::ImageTooLarge,
             detail: format!(
                 "the header promises {width}x{height} pixels, more than max_image_pixels = {}",
-                limits.max_pixels
+                options.max_pixels
             ),
         });
     }
     Ok(())
 }
 
-fn decode_jpeg(bytes: &[u8], limits: &DecodeLimits, out: &mut RgbImage) -> Result<(), ImageError> {
-    match decode_jpeg_strictly(bytes, limits, out, true) {
+fn decode_jpeg(bytes: &[u8], options: &DecodeOptions, out: &mut RgbImage) -> Result<(), ImageError> {
+    match decode_jpeg_strictly(bytes, options, out, true) {
         // Stray bytes between header segments harm nothing, and libjpeg skips them too.
         Err(error) if error.detail.contains("Extra bytes between headers") => {
-            decode_jpeg_strictly(bytes, limits, out, false)
+            decode_jpeg_strictly(bytes, options, out, false)
         }
         decoded => decoded,
     }
@@ -132,21 +136,21 @@ fn decode_jpeg(bytes: &[u8], limits: &DecodeLimits, out: &mut RgbImage) -> Resul
 /// `strict` makes damage an error where the decoder would otherwise fill in grey.
 fn decode_jpeg_strictly(
     bytes: &[u8],
-    limits: &DecodeLimits,
+    options: &DecodeOptions,
     out: &mut RgbImage,
     strict: bool,
 ) -> Result<(), ImageError> {
-    let options = DecoderOptions::default()
+    let settings = DecoderOptions::default()
         .jpeg_set_out_colorspace(ColorSpace::RGB)
         .set_strict_mode(strict)
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX));
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), settings);
     let failed = |error| ImageError::undecodable(format!("JPEG: {error}"));
     decoder.decode_headers().map_err(failed)?;
     let (width, height) =
         decoder.dimensions().ok_or_else(|| ImageError::undecodable("JPEG without a frame header"))?;
-    check_size(width as u64, height as u64, limits)?;
+    check_size(width as u64, height as u64, options)?;
     if !ends_with_jpeg_eoi(bytes) {
         return Err(ImageError::undecodable("JPEG: truncated: its data end before the end marker"));
     }
@@ -154,6 +158,9 @@ fn decode_jpeg_strictly(
     out.data.resize(width * height * 3, 0);
     decoder.decode_into(&mut out.data).map_err(failed)?;
     (out.width, out.height) = (width, height);
+    if let (true, Some(exif)) = (options.exif_orientation, decoder.exif()) {
+        turn(out, Orientation::from_exif_chunk(exif));
+    }
     Ok(())
 }
 
@@ -190,34 +197,51 @@ fn ends_with_jpeg_eoi(bytes: &[u8]) -> bool {
     }
 }
 
-fn decode_png(bytes: &[u8], limits: &DecodeLimits, out: &mut RgbImage) -> Result<(), ImageError> {
+fn decode_png(bytes: &[u8], options: &DecodeOptions, out: &mut RgbImage) -> Result<(), ImageError> {
     let decoder = PngDecoder::with_limits(Cursor::new(bytes), Limits::no_limits())
         .map_err(|error| ImageError::undecodable(error.to_string()))?;
-    decode_with(decoder, limits, out)
+    decode_with(decoder, options, out)
 }
 
-fn decode_webp(bytes: &[u8], limits: &DecodeLimits, out: &mut RgbImage) -> Result<(), ImageError> {
+fn decode_webp(bytes: &[u8], options: &DecodeOptions, out: &mut RgbImage) -> Result<(), ImageError> {
     let decoder =
         WebPDecoder::new(Cursor::new(bytes)).map_err(|error| ImageError::undecodable(error.to_string()))?;
-    decode_with(decoder, limits, out)
+    decode_with(decoder, options, out)
 }
 
 fn decode_with(
     mut decoder: impl ImageDecoder,
-    limits: &DecodeLimits,
+    options: &DecodeOptions,
     out: &mut RgbImage,
 ) -> Result<(), ImageError> {
     let (width, height) = decoder.dimensions();
-    check_size(u64::from(width), u64::from(height), limits)?;
+    check_size(u64::from(width), u64::from(height), options)?;
     // The pixels were admitted above; what remains bounds side data (profiles, text chunks):
     // 8 bytes a pixel is RGBA with 16 bits, 64 MB the rest.
     let mut memory = Limits::no_limits();
-    memory.max_alloc = Some(limits.max_pixels.saturating_mul(8).saturating_add(64 << 20));
+    memory.max_alloc = Some(options.max_pixels.saturating_mul(8).saturating_add(64 << 20));
     let failed = |error: image::ImageError| ImageError::undecodable(error.to_string());
     decoder.set_limits(memory).map_err(failed)?;
+    // EXIF data that cannot be read say nothing: the picture is whole without them.
+    let orientation = if options.exif_orientation { decoder.orientation().ok() } else { None };
     let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     (out.width, out.height) = (width as usize, height as usize);
-    to_rgb(image, &mut out.data)
+    to_rgb(image, &mut out.data)?;
+    turn(out, orientation);
+    Ok(())
+}
+
+/// Turns a picture as its EXIF data say.
+fn turn(image: &mut RgbImage, orientation: Option<Orientation>) {
+    let Some(orientation) = orientation.filter(|&o| o != Orientation::NoTransforms) else { return };
+    // Sides beyond 32 bits do not come out of any decoder above.
+    let (width, height) = (image.width as u32, image.height as u32);
+    let data = std::mem::take(&mut image.data);
+    let Some(pixels) = image::RgbImage::from_raw(width, height, data) else { return };
+    let mut turned = DynamicImage::ImageRgb8(pixels);
+    turned.apply_orientation(orientation);
+    (image.width, image.height) = (turned.width() as usize, turned.height() as usize);
+    image.data = turned.into_rgb8().into_raw();
 }
 
 /// Converts any colour type to RGB: see the top of this file.
@@ -290,9 +314,13 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images").join(name)
     }
 
+    fn admitting(max_pixels: u64) -> DecodeOptions {
+        DecodeOptions { max_pixels, ..DecodeOptions::default() }
+    }
+
     fn decoded(bytes: &[u8]) -> Result<RgbImage, ImageError> {
         let mut image = RgbImage::default();
-        decode(bytes, &DecodeLimits::default(), &mut image).map(|()| image)
+        decode(bytes, &DecodeOptions::default(), &mut image).map(|()| image)
     }
 
     #[test]
@@ -342,8 +370,8 @@ mod tests {
             let image = decoded(&bytes).unwrap();
             let pixels = (image.width * image.height) as u64;
             let mut out = RgbImage::default();
-            decode(&bytes, &DecodeLimits { max_pixels: pixels }, &mut out).unwrap();
-            let error = decode(&bytes, &DecodeLimits { max_pixels: pixels - 1 }, &mut out).unwrap_err();
+            decode(&bytes, &admitting(pixels), &mut out).unwrap();
+            let error = decode(&bytes, &admitting(pixels - 1), &mut out).unwrap_err();
             assert_eq!(error.reason, FailReason::ImageTooLarge, "{name}");
         }
     }
@@ -368,7 +396,7 @@ mod tests {
     fn a_used_buffer_changes_nothing() {
         let mut used = RgbImage::default();
         for (name, bytes) in golden_images() {
-            decode(&bytes, &DecodeLimits::default(), &mut used).unwrap();
+            decode(&bytes, &DecodeOptions::default(), &mut used).unwrap();
             assert_eq!(Ok(used.clone()), decoded(&bytes), "{name}");
         }
     }
@@ -392,9 +420,9 @@ mod tests {
             if cuts {
                 bytes.truncate(cut.index(bytes.len()));
             }
-            let limits = DecodeLimits { max_pixels: 1 << 20 };
+            let options = DecodeOptions { exif_orientation: true, ..admitting(1 << 20) };
             let mut image = RgbImage::default();
-            match decode(&bytes, &limits, &mut image) {
+            match decode(&bytes, &options, &mut image) {
                 Ok(()) => prop_assert_eq!(image.data.len(), image.width * image.height * 3),
                 Err(error) => prop_assert!(
                     !error.detail.contains("panicked")

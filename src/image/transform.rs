@@ -11,9 +11,9 @@ use fir::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fir::pixels::U8x3;
 use fir::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
-use super::decode::{DecodeLimits, ImageError, RgbImage, decode};
+use super::decode::{ImageError, RgbImage};
 use crate::error::{Error, Result};
-use crate::hash::{self, Purpose, Rng};
+use crate::hash::{self, Rng};
 
 /// Which part of a picture the model sees, and how.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,17 +42,21 @@ impl ImageTransform {
         hash::hash_str(&format!("{self:?}"))
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let Self::Train { scale, ratio, flip } = *self else { return Ok(()) };
         if !(0.0 < scale.0 && scale.0 <= scale.1 && scale.1 <= 1.0) {
             return Err(Error::option(
-                "scale",
+                "crop_scale",
                 format!("{scale:?}"),
                 "two shares, 0 < least <= greatest <= 1",
             ));
         }
         if !(0.0 < ratio.0 && ratio.0 <= ratio.1 && ratio.1.is_finite()) {
-            return Err(Error::option("ratio", format!("{ratio:?}"), "two ratios, 0 < least <= greatest"));
+            return Err(Error::option(
+                "crop_ratio",
+                format!("{ratio:?}"),
+                "two ratios, 0 < least <= greatest",
+            ));
         }
         if !(0.0..=1.0).contains(&flip) {
             return Err(Error::option("flip", flip, "a probability in [0, 1]"));
@@ -61,209 +65,14 @@ impl ImageTransform {
     }
 }
 
-/// Mean and standard deviation per channel of pixels in [0, 1].
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Normalize {
-    /// Mean of R, G, B.
-    pub mean: [f32; 3],
-    /// Standard deviation of R, G, B; above 0.
-    pub std: [f32; 3],
-}
-
-impl Default for Normalize {
-    /// CLIP's.
-    fn default() -> Self {
-        Self {
-            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
-        }
-    }
-}
-
-/// Buffers that one thread uses again for every picture.
+/// Buffers of the resizer.
 #[derive(Default)]
-pub struct Scratch {
-    image: RgbImage,
-    resize: ResizeScratch,
-}
-
-impl std::fmt::Debug for Scratch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scratch").field("image_bytes", &self.image.data.capacity()).finish_non_exhaustive()
-    }
-}
-
-#[derive(Default)]
-struct ResizeScratch {
+pub(super) struct ResizeScratch {
     resizer: Resizer,
     /// After the first of two passes, `[crop height, width, 3]`.
     rows: Vec<u8>,
     /// The resized picture, `[height, width, 3]`, from which [`Placed`] takes a square.
-    pixels: Vec<u8>,
-}
-
-/// A transform with its size and normalisation: immutable, shared by all threads.
-#[derive(Debug, Clone)]
-pub struct ImagePipeline {
-    transform: ImageTransform,
-    size: usize,
-    /// Normalised value of every byte, per channel; exactly torch's `(v / 255 - mean) / std`.
-    table: Box<[[f32; 256]; 3]>,
-}
-
-impl ImagePipeline {
-    /// A pipeline that ends in squares of `size` pixels.
-    ///
-    /// # Errors
-    /// Names the option (`image_size`, `scale`, `ratio`, `flip`, `mean`, `std`) that cannot be used.
-    pub fn new(transform: ImageTransform, size: usize, normalize: Normalize) -> Result<Self> {
-        transform.check()?;
-        check_size(size)?;
-        if normalize.mean.iter().any(|m| !m.is_finite()) {
-            return Err(Error::option("mean", format!("{:?}", normalize.mean), "three finite numbers"));
-        }
-        if normalize.std.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
-            return Err(Error::option("std", format!("{:?}", normalize.std), "three numbers above 0"));
-        }
-        let mut table = Box::new([[0.0; 256]; 3]);
-        for (c, channel) in table.iter_mut().enumerate() {
-            for (v, value) in channel.iter_mut().enumerate() {
-                *value = (v as f32 / 255.0 - normalize.mean[c]) / normalize.std[c];
-            }
-        }
-        Ok(Self { transform, size, table })
-    }
-
-    /// Side of the output in pixels.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
-    /// Values of one output: `3 * size * size`.
-    pub fn output_len(&self) -> usize {
-        3 * self.size * self.size
-    }
-
-    /// Transforms `image` to `out`, `[3, size, size]`, normalised. Only [`ImageTransform::Train`]
-    /// draws from `rng`.
-    ///
-    /// # Errors
-    /// An image without pixels, or whose buffer does not fit its width and height.
-    ///
-    /// # Panics
-    /// When `out` is not [`output_len`](Self::output_len) long.
-    pub fn apply(
-        &self,
-        image: &RgbImage,
-        rng: &mut Rng,
-        scratch: &mut Scratch,
-        out: &mut [f32],
-    ) -> Result<(), ImageError> {
-        self.apply_f32(image, rng, &mut scratch.resize, out)
-    }
-
-    /// Transforms `image` to `out`, `[3, size, size]`, not normalised.
-    ///
-    /// # Errors
-    /// As for [`apply`](Self::apply).
-    ///
-    /// # Panics
-    /// When `out` is not [`output_len`](Self::output_len) long.
-    pub fn apply_u8(
-        &self,
-        image: &RgbImage,
-        rng: &mut Rng,
-        scratch: &mut Scratch,
-        out: &mut [u8],
-    ) -> Result<(), ImageError> {
-        let placed = resize(self.transform, self.size, image, rng, &mut scratch.resize)?;
-        planes(&scratch.resize.pixels, placed, self.size, out, |_, v| v);
-        Ok(())
-    }
-
-    /// Decodes `bytes` and transforms the picture to `out`, as [`apply`](Self::apply) does.
-    ///
-    /// # Errors
-    /// Those of [`decode`].
-    ///
-    /// # Panics
-    /// When `out` is not [`output_len`](Self::output_len) long.
-    pub fn load(
-        &self,
-        bytes: &[u8],
-        limits: &DecodeLimits,
-        rng: &mut Rng,
-        scratch: &mut Scratch,
-        out: &mut [f32],
-    ) -> Result<(), ImageError> {
-        decode(bytes, limits, &mut scratch.image)?;
-        self.apply_f32(&scratch.image, rng, &mut scratch.resize, out)
-    }
-
-    /// Decodes `bytes` and transforms the picture to `out`, as [`apply_u8`](Self::apply_u8) does.
-    ///
-    /// # Errors
-    /// Those of [`decode`].
-    ///
-    /// # Panics
-    /// When `out` is not [`output_len`](Self::output_len) long.
-    pub fn load_u8(
-        &self,
-        bytes: &[u8],
-        limits: &DecodeLimits,
-        rng: &mut Rng,
-        scratch: &mut Scratch,
-        out: &mut [u8],
-    ) -> Result<(), ImageError> {
-        decode(bytes, limits, &mut scratch.image)?;
-        let placed = resize(self.transform, self.size, &scratch.image, rng, &mut scratch.resize)?;
-        planes(&scratch.resize.pixels, placed, self.size, out, |_, v| v);
-        Ok(())
-    }
-
-    fn apply_f32(
-        &self,
-        image: &RgbImage,
-        rng: &mut Rng,
-        scratch: &mut ResizeScratch,
-        out: &mut [f32],
-    ) -> Result<(), ImageError> {
-        let placed = resize(self.transform, self.size, image, rng, scratch)?;
-        planes(&scratch.pixels, placed, self.size, out, |c, v| self.table[c][usize::from(v)]);
-        Ok(())
-    }
-}
-
-/// Decodes `bytes` to a preview for the captioner, `out`: u8 `[3, size, size]`, the whole
-/// picture squashed to a square.
-///
-/// # Errors
-/// Those of [`decode`].
-///
-/// # Panics
-/// When `out` is not `3 * size * size` long.
-pub fn preview(
-    bytes: &[u8],
-    size: usize,
-    limits: &DecodeLimits,
-    scratch: &mut Scratch,
-    out: &mut [u8],
-) -> Result<(), ImageError> {
-    decode(bytes, limits, &mut scratch.image)?;
-    let mut unused = Rng::new(0, Purpose::Augment, 0);
-    let placed = resize(ImageTransform::Preview, size, &scratch.image, &mut unused, &mut scratch.resize)?;
-    planes(&scratch.resize.pixels, placed, size, out, |_, v| v);
-    Ok(())
-}
-
-/// Sides beyond this are a mistake, and would overflow nothing below it.
-const MAX_SIZE: usize = 8192;
-
-fn check_size(size: usize) -> Result<()> {
-    if (1..=MAX_SIZE).contains(&size) {
-        return Ok(());
-    }
-    Err(Error::option("image_size", size, format!("a number of pixels from 1 to {MAX_SIZE}")))
+    pub(super) pixels: Vec<u8>,
 }
 
 /// Part of a picture, in whole pixels.
@@ -313,7 +122,7 @@ fn random_crop(width: usize, height: usize, scale: (f64, f64), ratio: (f64, f64)
 
 /// Where the square of a transform lies in the resized pixels of a [`ResizeScratch`].
 #[derive(Debug, Clone, Copy)]
-struct Placed {
+pub(super) struct Placed {
     /// Pixels in a row of the resized picture.
     row: usize,
     left: usize,
@@ -324,13 +133,13 @@ struct Placed {
 
 impl Placed {
     /// The resized picture is the square itself.
-    fn whole(size: usize) -> Self {
+    pub(super) fn whole(size: usize) -> Self {
         Self { row: size, left: 0, top: 0, mirrored: false }
     }
 }
 
 /// Resizes the part of `image` that `transform` shows to `scratch.pixels`.
-fn resize(
+pub(super) fn resize(
     transform: ImageTransform,
     size: usize,
     image: &RgbImage,
@@ -455,7 +264,13 @@ fn unusable(error: impl std::fmt::Display) -> ImageError {
 }
 
 /// Splits the square at `placed` of interleaved `pixels` into planes `out` `[3, size, size]`.
-fn planes<T>(pixels: &[u8], placed: Placed, size: usize, out: &mut [T], value: impl Fn(usize, u8) -> T) {
+pub(super) fn planes<T>(
+    pixels: &[u8],
+    placed: Placed,
+    size: usize,
+    out: &mut [T],
+    value: impl Fn(usize, u8) -> T,
+) {
     assert_eq!(out.len(), 3 * size * size, "the output must be [3, {size}, {size}]");
     for (channel, plane) in out.chunks_exact_mut(size * size).enumerate() {
         let rows = pixels.chunks_exact(3 * placed.row).skip(placed.top);
@@ -479,12 +294,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::hash::Rng;
+    use crate::hash::{Purpose, Rng};
+    use crate::image::{DecodeOptions, ImagePipeline, Normalize, Scratch, decode, preview};
 
     fn golden(name: &str) -> RgbImage {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images").join(name);
         let mut image = RgbImage::default();
-        decode(&std::fs::read(path).unwrap(), &DecodeLimits::default(), &mut image).unwrap();
+        decode(&std::fs::read(path).unwrap(), &DecodeOptions::default(), &mut image).unwrap();
         image
     }
 
@@ -495,7 +311,7 @@ mod tests {
     fn pixels(transform: ImageTransform, size: usize, image: &RgbImage, id: u64) -> Vec<u8> {
         let pipeline = ImagePipeline::new(transform, size, Normalize::default()).unwrap();
         let mut out = vec![0; pipeline.output_len()];
-        pipeline.apply_u8(image, &mut rng(id), &mut Scratch::default(), &mut out).unwrap();
+        pipeline.apply(image, &mut rng(id), &mut Scratch::default(), &mut out).unwrap();
         out
     }
 
@@ -646,10 +462,10 @@ mod tests {
             let load = |scratch: &mut Scratch| {
                 let mut out = vec![0.0; pipeline.output_len()];
                 pipeline
-                    .load(&bytes, &DecodeLimits::default(), &mut rng(id as u64), scratch, &mut out)
+                    .load(&bytes, &DecodeOptions::default(), &mut rng(id as u64), scratch, &mut out)
                     .unwrap();
                 let mut small = vec![0; 3 * 8 * 8];
-                preview(&bytes, 8, &DecodeLimits::default(), scratch, &mut small).unwrap();
+                preview(&bytes, 8, &DecodeOptions::default(), scratch, &mut small).unwrap();
                 assert_eq!(small, pixels(ImageTransform::Preview, 8, &golden(name), 0));
                 out
             };
@@ -665,8 +481,8 @@ mod tests {
         };
         let normal = Normalize::default();
         assert!(error(train((0.0, 1.0), (0.75, 1.3), 0.0), 224, normal).starts_with("scale = (0.0, 1.0): "));
-        assert!(error(train((0.9, 1.1), (0.75, 1.3), 0.0), 224, normal).starts_with("scale"));
-        assert!(error(train((0.9, 1.0), (1.3, 0.75), 0.0), 224, normal).starts_with("ratio"));
+        assert!(error(train((0.9, 1.1), (0.75, 1.3), 0.0), 224, normal).starts_with("crop_scale"));
+        assert!(error(train((0.9, 1.0), (1.3, 0.75), 0.0), 224, normal).starts_with("crop_ratio"));
         assert!(error(train((0.9, 1.0), (0.75, 1.3), f64::NAN), 224, normal).starts_with("flip = NaN"));
         assert!(
             error(ImageTransform::Eval, 0, normal).starts_with("image_size = 0: a number of pixels from 1")
@@ -680,7 +496,7 @@ mod tests {
         for image in [RgbImage::default(), RgbImage { width: 4, height: 4, data: vec![0; 47] }] {
             let pipeline = ImagePipeline::new(ImageTransform::Eval, 8, Normalize::default()).unwrap();
             let mut out = vec![0; pipeline.output_len()];
-            assert!(pipeline.apply_u8(&image, &mut rng(0), &mut Scratch::default(), &mut out).is_err());
+            assert!(pipeline.apply(&image, &mut rng(0), &mut Scratch::default(), &mut out).is_err());
         }
     }
 

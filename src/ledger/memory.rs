@@ -1,7 +1,8 @@
 //! The in-memory ledger: windows of signals, and captions, shared by any number of loaders.
 //!
-//! It grows with the corpus: about 40 bytes a sample and 44 more with signals (plus 4 bytes per
-//! embedding value where a policy needs embeddings), and its captions. Loaders that differ in
+//! It grows with the corpus: about 40 bytes a sample, 44 more with signals (plus 4 bytes per
+//! embedding value where a policy needs embeddings), about 75 for the index of its shard, and its
+//! captions. Loaders that differ in
 //! keep_ratio, gate, policy or seed share one, so that a sweep runs the captioner once.
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::FailReason;
 use crate::model::Signals;
 use crate::sample::{FailedSample, SampleId};
+use crate::shard::ShardIndex;
 
 /// What identifies a window and the signals recorded for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +45,8 @@ pub struct WindowRecord {
     pub has_embedding: bool,
     /// The failed samples with their details, in shard order.
     pub failures: Vec<FailedSample>,
+    /// Where the rows lie in the shard, so that survivors can be read alone.
+    pub index: Option<ShardIndex>,
 }
 
 impl WindowRecord {
@@ -53,7 +57,8 @@ impl WindowRecord {
             s.cluster.len() * (4 + 4 + size_of_val(&s.semantic_hash[..]) / s.semantic_hash.len().max(1))
                 + s.embedding.len() * 4
         });
-        (self.ids.len() * row + signals) as u64
+        let index = self.index.as_ref().map_or(0, ShardIndex::bytes);
+        (self.ids.len() * row + signals) as u64 + index
     }
 }
 
@@ -144,6 +149,7 @@ mod tests {
             signals: None,
             has_embedding,
             failures: vec![],
+            index: None,
         })
     }
 

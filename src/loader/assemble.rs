@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
+use half::bf16;
 use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -20,8 +21,9 @@ use crate::loader::batch::{Batch, Images};
 use crate::loader::deciding::{Survivor, SurvivorGroup, failed_image, with_scratch};
 use crate::loader::pipeline::{Message, receive};
 use crate::loader::reading::raised;
+use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, OnError, Spec};
-use crate::loader::stats::{Recorder, Stage};
+use crate::loader::stats::Stage;
 
 /// First survivors of a lane that are held to fill places.
 const REPEAT_POOL: usize = 64;
@@ -268,6 +270,10 @@ impl Assembling<'_> {
                 let row = a.row_len();
                 a.as_mut_slice().chunks_mut(row).map(Pixels::F32).collect()
             }
+            Images::Bf16(a) => {
+                let row = a.row_len();
+                a.as_mut_slice().chunks_mut(row).map(Pixels::Bf16).collect()
+            }
             Images::U8(a) => {
                 let row = a.row_len();
                 a.as_mut_slice().chunks_mut(row).map(Pixels::U8).collect()
@@ -303,8 +309,9 @@ impl Assembling<'_> {
         let mut rng = hash::Rng::new(spec.seed, Purpose::Augment, id);
         let bytes = &survivor.sample.image;
         with_scratch(|scratch| match pixels {
-            Pixels::F32(out) => spec.pipeline.load(bytes, &spec.limits, &mut rng, scratch, out),
-            Pixels::U8(out) => spec.pipeline.load_u8(bytes, &spec.limits, &mut rng, scratch, out),
+            Pixels::F32(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
+            Pixels::Bf16(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
+            Pixels::U8(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
         })?;
         *caption = spec.fuse.fuse(
             spec.tokenizer.as_ref(),
@@ -323,6 +330,7 @@ impl Assembling<'_> {
 /// The place of one image in the memory of a batch.
 enum Pixels<'a> {
     F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
     U8(&'a mut [u8]),
 }
 

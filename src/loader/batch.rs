@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use half::bf16;
+
 use crate::error::Result;
 use crate::loader::device::HostArray;
 use crate::sample::SampleId;
@@ -11,6 +13,8 @@ use crate::sample::SampleId;
 pub enum Images {
     /// Normalised by mean and standard deviation.
     F32(HostArray<f32>),
+    /// Normalised, in half the memory.
+    Bf16(HostArray<bf16>),
     /// RGB as decoded and resized, 0..=255.
     U8(HostArray<u8>),
 }
@@ -20,23 +24,32 @@ impl Images {
     pub fn shape(&self) -> &[usize] {
         match self {
             Self::F32(a) => a.shape(),
+            Self::Bf16(a) => a.shape(),
             Self::U8(a) => a.shape(),
         }
     }
 
-    /// The normalised pixels; `None` where the loader yields `u8`.
+    /// The pixels; `None` where the loader does not yield `f32`.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match self {
             Self::F32(a) => Some(a.as_slice()),
-            Self::U8(_) => None,
+            _ => None,
         }
     }
 
-    /// The raw pixels; `None` where the loader yields `f32`.
+    /// The pixels; `None` where the loader does not yield `bf16`.
+    pub fn as_bf16(&self) -> Option<&[bf16]> {
+        match self {
+            Self::Bf16(a) => Some(a.as_slice()),
+            _ => None,
+        }
+    }
+
+    /// The pixels; `None` where the loader does not yield `u8`.
     pub fn as_u8(&self) -> Option<&[u8]> {
         match self {
-            Self::F32(_) => None,
             Self::U8(a) => Some(a.as_slice()),
+            _ => None,
         }
     }
 
@@ -45,6 +58,7 @@ impl Images {
     pub fn tensor(&self) -> tch::Tensor {
         match self {
             Self::F32(a) => a.tensor(),
+            Self::Bf16(a) => a.tensor(),
             Self::U8(a) => a.tensor(),
         }
     }
@@ -108,6 +122,7 @@ impl Batch {
             step,
             images: match pixels {
                 PixelType::F32 => Images::F32(HostArray::zeros(&shape)?),
+                PixelType::Bf16 => Images::Bf16(HostArray::zeros(&shape)?),
                 PixelType::U8 => Images::U8(HostArray::zeros(&shape)?),
             },
             tokens: context.map(|c| HostArray::zeros(&[rows, c])).transpose()?,
@@ -129,6 +144,8 @@ impl Batch {
 pub enum PixelType {
     /// `f32`, normalised.
     F32,
+    /// `bf16`, normalised.
+    Bf16,
     /// `u8`, as decoded and resized.
     U8,
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::image::{DecodeLimits, ImagePipeline, ImageTransform, Normalize};
+use crate::image::{DecodeOptions, ImagePipeline, ImageTransform, Normalize};
 use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::model_thread::ModelThread;
+use crate::loader::recorder::MaxErrors;
 use crate::loader::spec::{Mode, OnError, Spec};
-use crate::loader::stats::MaxErrors;
 use crate::loader::stream::Loader;
 use crate::model::Encoder;
 use crate::select::{Policy, Priority, Quota, Selector};
@@ -66,8 +66,10 @@ pub struct LoaderBuilder {
     prefetch: usize,
     caption_key: Option<String>,
     max_image_pixels: u64,
+    exif_orientation: bool,
     on_error: OnError,
     max_errors: f64,
+    max_errors_per_shard: f64,
 }
 
 macro_rules! setters {
@@ -113,9 +115,11 @@ impl LoaderBuilder {
             threads: 0,
             prefetch: 2,
             caption_key: None,
-            max_image_pixels: DecodeLimits::default().max_pixels,
+            max_image_pixels: DecodeOptions::default().max_pixels,
+            exif_orientation: false,
             on_error: OnError::Skip,
             max_errors: MAX_ERRORS,
+            max_errors_per_shard: f64::INFINITY,
         }
     }
 
@@ -186,11 +190,16 @@ impl LoaderBuilder {
         caption_key: impl Into<String> = Some(caption_key.into());
         /// Pixels an image may have; larger ones are refused from their header.
         max_image_pixels: u64 = max_image_pixels;
+        /// Whether images are turned as their EXIF data say. Default: false, as CLIP trainers do.
+        exif_orientation: bool = exif_orientation;
         /// What to do with a sample that cannot be used. Default: skip it.
         on_error: OnError = on_error;
         /// Failed samples that end the run: a count, or below 1 a share of what was read (judged
         /// from 1,000 samples on). Default: 0.1.
         max_errors: f64 = max_errors;
+        /// Failed samples of one shard that end the run: a count, or below 1 a share of what was read
+        /// of it (judged from 100 samples on). Default: no limit.
+        max_errors_per_shard: f64 = max_errors_per_shard;
     }
 
     /// URL of a server that speaks S3, for `s3://` shards. Default: the environment's, or Amazon.
@@ -279,7 +288,10 @@ impl LoaderBuilder {
             num_batches,
             prefetch: self.prefetch,
             read: ReadOptions { caption_key: self.caption_key },
-            limits: DecodeLimits { max_pixels: self.max_image_pixels },
+            decode: DecodeOptions {
+                max_pixels: self.max_image_pixels,
+                exif_orientation: self.exif_orientation,
+            },
             pipeline,
             pipeline_fingerprint,
             pixels: self.pixels,
@@ -287,7 +299,7 @@ impl LoaderBuilder {
             context_length: self.context_length,
             fuse: if self.mode == Mode::Reduced { self.fuse } else { Fuse::Original },
             on_error: self.on_error,
-            max_errors: MaxErrors(self.max_errors),
+            max_errors: MaxErrors { in_all: self.max_errors, per_shard: self.max_errors_per_shard },
             pool: Arc::new(pool),
         }))
     }
@@ -316,8 +328,16 @@ impl LoaderBuilder {
         if self.max_image_pixels == 0 {
             return Err(Error::option("max_image_pixels", 0, "at least 1"));
         }
-        if self.max_errors.is_nan() || self.max_errors < 0.0 {
-            return Err(Error::option("max_errors", self.max_errors, "a count, or a share below 1"));
+        // Also where the mode does not use it: what cannot be meant is never passed over.
+        if !(self.keep_ratio > 0.0 && self.keep_ratio <= 1.0) {
+            return Err(Error::option("keep_ratio", self.keep_ratio, "a number in (0, 1]"));
+        }
+        for (option, limit) in
+            [("max_errors", self.max_errors), ("max_errors_per_shard", self.max_errors_per_shard)]
+        {
+            if limit.is_nan() || limit < 0.0 {
+                return Err(Error::option(option, limit, "a count, or a share below 1"));
+            }
         }
         Ok(())
     }
@@ -473,7 +493,7 @@ pub(crate) fn policy_fingerprint(spec: &Spec) -> u64 {
 /// Fingerprint of the shards, their lengths and how they are read.
 pub(crate) fn data_fingerprint(spec: &Spec) -> u64 {
     let caption_key = spec.read.caption_key.as_deref().map_or(0, hash::hash_str);
-    let mut parts = vec![caption_key, spec.limits.max_pixels];
+    let mut parts = vec![caption_key, spec.decode.max_pixels, spec.decode.exif_orientation.into()];
     for (shard, &length) in spec.shards.iter().zip(&spec.lengths) {
         parts.extend([shard.hash, length]);
     }

@@ -21,8 +21,9 @@ use crate::loader::lane;
 use crate::loader::model_thread::{Answer, ModelThread, wait};
 use crate::loader::pipeline::{Message, receive};
 use crate::loader::reading::{RawRow, RawWindow, raised, window_of};
+use crate::loader::recorder::Recorder;
 use crate::loader::spec::{OnError, Spec};
-use crate::loader::stats::{Recorder, Stage};
+use crate::loader::stats::Stage;
 use crate::model::Signals;
 use crate::sample::{FailedSample, Outcome, Sample};
 
@@ -101,7 +102,9 @@ impl<'a> Deciding<'a> {
         let (record, outcomes) = match (raw.known.take(), &self.spec.selector) {
             (Some((record, outcomes)), _) => (Some(record), outcomes),
             (None, Some(selector)) => {
-                let record = Arc::new(self.record(&mut raw.rows)?);
+                let mut record = self.record(&mut raw.rows)?;
+                record.index = raw.index.take();
+                let record = Arc::new(record);
                 let view = window_of(&raw.key, &record);
                 let outcomes = self.recorder.time(Stage::Select, || selector.decide(&view, self.epoch))?;
                 self.spec.ledger.record_window(raw.key, Arc::clone(&record));
@@ -183,6 +186,7 @@ impl<'a> Deciding<'a> {
             signals,
             has_embedding: false,
             failures: vec![],
+            index: None,
         };
         for row in rows.iter() {
             match row {
@@ -425,7 +429,7 @@ fn decode_previews(
             .map(|(out, image)| {
                 let result = recorder.time(Stage::Preview, || match image {
                     Some(bytes) => {
-                        with_scratch(|scratch| image::preview(bytes, size, &spec.limits, scratch, out))
+                        with_scratch(|scratch| image::preview(bytes, size, &spec.decode, scratch, out))
                     }
                     None => {
                         out.fill(0);

@@ -22,6 +22,7 @@ macro_rules! element {
     };
 }
 element!(f32, Float);
+element!(half::bf16, BFloat16);
 element!(u8, Uint8);
 element!(i64, Int64);
 

@@ -13,6 +13,7 @@ mod lane;
 mod model_thread;
 mod pipeline;
 mod reading;
+mod recorder;
 mod spec;
 mod state;
 mod stats;

@@ -13,7 +13,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use ndarray::Array4;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::loader::stats::{Recorder, Stage};
+use crate::loader::recorder::Recorder;
+use crate::loader::stats::Stage;
 use crate::model::{Encoder, Signals};
 
 /// Requests that may wait for the model: enough that it never idles between two batches.

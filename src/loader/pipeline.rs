@@ -18,8 +18,8 @@ use crate::loader::assemble::{Assembling, LaneFeed};
 use crate::loader::batch::Batch;
 use crate::loader::deciding::Deciding;
 use crate::loader::reading::Reading;
+use crate::loader::recorder::Recorder;
 use crate::loader::spec::Spec;
-use crate::loader::stats::Recorder;
 
 /// What travels between two threads.
 pub(crate) enum Message<T> {

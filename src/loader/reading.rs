@@ -13,11 +13,12 @@ use crate::hash;
 use crate::ledger::{WindowKey, WindowRecord};
 use crate::loader::lane::{self, Segment};
 use crate::loader::pipeline::Message;
+use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, OnError, Spec};
-use crate::loader::stats::{Recorder, Stage};
+use crate::loader::stats::Stage;
 use crate::sample::{FailedSample, Outcome, Sample};
 use crate::select::Window;
-use crate::shard::ShardReader;
+use crate::shard::{Group, ShardFetcher, ShardIndex, ShardReader};
 
 /// The samples of one window, still encoded.
 pub(crate) struct RawWindow {
@@ -26,6 +27,8 @@ pub(crate) struct RawWindow {
     /// What the ledger knows, with the decision that follows from it.
     pub(crate) known: Option<(Arc<WindowRecord>, Vec<Outcome>)>,
     pub(crate) rows: Vec<RawRow>,
+    /// Where the rows lie in the shard, for the ledger; of a window that was read whole.
+    pub(crate) index: Option<ShardIndex>,
 }
 
 /// One row of a window.
@@ -54,8 +57,14 @@ pub(crate) struct Reading<'a> {
     pub(crate) satisfied: &'a AtomicBool,
 }
 
-/// A reader that stays open from window to window of one shard.
-type OpenShard = Option<(usize, ShardReader)>;
+/// What stays open from window to window of one shard.
+#[derive(Default)]
+struct OpenShard {
+    /// In the order of the shard.
+    reader: Option<(usize, ShardReader)>,
+    /// By index.
+    fetcher: Option<(usize, ShardFetcher)>,
+}
 
 impl Reading<'_> {
     /// Reads all windows of `lane` in order into `out`. Ends early when `out` is closed or
@@ -63,7 +72,7 @@ impl Reading<'_> {
     pub(crate) fn run(&self, lane: usize, out: &Sender<Message<RawWindow>>) -> Result<()> {
         let order = self.spec.shard_order(self.epoch);
         let segments = lane::segments(&self.spec.lengths, &order, self.spec.lanes, lane, self.spec.window);
-        let mut open: OpenShard = None;
+        let mut open = OpenShard::default();
         for mut segment in segments {
             loop {
                 if self.stop.load(Ordering::Relaxed) {
@@ -107,7 +116,7 @@ impl Reading<'_> {
     fn window(&self, segment: Segment, open: &mut OpenShard) -> Result<RawWindow> {
         let spec = self.spec;
         let key = spec.window_key(segment.shard, segment.window);
-        let mut raw = RawWindow { segment, key, known: None, rows: vec![] };
+        let mut raw = RawWindow { segment, key, known: None, rows: vec![], index: None };
         if let (Some(selector), Some(record)) = (&spec.selector, spec.ledger.window(&key)) {
             let complete = !selector.needs_embedding() || record.has_embedding;
             if complete && (!spec.needs_signals || record.signals.is_some()) {
@@ -115,7 +124,7 @@ impl Reading<'_> {
                 raw.known = Some((record, outcomes));
             }
         }
-        if let Some((_, outcomes)) = &raw.known {
+        if let Some((record, outcomes)) = &raw.known {
             let wanted: Vec<bool> = (0..outcomes.len())
                 .map(|row| {
                     outcomes[row].is_kept()
@@ -123,19 +132,34 @@ impl Reading<'_> {
                         && !self.satisfied.load(Ordering::Relaxed)
                 })
                 .collect();
-            raw.rows = self.read_known(&segment, &wanted, open)?;
+            raw.rows = self.read_known(&segment, record, &wanted, open)?;
         } else {
             // A decision needs the whole window; without one, only the lane's own part is read.
             let all = spec.mode == Mode::Reduced;
-            raw.rows = self.read_new(&raw, all, open)?;
+            (raw.rows, raw.index) = self.read_new(&raw, all, open)?;
         }
         Ok(raw)
     }
 
-    /// Reads the wanted rows of a window whose length is known from the ledger.
-    fn read_known(&self, segment: &Segment, wanted: &[bool], open: &mut OpenShard) -> Result<Vec<RawRow>> {
+    /// Reads the wanted rows of a window that the ledger knows: by its index where there is one and
+    /// the shard can be read at random, else in order.
+    fn read_known(
+        &self,
+        segment: &Segment,
+        record: &WindowRecord,
+        wanted: &[bool],
+        open: &mut OpenShard,
+    ) -> Result<Vec<RawRow>> {
         let mut rows: Vec<RawRow> = wanted.iter().map(|_| RawRow::Skipped).collect();
         let Some(last) = wanted.iter().rposition(|&w| w) else { return Ok(rows) };
+        if let Some(index) = &record.index
+            && let Some(fetcher) = self.fetcher(segment.shard, index, open)?
+        {
+            for (row, _) in wanted.iter().enumerate().filter(|(_, wanted)| **wanted) {
+                rows[row] = same(fetcher.fetch(index, row)?, record, row)?;
+            }
+            return Ok(rows);
+        }
         let reader = self.reader_at(segment, open)?;
         for (row, &wanted) in wanted.iter().enumerate().take(last + 1) {
             let missing = || {
@@ -145,10 +169,7 @@ impl Reading<'_> {
                 Error::from(ErrorKind::Shard { detail })
             };
             if wanted {
-                rows[row] = match reader.next_group()?.ok_or_else(missing)? {
-                    Ok(sample) => RawRow::Sample(sample),
-                    Err(failed) => RawRow::Failed(failed),
-                };
+                rows[row] = same(reader.next_group()?.ok_or_else(missing)?, record, row)?;
             } else if !reader.skip_group()? {
                 return Err(missing());
             }
@@ -156,9 +177,29 @@ impl Reading<'_> {
         Ok(rows)
     }
 
+    /// The shard opened for reading by `index`; `None` where it has to be read in order.
+    fn fetcher<'o>(
+        &self,
+        shard: usize,
+        index: &ShardIndex,
+        open: &'o mut OpenShard,
+    ) -> Result<Option<&'o mut ShardFetcher>> {
+        if !open.fetcher.as_ref().is_some_and(|(at, fetcher)| *at == shard && fetcher.fits(index)) {
+            open.fetcher = ShardFetcher::open(&self.spec.shards[shard], index, &self.spec.read)?
+                .map(|fetcher| (shard, fetcher));
+        }
+        Ok(open.fetcher.as_mut().map(|(_, fetcher)| fetcher))
+    }
+
     /// Reads a window that the ledger does not know: up to `window` groups.
-    fn read_new(&self, raw: &RawWindow, all: bool, open: &mut OpenShard) -> Result<Vec<RawRow>> {
+    fn read_new(
+        &self,
+        raw: &RawWindow,
+        all: bool,
+        open: &mut OpenShard,
+    ) -> Result<(Vec<RawRow>, Option<ShardIndex>)> {
         let reader = self.reader_at(&raw.segment, open)?;
+        reader.take_index(); // of what came before the window
         let mut rows = Vec::new();
         while rows.len() < self.spec.window && !self.stop.load(Ordering::Relaxed) {
             let row = if all || raw.in_lane(rows.len(), self.spec.window) {
@@ -174,7 +215,9 @@ impl Reading<'_> {
             };
             rows.push(row);
         }
-        Ok(rows)
+        self.recorder.skipped_bytes(&self.spec.shards[raw.segment.shard].url, reader.skipped_bytes());
+        let index = reader.take_index();
+        Ok((rows, Some(index).filter(ShardIndex::is_random_access)))
     }
 
     fn failed(&self, failed: FailedSample) -> Result<RawRow> {
@@ -189,12 +232,12 @@ impl Reading<'_> {
     fn reader_at<'o>(&self, segment: &Segment, open: &'o mut OpenShard) -> Result<&'o mut ShardReader> {
         let target = segment.window * self.spec.window as u64;
         let reusable =
-            open.as_ref().is_some_and(|(shard, r)| *shard == segment.shard && r.position() <= target);
-        let reader = match open.take().filter(|_| reusable) {
+            open.reader.as_ref().is_some_and(|(at, r)| *at == segment.shard && r.position() <= target);
+        let reader = match open.reader.take().filter(|_| reusable) {
             Some((_, reader)) => reader,
             None => ShardReader::open_until(&self.spec.shards[segment.shard], &self.spec.read, self.stop)?,
         };
-        let (_, reader) = open.insert((segment.shard, reader));
+        let (_, reader) = open.reader.insert((segment.shard, reader));
         while reader.position() < target && !self.stop.load(Ordering::Relaxed) {
             if !reader.skip_group()? {
                 break;
@@ -202,6 +245,27 @@ impl Reading<'_> {
         }
         Ok(reader)
     }
+}
+
+/// A row read again, which must be the one that the ledger knows.
+fn same(group: Group, record: &WindowRecord, row: usize) -> Result<RawRow> {
+    let id = match &group {
+        Ok(sample) => sample.id,
+        Err(failed) => failed.id,
+    };
+    if record.ids.get(row) != Some(&id) {
+        let (key, at) = match &group {
+            Ok(sample) => (&sample.key, sample.offset),
+            Err(failed) => (&failed.key, failed.offset),
+        };
+        let detail = "it holds another sample here than the ledger knows: has the shard changed? A new \
+                      ledger reads it anew";
+        return Err(Error::from(ErrorKind::Shard { detail: detail.into() }).at_sample(key, at));
+    }
+    Ok(match group {
+        Ok(sample) => RawRow::Sample(sample),
+        Err(failed) => RawRow::Failed(failed),
+    })
 }
 
 /// The error of a failed sample under `on_error = raise`.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 
 use crate::hash::{self, Purpose};
-use crate::image::{DecodeLimits, ImagePipeline};
+use crate::image::{DecodeOptions, ImagePipeline};
 use crate::ledger::{Ledger, WindowKey};
 use crate::loader::batch::PixelType;
 use crate::loader::model_thread::ModelThread;
-use crate::loader::stats::MaxErrors;
+use crate::loader::recorder::MaxErrors;
 use crate::sample::SampleId;
 use crate::select::Selector;
 use crate::shard::{ReadOptions, Shard};
@@ -58,7 +58,7 @@ pub(crate) struct Spec {
     pub(crate) num_batches: u64,
     pub(crate) prefetch: usize,
     pub(crate) read: ReadOptions,
-    pub(crate) limits: DecodeLimits,
+    pub(crate) decode: DecodeOptions,
     pub(crate) pipeline: ImagePipeline,
     /// Fingerprint of transform, size and normalisation.
     pub(crate) pipeline_fingerprint: u64,
@@ -113,7 +113,11 @@ impl Spec {
             window,
             size: self.window,
             encoder,
-            reading: hash::combine(&[caption_key, self.limits.max_pixels]),
+            reading: hash::combine(&[
+                caption_key,
+                self.decode.max_pixels,
+                self.decode.exif_orientation.into(),
+            ]),
         }
     }
 

@@ -5,15 +5,10 @@
 //! so far). The first is checked at every window; a violation is a bug and ends the run.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, FailReason, Result};
-use crate::sample::{DropReason, FailedSample, Outcome};
-
-/// Failed samples that are named one by one; the others are counted.
-const NAMED_FAILURES: usize = 64;
+use crate::error::FailReason;
+use crate::sample::{DropReason, Outcome};
 
 /// Outcomes of the samples of a shard, or of all shards.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -56,7 +51,7 @@ impl Counts {
         self.read == self.kept + dropped + self.failures()
     }
 
-    fn merge(&mut self, other: &Counts) {
+    pub(crate) fn merge(&mut self, other: &Counts) {
         self.read += other.read;
         self.kept += other.kept;
         self.dropped_gate += other.dropped_gate;
@@ -170,6 +165,8 @@ pub struct Stats {
     pub failures: Vec<Failure>,
     /// Shards whose length is not what the table says.
     pub length_mismatches: Vec<LengthMismatch>,
+    /// Bytes passed over after damaged tar headers, by shard.
+    pub skipped_bytes: BTreeMap<Arc<str>, u64>,
 }
 
 impl Stats {
@@ -182,7 +179,8 @@ impl Stats {
         if share(self.repeats) > 2.0 {
             warnings.push(format!(
                 "epoch {}: {} places ({:.1}%) were filled by repeating a lane's first survivors: fewer \
-                 survived than keep_ratio promises, since samples failed or the fit's shares are off",
+                 survived than was expected, since samples failed, were near-copies, or the fit's shares are \
+                 off",
                 self.epoch,
                 self.repeats,
                 share(self.repeats)
@@ -191,10 +189,15 @@ impl Stats {
         if share(self.surplus.saturating_sub(batch_size as u64)) > 2.0 {
             warnings.push(format!(
                 "epoch {}: {} survivors ({:.1}%) were left over after the last batch: more survived than \
-                 keep_ratio promises; the shares of the fit may be off",
+                 was expected, since the fit's shares or the shards' lengths are off",
                 self.epoch,
                 self.surplus,
                 share(self.surplus)
+            ));
+        }
+        for (shard, bytes) in &self.skipped_bytes {
+            warnings.push(format!(
+                "shard {shard}: {bytes} bytes were passed over after damaged tar headers; what they held is lost"
             ));
         }
         for m in &self.length_mismatches {
@@ -204,229 +207,5 @@ impl Stats {
             ));
         }
         warnings
-    }
-}
-
-/// Statistics under way, shared by the threads of one epoch.
-#[derive(Debug, Default)]
-pub(crate) struct Recorder {
-    epoch: u64,
-    inner: Mutex<Inner>,
-    nanos: [AtomicU64; Stage::ALL.len()],
-    pub(crate) yielded: AtomicU64,
-    pub(crate) replayed: AtomicU64,
-    pub(crate) repeats: AtomicU64,
-    pub(crate) surplus: AtomicU64,
-    pub(crate) encoded: AtomicU64,
-    pub(crate) captioned: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    counts: Counts,
-    shards: BTreeMap<Arc<str>, Counts>,
-    failures: Vec<Failure>,
-    length_mismatches: Vec<LengthMismatch>,
-}
-
-/// Limit on failed samples.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct MaxErrors(pub(crate) f64);
-
-impl MaxErrors {
-    /// Samples to have been read before a fraction is judged.
-    const JUDGE_AFTER: u64 = 1000;
-
-    fn exceeded(self, counts: &Counts) -> bool {
-        let failed = counts.failures() as f64;
-        if self.0 >= 1.0 {
-            failed > self.0
-        } else {
-            counts.read >= Self::JUDGE_AFTER && failed > self.0 * counts.read as f64
-        }
-    }
-}
-
-impl Recorder {
-    pub(crate) fn new(epoch: u64) -> Self {
-        Self { epoch, ..Self::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds the outcomes of a lane's part of a window, and checks conservation and the limit on
-    /// failures.
-    pub(crate) fn window<'a>(
-        &self,
-        shard: &Arc<str>,
-        outcomes: impl Iterator<Item = Outcome>,
-        failures: impl Iterator<Item = &'a FailedSample>,
-        limit: MaxErrors,
-    ) -> Result<()> {
-        let mut counts = Counts::default();
-        outcomes.for_each(|o| counts.add(o));
-        let mut inner = self.lock();
-        inner.counts.merge(&counts);
-        inner.shards.entry(Arc::clone(shard)).or_default().merge(&counts);
-        for f in failures {
-            Self::name(&mut inner, shard, f);
-        }
-        Self::check(&inner, limit).map_err(|e| e.in_shard(shard))
-    }
-
-    /// Turns a kept sample into a failed one: its image proved undecodable at full quality.
-    pub(crate) fn failed_late(
-        &self,
-        shard: &Arc<str>,
-        failed: &FailedSample,
-        limit: MaxErrors,
-    ) -> Result<()> {
-        let mut inner = self.lock();
-        let demote = |counts: &mut Counts| {
-            counts.kept -= 1;
-            *counts.failed.entry(failed.reason).or_default() += 1;
-        };
-        demote(&mut inner.counts);
-        demote(inner.shards.entry(Arc::clone(shard)).or_default());
-        Self::name(&mut inner, shard, failed);
-        Self::check(&inner, limit).map_err(|e| e.in_shard(shard))
-    }
-
-    fn name(inner: &mut Inner, shard: &Arc<str>, f: &FailedSample) {
-        if inner.failures.len() < NAMED_FAILURES {
-            tracing::warn!(shard = %shard, key = %f.key, offset = f.offset, reason = %f.reason, "sample failed: {}", f.detail);
-            inner.failures.push(Failure {
-                shard: Arc::clone(shard),
-                key: Arc::clone(&f.key),
-                offset: f.offset,
-                reason: f.reason,
-                detail: f.detail.clone(),
-            });
-        }
-    }
-
-    fn check(inner: &Inner, limit: MaxErrors) -> Result<()> {
-        if !inner.counts.conserved() {
-            let detail = format!("outcomes do not add up: {:?}", inner.counts);
-            return Err(ErrorKind::Stage { stage: "select", detail }.into());
-        }
-        if limit.exceeded(&inner.counts) {
-            return Err(Self::too_many(inner, limit));
-        }
-        Ok(())
-    }
-
-    fn too_many(inner: &Inner, limit: MaxErrors) -> Error {
-        let reasons = inner.counts.failed.iter().map(|(reason, n)| {
-            let example = inner.failures.iter().find(|f| f.reason == *reason);
-            let example =
-                example.map_or(String::new(), |f| format!(" (first: shard {}, key {})", f.shard, f.key));
-            format!("{n} {reason}{example}")
-        });
-        ErrorKind::TooManyErrors {
-            failed: inner.counts.failures(),
-            read: inner.counts.read,
-            limit: limit.0.to_string(),
-            reasons: reasons.collect::<Vec<_>>().join(", "),
-        }
-        .into()
-    }
-
-    pub(crate) fn length_mismatch(&self, shard: &Arc<str>, expected: u64, found: u64) {
-        let mut inner = self.lock();
-        if inner.length_mismatches.iter().all(|m| m.shard != *shard) {
-            tracing::warn!(shard = %shard, expected, found, "the length table is wrong for this shard");
-            inner.length_mismatches.push(LengthMismatch { shard: Arc::clone(shard), expected, found });
-        }
-    }
-
-    /// Runs `work` and adds its time to `stage`.
-    pub(crate) fn time<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let result = work();
-        self.add_time(stage, start.elapsed());
-        result
-    }
-
-    pub(crate) fn add_time(&self, stage: Stage, elapsed: Duration) {
-        self.nanos[stage as usize].fetch_add(elapsed.as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn snapshot(&self) -> Stats {
-        let inner = self.lock();
-        let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
-        Stats {
-            epoch: self.epoch,
-            counts: inner.counts.clone(),
-            yielded: get(&self.yielded),
-            replayed: get(&self.replayed),
-            repeats: get(&self.repeats),
-            surplus: get(&self.surplus),
-            encoded: get(&self.encoded),
-            captioned: get(&self.captioned),
-            seconds: Stage::ALL
-                .iter()
-                .map(|&s| (s.name(), get(&self.nanos[s as usize]) as f64 * 1e-9))
-                .collect(),
-            shards: inner.shards.clone(),
-            failures: inner.failures.clone(),
-            length_mismatches: inner.length_mismatches.clone(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sample::SampleId;
-
-    fn failed() -> FailedSample {
-        FailedSample {
-            id: SampleId(1),
-            key: "007".into(),
-            position: 7,
-            offset: 512,
-            reason: FailReason::MissingImage,
-            detail: "members: txt".into(),
-        }
-    }
-
-    #[test]
-    fn limits_name_reasons_and_an_example() {
-        let recorder = Recorder::new(0);
-        let shard: Arc<str> = "a.tar".into();
-        let outcomes = || vec![Outcome::Kept { pi: None }, Outcome::Failed(FailReason::MissingImage)];
-        recorder.window(&shard, outcomes().into_iter(), [failed()].iter(), MaxErrors(1.0)).unwrap();
-        let error = recorder
-            .window(&shard, outcomes().into_iter(), [failed()].iter(), MaxErrors(1.0))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("2 of 4 read") && error.contains("2 missing-image (first: shard a.tar, key 007)"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_fraction_is_judged_on_enough_samples() {
-        let many = |n| Counts { read: n, failed: [(FailReason::BadJson, n / 2)].into(), ..Counts::default() };
-        assert!(!MaxErrors(0.1).exceeded(&many(100)));
-        assert!(MaxErrors(0.1).exceeded(&many(1000)));
-        assert!(!MaxErrors(0.6).exceeded(&many(1000)));
-    }
-
-    #[test]
-    fn a_late_failure_keeps_the_balance() {
-        let recorder = Recorder::new(0);
-        let shard: Arc<str> = "a.tar".into();
-        recorder
-            .window(&shard, [Outcome::Kept { pi: None }].into_iter(), [].iter(), MaxErrors(10.0))
-            .unwrap();
-        recorder.failed_late(&shard, &failed(), MaxErrors(10.0)).unwrap();
-        let stats = recorder.snapshot();
-        assert!(stats.counts.conserved());
-        assert_eq!((stats.counts.kept, stats.counts.failures(), stats.failures.len()), (0, 1, 1));
     }
 }

@@ -11,9 +11,10 @@ use crate::ledger::Ledger;
 use crate::loader::batch::Batch;
 use crate::loader::builder::{self, LoaderBuilder};
 use crate::loader::pipeline::{self, Message, Running};
+use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, Spec};
 use crate::loader::state::LoaderState;
-use crate::loader::stats::{Recorder, Stage, Stats};
+use crate::loader::stats::{Stage, Stats};
 use crate::text::Tokenizer;
 
 /// A stream of batches of survivors, epoch after epoch.

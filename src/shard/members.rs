@@ -23,6 +23,10 @@ pub(super) struct Member {
     pub(super) name: String,
     /// Offset of its first header (that of its long name, where it has one).
     pub(super) offset: u64,
+    /// Offset of its data.
+    pub(super) data: u64,
+    /// Bytes of its data, as the header says.
+    pub(super) size: u64,
 }
 
 /// What comes next in an archive.
@@ -64,6 +68,8 @@ pub(super) struct Members {
     /// Whether a valid header was seen.
     started: bool,
     end: Option<End>,
+    /// Entries that are no regular files: directories, links, devices.
+    passed_over: u64,
 }
 
 /// The next block of a stream, or less at its end.
@@ -89,7 +95,12 @@ struct Overrides {
 
 impl Members {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, unread: 0, data: 0, held: None, started: false, end: None }
+        Self { stream, unread: 0, data: 0, held: None, started: false, end: None, passed_over: 0 }
+    }
+
+    /// Directories, links and devices met so far.
+    pub(super) fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 
     /// Goes to the next member, past whatever was not read of the current one.
@@ -155,14 +166,21 @@ impl Members {
                     }
                     overrides = Overrides::default();
                     // Archives older than USTAR mark a directory by its name alone.
-                    if !(header.kind == 0 && name.ends_with('/')) {
+                    if header.kind == 0 && name.ends_with('/') {
+                        self.passed_over += 1;
+                    } else {
                         (self.unread, self.data) = (padded, size);
-                        return Ok(Step::Member(Member { name, offset }));
+                        let data = self.stream.offset();
+                        return Ok(Step::Member(Member { name, offset, data, size }));
                     }
                 }
                 // Links, devices, directories: their size, where given, is not that of data.
-                b'1'..=b'6' => overrides = Overrides::default(),
+                b'1'..=b'6' => {
+                    self.passed_over += 1;
+                    overrides = Overrides::default();
+                }
                 _ => {
+                    self.passed_over += 1;
                     self.unread = padded;
                     overrides = Overrides::default();
                 }

@@ -10,8 +10,12 @@ use std::sync::Arc;
 use crate::sample::SampleId;
 use place::Place;
 
+mod fetch;
+mod group;
+mod index;
 mod lengths;
 mod list;
+mod local;
 mod members;
 mod patterns;
 mod place;
@@ -21,10 +25,13 @@ mod remote;
 mod store;
 mod writer;
 
+pub use fetch::ShardFetcher;
+pub use group::Group;
+pub use index::{MemberRange, ShardIndex};
 pub use lengths::lengths;
 pub use list::list;
 pub use place::StoreOptions;
-pub use reader::{Group, ReadOptions, ShardReader};
+pub use reader::{ReadOptions, ShardReader};
 pub use writer::ShardWriter;
 
 /// One shard of a corpus.

@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::shard::Shard;
+use crate::shard::index::FileMark;
+use crate::shard::local::LocalFile;
 use crate::shard::place::Place;
 #[cfg(feature = "remote")]
 use crate::shard::remote::RemoteReader;
 
-/// Bytes buffered ahead: several small members, and little enough that a scan of headers does
-/// not read much that it seeks past.
+/// Bytes of a stream buffered ahead: several small members.
 const BUFFER: usize = 32 << 10;
 
 /// Bytes reserved for a member before they are there: a header may promise any size.
@@ -30,10 +31,12 @@ pub(super) struct Stream {
     /// Set when the store itself failed, as opposed to what it delivered.
     store_failed: Arc<AtomicBool>,
     damage: Option<io::Error>,
+    /// The file, where it can be read at random.
+    file: Option<FileMark>,
 }
 
 enum Input {
-    File { file: BufReader<File>, len: u64 },
+    File(LocalFile),
     Any(Box<dyn Read + Send>),
 }
 
@@ -60,17 +63,22 @@ impl Stream {
     fn open_file(shard: &Shard) -> Result<Self> {
         let cannot = |error| Error::io(format!("open {}", shard.url), error);
         let mut file = File::open(&*shard.url).map_err(cannot)?;
-        let meta = file.metadata().map_err(cannot)?;
-        if !meta.is_file() {
+        let Some(mark) = FileMark::of(&file).map_err(cannot)? else {
             return Self::over(file).map_err(cannot);
-        }
+        };
         let magic = first_bytes(&mut file).map_err(cannot)?;
         file.rewind().map_err(cannot)?;
         if compression(&magic).is_some() {
             return Self::over(file).map_err(cannot);
         }
-        let input = Input::File { file: BufReader::with_capacity(BUFFER, file), len: meta.len() };
-        Ok(Self { input, offset: 0, store_failed: Arc::new(AtomicBool::new(true)), damage: None })
+        let input = Input::File(LocalFile::new(file, mark.len));
+        Ok(Self {
+            input,
+            offset: 0,
+            store_failed: Arc::new(AtomicBool::new(true)),
+            damage: None,
+            file: Some(mark),
+        })
     }
 
     /// Reads from `bytes`, which are a tar file, compressed or not.
@@ -85,7 +93,12 @@ impl Stream {
             Some(Compression::Gzip) => Box::new(gzip(bytes)),
             Some(Compression::Zstd) => Box::new(zstd::Decoder::with_buffer(bytes)?),
         };
-        Ok(Self { input: Input::Any(input), offset: 0, store_failed, damage: None })
+        Ok(Self { input: Input::Any(input), offset: 0, store_failed, damage: None, file: None })
+    }
+
+    /// The file that is read, where it can be read at random.
+    pub(super) fn file(&self) -> Option<FileMark> {
+        self.file
     }
 
     /// Offset of the next byte.
@@ -103,7 +116,7 @@ impl Stream {
         let mut filled = 0;
         while filled < buffer.len() && self.damage.is_none() {
             let read = match &mut self.input {
-                Input::File { file, .. } => file.read(&mut buffer[filled..]),
+                Input::File(file) => file.read(&mut buffer[filled..]),
                 Input::Any(any) => any.read(&mut buffer[filled..]),
             };
             match read {
@@ -124,24 +137,40 @@ impl Stream {
         }
         let before = into.len();
         into.reserve_exact(n.min(RESERVE) as usize);
-        let read = match &mut self.input {
-            Input::File { file, .. } => file.take(n).read_to_end(into),
-            Input::Any(any) => any.take(n).read_to_end(into),
-        };
-        if let Err(error) = read {
-            self.blame(error)?;
+        match &mut self.input {
+            // What was read of a file before it failed is of no use: only a store fails here.
+            Input::File(_) => self.read_file(n, into)?,
+            Input::Any(any) => {
+                let read = any.take(n).read_to_end(into);
+                self.offset += (into.len() - before) as u64;
+                if let Err(error) = read {
+                    self.blame(error)?;
+                }
+            }
         }
-        let read = (into.len() - before) as u64;
-        self.offset += read;
-        Ok(read)
+        Ok((into.len() - before) as u64)
+    }
+
+    /// Appends up to `n` bytes of a file, in parts of [`RESERVE`].
+    fn read_file(&mut self, n: u64, into: &mut Vec<u8>) -> io::Result<()> {
+        let mut left = n;
+        while left > 0 {
+            let (start, part) = (into.len(), left.min(RESERVE) as usize);
+            into.resize(start + part, 0);
+            let filled = self.fill(&mut into[start..])?;
+            into.truncate(start + filled);
+            if filled < part {
+                break;
+            }
+            left -= part as u64;
+        }
+        Ok(())
     }
 
     /// Passes over the next `n` bytes and returns how many of them there were.
     pub(super) fn skip(&mut self, n: u64) -> io::Result<u64> {
-        if let Input::File { file, len } = &mut self.input {
-            let there = n.min(len.saturating_sub(self.offset));
-            // A file's length fits an i64 on every platform.
-            file.seek_relative(there as i64)?;
+        if let Input::File(file) = &mut self.input {
+            let there = file.skip(n);
             self.offset += there;
             return Ok(there);
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
-use crate::shard::reader::split;
+use crate::shard::group::split;
 
 /// Writes one shard, plain or compressed by its name.
 ///

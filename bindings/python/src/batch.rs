@@ -8,11 +8,15 @@ use tldr_loader::Error;
 use crate::errors::{self, OrRaise};
 use crate::hand_over;
 
-/// One batch of survivors.
+/// One batch of survivors on one rank; unpacks as `images, tokens`.
+///
+/// Lists have one entry per row and are made on access.
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Batch {
+    /// Pixels, `[batch, 3, image_size, image_size]`, in the type of `pixels`.
     #[pyo3(get)]
     images: Py<PyAny>,
+    /// Token ids of `captions`, int64 `[batch, context_length]`; `None` without a tokenizer.
     #[pyo3(get)]
     tokens: Option<Py<PyAny>>,
     /// Everything else; its images and tokens share the tensors' memory and are left empty.
@@ -73,56 +77,67 @@ fn moved(tensor: Tensor, device: Device) -> tldr_loader::Result<Tensor> {
 
 #[pymethods]
 impl Batch {
+    /// Epoch, from 0.
     #[getter]
     fn epoch(&self) -> u64 {
         self.rows.epoch
     }
 
+    /// Index of the batch in its epoch, from 0.
     #[getter]
     fn step(&self) -> u64 {
         self.rows.step
     }
 
+    /// Identities: 64-bit hashes of source, shard and key.
     #[getter]
     fn ids(&self) -> Vec<u64> {
         self.rows.ids.clone()
     }
 
+    /// WebDataset keys.
     #[getter]
     fn keys(&self) -> Vec<&str> {
         self.rows.keys.iter().map(|k| &**k).collect()
     }
 
+    /// The json members, as stored.
     #[getter]
     fn json<'py>(&self, py: Python<'py>) -> Vec<Option<Bound<'py, PyBytes>>> {
         self.rows.json.iter().map(|j| j.as_deref().map(|bytes| PyBytes::new(py, bytes))).collect()
     }
 
+    /// Clusters; `None` where no captioner ran.
     #[getter]
     fn clusters(&self) -> Vec<Option<u32>> {
         self.rows.clusters.clone()
     }
 
+    /// Alignment of image and original caption as a quantile of the corpus.
     #[getter]
     fn alignment(&self) -> Vec<Option<f32>> {
         self.rows.alignment.clone()
     }
 
+    /// Probability of inclusion, given gate and dedup; `None` where it depends on the sample.
     #[getter]
     fn pi(&self) -> Vec<Option<f32>> {
         self.rows.pi.clone()
     }
 
+    /// Original captions.
     #[getter]
     fn original(&self) -> Vec<&str> {
         self.rows.original.iter().map(String::as_str).collect()
     }
 
+    /// Generated captions, where one was needed.
     #[getter]
     fn generated(&self) -> Vec<Option<&str>> {
         self.rows.generated.iter().map(Option::as_deref).collect()
     }
 
+    /// The captions to train on: original and generated, fused.
     #[getter]
     fn captions(&self) -> Vec<&str> {
         self.rows.captions.iter().map(String::as_str).collect()
@@ -132,7 +147,10 @@ impl Batch {
         self.rows.keys.len()
     }
 
-    /// Makes `images, tokens = batch` work.
+    /// Yields images and tokens.
+    ///
+    /// Raises:
+    ///     ConfigError: The loader has no tokenizer.
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
         let Some(tokens) = &self.tokens else {
             let accepted = "a tokenizer, for batches to unpack as `images, tokens`; \

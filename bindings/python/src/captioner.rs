@@ -14,7 +14,7 @@ use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
 use crate::interrupt::interruptible;
-use crate::options::{DeviceName, Urls};
+use crate::options::{DeviceName, Urls, Whole, whole};
 
 /// A captioner directory that was found to be sound. Each loader loads its own model from it.
 #[pyclass(frozen, module = "tldr_loader")]
@@ -54,6 +54,27 @@ fn device_or_cpu(device: Option<DeviceName>) -> Result<Device> {
 
 #[pymethods]
 impl Captioner {
+    /// Trains a captioner from scratch on image-caption pairs and saves it in the folder `path`.
+    ///
+    /// Args:
+    ///     urls: Shards, as for `Loader`.
+    ///     path: The captioner directory to write; made if missing.
+    ///     preset: Sizes: `tiny`, `small` or `base` (the paper's).
+    ///     tokenizer: A tokenizer to use. Default: one is trained on the captions.
+    ///     vocab_size: Entries of a tokenizer that is trained.
+    ///     epochs: Passes over the corpus.
+    ///     batch_size: Pairs per step.
+    ///     learning_rate: Highest learning rate. Default: the preset's.
+    ///     warmup: Steps of linear warm-up; a tenth of all steps at most.
+    ///     seed: Seed of weights, order and dropped images.
+    ///     threads: Threads that train, on a CPU. Default: one per core.
+    ///     device: `cpu` (the default), `cuda` or `cuda:N`.
+    ///     caption_key: Field of the json member that holds the caption; the txt member is used where
+    ///         a sample lacks it. Default: the txt member.
+    ///     endpoint: URL of a server that speaks S3, as for `Loader`.
+    ///     progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
+    ///         `vq_loss`, `perplexity`, `used_codes`, `learning_rate` and `images_per_s`; an
+    ///         exception from it ends the run.
     #[classmethod]
     #[pyo3(signature = (
         urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=32,
@@ -69,13 +90,13 @@ impl Captioner {
         path: PathBuf,
         preset: &str,
         tokenizer: Option<PathBuf>,
-        vocab_size: usize,
-        epochs: u64,
-        batch_size: usize,
+        vocab_size: Whole,
+        epochs: Whole,
+        batch_size: Whole,
         learning_rate: Option<f64>,
-        warmup: u64,
-        seed: u64,
-        threads: Option<usize>,
+        warmup: Whole,
+        seed: Whole,
+        threads: Option<Whole>,
         device: Option<DeviceName>,
         caption_key: Option<String>,
         endpoint: Option<String>,
@@ -85,13 +106,13 @@ impl Captioner {
         let job = TrainJob {
             preset: preset.to_string(),
             tokenizer,
-            vocab_size,
-            epochs,
-            batch_size,
+            vocab_size: whole("vocab_size", vocab_size).or_raise(py)?,
+            epochs: whole("epochs", epochs).or_raise(py)?,
+            batch_size: whole("batch_size", batch_size).or_raise(py)?,
             learning_rate,
-            warmup,
-            seed,
-            threads: threads.unwrap_or(0),
+            warmup: whole("warmup", warmup).or_raise(py)?,
+            seed: whole("seed", seed).or_raise(py)?,
+            threads: whole("threads", threads.unwrap_or(0)).or_raise(py)?,
             device: device_name(device),
             caption_key,
             stores: StoreOptions { endpoint, ..StoreOptions::default() },
@@ -117,6 +138,10 @@ impl Captioner {
         })
     }
 
+    /// Opens a captioner directory and checks it.
+    ///
+    /// Raises:
+    ///     DataError: A file is missing or not what it should be.
     #[classmethod]
     #[pyo3(signature = (path, *, device=None))]
     fn load(
@@ -129,6 +154,22 @@ impl Captioner {
         py.detach(|| Self::open(path, device)).or_raise(py)
     }
 
+    /// Finds clusters, their shares and the alignment quantiles of a corpus, and saves them.
+    ///
+    /// Args:
+    ///     urls: Shards, as for `Loader`.
+    ///     clusters: Number of clusters. Default: a hundredth of the points, between 8 and 3000.
+    ///     samples: Points to sample. Default: all, up to 300000.
+    ///     alignment_norm: How raw alignments are made comparable.
+    ///     seed: Seed of sampling and of initial centroids.
+    ///     caption_key: Field of the json member that holds the caption; the txt member is used where
+    ///         a sample lacks it. Default: the txt member.
+    ///     endpoint: URL of a server that speaks S3, as for `Loader`.
+    ///     progress: Called as `progress(done, total)`; an exception from it ends the run.
+    ///
+    /// Returns:
+    ///     `points`, `clusters`, `runs`, `pass_rate` and `pass_by_run` of a gate of one half,
+    ///     `warnings`, `seconds`.
     #[pyo3(signature = (
         urls, *, clusters=None, samples=None, alignment_norm=None, seed=0, caption_key=None,
         endpoint=None, progress=None
@@ -139,18 +180,18 @@ impl Captioner {
         &self,
         py: Python<'py>,
         urls: Urls,
-        clusters: Option<usize>,
-        samples: Option<u64>,
+        clusters: Option<Whole>,
+        samples: Option<Whole>,
         alignment_norm: Option<&str>,
-        seed: u64,
+        seed: Whole,
         caption_key: Option<String>,
         endpoint: Option<String>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let mut job = FitJob {
-            clusters,
-            samples,
-            seed,
+            clusters: clusters.map(|n| whole("clusters", n)).transpose().or_raise(py)?,
+            samples: samples.map(|n| whole("samples", n)).transpose().or_raise(py)?,
+            seed: whole("seed", seed).or_raise(py)?,
             device: device_name(self.device),
             caption_key,
             stores: StoreOptions { endpoint, ..StoreOptions::default() },
@@ -179,26 +220,31 @@ impl Captioner {
         Ok(said)
     }
 
+    /// The captioner directory.
     #[getter(path)]
     fn python_path(&self) -> String {
         self.path.to_string_lossy().into_owned()
     }
 
+    /// Where it runs.
     #[getter(device)]
     fn python_device(&self) -> String {
         device_name(self.device)
     }
 
+    /// Number of clusters; `None` before the fit.
     #[getter]
     fn clusters(&self) -> Option<usize> {
         *self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Number of trained weights.
     #[getter]
     fn weights(&self) -> usize {
         self.weights
     }
 
+    /// Side of the square previews it takes, in pixels.
     #[getter]
     fn preview_size(&self) -> usize {
         self.preview_size

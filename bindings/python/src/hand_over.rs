@@ -74,6 +74,7 @@ fn capsule(py: Python<'_>, tensor: Tensor) -> PyResult<Bound<'_, PyAny>> {
         Kind::Uint8 => (1, 8),
         Kind::Int64 => (0, 64),
         Kind::Float => (2, 32),
+        Kind::BFloat16 => (4, 16),
         other => return Err(PyTypeError::new_err(format!("cannot hand over a tensor of {other:?}"))),
     };
     let device = match tensor.device() {

@@ -19,13 +19,81 @@ use crate::batch::Batch;
 use crate::errors::{self, OrRaise};
 use crate::interrupt::{LOOK, interruptible};
 use crate::ledger::Ledger;
-use crate::options::{self, CaptionerSource, DeviceName, Urls};
+use crate::options::{self, CaptionerSource, DeviceName, Urls, Whole, whole};
 use crate::plain;
 
 /// How long the end of an epoch's threads is awaited: half of the second that Ctrl-C may take.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// A stream of batches of survivors, epoch after epoch.
+///
+/// Iterating starts an epoch; once it is used up, the loader moves on to the next one. The sequence
+/// of batches depends on the data, the captioner directory, the policy and the seed: not on
+/// threads, ranks or machine load. `len(loader)` is the number of batches in an epoch.
+///
+/// Args:
+///     urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
+///         with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
+///     captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
+///         selection is plain random.
+///     keep_ratio: Share of readable samples to keep, in (0, 1].
+///     batch_size: Samples per batch and rank.
+///     image_size: Side of the square images, in pixels.
+///     tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
+///         captions only and do not unpack.
+///     device: `cpu` (the default), `cuda` or `cuda:N`: where batches end up, and where the
+///         captioner runs unless it is a `Captioner` with a device of its own.
+///     mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
+///         every sample once, in order, with the eval transform and a short last batch.
+///     gate: Share of samples that pass, by alignment of image and original caption; 1.0 turns the
+///         gate off, None is the default. Default: 0.5 with a captioner, off without.
+///     dedup: Cosine of image embeddings from which two samples of a window are near-copies.
+///         Default: no deduplication.
+///     quota: `proportional` to the clusters, or `random`. Default: proportional with a captioner.
+///     priority: Which candidates fill a quota first: `uniform`, `diverse` or `longest`.
+///     rotate: Whether epochs keep disjoint subsets until the pool is used up.
+///     fuse: The caption of a survivor: `original`, `generated`, `concat` or `best`; the last two
+///         take a number, as in `concat:16` tokens for the generated part or `best:0.5`.
+///     seed: Seed of every random choice.
+///     transform: `train` (random resized crop), `eval` (resize, centre crop) or `preview`
+///         (squash). Default: by mode.
+///     crop_scale: Least and greatest share of the area, for `train`.
+///     crop_ratio: Least and greatest width over height, for `train`.
+///     flip: Probability of a horizontal flip, for `train`.
+///     mean: Mean of R, G, B for pixels in [0, 1]. Default: CLIP's.
+///     std: Standard deviation of R, G, B. Default: CLIP's.
+///     pixels: `float32` or `bfloat16`, normalised; or `uint8`, as decoded and resized.
+///     context_length: Token ids per caption.
+///     rank: Rank of this process. Default: the environment's `RANK`, or 0.
+///     world_size: Number of processes. Default: the environment's `WORLD_SIZE`, or 1.
+///     lanes: Canonical streams; a multiple of the world size that divides the global batch.
+///         Default: 4, or the world size where that is larger or does not divide 4. A run that is
+///         to resume in another world size names them: the largest world size will do.
+///     window: Samples per decision window.
+///     shuffle_windows: Windows whose survivors are shuffled together.
+///     threads: Threads that decode images. Default: one per core.
+///     prefetch: Finished batches that may wait for the training loop.
+///     source: Name of the corpus in the identity of its samples. Default: the name of the folder
+///         that holds the shards.
+///     lengths: Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's
+///         `_stats.json`, or a scan.
+///     endpoint: URL of a server that speaks S3, for `s3://` shards. Default: the environment's
+///         `AWS_ENDPOINT_URL`, or Amazon. Credentials come from the environment (`AWS_*`,
+///         `GOOGLE_*`, `AZURE_*`).
+///     read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
+///     retries: Times that a request is made again before a fault of its store ends the run.
+///         Default: 8.
+///     caption_key: Field of the json member that holds the caption. Default: the txt member.
+///     max_image_pixels: Pixels an image may have; larger ones are refused from their header.
+///     exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
+///     on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
+///     max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
+///     max_errors_per_shard: The same of one shard. Default: no limit.
+///     ledger: Signals and captions of another loader to re-use. Default: an empty one.
+///
+/// Raises:
+///     ConfigError: An option cannot work; names it, what was given and what is accepted.
+///     DataError: Shards or files cannot be read.
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Loader {
     loader: tldr_loader::loader::Loader,
@@ -41,8 +109,9 @@ impl Loader {
         rotate=false, fuse="original", seed=0, transform=None, crop_scale=None, crop_ratio=None,
         flip=None, mean=None, std=None, pixels="float32", context_length=77, rank=None,
         world_size=None, lanes=None, window=2048, shuffle_windows=8, threads=None, prefetch=2,
-        source=None, lengths=None, endpoint=None, read_timeout=None, retries=None, caption_key=None, max_image_pixels=None, on_error="skip",
-        max_errors=0.1, ledger=None
+        source=None, lengths=None, endpoint=None, read_timeout=None, retries=None, caption_key=None,
+        max_image_pixels=None, exif_orientation=false, on_error="skip", max_errors=0.1,
+        max_errors_per_shard=None, ledger=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -51,8 +120,8 @@ impl Loader {
         urls: Urls,
         captioner: Option<CaptionerSource>,
         keep_ratio: f64,
-        batch_size: usize,
-        image_size: usize,
+        batch_size: Whole,
+        image_size: Whole,
         tokenizer: Option<PathBuf>,
         device: Option<DeviceName>,
         mode: &str,
@@ -62,7 +131,7 @@ impl Loader {
         priority: &str,
         rotate: bool,
         fuse: &str,
-        seed: u64,
+        seed: Whole,
         transform: Option<&str>,
         crop_scale: Option<(f64, f64)>,
         crop_ratio: Option<(f64, f64)>,
@@ -70,23 +139,25 @@ impl Loader {
         mean: Option<[f32; 3]>,
         std: Option<[f32; 3]>,
         pixels: &str,
-        context_length: usize,
-        rank: Option<usize>,
-        world_size: Option<usize>,
-        lanes: Option<usize>,
-        window: usize,
-        shuffle_windows: usize,
-        threads: Option<usize>,
-        prefetch: usize,
+        context_length: Whole,
+        rank: Option<Whole>,
+        world_size: Option<Whole>,
+        lanes: Option<Whole>,
+        window: Whole,
+        shuffle_windows: Whole,
+        threads: Option<Whole>,
+        prefetch: Whole,
         source: Option<String>,
-        lengths: Option<Vec<u64>>,
+        lengths: Option<Vec<Whole>>,
         endpoint: Option<String>,
         read_timeout: Option<f64>,
-        retries: Option<u32>,
+        retries: Option<Whole>,
         caption_key: Option<String>,
-        max_image_pixels: Option<u64>,
+        max_image_pixels: Option<Whole>,
+        exif_orientation: bool,
         on_error: &str,
         max_errors: f64,
+        max_errors_per_shard: Option<f64>,
         ledger: Option<Py<Ledger>>,
     ) -> PyResult<Self> {
         let device = device.map_or(Ok(Device::Cpu), |d| d.parse()).or_raise(py)?;
@@ -98,20 +169,21 @@ impl Loader {
             let mode = options::mode(mode)?;
             let mut builder = tldr_loader::loader::Loader::builder(urls.patterns())
                 .keep_ratio(keep_ratio)
-                .batch_size(batch_size)
-                .image_size(image_size)
+                .batch_size(whole("batch_size", batch_size)?)
+                .image_size(whole("image_size", image_size)?)
                 .mode(mode)
                 .dedup(dedup)
                 .priority(options::priority(priority)?)
                 .rotate(rotate)
                 .fuse(fuse.parse()?)
-                .seed(seed)
+                .seed(whole("seed", seed)?)
                 .normalize(normalize)
                 .pixels(options::pixels(pixels)?)
-                .context_length(context_length)
-                .window(window)
-                .shuffle_windows(shuffle_windows)
-                .prefetch(prefetch)
+                .context_length(whole("context_length", context_length)?)
+                .window(whole("window", window)?)
+                .shuffle_windows(whole("shuffle_windows", shuffle_windows)?)
+                .exif_orientation(exif_orientation)
+                .prefetch(whole("prefetch", prefetch)?)
                 .on_error(options::on_error(on_error)?)
                 .max_errors(max_errors);
             // A gate that lets everything through is none.
@@ -131,18 +203,17 @@ impl Loader {
             macro_rules! set_where_given {
                 ($($name:ident),*) => { $(if let Some(value) = $name { builder = builder.$name(value); })* };
             }
-            set_where_given!(
-                rank,
-                world_size,
-                lanes,
-                threads,
-                source,
-                lengths,
-                endpoint,
-                retries,
-                caption_key,
-                max_image_pixels
-            );
+            set_where_given!(source, endpoint, caption_key, max_errors_per_shard);
+            macro_rules! set_whole_where_given {
+                ($($name:ident),*) => {
+                    $(if let Some(value) = $name { builder = builder.$name(whole(stringify!($name), value)?); })*
+                };
+            }
+            set_whole_where_given!(rank, world_size, lanes, threads, retries, max_image_pixels);
+            if let Some(lengths) = lengths {
+                let lengths: Result<_> = lengths.into_iter().map(|n| whole("lengths", n)).collect();
+                builder = builder.lengths(lengths?);
+            }
             if let Some(seconds) = read_timeout {
                 builder = builder.read_timeout(options::seconds("read_timeout", seconds)?);
             }
@@ -155,6 +226,7 @@ impl Loader {
         let build = move |_: &mut dyn FnMut(()) -> Result<()>| {
             let mut builder = builder;
             if let Some(path) = tokenizer {
+                options::must_exist("tokenizer", &path, "a tokenizer.json, or open_clip's merges file")?;
                 builder = builder.tokenizer(Tokenizer::from_file(path)?);
             }
             if let Some(source) = captioner {
@@ -171,6 +243,7 @@ impl Loader {
         Ok(Self { loader, device })
     }
 
+    /// Starts an epoch: the current one from its start, or from where a loaded state left off.
     fn __iter__(this: Bound<'_, Self>) -> PyResult<Batches> {
         let py = this.py();
         let loader = this.get();
@@ -182,44 +255,59 @@ impl Loader {
         self.loader.num_batches() as usize
     }
 
+    /// Batches per epoch, the same on every rank. In mode `eval` an upper bound.
     #[getter]
     fn num_batches(&self) -> u64 {
         self.loader.num_batches()
     }
 
+    /// Samples per epoch over all ranks.
     #[getter]
     fn num_samples(&self) -> u64 {
         self.loader.num_samples()
     }
 
+    /// Number of token ids: rows that a text embedding needs; `None` without a tokenizer.
     #[getter]
     fn vocab_size(&self) -> Option<usize> {
         self.loader.vocab_size()
     }
 
+    /// Samples per batch on this rank.
     #[getter]
     fn batch_size(&self) -> usize {
         self.loader.batch_size()
     }
 
+    /// The epoch that iterating starts, or that the iterator is in.
     #[getter]
     fn epoch(&self) -> u64 {
         self.loader.epoch()
     }
 
+    /// What the loader remembers of samples; pass it to another loader to re-use it.
     #[getter]
     fn ledger(&self) -> Ledger {
         Ledger(self.loader.ledger().clone())
     }
 
-    fn set_epoch(&self, epoch: u64) {
-        self.loader.set_epoch(epoch);
+    /// Moves to the start of an epoch. Epochs are independent: no history is needed.
+    fn set_epoch(&self, py: Python<'_>, epoch: Whole) -> PyResult<()> {
+        self.loader.set_epoch(whole("epoch", epoch).or_raise(py)?);
+        Ok(())
     }
 
+    /// Where the loader stands: the batches handed over so far. The same on every rank.
     fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.state())?)
     }
 
+    /// Moves to a saved state, of any world size with the same global batch and lanes.
+    ///
+    /// Iterating then yields exactly what the saved run had not yielded yet.
+    ///
+    /// Raises:
+    ///     StateError: The state was saved by another configuration; lists every difference.
     fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyDict>) -> PyResult<()> {
         let invalid = |detail: String| {
             let message = format!("not a state of a loader, as `state_dict` makes one: {detail}");
@@ -230,6 +318,13 @@ impl Loader {
         self.loader.load_state(&state).or_raise(py)
     }
 
+    /// Statistics of the epoch that was started last, on this rank.
+    ///
+    /// `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` +
+    /// `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
+    /// `failures` the first failed samples by name, `seconds` the work of each stage. Further
+    /// fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
+    /// `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.stats())?)
     }
@@ -244,7 +339,7 @@ impl Loader {
     }
 }
 
-/// The batches of one epoch.
+/// The batches of one epoch. Dropping it stops the epoch's threads.
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Batches {
     /// `None` once the epoch is over.
@@ -258,6 +353,10 @@ impl Batches {
         this
     }
 
+    /// The next batch. Ctrl-C ends the wait.
+    ///
+    /// Raises:
+    ///     TldrError: The first error of any stage; the epoch is over after it.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
         let loader = self.loader.get();
         loop {

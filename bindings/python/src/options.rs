@@ -1,6 +1,6 @@
 //! Arguments as Python gives them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -48,8 +48,17 @@ impl CaptionerSource {
             Self::Loaded(captioner) => (captioner.get().path(), captioner.get().device()),
             Self::Directory(path) => (path.as_path(), device),
         };
+        must_exist("captioner", path, "a captioner directory, as `Captioner.train` writes it")?;
         tldr_loader::captioner::Captioner::load(path, device)
     }
+}
+
+/// Refuses a path that leads nowhere, naming the option it was given for.
+pub(crate) fn must_exist(option: &'static str, path: &Path, accepted: &str) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(Error::option(option, path.display(), format!("it does not exist; accepted is {accepted}")))
 }
 
 /// `cpu`, `cuda` or `cuda:N`, from text or a `torch.device`.
@@ -67,6 +76,18 @@ impl DeviceName {
     pub(crate) fn parse(&self) -> Result<tch::Device> {
         parse_device(&self.0)
     }
+}
+
+/// Whole numbers as Python gives them: wide enough for what cannot be used to arrive here, where
+/// the error can name the option.
+pub(crate) type Whole = i128;
+
+/// `given` as the unsigned number that an option takes.
+pub(crate) fn whole<T: TryFrom<Whole>>(option: &'static str, given: Whole) -> Result<T> {
+    T::try_from(given).map_err(|_| {
+        let accepted = if given < 0 { "a whole number, 0 or more" } else { "a smaller number" };
+        Error::option(option, given, accepted)
+    })
 }
 
 /// Looks `given` up among the accepted names of an option.
@@ -92,7 +113,11 @@ pub(crate) fn on_error(name: &str) -> Result<OnError> {
 }
 
 pub(crate) fn pixels(name: &str) -> Result<PixelType> {
-    choose("pixels", name, &[("float32", PixelType::F32), ("uint8", PixelType::U8)])
+    choose(
+        "pixels",
+        name,
+        &[("float32", PixelType::F32), ("bfloat16", PixelType::Bf16), ("uint8", PixelType::U8)],
+    )
 }
 
 pub(crate) fn quota(name: &str) -> Result<Quota> {

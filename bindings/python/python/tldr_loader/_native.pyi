@@ -51,7 +51,7 @@ class Loader:
         flip: Probability of a horizontal flip, for `train`.
         mean: Mean of R, G, B for pixels in [0, 1]. Default: CLIP's.
         std: Standard deviation of R, G, B. Default: CLIP's.
-        pixels: `float32`, normalised; or `uint8`, as decoded and resized.
+        pixels: `float32` or `bfloat16`, normalised; or `uint8`, as decoded and resized.
         context_length: Token ids per caption.
         rank: Rank of this process. Default: the environment's `RANK`, or 0.
         world_size: Number of processes. Default: the environment's `WORLD_SIZE`, or 1.
@@ -74,8 +74,10 @@ class Loader:
             Default: 8.
         caption_key: Field of the json member that holds the caption. Default: the txt member.
         max_image_pixels: Pixels an image may have; larger ones are refused from their header.
+        exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
         on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
         max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
+        max_errors_per_shard: The same of one shard. Default: no limit.
         ledger: Signals and captions of another loader to re-use. Default: an empty one.
 
     Raises:
@@ -107,7 +109,7 @@ class Loader:
         flip: float | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        pixels: Literal["float32", "uint8"] = "float32",
+        pixels: Literal["float32", "bfloat16", "uint8"] = "float32",
         context_length: int = 77,
         rank: int | None = None,
         world_size: int | None = None,
@@ -123,8 +125,10 @@ class Loader:
         retries: int | None = None,
         caption_key: str | None = None,
         max_image_pixels: int | None = None,
+        exif_orientation: bool = False,
         on_error: Literal["skip", "raise"] = "skip",
         max_errors: float = 0.1,
+        max_errors_per_shard: float | None = None,
         ledger: Ledger | None = None,
     ) -> Loader: ...
     def __iter__(self) -> Batches:
@@ -177,7 +181,7 @@ class Loader:
         `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
         `failures` the first failed samples by name, `seconds` the work of each stage. Further
         fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-        `length_mismatches`.
+        `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
         """
 
 @final
@@ -201,7 +205,7 @@ class Batch:
 
     @property
     def images(self) -> torch.Tensor:
-        """Pixels, `[batch, 3, image_size, image_size]`, float32 or uint8."""
+        """Pixels, `[batch, 3, image_size, image_size]`, in the type of `pixels`."""
 
     @property
     def tokens(self) -> torch.Tensor | None:

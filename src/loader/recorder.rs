@@ -1,0 +1,304 @@
+//! Statistics under way: what the threads of an epoch report, counted, named and limited.
+//!
+//! Every window's outcomes are checked for conservation and against the limits on failed samples.
+//! Failures are logged by reason: the first few, then at powers of two.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, FailReason, Result};
+use crate::loader::stats::{Counts, Failure, LengthMismatch, Stage, Stats};
+use crate::sample::{FailedSample, Outcome};
+
+/// Failed samples of a reason that are named one by one; the others are counted.
+const NAMED_FAILURES: u64 = 16;
+
+/// Statistics under way, shared by the threads of one epoch.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    epoch: u64,
+    inner: Mutex<Inner>,
+    nanos: [AtomicU64; Stage::ALL.len()],
+    pub(crate) yielded: AtomicU64,
+    pub(crate) replayed: AtomicU64,
+    pub(crate) repeats: AtomicU64,
+    pub(crate) surplus: AtomicU64,
+    pub(crate) encoded: AtomicU64,
+    pub(crate) captioned: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    counts: Counts,
+    shards: BTreeMap<Arc<str>, Counts>,
+    failures: Vec<Failure>,
+    /// Failures by reason so far, each counted when it is named.
+    named: BTreeMap<FailReason, u64>,
+    length_mismatches: Vec<LengthMismatch>,
+    skipped_bytes: BTreeMap<Arc<str>, u64>,
+}
+
+/// Limits on failed samples: counts, or below 1 shares of what was read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct MaxErrors {
+    pub(crate) in_all: f64,
+    pub(crate) per_shard: f64,
+}
+
+/// Samples to have been read before a share is judged: in all, and of one shard.
+const JUDGE_AFTER: u64 = 1000;
+const JUDGE_SHARD_AFTER: u64 = 100;
+
+/// Whether `counts` has more failures than `limit`, a share of which is judged from `after` on.
+fn exceeded(limit: f64, counts: &Counts, after: u64) -> bool {
+    let failed = counts.failures() as f64;
+    if limit >= 1.0 { failed > limit } else { counts.read >= after && failed > limit * counts.read as f64 }
+}
+
+impl Recorder {
+    pub(crate) fn new(epoch: u64) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the outcomes of a lane's part of a window, and checks conservation and the limit on
+    /// failures.
+    pub(crate) fn window<'a>(
+        &self,
+        shard: &Arc<str>,
+        outcomes: impl Iterator<Item = Outcome>,
+        failures: impl Iterator<Item = &'a FailedSample>,
+        limit: MaxErrors,
+    ) -> Result<()> {
+        let mut counts = Counts::default();
+        outcomes.for_each(|o| counts.add(o));
+        let mut inner = self.lock();
+        inner.counts.merge(&counts);
+        inner.shards.entry(Arc::clone(shard)).or_default().merge(&counts);
+        for f in failures {
+            Self::name(&mut inner, shard, f);
+        }
+        Self::check(&inner, shard, limit).map_err(|e| e.in_shard(shard))
+    }
+
+    /// Turns a kept sample into a failed one: its image proved undecodable at full quality.
+    pub(crate) fn failed_late(
+        &self,
+        shard: &Arc<str>,
+        failed: &FailedSample,
+        limit: MaxErrors,
+    ) -> Result<()> {
+        let mut inner = self.lock();
+        let demote = |counts: &mut Counts| {
+            counts.kept -= 1;
+            *counts.failed.entry(failed.reason).or_default() += 1;
+        };
+        demote(&mut inner.counts);
+        demote(inner.shards.entry(Arc::clone(shard)).or_default());
+        Self::name(&mut inner, shard, failed);
+        Self::check(&inner, shard, limit).map_err(|e| e.in_shard(shard))
+    }
+
+    /// Names a failed sample whose reason was counted already: the first few of each reason in
+    /// the statistics, those and every power of two in the log.
+    fn name(inner: &mut Inner, shard: &Arc<str>, f: &FailedSample) {
+        let seen = inner.named.entry(f.reason).or_default();
+        *seen += 1;
+        let seen = *seen;
+        if seen <= NAMED_FAILURES || seen.is_power_of_two() {
+            tracing::warn!(
+                shard = %shard, key = %f.key, offset = f.offset, reason = %f.reason, count = seen,
+                "sample failed: {}", f.detail
+            );
+        }
+        if seen <= NAMED_FAILURES {
+            inner.failures.push(Failure {
+                shard: Arc::clone(shard),
+                key: Arc::clone(&f.key),
+                offset: f.offset,
+                reason: f.reason,
+                detail: f.detail.clone(),
+            });
+        }
+    }
+
+    fn check(inner: &Inner, shard: &Arc<str>, limit: MaxErrors) -> Result<()> {
+        if !inner.counts.conserved() {
+            let detail = format!("outcomes do not add up: {:?}", inner.counts);
+            return Err(ErrorKind::Stage { stage: "select", detail }.into());
+        }
+        if exceeded(limit.in_all, &inner.counts, JUDGE_AFTER) {
+            return Err(too_many(&inner.counts, &inner.failures, format!("max_errors = {}", limit.in_all)));
+        }
+        if let Some(counts) = inner.shards.get(shard)
+            && exceeded(limit.per_shard, counts, JUDGE_SHARD_AFTER)
+        {
+            let limit = format!("max_errors_per_shard = {}", limit.per_shard);
+            return Err(too_many(counts, &inner.failures, limit));
+        }
+        Ok(())
+    }
+
+    /// Notes bytes that were passed over in a shard, looking for a valid tar header; `bytes` counts
+    /// from its start.
+    pub(crate) fn skipped_bytes(&self, shard: &Arc<str>, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let mut inner = self.lock();
+        let known = inner.skipped_bytes.entry(Arc::clone(shard)).or_default();
+        if *known == 0 {
+            tracing::warn!(shard = %shard, bytes, "bytes passed over after a damaged tar header");
+        }
+        // Two lanes may read the same part of a shard.
+        *known = bytes.max(*known);
+    }
+
+    pub(crate) fn length_mismatch(&self, shard: &Arc<str>, expected: u64, found: u64) {
+        let mut inner = self.lock();
+        if inner.length_mismatches.iter().all(|m| m.shard != *shard) {
+            tracing::warn!(shard = %shard, expected, found, "the length table is wrong for this shard");
+            inner.length_mismatches.push(LengthMismatch { shard: Arc::clone(shard), expected, found });
+        }
+    }
+
+    /// Runs `work` and adds its time to `stage`.
+    pub(crate) fn time<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.add_time(stage, start.elapsed());
+        result
+    }
+
+    pub(crate) fn add_time(&self, stage: Stage, elapsed: Duration) {
+        self.nanos[stage as usize].fetch_add(elapsed.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        let inner = self.lock();
+        let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        Stats {
+            epoch: self.epoch,
+            counts: inner.counts.clone(),
+            yielded: get(&self.yielded),
+            replayed: get(&self.replayed),
+            repeats: get(&self.repeats),
+            surplus: get(&self.surplus),
+            encoded: get(&self.encoded),
+            captioned: get(&self.captioned),
+            seconds: Stage::ALL
+                .iter()
+                .map(|&s| (s.name(), get(&self.nanos[s as usize]) as f64 * 1e-9))
+                .collect(),
+            shards: inner.shards.clone(),
+            failures: inner.failures.clone(),
+            length_mismatches: inner.length_mismatches.clone(),
+            skipped_bytes: inner.skipped_bytes.clone(),
+        }
+    }
+}
+
+/// The error of a limit that was exceeded, with the reasons and an example of each.
+fn too_many(counts: &Counts, failures: &[Failure], limit: String) -> Error {
+    let reasons = counts.failed.iter().map(|(reason, n)| {
+        let example = failures.iter().find(|f| f.reason == *reason);
+        let example =
+            example.map_or(String::new(), |f| format!(" (first: shard {}, key {})", f.shard, f.key));
+        format!("{n} {reason}{example}")
+    });
+    let reasons = reasons.collect::<Vec<_>>().join(", ");
+    ErrorKind::TooManyErrors { failed: counts.failures(), read: counts.read, limit, reasons }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::SampleId;
+
+    fn limit(in_all: f64) -> MaxErrors {
+        MaxErrors { in_all, per_shard: f64::INFINITY }
+    }
+
+    fn failed() -> FailedSample {
+        FailedSample {
+            id: SampleId(1),
+            key: "007".into(),
+            position: 7,
+            offset: 512,
+            reason: FailReason::MissingImage,
+            detail: "members: txt".into(),
+        }
+    }
+
+    #[test]
+    fn limits_name_reasons_and_an_example() {
+        let recorder = Recorder::new(0);
+        let shard: Arc<str> = "a.tar".into();
+        let outcomes = || vec![Outcome::Kept { pi: None }, Outcome::Failed(FailReason::MissingImage)];
+        recorder.window(&shard, outcomes().into_iter(), [failed()].iter(), limit(1.0)).unwrap();
+        let error = recorder
+            .window(&shard, outcomes().into_iter(), [failed()].iter(), limit(1.0))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("2 of 4 read") && error.contains("2 missing-image (first: shard a.tar, key 007)"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_fraction_is_judged_on_enough_samples() {
+        let many = |n| Counts { read: n, failed: [(FailReason::BadJson, n / 2)].into(), ..Counts::default() };
+        assert!(!exceeded(0.1, &many(999), 1000));
+        assert!(exceeded(0.1, &many(1000), 1000));
+        assert!(!exceeded(0.6, &many(1000), 1000));
+    }
+
+    #[test]
+    fn a_shard_has_a_limit_of_its_own() {
+        let recorder = Recorder::new(0);
+        let (good, bad): (Arc<str>, Arc<str>) = ("good.tar".into(), "bad.tar".into());
+        let limit = MaxErrors { in_all: f64::INFINITY, per_shard: 0.5 };
+        let window = |shard, n: usize, failures: usize| {
+            let outcomes = (0..n).map(|i| match i < failures {
+                true => Outcome::Failed(FailReason::BadJson),
+                false => Outcome::Kept { pi: None },
+            });
+            recorder.window(shard, outcomes, [].iter(), limit)
+        };
+        window(&good, 1000, 0).unwrap();
+        window(&bad, 99, 99).unwrap();
+        let error = window(&bad, 1, 1).unwrap_err().to_string();
+        assert!(error.contains("100 of 100 read, more than max_errors_per_shard = 0.5"), "{error}");
+        assert!(error.contains("bad.tar"), "{error}");
+    }
+
+    #[test]
+    fn no_reason_crowds_out_another() {
+        let recorder = Recorder::new(0);
+        let shard: Arc<str> = "a.tar".into();
+        let flood = vec![failed(); 500];
+        let late = FailedSample { reason: FailReason::BadJson, ..failed() };
+        let outcomes = flood.iter().chain([&late]).map(|f| Outcome::Failed(f.reason));
+        recorder.window(&shard, outcomes, flood.iter().chain([&late]), limit(1e9)).unwrap();
+        let named = recorder.snapshot().failures;
+        assert_eq!(named.len(), 17);
+        assert!(named.iter().any(|f| f.reason == FailReason::BadJson));
+    }
+
+    #[test]
+    fn a_late_failure_keeps_the_balance() {
+        let recorder = Recorder::new(0);
+        let shard: Arc<str> = "a.tar".into();
+        recorder.window(&shard, [Outcome::Kept { pi: None }].into_iter(), [].iter(), limit(10.0)).unwrap();
+        recorder.failed_late(&shard, &failed(), limit(10.0)).unwrap();
+        let stats = recorder.snapshot();
+        assert!(stats.counts.conserved());
+        assert_eq!((stats.counts.kept, stats.counts.failures(), stats.failures.len()), (0, 1, 1));
+    }
+}

@@ -1,0 +1,319 @@
+//! A group of members that share a key, and the sample that it makes.
+//!
+//! Grouping is WebDataset's: the key is a member's path up to the first dot of its file name.
+//! A group is filled as its members pass by ([`Open::add`]) or from a place in an index, and then
+//! judged: a [`Sample`], or the reason why there is none.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::error::{FailReason, Result};
+use crate::sample::{FailedSample, Sample, SampleId};
+
+/// Extensions of images, best first: a group with several has the first one for its image, as
+/// in open_clip.
+const IMAGES: [&str; 4] = ["jpg", "png", "jpeg", "webp"];
+
+/// Extensions of captions, best first.
+const CAPTIONS: [&str; 2] = ["txt", "caption"];
+
+/// Most extensions that a message names.
+const MAX_NAMED: usize = 8;
+
+/// A sample, or what is known of a group that cannot be used.
+pub type Group = std::result::Result<Sample, FailedSample>;
+
+/// What a member is to a sample, by its extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// An image; of several the one with the lowest number counts.
+    Image(usize),
+    /// A caption; likewise.
+    Caption(usize),
+    Json,
+    /// Not used.
+    Other,
+}
+
+impl Role {
+    pub(super) fn of(extension: &str) -> Self {
+        if let Some(rank) = IMAGES.iter().position(|&e| e == extension) {
+            Self::Image(rank)
+        } else if let Some(rank) = CAPTIONS.iter().position(|&e| e == extension) {
+            Self::Caption(rank)
+        } else if extension == "json" {
+            Self::Json
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// A member of a group: where its data lies in the decompressed shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) extension: String,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+/// A member whose data a sample is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Used {
+    pub(super) role: Role,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+impl Used {
+    /// Offset of the byte after its last.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.size
+    }
+}
+
+/// What befell a group on the way, apart from what its members hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Harm {
+    /// Why something is certainly missing.
+    pub(super) cut: Option<String>,
+    /// Why something may be missing.
+    pub(super) touched: Option<String>,
+    /// Which key or member is there twice.
+    pub(super) repeated: Option<String>,
+}
+
+impl Harm {
+    pub(super) fn is_none(&self) -> bool {
+        self.cut.is_none() && self.touched.is_none() && self.repeated.is_none()
+    }
+}
+
+/// A group while its members arrive.
+pub(super) struct Open {
+    pub(super) key: Arc<str>,
+    pub(super) id: SampleId,
+    pub(super) offset: u64,
+    /// Its members in order, repeated ones left out.
+    pub(super) places: Vec<Place>,
+    pub(super) harm: Harm,
+    image: Option<(usize, Vec<u8>)>,
+    caption: Option<(usize, Vec<u8>)>,
+    json: Option<Vec<u8>>,
+}
+
+impl Open {
+    pub(super) fn new(key: Arc<str>, shard_hash: u64, offset: u64) -> Self {
+        Self {
+            id: SampleId::new(shard_hash, &key),
+            key,
+            offset,
+            places: Vec::new(),
+            harm: Harm::default(),
+            image: None,
+            caption: None,
+            json: None,
+        }
+    }
+
+    /// Adds a member, and its data where they are of use and `read` gives them.
+    pub(super) fn add(
+        &mut self,
+        place: Place,
+        read: Option<&mut dyn FnMut(&mut Vec<u8>) -> Result<()>>,
+    ) -> Result<()> {
+        if self.places.iter().any(|other| other.extension == place.extension) {
+            self.harm.repeated = Some(format!("{}.{} is there more than once", self.key, place.extension));
+            return Ok(());
+        }
+        if let Some(read) = read {
+            let slot = match Role::of(&place.extension) {
+                Role::Image(rank) => better(&mut self.image, rank),
+                Role::Caption(rank) => better(&mut self.caption, rank),
+                Role::Json => Some(self.json.insert(Vec::new())),
+                Role::Other => None,
+            };
+            slot.map_or(Ok(()), read)?;
+        }
+        self.places.push(place);
+        Ok(())
+    }
+
+    /// The members that a sample is made of (the best image, the best caption, the json), in
+    /// order of their offsets.
+    pub(super) fn used(&self) -> Vec<Used> {
+        let (mut image, mut caption, mut json) = (None, None, None);
+        for place in &self.places {
+            let used = Used { role: Role::of(&place.extension), offset: place.offset, size: place.size };
+            let rank = |held: Option<Used>| match held.map(|held| held.role) {
+                Some(Role::Image(rank) | Role::Caption(rank)) => rank,
+                _ => usize::MAX,
+            };
+            match used.role {
+                Role::Image(new) if new < rank(image) => image = Some(used),
+                Role::Caption(new) if new < rank(caption) => caption = Some(used),
+                Role::Json => json = Some(used),
+                _ => {}
+            }
+        }
+        let mut all: Vec<Used> = [image, caption, json].into_iter().flatten().collect();
+        all.sort_by_key(|used| used.offset);
+        all
+    }
+
+    /// Gives a member of [`used`](Self::used) its data.
+    pub(super) fn set(&mut self, used: &Used, data: Vec<u8>) {
+        match used.role {
+            Role::Image(rank) => self.image = Some((rank, data)),
+            Role::Caption(rank) => self.caption = Some((rank, data)),
+            Role::Json => self.json = Some(data),
+            Role::Other => {}
+        }
+    }
+
+    /// Whether the members that are there can make a sample at all: if not, their data need not
+    /// be read for [`judge`](Self::judge) to say why.
+    pub(super) fn is_hopeless(&self, caption_key: Option<&str>) -> bool {
+        let has = |wanted: fn(Role) -> bool| self.places.iter().any(|p| wanted(Role::of(&p.extension)));
+        let caption = has(|role| matches!(role, Role::Caption(_)))
+            || caption_key.is_some() && has(|role| role == Role::Json);
+        self.harm.cut.is_some()
+            || self.harm.repeated.is_some()
+            || !caption
+            || !has(|role| matches!(role, Role::Image(_)))
+    }
+
+    /// Makes a sample of the group, or says why it cannot be used.
+    pub(super) fn judge(self, position: u64, caption_key: Option<&str>) -> Group {
+        match self.content(caption_key) {
+            Ok(caption) => Ok(Sample {
+                id: self.id,
+                key: self.key,
+                position,
+                offset: self.offset,
+                image: self.image.map(|(_, bytes)| bytes).unwrap_or_default(),
+                caption,
+                json: self.json,
+            }),
+            Err((reason, detail)) => Err(FailedSample {
+                id: self.id,
+                key: self.key,
+                position,
+                offset: self.offset,
+                reason,
+                detail,
+            }),
+        }
+    }
+
+    /// The caption of a usable group.
+    fn content(&self, caption_key: Option<&str>) -> Result<String, (FailReason, String)> {
+        if let Some(detail) = &self.harm.cut {
+            return Err((FailReason::TruncatedSample, detail.clone()));
+        }
+        if let Some(detail) = &self.harm.repeated {
+            return Err((FailReason::RepeatedKey, detail.clone()));
+        }
+        let missing = |reason, what: &str| {
+            let names: BTreeSet<&str> = self.places.iter().map(|p| p.extension.as_str()).collect();
+            let more = if names.len() > MAX_NAMED { ", ..." } else { "" };
+            let names: Vec<&str> = names.into_iter().take(MAX_NAMED).collect();
+            let found = format!("{what}; its members are {}{more}", names.join(", "));
+            match &self.harm.touched {
+                Some(damage) => (FailReason::TruncatedSample, format!("{found}; {damage}")),
+                None => (reason, found),
+            }
+        };
+        if !self.places.iter().any(|p| matches!(Role::of(&p.extension), Role::Image(_))) {
+            return Err(missing(FailReason::MissingImage, "no jpg, png, jpeg or webp"));
+        }
+        if let (Some(field), Some(json)) = (caption_key, &self.json)
+            && let Some(caption) = json_caption(json, field)?
+        {
+            return trimmed(&caption, field);
+        }
+        let Some((rank, bytes)) = &self.caption else {
+            let what = match caption_key {
+                Some(field) => format!("no json with a {field:?}, no txt, no caption"),
+                None => "no txt, no caption".to_owned(),
+            };
+            return Err(missing(FailReason::MissingCaption, &what));
+        };
+        let caption = std::str::from_utf8(bytes)
+            .map_err(|error| (FailReason::CaptionNotUtf8, format!(".{}: {error}", CAPTIONS[*rank])))?;
+        trimmed(caption, CAPTIONS[*rank])
+    }
+}
+
+/// The slot's bytes, to be read anew, unless what is there ranks higher.
+fn better(slot: &mut Option<(usize, Vec<u8>)>, rank: usize) -> Option<&mut Vec<u8>> {
+    let better = slot.as_ref().is_none_or(|(held, _)| rank < *held);
+    better.then(|| &mut slot.insert((rank, Vec::new())).1)
+}
+
+/// The caption in `field` of a json member; `None` where it is absent or null.
+fn json_caption(json: &[u8], field: &str) -> Result<Option<String>, (FailReason, String)> {
+    let bad = |detail: String| (FailReason::BadJson, detail);
+    let value: serde_json::Value = serde_json::from_slice(json).map_err(|error| bad(error.to_string()))?;
+    match value.get(field) {
+        None if !value.is_object() => Err(bad("it is not an object".into())),
+        None | Some(serde_json::Value::Null) => Ok(None),
+        Some(serde_json::Value::String(caption)) => Ok(Some(caption.clone())),
+        Some(other) => {
+            let kind = match other {
+                serde_json::Value::Array(_) => "a list",
+                serde_json::Value::Object(_) => "an object",
+                serde_json::Value::Bool(_) => "a boolean",
+                _ => "a number",
+            };
+            Err(bad(format!("{field:?} is {kind}, not a string")))
+        }
+    }
+}
+
+/// A caption without white space around it, and without a byte order mark.
+fn trimmed(caption: &str, place: &str) -> Result<String, (FailReason, String)> {
+    let caption = caption.trim_start_matches('\u{feff}').trim();
+    if caption.is_empty() {
+        return Err((FailReason::EmptyCaption, format!("nothing in {place}")));
+    }
+    Ok(caption.to_owned())
+}
+
+/// Key and extension of a member's path; `None` for files that belong to no group: without a
+/// dot, hidden, or below a first component like `__meta__`.
+pub(super) fn split(path: &str) -> Option<(&str, String)> {
+    let first = path.split('/').next().unwrap_or(path);
+    if first.len() >= 4 && first.starts_with("__") && first.ends_with("__") {
+        return None;
+    }
+    let start = path.rfind('/').map_or(0, |slash| slash + 1);
+    match path[start..].find('.')? {
+        0 => None,
+        dot => Some((&path[..start + dot], path[start + dot + 1..].to_ascii_lowercase())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_of_webdataset() {
+        // Left: what webdataset's base_plus_ext and its meta rule say.
+        for (path, expected) in [
+            ("000.jpg", Some(("000", "jpg"))),
+            ("a.b/000.seg.PNG", Some(("a.b/000", "seg.png"))),
+            ("./000.txt", Some(("./000", "txt"))),
+            ("__key.jpg", Some(("__key", "jpg"))),
+            ("__meta__/000.jpg", None),
+            ("__index__", None),
+            ("README", None),
+            (".000.jpg", None),
+            ("a/.hidden.jpg", None),
+            ("a.b/README", None),
+        ] {
+            assert_eq!(split(path), expected.map(|(k, e)| (k, e.to_owned())), "{path}");
+        }
+    }
+}
