@@ -60,6 +60,15 @@ compare: build ## Runs every arm of the comparison, three seeds (hours).
 bench: $(VENV)/.run ## Runs the benchmarks.
 	cargo bench
 
+.PHONY: bench-reader
+DATA := $(or $(TLDR_DATA),../shared/data)/openstax
+bench-reader: $(VENV)/.bench ## Races the reader against its ceiling, open_clip, SPDL and thread pools.
+	$(BIN)/python benches/reader.py $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
+
+$(VENV)/.bench: requirements-bench.txt $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
+
 # --- the parts of `make test` ---------------------------------------------------------------
 
 .PHONY: format lint docs test-rust test-python smoke

@@ -22,6 +22,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
+use super::probe::ImageFormat;
 use crate::error::FailReason;
 
 /// Pixels of an image: `u8` RGB, `[height, width, 3]`, rows from the top.
@@ -74,6 +75,18 @@ impl ImageError {
     pub(super) fn undecodable(detail: impl Into<String>) -> Self {
         Self { reason: FailReason::UndecodableImage, detail: detail.into() }
     }
+
+    /// Bytes of no format that is read.
+    pub(super) fn unknown(bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            return Self::undecodable("the image is empty (0 bytes)");
+        }
+        Self::undecodable(format!(
+            "expected JPEG, PNG or WebP, found {} bytes that start with {:02x?}",
+            bytes.len(),
+            &bytes[..bytes.len().min(8)]
+        ))
+    }
 }
 
 /// Decodes `bytes` into `out`, whose buffer is re-used.
@@ -85,16 +98,11 @@ impl ImageError {
 /// [`FailReason::UndecodableImage`] for anything else: another format, damage, truncation.
 pub fn decode(bytes: &[u8], options: &DecodeOptions, out: &mut RgbImage) -> Result<(), ImageError> {
     // `out` is overwritten whole by the next call, so no broken invariant can outlive a panic.
-    let decoded = catch_unwind(AssertUnwindSafe(|| match bytes {
-        [0xFF, 0xD8, 0xFF, ..] => decode_jpeg(bytes, options, out),
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => decode_png(bytes, options, out),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => decode_webp(bytes, options, out),
-        [] => Err(ImageError::undecodable("the image is empty (0 bytes)")),
-        _ => Err(ImageError::undecodable(format!(
-            "expected JPEG, PNG or WebP, found {} bytes that start with {:02x?}",
-            bytes.len(),
-            &bytes[..bytes.len().min(8)]
-        ))),
+    let decoded = catch_unwind(AssertUnwindSafe(|| match ImageFormat::of(bytes) {
+        Some(ImageFormat::Jpeg) => decode_jpeg(bytes, options, out),
+        Some(ImageFormat::Png) => decode_png(bytes, options, out),
+        Some(ImageFormat::Webp) => decode_webp(bytes, options, out),
+        None => Err(ImageError::unknown(bytes)),
     }));
     decoded.unwrap_or_else(|panic| Err(ImageError::undecodable(panic_message(&*panic))))
 }
@@ -374,6 +382,22 @@ mod tests {
             let error = decode(&bytes, &admitting(pixels - 1), &mut out).unwrap_err();
             assert_eq!(error.reason, FailReason::ImageTooLarge, "{name}");
         }
+    }
+
+    #[test]
+    fn a_header_tells_format_and_size() {
+        for (name, bytes) in golden_images() {
+            let header = crate::image::probe(&bytes).unwrap();
+            let image = decoded(&bytes).unwrap();
+            assert_eq!(
+                (header.width as usize, header.height as usize),
+                (image.width, image.height),
+                "{name}"
+            );
+            let extension = name.rsplit('.').next().unwrap();
+            assert_eq!(header.format.name(), extension.replace("jpg", "jpeg"), "{name}");
+        }
+        assert_eq!(crate::image::probe(b"GIF89a").unwrap_err(), decoded(b"GIF89a").unwrap_err());
     }
 
     #[test]

@@ -5,8 +5,10 @@
 
 pub mod decode;
 pub mod pipeline;
+pub mod probe;
 pub mod transform;
 
 pub use decode::{DecodeOptions, ImageError, RgbImage, decode};
 pub use pipeline::{ImagePipeline, Normalize, Pixel, Scratch, preview};
+pub use probe::{ImageFormat, ImageHeader, probe};
 pub use transform::ImageTransform;

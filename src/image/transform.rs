@@ -480,7 +480,9 @@ mod tests {
             ImagePipeline::new(transform, size, normalize).unwrap_err().to_string()
         };
         let normal = Normalize::default();
-        assert!(error(train((0.0, 1.0), (0.75, 1.3), 0.0), 224, normal).starts_with("scale = (0.0, 1.0): "));
+        assert!(
+            error(train((0.0, 1.0), (0.75, 1.3), 0.0), 224, normal).starts_with("crop_scale = (0.0, 1.0)")
+        );
         assert!(error(train((0.9, 1.1), (0.75, 1.3), 0.0), 224, normal).starts_with("crop_scale"));
         assert!(error(train((0.9, 1.0), (1.3, 0.75), 0.0), 224, normal).starts_with("crop_ratio"));
         assert!(error(train((0.9, 1.0), (0.75, 1.3), f64::NAN), 224, normal).starts_with("flip = NaN"));

@@ -1,11 +1,14 @@
-//! Whole runs, composed of the parts below: train a captioner on a stream, fit it to a corpus.
+//! Whole runs, composed of the parts below: inspect shards, train a captioner on a stream, fit it to
+//! a corpus.
 
 #[cfg(feature = "tch")]
 mod fit;
+mod inspect;
 #[cfg(feature = "tch")]
 mod train;
 
 #[cfg(feature = "tch")]
 pub use fit::{FitJob, FitSummary, fit};
+pub use inspect::{Fault, InspectJob, Inspection, ShardInspection, Spread, inspect};
 #[cfg(feature = "tch")]
 pub use train::{TrainJob, TrainProgress, TrainSummary, train};

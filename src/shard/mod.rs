@@ -32,6 +32,7 @@ pub use lengths::lengths;
 pub use list::list;
 pub use place::StoreOptions;
 pub use reader::{ReadOptions, ShardReader};
+pub use store::ShardFormat;
 pub use writer::ShardWriter;
 
 /// One shard of a corpus.

@@ -17,7 +17,7 @@ use crate::shard::Shard;
 use crate::shard::group::{Group, Open, Place, split};
 use crate::shard::index::ShardIndex;
 use crate::shard::members::{End, Member, Members, Step};
-use crate::shard::store::Stream;
+use crate::shard::store::{ShardFormat, Stream};
 
 /// How samples are made of members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub struct ShardReader {
     position: u64,
     skipped_bytes: u64,
     ended: bool,
+    format: ShardFormat,
     /// The groups passed since it was taken last.
     index: ShardIndex,
 }
@@ -105,6 +106,7 @@ impl ShardReader {
         Self {
             shard: shard.clone(),
             caption_key: options.caption_key.clone(),
+            format: stream.format(),
             index: ShardIndex::new(shard.hash, 0, stream.file()),
             members: Members::new(stream),
             waiting: None,
@@ -144,6 +146,11 @@ impl ShardReader {
     /// Bytes passed over so far, looking for a valid tar header after a damaged one.
     pub fn skipped_bytes(&self) -> u64 {
         self.skipped_bytes
+    }
+
+    /// How the shard is packed.
+    pub fn format(&self) -> ShardFormat {
+        self.format
     }
 
     /// Directories, links and devices met so far: they are passed over.

@@ -33,6 +33,7 @@ pub(super) struct Stream {
     damage: Option<io::Error>,
     /// The file, where it can be read at random.
     file: Option<FileMark>,
+    format: ShardFormat,
 }
 
 enum Input {
@@ -68,7 +69,7 @@ impl Stream {
         };
         let magic = first_bytes(&mut file).map_err(cannot)?;
         file.rewind().map_err(cannot)?;
-        if compression(&magic).is_some() {
+        if ShardFormat::of(&magic) != ShardFormat::Tar {
             return Self::over(file).map_err(cannot);
         }
         let input = Input::File(LocalFile::new(file, mark.len));
@@ -78,6 +79,7 @@ impl Stream {
             store_failed: Arc::new(AtomicBool::new(true)),
             damage: None,
             file: Some(mark),
+            format: ShardFormat::Tar,
         })
     }
 
@@ -86,19 +88,24 @@ impl Stream {
         let store_failed = Arc::new(AtomicBool::new(false));
         let mut bytes = Watched { inner: bytes, failed: Arc::clone(&store_failed) };
         let magic = first_bytes(&mut bytes)?;
-        let compression = compression(&magic);
+        let format = ShardFormat::of(&magic);
         let bytes = BufReader::with_capacity(BUFFER, io::Cursor::new(magic).chain(bytes));
-        let input: Box<dyn Read + Send> = match compression {
-            None => Box::new(bytes),
-            Some(Compression::Gzip) => Box::new(gzip(bytes)),
-            Some(Compression::Zstd) => Box::new(zstd::Decoder::with_buffer(bytes)?),
+        let input: Box<dyn Read + Send> = match format {
+            ShardFormat::Tar => Box::new(bytes),
+            ShardFormat::Gzip => Box::new(gzip(bytes)),
+            ShardFormat::Zstd => Box::new(zstd::Decoder::with_buffer(bytes)?),
         };
-        Ok(Self { input: Input::Any(input), offset: 0, store_failed, damage: None, file: None })
+        Ok(Self { input: Input::Any(input), offset: 0, store_failed, damage: None, file: None, format })
     }
 
     /// The file that is read, where it can be read at random.
     pub(super) fn file(&self) -> Option<FileMark> {
         self.file
+    }
+
+    /// How the bytes were packed.
+    pub(super) fn format(&self) -> ShardFormat {
+        self.format
     }
 
     /// Offset of the next byte.
@@ -213,18 +220,36 @@ impl<R: Read> Read for Watched<R> {
     }
 }
 
-enum Compression {
+/// How a shard is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShardFormat {
+    /// A plain tar file.
+    Tar,
+    /// A tar file in gzip.
     Gzip,
+    /// A tar file in zstd.
     Zstd,
 }
 
-/// Compression by its magic number; names are not trusted.
-fn compression(magic: &[u8]) -> Option<Compression> {
-    match magic {
-        [0x1f, 0x8b, ..] => Some(Compression::Gzip),
-        // A frame, or a skippable frame (pzstd and seekable files start with one).
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Some(Compression::Zstd),
-        _ => None,
+impl ShardFormat {
+    /// `tar`, `gzip` or `zstd`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tar => "tar",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// By the first bytes; names are not trusted.
+    fn of(magic: &[u8]) -> Self {
+        match magic {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            // A frame, or a skippable frame (pzstd and seekable files start with one).
+            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Self::Zstd,
+            _ => Self::Tar,
+        }
     }
 }
 

@@ -26,11 +26,12 @@ def picture() -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: str, orientation: int | None = None) -> bytes:
-    options: dict[str, Any] = {
+    by_kind: dict[str, dict[str, Any]] = {
         "PNG": {},
         "WEBP": {"lossless": True},
         "JPEG": {"quality": 95, "subsampling": 0},
-    }[kind]
+    }
+    options = by_kind[kind]
     if orientation is not None:
         exif = Image.Exif()
         exif[ORIENTATION] = orientation

@@ -1,0 +1,241 @@
+"""Races the reader against its ceiling and against what people use today.
+
+    make bench-reader            # --data ../shared/data/openstax where that folder is there
+
+Every contestant makes normalised float32 [64, 3, 224, 224] batches of the same images with the same
+number of threads (or worker processes). Rounds are interleaved: each runs every contestant once, and
+the table gives medians and ratios within a round. `tldr-loader`, its ceiling and open_clip read tar
+shards or, the ceiling, images in memory; the thread pools get their images in memory too, which
+favours them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+SIZE, BATCH = 224, 64
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of image-text shards; default: drawn ones")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--decodes", type=int, default=5000, help="images per round, at least")
+    parser.add_argument("--smoke", action="store_true", help="one short round of what is installed")
+    options = parser.parse_args()
+    if options.smoke:
+        options.rounds, options.decodes = 1, 128
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.data or drawn(Path(scratch))
+        shards = sorted(folder.glob("*.tar"))
+        images = in_memory(shards)
+        times = -(-options.decodes // len(images))
+        contestants: dict[str, Callable[[], float]] = {
+            "ceiling": lambda: rust(folder, "ceiling", options),
+            "tldr-loader": lambda: rust(folder, "train", options),
+            "tldr-loader, eval": lambda: rust(folder, "eval", options),
+            "open_clip": lambda: open_clip(shards, times, options.threads),
+            "SPDL": lambda: rate(spdl_batches(images * times, options.threads)),
+            "torchvision pool": lambda: rate(pool(torchvision_image, images * times, options.threads)),
+            "simplejpeg pool": lambda: rate(pool(simplejpeg_image, images * times, options.threads)),
+        }
+        found: dict[str, list[float]] = {}
+        for round_ in range(options.rounds):
+            for name, contestant in contestants.items():
+                try:
+                    speed = contestant()
+                except ImportError as missing:
+                    if round_ == 0:
+                        print(f"left out: {name} ({missing}); make bench-reader installs it", flush=True)
+                    continue
+                found.setdefault(name, []).append(speed)
+                print(f"round {round_ + 1}: {name}: {speed:.0f} images/s", flush=True)
+    report(found, len(images), options)
+
+
+def report(found: dict[str, list[float]], images: int, options: argparse.Namespace) -> None:
+    print(f"\n{images} images, {options.threads} threads, {options.rounds} rounds, {machine()}")
+    print(f"{'':20}{'images/s':>10}{'of the ceiling':>16}{'tldr-loader is':>16}")
+    for name, speeds in found.items():
+        share = statistics.median(a / b for a, b in zip(speeds, found["ceiling"], strict=True))
+        times = statistics.median(a / b for a, b in zip(found["tldr-loader"], speeds, strict=True))
+        print(f"{name:20}{statistics.median(speeds):10.0f}{share:16.2f}{times:15.2f}x")
+
+
+def machine() -> str:
+    names = ("torch", "torchvision", "open_clip_torch", "webdataset", "spdl", "simplejpeg", "pillow")
+    versions = []
+    for name in names:
+        with contextlib.suppress(ImportError):
+            versions.append(f"{name} {version(name)}")
+    return f"{os.cpu_count()} cores ({platform.machine()}), {', '.join(versions)}"
+
+
+# The images ----------------------------------------------------------------------------------
+
+
+def in_memory(shards: list[Path]) -> list[bytes]:
+    images = []
+    for shard in shards:
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                if member.name.endswith((".jpg", ".png", ".webp")):
+                    data = tar.extractfile(member)
+                    assert data is not None
+                    images.append(data.read())
+    return images
+
+
+def drawn(folder: Path) -> Path:
+    """Photographs for want of any: waves and noise, as many bytes a pixel as real ones."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[0:480, 0:640]
+    with tarfile.open(folder / "00000.tar", "w") as tar:
+        for i in range(20):
+            wave = 60 * np.sin(columns / rng.uniform(20, 60)) + 40 * np.cos(rows / rng.uniform(5, 20))
+            pixels = 110 + wave[..., None] + rng.uniform(-12, 12, (480, 640, 3))
+            out = io.BytesIO()
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=85)
+            for name, data in ((f"{i:03}.jpg", out.getvalue()), (f"{i:03}.txt", b"a drawing")):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return folder
+
+
+# The contestants -----------------------------------------------------------------------------
+
+
+def rust(folder: Path, what: str, options: argparse.Namespace) -> float:
+    """One measurement of the Rust bench, which does its own timing."""
+    command = ["cargo", "bench", "--quiet", "--no-default-features", "--bench", "reader_path", "--"]
+    command += ["--data", str(folder), "--only", what, "--rounds", "1"]
+    command += ["--threads", str(options.threads), "--decodes", str(options.decodes)]
+    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    (line,) = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    return float(line["images_per_s"])
+
+
+def rate(batches: Iterator[int]) -> float:
+    start = time.perf_counter()
+    images = sum(batches)
+    return images / (time.perf_counter() - start)
+
+
+def open_clip(shards: list[Path], times: int, workers: int) -> float:
+    """open_clip's own training pipeline: webdataset, PIL, torchvision's transforms, worker processes."""
+    import webdataset  # noqa: F401
+    from open_clip import SimpleTokenizer, image_transform
+    from open_clip_train.data import get_wds_dataset
+
+    samples = (
+        times * sum(json.loads((shards[0].parent / "sizes.json").read_text()).values())
+        if (shards[0].parent / "sizes.json").exists()
+        else times * len(in_memory(shards))
+    )
+    arguments = SimpleNamespace(
+        train_data="::".join(str(shard) for shard in shards),
+        train_data_upsampling_factors=None,
+        train_num_samples=samples,
+        dataset_resampled=True,
+        seed=0,
+        batch_size=BATCH,
+        workers=workers,
+        world_size=1,
+    )
+    transform = image_transform(SIZE, is_train=True, mean=MEAN, std=STD)
+    data = get_wds_dataset(arguments, transform, is_train=True, tokenizer=SimpleTokenizer())
+    return rate(len(images) for images, _ in data.dataloader)
+
+
+def normalised(pixels: Any) -> Any:
+    """uint8 [batch, 3, height, width] to float32, in place where possible."""
+    import torch
+
+    mean, std = torch.tensor(MEAN) * 255, torch.tensor(STD) * 255
+    return pixels.float().sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+def spdl_batches(images: list[bytes], threads: int) -> Iterator[int]:
+    """SPDL's own batch loader: FFmpeg decodes and scales, outside the GIL."""
+    import spdl.io
+    import spdl.pipeline
+
+    def load(batch: list[bytes]) -> int:
+        frames = []
+        for data in batch:
+            packets = spdl.io.demux_image(data)
+            filters = spdl.io.get_video_filter_desc(scale_width=SIZE, scale_height=SIZE, pix_fmt="rgb24")
+            frames.append(spdl.io.decode_packets(packets, filter_desc=filters))
+        pixels = spdl.io.to_torch(spdl.io.convert_frames(frames))
+        return len(normalised(pixels.permute(0, 3, 1, 2)))
+
+    builder = spdl.pipeline.PipelineBuilder().add_source(images).aggregate(BATCH)
+    pipeline = builder.pipe(load, concurrency=threads).add_sink(2).build(num_threads=threads)
+    with pipeline.auto_stop():
+        yield from pipeline.get_iterator()
+
+
+def pool(one: Callable[[bytes], Any], images: list[bytes], threads: int) -> Iterator[int]:
+    """Batches made by a thread pool, one image a task; both decoders release the GIL."""
+    import torch
+
+    with ThreadPoolExecutor(threads) as executor:
+        for start in range(0, len(images), BATCH):
+            rows = list(executor.map(one, images[start : start + BATCH]))
+            yield len(normalised(torch.stack(rows)))
+
+
+def resized(pixels: Any) -> Any:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as f
+
+    return f.resize(pixels, [SIZE, SIZE], interpolation=InterpolationMode.BICUBIC, antialias=True)
+
+
+def torchvision_image(data: bytes) -> Any:
+    import torch
+    from torchvision.io import ImageReadMode, decode_image
+
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return resized(decode_image(encoded, mode=ImageReadMode.RGB))
+
+
+def simplejpeg_image(data: bytes) -> Any:
+    import simplejpeg
+    import torch
+
+    if not simplejpeg.is_jpeg(data):
+        return torchvision_image(data)
+    return resized(torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2, 0, 1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,354 @@
+//! What the reader costs beside what nothing can avoid: the ceiling is a bare JPEG decoder, a bare
+//! resizer and a normalisation over images that lie in memory, on as many threads.
+//!
+//!     cargo bench --no-default-features --bench reader_path -- [--data DIR] [--threads 2] [--rounds 5]
+//!
+//! prints one line of JSON per measurement; `benches/reader.py` runs it among other loaders and
+//! draws the table. `--only NAME` measures one thing; as a test it does everything once, on a few
+//! images. Without `--data` it draws photographs of its own. Every measurement of a round covers at least
+//! `--decodes` images, from page cache.
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use fast_image_resize as fir;
+use fir::images::{TypedImage, TypedImageRef};
+use fir::pixels::U8x3;
+use tldr_loader::hash::{Purpose, Rng};
+use tldr_loader::image::{DecodeOptions, ImageTransform, RgbImage, decode};
+use tldr_loader::loader::{Loader, Mode};
+use tldr_loader::shard::{ReadOptions, ShardFetcher, ShardIndex, ShardReader, ShardWriter, list};
+use tldr_loader::{Result, Shard};
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+
+/// Side of the images that come out.
+const SIZE: usize = 224;
+
+struct Options {
+    data: Option<PathBuf>,
+    threads: usize,
+    rounds: usize,
+    decodes: usize,
+    only: Option<String>,
+}
+
+fn main() {
+    // The flag of cargo comes last, and must not undo the options before it.
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    arguments.sort_by_key(|argument| argument != "--bench");
+    let options = match Options::parse(arguments.into_iter()) {
+        Ok(options) => options,
+        Err(wrong) => {
+            eprintln!("error: {wrong}");
+            std::process::exit(2);
+        }
+    };
+    if let Err(error) = run(&options) {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+impl Options {
+    fn parse(mut args: impl Iterator<Item = String>) -> std::result::Result<Self, String> {
+        let mut options = Self { data: None, threads: 2, rounds: 1, decodes: 160, only: None };
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+            let number = |text: String| text.parse().map_err(|_| format!("{text} is no number"));
+            match arg.as_str() {
+                "--data" => options.data = Some(value()?.into()),
+                "--threads" => options.threads = number(value()?)?,
+                "--rounds" => options.rounds = number(value()?)?,
+                "--decodes" => options.decodes = number(value()?)?,
+                "--only" => options.only = Some(value()?),
+                // `cargo bench` says so; `cargo test --benches` says nothing, and wants one quick run.
+                "--bench" => (options.rounds, options.decodes) = (5, 5000),
+                other => return Err(format!("unknown option {other}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Says what was measured: `amount` of `unit` in `seconds`.
+fn say(what: &str, round: usize, amount: f64, unit: &str, seconds: f64) {
+    println!(
+        "{{\"what\": \"{what}\", \"round\": {round}, \"{unit}\": {amount:.0}, \"seconds\": {seconds:.6}, \
+         \"{unit}_per_s\": {:.1}}}",
+        amount / seconds
+    );
+}
+
+fn run(options: &Options) -> Result<()> {
+    let scratch = tempfile::tempdir().map_err(|e| tldr_loader::Error::io("make a folder", e))?;
+    let source = match &options.data {
+        Some(folder) => folder.clone(),
+        None => photographs(scratch.path())?,
+    };
+    let shards = list(&[source.display().to_string()], None, &Default::default())?;
+    let images = in_memory(&shards)?;
+    let times = options.decodes.div_ceil(images.len().max(1));
+    let corpus = repeated(&shards, scratch.path(), times)?;
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
+    for round in 0..options.rounds {
+        if wanted("ceiling") {
+            ceiling(&images, times, options.threads, round);
+        }
+        if wanted("train") {
+            loader(&corpus, Mode::Full, options.threads, round)?;
+        }
+        if wanted("eval") {
+            loader(&corpus, Mode::Eval, options.threads, round)?;
+        }
+        if wanted("decode") {
+            decoding(&images, round);
+        }
+        if wanted("scan") {
+            scan(&shards, round)?;
+        }
+        if wanted("index") {
+            quarter(&shards, scratch.path(), round)?;
+        }
+        if wanted("stream") {
+            stream(&corpus)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every image of `shards`, encoded.
+fn in_memory(shards: &[Shard]) -> Result<Vec<Vec<u8>>> {
+    let mut images = Vec::new();
+    for shard in shards {
+        let mut reader = ShardReader::open(shard, &ReadOptions::default())?;
+        while let Some(group) = reader.next_group()? {
+            images.extend(group.ok().map(|sample| sample.image));
+        }
+    }
+    Ok(images)
+}
+
+/// The same shards `times` times under other names: one file each, so all in page cache once.
+fn repeated(shards: &[Shard], scratch: &Path, times: usize) -> Result<PathBuf> {
+    let folder = scratch.join("repeated");
+    let cannot = |e| tldr_loader::Error::io("link the shards", e);
+    std::fs::create_dir_all(&folder).map_err(cannot)?;
+    for time in 0..times {
+        for (i, shard) in shards.iter().enumerate() {
+            let target = Path::new(&*shard.url).canonicalize().map_err(cannot)?;
+            std::os::unix::fs::symlink(target, folder.join(format!("{time:03}-{i:05}.tar")))
+                .map_err(cannot)?;
+        }
+    }
+    Ok(folder)
+}
+
+/// Decoding, resizing and normalising with nothing around it, image by image off a counter.
+fn ceiling(images: &[Vec<u8>], times: usize, threads: usize, round: usize) {
+    let next = AtomicUsize::new(0);
+    let total = images.len() * times;
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let (mut image, mut resizer) = (RgbImage::default(), fir::Resizer::new());
+                let mut small = vec![0; 3 * SIZE * SIZE];
+                let mut out = vec![0f32; 3 * SIZE * SIZE];
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    if i >= total {
+                        return;
+                    }
+                    bare_decode(&images[i % images.len()], &mut image);
+                    bare_resize(&image, &mut resizer, &mut small);
+                    bare_normalise(&small, &mut out);
+                    black_box(&mut out);
+                }
+            });
+        }
+    });
+    say("ceiling", round, total as f64, "images", start.elapsed().as_secs_f64());
+}
+
+/// JPEG by zune-jpeg as it comes; what is no JPEG by this crate's decoder.
+fn bare_decode(bytes: &[u8], image: &mut RgbImage) {
+    if !bytes.starts_with(&[0xFF, 0xD8]) {
+        let _ = decode(bytes, &DecodeOptions::default(), image);
+        return;
+    }
+    let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    if decoder.decode_headers().is_err() {
+        return;
+    }
+    let Some((width, height)) = decoder.dimensions() else { return };
+    (image.width, image.height) = (width, height);
+    image.data.resize(3 * width * height, 0);
+    let _ = decoder.decode_into(&mut image.data);
+}
+
+fn bare_resize(image: &RgbImage, resizer: &mut fir::Resizer, small: &mut [u8]) {
+    let Ok(from) = TypedImageRef::<U8x3>::from_buffer(image.width as u32, image.height as u32, &image.data)
+    else {
+        return;
+    };
+    let Ok(mut to) = TypedImage::<U8x3>::from_buffer(SIZE as u32, SIZE as u32, small) else { return };
+    let options =
+        fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom));
+    let _ = resizer.resize_typed(&from, &mut to, &options);
+}
+
+fn bare_normalise(small: &[u8], out: &mut [f32]) {
+    const SCALE: [f32; 3] = [3.7, 3.8, 3.6];
+    for (channel, plane) in out.chunks_exact_mut(SIZE * SIZE).enumerate() {
+        for (value, pixel) in plane.iter_mut().zip(small.chunks_exact(3)) {
+            *value = f32::from(pixel[channel]) * (SCALE[channel] / 255.0) - 1.7;
+        }
+    }
+}
+
+/// An epoch of the loader, from tar files to normalised batches.
+fn loader(corpus: &Path, mode: Mode, threads: usize, round: usize) -> Result<()> {
+    let name = if mode == Mode::Eval { "eval" } else { "train" };
+    let loader = Loader::builder(corpus.display().to_string())
+        .mode(mode)
+        .transform(if mode == Mode::Eval { ImageTransform::Eval } else { ImageTransform::TRAIN })
+        .batch_size(64)
+        .image_size(SIZE)
+        .threads(threads)
+        .build()?;
+    let start = Instant::now();
+    let mut images = 0;
+    for batch in loader.iter()? {
+        images += black_box(batch?).len();
+    }
+    say(name, round, images as f64, "images", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// One thread, decoding only: this crate's decoder with its checks, and the bare one.
+fn decoding(images: &[Vec<u8>], round: usize) {
+    let jpegs: Vec<&Vec<u8>> = images.iter().filter(|bytes| bytes.starts_with(&[0xFF, 0xD8])).collect();
+    let mut image = RgbImage::default();
+    let start = Instant::now();
+    for bytes in &jpegs {
+        bare_decode(bytes, &mut image);
+    }
+    say("decode bare", round, jpegs.len() as f64, "images", start.elapsed().as_secs_f64());
+    let start = Instant::now();
+    for bytes in &jpegs {
+        let _ = decode(bytes, &DecodeOptions::default(), &mut image);
+    }
+    say("decode checked", round, jpegs.len() as f64, "images", start.elapsed().as_secs_f64());
+}
+
+/// Headers only.
+fn scan(shards: &[Shard], round: usize) -> Result<()> {
+    let (mut bytes, mut samples) = (0, 0);
+    let start = Instant::now();
+    for shard in shards {
+        samples += black_box(ShardIndex::scan(shard)?).len();
+        bytes += std::fs::metadata(&*shard.url).map_or(0, |meta| meta.len());
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    say("scan", round, bytes as f64, "bytes", seconds);
+    say("scan samples", round, samples as f64, "samples", seconds);
+    Ok(())
+}
+
+/// A quarter of the samples by index, against shards that hold nothing else.
+fn quarter(shards: &[Shard], scratch: &Path, round: usize) -> Result<()> {
+    let options = ReadOptions::default();
+    let folder = scratch.join("quarter");
+    if round == 0 {
+        std::fs::create_dir_all(&folder).map_err(|e| tldr_loader::Error::io("make a folder", e))?;
+        for (i, shard) in shards.iter().enumerate() {
+            let mut writer = ShardWriter::create(folder.join(format!("{i:05}.tar")))?;
+            let mut reader = ShardReader::open(shard, &options)?;
+            while let Some(group) = reader.next_group()? {
+                if let Ok(sample) = group
+                    && sample.position % 4 == 1
+                {
+                    let json = sample.json.unwrap_or_default();
+                    let members: [(&str, &[u8]); 3] =
+                        [("jpg", &sample.image), ("txt", sample.caption.as_bytes()), ("json", &json)];
+                    writer.write(&sample.key, &members)?;
+                }
+            }
+            writer.finish()?;
+        }
+    }
+    let only = list(&[folder.display().to_string()], None, &Default::default())?;
+    let indexes: Vec<ShardIndex> = shards.iter().map(ShardIndex::scan).collect::<Result<_>>()?;
+    // Often enough to take a while.
+    let times = 20;
+    let (mut samples, start) = (0, Instant::now());
+    for _ in 0..times {
+        for shard in &only {
+            let mut reader = ShardReader::open(shard, &options)?;
+            while let Some(group) = reader.next_group()? {
+                samples += usize::from(black_box(group).is_ok());
+            }
+        }
+    }
+    say("quarter alone", round, samples as f64, "samples", start.elapsed().as_secs_f64());
+    let (mut samples, start) = (0, Instant::now());
+    for _ in 0..times {
+        for (shard, index) in shards.iter().zip(&indexes) {
+            let Some(mut fetcher) = ShardFetcher::open(shard, index, &options)? else { continue };
+            for row in (1..index.len()).step_by(4) {
+                samples += usize::from(black_box(fetcher.fetch(index, row)?).is_ok());
+            }
+        }
+    }
+    say("quarter by index", round, samples as f64, "samples", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Reads the corpus once and says how much memory that took at most (Linux).
+fn stream(corpus: &Path) -> Result<()> {
+    for shard in list(&[corpus.display().to_string()], None, &Default::default())? {
+        let mut reader = ShardReader::open(&shard, &ReadOptions::default())?;
+        while let Some(group) = reader.next_group()? {
+            let _ = black_box(group);
+        }
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown").trim();
+    println!("{{\"what\": \"peak memory\", \"value\": \"{peak}\"}}");
+    Ok(())
+}
+
+/// Shards of drawn photographs: waves of every frequency and some noise.
+fn photographs(scratch: &Path) -> Result<PathBuf> {
+    let folder = scratch.join("drawn");
+    std::fs::create_dir_all(&folder).map_err(|e| tldr_loader::Error::io("make a folder", e))?;
+    let mut writer = ShardWriter::create(folder.join("00000.tar"))?;
+    let (width, height) = (640u16, 480u16);
+    for i in 0..20u64 {
+        let mut rng = Rng::new(0, Purpose::Synth, i);
+        let mut pixels = Vec::with_capacity(3 * usize::from(width) * usize::from(height));
+        let (a, b) = (rng.range(20.0, 60.0), rng.range(5.0, 20.0));
+        for y in 0..height {
+            for x in 0..width {
+                let (x, y) = (f64::from(x), f64::from(y));
+                let wave = 60.0 * (x / a).sin() + 40.0 * (y / b).cos() + 20.0 * (x * y / 900.0).sin();
+                let noise = rng.range(-12.0, 12.0);
+                pixels.extend([128.0, 110.0, 90.0].map(|base| (base + wave + noise) as u8));
+            }
+        }
+        let mut jpeg = Vec::new();
+        let encoder = jpeg_encoder::Encoder::new(&mut jpeg, 85);
+        if let Err(error) = encoder.encode(&pixels, width, height, jpeg_encoder::ColorType::Rgb) {
+            return Err(tldr_loader::Error::io("draw", std::io::Error::other(error)));
+        }
+        writer.write(&format!("{i:03}"), &[("jpg", &jpeg), ("txt", b"a drawing")])?;
+    }
+    writer.finish()?;
+    Ok(folder)
+}

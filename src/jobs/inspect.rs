@@ -1,0 +1,259 @@
+//! What shards hold, and what is wrong with them.
+//!
+//! Every shard is read once, several at a time; of images only the header, or all of them where
+//! decoding is asked for.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::error::{FailReason, Result};
+use crate::image::{DecodeOptions, ImageFormat, RgbImage, decode, probe};
+use crate::sample::{FailedSample, Sample, SampleId};
+use crate::shard::{ReadOptions, Shard, ShardFormat, ShardReader};
+
+/// Failed samples that are named, per shard.
+const NAMED: usize = 16;
+
+/// How to look.
+#[derive(Debug, Clone, Default)]
+pub struct InspectJob {
+    /// How samples are made of members.
+    pub read: ReadOptions,
+    /// Whether to decode every image, which finds those that cannot be.
+    pub decode: Option<DecodeOptions>,
+}
+
+/// What was found in all shards.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inspection {
+    /// Groups of members, usable or not.
+    pub groups: u64,
+    /// Usable samples.
+    pub samples: u64,
+    /// Usable samples with different identities.
+    pub distinct: u64,
+    /// Bytes of the shards as they lie there; of local files.
+    pub bytes: u64,
+    /// Encoded bytes of images, per usable sample.
+    pub image_bytes: Spread,
+    /// Pixels in a row.
+    pub width: Spread,
+    /// Rows of pixels.
+    pub height: Spread,
+    /// Characters of captions.
+    pub caption_chars: Spread,
+    /// Images by format.
+    pub image_formats: BTreeMap<ImageFormat, u64>,
+    /// Shards by packing.
+    pub shard_formats: BTreeMap<ShardFormat, u64>,
+    /// Unusable samples by reason.
+    pub failed: BTreeMap<FailReason, u64>,
+    /// Each shard, in the order of the list.
+    pub shards: Vec<ShardInspection>,
+}
+
+/// What was found in one shard.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShardInspection {
+    /// Where it is.
+    pub url: Arc<str>,
+    /// How it is packed.
+    pub format: ShardFormat,
+    /// Groups of members, usable or not.
+    pub groups: u64,
+    /// Usable samples.
+    pub samples: u64,
+    /// Bytes passed over after damaged tar headers.
+    pub skipped_bytes: u64,
+    /// Directories, links and devices: passed over.
+    pub passed_over: u64,
+    /// Unusable samples by reason.
+    pub failed: BTreeMap<FailReason, u64>,
+    /// The first unusable samples.
+    pub failures: Vec<Fault>,
+}
+
+/// An unusable sample.
+#[derive(Debug, Clone, Serialize)]
+pub struct Fault {
+    /// Its key.
+    pub key: Arc<str>,
+    /// Byte offset of its first header in the decompressed shard.
+    pub offset: u64,
+    /// Why it cannot be used.
+    pub reason: FailReason,
+    /// What exactly was found.
+    pub detail: String,
+}
+
+/// Least, median, greatest and mean of a number; all 0 of nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Spread {
+    /// Least.
+    pub min: u64,
+    /// The lower median.
+    pub median: u64,
+    /// Greatest.
+    pub max: u64,
+    /// Mean.
+    pub mean: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<u64>) -> Self {
+        if values.is_empty() {
+            return Self::default();
+        }
+        values.sort_unstable();
+        let sum: u128 = values.iter().map(|&v| u128::from(v)).sum();
+        Self {
+            min: values[0],
+            median: values[(values.len() - 1) / 2],
+            max: values[values.len() - 1],
+            mean: sum as f64 / values.len() as f64,
+        }
+    }
+}
+
+/// What one shard adds to the whole.
+struct Part {
+    shard: ShardInspection,
+    bytes: u64,
+    ids: Vec<SampleId>,
+    image_bytes: Vec<u64>,
+    width: Vec<u64>,
+    height: Vec<u64>,
+    caption_chars: Vec<u64>,
+    image_formats: BTreeMap<ImageFormat, u64>,
+}
+
+/// Reads all of `shards`; `progress(done)` is called once for each. Memory: 40 bytes a sample.
+///
+/// # Errors
+/// Those of [`ShardReader`]: a store that fails, a file that is no shard. What is wrong with single
+/// samples is counted.
+pub fn inspect(shards: &[Shard], job: &InspectJob, progress: &(dyn Fn(usize) + Sync)) -> Result<Inspection> {
+    let done = AtomicUsize::new(0);
+    let parts: Vec<Part> = shards
+        .par_iter()
+        .map(|shard| {
+            let part = one(shard, job)?;
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+            Ok(part)
+        })
+        .collect::<Result<_>>()?;
+    let distinct: HashSet<SampleId> = parts.iter().flat_map(|p| p.ids.iter().copied()).collect();
+    let all = |of: fn(&Part) -> &Vec<u64>| Spread::of(parts.iter().flat_map(of).copied().collect());
+    let mut whole = Inspection {
+        groups: 0,
+        samples: 0,
+        distinct: distinct.len() as u64,
+        bytes: 0,
+        image_bytes: all(|p| &p.image_bytes),
+        width: all(|p| &p.width),
+        height: all(|p| &p.height),
+        caption_chars: all(|p| &p.caption_chars),
+        image_formats: BTreeMap::new(),
+        shard_formats: BTreeMap::new(),
+        failed: BTreeMap::new(),
+        shards: Vec::with_capacity(parts.len()),
+    };
+    for part in parts {
+        whole.groups += part.shard.groups;
+        whole.samples += part.shard.samples;
+        whole.bytes += part.bytes;
+        *whole.shard_formats.entry(part.shard.format).or_default() += 1;
+        part.image_formats.iter().for_each(|(&f, n)| *whole.image_formats.entry(f).or_default() += n);
+        part.shard.failed.iter().for_each(|(&r, n)| *whole.failed.entry(r).or_default() += n);
+        whole.shards.push(part.shard);
+    }
+    Ok(whole)
+}
+
+fn one(shard: &Shard, job: &InspectJob) -> Result<Part> {
+    let mut reader = ShardReader::open(shard, &job.read)?;
+    let mut part = Part {
+        shard: ShardInspection {
+            url: Arc::clone(&shard.url),
+            format: reader.format(),
+            groups: 0,
+            samples: 0,
+            skipped_bytes: 0,
+            passed_over: 0,
+            failed: BTreeMap::new(),
+            failures: vec![],
+        },
+        // Only files have a size that is known without asking.
+        bytes: std::fs::metadata(&*shard.url).map_or(0, |meta| meta.len()),
+        ids: vec![],
+        image_bytes: vec![],
+        width: vec![],
+        height: vec![],
+        caption_chars: vec![],
+        image_formats: BTreeMap::new(),
+    };
+    let mut image = RgbImage::default();
+    while let Some(group) = reader.next_group()? {
+        part.shard.groups += 1;
+        let failed = match group {
+            Ok(sample) => match part.look_at(&sample, job, &mut image) {
+                Ok(()) => continue,
+                Err(error) => FailedSample {
+                    id: sample.id,
+                    key: sample.key,
+                    position: sample.position,
+                    offset: sample.offset,
+                    reason: error.reason,
+                    detail: error.detail,
+                },
+            },
+            Err(failed) => failed,
+        };
+        *part.shard.failed.entry(failed.reason).or_default() += 1;
+        if part.shard.failures.len() < NAMED {
+            let FailedSample { key, offset, reason, detail, .. } = failed;
+            part.shard.failures.push(Fault { key, offset, reason, detail });
+        }
+    }
+    part.shard.skipped_bytes = reader.skipped_bytes();
+    part.shard.passed_over = reader.passed_over();
+    Ok(part)
+}
+
+impl Part {
+    fn look_at(
+        &mut self,
+        sample: &Sample,
+        job: &InspectJob,
+        image: &mut RgbImage,
+    ) -> Result<(), crate::image::ImageError> {
+        let header = probe(&sample.image)?;
+        if let Some(options) = &job.decode {
+            decode(&sample.image, options, image)?;
+        }
+        self.shard.samples += 1;
+        self.ids.push(sample.id);
+        self.image_bytes.push(sample.image.len() as u64);
+        self.width.push(header.width.into());
+        self.height.push(header.height.into());
+        self.caption_chars.push(sample.caption.chars().count() as u64);
+        *self.image_formats.entry(header.format).or_default() += 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_of_its_values() {
+        assert_eq!(Spread::of(vec![]), Spread::default());
+        assert_eq!(Spread::of(vec![7]), Spread { min: 7, median: 7, max: 7, mean: 7.0 });
+        assert_eq!(Spread::of(vec![9, 1, 2, 4]), Spread { min: 1, median: 2, max: 9, mean: 4.0 });
+    }
+}

@@ -1,0 +1,116 @@
+//! Promise: `inspect` counts what is there and names what is wrong, for people and for machines.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn inspect(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tldr-loader")).arg("inspect").args(arguments).output().unwrap()
+}
+
+fn png(width: u32, height: u32) -> Vec<u8> {
+    let mut out = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(width, height).write_to(&mut out, image::ImageFormat::Png).unwrap();
+    out.into_inner()
+}
+
+fn jpeg(width: u32, height: u32) -> Vec<u8> {
+    let mut out = std::io::Cursor::new(Vec::new());
+    let picture = image::RgbImage::from_fn(width, height, |x, y| {
+        image::Rgb([x, y, x * y].map(|v| (v * 37 % 251) as u8))
+    });
+    picture.write_to(&mut out, image::ImageFormat::Jpeg).unwrap();
+    out.into_inner()
+}
+
+/// Two shards: one plain with a directory, one in zstd with faults.
+fn corpus(folder: &Path) {
+    let write = |members: &[(&str, &[u8])]| {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, data) in members {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(data.len() as u64);
+            if name.ends_with('/') {
+                header.set_entry_type(tar::EntryType::Directory);
+            }
+            builder.append_data(&mut header, name, *data).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    let (small, wide, photo) = (png(10, 20), png(40, 20), jpeg(16, 48));
+    let plain = write(&[
+        ("d/", b""),
+        ("d/a.png", &small),
+        ("d/a.txt", "ö".as_bytes()),
+        ("d/b.png", &wide),
+        ("d/b.txt", b"twelve chars"),
+    ]);
+    // A header that is sound, and pixels that are cut off.
+    let cut = &photo[..photo.len() - 30];
+    let packed = write(&[
+        ("c.jpg", &photo),
+        ("c.txt", b"four"),
+        ("d.jpg", cut),
+        ("d.txt", b"cut"),
+        ("e.txt", b"no image"),
+        ("f.jpg", b"GIF89a"),
+        ("f.txt", b"another format"),
+    ]);
+    std::fs::write(folder.join("0.tar"), plain).unwrap();
+    std::fs::write(folder.join("1.tar"), zstd::encode_all(&packed[..], 1).unwrap()).unwrap();
+}
+
+#[test]
+fn machines_get_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let output = inspect(&[folder.path().to_str().unwrap(), "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&found["groups"], &found["samples"], &found["distinct"]), (&6.into(), &4.into(), &4.into()));
+    assert_eq!(found["width"], serde_json::json!({"min": 10, "median": 16, "max": 40, "mean": 20.5}));
+    assert_eq!(found["height"], serde_json::json!({"min": 20, "median": 20, "max": 48, "mean": 34.0}));
+    assert_eq!(found["caption_chars"], serde_json::json!({"min": 1, "median": 3, "max": 12, "mean": 5.0}));
+    assert_eq!(found["image_formats"], serde_json::json!({"jpeg": 2, "png": 2}));
+    assert_eq!(found["shard_formats"], serde_json::json!({"tar": 1, "zstd": 1}));
+    assert_eq!(found["failed"], serde_json::json!({"missing-image": 1, "undecodable-image": 1}));
+    let shards = found["shards"].as_array().unwrap();
+    assert_eq!((&shards[0]["passed_over"], &shards[1]["passed_over"]), (&1.into(), &0.into()));
+    let failures = shards[1]["failures"].as_array().unwrap();
+    assert_eq!((&failures[0]["key"], &failures[1]["key"]), (&"e".into(), &"f".into()));
+    assert!(failures[1]["detail"].as_str().unwrap().contains("expected JPEG, PNG or WebP"));
+
+    let output = inspect(&[folder.path().to_str().unwrap(), "--json", "--decode"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["failed"], serde_json::json!({"missing-image": 1, "undecodable-image": 2}));
+}
+
+#[test]
+fn people_get_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let output = inspect(&[folder.path().to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for part in [
+        "2 (1 tar, 1 zstd)",
+        "4 usable of 6",
+        "2 jpeg, 2 png",
+        "1 missing-image, 1 undecodable-image (images were not decoded: --decode)",
+        "1.tar: e at byte",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn what_is_no_shard_has_exit_code_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    std::fs::write(&path, [7; 2000]).unwrap();
+    let output = inspect(&[path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("a.tar"));
+}
