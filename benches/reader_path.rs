@@ -90,7 +90,7 @@ fn run(options: &Options) -> Result<()> {
         Some(folder) => folder.clone(),
         None => photographs(scratch.path())?,
     };
-    let shards = list(&[source.display().to_string()], None)?;
+    let shards = list(&[source.display().to_string()], None, &Default::default())?;
     let images = in_memory(&shards)?;
     let times = options.decodes.div_ceil(images.len().max(1));
     let corpus = repeated(&shards, scratch.path(), times)?;
@@ -283,7 +283,7 @@ fn quarter(shards: &[Shard], scratch: &Path, round: usize) -> Result<()> {
             writer.finish()?;
         }
     }
-    let only = list(&[folder.display().to_string()], None)?;
+    let only = list(&[folder.display().to_string()], None, &Default::default())?;
     let indexes: Vec<ShardIndex> = shards.iter().map(ShardIndex::scan).collect::<Result<_>>()?;
     // Often enough to take a while.
     let times = 20;
@@ -312,7 +312,7 @@ fn quarter(shards: &[Shard], scratch: &Path, round: usize) -> Result<()> {
 
 /// Reads the corpus once and says how much memory that took at most (Linux).
 fn stream(corpus: &Path) -> Result<()> {
-    for shard in list(&[corpus.display().to_string()], None)? {
+    for shard in list(&[corpus.display().to_string()], None, &Default::default())? {
         let mut reader = ShardReader::open(&shard, &ReadOptions::default())?;
         while let Some(group) = reader.next_group()? {
             let _ = black_box(group);

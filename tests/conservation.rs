@@ -127,7 +127,7 @@ fn one_failed_sample_changes_decisions_in_its_window_only() {
     let changed: Vec<&String> = before.symmetric_difference(&after).collect();
     let window = "0000256".to_string().."0000320".to_string();
     // A lane's surplus or repeats may add up to one sample a lane at the epoch's end.
-    let outside = changed.iter().filter(|k| !window.contains(k)).count();
+    let outside = changed.iter().filter(|k| !window.contains::<String>(k)).count();
     assert!(outside <= 4, "{changed:?}");
 }
 

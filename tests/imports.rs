@@ -24,10 +24,17 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// External crates that only the named modules (or files, without `.rs`) may name.
-const OWNERS: [(&str, &[&str]); 10] = [
+const OWNERS: [(&str, &[&str]); 17] = [
     ("tar", &["shard"]),
     ("zstd", &["shard"]),
     ("flate2", &["shard", "text"]),
+    ("bytes", &["shard/remote"]),
+    ("object_store", &["shard/remote"]),
+    ("tokio", &["shard/remote"]),
+    ("futures_util", &["shard/remote"]),
+    ("rustls", &["shard/remote"]),
+    ("reqwest", &[]),
+    ("url", &["shard/remote"]),
     ("lru", &["ledger"]),
     ("crossbeam_channel", &["loader"]),
     ("tch", &["captioner", "loader/device", "loader/batch", "bindings"]),

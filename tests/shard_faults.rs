@@ -11,7 +11,7 @@ use tldr_loader::{Result, Shard};
 const BLOCK: usize = 512;
 
 fn shard() -> Shard {
-    Shard { url: "s/00000.tar".into(), source: "s".into(), path: "00000.tar".into(), hash: 5 }
+    Shard::local("s/00000.tar", "s")
 }
 
 /// A tar file of `members`, with its end marker.
@@ -66,7 +66,8 @@ fn read(bytes: &[u8], options: &ReadOptions) -> Result<Vec<Group>> {
 fn read_file(bytes: &[u8]) -> Vec<Group> {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().write_all(bytes).unwrap();
-    let shard = Shard { url: file.path().to_str().unwrap().into(), ..shard() };
+    let mut shard = shard();
+    shard.url = file.path().to_str().unwrap().into();
     let mut reader = ShardReader::open(&shard, &ReadOptions::default()).unwrap();
     let groups: Vec<Group> = std::iter::from_fn(|| reader.next_group().unwrap()).collect();
     let mut reader = ShardReader::open(&shard, &ReadOptions::default()).unwrap();

@@ -13,7 +13,9 @@ use tldr_loader::shard::{Group, ReadOptions, ShardFetcher, ShardIndex, ShardRead
 const EXTENSIONS: [&str; 7] = ["jpg", "txt", "json", "png", "npy", "caption", "cls"];
 
 fn shard(path: &Path) -> Shard {
-    tldr_loader::shard::list(&[path.to_str().unwrap().to_owned()], None).unwrap().remove(0)
+    tldr_loader::shard::list(&[path.to_str().unwrap().to_owned()], None, &Default::default())
+        .unwrap()
+        .remove(0)
 }
 
 /// A member: key, extension, bytes.

@@ -3,8 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use tldr_loader::shard::{ReadOptions, ShardReader, ShardWriter, lengths, list};
-use tldr_loader::{SampleId, Shard};
+use tldr_loader::shard::{ReadOptions, ShardReader, ShardWriter, StoreOptions, lengths, list};
+use tldr_loader::{Result, SampleId, Shard};
+
+fn list_local(patterns: &[String], source: Option<&str>) -> Result<Vec<Shard>> {
+    list(patterns, source, &StoreOptions::default())
+}
 
 fn touch(path: impl AsRef<Path>) {
     std::fs::create_dir_all(path.as_ref().parent().unwrap()).unwrap();
@@ -25,7 +29,7 @@ fn corpus() -> tempfile::TempDir {
 
 fn names(root: &Path, pattern: &str) -> String {
     let pattern = pattern.replace("ROOT", root.to_str().unwrap());
-    let shards = list(&[pattern], None).unwrap();
+    let shards = list_local(&[pattern], None).unwrap();
     shards.iter().map(|s| format!("{}/{}", s.source, s.path)).collect::<Vec<_>>().join(" ")
 }
 
@@ -56,14 +60,15 @@ fn every_way_to_write_a_list() {
 #[test]
 fn identity_is_of_folder_and_file_and_survives_a_move() {
     let root = corpus();
-    let before = list(&[root.path().join("cc3m").to_str().unwrap().into()], None).unwrap();
+    let before = list_local(&[root.path().join("cc3m").to_str().unwrap().into()], None).unwrap();
     assert_eq!(before[1].hash, SampleId::shard_hash("cc3m", "00001.tar"));
     std::fs::create_dir(root.path().join("elsewhere")).unwrap();
     std::fs::rename(root.path().join("cc3m"), root.path().join("elsewhere/cc3m")).unwrap();
-    let after = list(&[root.path().join("elsewhere/./cc3m/").to_str().unwrap().into()], None).unwrap();
+    let after = list_local(&[root.path().join("elsewhere/./cc3m/").to_str().unwrap().into()], None).unwrap();
     let hashes = |shards: &[Shard]| shards.iter().map(|s| s.hash).collect::<Vec<_>>();
     assert_eq!(hashes(&before), hashes(&after));
-    let named = list(&[root.path().join("elsewhere/cc3m").to_str().unwrap().into()], Some("x")).unwrap();
+    let named =
+        list_local(&[root.path().join("elsewhere/cc3m").to_str().unwrap().into()], Some("x")).unwrap();
     assert_eq!(named[0].hash, SampleId::shard_hash("x", "00000.tar"));
 }
 
@@ -80,19 +85,17 @@ fn what_cannot_be_listed_names_the_pattern_and_what_is_accepted() {
         ("", "an empty path"),
         ("ROOT/sbu/a.tar::", "an empty path"),
         ("pipe:cat ROOT/sbu/a.tar", "commands are not run"),
-        ("s3://bucket/{0..9}.tar", "s3:// is not read"),
-        ("ROOT/sbu/a.tar::https://x.org/0.tar", "https:// is not read"),
         ("ROOT/cc3m/{0..9999999}.tar", "1000000 paths at most"),
         ("ROOT/cc3m/00000.tar::ROOT/sbu/../cc3m/00000.tar", "listed twice"),
         ("ROOT/cc3m/00000.tar::ROOT/copy/cc3m/00000.tar", "give their folders different names"),
     ] {
         let fill = |text: &str| text.replace("ROOT", root.path().to_str().unwrap());
-        let error = list(&[fill(pattern)], None).unwrap_err().to_string();
+        let error = list_local(&[fill(pattern)], None).unwrap_err().to_string();
         assert!(error.starts_with("urls = \""), "{error}");
         assert!(error.contains(&fill(expected)), "{pattern}: {error}");
     }
-    assert!(list(&[], None).unwrap_err().to_string().contains("at least one shard"));
-    assert!(list(&["{a,".repeat(100_000)], None).unwrap_err().to_string().contains("64 braces"));
+    assert!(list_local(&[], None).unwrap_err().to_string().contains("at least one shard"));
+    assert!(list_local(&["{a,".repeat(100_000)], None).unwrap_err().to_string().contains("64 braces"));
 }
 
 #[test]
@@ -105,7 +108,7 @@ fn lengths_come_from_sizes_json_or_a_scan() {
         }
         writer.finish().unwrap();
     }
-    let shards = list(&[root.path().to_str().unwrap().into()], None).unwrap();
+    let shards = list_local(&[root.path().to_str().unwrap().into()], None).unwrap();
     let mut calls = Vec::new();
     assert_eq!(lengths(&shards, &mut |done, of| calls.push((done, of))).unwrap(), [3, 4, 0, 5]);
     assert_eq!(calls, [(1, 4), (2, 4), (3, 4), (4, 4)]);
@@ -121,6 +124,74 @@ fn lengths_come_from_sizes_json_or_a_scan() {
 }
 
 #[test]
+fn lengths_come_from_what_img2dataset_and_webdataset_write() {
+    let root = tempfile::tempdir().unwrap();
+    for set in ["one", "two"] {
+        for name in if set == "one" { &["00000.tar"][..] } else { &["00000.tar", "00001.tar"][..] } {
+            std::fs::create_dir_all(root.path().join(set)).unwrap();
+            let mut writer = ShardWriter::create(root.path().join(set).join(name)).unwrap();
+            writer.write("0", &[("jpg", b"0"), ("txt", b"x")]).unwrap();
+            writer.finish().unwrap();
+        }
+        std::fs::write(root.path().join(set).join("__len__"), "12\n").unwrap();
+    }
+    let folder = |set: &str| root.path().join(set).to_str().unwrap().to_owned();
+    let measure = |pattern: String| lengths(&list_local(&[pattern], None).unwrap(), &mut |_, _| {});
+    assert_eq!(measure(folder("one")).unwrap(), [12]);
+    // A total says nothing of one shard among several, listed or not.
+    assert_eq!(measure(folder("two")).unwrap(), [1, 1]);
+    assert_eq!(measure(folder("two") + "/00001.tar").unwrap(), [1]);
+    let stats = r#"{"count": 20, "successes": 17, "failed_to_download": 3}"#;
+    std::fs::write(root.path().join("two/00001_stats.json"), stats).unwrap();
+    assert_eq!(measure(folder("two")).unwrap(), [1, 17]);
+    std::fs::write(root.path().join("two/sizes.json"), r#"{"00001.tar": 18}"#).unwrap();
+    assert_eq!(measure(folder("two")).unwrap(), [1, 18]);
+    for (file, text) in [
+        ("two/00000_stats.json", "{"),
+        ("two/sizes.json", r#"{"00001.tar": 0}"#),
+        ("one/__len__", "many"),
+        ("one/__len__", "0"),
+    ] {
+        let before = std::fs::read(root.path().join(file)).ok();
+        std::fs::write(root.path().join(file), text).unwrap();
+        let error = measure(folder(&file[..3])).unwrap_err().to_string();
+        assert!(error.contains(file), "{error}");
+        match before {
+            Some(before) => std::fs::write(root.path().join(file), before).unwrap(),
+            None => std::fs::remove_file(root.path().join(file)).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn files_list_shards_by_line() {
+    let root = corpus();
+    let list = root.path().join("{a}*.list");
+    std::fs::write(&list, "# comment\n\n cc3m/{00001..00000}.tar \r\nsbu/*.tar::cc3m/00003.tar.gz\n")
+        .unwrap();
+    let expected = "cc3m/00001.tar cc3m/00000.tar sbu/[x]{1..2}.tar sbu/a.tar cc3m/00003.tar.gz";
+    assert_eq!(names(root.path(), "ROOT/{a}*.list"), expected);
+    assert_eq!(names(root.path(), "@ROOT/{a}*.list"), expected);
+    for (text, expected) in [
+        ("\n#\n", "names no shard"),
+        ("cc3m/00000.tar\n\ncc3m/9.tar", "cc3m/9.tar\" (line 3 of "),
+        ("other.txt", "lists in lists are not read"),
+        ("pipe:cat x", "commands are not run"),
+    ] {
+        std::fs::write(&list, text).unwrap();
+        let error = list_local(&[list.to_str().unwrap().into()], None).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text:?}: {error}");
+    }
+}
+
+#[cfg(not(feature = "remote"))]
+#[test]
+fn a_build_without_stores_says_so() {
+    let error = list_local(&["s3://bucket/{0..9}.tar".into()], None).unwrap_err().to_string();
+    assert!(error.contains("this build lacks the feature `remote`"), "{error}");
+}
+
+#[test]
 fn real_shards_have_the_lengths_that_their_sizes_json_states() {
     let data = std::env::var_os("TLDR_DATA")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data")), PathBuf::from);
@@ -129,7 +200,7 @@ fn real_shards_have_the_lengths_that_their_sizes_json_states() {
         return;
     }
     for set in ["emoji-train", "emoji-test", "fsac", "openstax"] {
-        let shards = list(&[data.join(set).to_str().unwrap().into()], None).unwrap();
+        let shards = list_local(&[data.join(set).to_str().unwrap().into()], None).unwrap();
         let stated = lengths(&shards, &mut |_, _| panic!("sizes.json names every shard")).unwrap();
         for (shard, stated) in shards.iter().zip(stated) {
             let mut reader = ShardReader::open(shard, &ReadOptions::default()).unwrap();

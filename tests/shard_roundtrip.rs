@@ -8,14 +8,14 @@ use std::path::Path;
 use std::process::Command;
 
 use proptest::prelude::*;
-use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, list};
+use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, StoreOptions, list};
 use tldr_loader::{SampleId, Shard};
 
 /// Key, image extension and bytes, caption, json.
 type Pair = (String, &'static str, Vec<u8>, String, Option<Vec<u8>>);
 
 fn shard(path: &Path) -> Shard {
-    list(&[path.to_str().unwrap().to_owned()], None).unwrap().remove(0)
+    list(&[path.to_str().unwrap().to_owned()], None, &StoreOptions::default()).unwrap().remove(0)
 }
 
 fn write(path: &Path, pairs: &[Pair]) {
@@ -126,7 +126,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..3000),
         magic in prop::sample::select(vec![&b""[..], b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"]),
     ) {
-        let shard = Shard { url: "x".into(), source: "s".into(), path: "x".into(), hash: 1 };
+        let shard = Shard::local("x", "s");
         let bytes = Cursor::new([magic, &bytes].concat());
         let mut reader = ShardReader::over(&shard, bytes, &ReadOptions::default()).unwrap();
         while let Ok(Some(_)) = reader.next_group() {}

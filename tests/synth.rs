@@ -33,7 +33,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Samples of a split by shard, with their truth.
 fn read(folder: &Path, split: &str) -> Vec<Vec<(Sample, Truth)>> {
     let pattern = folder.join(split).join("*.tar").display().to_string();
-    let shards = tldr_loader::shard::list(&[pattern], None).unwrap();
+    let shards = tldr_loader::shard::list(&[pattern], None, &Default::default()).unwrap();
     shards
         .iter()
         .map(|shard| {

@@ -2,7 +2,7 @@
 
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{self, InspectJob, Inspection, Spread};
-use tldr_loader::shard::{ReadOptions, list};
+use tldr_loader::shard::{ReadOptions, StoreOptions, list};
 use tldr_loader::{Error, Result};
 
 use super::progress_bar;
@@ -10,12 +10,15 @@ use super::progress_bar;
 /// Read shards and show samples, sizes, dimensions, formats and faults.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Shards: paths with {00000..00331} ranges, globs or folders
+    /// Shards: paths or URLs with {00000..00331} ranges, globs, folders, or @FILE that lists them
     #[arg(required = true)]
     urls: Vec<String>,
     /// Field of the json member that holds the caption; the txt member where a sample lacks it
     #[arg(long)]
     caption_key: Option<String>,
+    /// URL of a server that speaks S3, for s3:// shards; the environment's, or Amazon, by default
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
     /// Decode every image, to find those that cannot be
     #[arg(long)]
     decode: bool,
@@ -26,7 +29,8 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Result<()> {
-        let shards = list(&self.urls, None)?;
+        let stores = StoreOptions { endpoint: self.endpoint, ..StoreOptions::default() };
+        let shards = list(&self.urls, None, &stores)?;
         let job = InspectJob {
             read: ReadOptions { caption_key: self.caption_key },
             decode: self.decode.then(DecodeOptions::default),

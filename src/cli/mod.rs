@@ -49,6 +49,7 @@ impl Command {
 
 /// Runs the command line. Exit code 0, 2 where an option cannot be used, 1 for all other errors.
 pub(crate) fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

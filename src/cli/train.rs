@@ -13,7 +13,7 @@ use super::progress_bar;
 /// curve, train.csv. Run `fit` next.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Shards: paths with {00000..00331} ranges, globs or folders
+    /// Shards: paths or URLs with {00000..00331} ranges, globs, folders, or @FILE that lists them
     #[arg(required = true)]
     urls: Vec<String>,
     /// Captioner directory to write
@@ -52,6 +52,9 @@ pub(super) struct Args {
     /// Field of the json member that holds the caption; the txt member where a sample lacks it
     #[arg(long)]
     caption_key: Option<String>,
+    /// URL of a server that speaks S3, for s3:// shards; the environment's, or Amazon, by default
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
 }
 
 impl Args {
@@ -68,6 +71,7 @@ impl Args {
         job.threads = self.threads;
         job.device = self.device;
         job.caption_key = self.caption_key;
+        job.stores.endpoint = self.endpoint;
         let bar = progress_bar("steps");
         let summary = train(&job, &mut |progress| {
             let r = &progress.report;

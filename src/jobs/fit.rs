@@ -12,6 +12,7 @@ use crate::image::ImageTransform;
 use crate::jobs::train::{largest_divisor, previews};
 use crate::loader::{Batch, Loader, Mode, PixelType};
 use crate::model::Encoder;
+use crate::shard::StoreOptions;
 
 /// Points per cluster below which shares are too thin to trust (design, section 2).
 const POINTS_PER_CLUSTER: u64 = 100;
@@ -43,6 +44,8 @@ pub struct FitJob {
     pub device: String,
     /// Field of the json member that holds the caption; the txt member where a sample lacks it.
     pub caption_key: Option<String>,
+    /// How remote shards are read.
+    pub stores: StoreOptions,
 }
 
 impl FitJob {
@@ -57,6 +60,7 @@ impl FitJob {
             seed: 0,
             device: "cpu".into(),
             caption_key: None,
+            stores: StoreOptions::default(),
         }
     }
 }
@@ -117,6 +121,7 @@ fn stream(job: &FitJob, captioner: &Captioner) -> Result<Loader> {
     let batch = captioner.batch_size();
     let make = |mode| {
         let mut builder = Loader::builder(job.urls.clone())
+            .stores(job.stores.clone())
             .mode(mode)
             .transform(ImageTransform::Preview)
             .pixels(PixelType::U8)

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hash::{self, Purpose};
 use crate::image::ImageTransform;
 use crate::loader::{Batch, Loader, Mode, PixelType};
-use crate::shard::{self, ReadOptions, ShardReader};
+use crate::shard::{self, ReadOptions, ShardReader, StoreOptions};
 use crate::text::Tokenizer;
 
 /// Captions that a tokenizer is trained on: more change little, and reading them takes time.
@@ -49,6 +49,8 @@ pub struct TrainJob {
     pub device: String,
     /// Field of the json member that holds the caption; the txt member where a sample lacks it.
     pub caption_key: Option<String>,
+    /// How remote shards are read.
+    pub stores: StoreOptions,
 }
 
 impl TrainJob {
@@ -68,6 +70,7 @@ impl TrainJob {
             threads: 0,
             device: "cpu".into(),
             caption_key: None,
+            stores: StoreOptions::default(),
         }
     }
 }
@@ -146,6 +149,7 @@ pub fn train(job: &TrainJob, progress: &mut dyn FnMut(&TrainProgress) -> Result<
 /// Every sample with its original caption as a preview of `size` pixels.
 fn stream(job: &TrainJob, size: usize) -> Result<Loader> {
     let mut builder = Loader::builder(job.urls.clone())
+        .stores(job.stores.clone())
         .mode(Mode::Full)
         .transform(ImageTransform::Preview)
         .pixels(PixelType::U8)
@@ -177,7 +181,7 @@ pub(super) fn previews(batch: &Batch) -> Result<ArrayView4<'_, u8>> {
 
 /// A tokenizer for the captions of the corpus, from shards in hash order until there are enough.
 fn train_tokenizer(job: &TrainJob) -> Result<Tokenizer> {
-    let mut shards = shard::list(&job.urls, None)?;
+    let mut shards = shard::list(&job.urls, None, &job.stores)?;
     shards.sort_by_key(|s| hash::hash(job.seed, Purpose::Fit, s.hash));
     let options = ReadOptions { caption_key: job.caption_key.clone() };
     let mut captions: Vec<String> = vec![];

@@ -2,6 +2,7 @@
 //! starts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::loader::spec::{Mode, OnError, Spec};
 use crate::loader::stream::Loader;
 use crate::model::Encoder;
 use crate::select::{Policy, Priority, Quota, Selector};
-use crate::shard::{self, ReadOptions, Shard};
+use crate::shard::{self, ReadOptions, Shard, StoreOptions};
 use crate::text::{Fuse, Tokenizer};
 
 /// Samples per window by default (design, section 2).
@@ -37,6 +38,7 @@ pub struct LoaderBuilder {
     urls: Vec<String>,
     source: Option<String>,
     lengths: Option<Vec<u64>>,
+    stores: StoreOptions,
     encoder: Option<(Box<dyn Encoder>, Arc<Clusters>)>,
     ledger: Ledger,
     mode: Mode,
@@ -86,6 +88,7 @@ impl LoaderBuilder {
             urls,
             source: None,
             lengths: None,
+            stores: StoreOptions::default(),
             encoder: None,
             ledger: Ledger::new(),
             mode: Mode::Reduced,
@@ -126,6 +129,8 @@ impl LoaderBuilder {
         source: impl Into<String> = Some(source.into());
         /// Samples per shard, in the order of the list, instead of `sizes.json` or a scan.
         lengths: Vec<u64> = Some(lengths);
+        /// How remote shards are read, in one. Default: [`StoreOptions::default`].
+        stores: StoreOptions = stores;
         /// Where signals and captions are remembered. Default: an empty one for this loader.
         ledger: Ledger = ledger;
         /// What the loader yields. Default: [`Mode::Reduced`].
@@ -197,6 +202,24 @@ impl LoaderBuilder {
         max_errors_per_shard: f64 = max_errors_per_shard;
     }
 
+    /// URL of a server that speaks S3, for `s3://` shards. Default: the environment's, or Amazon.
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.stores.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Longest wait for the next bytes of a remote shard. Default: 30 s.
+    pub fn read_timeout(mut self, read_timeout: Duration) -> Self {
+        self.stores.read_timeout = read_timeout;
+        self
+    }
+
+    /// Times that a request is made again before a fault of its store ends the run. Default: 8.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.stores.retries = retries;
+        self
+    }
+
     /// The captioner and its clusters. The model moves into a thread of its own.
     pub fn captioner(mut self, encoder: impl Encoder + 'static, clusters: Arc<Clusters>) -> Self {
         self.encoder = Some((Box::new(encoder), clusters));
@@ -233,7 +256,7 @@ impl LoaderBuilder {
         let selector = self.selector()?;
         let model = self.encoder.take().map(|(encoder, _)| ModelThread::spawn(encoder)).transpose()?;
         let needs_signals = self.needs_signals(selector.as_ref(), model.as_ref())?;
-        let shards = shard::list(&self.urls, self.source.as_deref())?;
+        let shards = shard::list(&self.urls, self.source.as_deref(), &self.stores)?;
         let lengths = self.check_lengths(&shards, progress)?;
         let samples = total(&lengths)?;
         let num_batches = self.num_batches(samples, world_size, selector.as_ref())?;
@@ -282,6 +305,7 @@ impl LoaderBuilder {
     }
 
     fn check_numbers(&self) -> Result<()> {
+        self.stores.check()?;
         let positive: [(&'static str, usize); 5] = [
             ("batch_size", self.batch_size),
             ("window", self.window),

@@ -52,7 +52,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) epoch: u64,
     pub(crate) recorder: &'a Recorder,
-    pub(crate) stop: &'a AtomicBool,
+    pub(crate) stop: &'a Arc<AtomicBool>,
     /// Set once the lane has given all it has to give: bytes are no longer needed.
     pub(crate) satisfied: &'a AtomicBool,
 }
@@ -235,7 +235,7 @@ impl Reading<'_> {
             open.reader.as_ref().is_some_and(|(at, r)| *at == segment.shard && r.position() <= target);
         let reader = match open.reader.take().filter(|_| reusable) {
             Some((_, reader)) => reader,
-            None => ShardReader::open(&self.spec.shards[segment.shard], &self.spec.read)?,
+            None => ShardReader::open_until(&self.spec.shards[segment.shard], &self.spec.read, self.stop)?,
         };
         let (_, reader) = open.reader.insert((segment.shard, reader));
         while reader.position() < target && !self.stop.load(Ordering::Relaxed) {

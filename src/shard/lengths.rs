@@ -1,67 +1,169 @@
-//! Number of groups in each shard, from `sizes.json` or from a scan of tar headers.
-//!
-//! WebDataset's other convention, a `__len__` file, holds one total for its folder; it cannot
-//! say where one shard ends, so it is not used.
+//! Number of groups in each shard: from the small files that lie beside shards, or from a scan.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 
 use crate::error::{Error, Result};
+use crate::shard::list::count_beside;
+use crate::shard::place::{Place, Sidecar};
 use crate::shard::{ReadOptions, Shard, ShardReader};
 
 /// Groups by file name: what a `sizes.json` holds.
 type Sizes = HashMap<String, u64>;
 
-/// Number of groups in each of `shards`, unusable ones included.
+/// Remote shards that are scanned at a time. Each holds what its reader may hold.
+const REMOTE_SCANS: usize = 8;
+
+/// Number of groups in each of `shards`, unusable ones included. The first of these that is there
+/// is believed:
 ///
-/// A `sizes.json` beside a shard (`{"00000.tar": 1234}`) is believed; a shard it does not name,
-/// or that has none beside it, is scanned: header by header where it is a plain local file, else
-/// read and decompressed whole. `progress(done, of)` is called once per shard scanned.
+/// 1. `sizes.json` in the shard's folder, `{"00000.tar": 1234}`, where it names the shard;
+/// 2. `00000_stats.json` beside it, as img2dataset writes it: its `successes`, unless 0;
+/// 3. `__len__` in its folder, one number for the whole folder, where the shard is the only one
+///    there (not asked of HTTP servers, whose folders cannot be listed);
+/// 4. a scan: header by header where it is a plain local file, else it is read and decompressed
+///    whole; one shard per core at a time, or 8 where some are remote.
+///
+/// `progress(done, of)` is called, on this thread, once per shard scanned.
 ///
 /// # Errors
-/// A `sizes.json` that cannot be read or is no map of names to counts; as [`ShardReader`] for
-/// shards that are scanned.
+/// A file of these that cannot be read or holds something else; a `sizes.json` that says 0 (leave
+/// empty shards out of the list); as [`ShardReader`] for shards that are scanned.
 pub fn lengths(shards: &[Shard], progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<u64>> {
-    let mut tables: HashMap<PathBuf, Option<Sizes>> = HashMap::new();
-    let mut known = Vec::with_capacity(shards.len());
-    for shard in shards {
-        let folder = Path::new(&*shard.url).parent().unwrap_or(Path::new(""));
-        if !tables.contains_key(folder) {
-            tables.insert(folder.to_owned(), sizes(folder)?);
-        }
-        let table = tables.get(folder).and_then(Option::as_ref);
-        known.push(table.and_then(|sizes| sizes.get(&*shard.path).copied()));
-    }
-    let of = known.iter().filter(|length| length.is_none()).count();
-    let mut done = 0;
-    let mut lengths = Vec::with_capacity(shards.len());
-    for (shard, known) in shards.iter().zip(known) {
-        lengths.push(match known {
-            Some(length) => length,
-            None => {
-                let length = scan(shard)?;
-                done += 1;
-                progress(done, of);
-                length
-            }
-        });
-    }
-    Ok(lengths)
+    let mut known = vec![None; shards.len()];
+    of_sizes(shards, &mut known)?;
+    of_stats(shards, &mut known)?;
+    of_folders(shards, &mut known)?;
+    scan_rest(shards, &mut known, progress)?;
+    // Every shard is known or was scanned.
+    Ok(known.into_iter().map(Option::unwrap_or_default).collect())
 }
 
-/// The `sizes.json` of a folder, where it has one.
-fn sizes(folder: &Path) -> Result<Option<Sizes>> {
-    let path = folder.join("sizes.json");
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io(format!("read {}", path.display()), error)),
-    };
-    let expected = "a map of shard names to numbers of samples, like {\"00000.tar\": 1234}";
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| Error::format(path.display().to_string(), expected, error))
+/// Numbers of the shards of each folder, in order of first appearance.
+fn folders(shards: &[Shard]) -> Vec<Vec<usize>> {
+    let mut numbers: HashMap<&str, usize> = HashMap::new();
+    let mut folders: Vec<Vec<usize>> = vec![];
+    for (i, shard) in shards.iter().enumerate() {
+        let folder = shard.url.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let number = *numbers.entry(folder).or_insert(folders.len());
+        if number == folders.len() {
+            folders.push(vec![]);
+        }
+        folders[number].push(i);
+    }
+    folders
+}
+
+fn of_sizes(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
+    let folders = folders(shards);
+    let files: Vec<Sidecar> = folders
+        .iter()
+        .map(|members| Sidecar::beside(&shards[members[0]], "sizes.json"))
+        .collect::<Result<_>>()?;
+    for ((members, file), content) in folders.iter().zip(&files).zip(Sidecar::read(&files)?) {
+        let Some(content) = content else { continue };
+        let expected = "a map of shard names to numbers of samples, like {\"00000.tar\": 1234}";
+        let sizes: Sizes =
+            serde_json::from_slice(&content).map_err(|error| Error::format(file.name(), expected, error))?;
+        for &i in members {
+            let size = sizes.get(&*shards[i].path).copied();
+            if size == Some(0) {
+                let expected =
+                    format!("at least 1 for {}; leave empty shards out of the list", shards[i].path);
+                return Err(Error::format(file.name(), expected, 0).in_shard(&shards[i].url));
+            }
+            known[i] = size;
+        }
+    }
+    Ok(())
+}
+
+fn of_stats(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
+    let unknown: Vec<usize> = (0..shards.len()).filter(|&i| known[i].is_none()).collect();
+    let mut files = Vec::with_capacity(unknown.len());
+    for &i in &unknown {
+        let stem = shards[i].path.split('.').next().unwrap_or_default();
+        files.push(Sidecar::beside(&shards[i], &format!("{stem}_stats.json"))?);
+    }
+    for ((&i, file), content) in unknown.iter().zip(&files).zip(Sidecar::read(&files)?) {
+        let Some(content) = content else { continue };
+        let stats: serde_json::Value = serde_json::from_slice(&content)
+            .map_err(|error| Error::format(file.name(), "json, as img2dataset writes it", error))?;
+        known[i] = stats.get("successes").and_then(serde_json::Value::as_u64).filter(|&n| n > 0);
+    }
+    Ok(())
+}
+
+fn of_folders(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
+    let alone: Vec<usize> = folders(shards)
+        .into_iter()
+        .filter_map(|members| if let [only] = members[..] { Some(only) } else { None })
+        .filter(|&i| known[i].is_none())
+        .collect();
+    let files: Vec<Sidecar> =
+        alone.iter().map(|&i| Sidecar::beside(&shards[i], "__len__")).collect::<Result<_>>()?;
+    for ((&i, file), content) in alone.iter().zip(&files).zip(Sidecar::read(&files)?) {
+        let Some(content) = content else { continue };
+        if count_beside(&shards[i])? != Some(1) {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&content);
+        let length = text.trim().parse().ok().filter(|&n: &u64| n > 0);
+        let wrong = || Error::format(file.name(), "the number of samples in its folder", format!("{text:?}"));
+        known[i] = Some(length.ok_or_else(wrong)?);
+    }
+    Ok(())
+}
+
+/// Scans what is not known, several shards at a time.
+fn scan_rest(
+    shards: &[Shard],
+    known: &mut [Option<u64>],
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<()> {
+    let unknown: Vec<usize> = (0..shards.len()).filter(|&i| known[i].is_none()).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let is_remote = |i: &usize| shards[*i].place != Place::Local;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = if unknown.iter().any(is_remote) { REMOTE_SCANS } else { cores };
+    let (next, stop) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+    let (out, results) = channel();
+    let mut failed: Option<(usize, Error)> = None;
+    std::thread::scope(|scope| {
+        for _ in 0..most.min(unknown.len()) {
+            let (out, next, stop, unknown) = (out.clone(), &next, &stop, &unknown);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let Some(&i) = unknown.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+                    let length = scan(&shards[i]);
+                    if length.is_err() {
+                        // Shards before this one are being scanned already: of several faults the
+                        // first in the list is reported, whichever thread is faster.
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    if out.send((i, length)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(out);
+        for (done, (i, length)) in results.iter().enumerate() {
+            match length {
+                Ok(length) => known[i] = Some(length),
+                Err(error) if failed.as_ref().is_none_or(|(first, _)| i < *first) => {
+                    failed = Some((i, error))
+                }
+                Err(_) => {}
+            }
+            progress(done + 1, unknown.len());
+        }
+    });
+    failed.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 fn scan(shard: &Shard) -> Result<u64> {

@@ -1,81 +1,139 @@
-//! Lists of shards, as users write them: brace ranges, `::`, globs, folders, `file:` URLs.
+//! Lists of shards, as users write them: paths and URLs, brace ranges, `::`, globs, folders, and
+//! files that list them.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
+#[cfg(feature = "remote")]
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
-use crate::shard::Shard;
+use crate::shard::patterns::{MAX_BRACES, MAX_EXPANSION, braces, glob};
+use crate::shard::place::Place;
+#[cfg(feature = "remote")]
+use crate::shard::remote::{Address, Stores};
+use crate::shard::{Shard, StoreOptions};
 
 /// Names under which a folder's files are taken for shards.
 pub(super) const SHARD_NAMES: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
 
 /// What a list may hold; ends every message.
 const ACCEPTED: &str = "accepted are local paths, brace ranges ({00000..00331}, {a,b}), globs (* ? [abc]), \
-     folders, file: URLs, and several of these joined by ::";
+     folders, file:, s3://, gs://, az://, http:// and https:// URLs, files that list them (@FILE), and several \
+     of these joined by ::";
 
-/// Most paths that one pattern may expand to: a slip of a digit should not fill the memory.
-const MAX_EXPANSION: usize = 1_000_000;
-
-/// Most braces in one pattern: each is a level of recursion.
-const MAX_BRACES: usize = 64;
+/// Endings by which a path is taken for a file that lists shards.
+const LIST_NAMES: [&str; 2] = [".txt", ".list"];
 
 /// Lists the shards that `patterns` name.
 ///
-/// A pattern is a path, with brace ranges (`{00000..00331}`, `{a,b}`, nested), globs (`*`, `?`,
-/// `[a-c]`, within one path component) or both; a folder (all `*.tar`, `*.tar.gz`, `*.tgz`,
-/// `*.tar.zst` directly inside); a `file:` URL; or several of these joined by `::`. Order is
-/// that of the patterns; what a glob or a folder stands for is sorted by name. A path that
-/// exists as it is written is not expanded.
+/// A pattern is a path or a URL (`s3://`, `gs://`, `az://`, `abfs://`, `http(s)://`, `file:`),
+/// with brace ranges (`{00000..00331}`, `{a,b}`, nested) and, where it is local, globs (`*`, `?`,
+/// `[a-c]`, within one path component); a folder (all `*.tar`, `*.tar.gz`, `*.tgz`, `*.tar.zst`
+/// directly inside), whose URL ends in a slash; a file that lists patterns, one per line, as
+/// `@FILE` or by its ending, `.txt` or `.list`; or several of these joined by `::`. Order is that
+/// of the patterns; what a glob or a folder stands for is sorted by name. A path that exists as
+/// it is written is not expanded. In a file, blank lines and those that start with `#` are passed
+/// over, and relative paths start from the file's own folder.
 ///
 /// `source` names the corpus the shards belong to, for the identity of their samples; by default
-/// it is the name of the folder that holds the shard. A shard's `path` is its file name.
+/// it is the name of the folder that holds the shard (its bucket or host, at the root of one). A
+/// shard's `path` is its file name. Local shards are there; whether remote ones are is not asked.
 ///
 /// # Errors
-/// `urls` names no shard, a file that does not exist, a place that is not local, or two shards
-/// with the same identity (the same file twice, or equal names in folders of equal names).
-pub fn list(patterns: &[String], source: Option<&str>) -> Result<Vec<Shard>> {
+/// `urls` names no shard, a file that does not exist, a place that is not read, or two shards
+/// with the same identity (the same file twice, or equal names in folders of equal names); an
+/// option of `stores` that cannot work; a remote folder that cannot be listed.
+pub fn list(patterns: &[String], source: Option<&str>, stores: &StoreOptions) -> Result<Vec<Shard>> {
     if patterns.is_empty() {
         return Err(Error::option("urls", "[]", format!("at least one shard is needed; {ACCEPTED}")));
     }
-    let mut shards = Vec::new();
+    stores.check()?;
+    let mut listing = Listing {
+        source,
+        shards: vec![],
+        #[cfg(feature = "remote")]
+        stores: Stores::new(stores),
+    };
     for pattern in patterns {
-        for file in files(pattern)? {
-            shards.push(shard(file, source, pattern)?);
-        }
+        listing.pattern(pattern, Path::new(""), &quoted(pattern), true)?;
     }
-    refuse_duplicates(&shards, source)?;
-    Ok(shards)
+    refuse_duplicates(&listing.shards, source)?;
+    Ok(listing.shards)
 }
 
-/// Files that a pattern stands for; at least one, all there.
-fn files(pattern: &str) -> Result<Vec<PathBuf>> {
-    refuse_remote(pattern, pattern)?;
-    let mut files = Vec::new();
-    for part in pattern.split("::") {
-        refuse_remote(part, pattern)?;
-        let part = local(part);
-        if part.is_empty() {
-            return Err(Error::option("urls", quoted(pattern), format!("an empty path; {ACCEPTED}")));
+/// The shards found so far.
+struct Listing<'a> {
+    source: Option<&'a str>,
+    shards: Vec<Shard>,
+    #[cfg(feature = "remote")]
+    stores: Stores,
+}
+
+impl Listing<'_> {
+    /// Adds what `pattern` stands for: at least one shard. Relative paths start from `base`;
+    /// `given` names the pattern in messages.
+    fn pattern(&mut self, pattern: &str, base: &Path, given: &str, may_list: bool) -> Result<()> {
+        refuse_pipe(pattern, given)?;
+        for part in parts(pattern) {
+            refuse_pipe(part, given)?;
+            if part.is_empty() {
+                return Err(Error::option("urls", given, format!("an empty path; {ACCEPTED}")));
+            }
+            if let Some(file) = list_file(part, base) {
+                if !may_list {
+                    return Err(Error::option("urls", given, "shards: lists in lists are not read"));
+                }
+                self.listed(&file, given)?;
+            } else if is_remote(part) {
+                self.remote(part, given)?;
+            } else {
+                self.local(local(part), base, given)?;
+            }
         }
-        if Path::new(part).exists() {
-            files.extend(inside(Path::new(part), pattern)?);
-            continue;
+        Ok(())
+    }
+
+    /// Adds what the lines of `file` stand for.
+    fn listed(&mut self, file: &Path, given: &str) -> Result<()> {
+        if is_remote(&file.to_string_lossy()) {
+            let accepted = "a list of shards that is a local file; download it first";
+            return Err(Error::option("urls", given, accepted));
         }
-        let few = part.bytes().filter(|&b| b == b'{').count() <= MAX_BRACES;
-        let paths = few.then(|| braces(part)).flatten().ok_or_else(|| {
-            let accepted = format!("at most {MAX_BRACES} braces, standing for {MAX_EXPANSION} paths at most");
-            Error::option("urls", quoted(pattern), accepted)
-        })?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Error::io(format!("read the list {}", file.display()), error))?;
+        let before = self.shards.len();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let given = format!("{} (line {number} of {})", quoted(line), file.display());
+            self.pattern(line, file.parent().unwrap_or(Path::new("")), &given, false)?;
+        }
+        if self.shards.len() == before {
+            let accepted = format!("the list {} names no shard", file.display());
+            return Err(Error::option("urls", given, accepted));
+        }
+        Ok(())
+    }
+
+    fn local(&mut self, part: &str, base: &Path, given: &str) -> Result<()> {
+        let as_written = base.join(part);
+        if as_written.exists() {
+            return self.inside(&as_written, given);
+        }
+        let paths = expanded(part, given)?;
         let mut missing = Vec::new();
         for path in &paths {
-            let found = if Path::new(path).exists() { vec![path.into()] } else { glob(path) };
+            let whole = base.join(path);
+            let found = if whole.exists() { vec![whole] } else { glob(base, path) };
             if found.is_empty() {
                 missing.push(path);
             }
             for file in found {
-                files.extend(inside(&file, pattern)?);
+                self.inside(&file, given)?;
             }
         }
         if let Some(first) = missing.first() {
@@ -83,30 +141,123 @@ fn files(pattern: &str) -> Result<Vec<PathBuf>> {
                 1 => format!("there is no file {first}; {ACCEPTED}"),
                 all => format!("{} of {all} files are missing, the first is {first}", missing.len()),
             };
-            return Err(Error::option("urls", quoted(pattern), accepted));
+            return Err(Error::option("urls", given, accepted));
         }
+        Ok(())
     }
-    Ok(files)
+
+    /// Adds the file itself, or the shards in a folder, sorted.
+    fn inside(&mut self, path: &Path, given: &str) -> Result<()> {
+        for file in inside(path, given)? {
+            self.shards.push(shard(&file, self.source, given)?);
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "remote")]
+    fn remote(&mut self, part: &str, given: &str) -> Result<()> {
+        for url in expanded(part, given)? {
+            let address = Address::parse(&url)?;
+            if !address.is_folder() {
+                self.object(&address, given)?;
+                continue;
+            }
+            let mut names = self.stores.names_in(&address)?;
+            names.retain(|name| is_shard_name(name));
+            if names.is_empty() {
+                let accepted = format!("{} holds no {}", address.url(), SHARD_NAMES.join(", "));
+                return Err(Error::option("urls", given, accepted));
+            }
+            for name in names {
+                self.object(&address.inside(&name), given)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "remote")]
+    fn object(&mut self, address: &Address, given: &str) -> Result<()> {
+        let url = address.url();
+        let Some((folder, path)) = address.names() else {
+            return Err(Error::option("urls", given, format!("a URL that names a file in UTF-8: {url}")));
+        };
+        let source = self.source.map_or(folder, str::to_owned);
+        let hash = SampleId::shard_hash(&source, &path);
+        let place = Place::Remote(Arc::new(self.stores.object(address)?));
+        self.shards.push(Shard { url: url.into(), source: source.into(), path: path.into(), hash, place });
+        Ok(())
+    }
+
+    #[cfg(not(feature = "remote"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    fn remote(&mut self, _: &str, given: &str) -> Result<()> {
+        let accepted = "local paths: this build lacks the feature `remote`, which reads s3://, gs://, az:// and \
+                        http(s)://";
+        Err(Error::option("urls", given, accepted))
+    }
 }
 
+/// A pattern as messages show it: URLs without their queries, which may hold signatures.
 fn quoted(pattern: &str) -> String {
-    format!("{pattern:?}")
+    let show = |part| match is_remote(part) {
+        true => part.split('?').next().unwrap_or(part),
+        false => part,
+    };
+    format!("{:?}", parts(pattern).into_iter().map(show).collect::<Vec<_>>().join("::"))
 }
 
-/// Refuses what is not a local path.
-fn refuse_remote(part: &str, pattern: &str) -> Result<()> {
-    if part.trim_start().starts_with("pipe:") {
-        let why =
-            "commands are not run out of a list of shards; copy the shards to a local folder and list that";
-        return Err(Error::option("urls", quoted(pattern), format!("{why}; {ACCEPTED}")));
-    }
-    match part.split_once("://") {
-        Some((scheme, _)) if scheme != "file" => {
-            let why = format!("{scheme}:// is not read; copy the shards to a local folder and list that");
-            Err(Error::option("urls", quoted(pattern), format!("{why}; {ACCEPTED}")))
+/// What `::` joins. The brackets of an IPv6 host are left alone.
+fn parts(pattern: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut at) = (vec![], 0, 0);
+    while at < pattern.len() {
+        let rest = &pattern.as_bytes()[at..];
+        if rest.starts_with(b"://[") {
+            at += rest.iter().position(|&b| b == b']').unwrap_or(4);
+        } else if rest.starts_with(b"::") {
+            parts.push(&pattern[start..at]);
+            at += 2;
+            start = at;
+        } else {
+            at += 1;
         }
-        _ => Ok(()),
     }
+    parts.push(&pattern[start..]);
+    parts
+}
+
+/// The paths or URLs that the braces of `part` stand for.
+fn expanded(part: &str, given: &str) -> Result<Vec<String>> {
+    let few = part.bytes().filter(|&b| b == b'{').count() <= MAX_BRACES;
+    few.then(|| braces(part)).flatten().ok_or_else(|| {
+        let accepted = format!("at most {MAX_BRACES} braces, standing for {MAX_EXPANSION} paths at most");
+        Error::option("urls", given, accepted)
+    })
+}
+
+/// The file that lists shards, where `part` is one: `@FILE`, or a name that says so.
+fn list_file(part: &str, base: &Path) -> Option<PathBuf> {
+    match part.strip_prefix('@') {
+        Some(file) if !base.join(part).exists() => Some(base.join(local(file))),
+        _ if LIST_NAMES.iter().any(|end| part.ends_with(end)) => Some(base.join(local(part))),
+        _ => None,
+    }
+}
+
+/// Whether `part` is a URL of something that is not a local file.
+fn is_remote(part: &str) -> bool {
+    part.split_once("://").is_some_and(|(scheme, _)| scheme != "file")
+}
+
+/// Refuses a command, naming what to write in its place.
+fn refuse_pipe(part: &str, given: &str) -> Result<()> {
+    let Some(command) = part.trim_start().strip_prefix("pipe:") else { return Ok(()) };
+    let quotes = ['"', '\''];
+    let url = command.split_whitespace().map(|word| word.trim_matches(quotes)).find(|word| is_remote(word));
+    let instead = match url {
+        Some(url) => format!("write {url}, which is read without a command"),
+        None => format!("list what it reads; {ACCEPTED}"),
+    };
+    Err(Error::option("urls", given, format!("commands are not run out of a list of shards: {instead}")))
 }
 
 /// The path of a `file:` URL, or the path as it is.
@@ -118,8 +269,27 @@ fn local(part: &str) -> &str {
     }
 }
 
+/// Number of shards in the folder of `shard`, where it can be listed.
+pub(super) fn count_beside(shard: &Shard) -> Result<Option<usize>> {
+    match &shard.place {
+        Place::Local => {
+            let folder = Path::new(&*shard.url).parent().filter(|folder| !folder.as_os_str().is_empty());
+            inside(folder.unwrap_or(Path::new(".")), &shard.url).map(|files| Some(files.len()))
+        }
+        #[cfg(feature = "remote")]
+        Place::Remote(object) => {
+            let names = object.names_beside()?;
+            Ok(names.map(|names| names.iter().filter(|name| is_shard_name(name)).count()))
+        }
+    }
+}
+
+fn is_shard_name(name: &str) -> bool {
+    !name.starts_with('.') && SHARD_NAMES.iter().any(|end| name.ends_with(end))
+}
+
 /// The file itself, or the shards in a folder, sorted.
-fn inside(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
+fn inside(path: &Path, given: &str) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -129,33 +299,32 @@ fn inside(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
         let entry = entry.map_err(cannot)?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let is_shard = !name.starts_with('.') && SHARD_NAMES.iter().any(|end| name.ends_with(end));
-        if is_shard && !entry.path().is_dir() {
+        if is_shard_name(&name) && !entry.path().is_dir() {
             files.push(entry.path());
         }
     }
     if files.is_empty() {
         let accepted = format!("the folder {} holds no {}", path.display(), SHARD_NAMES.join(", "));
-        return Err(Error::option("urls", quoted(pattern), accepted));
+        return Err(Error::option("urls", given, accepted));
     }
     files.sort();
     Ok(files)
 }
 
-fn shard(file: PathBuf, source: Option<&str>, pattern: &str) -> Result<Shard> {
+fn shard(file: &Path, source: Option<&str>, given: &str) -> Result<Shard> {
     let text = |name: &OsStr| {
         name.to_str().map(str::to_owned).ok_or_else(|| {
-            Error::option("urls", quoted(pattern), format!("{} is not UTF-8; rename it", file.display()))
+            Error::option("urls", given, format!("{} is not UTF-8; rename it", file.display()))
         })
     };
     let url = text(file.as_os_str())?;
     let path = text(file.file_name().unwrap_or_default())?;
     let source = match source {
         Some(source) => source.to_owned(),
-        None => text(&folder_name(&file)?)?,
+        None => text(&folder_name(file)?)?,
     };
     let hash = SampleId::shard_hash(&source, &path);
-    Ok(Shard { url: url.into(), source: source.into(), path: path.into(), hash })
+    Ok(Shard { url: url.into(), source: source.into(), path: path.into(), hash, place: Place::Local })
 }
 
 /// Name of the folder that holds `file`, as the caller wrote it (links are not followed, so that
@@ -179,6 +348,9 @@ fn refuse_duplicates(shards: &[Shard], source: Option<&str>) -> Result<()> {
     for shard in shards {
         let Some(other) = first.insert(shard.hash, shard) else { continue };
         let same_file = || {
+            if shard.place != Place::Local || other.place != Place::Local {
+                return Some(shard.place == other.place);
+            }
             Some(Path::new(&*other.url).canonicalize().ok()? == Path::new(&*shard.url).canonicalize().ok()?)
         };
         let accepted = if same_file() == Some(true) {
@@ -197,227 +369,4 @@ fn refuse_duplicates(shards: &[Shard], source: Option<&str>) -> Result<()> {
         return Err(Error::option("urls", quoted(&shard.url), accepted));
     }
     Ok(())
-}
-
-/// Expands braces as a shell does, first to last; `None` beyond [`MAX_EXPANSION`]. Braces that
-/// hold neither a comma nor a range, or are not closed, stand for themselves.
-fn braces(pattern: &str) -> Option<Vec<String>> {
-    let mut from = 0;
-    while let Some(open) = pattern[from..].find('{').map(|i| from + i) {
-        let Some((close, commas)) = matching(pattern, open) else {
-            from = open + 1;
-            continue;
-        };
-        let body = &pattern[open + 1..close];
-        let choices = if commas.is_empty() {
-            range(body)
-        } else {
-            let cuts: Vec<usize> =
-                std::iter::once(open).chain(commas).chain(std::iter::once(close)).collect();
-            let mut choices = Vec::new();
-            for cut in cuts.windows(2) {
-                choices.extend(braces(&pattern[cut[0] + 1..cut[1]])?);
-                if choices.len() > MAX_EXPANSION {
-                    return None;
-                }
-            }
-            Choices::Some(choices)
-        };
-        match choices {
-            Choices::Literal => from = open + 1,
-            Choices::TooMany => return None,
-            Choices::Some(choices) => {
-                let rest = braces(&pattern[close + 1..])?;
-                if choices.len().checked_mul(rest.len())? > MAX_EXPANSION {
-                    return None;
-                }
-                let head = &pattern[..open];
-                let join = |c: &String| rest.iter().map(|r| format!("{head}{c}{r}")).collect::<Vec<_>>();
-                return Some(choices.iter().flat_map(join).collect());
-            }
-        }
-    }
-    Some(vec![pattern.to_owned()])
-}
-
-/// What the inside of a pair of braces stands for.
-enum Choices {
-    Literal,
-    TooMany,
-    Some(Vec<String>),
-}
-
-/// The brace that closes the one at `open`, and the commas directly between them.
-fn matching(pattern: &str, open: usize) -> Option<(usize, Vec<usize>)> {
-    let (mut depth, mut commas) = (0, Vec::new());
-    for (i, byte) in pattern.bytes().enumerate().skip(open) {
-        match byte {
-            b'{' => depth += 1,
-            b',' if depth == 1 => commas.push(i),
-            b'}' if depth == 1 => return Some((i, commas)),
-            b'}' => depth -= 1,
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Numbers `FIRST..LAST`, both included, up or down; a leading zero on either side pads all of
-/// them to the longer side's width.
-fn range(body: &str) -> Choices {
-    let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    let Some((first, last)) = body.split_once("..") else { return Choices::Literal };
-    if !is_number(first) || !is_number(last) {
-        return Choices::Literal;
-    }
-    let (Ok(a), Ok(b)) = (first.parse::<u64>(), last.parse::<u64>()) else { return Choices::TooMany };
-    if a.abs_diff(b) >= MAX_EXPANSION as u64 {
-        return Choices::TooMany;
-    }
-    let padded = |s: &str| s.len() > 1 && s.starts_with('0');
-    let width = if padded(first) || padded(last) { first.len().max(last.len()) } else { 0 };
-    let name = |n: u64| format!("{n:0width$}");
-    Choices::Some(if a <= b { (a..=b).map(name).collect() } else { (b..=a).rev().map(name).collect() })
-}
-
-/// Paths that match `pattern`, sorted. A wildcard does not match a leading dot. Folders that
-/// cannot be read match nothing.
-fn glob(pattern: &str) -> Vec<PathBuf> {
-    if !pattern.contains(['*', '?', '[']) {
-        return Vec::new();
-    }
-    let mut found = vec![PathBuf::new()];
-    for component in Path::new(pattern).components() {
-        let name = component.as_os_str().to_string_lossy();
-        if !name.contains(['*', '?', '[']) {
-            found.iter_mut().for_each(|path| path.push(component));
-            found.retain(|path| path.exists());
-            continue;
-        }
-        let mut next = Vec::new();
-        for folder in found {
-            let here = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
-            let Ok(entries) = here.read_dir() else { continue };
-            for entry in entries.flatten() {
-                let entry = entry.file_name();
-                let hidden = entry.as_encoded_bytes().starts_with(b".") && !name.starts_with('.');
-                if !hidden && entry.to_str().is_some_and(|entry| matches(&name, entry)) {
-                    next.push(folder.join(&entry));
-                }
-            }
-        }
-        next.sort();
-        found = next;
-    }
-    found
-}
-
-/// Whether `name` matches `pattern` with `*`, `?` and `[a-z]`, `[!a-z]`. Time: product of the
-/// lengths at most.
-fn matches(pattern: &str, name: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().collect();
-    let name: Vec<char> = name.chars().collect();
-    let (mut p, mut n) = (0, 0);
-    // Where the last star stands and up to where it has eaten, to come back to.
-    let mut star: Option<(usize, usize)> = None;
-    while n < name.len() {
-        if pattern.get(p) == Some(&'*') {
-            star = Some((p, n));
-            p += 1;
-        } else if let Some(width) = single(&pattern[p..], name[n]) {
-            (p, n) = (p + width, n + 1);
-        } else if let Some((at, eaten)) = star {
-            star = Some((at, eaten + 1));
-            (p, n) = (at + 1, eaten + 1);
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|&c| c == '*')
-}
-
-/// Length of the first element of `pattern` (a character, `?` or a bracket), if it matches `c`.
-fn single(pattern: &[char], c: char) -> Option<usize> {
-    match pattern.first()? {
-        '?' => Some(1),
-        '[' => {
-            let negated = usize::from(matches!(pattern.get(1), Some('!' | '^')));
-            let start = 1 + negated;
-            // A bracket that comes first is a member of the set.
-            let end = pattern.get(start + 1..).and_then(|rest| rest.iter().position(|&c| c == ']'));
-            let Some(len) = end else {
-                return (c == '[').then_some(1);
-            };
-            let set = &pattern[start..start + 1 + len];
-            let (mut i, mut inside) = (0, false);
-            while i < set.len() {
-                if i + 2 < set.len() && set[i + 1] == '-' {
-                    inside |= (set[i]..=set[i + 2]).contains(&c);
-                    i += 3;
-                } else {
-                    inside |= set[i] == c;
-                    i += 1;
-                }
-            }
-            (inside != (negated == 1)).then_some(start + len + 2)
-        }
-        &literal => (literal == c).then_some(1),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn braces_expand_as_in_bash() {
-        // Right: what bash echoes.
-        for (pattern, expected) in [
-            ("x", "x"),
-            ("{00..02}.tar", "00.tar 01.tar 02.tar"),
-            ("{8..10}", "8 9 10"),
-            ("{08..10}", "08 09 10"),
-            ("{0..010}", "000 001 002 003 004 005 006 007 008 009 010"),
-            ("{2..0}", "2 1 0"),
-            ("{a,b}/{0..1}", "a/0 a/1 b/0 b/1"),
-            ("{a,b{1..2},}x", "ax b1x b2x x"),
-            ("a{b}c{d", "a{b}c{d"),
-            ("c{d{1..2}", "c{d1 c{d2"),
-            ("{x}{1..2}", "{x}1 {x}2"),
-            ("{..}", "{..}"),
-        ] {
-            assert_eq!(braces(pattern).unwrap().join(" "), expected, "{pattern}");
-        }
-    }
-
-    #[test]
-    fn too_many_are_refused_not_allocated() {
-        for pattern in
-            ["{0..1000000}", "{0..99999999999999999999999}", "{0..9999}{0..9999}", "{a,{0..1000000}}"]
-        {
-            assert_eq!(braces(pattern), None, "{pattern}");
-        }
-    }
-
-    #[test]
-    fn wildcards_match_as_fnmatch_does() {
-        // Right: what Python's fnmatch.fnmatchcase says.
-        for (pattern, name, expected) in [
-            ("*.tar", "0.tar", true),
-            ("*.tar", "0.tar.gz", false),
-            ("a*b*c", "aXbYbZc", true),
-            ("a*b*c", "aXcYb", false),
-            ("0?.tar", "01.tar", true),
-            ("0?.tar", "0.tar", false),
-            ("[0-3]*", "2x", true),
-            ("[!0-3]*", "2x", false),
-            ("[]a]", "]", true),
-            ("[", "[", true),
-            ("[ab", "[ab", true),
-            ("**", "", true),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
-    }
 }

@@ -2,9 +2,13 @@
 //!
 //! [`list`] turns what users write into [`Shard`]s, [`lengths`] counts their groups,
 //! [`ShardReader`] turns one shard into [`Sample`](crate::Sample)s, [`ShardWriter`] writes one.
-//! Local files only: `store` is the one place that opens them.
+//! `store` is the one place that opens them; what lies in an object store or on an HTTP server is
+//! read by `remote` (feature `remote`).
 
 use std::sync::Arc;
+
+use crate::sample::SampleId;
+use place::Place;
 
 mod fetch;
 mod group;
@@ -13,7 +17,11 @@ mod lengths;
 mod list;
 mod local;
 mod members;
+mod patterns;
+mod place;
 mod reader;
+#[cfg(feature = "remote")]
+mod remote;
 mod store;
 mod writer;
 
@@ -22,6 +30,7 @@ pub use group::Group;
 pub use index::{MemberRange, ShardIndex};
 pub use lengths::lengths;
 pub use list::list;
+pub use place::StoreOptions;
 pub use reader::{ReadOptions, ShardReader};
 pub use store::ShardFormat;
 pub use writer::ShardWriter;
@@ -29,7 +38,8 @@ pub use writer::ShardWriter;
 /// One shard of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
-    /// Where it is: a local path, as the caller wrote it.
+    /// Where it is: a local path, as the caller wrote it, or a URL (without its query, which may
+    /// hold a signature).
     pub url: Arc<str>,
     /// Name of the source: by default the name of the folder that holds the shard.
     pub source: Arc<str>,
@@ -37,4 +47,19 @@ pub struct Shard {
     pub path: Arc<str>,
     /// Hash of (source, path): [`SampleId::shard_hash`](crate::SampleId::shard_hash).
     pub hash: u64,
+    pub(crate) place: Place,
+}
+
+impl Shard {
+    /// The local file `path` of `source`.
+    pub fn local(path: &str, source: &str) -> Self {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        Self {
+            url: path.into(),
+            source: source.into(),
+            path: name.into(),
+            hash: SampleId::shard_hash(source, name),
+            place: Place::Local,
+        }
+    }
 }

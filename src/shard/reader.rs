@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
@@ -73,7 +74,20 @@ impl ShardReader {
     /// # Errors
     /// The file cannot be opened or read.
     pub fn open(shard: &Shard, options: &ReadOptions) -> Result<Self> {
-        let stream = Stream::open(shard).map_err(|error| error.in_shard(&shard.url))?;
+        Self::open_with(shard, options, None)
+    }
+
+    /// As [`open`](Self::open). Once `stop` is set, a read that waits for a store fails within a
+    /// second, and so does every later one of that store.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_until(shard: &Shard, options: &ReadOptions, stop: &Arc<AtomicBool>) -> Result<Self> {
+        Self::open_with(shard, options, Some(stop))
+    }
+
+    fn open_with(shard: &Shard, options: &ReadOptions, stop: Option<&Arc<AtomicBool>>) -> Result<Self> {
+        let stream = Stream::open(shard, stop).map_err(|error| error.in_shard(&shard.url))?;
         Ok(Self::new(shard, stream, options))
     }
 

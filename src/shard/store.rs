@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 use crate::shard::Shard;
 use crate::shard::index::FileMark;
 use crate::shard::local::LocalFile;
+use crate::shard::place::Place;
+#[cfg(feature = "remote")]
+use crate::shard::remote::RemoteReader;
 
 /// Bytes of a stream buffered ahead: several small members.
 const BUFFER: usize = 32 << 10;
@@ -39,11 +42,26 @@ enum Input {
 }
 
 impl Stream {
-    /// Opens the file of `shard`.
+    /// Opens the file or object of `shard`. Where it is remote, a read fails within a second of
+    /// `stop` being set.
     ///
     /// # Errors
-    /// The file cannot be opened or its first bytes cannot be read.
-    pub(super) fn open(shard: &Shard) -> Result<Self> {
+    /// The shard cannot be opened or its first bytes cannot be read.
+    pub(super) fn open(shard: &Shard, stop: Option<&Arc<AtomicBool>>) -> Result<Self> {
+        match &shard.place {
+            Place::Local => {
+                // The system waits for a disk, and cannot be told to stop.
+                let _ = stop;
+                Self::open_file(shard)
+            }
+            #[cfg(feature = "remote")]
+            Place::Remote(object) => RemoteReader::whole(object, stop.cloned())
+                .and_then(Self::over)
+                .map_err(|error| Error::io(format!("open {}", shard.url), error)),
+        }
+    }
+
+    fn open_file(shard: &Shard) -> Result<Self> {
         let cannot = |error| Error::io(format!("open {}", shard.url), error);
         let mut file = File::open(&*shard.url).map_err(cannot)?;
         let Some(mark) = FileMark::of(&file).map_err(cannot)? else {

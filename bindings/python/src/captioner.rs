@@ -9,6 +9,7 @@ use tch::Device;
 use tldr_loader::captioner::device_name;
 use tldr_loader::cluster::AlignmentNorm;
 use tldr_loader::jobs::{self, FitJob, TrainJob};
+use tldr_loader::shard::StoreOptions;
 use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
@@ -70,6 +71,7 @@ impl Captioner {
     ///     device: `cpu` (the default), `cuda` or `cuda:N`.
     ///     caption_key: Field of the json member that holds the caption; the txt member is used where
     ///         a sample lacks it. Default: the txt member.
+    ///     endpoint: URL of a server that speaks S3, as for `Loader`.
     ///     progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
     ///         `vq_loss`, `perplexity`, `used_codes`, `learning_rate` and `images_per_s`; an
     ///         exception from it ends the run.
@@ -77,7 +79,7 @@ impl Captioner {
     #[pyo3(signature = (
         urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=32,
         learning_rate=None, warmup=3000, seed=0, threads=None, device=None, caption_key=None,
-        progress=None
+        endpoint=None, progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -97,6 +99,7 @@ impl Captioner {
         threads: Option<Whole>,
         device: Option<DeviceName>,
         caption_key: Option<String>,
+        endpoint: Option<String>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let device = device_or_cpu(device).or_raise(py)?;
@@ -112,6 +115,7 @@ impl Captioner {
             threads: whole("threads", threads.unwrap_or(0)).or_raise(py)?,
             device: device_name(device),
             caption_key,
+            stores: StoreOptions { endpoint, ..StoreOptions::default() },
             ..TrainJob::new(urls.patterns(), &path)
         };
         let work = move |report: &mut dyn FnMut(_) -> Result<()>| {
@@ -160,13 +164,15 @@ impl Captioner {
     ///     seed: Seed of sampling and of initial centroids.
     ///     caption_key: Field of the json member that holds the caption; the txt member is used where
     ///         a sample lacks it. Default: the txt member.
+    ///     endpoint: URL of a server that speaks S3, as for `Loader`.
     ///     progress: Called as `progress(done, total)`; an exception from it ends the run.
     ///
     /// Returns:
     ///     `points`, `clusters`, `runs`, `pass_rate` and `pass_by_run` of a gate of one half,
     ///     `warnings`, `seconds`.
     #[pyo3(signature = (
-        urls, *, clusters=None, samples=None, alignment_norm=None, seed=0, caption_key=None, progress=None
+        urls, *, clusters=None, samples=None, alignment_norm=None, seed=0, caption_key=None,
+        endpoint=None, progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -179,6 +185,7 @@ impl Captioner {
         alignment_norm: Option<&str>,
         seed: Whole,
         caption_key: Option<String>,
+        endpoint: Option<String>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let mut job = FitJob {
@@ -187,6 +194,7 @@ impl Captioner {
             seed: whole("seed", seed).or_raise(py)?,
             device: device_name(self.device),
             caption_key,
+            stores: StoreOptions { endpoint, ..StoreOptions::default() },
             ..FitJob::new(urls.patterns(), &self.path)
         };
         if let Some(name) = alignment_norm {

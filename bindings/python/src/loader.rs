@@ -32,7 +32,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// threads, ranks or machine load. `len(loader)` is the number of batches in an epoch.
 ///
 /// Args:
-///     urls: Shards: paths with `{00000..00331}` ranges, globs or folders, one or several.
+///     urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
+///         with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
 ///     captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
 ///         selection is plain random.
 ///     keep_ratio: Share of readable samples to keep, in (0, 1].
@@ -74,7 +75,14 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     prefetch: Finished batches that may wait for the training loop.
 ///     source: Name of the corpus in the identity of its samples. Default: the name of the folder
 ///         that holds the shards.
-///     lengths: Samples per shard, in the order of the list. Default: `sizes.json` or a scan.
+///     lengths: Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's
+///         `_stats.json`, or a scan.
+///     endpoint: URL of a server that speaks S3, for `s3://` shards. Default: the environment's
+///         `AWS_ENDPOINT_URL`, or Amazon. Credentials come from the environment (`AWS_*`,
+///         `GOOGLE_*`, `AZURE_*`).
+///     read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
+///     retries: Times that a request is made again before a fault of its store ends the run.
+///         Default: 8.
 ///     caption_key: Field of the json member that holds the caption. Default: the txt member.
 ///     max_image_pixels: Pixels an image may have; larger ones are refused from their header.
 ///     exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
@@ -101,8 +109,9 @@ impl Loader {
         rotate=false, fuse="original", seed=0, transform=None, crop_scale=None, crop_ratio=None,
         flip=None, mean=None, std=None, pixels="float32", context_length=77, rank=None,
         world_size=None, lanes=None, window=2048, shuffle_windows=8, threads=None, prefetch=2,
-        source=None, lengths=None, caption_key=None, max_image_pixels=None, exif_orientation=false, on_error="skip",
-        max_errors=0.1, max_errors_per_shard=None, ledger=None
+        source=None, lengths=None, endpoint=None, read_timeout=None, retries=None, caption_key=None,
+        max_image_pixels=None, exif_orientation=false, on_error="skip", max_errors=0.1,
+        max_errors_per_shard=None, ledger=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -140,6 +149,9 @@ impl Loader {
         prefetch: Whole,
         source: Option<String>,
         lengths: Option<Vec<Whole>>,
+        endpoint: Option<String>,
+        read_timeout: Option<f64>,
+        retries: Option<Whole>,
         caption_key: Option<String>,
         max_image_pixels: Option<Whole>,
         exif_orientation: bool,
@@ -191,16 +203,19 @@ impl Loader {
             macro_rules! set_where_given {
                 ($($name:ident),*) => { $(if let Some(value) = $name { builder = builder.$name(value); })* };
             }
-            set_where_given!(source, caption_key, max_errors_per_shard);
+            set_where_given!(source, endpoint, caption_key, max_errors_per_shard);
             macro_rules! set_whole_where_given {
                 ($($name:ident),*) => {
                     $(if let Some(value) = $name { builder = builder.$name(whole(stringify!($name), value)?); })*
                 };
             }
-            set_whole_where_given!(rank, world_size, lanes, threads, max_image_pixels);
+            set_whole_where_given!(rank, world_size, lanes, threads, retries, max_image_pixels);
             if let Some(lengths) = lengths {
                 let lengths: Result<_> = lengths.into_iter().map(|n| whole("lengths", n)).collect();
                 builder = builder.lengths(lengths?);
+            }
+            if let Some(seconds) = read_timeout {
+                builder = builder.read_timeout(options::seconds("read_timeout", seconds)?);
             }
             if let Some(ledger) = ledger {
                 builder = builder.ledger(ledger.get().0.clone());

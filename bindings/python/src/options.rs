@@ -1,6 +1,7 @@
 //! Arguments as Python gives them.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use tldr_loader::captioner::parse_device;
@@ -95,6 +96,12 @@ fn choose<T: Copy>(option: &'static str, given: &str, accepted: &[(&str, T)]) ->
         let names: Vec<&str> = accepted.iter().map(|(name, _)| *name).collect();
         Error::option(option, given, format!("one of {}", names.join(", ")))
     })
+}
+
+/// A time in seconds.
+pub(crate) fn seconds(option: &'static str, given: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(given)
+        .map_err(|_| Error::option(option, given, "a number of seconds, more than 0"))
 }
 
 pub(crate) fn mode(name: &str) -> Result<Mode> {

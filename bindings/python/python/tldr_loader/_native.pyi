@@ -21,7 +21,8 @@ class Loader:
     threads, ranks or machine load. `len(loader)` is the number of batches in an epoch.
 
     Args:
-        urls: Shards: paths with `{00000..00331}` ranges, globs or folders, one or several.
+        urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
+            with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
         captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
             selection is plain random.
         keep_ratio: Share of readable samples to keep, in (0, 1].
@@ -63,7 +64,14 @@ class Loader:
         prefetch: Finished batches that may wait for the training loop.
         source: Name of the corpus in the identity of its samples. Default: the name of the folder
             that holds the shards.
-        lengths: Samples per shard, in the order of the list. Default: `sizes.json` or a scan.
+        lengths: Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's
+            `_stats.json`, or a scan.
+        endpoint: URL of a server that speaks S3, for `s3://` shards. Default: the environment's
+            `AWS_ENDPOINT_URL`, or Amazon. Credentials come from the environment (`AWS_*`,
+            `GOOGLE_*`, `AZURE_*`).
+        read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
+        retries: Times that a request is made again before a fault of its store ends the run.
+            Default: 8.
         caption_key: Field of the json member that holds the caption. Default: the txt member.
         max_image_pixels: Pixels an image may have; larger ones are refused from their header.
         exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
@@ -112,6 +120,9 @@ class Loader:
         prefetch: int = 2,
         source: str | None = None,
         lengths: Sequence[int] | None = None,
+        endpoint: str | None = None,
+        read_timeout: float | None = None,
+        retries: int | None = None,
         caption_key: str | None = None,
         max_image_pixels: int | None = None,
         exif_orientation: bool = False,
@@ -273,6 +284,7 @@ class Captioner:
         threads: int | None = None,
         device: _Device = None,
         caption_key: str | None = None,
+        endpoint: str | None = None,
         progress: Callable[[dict[str, float]], object] | None = None,
     ) -> Captioner:
         """Trains a captioner from scratch on image-caption pairs and saves it in the folder `path`.
@@ -292,6 +304,7 @@ class Captioner:
             device: `cpu` (the default), `cuda` or `cuda:N`.
             caption_key: Field of the json member that holds the caption; the txt member is used where
                 a sample lacks it. Default: the txt member.
+            endpoint: URL of a server that speaks S3, as for `Loader`.
             progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
                 `vq_loss`, `perplexity`, `used_codes`, `learning_rate` and `images_per_s`; an
                 exception from it ends the run.
@@ -314,6 +327,7 @@ class Captioner:
         alignment_norm: str | None = None,
         seed: int = 0,
         caption_key: str | None = None,
+        endpoint: str | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> dict[str, Any]:
         """Finds clusters, their shares and the alignment quantiles of a corpus, and saves them.
@@ -326,6 +340,7 @@ class Captioner:
             seed: Seed of sampling and of initial centroids.
             caption_key: Field of the json member that holds the caption; the txt member is used where
                 a sample lacks it. Default: the txt member.
+            endpoint: URL of a server that speaks S3, as for `Loader`.
             progress: Called as `progress(done, total)`; an exception from it ends the run.
 
         Returns:

@@ -1,0 +1,232 @@
+//! Patterns of paths: braces as a shell expands them, globs as fnmatch reads them.
+
+use std::path::{Path, PathBuf};
+
+/// Most paths that one pattern may expand to: a slip of a digit should not fill the memory.
+pub(super) const MAX_EXPANSION: usize = 1_000_000;
+
+/// Most braces in one pattern: each is a level of recursion.
+pub(super) const MAX_BRACES: usize = 64;
+
+/// Expands braces as a shell does, first to last; `None` beyond [`MAX_EXPANSION`]. Braces that
+/// hold neither a comma nor a range, or are not closed, stand for themselves.
+pub(super) fn braces(pattern: &str) -> Option<Vec<String>> {
+    let mut from = 0;
+    while let Some(open) = pattern[from..].find('{').map(|i| from + i) {
+        let Some((close, commas)) = matching(pattern, open) else {
+            from = open + 1;
+            continue;
+        };
+        let body = &pattern[open + 1..close];
+        let choices = if commas.is_empty() {
+            range(body)
+        } else {
+            let cuts: Vec<usize> =
+                std::iter::once(open).chain(commas).chain(std::iter::once(close)).collect();
+            let mut choices = Vec::new();
+            for cut in cuts.windows(2) {
+                choices.extend(braces(&pattern[cut[0] + 1..cut[1]])?);
+                if choices.len() > MAX_EXPANSION {
+                    return None;
+                }
+            }
+            Choices::Some(choices)
+        };
+        match choices {
+            Choices::Literal => from = open + 1,
+            Choices::TooMany => return None,
+            Choices::Some(choices) => {
+                let rest = braces(&pattern[close + 1..])?;
+                if choices.len().checked_mul(rest.len())? > MAX_EXPANSION {
+                    return None;
+                }
+                let head = &pattern[..open];
+                let join = |c: &String| rest.iter().map(|r| format!("{head}{c}{r}")).collect::<Vec<_>>();
+                return Some(choices.iter().flat_map(join).collect());
+            }
+        }
+    }
+    Some(vec![pattern.to_owned()])
+}
+
+/// What the inside of a pair of braces stands for.
+enum Choices {
+    Literal,
+    TooMany,
+    Some(Vec<String>),
+}
+
+/// The brace that closes the one at `open`, and the commas directly between them.
+fn matching(pattern: &str, open: usize) -> Option<(usize, Vec<usize>)> {
+    let (mut depth, mut commas) = (0, Vec::new());
+    for (i, byte) in pattern.bytes().enumerate().skip(open) {
+        match byte {
+            b'{' => depth += 1,
+            b',' if depth == 1 => commas.push(i),
+            b'}' if depth == 1 => return Some((i, commas)),
+            b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Numbers `FIRST..LAST`, both included, up or down; a leading zero on either side pads all of
+/// them to the longer side's width.
+fn range(body: &str) -> Choices {
+    let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let Some((first, last)) = body.split_once("..") else { return Choices::Literal };
+    if !is_number(first) || !is_number(last) {
+        return Choices::Literal;
+    }
+    let (Ok(a), Ok(b)) = (first.parse::<u64>(), last.parse::<u64>()) else { return Choices::TooMany };
+    if a.abs_diff(b) >= MAX_EXPANSION as u64 {
+        return Choices::TooMany;
+    }
+    let padded = |s: &str| s.len() > 1 && s.starts_with('0');
+    let width = if padded(first) || padded(last) { first.len().max(last.len()) } else { 0 };
+    let name = |n: u64| format!("{n:0width$}");
+    Choices::Some(if a <= b { (a..=b).map(name).collect() } else { (b..=a).rev().map(name).collect() })
+}
+
+/// Paths that match `pattern`, from `base` on, sorted. A wildcard does not match a leading dot. Folders that
+/// cannot be read match nothing.
+pub(super) fn glob(base: &Path, pattern: &str) -> Vec<PathBuf> {
+    if !pattern.contains(['*', '?', '[']) {
+        return Vec::new();
+    }
+    let mut found = vec![base.to_owned()];
+    for component in Path::new(pattern).components() {
+        let name = component.as_os_str().to_string_lossy();
+        if !name.contains(['*', '?', '[']) {
+            found.iter_mut().for_each(|path| path.push(component));
+            found.retain(|path| path.exists());
+            continue;
+        }
+        let mut next = Vec::new();
+        for folder in found {
+            let here = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+            let Ok(entries) = here.read_dir() else { continue };
+            for entry in entries.flatten() {
+                let entry = entry.file_name();
+                let hidden = entry.as_encoded_bytes().starts_with(b".") && !name.starts_with('.');
+                if !hidden && entry.to_str().is_some_and(|entry| matches(&name, entry)) {
+                    next.push(folder.join(&entry));
+                }
+            }
+        }
+        next.sort();
+        found = next;
+    }
+    found
+}
+
+/// Whether `name` matches `pattern` with `*`, `?` and `[a-z]`, `[!a-z]`. Time: product of the
+/// lengths at most.
+fn matches(pattern: &str, name: &str) -> bool {
+    let pattern: Vec<char> = pattern.chars().collect();
+    let name: Vec<char> = name.chars().collect();
+    let (mut p, mut n) = (0, 0);
+    // Where the last star stands and up to where it has eaten, to come back to.
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        if pattern.get(p) == Some(&'*') {
+            star = Some((p, n));
+            p += 1;
+        } else if let Some(width) = single(&pattern[p..], name[n]) {
+            (p, n) = (p + width, n + 1);
+        } else if let Some((at, eaten)) = star {
+            star = Some((at, eaten + 1));
+            (p, n) = (at + 1, eaten + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|&c| c == '*')
+}
+
+/// Length of the first element of `pattern` (a character, `?` or a bracket), if it matches `c`.
+fn single(pattern: &[char], c: char) -> Option<usize> {
+    match pattern.first()? {
+        '?' => Some(1),
+        '[' => {
+            let negated = usize::from(matches!(pattern.get(1), Some('!' | '^')));
+            let start = 1 + negated;
+            // A bracket that comes first is a member of the set.
+            let end = pattern.get(start + 1..).and_then(|rest| rest.iter().position(|&c| c == ']'));
+            let Some(len) = end else {
+                return (c == '[').then_some(1);
+            };
+            let set = &pattern[start..start + 1 + len];
+            let (mut i, mut inside) = (0, false);
+            while i < set.len() {
+                if i + 2 < set.len() && set[i + 1] == '-' {
+                    inside |= (set[i]..=set[i + 2]).contains(&c);
+                    i += 3;
+                } else {
+                    inside |= set[i] == c;
+                    i += 1;
+                }
+            }
+            (inside != (negated == 1)).then_some(start + len + 2)
+        }
+        &literal => (literal == c).then_some(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn braces_expand_as_in_bash() {
+        // Right: what bash echoes.
+        for (pattern, expected) in [
+            ("x", "x"),
+            ("{00..02}.tar", "00.tar 01.tar 02.tar"),
+            ("{8..10}", "8 9 10"),
+            ("{08..10}", "08 09 10"),
+            ("{0..010}", "000 001 002 003 004 005 006 007 008 009 010"),
+            ("{2..0}", "2 1 0"),
+            ("{a,b}/{0..1}", "a/0 a/1 b/0 b/1"),
+            ("{a,b{1..2},}x", "ax b1x b2x x"),
+            ("a{b}c{d", "a{b}c{d"),
+            ("c{d{1..2}", "c{d1 c{d2"),
+            ("{x}{1..2}", "{x}1 {x}2"),
+            ("{..}", "{..}"),
+        ] {
+            assert_eq!(braces(pattern).unwrap().join(" "), expected, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn too_many_are_refused_not_allocated() {
+        for pattern in
+            ["{0..1000000}", "{0..99999999999999999999999}", "{0..9999}{0..9999}", "{a,{0..1000000}}"]
+        {
+            assert_eq!(braces(pattern), None, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn wildcards_match_as_fnmatch_does() {
+        // Right: what Python's fnmatch.fnmatchcase says.
+        for (pattern, name, expected) in [
+            ("*.tar", "0.tar", true),
+            ("*.tar", "0.tar.gz", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXcYb", false),
+            ("0?.tar", "01.tar", true),
+            ("0?.tar", "0.tar", false),
+            ("[0-3]*", "2x", true),
+            ("[!0-3]*", "2x", false),
+            ("[]a]", "]", true),
+            ("[", "[", true),
+            ("[ab", "[ab", true),
+            ("**", "", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

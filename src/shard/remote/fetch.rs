@@ -1,0 +1,331 @@
+//! Requests that are made again: a part of an object, a small object, a folder.
+//!
+//! A part is handed out as its bytes come in. Where an answer breaks off, the next request starts
+//! at the first byte that is missing.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{Extensions, GetOptions, GetRange, GetResult, ObjectMeta};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::error::{Error, Result};
+use crate::shard::remote::fault::{self, Fault, FaultKind};
+use crate::shard::remote::runtime;
+use crate::shard::remote::store::{Object, Status};
+
+/// Small files that are read at a time.
+const SMALL_AT_ONCE: usize = 16;
+
+/// Most bytes of a file that is held whole.
+const MAX_SMALL: u64 = 256 << 20;
+
+/// What tells one version of an object from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) size: u64,
+    etag: Option<String>,
+    /// Seconds since 1970; 0 where the server does not say.
+    modified: i64,
+}
+
+impl Identity {
+    fn of(meta: &ObjectMeta) -> Self {
+        Self { size: meta.size, etag: meta.e_tag.clone(), modified: meta.last_modified.timestamp() }
+    }
+
+    /// The ETag, where a request may demand it: weak ones equal nothing (RFC 9110, 8.8.3.2).
+    fn condition(&self) -> Option<String> {
+        self.etag.clone().filter(|etag| !etag.starts_with("W/"))
+    }
+
+    /// How `now` shows that it is another version.
+    fn replaced_by(&self, now: &Self) -> Option<String> {
+        if self.size != now.size {
+            return Some(format!("it had {} bytes and has {}", self.size, now.size));
+        }
+        match (&self.etag, &now.etag) {
+            (Some(before), Some(now)) if before != now => Some(format!("its ETag was {before} and is {now}")),
+            (None, None) if self.modified != now.modified => Some("it was modified since".into()),
+            _ => None,
+        }
+    }
+}
+
+/// What a fetching task says.
+#[derive(Debug)]
+pub(super) enum Frame {
+    /// The first answer has come.
+    Opened(Identity),
+    /// The next bytes.
+    Bytes(Bytes),
+    /// Everything was handed out.
+    End,
+    /// There are no more bytes, for this reason; what was tried, and how often.
+    Failed(Fault, String, u32),
+}
+
+/// What of an object a task fetches.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// One range; cut at the object's end where that is not known yet.
+    Range(Range<u64>),
+    /// Ranges (`None`: everything) out of one answer with everything, for servers that know no
+    /// ranges. A permit is a byte that may wait.
+    Whole(Option<Vec<Range<u64>>>, Arc<Semaphore>),
+}
+
+/// A part on its way.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    object: Object,
+    part: Part,
+    /// The version that was seen first, by this task or before.
+    known: Option<Identity>,
+    opened: bool,
+    /// First byte that was not handed out.
+    at: u64,
+    out: Sender<Frame>,
+}
+
+/// Nobody listens any more.
+struct Deserted;
+
+impl Fetch {
+    pub(super) fn new(object: Object, part: Part, known: Option<Identity>, out: Sender<Frame>) -> Self {
+        let at = match &part {
+            Part::Range(range) => range.start,
+            Part::Whole(..) => 0,
+        };
+        Self { object, part, known, opened: false, at, out }
+    }
+
+    /// Hands the part out, then ends.
+    pub(super) async fn run(mut self) {
+        let range_bytes = self.object.options.range_bytes as u64;
+        let (mut attempts, mut since) = (0, self.at);
+        while let Err(fault) = self.attempt().await {
+            if self.at - since >= range_bytes {
+                (attempts, since) = (0, self.at);
+            }
+            attempts += 1;
+            let tried = self.tried();
+            if attempts > fault.retries(self.object.options.retries) {
+                // A reader that is gone needs no reason.
+                let _ = self.out.send(Frame::Failed(fault, tried, attempts));
+                return;
+            }
+            fault::tell(&self.object, &tried, &fault);
+            sleep(fault::wait(attempts)).await;
+        }
+        let _ = self.out.send(Frame::End);
+    }
+
+    fn tried(&self) -> String {
+        match &self.part {
+            Part::Range(range) => format!("reading bytes {} to {}", self.at, range.end.saturating_sub(1)),
+            Part::Whole(..) => format!("reading from byte {} (by an answer with everything)", self.at),
+        }
+    }
+
+    /// One request, up to its end or its fault.
+    async fn attempt(&mut self) -> std::result::Result<(), Fault> {
+        let range = match &self.part {
+            Part::Range(range) => Some(self.at..range.end),
+            Part::Whole(..) => None,
+        };
+        let condition = self.known.as_ref().and_then(Identity::condition);
+        let answer = get(&self.object, range, condition).await?;
+        let identity = Identity::of(&answer.meta);
+        if let Some(how) = self.known.as_ref().and_then(|known| known.replaced_by(&identity)) {
+            return Err(Fault::new(FaultKind::Replaced, how));
+        }
+        if let Part::Range(range) = &mut self.part {
+            range.end = range.end.min(identity.size);
+        }
+        if !self.opened {
+            self.opened = true;
+            self.known.get_or_insert_with(|| identity.clone());
+            if self.out.send(Frame::Opened(identity.clone())).is_err() {
+                return Ok(());
+            }
+        }
+        let end = match &self.part {
+            Part::Range(range) => range.end,
+            Part::Whole(None, _) => identity.size,
+            Part::Whole(Some(ranges), _) => ranges.iter().map(|range| range.end).max().unwrap_or(0),
+        };
+        let mut position = answer.range.start;
+        let mut body = answer.into_stream();
+        while self.at < end {
+            let limit = self.object.options.read_timeout;
+            let bytes = match timeout(limit, body.next()).await {
+                Err(_) => {
+                    return Err(Fault::new(FaultKind::Passing, format!("nothing came for {limit:?}")));
+                }
+                Ok(None) => {
+                    let missing = end - self.at;
+                    let cause = format!("the answer ended at byte {}, {missing} bytes early", self.at);
+                    return Err(Fault::new(FaultKind::Passing, cause));
+                }
+                Ok(Some(Err(error))) => return Err(Fault::of_body(&error, &self.object)),
+                Ok(Some(Ok(bytes))) => bytes,
+            };
+            let start = position;
+            position += bytes.len() as u64;
+            if position <= self.at {
+                continue;
+            }
+            let from = self.at.max(start);
+            let new = bytes.slice((from - start) as usize..(position.min(end) - start) as usize);
+            if self.hand_out(from, new).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on what is wanted of `bytes`, which start at `from`.
+    async fn hand_out(&mut self, from: u64, bytes: Bytes) -> std::result::Result<(), Deserted> {
+        let until = from + bytes.len() as u64;
+        if let Part::Whole(wanted, room) = &self.part {
+            let everything = from..until;
+            let most = self.object.options.range_bytes.min(Semaphore::MAX_PERMITS / 2).min(u32::MAX as usize);
+            for range in wanted.as_deref().unwrap_or(std::slice::from_ref(&everything)) {
+                let (mut start, end) = (range.start.max(from), range.end.min(until));
+                while start < end {
+                    let stop = end.min(start + most as u64);
+                    let permits = room.acquire_many((stop - start) as u32).await.map_err(|_| Deserted)?;
+                    // Whoever takes the bytes gives the room back.
+                    permits.forget();
+                    let piece = bytes.slice((start - from) as usize..(stop - from) as usize);
+                    self.out.send(Frame::Bytes(piece)).map_err(|_| Deserted)?;
+                    start = stop;
+                }
+            }
+        } else {
+            self.out.send(Frame::Bytes(bytes)).map_err(|_| Deserted)?;
+        }
+        self.at = until;
+        Ok(())
+    }
+}
+
+/// Asks for `range` of `object`, or for everything, and waits for the answer's head.
+async fn get(
+    object: &Object,
+    range: Option<Range<u64>>,
+    if_match: Option<String>,
+) -> std::result::Result<GetResult, Fault> {
+    let status = Status::default();
+    let mut extensions = Extensions::new();
+    extensions.insert(status.clone());
+    let range = range.map(GetRange::Bounded);
+    let is_range = range.is_some();
+    let options = GetOptions { range, if_match, extensions, ..GetOptions::default() };
+    let limit = object.options.read_timeout;
+    let (store, path) = object.store().map_err(|error| Fault::of_request(&error, 0, object))?;
+    match timeout(limit, store.get_opts(&path, options)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => {
+            let mut fault = Fault::of_request(&error, status.code(), object);
+            if fault.kind == FaultKind::WholeOnly && !is_range {
+                fault.kind = FaultKind::Lasting;
+            }
+            Err(fault)
+        }
+        Err(_) => Err(Fault::new(FaultKind::Passing, format!("no answer within {limit:?}"))),
+    }
+}
+
+/// Makes a request until it succeeds or its fault lasts.
+async fn persist<T, F>(
+    object: &Object,
+    tried: &str,
+    once: impl Fn() -> F,
+) -> std::result::Result<T, (Fault, u32)>
+where
+    F: Future<Output = std::result::Result<T, Fault>>,
+{
+    let mut attempts = 0;
+    loop {
+        let fault = match once().await {
+            Ok(value) => return Ok(value),
+            Err(fault) => fault,
+        };
+        attempts += 1;
+        if attempts > fault.retries(object.options.retries) {
+            return Err((fault, attempts));
+        }
+        fault::tell(object, tried, &fault);
+        sleep(fault::wait(attempts)).await;
+    }
+}
+
+/// The contents of small objects, by the numbers they came with; `None` for those that are not
+/// there or must not be read.
+///
+/// # Errors
+/// The first, in order, that cannot be read for another reason.
+pub(crate) fn read_small(objects: Vec<(usize, Object)>) -> Result<Vec<(usize, Option<Vec<u8>>)>> {
+    let runtime = runtime().map_err(|error| Error::io("start the threads that read stores", error))?;
+    let reads = objects.into_iter().map(|(i, object)| async move {
+        match persist(&object, "reading it", || small(&object)).await {
+            Ok(bytes) => Ok((i, Some(bytes))),
+            Err((fault, _)) if matches!(fault.kind, FaultKind::Missing | FaultKind::Denied) => Ok((i, None)),
+            Err((fault, attempts)) => {
+                Err(Error::io(format!("read {}", object.url()), fault.into_io("it", attempts)))
+            }
+        }
+    });
+    runtime.block_on(stream::iter(reads).buffered(SMALL_AT_ONCE).try_collect())
+}
+
+async fn small(object: &Object) -> std::result::Result<Vec<u8>, Fault> {
+    let answer = get(object, None, None).await?;
+    let size = answer.meta.size;
+    if size > MAX_SMALL {
+        let cause = format!("it has {size} bytes, more than the {MAX_SMALL} that such a file may have");
+        return Err(Fault::new(FaultKind::Lasting, cause));
+    }
+    let limit = object.options.read_timeout;
+    let mut body = answer.into_stream();
+    let mut content = Vec::new();
+    loop {
+        match timeout(limit, body.next()).await {
+            Err(_) => return Err(Fault::new(FaultKind::Passing, format!("nothing came for {limit:?}"))),
+            Ok(Some(Err(error))) => return Err(Fault::of_body(&error, object)),
+            Ok(Some(Ok(bytes))) => content.extend_from_slice(&bytes),
+            Ok(None) if (content.len() as u64) < size => {
+                let cause = format!("the answer ended after {} of {size} bytes", content.len());
+                return Err(Fault::new(FaultKind::Passing, cause));
+            }
+            Ok(None) => return Ok(content),
+        }
+    }
+}
+
+/// Names of the objects directly in a folder, sorted; `url` names it in messages.
+///
+/// # Errors
+/// The store fails.
+pub(super) fn names_in(object: &Object, folder: &Path, url: &str) -> Result<Vec<String>> {
+    let cannot = |error| Error::io(format!("list {url}"), error);
+    let runtime = runtime().map_err(cannot)?;
+    let (store, _) = object.store().map_err(|error| cannot(std::io::Error::other(error)))?;
+    let prefix = (!folder.is_root()).then_some(folder);
+    let list =
+        || async { store.list_with_delimiter(prefix).await.map_err(|error| Fault::of_list(&error, object)) };
+    let found = runtime.block_on(persist(object, "listing it", list));
+    let found = found.map_err(|(fault, attempts)| cannot(fault.into_io("listing", attempts)))?;
+    let mut names: Vec<String> =
+        found.objects.iter().filter_map(|object| object.location.filename().map(str::to_owned)).collect();
+    names.sort();
+    Ok(names)
+}

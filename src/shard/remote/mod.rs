@@ -1,0 +1,60 @@
+//! Shards in object stores and on HTTP servers.
+//!
+//! [`Stores`] turns URLs into [`Object`]s, [`RemoteReader`] reads one object as a stream of
+//! bytes: several range requests at a time, ahead of whoever reads, each with its own retries
+//! (`fetch`, `fault`). Credentials and regions come from the variables that `object_store` reads.
+//! Nothing here knows what a shard holds.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+mod address;
+mod fault;
+#[cfg(test)]
+#[path = "../../../tests/fault_server/mod.rs"]
+mod fault_server;
+mod fetch;
+mod ranges;
+mod reader;
+mod store;
+
+pub(super) use address::Address;
+pub(super) use fetch::read_small;
+#[allow(unused_imports, reason = "for random access by index")]
+pub(crate) use ranges::{MAX_GAP, merge};
+pub(super) use reader::RemoteReader;
+pub(crate) use store::Object;
+pub(super) use store::Stores;
+
+/// Threads that wait for sockets. They copy bytes and nothing else.
+const THREADS: usize = 2;
+
+/// The runtime of this process, made when it is first needed.
+///
+/// # Errors
+/// Its threads cannot be started, or were left behind in a parent process.
+fn runtime() -> io::Result<Handle> {
+    static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
+    let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let process = std::process::id();
+    match &*runtime {
+        Some((owner, runtime)) if *owner == process => Ok(runtime.handle().clone()),
+        // Threads do not survive a fork: whoever waits for them would wait for ever.
+        Some(_) => Err(io::Error::other(
+            "this process was forked from one that reads remote shards; make the loader in the \
+             process that uses it, or start processes with `spawn`",
+        )),
+        None => {
+            let made = Builder::new_multi_thread()
+                .worker_threads(THREADS)
+                .thread_name("tldr-store")
+                .enable_all()
+                .build()?;
+            let handle = made.handle().clone();
+            *runtime = Some((process, made));
+            Ok(handle)
+        }
+    }
+}
