@@ -8,6 +8,8 @@
 //! images. Without `--data` it draws photographs of its own. Every measurement of a round covers at least
 //! `--decodes` images, from page cache.
 
+#![allow(clippy::print_stdout)] // what it found is its output
+
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -300,10 +302,12 @@ fn quarter(shards: &[Shard], scratch: &Path, round: usize) -> Result<()> {
     let (mut samples, start) = (0, Instant::now());
     for _ in 0..times {
         for (shard, index) in shards.iter().zip(&indexes) {
-            let Some(mut fetcher) = ShardFetcher::open(shard, index, &options)? else { continue };
-            for row in (1..index.len()).step_by(4) {
-                samples += usize::from(black_box(fetcher.fetch(index, row)?).is_ok());
-            }
+            let Some(mut fetcher) = ShardFetcher::open(shard, index, &options, None)? else { continue };
+            let rows: Vec<usize> = (1..index.len()).step_by(4).collect();
+            fetcher.fetch(index, &rows, &mut |_, group| {
+                samples += usize::from(black_box(group).is_ok());
+                Ok(())
+            })?;
         }
     }
     say("quarter by index", round, samples as f64, "samples", start.elapsed().as_secs_f64());

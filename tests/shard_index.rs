@@ -47,6 +47,17 @@ fn in_order(shard: &Shard, options: &ReadOptions) -> (Vec<Group>, ShardIndex) {
     (groups, reader.take_index())
 }
 
+fn fetch(fetcher: &mut ShardFetcher, index: &ShardIndex, rows: &[usize]) -> Vec<Group> {
+    let mut found = vec![];
+    let mut each = |row, group| {
+        assert_eq!(row, rows[found.len()]);
+        found.push(group);
+        Ok(())
+    };
+    fetcher.fetch(index, rows, &mut each).unwrap();
+    found
+}
+
 fn check_same(bytes: &[u8], options: &ReadOptions) -> Result<(), TestCaseError> {
     let file = tempfile::Builder::new().suffix(".tar").tempfile().unwrap();
     file.as_file().write_all(bytes).unwrap();
@@ -55,12 +66,11 @@ fn check_same(bytes: &[u8], options: &ReadOptions) -> Result<(), TestCaseError> 
     let scanned = ShardIndex::scan(&shard).unwrap();
     for index in [index, scanned] {
         prop_assert_eq!(index.len(), groups.len());
-        let mut fetcher = ShardFetcher::open(&shard, &index, options).unwrap().unwrap();
+        let mut fetcher = ShardFetcher::open(&shard, &index, options, None).unwrap().unwrap();
         // Backwards: no row depends on another.
-        for (row, group) in groups.iter().enumerate().rev() {
-            prop_assert_eq!(&fetcher.fetch(&index, row).unwrap(), group);
-        }
-        prop_assert!(fetcher.fetch(&index, groups.len()).is_err());
+        let rows: Vec<usize> = (0..groups.len()).rev().collect();
+        prop_assert_eq!(fetch(&mut fetcher, &index, &rows), groups.iter().rev().cloned().collect::<Vec<_>>());
+        prop_assert!(fetcher.fetch(&index, &[groups.len()], &mut |_, _| Ok(())).is_err());
     }
     Ok(())
 }
@@ -136,10 +146,9 @@ fn an_index_goes_on_where_the_last_one_ended() {
         part.clone().for_each(|_| assert!(reader.skip_group().unwrap()));
         let index = reader.take_index();
         assert_eq!((index.first(), index.len()), (part.start as u64, part.len()));
-        let mut fetcher = ShardFetcher::open(&shard, &index, &options).unwrap().unwrap();
-        for (row, position) in part.enumerate() {
-            assert_eq!(fetcher.fetch(&index, row).unwrap(), groups[position]);
-        }
+        let mut fetcher = ShardFetcher::open(&shard, &index, &options, None).unwrap().unwrap();
+        let rows: Vec<usize> = (0..index.len()).collect();
+        assert_eq!(fetch(&mut fetcher, &index, &rows), groups[part]);
     }
 }
 
@@ -156,11 +165,11 @@ fn what_cannot_be_read_at_random_says_so() {
     let (plain, zipped) = (shard(&plain), shard(&zipped));
     let index = ShardIndex::scan(&zipped).unwrap();
     assert_eq!((index.len(), index.is_random_access()), (10, false));
-    assert!(ShardFetcher::open(&zipped, &index, &options).unwrap().is_none());
+    assert!(ShardFetcher::open(&zipped, &index, &options, None).unwrap().is_none());
 
     let index = ShardIndex::scan(&plain).unwrap();
     assert!(index.is_random_access());
     // Another file under the same name: its ranges are no longer known.
     std::fs::write(&*plain.url, tar(&members[3..])).unwrap();
-    assert!(ShardFetcher::open(&plain, &index, &options).unwrap().is_none());
+    assert!(ShardFetcher::open(&plain, &index, &options, None).unwrap().is_none());
 }

@@ -52,7 +52,8 @@ impl Args {
 
 fn print(found: &Inspection, decoded: bool) {
     let formats: Vec<String> = found.shard_formats.iter().map(|(f, n)| format!("{n} {}", f.name())).collect();
-    println!("shards    {} ({}), {}", found.shards.len(), formats.join(", "), megabytes(found.bytes));
+    let size = if found.bytes > 0 { format!(", {}", megabytes(found.bytes)) } else { String::new() };
+    println!("shards    {} ({}){size}", found.shards.len(), formats.join(", "));
     let copies = found.samples - found.distinct;
     let copies = if copies > 0 { format!(", {copies} with the identity of another") } else { String::new() };
     println!("samples   {} usable of {}{copies}", found.samples, found.groups);

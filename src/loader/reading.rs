@@ -155,9 +155,11 @@ impl Reading<'_> {
         if let Some(index) = &record.index
             && let Some(fetcher) = self.fetcher(segment.shard, index, open)?
         {
-            for (row, _) in wanted.iter().enumerate().filter(|(_, wanted)| **wanted) {
-                rows[row] = same(fetcher.fetch(index, row)?, record, row)?;
-            }
+            let chosen: Vec<usize> = (0..=last).filter(|&row| wanted[row]).collect();
+            fetcher.fetch(index, &chosen, &mut |row, group| {
+                rows[row] = same(group, record, row)?;
+                Ok(())
+            })?;
             return Ok(rows);
         }
         let reader = self.reader_at(segment, open)?;
@@ -185,8 +187,9 @@ impl Reading<'_> {
         open: &'o mut OpenShard,
     ) -> Result<Option<&'o mut ShardFetcher>> {
         if !open.fetcher.as_ref().is_some_and(|(at, fetcher)| *at == shard && fetcher.fits(index)) {
-            open.fetcher = ShardFetcher::open(&self.spec.shards[shard], index, &self.spec.read)?
-                .map(|fetcher| (shard, fetcher));
+            open.fetcher =
+                ShardFetcher::open(&self.spec.shards[shard], index, &self.spec.read, Some(self.stop))?
+                    .map(|fetcher| (shard, fetcher));
         }
         Ok(open.fetcher.as_mut().map(|(_, fetcher)| fetcher))
     }

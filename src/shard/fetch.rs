@@ -1,106 +1,185 @@
 //! Reads chosen samples of a shard by its index, and nothing else.
+//!
+//! From a local file each member is read where it lies, small neighbours with one call. From a
+//! store the members' ranges are merged where little lies between them, and asked for several at a
+//! time, ahead of the samples that are made of them.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::shard::group::{Group, Open};
-use crate::shard::index::{FileMark, ShardIndex};
+use crate::shard::group::{Group, Open, Used};
+use crate::shard::index::{Mark, ShardIndex};
+use crate::shard::place::Place;
+#[cfg(feature = "remote")]
+use crate::shard::remote::{ChosenReader, Identity, Object};
 use crate::shard::{ReadOptions, Shard};
 
-/// Members no larger than this, and no further apart, are read together.
+/// Members no larger than this, and no further apart, are read together from a file.
 const SMALL: u64 = 16 << 10;
 
 /// A shard that is read by index.
 pub struct ShardFetcher {
     shard: Shard,
     caption_key: Option<String>,
-    file: File,
-    mark: FileMark,
-    /// Small members that were read together.
-    together: Vec<u8>,
+    mark: Mark,
+    input: Input,
+    #[cfg_attr(not(feature = "remote"), allow(dead_code, reason = "a disk cannot be told to stop"))]
+    stop: Option<Arc<AtomicBool>>,
+}
+
+enum Input {
+    File(File),
+    #[cfg(feature = "remote")]
+    Object(Arc<Object>, Identity),
 }
 
 impl ShardFetcher {
     /// Opens `shard` for reading by `index`; `None` where it has to be read in order, since it is
-    /// compressed or no regular file, or since it is not the file that the index was made of
-    /// (another size or time of change).
+    /// compressed, no regular file, or on a server that knows no ranges, or since a local file is
+    /// not the one that the index was made of (another size or time of change). Once `stop` is set,
+    /// a read that waits for a store fails within a second.
     ///
     /// # Errors
-    /// The file cannot be opened.
-    pub fn open(shard: &Shard, index: &ShardIndex, options: &ReadOptions) -> Result<Option<Self>> {
-        let Some(mark) = index.file() else { return Ok(None) };
-        let cannot = |error| Error::io(format!("open {}", shard.url), error).in_shard(&shard.url);
-        let file = File::open(&*shard.url).map_err(cannot)?;
-        if FileMark::of(&file).map_err(cannot)? != Some(mark) {
-            return Ok(None);
-        }
+    /// The file cannot be opened. An object is not asked for yet.
+    pub fn open(
+        shard: &Shard,
+        index: &ShardIndex,
+        options: &ReadOptions,
+        stop: Option<&Arc<AtomicBool>>,
+    ) -> Result<Option<Self>> {
+        let input = match (&shard.place, index.mark()) {
+            (Place::Local, Some(Mark::File(..))) => {
+                let cannot = |error| Error::io(format!("open {}", shard.url), error).in_shard(&shard.url);
+                let file = File::open(&*shard.url).map_err(cannot)?;
+                let now = Mark::of_file(&file).map_err(cannot)?;
+                if now.as_ref().map(|(mark, _)| mark) != index.mark() {
+                    return Ok(None);
+                }
+                Input::File(file)
+            }
+            #[cfg(feature = "remote")]
+            (Place::Remote(object), Some(Mark::Object(version))) => {
+                Input::Object(Arc::clone(object), version.clone())
+            }
+            _ => return Ok(None),
+        };
+        let Some(mark) = index.mark().cloned() else { return Ok(None) };
         let caption_key = options.caption_key.clone();
-        Ok(Some(Self { shard: shard.clone(), caption_key, file, mark, together: Vec::new() }))
+        Ok(Some(Self { shard: shard.clone(), caption_key, mark, input, stop: stop.cloned() }))
     }
 
-    /// Whether `index` was made of the file that is open.
+    /// Whether `index` was made of the shard that is open.
     pub fn fits(&self, index: &ShardIndex) -> bool {
-        index.file() == Some(self.mark)
+        index.mark() == Some(&self.mark)
     }
 
-    /// Reads group `row` of `index`: what reading in order gives at its position. Only the image,
-    /// the caption and the json are read, with one call for small members that lie together.
+    /// Reads groups `rows` of `index` and hands each to `each`, in the order of `rows`: what
+    /// reading in order gives at their positions. Only images, captions and json are read. From a
+    /// store, rows that do not ascend cost a request each.
     ///
     /// # Errors
-    /// The file cannot be read, or has no such row.
-    pub fn fetch(&mut self, index: &ShardIndex, row: usize) -> Result<Group> {
-        let position = index.first() + row as u64;
-        let mut open = index.open(row).ok_or_else(|| {
-            let detail = format!("its index has no sample {position}");
-            Error::from(ErrorKind::Shard { detail }).in_shard(&self.shard.url)
-        })?;
-        if !open.is_hopeless(self.caption_key.as_deref()) {
-            self.load(&mut open).map_err(|error| {
+    /// The shard cannot be read, is another version than the index was made of, or has no such row;
+    /// what `each` returns.
+    pub fn fetch(
+        &mut self,
+        index: &ShardIndex,
+        rows: &[usize],
+        each: &mut dyn FnMut(usize, Group) -> Result<()>,
+    ) -> Result<()> {
+        let mut groups = Vec::with_capacity(rows.len());
+        for &row in rows {
+            let position = index.first() + row as u64;
+            let open = index.open(row).ok_or_else(|| {
+                let detail = format!("its index has no sample {position}");
+                Error::from(ErrorKind::Shard { detail }).in_shard(&self.shard.url)
+            })?;
+            // What cannot become a sample is judged without its data.
+            let used = if open.is_hopeless(self.caption_key.as_deref()) { vec![] } else { open.used() };
+            groups.push((row, position, open, used));
+        }
+        let mut source = self.source(groups.iter().flat_map(|(_, _, _, used)| used));
+        for (row, position, mut open, used) in groups {
+            source.load(&mut open, &used).map_err(|error| {
                 let action = format!("read sample {} of {}", open.key, self.shard.url);
                 Error::io(action, error).in_shard(&self.shard.url).at_sample(&open.key, open.offset)
             })?;
-        }
-        Ok(open.judge(position, self.caption_key.as_deref()))
-    }
-
-    /// Reads the members that `open` uses.
-    fn load(&mut self, open: &mut Open) -> std::io::Result<()> {
-        let used = open.used();
-        let mut next = 0;
-        while next < used.len() {
-            let (start, first) = (used[next].offset, &used[next]);
-            let mut last = next;
-            // Small ones that follow closely come with the first.
-            while first.size <= SMALL
-                && used.get(last + 1).is_some_and(|m| {
-                    m.size <= SMALL && m.offset.checked_sub(used[last].end()).is_some_and(|gap| gap <= SMALL)
-                })
-            {
-                last += 1;
-            }
-            if last == next {
-                let mut data = vec![0; first.size as usize];
-                self.file.read_exact_at(&mut data, start)?;
-                open.set(first, data);
-            } else {
-                self.together.resize((used[last].end() - start) as usize, 0);
-                self.file.read_exact_at(&mut self.together, start)?;
-                for member in &used[next..=last] {
-                    let at = (member.offset - start) as usize;
-                    open.set(member, self.together[at..at + member.size as usize].to_vec());
-                }
-            }
-            next = last + 1;
+            each(row, open.judge(position, self.caption_key.as_deref()))?;
         }
         Ok(())
     }
+
+    /// Where the data of `members` come from.
+    #[cfg_attr(not(feature = "remote"), allow(unused_variables))]
+    fn source<'a>(&self, members: impl Iterator<Item = &'a Used>) -> Source<'_> {
+        match &self.input {
+            Input::File(file) => Source::File { file, together: Vec::new() },
+            #[cfg(feature = "remote")]
+            Input::Object(object, version) => {
+                let wanted = members.map(|member| member.offset..member.end());
+                let (object, version) = (Object::clone(object), version.clone());
+                Source::Object(Box::new(ChosenReader::new(object, version, wanted, self.stop.clone())))
+            }
+        }
+    }
 }
 
-impl FileMark {
-    /// The mark of an open file; `None` where it is no regular file.
-    pub(super) fn of(file: &File) -> std::io::Result<Option<Self>> {
-        let meta = file.metadata()?;
-        Ok(meta.is_file().then(|| Self { len: meta.len(), modified: meta.modified().ok() }))
+/// Gives members their data.
+enum Source<'a> {
+    File {
+        file: &'a File,
+        /// Small members that were read together.
+        together: Vec<u8>,
+    },
+    #[cfg(feature = "remote")]
+    Object(Box<ChosenReader>),
+}
+
+impl Source<'_> {
+    /// Reads `used` into `open`.
+    fn load(&mut self, open: &mut Open, used: &[Used]) -> io::Result<()> {
+        match self {
+            Self::File { file, together } => from_file(file, together, open, used),
+            #[cfg(feature = "remote")]
+            Self::Object(bytes) => {
+                for member in used {
+                    open.set(member, bytes.read(member.offset..member.end())?);
+                }
+                Ok(())
+            }
+        }
     }
+}
+
+/// Reads `used`, small members that lie together with one call.
+fn from_file(file: &File, together: &mut Vec<u8>, open: &mut Open, used: &[Used]) -> io::Result<()> {
+    let mut next = 0;
+    while next < used.len() {
+        let (start, first) = (used[next].offset, &used[next]);
+        let mut last = next;
+        while first.size <= SMALL
+            && used.get(last + 1).is_some_and(|m| {
+                m.size <= SMALL && m.offset.checked_sub(used[last].end()).is_some_and(|gap| gap <= SMALL)
+            })
+        {
+            last += 1;
+        }
+        if last == next {
+            let mut data = vec![0; first.size as usize];
+            file.read_exact_at(&mut data, start)?;
+            open.set(first, data);
+        } else {
+            together.resize((used[last].end() - start) as usize, 0);
+            file.read_exact_at(together, start)?;
+            for member in &used[next..=last] {
+                let at = (member.offset - start) as usize;
+                open.set(member, together[at..at + member.size as usize].to_vec());
+            }
+        }
+        next = last + 1;
+    }
+    Ok(())
 }

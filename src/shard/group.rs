@@ -89,6 +89,9 @@ impl Harm {
     }
 }
 
+/// Appends the data of a member to a vector.
+pub(super) type Read<'a> = dyn FnMut(&mut Vec<u8>) -> Result<()> + 'a;
+
 /// A group while its members arrive.
 pub(super) struct Open {
     pub(super) key: Arc<str>,
@@ -117,11 +120,7 @@ impl Open {
     }
 
     /// Adds a member, and its data where they are of use and `read` gives them.
-    pub(super) fn add(
-        &mut self,
-        place: Place,
-        read: Option<&mut dyn FnMut(&mut Vec<u8>) -> Result<()>>,
-    ) -> Result<()> {
+    pub(super) fn add(&mut self, place: Place, read: Option<&mut Read<'_>>) -> Result<()> {
         if self.places.iter().any(|other| other.extension == place.extension) {
             self.harm.repeated = Some(format!("{}.{} is there more than once", self.key, place.extension));
             return Ok(());

@@ -5,12 +5,15 @@
 //! key), so that a sample read by index is the one that reading in order gives, faults included.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::error::Result;
 use crate::shard::group::{Harm, Open, Place};
+#[cfg(feature = "remote")]
+use crate::shard::remote::Identity;
 use crate::shard::{ReadOptions, Shard, ShardReader};
 
 /// Byte ranges of the members of consecutive groups of one shard.
@@ -20,7 +23,7 @@ use crate::shard::{ReadOptions, Shard, ShardReader};
 pub struct ShardIndex {
     shard_hash: u64,
     first: u64,
-    file: Option<FileMark>,
+    mark: Option<Mark>,
     keys: String,
     groups: Vec<Entry>,
     members: Vec<Packed>,
@@ -37,11 +40,23 @@ pub struct MemberRange<'a> {
     pub range: Range<u64>,
 }
 
-/// What tells one state of a local file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileMark {
-    pub(super) len: u64,
-    pub(super) modified: Option<SystemTime>,
+/// What tells one state of a shard from another, where it can be read at random.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Length and time of change of a local file.
+    File(u64, Option<SystemTime>),
+    /// Version of an object in a store.
+    #[cfg(feature = "remote")]
+    Object(Identity),
+}
+
+impl Mark {
+    /// The mark of an open file, and its length; `None` where it is no regular file.
+    pub(super) fn of_file(file: &File) -> std::io::Result<Option<(Self, u64)>> {
+        let meta = file.metadata()?;
+        let mark = Self::File(meta.len(), meta.modified().ok());
+        Ok(meta.is_file().then_some((mark, meta.len())))
+    }
 }
 
 /// One group: where it starts, and where its key and its members end in their vectors.
@@ -64,10 +79,10 @@ struct Packed {
 const OFFSET_BITS: u32 = 48;
 
 impl ShardIndex {
-    /// The index of no groups yet, from group `first` on. `file`: the file as it was opened,
+    /// The index of no groups yet, from group `first` on. `mark`: the shard as it was opened,
     /// where it can be read at random.
-    pub(super) fn new(shard_hash: u64, first: u64, file: Option<FileMark>) -> Self {
-        Self { shard_hash, first, file, ..Self::default() }
+    pub(super) fn new(shard_hash: u64, first: u64, mark: Option<Mark>) -> Self {
+        Self { shard_hash, first, mark, ..Self::default() }
     }
 
     /// Reads the headers of `shard` and passes over its data: a plain local file is seeked, all
@@ -96,10 +111,10 @@ impl ShardIndex {
         self.first
     }
 
-    /// Whether the shard can be read at random: an uncompressed file is, a compressed one has to
-    /// be read in order.
+    /// Whether the shard can be read at random. One that is compressed, or lies on a server that
+    /// knows no ranges, has to be read in order.
     pub fn is_random_access(&self) -> bool {
-        self.file.is_some()
+        self.mark.is_some()
     }
 
     /// Key of group `row`, counted from [`first`](Self::first); `None` beyond the end.
@@ -134,14 +149,14 @@ impl ShardIndex {
         (self.keys.len() + groups + extensions + self.harms.len() * size_of::<Harm>()) as u64
     }
 
-    /// The file as it was when the index was made, where it can be read at random.
-    pub(super) fn file(&self) -> Option<FileMark> {
-        self.file
+    /// The shard as it was when the index was made, where it can be read at random.
+    pub(super) fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
     }
 
     /// An empty index of what follows.
     pub(super) fn after(&self) -> Self {
-        Self::new(self.shard_hash, self.first + self.groups.len() as u64, self.file)
+        Self::new(self.shard_hash, self.first + self.groups.len() as u64, self.mark.clone())
     }
 
     /// Adds the next group.
@@ -150,7 +165,7 @@ impl ShardIndex {
             let extension = self.extension(&place.extension);
             // An offset beyond 256 TB, or a 65,536th extension, makes the shard one to be read in order.
             if place.offset >> OFFSET_BITS != 0 || extension >> (64 - OFFSET_BITS) != 0 {
-                self.file = None;
+                self.mark = None;
             }
             let place_bits = (extension << OFFSET_BITS) | (place.offset & ((1 << OFFSET_BITS) - 1));
             self.members.push(Packed { place: place_bits, size: place.size });

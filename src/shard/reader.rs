@@ -33,7 +33,7 @@ pub struct ReadOptions {
 /// buffer and 8 to 16 bytes per group read (the ids that were seen).
 ///
 /// A shard that ends early, or whose compressed data is damaged, yields the group that is cut as
-/// [`FailReason::TruncatedSample`] and then ends. After a damaged tar header the next valid one
+/// [`TruncatedSample`](crate::error::FailReason::TruncatedSample) and then ends. After a damaged tar header the next valid one
 /// is looked for; [`skipped_bytes`](Self::skipped_bytes) says what that cost.
 pub struct ShardReader {
     shard: Shard,
@@ -107,7 +107,7 @@ impl ShardReader {
             shard: shard.clone(),
             caption_key: options.caption_key.clone(),
             format: stream.format(),
-            index: ShardIndex::new(shard.hash, 0, stream.file()),
+            index: ShardIndex::new(shard.hash, 0, stream.mark()),
             members: Members::new(stream),
             waiting: None,
             damage: None,
@@ -122,7 +122,7 @@ impl ShardReader {
     ///
     /// # Errors
     /// The store fails, the file is no tar file at all, or a member is sparse. Whatever is wrong
-    /// with a single group is a [`FailedSample`] instead.
+    /// with a single group is a [`FailedSample`](crate::FailedSample) instead.
     pub fn next_group(&mut self) -> Result<Option<Group>> {
         let position = self.position;
         Ok(self.advance(true)?.map(|open| open.judge(position, self.caption_key.as_deref())))

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::shard::Shard;
-use crate::shard::index::FileMark;
+use crate::shard::index::Mark;
 use crate::shard::local::LocalFile;
 use crate::shard::place::Place;
 #[cfg(feature = "remote")]
@@ -31,8 +31,8 @@ pub(super) struct Stream {
     /// Set when the store itself failed, as opposed to what it delivered.
     store_failed: Arc<AtomicBool>,
     damage: Option<io::Error>,
-    /// The file, where it can be read at random.
-    file: Option<FileMark>,
+    /// What is read, where it can be read at random.
+    mark: Option<Mark>,
     format: ShardFormat,
 }
 
@@ -55,16 +55,22 @@ impl Stream {
                 Self::open_file(shard)
             }
             #[cfg(feature = "remote")]
-            Place::Remote(object) => RemoteReader::whole(object, stop.cloned())
-                .and_then(Self::over)
-                .map_err(|error| Error::io(format!("open {}", shard.url), error)),
+            Place::Remote(object) => {
+                let mut stream = RemoteReader::whole(object, stop.cloned())
+                    .and_then(Self::over)
+                    .map_err(|error| Error::io(format!("open {}", shard.url), error))?;
+                // The first bytes have come, and with them the version.
+                stream.mark =
+                    object.version().filter(|_| stream.format == ShardFormat::Tar).map(Mark::Object);
+                Ok(stream)
+            }
         }
     }
 
     fn open_file(shard: &Shard) -> Result<Self> {
         let cannot = |error| Error::io(format!("open {}", shard.url), error);
         let mut file = File::open(&*shard.url).map_err(cannot)?;
-        let Some(mark) = FileMark::of(&file).map_err(cannot)? else {
+        let Some((mark, len)) = Mark::of_file(&file).map_err(cannot)? else {
             return Self::over(file).map_err(cannot);
         };
         let magic = first_bytes(&mut file).map_err(cannot)?;
@@ -72,13 +78,13 @@ impl Stream {
         if ShardFormat::of(&magic) != ShardFormat::Tar {
             return Self::over(file).map_err(cannot);
         }
-        let input = Input::File(LocalFile::new(file, mark.len));
+        let input = Input::File(LocalFile::new(file, len));
         Ok(Self {
             input,
             offset: 0,
             store_failed: Arc::new(AtomicBool::new(true)),
             damage: None,
-            file: Some(mark),
+            mark: Some(mark),
             format: ShardFormat::Tar,
         })
     }
@@ -95,12 +101,12 @@ impl Stream {
             ShardFormat::Gzip => Box::new(gzip(bytes)),
             ShardFormat::Zstd => Box::new(zstd::Decoder::with_buffer(bytes)?),
         };
-        Ok(Self { input: Input::Any(input), offset: 0, store_failed, damage: None, file: None, format })
+        Ok(Self { input: Input::Any(input), offset: 0, store_failed, damage: None, mark: None, format })
     }
 
-    /// The file that is read, where it can be read at random.
-    pub(super) fn file(&self) -> Option<FileMark> {
-        self.file
+    /// What is read, where it can be read at random.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.mark.clone()
     }
 
     /// How the bytes were packed.

@@ -28,7 +28,7 @@ const MAX_SMALL: u64 = 256 << 20;
 
 /// What tells one version of an object from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     pub(super) size: u64,
     etag: Option<String>,
     /// Seconds since 1970; 0 where the server does not say.

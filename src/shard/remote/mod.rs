@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 mod address;
+mod chosen;
 mod fault;
 #[cfg(test)]
 #[path = "../../../tests/fault_server/mod.rs"]
@@ -21,9 +22,8 @@ mod reader;
 mod store;
 
 pub(super) use address::Address;
-pub(super) use fetch::read_small;
-#[allow(unused_imports, reason = "for random access by index")]
-pub(crate) use ranges::{MAX_GAP, merge};
+pub(super) use chosen::ChosenReader;
+pub(super) use fetch::{Identity, read_small};
 pub(super) use reader::RemoteReader;
 pub(crate) use store::Object;
 pub(super) use store::Stores;

@@ -5,12 +5,10 @@ use std::ops::Range;
 
 /// Bytes between two wanted ranges that are read through rather than asked around: about what a
 /// connection delivers in the time of a round trip.
-#[allow(dead_code, reason = "for random access by index")]
 pub(crate) const MAX_GAP: u64 = 256 << 10;
 
 /// The ranges that cover `wanted`, in order, with gaps of at least `max_gap` bytes between them.
 /// Empty ranges ask for nothing.
-#[allow(dead_code, reason = "for random access by index")]
 pub(crate) fn merge(wanted: impl IntoIterator<Item = Range<u64>>, max_gap: u64) -> Vec<Range<u64>> {
     let mut wanted: Vec<Range<u64>> = wanted.into_iter().filter(|range| range.start < range.end).collect();
     wanted.sort_by_key(|range| range.start);

@@ -68,25 +68,27 @@ impl RemoteReader {
     /// # Errors
     /// The threads that wait for sockets cannot be started.
     pub(crate) fn whole(object: &Object, stop: Option<Arc<AtomicBool>>) -> io::Result<Self> {
-        Self::new(object, None, stop)
+        Self::new(object, None, None, stop)
     }
 
-    /// Reads the bytes of `ranges`, one range after the other, as if they were one file.
+    /// Reads the bytes of `ranges`, one range after the other, as if they were one file, of the
+    /// version `known` of the object (of any, where that is `None`).
     ///
     /// # Errors
     /// As [`whole`](Self::whole).
-    #[allow(dead_code, reason = "for random access by index")]
     pub(crate) fn ranges(
         object: &Object,
         ranges: Vec<Range<u64>>,
+        known: Option<Identity>,
         stop: Option<Arc<AtomicBool>>,
     ) -> io::Result<Self> {
-        Self::new(object, Some(ranges), stop)
+        Self::new(object, Some(ranges), known, stop)
     }
 
     fn new(
         object: &Object,
         ranges: Option<Vec<Range<u64>>>,
+        known: Option<Identity>,
         stop: Option<Arc<AtomicBool>>,
     ) -> io::Result<Self> {
         let most = object.options.range_bytes;
@@ -103,7 +105,7 @@ impl RemoteReader {
             pieces,
             running: VecDeque::new(),
             current: Bytes::new(),
-            identity: None,
+            identity: known,
             room: None,
             failed: None,
         };
@@ -196,6 +198,7 @@ impl RemoteReader {
                 }
             }
         }
+        self.object.learnt.read(&identity);
         self.identity = Some(identity);
         Ok(())
     }
@@ -273,7 +276,7 @@ mod tests {
 
     fn read(object: &Object, ranges: &[Range<u64>]) -> io::Result<Vec<u8>> {
         let mut bytes = vec![];
-        RemoteReader::ranges(object, ranges.to_vec(), None)?.read_to_end(&mut bytes).map(|_| bytes)
+        RemoteReader::ranges(object, ranges.to_vec(), None, None)?.read_to_end(&mut bytes).map(|_| bytes)
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -22,7 +22,7 @@ use url::Url;
 use crate::error::{Error, Result};
 use crate::shard::StoreOptions;
 use crate::shard::remote::address::{Address, Kind};
-use crate::shard::remote::fetch::names_in;
+use crate::shard::remote::fetch::{Identity, names_in};
 
 /// One object. Clones share what was learnt of it.
 #[derive(Clone)]
@@ -49,6 +49,25 @@ pub(super) struct Learnt {
     pub(super) whole_only: AtomicBool,
     /// Requests that were made again.
     pub(super) retries: AtomicU64,
+    /// The version that was read last.
+    pub(super) identity: Mutex<Option<Identity>>,
+}
+
+impl Learnt {
+    /// Notes the version that is read.
+    pub(super) fn read(&self, identity: &Identity) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity.clone());
+    }
+}
+
+impl Object {
+    /// The version that was read last, where parts of it can be asked for.
+    pub(crate) fn version(&self) -> Option<Identity> {
+        if self.learnt.whole_only.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.learnt.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Object {
