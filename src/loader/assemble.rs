@@ -1,6 +1,7 @@
 //! The assembling stage: every global batch takes the same number of survivors from every lane.
 //!
-//! Survivors are decoded straight into the memory of the batch, on the pool. A place that lacks a
+//! Which survivor takes which place is decided here, one batch after the other; `filling` makes the
+//! examples, two batches at a time. A place that lacks a
 //! survivor (the lane ran out, or an image proved undecodable) is filled with one of the lane's
 //! first survivors, chosen by hash(seed, epoch, step, place): a function of the place alone, so
 //! that a resumed run fills it alike.
@@ -11,14 +12,13 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use half::bf16;
-use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::{self, Purpose};
 use crate::image::ImageError;
-use crate::loader::batch::{Batch, Images};
-use crate::loader::deciding::{Survivor, SurvivorGroup, failed_image, with_scratch};
+use crate::loader::batch::Batch;
+use crate::loader::deciding::{Survivor, SurvivorGroup, failed_image};
+use crate::loader::filling::{Filled, Filling, Ordered};
 use crate::loader::pipeline::{Message, receive};
 use crate::loader::reading::raised;
 use crate::loader::recorder::Recorder;
@@ -33,13 +33,13 @@ pub(crate) struct LaneFeed {
     lane: usize,
     groups: Receiver<Message<SurvivorGroup>>,
     queue: VecDeque<Arc<Survivor>>,
-    first: Vec<Arc<Survivor>>,
+    first: Arc<[Arc<Survivor>]>,
     ended: bool,
 }
 
 impl LaneFeed {
     pub(crate) fn new(lane: usize, groups: Receiver<Message<SurvivorGroup>>) -> Self {
-        Self { lane, groups, queue: VecDeque::new(), first: vec![], ended: false }
+        Self { lane, groups, queue: VecDeque::new(), first: Arc::new([]), ended: false }
     }
 
     fn next(&mut self) -> Result<Option<Arc<Survivor>>> {
@@ -56,13 +56,20 @@ impl LaneFeed {
         }
         Ok(self.queue.pop_front())
     }
+
+    /// Whether `n` survivors can be taken without waiting, as far as can be told.
+    fn has(&self, n: usize) -> bool {
+        self.queue.len() >= n || self.ended || !self.groups.is_empty()
+    }
 }
 
 /// One place of a batch on its way to being filled.
-struct Place {
-    survivor: Arc<Survivor>,
-    /// Index of its lane's feed.
-    feed: usize,
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) survivor: Arc<Survivor>,
+    lane: usize,
+    /// The lane's first survivors.
+    first: Arc<[Arc<Survivor>]>,
     /// Index of the place in the global batch.
     global: u64,
 }
@@ -78,22 +85,43 @@ pub(crate) struct Assembling<'a> {
 impl Assembling<'_> {
     /// Makes all batches of the epoch from `first_step` on.
     pub(crate) fn run(&self, mut feeds: Vec<LaneFeed>, out: &Sender<Message<Batch>>) -> Result<()> {
-        if self.spec.mode == Mode::Eval {
-            return self.run_eval(&mut feeds, out);
-        }
-        for step in 0..self.spec.num_batches {
-            let places = self.places(step, &mut feeds)?;
-            if step < self.first_step {
-                continue;
-            }
-            let batch = self.fill(step, places, &feeds)?;
-            self.recorder.yielded.fetch_add(batch.len() as u64, Ordering::Relaxed);
-            if !self.hand_over(batch, out) {
-                return Ok(());
+        let filling = Filling { spec: self.spec, epoch: self.epoch, recorder: self.recorder };
+        filling.two_at_a_time(|ordered| match self.spec.mode {
+            Mode::Eval => self.run_eval(ordered, &mut feeds, out),
+            Mode::Reduced | Mode::Full => self.run_steps(&filling, ordered, &mut feeds, out),
+        })
+    }
+
+    /// Modes `Reduced` and `Full`: the same number of batches on every rank.
+    fn run_steps(
+        &self,
+        filling: &Filling<'_>,
+        ordered: &mut Ordered,
+        feeds: &mut [LaneFeed],
+        out: &Sender<Message<Batch>>,
+    ) -> Result<()> {
+        let mut steps = 0..self.spec.num_batches;
+        loop {
+            // While a lane would have to be waited for, what is being made goes out first.
+            let may_wait = ordered.is_empty() || feeds.iter().all(|feed| feed.has(self.spec.per_lane()));
+            let next = if ordered.has_room() && may_wait { steps.next() } else { None };
+            if let Some(step) = next {
+                let places = self.places(step, feeds)?;
+                if step >= self.first_step {
+                    ordered.start(step, places)?;
+                }
+            } else if let Some(filled) = ordered.next()? {
+                let batch = self.complete(filling, filled)?;
+                self.recorder.yielded.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                if !self.hand_over(batch, out) {
+                    return Ok(());
+                }
+            } else {
+                break;
             }
         }
         // Lanes go on deciding what is left, so that every sample of the epoch is counted.
-        for feed in &mut feeds {
+        for feed in feeds {
             while feed.next()?.is_some() {}
         }
         let _ = out.send(Message::End);
@@ -112,7 +140,7 @@ impl Assembling<'_> {
     fn places(&self, step: u64, feeds: &mut [LaneFeed]) -> Result<Vec<Place>> {
         let per_lane = self.spec.per_lane();
         let mut places = Vec::with_capacity(self.spec.batch_size);
-        for (f, feed) in feeds.iter_mut().enumerate() {
+        for feed in feeds.iter_mut() {
             for slot in 0..per_lane {
                 let global = (feed.lane * per_lane + slot) as u64;
                 let survivor = match feed.next()? {
@@ -126,112 +154,120 @@ impl Assembling<'_> {
                         if step >= self.first_step {
                             self.recorder.repeats.fetch_add(1, Ordering::Relaxed);
                         }
-                        self.repeat(feed, step, global, 0)?
+                        self.repeat(feed.lane, &feed.first, step, global, 0)?
                     }
                 };
-                places.push(Place { survivor, feed: f, global });
+                places.push(Place { survivor, lane: feed.lane, first: Arc::clone(&feed.first), global });
             }
         }
         Ok(places)
     }
 
     /// One of the lane's first survivors, chosen by the place and the attempt.
-    fn repeat(&self, feed: &LaneFeed, step: u64, global: u64, attempt: u64) -> Result<Arc<Survivor>> {
-        if feed.first.is_empty() {
-            let given = format!("{} (lane {} of this epoch)", self.spec.lanes, feed.lane);
+    fn repeat(
+        &self,
+        lane: usize,
+        first: &[Arc<Survivor>],
+        step: u64,
+        global: u64,
+        attempt: u64,
+    ) -> Result<Arc<Survivor>> {
+        if first.is_empty() {
+            let given = format!("{} (lane {lane} of this epoch)", self.spec.lanes);
             let accepted = "every lane needs at least one survivor; use fewer lanes or a larger keep_ratio";
             return Err(Error::option("lanes", given, accepted));
         }
         let place = hash::combine(&[self.epoch, step, global, attempt]);
-        let choice = hash::hash(self.spec.seed, Purpose::Repeat, place) % feed.first.len() as u64;
-        Ok(Arc::clone(&feed.first[choice as usize]))
+        let choice = hash::hash(self.spec.seed, Purpose::Repeat, place) % first.len() as u64;
+        Ok(Arc::clone(&first[choice as usize]))
     }
 
-    /// Decodes the survivors of a batch; undecodable ones are counted and replaced.
-    fn fill(&self, step: u64, mut places: Vec<Place>, feeds: &[LaneFeed]) -> Result<Batch> {
-        let mut batch = self.allocate(step, places.len())?;
-        let mut todo: Vec<usize> = (0..places.len()).collect();
+    /// Counts the survivors that proved undecodable, and fills their places with others.
+    fn complete(&self, filling: &Filling<'_>, filled: Filled) -> Result<Batch> {
+        let Filled { step, mut places, mut batch, mut captions, mut failed } = filled;
         let mut attempt = 0;
-        let mut captions = vec![String::new(); places.len()];
-        while !todo.is_empty() {
-            let survivors: Vec<&Survivor> = places.iter().map(|p| &*p.survivor).collect();
-            let failed = self.decode(&survivors, &todo, &mut batch, &mut captions);
-            todo = Vec::with_capacity(failed.len());
+        while !failed.is_empty() {
+            let mut todo = Vec::with_capacity(failed.len());
             for (row, error) in failed {
+                let place = &mut places[row];
                 if attempt == 0 {
-                    self.late_failure(&places[row].survivor, error)?;
+                    self.late_failure(&place.survivor, error)?;
                     self.recorder.repeats.fetch_add(1, Ordering::Relaxed);
                 }
-                attempt_limit(attempt, &places[row].survivor)?;
-                let feed = &feeds[places[row].feed];
-                places[row].survivor = self.repeat(feed, step, places[row].global, attempt + 1)?;
+                attempt_limit(attempt, &place.survivor)?;
+                place.survivor = self.repeat(place.lane, &place.first, step, place.global, attempt + 1)?;
                 todo.push(row);
             }
             attempt += 1;
+            failed = filling.decode(&places, &todo, &mut batch, &mut captions);
         }
-        describe(&mut batch, places.iter().map(|p| &*p.survivor), captions);
+        describe(&mut batch, &places, captions);
         Ok(batch)
     }
 
     /// Mode `Eval`: every readable sample once, in order, and a short last batch.
-    fn run_eval(&self, feeds: &mut [LaneFeed], out: &Sender<Message<Batch>>) -> Result<()> {
+    fn run_eval(
+        &self,
+        ordered: &mut Ordered,
+        feeds: &mut [LaneFeed],
+        out: &Sender<Message<Batch>>,
+    ) -> Result<()> {
+        let size = self.spec.batch_size;
         let mut step = 0;
-        let mut rows: Vec<Arc<Survivor>> = vec![];
+        // Survivors that were taken and are in no batch.
+        let mut waiting: VecDeque<Place> = VecDeque::new();
         loop {
-            while rows.len() < self.spec.batch_size {
-                let mut next = None;
-                for feed in feeds.iter_mut() {
-                    next = feed.next()?;
-                    if next.is_some() {
-                        break;
-                    }
+            let may_wait = ordered.is_empty() || feeds.iter().all(|feed| feed.has(size));
+            if ordered.has_room() && may_wait {
+                while waiting.len() < size
+                    && let Some(place) = next_place(feeds)?
+                {
+                    waiting.push_back(place);
                 }
-                let Some(survivor) = next else { break };
-                rows.push(survivor);
-            }
-            if rows.is_empty() {
-                let _ = out.send(Message::End);
-                return Ok(());
-            }
-            let full = rows.len() == self.spec.batch_size;
-            let mut batch = self.allocate(step, rows.len())?;
-            let mut captions = vec![String::new(); rows.len()];
-            let survivors: Vec<&Survivor> = rows.iter().map(|s| &**s).collect();
-            let all: Vec<usize> = (0..rows.len()).collect();
-            let failed = self.decode(&survivors, &all, &mut batch, &mut captions);
-            if !failed.is_empty() {
-                // Leave the failed ones out and fill up from the stream.
-                let mut gone = vec![false; rows.len()];
-                for (row, error) in failed {
-                    self.late_failure(&rows[row], error)?;
-                    gone[row] = true;
+                let rows = waiting.len().min(size);
+                if rows > 0 {
+                    ordered.start(step + ordered.len() as u64, waiting.drain(..rows).collect())?;
+                    continue;
                 }
-                let mut gone = gone.into_iter();
-                rows.retain(|_| !gone.next().unwrap_or(false));
-                continue;
             }
-            describe(&mut batch, rows.iter().map(|s| &**s), captions);
-            if step >= self.first_step {
-                self.recorder.yielded.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                if !self.hand_over(batch, out) {
+            let Some(filled) = ordered.next()? else { break };
+            if filled.failed.is_empty() {
+                step += 1;
+                if !self.yield_eval(filled, out) {
                     return Ok(());
                 }
-            } else {
-                self.recorder.replayed.fetch_add(rows.len() as u64, Ordering::Relaxed);
+                continue;
             }
-            rows.clear();
-            step += 1;
-            if !full {
-                let _ = out.send(Message::End);
-                return Ok(());
+            // Without the failed ones everything moves up: what was begun after them is begun anew.
+            let mut gone = vec![false; filled.places.len()];
+            for (row, error) in filled.failed {
+                self.late_failure(&filled.places[row].survivor, error)?;
+                gone[row] = true;
             }
+            let kept = filled.places.into_iter().zip(gone).filter(|(_, gone)| !gone).map(|(place, _)| place);
+            let mut again: VecDeque<Place> = kept.collect();
+            while let Some(later) = ordered.next()? {
+                again.extend(later.places);
+            }
+            again.append(&mut waiting);
+            waiting = again;
         }
+        let _ = out.send(Message::End);
+        Ok(())
     }
 
-    fn allocate(&self, step: u64, rows: usize) -> Result<Batch> {
-        let spec = self.spec;
-        let context = spec.tokenizer.as_ref().map(|_| spec.context_length);
-        Batch::allocate(self.epoch, step, rows, spec.pipeline.size(), spec.pixels, context)
+    /// Hands a batch of mode `Eval` over, or passes it over where it was handed over before;
+    /// `false` when nobody takes batches any more.
+    fn yield_eval(&self, filled: Filled, out: &Sender<Message<Batch>>) -> bool {
+        let Filled { step, places, mut batch, captions, .. } = filled;
+        let rows = places.len() as u64;
+        if step < self.first_step {
+            self.recorder.replayed.fetch_add(rows, Ordering::Relaxed);
+            return true;
+        }
+        describe(&mut batch, &places, captions);
+        self.recorder.yielded.fetch_add(rows, Ordering::Relaxed);
+        self.hand_over(batch, out)
     }
 
     fn late_failure(&self, survivor: &Survivor, error: ImageError) -> Result<()> {
@@ -241,97 +277,6 @@ impl Assembling<'_> {
         }
         self.recorder.failed_late(&survivor.shard, &failed, self.spec.max_errors)
     }
-
-    /// Decodes, transforms, fuses and tokenises the rows of `todo` into their places of `batch`.
-    /// Returns the rows that failed, in order.
-    fn decode(
-        &self,
-        survivors: &[&Survivor],
-        todo: &[usize],
-        batch: &mut Batch,
-        captions: &mut [String],
-    ) -> Vec<(usize, ImageError)> {
-        let spec = self.spec;
-        let mut wanted = vec![false; survivors.len()];
-        for &row in todo {
-            wanted[row] = true;
-        }
-        let context = if batch.tokens.is_some() { spec.context_length } else { 0 };
-        let mut no_tokens = vec![];
-        let tokens: Vec<&mut [i64]> = match &mut batch.tokens {
-            Some(tokens) if context > 0 => tokens.as_mut_slice().chunks_mut(context).collect(),
-            _ => {
-                no_tokens.resize_with(survivors.len(), || [0i64; 0]);
-                no_tokens.iter_mut().map(|t| &mut t[..]).collect()
-            }
-        };
-        let pixels: Vec<Pixels<'_>> = match &mut batch.images {
-            Images::F32(a) => {
-                let row = a.row_len();
-                a.as_mut_slice().chunks_mut(row).map(Pixels::F32).collect()
-            }
-            Images::Bf16(a) => {
-                let row = a.row_len();
-                a.as_mut_slice().chunks_mut(row).map(Pixels::Bf16).collect()
-            }
-            Images::U8(a) => {
-                let row = a.row_len();
-                a.as_mut_slice().chunks_mut(row).map(Pixels::U8).collect()
-            }
-        };
-        let mut failed: Vec<(usize, ImageError)> = spec.pool.install(|| {
-            (survivors.par_iter(), pixels, tokens, captions)
-                .into_par_iter()
-                .enumerate()
-                .filter(|(row, _)| wanted[*row])
-                .filter_map(|(row, (survivor, pixels, tokens, caption))| {
-                    self.recorder
-                        .time(Stage::Example, || self.example(survivor, pixels, tokens, caption))
-                        .err()
-                        .map(|error| (row, error))
-                })
-                .collect()
-        });
-        failed.sort_by_key(|(row, _)| *row);
-        failed
-    }
-
-    /// Makes one example. Random choices depend on the seed, the epoch and the sample only.
-    fn example(
-        &self,
-        survivor: &Survivor,
-        pixels: Pixels<'_>,
-        tokens: &mut [i64],
-        caption: &mut String,
-    ) -> Result<(), ImageError> {
-        let spec = self.spec;
-        let id = hash::combine(&[self.epoch, survivor.sample.id.0]);
-        let mut rng = hash::Rng::new(spec.seed, Purpose::Augment, id);
-        let bytes = &survivor.sample.image;
-        with_scratch(|scratch| match pixels {
-            Pixels::F32(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
-            Pixels::Bf16(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
-            Pixels::U8(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
-        })?;
-        *caption = spec.fuse.fuse(
-            spec.tokenizer.as_ref(),
-            spec.context_length,
-            &survivor.sample.caption,
-            survivor.generated.as_deref(),
-            survivor.alignment,
-        );
-        if let Some(tokenizer) = &spec.tokenizer {
-            tokenizer.encode_clip(caption, tokens);
-        }
-        Ok(())
-    }
-}
-
-/// The place of one image in the memory of a batch.
-enum Pixels<'a> {
-    F32(&'a mut [f32]),
-    Bf16(&'a mut [bf16]),
-    U8(&'a mut [u8]),
 }
 
 /// Gives up when replacement after replacement cannot be decoded.
@@ -347,8 +292,8 @@ fn attempt_limit(attempt: u64, survivor: &Survivor) -> Result<()> {
 }
 
 /// Copies what is known of the survivors into the batch.
-fn describe<'s>(batch: &mut Batch, survivors: impl Iterator<Item = &'s Survivor>, captions: Vec<String>) {
-    for survivor in survivors {
+fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) {
+    for survivor in places.iter().map(|place| &place.survivor) {
         batch.ids.push(survivor.sample.id);
         batch.keys.push(Arc::clone(&survivor.sample.key));
         batch.json.push(survivor.sample.json.clone());
@@ -359,4 +304,14 @@ fn describe<'s>(batch: &mut Batch, survivors: impl Iterator<Item = &'s Survivor>
         batch.generated.push(survivor.generated.clone());
     }
     batch.captions = captions;
+}
+
+/// The next survivor of the first lane that has one.
+fn next_place(feeds: &mut [LaneFeed]) -> Result<Option<Place>> {
+    for feed in feeds {
+        if let Some(survivor) = feed.next()? {
+            return Ok(Some(Place { survivor, lane: feed.lane, first: Arc::clone(&feed.first), global: 0 }));
+        }
+    }
+    Ok(None)
 }

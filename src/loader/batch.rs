@@ -121,9 +121,9 @@ impl Batch {
             epoch,
             step,
             images: match pixels {
-                PixelType::F32 => Images::F32(HostArray::zeros(&shape)?),
-                PixelType::Bf16 => Images::Bf16(HostArray::zeros(&shape)?),
-                PixelType::U8 => Images::U8(HostArray::zeros(&shape)?),
+                PixelType::F32 => Images::F32(HostArray::to_be_written(&shape)?),
+                PixelType::Bf16 => Images::Bf16(HostArray::to_be_written(&shape)?),
+                PixelType::U8 => Images::U8(HostArray::to_be_written(&shape)?),
             },
             tokens: context.map(|c| HostArray::zeros(&[rows, c])).transpose()?,
             ids: Vec::with_capacity(rows),

@@ -51,6 +51,19 @@ impl<T: Element> HostArray<T> {
         Ok(Self { shape: shape.to_vec(), data: vec![T::default(); shape.iter().product()] })
     }
 
+    /// An array whose every element the caller is going to write before anyone reads it: what it
+    /// holds until then means nothing, and costs no time.
+    pub(crate) fn to_be_written(shape: &[usize]) -> Result<Self> {
+        #[cfg(feature = "tch")]
+        {
+            let size: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+            let tensor = Tensor::f_empty(size, (T::KIND, Device::Cpu)).map_err(crate::Error::captioner)?;
+            Ok(Self { shape: shape.to_vec(), tensor, element: std::marker::PhantomData })
+        }
+        #[cfg(not(feature = "tch"))]
+        Self::zeros(shape)
+    }
+
     /// Length of each dimension.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -60,7 +73,7 @@ impl<T: Element> HostArray<T> {
     pub fn as_slice(&self) -> &[T] {
         #[cfg(feature = "tch")]
         {
-            // SAFETY: `zeros` made the tensor contiguous, on the CPU, of kind `T::KIND` and of this
+            // SAFETY: the tensor was made contiguous, on the CPU, of kind `T::KIND` and of this
             // many elements; it is owned by `self` and its memory does not move.
             unsafe { std::slice::from_raw_parts(self.tensor.data_ptr().cast::<T>(), self.len()) }
         }

@@ -9,6 +9,7 @@ mod batch;
 mod builder;
 mod deciding;
 mod device;
+mod filling;
 mod lane;
 mod model_thread;
 mod pipeline;

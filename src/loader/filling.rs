@@ -1,0 +1,219 @@
+//! The filling of batches: survivors are decoded straight into the memory of their batch.
+//!
+//! Two batches are made at a time and come out in order, so that neither the memory of a batch nor
+//! its last, slowest image keeps the pool of pixel threads waiting.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use half::bf16;
+use rayon::prelude::*;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::hash::{self, Purpose};
+use crate::image::ImageError;
+use crate::loader::assemble::Place;
+use crate::loader::batch::{Batch, Images};
+use crate::loader::deciding::{Survivor, with_scratch};
+use crate::loader::pipeline::panic_message;
+use crate::loader::recorder::Recorder;
+use crate::loader::spec::Spec;
+use crate::loader::stats::Stage;
+
+/// Batches that are made at a time.
+const AT_A_TIME: usize = 2;
+
+/// A batch whose places were decoded, as far as they can be.
+pub(crate) struct Filled {
+    pub(crate) step: u64,
+    pub(crate) places: Vec<Place>,
+    pub(crate) batch: Batch,
+    pub(crate) captions: Vec<String>,
+    /// The rows that cannot be decoded, in order.
+    pub(crate) failed: Vec<(usize, ImageError)>,
+}
+
+/// A batch to be made, and whom to send it to.
+struct Job {
+    step: u64,
+    places: Vec<Place>,
+    reply: Sender<Result<Filled>>,
+}
+
+/// Batches on their way, in order.
+pub(crate) struct Ordered {
+    jobs: Sender<Job>,
+    running: VecDeque<Receiver<Result<Filled>>>,
+}
+
+impl Ordered {
+    pub(crate) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Whether another batch can be begun without waiting.
+    pub(crate) fn has_room(&self) -> bool {
+        self.running.len() < AT_A_TIME
+    }
+
+    /// Begins a batch.
+    pub(crate) fn start(&mut self, step: u64, places: Vec<Place>) -> Result<()> {
+        let (reply, filled) = bounded(1);
+        self.jobs.send(Job { step, places, reply }).map_err(|_| died())?;
+        self.running.push_back(filled);
+        Ok(())
+    }
+
+    /// Waits for the batch that was begun first; `None` where there is none.
+    pub(crate) fn next(&mut self) -> Result<Option<Filled>> {
+        let Some(first) = self.running.pop_front() else { return Ok(None) };
+        first.recv().map_err(|_| died())?.map(Some)
+    }
+}
+
+fn died() -> Error {
+    ErrorKind::Stage { stage: "example", detail: "its thread has ended".into() }.into()
+}
+
+/// What making examples takes.
+pub(crate) struct Filling<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) epoch: u64,
+    pub(crate) recorder: &'a Recorder,
+}
+
+impl Filling<'_> {
+    /// Runs `work` beside threads that make the batches it begins.
+    pub(crate) fn two_at_a_time<T>(&self, work: impl FnOnce(&mut Ordered) -> Result<T>) -> Result<T> {
+        std::thread::scope(|scope| {
+            let (jobs, todo) = bounded::<Job>(AT_A_TIME);
+            for i in 0..AT_A_TIME {
+                let todo = todo.clone();
+                let fill = move || {
+                    for Job { step, places, reply } in todo {
+                        let filled = catch_unwind(AssertUnwindSafe(|| self.fill(step, places)));
+                        let filled = filled.unwrap_or_else(|panic| {
+                            let detail = panic_message(&*panic);
+                            Err(ErrorKind::Stage { stage: "example", detail }.into())
+                        });
+                        let _ = reply.send(filled); // nobody waits any more: the epoch was dropped
+                    }
+                };
+                std::thread::Builder::new()
+                    .name(format!("tldr-fill-{i}"))
+                    .spawn_scoped(scope, fill)
+                    .map_err(|e| Error::io("start a thread that fills batches", e))?;
+            }
+            // Dropped at the end of `work`, which ends the threads.
+            work(&mut Ordered { jobs, running: VecDeque::new() })
+        })
+    }
+
+    /// Decodes all of a batch.
+    fn fill(&self, step: u64, places: Vec<Place>) -> Result<Filled> {
+        let spec = self.spec;
+        let context = spec.tokenizer.as_ref().map(|_| spec.context_length);
+        let size = spec.pipeline.size();
+        let mut batch = Batch::allocate(self.epoch, step, places.len(), size, spec.pixels, context)?;
+        let mut captions = vec![String::new(); places.len()];
+        let all: Vec<usize> = (0..places.len()).collect();
+        let failed = self.decode(&places, &all, &mut batch, &mut captions);
+        Ok(Filled { step, places, batch, captions, failed })
+    }
+
+    /// Decodes, transforms, fuses and tokenises the rows of `todo` into their places of `batch`.
+    /// Returns the rows that failed, in order.
+    pub(crate) fn decode(
+        &self,
+        places: &[Place],
+        todo: &[usize],
+        batch: &mut Batch,
+        captions: &mut [String],
+    ) -> Vec<(usize, ImageError)> {
+        let spec = self.spec;
+        let mut wanted = vec![false; places.len()];
+        for &row in todo {
+            wanted[row] = true;
+        }
+        let context = if batch.tokens.is_some() { spec.context_length } else { 0 };
+        let mut no_tokens = vec![];
+        let tokens: Vec<&mut [i64]> = match &mut batch.tokens {
+            Some(tokens) if context > 0 => tokens.as_mut_slice().chunks_mut(context).collect(),
+            _ => {
+                no_tokens.resize_with(places.len(), || [0i64; 0]);
+                no_tokens.iter_mut().map(|t| &mut t[..]).collect()
+            }
+        };
+        let pixels: Vec<Pixels<'_>> = match &mut batch.images {
+            Images::F32(a) => {
+                let row = a.row_len();
+                a.as_mut_slice().chunks_mut(row).map(Pixels::F32).collect()
+            }
+            Images::Bf16(a) => {
+                let row = a.row_len();
+                a.as_mut_slice().chunks_mut(row).map(Pixels::Bf16).collect()
+            }
+            Images::U8(a) => {
+                let row = a.row_len();
+                a.as_mut_slice().chunks_mut(row).map(Pixels::U8).collect()
+            }
+        };
+        let mut failed: Vec<(usize, ImageError)> = spec.pool.install(|| {
+            (places, pixels, tokens, captions)
+                .into_par_iter()
+                .enumerate()
+                .filter(|(row, _)| wanted[*row])
+                .filter_map(|(row, (place, pixels, tokens, caption))| {
+                    self.recorder
+                        .time(Stage::Example, || self.example(&place.survivor, pixels, tokens, caption))
+                        .err()
+                        .map(|error| (row, error))
+                })
+                .collect()
+        });
+        failed.sort_by_key(|(row, _)| *row);
+        failed
+    }
+
+    /// Makes one example. Random choices depend on the seed, the epoch and the sample only.
+    fn example(
+        &self,
+        survivor: &Survivor,
+        pixels: Pixels<'_>,
+        tokens: &mut [i64],
+        caption: &mut String,
+    ) -> Result<(), ImageError> {
+        let spec = self.spec;
+        let id = hash::combine(&[self.epoch, survivor.sample.id.0]);
+        let mut rng = hash::Rng::new(spec.seed, Purpose::Augment, id);
+        let bytes = &survivor.sample.image;
+        with_scratch(|scratch| match pixels {
+            Pixels::F32(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
+            Pixels::Bf16(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
+            Pixels::U8(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
+        })?;
+        *caption = spec.fuse.fuse(
+            spec.tokenizer.as_ref(),
+            spec.context_length,
+            &survivor.sample.caption,
+            survivor.generated.as_deref(),
+            survivor.alignment,
+        );
+        if let Some(tokenizer) = &spec.tokenizer {
+            tokenizer.encode_clip(caption, tokens);
+        }
+        Ok(())
+    }
+}
+
+/// The place of one image in the memory of a batch.
+enum Pixels<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+    U8(&'a mut [u8]),
+}
