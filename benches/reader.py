@@ -6,7 +6,7 @@ Every contestant makes normalised float32 [64, 3, 224, 224] batches of the same 
 number of threads (or worker processes). Rounds are interleaved: each runs every contestant once, and
 the table gives medians and ratios within a round. `tldr-loader`, its ceiling and open_clip read tar
 shards or, the ceiling, images in memory; the thread pools get their images in memory too, which
-favours them.
+favours them; and their time to start is not counted.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from typing import Any
 SIZE, BATCH = 224, 64
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 ROOT = Path(__file__).resolve().parent.parent
+Contestants = dict[str, Callable[[], float]]
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
         shards = sorted(folder.glob("*.tar"))
         images = in_memory(shards)
         times = -(-options.decodes // len(images))
-        contestants: dict[str, Callable[[], float]] = {
+        whole: Contestants = {
             "ceiling": lambda: rust(folder, "ceiling", options),
             "tldr-loader": lambda: rust(folder, "train", options),
             "tldr-loader, eval": lambda: rust(folder, "eval", options),
@@ -63,27 +64,37 @@ def main() -> None:
             "torchvision pool": lambda: rate(pool(torchvision_image, images * times, options.threads)),
             "simplejpeg pool": lambda: rate(pool(simplejpeg_image, images * times, options.threads)),
         }
-        found: dict[str, list[float]] = {}
-        for round_ in range(options.rounds):
-            for name, contestant in contestants.items():
-                try:
-                    speed = contestant()
-                except ImportError as missing:
-                    if round_ == 0:
-                        print(f"left out: {name} ({missing}); make bench-reader installs it", flush=True)
-                    continue
-                found.setdefault(name, []).append(speed)
-                print(f"round {round_ + 1}: {name}: {speed:.0f} images/s", flush=True)
-    report(found, len(images), options)
+        jpegs = [data for data in images if data.startswith(b"\xff\xd8\xff")]
+        decoders: Contestants = {
+            "zune-jpeg": lambda: rust(folder, "decode", options, "decode bare"),
+            "zune-jpeg, checked": lambda: rust(folder, "decode", options, "decode checked"),
+            "libjpeg-turbo": lambda: one_by_one(jpegs),
+            f"... to {SIZE} or more": lambda: one_by_one(jpegs, min_height=SIZE, min_width=SIZE),
+            "... to 112 or more": lambda: one_by_one(jpegs, min_height=112, min_width=112),
+        }
+        print(f"{len(images)} images, {len(jpegs)} of them JPEG; {options.rounds} rounds; {machine()}")
+        race("ceiling", "tldr-loader", whole, options.rounds)
+        print("\nJPEG decoders, one thread, nothing but decoding to RGB:")
+        race("zune-jpeg", "zune-jpeg", decoders, options.rounds)
 
 
-def report(found: dict[str, list[float]], images: int, options: argparse.Namespace) -> None:
-    print(f"\n{images} images, {options.threads} threads, {options.rounds} rounds, {machine()}")
-    print(f"{'':20}{'images/s':>10}{'of the ceiling':>16}{'tldr-loader is':>16}")
-    for name, speeds in found.items():
-        share = statistics.median(a / b for a, b in zip(speeds, found["ceiling"], strict=True))
-        times = statistics.median(a / b for a, b in zip(found["tldr-loader"], speeds, strict=True))
-        print(f"{name:20}{statistics.median(speeds):10.0f}{share:16.2f}{times:15.2f}x")
+def race(base: str, ours: str, contestants: Contestants, rounds: int) -> None:
+    """Runs every contestant once a round; prints medians, and medians of the ratios in a round."""
+    found: list[dict[str, float]] = []
+    for round_ in range(rounds):
+        found.append({})
+        for name, contestant in contestants.items():
+            try:
+                found[-1][name] = contestant()
+            except ImportError as missing:
+                if round_ == 0:
+                    print(f"left out: {name} ({missing}); make bench-reader installs it", flush=True)
+    print(f"{'':20}{'images/s':>10}{'of ' + base:>16}{ours + ' is':>18}")
+    for name in [name for name in contestants if name in found[0]]:
+        speed = statistics.median(one[name] for one in found)
+        share = statistics.median(one[name] / one[base] for one in found)
+        times = statistics.median(one[ours] / one[name] for one in found)
+        print(f"{name:20}{speed:10.0f}{share:16.2f}{times:17.2f}x", flush=True)
 
 
 def machine() -> str:
@@ -133,20 +144,32 @@ def drawn(folder: Path) -> Path:
 # The contestants -----------------------------------------------------------------------------
 
 
-def rust(folder: Path, what: str, options: argparse.Namespace) -> float:
+def rust(folder: Path, only: str, options: argparse.Namespace, what: str | None = None) -> float:
     """One measurement of the Rust bench, which does its own timing."""
     command = ["cargo", "bench", "--quiet", "--no-default-features", "--bench", "reader_path", "--"]
-    command += ["--data", str(folder), "--only", what, "--rounds", "1"]
+    command += ["--data", str(folder), "--only", only, "--rounds", "1"]
     command += ["--threads", str(options.threads), "--decodes", str(options.decodes)]
     out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    (line,) = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-    return float(line["images_per_s"])
+    lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    (speed,) = [float(line["images_per_s"]) for line in lines if line["what"] == (what or only)]
+    return speed
 
 
 def rate(batches: Iterator[int]) -> float:
+    """Images a second from the first batch on: starting up is not counted."""
+    next(batches)
     start = time.perf_counter()
     images = sum(batches)
     return images / (time.perf_counter() - start)
+
+
+def one_by_one(jpegs: list[bytes], **scaled: int) -> float:
+    import simplejpeg
+
+    start = time.perf_counter()
+    for data in jpegs:
+        simplejpeg.decode_jpeg(data, **scaled)
+    return len(jpegs) / (time.perf_counter() - start)
 
 
 def open_clip(shards: list[Path], times: int, workers: int) -> float:
