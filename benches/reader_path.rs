@@ -21,7 +21,7 @@ use fir::pixels::U8x3;
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{DecodeOptions, ImageTransform, RgbImage, decode};
 use tldr_loader::loader::{Loader, Mode};
-use tldr_loader::shard::{ReadOptions, ShardFetcher, ShardIndex, ShardReader, ShardWriter, list};
+use tldr_loader::shard::{ReadOptions, ShardFetcher, ShardIndex, ShardReader, ShardWriter, lengths, list};
 use tldr_loader::{Result, Shard};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
@@ -93,10 +93,11 @@ fn run(options: &Options) -> Result<()> {
         None => photographs(scratch.path())?,
     };
     let shards = list(&[source.display().to_string()], None, &Default::default())?;
-    let images = in_memory(&shards)?;
-    let times = options.decodes.div_ceil(images.len().max(1));
-    let corpus = repeated(&shards, scratch.path(), times)?;
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
+    let images = if wanted("ceiling") || wanted("decode") { in_memory(&shards)? } else { vec![] };
+    let samples: u64 = lengths(&shards, &mut |_, _| {})?.iter().sum();
+    let times = options.decodes.div_ceil(samples.max(1) as usize);
+    let corpus = repeated(&shards, scratch.path(), times)?;
     for round in 0..options.rounds {
         if wanted("ceiling") {
             ceiling(&images, times, options.threads, round);
@@ -116,8 +117,9 @@ fn run(options: &Options) -> Result<()> {
         if wanted("index") {
             quarter(&shards, scratch.path(), round)?;
         }
-        if wanted("stream") {
-            stream(&corpus)?;
+        // Alone, since what it measures is the most that this process ever held.
+        if options.only.as_deref() == Some("memory") {
+            memory(&corpus, options.threads)?;
         }
     }
     Ok(())
@@ -314,17 +316,22 @@ fn quarter(shards: &[Shard], scratch: &Path, round: usize) -> Result<()> {
     Ok(())
 }
 
-/// Reads the corpus once and says how much memory that took at most (Linux).
-fn stream(corpus: &Path) -> Result<()> {
-    for shard in list(&[corpus.display().to_string()], None, &Default::default())? {
-        let mut reader = ShardReader::open(&shard, &ReadOptions::default())?;
-        while let Some(group) = reader.next_group()? {
-            let _ = black_box(group);
-        }
+/// An epoch in which no shuffle group grows, and how much memory this process held at most (Linux).
+fn memory(corpus: &Path, threads: usize) -> Result<()> {
+    let loader = Loader::builder(corpus.display().to_string())
+        .mode(Mode::Full)
+        .shuffle_windows(1)
+        .batch_size(64)
+        .image_size(SIZE)
+        .threads(threads)
+        .build()?;
+    for batch in loader.iter()? {
+        black_box(batch?);
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown").trim();
-    println!("{{\"what\": \"peak memory\", \"value\": \"{peak}\"}}");
+    let shards = list(&[corpus.display().to_string()], None, &Default::default())?.len();
+    println!("{{\"what\": \"memory\", \"shards\": {shards}, \"peak\": \"{peak}\"}}");
     Ok(())
 }
 
