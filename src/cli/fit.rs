@@ -6,7 +6,7 @@ use tldr_loader::cluster::AlignmentNorm;
 use tldr_loader::jobs::{FitJob, fit};
 use tldr_loader::{Error, Result};
 
-use super::progress_bar;
+use super::{counted, progress_bar};
 
 /// Find the clusters of a corpus, their shares and the alignment quantiles.
 ///
@@ -55,6 +55,7 @@ impl Args {
         job.device = self.device;
         job.caption_key = self.caption_key;
         job.stores.endpoint = self.endpoint;
+        job.lengths = Some(counted(&job.urls, &job.stores)?);
         let bar = progress_bar("points");
         let summary = fit(&job, &mut |done, total| {
             bar.set_length(total);

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+#[cfg(feature = "tch")]
+use tldr_loader::shard::{self, StoreOptions};
 use tldr_loader::{ErrorKind, Result};
 
 #[cfg(feature = "tch")]
@@ -67,4 +69,17 @@ fn progress_bar(unit: &str) -> ProgressBar {
     bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+/// Samples of each shard, with a bar where they have to be counted.
+#[cfg(feature = "tch")]
+fn counted(urls: &[String], stores: &StoreOptions) -> Result<Vec<u64>> {
+    let shards = shard::list(urls, None, stores)?;
+    let bar = progress_bar("shards counted");
+    let lengths = shard::lengths(&shards, &mut |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    lengths
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tldr_loader::Result;
 use tldr_loader::jobs::{TrainJob, train};
 
-use super::progress_bar;
+use super::{counted, progress_bar};
 
 /// Train a codebook captioner from scratch on image-text shards.
 ///
@@ -72,6 +72,7 @@ impl Args {
         job.device = self.device;
         job.caption_key = self.caption_key;
         job.stores.endpoint = self.endpoint;
+        job.lengths = Some(counted(&job.urls, &job.stores)?);
         let bar = progress_bar("steps");
         let summary = train(&job, &mut |progress| {
             let r = &progress.report;

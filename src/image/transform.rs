@@ -6,10 +6,7 @@
 //! their rounding. Crops are views, so nothing is copied. Evaluation follows PIL to the order of
 //! the passes; training takes the faster order, which differs from PIL only where edges clip.
 
-use fast_image_resize as fir;
-use fir::images::{TypedCroppedImage, TypedImage, TypedImageRef};
-use fir::pixels::U8x3;
-use fir::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use tldr_resize::{Crop, Filter, Resizer};
 
 use super::decode::{ImageError, RgbImage};
 use crate::error::{Error, Result};
@@ -73,15 +70,6 @@ pub(super) struct ResizeScratch {
     rows: Vec<u8>,
     /// The resized picture, `[height, width, 3]`, from which [`Placed`] takes a square.
     pub(super) pixels: Vec<u8>,
-}
-
-/// Part of a picture, in whole pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Crop {
-    left: usize,
-    top: usize,
-    width: usize,
-    height: usize,
 }
 
 /// Draws the crop of torchvision's `RandomResizedCrop`: ten tries at an area and a ratio
@@ -154,18 +142,18 @@ pub(super) fn resize(
         ImageTransform::Train { scale, ratio, flip } => {
             let crop = random_crop(image.width, image.height, scale, ratio, rng);
             let mirrored = flip > 0.0 && rng.unit() < flip;
-            convolve(image, crop, (size, size), FilterType::CatmullRom, scratch)?;
+            convolve(image, crop, (size, size), Filter::CatmullRom, scratch)?;
             Ok(Placed { mirrored, ..Placed::whole(size) })
         }
         ImageTransform::Eval => {
             let crop = not_a_ribbon(whole);
             let (width, height) = shorter_side_to(size, crop);
-            convolve_as_pil(image, crop, (width, height), FilterType::CatmullRom, scratch)?;
+            convolve_as_pil(image, crop, (width, height), Filter::CatmullRom, scratch)?;
             let (left, top) = (centred(width - size), centred(height - size));
             Ok(Placed { row: width, left, top, mirrored: false })
         }
         ImageTransform::Preview => {
-            convolve(image, whole, (size, size), FilterType::Bilinear, scratch)?;
+            convolve(image, whole, (size, size), Filter::Bilinear, scratch)?;
             Ok(Placed::whole(size))
         }
     }
@@ -194,20 +182,17 @@ fn centred(spare: usize) -> usize {
     (spare as f64 / 2.0).round_ties_even() as usize
 }
 
-/// Resizes the view `crop` of `image` to `target` (width, height), `scratch.pixels`.
-///
-/// Views, never the crop box of `fast_image_resize`: torchvision crops before it resizes, so
-/// that the kernel does not see beyond the crop; and with a fractional box, version 6.1 reads
-/// outside its buffers where an edge falls on the middle of a pixel.
+/// Resizes the view `crop` of `image` to `target` (width, height), `scratch.pixels`: torchvision
+/// crops before it resizes, so that the kernel does not see beyond the crop.
 fn convolve(
     image: &RgbImage,
     crop: Crop,
     target: (usize, usize),
-    filter: FilterType,
+    filter: Filter,
     scratch: &mut ResizeScratch,
 ) -> Result<(), ImageError> {
-    let source = TypedImageRef::from_buffer(side(image.width), side(image.height), &image.data);
-    pass(source.map_err(unusable)?, crop, target, filter, &mut scratch.resizer, &mut scratch.pixels)
+    let size = (image.width, image.height);
+    scratch.resizer.resize(&image.data, size, crop, target, filter, &mut scratch.pixels).map_err(unusable)
 }
 
 /// As [`convolve`], with PIL's order of the passes: along rows first, then along columns (since
@@ -220,7 +205,7 @@ fn convolve_as_pil(
     image: &RgbImage,
     crop: Crop,
     (width, height): (usize, usize),
-    filter: FilterType,
+    filter: Filter,
     scratch: &mut ResizeScratch,
 ) -> Result<(), ImageError> {
     // Found by trying Pillow 13.0; earlier versions differ for these pictures only.
@@ -228,35 +213,10 @@ fn convolve_as_pil(
         return convolve(image, crop, (width, height), filter, scratch);
     }
     let ResizeScratch { resizer, rows, pixels } = scratch;
-    let source = TypedImageRef::from_buffer(side(image.width), side(image.height), &image.data);
-    pass(source.map_err(unusable)?, crop, (width, crop.height), filter, resizer, rows)?;
-    let source = TypedImageRef::from_buffer(side(width), side(crop.height), rows).map_err(unusable)?;
+    let size = (image.width, image.height);
+    resizer.resize(&image.data, size, crop, (width, crop.height), filter, rows).map_err(unusable)?;
     let whole = Crop { left: 0, top: 0, width, height: crop.height };
-    pass(source, whole, (width, height), filter, resizer, pixels)
-}
-
-/// One call of the resizer. All go through here with one type of view: each more would add its
-/// own copy of the kernels, and most of this file's time to compile.
-fn pass(
-    source: TypedImageRef<'_, U8x3>,
-    crop: Crop,
-    (width, height): (usize, usize),
-    filter: FilterType,
-    resizer: &mut Resizer,
-    out: &mut Vec<u8>,
-) -> Result<(), ImageError> {
-    let source =
-        TypedCroppedImage::new(source, side(crop.left), side(crop.top), side(crop.width), side(crop.height))
-            .map_err(unusable)?;
-    out.resize(3 * width * height, 0);
-    let mut target = TypedImage::<U8x3>::from_buffer(side(width), side(height), out).map_err(unusable)?;
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-    resizer.resize_typed(&source, &mut target, &options).map_err(unusable)
-}
-
-/// A length as the resizer takes it. A longer one cannot fit its buffer, which is then the error.
-fn side(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
+    resizer.resize(rows, (width, crop.height), whole, (width, height), filter, pixels).map_err(unusable)
 }
 
 fn unusable(error: impl std::fmt::Display) -> ImageError {
@@ -428,7 +388,7 @@ mod tests {
             }
             let whole = Crop { left: 0, top: 0, ..crop };
             let mut scratch = ResizeScratch::default();
-            convolve(&copy, whole, (24, 24), FilterType::CatmullRom, &mut scratch).unwrap();
+            convolve(&copy, whole, (24, 24), Filter::CatmullRom, &mut scratch).unwrap();
             let mut expected = vec![0; 3 * 24 * 24];
             planes(&scratch.pixels, Placed::whole(24), 24, &mut expected, |_, v| v);
             let train = ImageTransform::Train { scale, ratio, flip: 0.0 };

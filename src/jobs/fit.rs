@@ -46,6 +46,9 @@ pub struct FitJob {
     pub caption_key: Option<String>,
     /// How remote shards are read.
     pub stores: StoreOptions,
+    /// Samples per shard, in the order of the list, where they are known; else they are looked up
+    /// or counted.
+    pub lengths: Option<Vec<u64>>,
 }
 
 impl FitJob {
@@ -61,6 +64,7 @@ impl FitJob {
             device: "cpu".into(),
             caption_key: None,
             stores: StoreOptions::default(),
+            lengths: None,
         }
     }
 }
@@ -130,6 +134,9 @@ fn stream(job: &FitJob, captioner: &Captioner) -> Result<Loader> {
             .seed(job.seed)
             .rank(0)
             .world_size(1);
+        if let Some(lengths) = &job.lengths {
+            builder = builder.lengths(lengths.clone());
+        }
         if mode == Mode::Full {
             builder = builder.lanes(largest_divisor(batch, PLACES)).shuffle_windows(1).window(64);
         }

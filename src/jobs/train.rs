@@ -51,6 +51,9 @@ pub struct TrainJob {
     pub caption_key: Option<String>,
     /// How remote shards are read.
     pub stores: StoreOptions,
+    /// Samples per shard, in the order of the list, where they are known; else they are looked up
+    /// or counted.
+    pub lengths: Option<Vec<u64>>,
 }
 
 impl TrainJob {
@@ -71,6 +74,7 @@ impl TrainJob {
             device: "cpu".into(),
             caption_key: None,
             stores: StoreOptions::default(),
+            lengths: None,
         }
     }
 }
@@ -161,6 +165,9 @@ fn stream(job: &TrainJob, size: usize) -> Result<Loader> {
         .world_size(1);
     if let Some(key) = &job.caption_key {
         builder = builder.caption_key(key);
+    }
+    if let Some(lengths) = &job.lengths {
+        builder = builder.lengths(lengths.clone());
     }
     builder.build()
 }
