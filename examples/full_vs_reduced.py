@@ -401,11 +401,11 @@ def plot(groups: dict[tuple[float, int], dict[tuple[str, str], list[dict[str, st
                     place, statistics.fmean(values), 0.36, xerr=deviation(values) or None, color=colour_of_bar
                 )
         axis.set_yticks(range(len(arms)), arms)
-        axis.invert_yaxis()
         axis.set_title(f"noise {noise:g}, copies {copies}", fontsize=10)
         axis.set_xlabel("R@1 on clean pairs, mean of both directions, %")
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].invert_yaxis()  # shared by all panels
     handles = [patches.Rectangle((0, 0), 1, 1, color=colour) for colour in ("#2d3748", "#9aa5b1", "#2b6cb0")]
     labels = ["full data", f"{KEEP_RATIO:.0%} kept, equal epochs", f"{KEEP_RATIO:.0%} kept, equal steps"]
     figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
