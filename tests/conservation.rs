@@ -170,6 +170,42 @@ fn a_shard_of_failures_ends_the_run_where_it_may_not() {
 }
 
 #[test]
+fn an_undecodable_survivor_is_counted_once_whatever_places_it_was_to_fill() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 1, 24);
+    // Half an image: its header is sound, so that it fails only when its batch is made.
+    let mut writer = tldr_loader::shard::ShardWriter::create(folder.path().join("00000.tar")).unwrap();
+    for i in 0..24 {
+        let png = support::png([i as u8; 3]);
+        let png = if i % 8 == 5 { &png[..png.len() - 20] } else { &png[..] };
+        writer.write(&format!("{i:07}"), &[("png", png), ("txt", b"a caption")]).unwrap();
+    }
+    writer.finish().unwrap();
+    // Four times as many places as samples: the bad ones are drawn again and again to fill them.
+    let loader = builder(&urls)
+        .mode(Mode::Full)
+        .lengths(vec![96])
+        .lanes(1)
+        .batch_size(32)
+        .max_errors(1e9)
+        .build()
+        .unwrap();
+    let rows: usize = epoch(&loader).iter().map(Vec::len).sum();
+    let stats = loader.stats();
+    assert_eq!((rows, stats.counts.kept, stats.counts.failures()), (96, 21, 3), "{:?}", stats.counts);
+    assert_conserved(&stats, 24);
+}
+
+#[test]
+fn no_failed_sample_at_all_is_a_limit_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = faulty(folder.path());
+    let loader = with_stub(&urls).max_errors(0.0).build().unwrap();
+    let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
+    assert!(error.contains("max_errors = 0"), "{error}");
+}
+
+#[test]
 fn bytes_behind_a_damaged_header_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 2, 100);

@@ -319,6 +319,39 @@ fn zeros_in_the_middle_do_not_end_a_shard() {
 }
 
 #[test]
+fn what_is_lost_behind_an_end_marker_is_told() {
+    let four = four();
+    let all = read(&four, &ReadOptions::default()).unwrap();
+    let skipped = |bytes: &[u8]| {
+        let bytes = Cursor::new(bytes.to_vec());
+        let mut reader = ShardReader::over(&shard(), bytes, &ReadOptions::default()).unwrap();
+        while reader.skip_group().unwrap() {}
+        assert_eq!(reader.position(), 4);
+        reader.skipped_bytes()
+    };
+    // Padding is not; other bytes, part of an archive, or a hole that was never filled, are.
+    assert_eq!(skipped(&[&four[..], &[0; 64 << 10]].concat()), 0);
+    assert_eq!(skipped(&[&four[..], &[1; 700]].concat()), 700);
+    assert_eq!(skipped(&[&four[..], &four[..300]].concat()), 300);
+    assert!(skipped(&[&four[..], &vec![0; 2 << 20]].concat()) >= 2 << 20);
+    // Compressed data that are damaged after the marker of what was read: a second archive, or a
+    // checksum that says that something before was altered.
+    let mut altered = gzip(&four);
+    let checksum = altered.len() - 8;
+    altered[checksum] ^= 1;
+    let mut second = [gzip(&four), gzip(&four)].concat();
+    let half = second.len() / 2;
+    second[half + 12..].fill(0xff);
+    for bytes in [altered, second] {
+        let groups = read(&bytes, &ReadOptions::default()).unwrap();
+        assert_eq!(groups[..4], all[..]);
+        let (key, _, _, reason, detail) = only_failure(&groups);
+        assert_eq!((groups.len(), key, reason), (5, "", FailReason::TruncatedSample));
+        assert!(detail.contains("damaged after its end marker"), "{detail}");
+    }
+}
+
+#[test]
 fn a_promised_size_is_not_believed() {
     let mut header = tar::Header::new_ustar();
     header.set_path("a.jpg").unwrap();
@@ -343,7 +376,14 @@ fn a_promised_size_is_not_believed() {
 fn what_is_no_archive_is_an_error_that_says_so() {
     let page = b"<html><body>404 Not Found</body></html>".repeat(40);
     let bad_gzip = [&[0x1f, 0x8b, 0x07][..], &[1; 600]].concat();
-    for (bytes, detail) in [(&page[..], "no tar header was found"), (&bad_gzip, "cannot be decompressed")] {
+    // Shorter than a header, such as the pointer that git-lfs leaves.
+    let pointer = &page[..130];
+    let cases = [
+        (&page[..], "no tar header was found"),
+        (pointer, "no tar header was found"),
+        (&bad_gzip, "cannot be decompressed"),
+    ];
+    for (bytes, detail) in cases {
         let error = read(bytes, &ReadOptions::default()).unwrap_err();
         assert!(matches!(error.kind, ErrorKind::Shard { .. }), "{error}");
         assert_eq!(error.shard.as_deref(), Some("s/00000.tar"));

@@ -1,5 +1,7 @@
 //! `tldr-loader inspect`: what shards hold, and what is wrong with them.
 
+use std::io::{ErrorKind, Write};
+
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{self, InspectJob, Inspection, Spread};
 use tldr_loader::shard::{ReadOptions, StoreOptions, list};
@@ -19,6 +21,9 @@ pub(super) struct Args {
     /// URL of a server that speaks S3, for s3:// shards; the environment's, or Amazon, by default
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
+    /// Pixels an image may have; 100 million by default
+    #[arg(long)]
+    max_image_pixels: Option<u64>,
     /// Decode every image, to find those that cannot be
     #[arg(long)]
     decode: bool,
@@ -33,7 +38,11 @@ impl Args {
         let shards = list(&self.urls, None, &stores)?;
         let job = InspectJob {
             read: ReadOptions { caption_key: self.caption_key },
-            decode: self.decode.then(DecodeOptions::default),
+            limits: DecodeOptions {
+                max_pixels: self.max_image_pixels.unwrap_or(DecodeOptions::default().max_pixels),
+                ..DecodeOptions::default()
+            },
+            decode: self.decode,
         };
         let bar = progress_bar("shards");
         bar.set_length(shards.len() as u64);
@@ -42,49 +51,62 @@ impl Args {
         if self.json {
             let text = serde_json::to_string_pretty(&found)
                 .map_err(|error| Error::io("write JSON", std::io::Error::other(error)))?;
-            println!("{text}");
+            ended(writeln!(std::io::stdout(), "{text}"))
         } else {
-            print(&found, self.decode);
+            ended(print(&mut std::io::stdout().lock(), &found, self.decode))
         }
-        Ok(())
     }
 }
 
-fn print(found: &Inspection, decoded: bool) {
+fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Result<()> {
     let formats: Vec<String> = found.shard_formats.iter().map(|(f, n)| format!("{n} {}", f.name())).collect();
     let size = if found.bytes > 0 { format!(", {}", megabytes(found.bytes)) } else { String::new() };
-    println!("shards    {} ({}){size}", found.shards.len(), formats.join(", "));
+    writeln!(out, "shards    {} ({}){size}", found.shards.len(), formats.join(", "))?;
     let copies = found.samples - found.distinct;
     let copies = if copies > 0 { format!(", {copies} with the identity of another") } else { String::new() };
-    println!("samples   {} usable of {}{copies}", found.samples, found.groups);
+    writeln!(out, "samples   {} usable of {}{copies}", found.samples, found.groups)?;
     let formats: Vec<String> = found.image_formats.iter().map(|(f, n)| format!("{n} {}", f.name())).collect();
-    println!("images    {}", if formats.is_empty() { "none".into() } else { formats.join(", ") });
-    let row = |name: &str, s: &Spread, unit: &str| {
-        println!(
+    writeln!(out, "images    {}", if formats.is_empty() { "none".into() } else { formats.join(", ") })?;
+    let row = |out: &mut dyn Write, name: &str, s: &Spread, unit: &str| {
+        writeln!(
+            out,
             "  {name:<8}{:>10} to {:<10} median {:<10} mean {:.1} {unit}",
             s.min, s.max, s.median, s.mean
-        );
+        )
     };
-    row("width", &found.width, "pixels");
-    row("height", &found.height, "pixels");
-    row("size", &found.image_bytes, "bytes");
-    println!("captions");
-    row("length", &found.caption_chars, "characters");
+    row(out, "width", &found.width, "pixels")?;
+    row(out, "height", &found.height, "pixels")?;
+    row(out, "size", &found.image_bytes, "bytes")?;
+    writeln!(out, "captions")?;
+    row(out, "length", &found.caption_chars, "characters")?;
     let faults: Vec<String> = found.failed.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
     let how = if decoded { "" } else { " (images were not decoded: --decode)" };
-    println!("faults    {}{how}", if faults.is_empty() { "none".into() } else { faults.join(", ") });
+    writeln!(out, "faults    {}{how}", if faults.is_empty() { "none".into() } else { faults.join(", ") })?;
     for shard in &found.shards {
         if shard.skipped_bytes > 0 {
-            println!("  {}: {} bytes passed over after damaged tar headers", shard.url, shard.skipped_bytes);
+            writeln!(
+                out,
+                "  {}: {} bytes passed over that are no part of the archive",
+                shard.url, shard.skipped_bytes
+            )?;
         }
         for f in &shard.failures {
-            println!("  {}: {} at byte {}: {} ({})", shard.url, f.key, f.offset, f.reason, f.detail);
+            writeln!(out, "  {}: {} at byte {}: {} ({})", shard.url, f.key, f.offset, f.reason, f.detail)?;
         }
         let named = shard.failures.len() as u64;
         let more = shard.failed.values().sum::<u64>() - named;
         if more > 0 {
-            println!("  {}: and {more} more", shard.url);
+            writeln!(out, "  {}: and {more} more", shard.url)?;
         }
+    }
+    Ok(())
+}
+
+/// Output that nobody reads any more (`inspect ... | head`) is no error.
+fn ended(written: std::io::Result<()>) -> Result<()> {
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::io("write to stdout", error)),
+        _ => Ok(()),
     }
 }
 

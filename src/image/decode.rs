@@ -114,7 +114,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Refuses an image by the size its header promises.
-fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Result<(), ImageError> {
+pub(crate) fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Result<(), ImageError> {
     let pixels = width.saturating_mul(height);
     if pixels == 0 {
         return Err(ImageError::undecodable(format!("the header says {width}x{height} pixels")));

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{FailReason, Result};
+use crate::image::decode::check_size;
 use crate::image::{DecodeOptions, ImageFormat, RgbImage, decode, probe};
 use crate::sample::{FailedSample, Sample, SampleId};
 use crate::shard::{ReadOptions, Shard, ShardFormat, ShardReader};
@@ -23,8 +24,10 @@ const NAMED: usize = 16;
 pub struct InspectJob {
     /// How samples are made of members.
     pub read: ReadOptions,
+    /// What images may cost.
+    pub limits: DecodeOptions,
     /// Whether to decode every image, which finds those that cannot be.
-    pub decode: Option<DecodeOptions>,
+    pub decode: bool,
 }
 
 /// What was found in all shards.
@@ -67,7 +70,7 @@ pub struct ShardInspection {
     pub groups: u64,
     /// Usable samples.
     pub samples: u64,
-    /// Bytes passed over after damaged tar headers.
+    /// Bytes passed over: after damaged tar headers, and behind the end marker.
     pub skipped_bytes: u64,
     /// Directories, links and devices: passed over.
     pub passed_over: u64,
@@ -232,8 +235,9 @@ impl Part {
         image: &mut RgbImage,
     ) -> Result<(), crate::image::ImageError> {
         let header = probe(&sample.image)?;
-        if let Some(options) = &job.decode {
-            decode(&sample.image, options, image)?;
+        check_size(header.width.into(), header.height.into(), &job.limits)?;
+        if job.decode {
+            decode(&sample.image, &job.limits, image)?;
         }
         self.shard.samples += 1;
         self.ids.push(sample.id);

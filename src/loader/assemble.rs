@@ -6,7 +6,8 @@
 //! first survivors, chosen by hash(seed, epoch, step, place): a function of the place alone, so
 //! that a resumed run fills it alike.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -24,6 +25,7 @@ use crate::loader::reading::raised;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, OnError, Spec};
 use crate::loader::stats::Stage;
+use crate::sample::SampleId;
 
 /// First survivors of a lane that are held to fill places.
 const REPEAT_POOL: usize = 64;
@@ -80,6 +82,8 @@ pub(crate) struct Assembling<'a> {
     pub(crate) epoch: u64,
     pub(crate) first_step: u64,
     pub(crate) recorder: &'a Recorder,
+    /// Survivors that proved undecodable: each is counted once, whatever places it was to fill.
+    pub(crate) undecodable: RefCell<HashSet<SampleId>>,
 }
 
 impl Assembling<'_> {
@@ -157,7 +161,8 @@ impl Assembling<'_> {
                         self.repeat(feed.lane, &feed.first, step, global, 0)?
                     }
                 };
-                places.push(Place { survivor, lane: feed.lane, first: Arc::clone(&feed.first), global });
+                let first = Arc::clone(&feed.first);
+                places.push(Place { survivor, lane: feed.lane, first, global });
             }
         }
         Ok(places)
@@ -173,9 +178,13 @@ impl Assembling<'_> {
         attempt: u64,
     ) -> Result<Arc<Survivor>> {
         if first.is_empty() {
-            let given = format!("{} (lane {lane} of this epoch)", self.spec.lanes);
-            let accepted = "every lane needs at least one survivor; use fewer lanes or a larger keep_ratio";
-            return Err(Error::option("lanes", given, accepted));
+            let detail = format!(
+                "lane {lane} of {} has no sample to give in this epoch: what its part of the shards holds \
+                 cannot be used (stats() says why), is not there (are the lengths right?), or was not kept; \
+                 use fewer lanes, or a larger keep_ratio",
+                self.spec.lanes
+            );
+            return Err(ErrorKind::Shard { detail }.into());
         }
         let place = hash::combine(&[self.epoch, step, global, attempt]);
         let choice = hash::hash(self.spec.seed, Purpose::Repeat, place) % first.len() as u64;
@@ -190,8 +199,8 @@ impl Assembling<'_> {
             let mut todo = Vec::with_capacity(failed.len());
             for (row, error) in failed {
                 let place = &mut places[row];
-                if attempt == 0 {
-                    self.late_failure(&place.survivor, error)?;
+                // One that is counted has, or had, a place of its own that something else fills.
+                if self.late_failure(&place.survivor, error)? {
                     self.recorder.repeats.fetch_add(1, Ordering::Relaxed);
                 }
                 attempt_limit(attempt, &place.survivor)?;
@@ -270,12 +279,17 @@ impl Assembling<'_> {
         self.hand_over(batch, out)
     }
 
-    fn late_failure(&self, survivor: &Survivor, error: ImageError) -> Result<()> {
+    /// Counts a survivor that proved undecodable; `false` where it was counted before.
+    fn late_failure(&self, survivor: &Survivor, error: ImageError) -> Result<bool> {
+        if !self.undecodable.borrow_mut().insert(survivor.sample.id) {
+            return Ok(false);
+        }
         let failed = failed_image(&survivor.sample, error);
         if self.spec.on_error == OnError::Raise {
             return Err(raised(&failed).in_shard(&survivor.shard));
         }
-        self.recorder.failed_late(&survivor.shard, &failed, self.spec.max_errors)
+        self.recorder.failed_late(&survivor.shard, &failed, self.spec.max_errors)?;
+        Ok(true)
     }
 }
 
@@ -310,7 +324,8 @@ fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) {
 fn next_place(feeds: &mut [LaneFeed]) -> Result<Option<Place>> {
     for feed in feeds {
         if let Some(survivor) = feed.next()? {
-            return Ok(Some(Place { survivor, lane: feed.lane, first: Arc::clone(&feed.first), global: 0 }));
+            let first = Arc::clone(&feed.first);
+            return Ok(Some(Place { survivor, lane: feed.lane, first, global: 0 }));
         }
     }
     Ok(None)

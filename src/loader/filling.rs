@@ -109,6 +109,7 @@ impl Filling<'_> {
                     .spawn_scoped(scope, fill)
                     .map_err(|e| Error::io("start a thread that fills batches", e))?;
             }
+            drop(todo); // theirs alone, so that a job cannot wait for threads that are gone
             // Dropped at the end of `work`, which ends the threads.
             work(&mut Ordered { jobs, running: VecDeque::new() })
         })

@@ -73,7 +73,8 @@ pub(crate) fn start(
     }
     let (spec, recorder) = (Arc::clone(spec), Arc::clone(recorder));
     running.spawn("tldr-batch".into(), "example", batch_out, move |out| {
-        Assembling { spec: &spec, epoch, first_step, recorder: &recorder }.run(feeds, out)
+        let undecodable = Default::default();
+        Assembling { spec: &spec, epoch, first_step, recorder: &recorder, undecodable }.run(feeds, out)
     })?;
     Ok(running)
 }

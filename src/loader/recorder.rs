@@ -54,7 +54,12 @@ const JUDGE_SHARD_AFTER: u64 = 100;
 /// Whether `counts` has more failures than `limit`, a share of which is judged from `after` on.
 fn exceeded(limit: f64, counts: &Counts, after: u64) -> bool {
     let failed = counts.failures() as f64;
-    if limit >= 1.0 { failed > limit } else { counts.read >= after && failed > limit * counts.read as f64 }
+    // None at all is a count; every other number below 1 is a share.
+    if limit >= 1.0 || limit == 0.0 {
+        failed > limit
+    } else {
+        counts.read >= after && failed > limit * counts.read as f64
+    }
 }
 
 impl Recorder {
@@ -95,7 +100,8 @@ impl Recorder {
     ) -> Result<()> {
         let mut inner = self.lock();
         let demote = |counts: &mut Counts| {
-            counts.kept -= 1;
+            // One that was not kept is a bug, which the check of the counts reports.
+            counts.kept = counts.kept.saturating_sub(1);
             *counts.failed.entry(failed.reason).or_default() += 1;
         };
         demote(&mut inner.counts);

@@ -165,7 +165,7 @@ pub struct Stats {
     pub failures: Vec<Failure>,
     /// Shards whose length is not what the table says.
     pub length_mismatches: Vec<LengthMismatch>,
-    /// Bytes passed over after damaged tar headers, by shard.
+    /// Bytes passed over by shard: after damaged tar headers, and behind end markers.
     pub skipped_bytes: BTreeMap<Arc<str>, u64>,
 }
 
@@ -195,9 +195,17 @@ impl Stats {
                 share(self.surplus)
             ));
         }
+        if self.counts.read > 0 && self.yielded + self.replayed == 0 {
+            let failed = self.counts.failures();
+            warnings.push(format!(
+                "epoch {}: nothing was yielded of {} samples read, {failed} of which cannot be used: {:?}",
+                self.epoch, self.counts.read, self.counts.failed
+            ));
+        }
         for (shard, bytes) in &self.skipped_bytes {
             warnings.push(format!(
-                "shard {shard}: {bytes} bytes were passed over after damaged tar headers; what they held is lost"
+                "shard {shard}: {bytes} bytes were passed over, after a damaged tar header or behind the end marker; what they held is \
+                 lost"
             ));
         }
         for m in &self.length_mismatches {

@@ -16,6 +16,9 @@ const BLOCK: usize = 512;
 /// hold extended attributes.
 const MAX_METADATA: u64 = 1 << 20;
 
+/// Zeros after an end marker that are taken for padding: tar fills up records of 10 KiB, others more.
+const PADDING: u64 = 1 << 20;
+
 /// A regular file of the archive.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -48,8 +51,11 @@ pub(super) enum Step {
 /// How an archive ends.
 #[derive(Debug, Clone)]
 pub(super) enum End {
-    /// With an end-of-archive marker.
-    Marked,
+    /// With an end-of-archive marker, and no more than `0` bytes after it that are no archive.
+    Marked(u64),
+    /// With a marker, after which the data cannot be decompressed any further: says how. What the
+    /// shard held was read, but perhaps not as it was written.
+    Damaged(String),
     /// After a whole member, without a marker: cut exactly there, or written carelessly.
     Unmarked,
     /// Inside a member or a header; says how.
@@ -79,8 +85,9 @@ enum Block {
     Whole(u64, [u8; BLOCK]),
     /// Nothing.
     None,
-    /// A part; `zero`: of zeros only, which is how no header starts.
-    Part { zero: bool },
+    /// A part; `zero`: of zeros only, which is how no header starts; `text`: more than a name's
+    /// field and no zero among it, which no header has.
+    Part { zero: bool, text: bool },
 }
 
 /// What metadata entries say of the file that follows them.
@@ -128,8 +135,11 @@ impl Members {
                 Block::None if self.stream.offset() == 0 => return self.cut("before its first byte"),
                 Block::None if overrides.offset.is_some() => return self.cut("after a long name"),
                 Block::None => return Ok(self.finish(End::Unmarked)),
-                Block::Part { zero: true } if self.stream.damage().is_none() => {
-                    return Ok(self.finish(End::Marked));
+                Block::Part { zero: true, .. } if self.stream.damage().is_none() => {
+                    return Ok(self.finish(End::Marked(0)));
+                }
+                Block::Part { text: true, .. } if !self.started && self.stream.damage().is_none() => {
+                    return Err(no_archive());
                 }
                 Block::Part { .. } => return self.cut("inside a tar header"),
             };
@@ -207,14 +217,16 @@ impl Members {
         Ok(match filled {
             BLOCK => Block::Whole(at, block),
             0 => Block::None,
-            _ => Block::Part { zero: is_zero(&block) },
+            _ => Block::Part { zero: is_zero(&block), text: filled > 100 && !block[..filled].contains(&0) },
         })
     }
 
     /// Decides what zero blocks mean: the end, or, where more follows, a hole or the seam of two
     /// archives put end to end. `None`: the next header is held.
     fn after_zeros(&mut self) -> Result<Option<Step>> {
+        let first = self.stream.offset();
         loop {
+            let at = self.stream.offset();
             match self.block()? {
                 Block::Whole(_, block) if is_zero(&block) => {}
                 Block::Whole(at, block) if Header::parse(&block).is_some() => {
@@ -222,7 +234,8 @@ impl Members {
                     return Ok(None);
                 }
                 Block::Whole(at, _) => return self.resync(at, true).map(Some),
-                Block::None | Block::Part { .. } => return Ok(Some(self.finish(End::Marked))),
+                Block::Part { zero: false, .. } => return Ok(Some(self.marked(at, false))),
+                Block::None | Block::Part { .. } => return Ok(Some(self.marked(first, true))),
             }
         }
     }
@@ -238,7 +251,7 @@ impl Members {
                         return Ok(Step::Damage { at, bytes: found - at });
                     }
                 }
-                Block::None | Block::Part { .. } if marked => return Ok(self.finish(End::Marked)),
+                Block::None | Block::Part { .. } if marked => return Ok(self.marked(at, false)),
                 Block::None | Block::Part { .. } if self.started => {
                     let bytes = self.stream.offset() - at;
                     let detail = format!(
@@ -247,13 +260,21 @@ impl Members {
                     return Ok(self.finish(End::Cut(detail)));
                 }
                 Block::None | Block::Part { .. } => {
-                    return Err(shard_error(
-                        "it is not a tar file, plain or compressed with gzip or zstd: no tar header was found",
-                        0,
-                    ));
+                    return Err(no_archive());
                 }
             }
         }
+    }
+
+    /// The archive has ended, and so has the stream. What follows the marker from `from` on is said:
+    /// zeros only where they are more than padding.
+    fn marked(&mut self, from: u64, zeros: bool) -> Step {
+        if let Some(damage) = self.stream.damage() {
+            let detail = format!("after its end marker, at byte {}: {damage}", self.stream.offset());
+            return self.finish(End::Damaged(detail));
+        }
+        let after = self.stream.offset().saturating_sub(from);
+        self.finish(End::Marked(if zeros && after <= PADDING { 0 } else { after }))
     }
 
     /// The archive ends `place` (a phrase), by its length or because it cannot be decompressed.
@@ -350,6 +371,10 @@ fn cannot_read(error: std::io::Error) -> Error {
 fn shard_error(detail: impl Into<String>, offset: u64) -> Error {
     let kind = ErrorKind::Shard { detail: detail.into() };
     Error { kind, shard: None, key: None, offset: Some(offset) }
+}
+
+fn no_archive() -> Error {
+    shard_error("it is not a tar file, plain or compressed with gzip or zstd: no tar header was found", 0)
 }
 
 fn sparse(name: &str, offset: u64) -> Error {

@@ -47,6 +47,8 @@ pub struct ShardReader {
     position: u64,
     skipped_bytes: u64,
     ended: bool,
+    /// What is wrong with the shard as a whole, to be told after its last group.
+    lost: Option<String>,
     format: ShardFormat,
     /// The groups passed since it was taken last.
     index: ShardIndex,
@@ -115,6 +117,7 @@ impl ShardReader {
             position: 0,
             skipped_bytes: 0,
             ended: false,
+            lost: None,
         }
     }
 
@@ -166,13 +169,20 @@ impl ShardReader {
     }
 
     fn advance(&mut self, read: bool) -> Result<Option<Open>> {
-        if self.ended {
-            return Ok(None);
+        let mut group = None;
+        if !self.ended {
+            group = self.group(read).map_err(|error| {
+                self.ended = true;
+                error.in_shard(&self.shard.url)
+            })?;
         }
-        let group = self.group(read).map_err(|error| {
-            self.ended = true;
-            error.in_shard(&self.shard.url)
-        })?;
+        if group.is_none()
+            && let Some(lost) = self.lost.take()
+        {
+            let mut open = Open::new("".into(), self.shard.hash, 0);
+            open.harm.cut = Some(lost);
+            group = Some(open);
+        }
         if let Some(open) = &group {
             self.index.push(open);
             self.position += 1;
@@ -231,6 +241,11 @@ impl ShardReader {
     /// What the end of the shard means for the open group. Where none is open, but something was
     /// lost, the loss is a group without a name.
     fn close(&mut self, group: Option<Open>, end: End) -> Option<Open> {
+        match &end {
+            End::Marked(after) => self.skipped_bytes += after,
+            End::Damaged(detail) => self.lost = Some(format!("the shard's data are damaged {detail}")),
+            End::Cut(_) | End::Unmarked => {}
+        }
         let damage = self.damage.take();
         let lost = matches!(end, End::Cut(_)) || damage.is_some();
         let mut open = match group {
@@ -243,7 +258,7 @@ impl ShardReader {
             End::Unmarked => {
                 open.harm.touched = damage.or(Some("the shard ends without an end marker".into()))
             }
-            End::Marked => open.harm.touched = damage.or(open.harm.touched),
+            End::Damaged(_) | End::Marked(_) => open.harm.touched = damage.or(open.harm.touched),
         }
         Some(open)
     }
