@@ -42,6 +42,14 @@ pub struct Sample {
     pub json: Option<Vec<u8>>,
 }
 
+impl Sample {
+    /// The sample as one that proved unusable after all.
+    pub fn failed(&self, reason: FailReason, detail: String) -> FailedSample {
+        let (key, position, offset) = (Arc::clone(&self.key), self.position, self.offset);
+        FailedSample { id: self.id, key, position, offset, reason, detail }
+    }
+}
+
 /// A group that cannot be used, with what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedSample {

@@ -205,14 +205,7 @@ fn one(shard: &Shard, job: &InspectJob) -> Result<Part> {
         let failed = match group {
             Ok(sample) => match part.look_at(&sample, job, &mut image) {
                 Ok(()) => continue,
-                Err(error) => FailedSample {
-                    id: sample.id,
-                    key: sample.key,
-                    position: sample.position,
-                    offset: sample.offset,
-                    reason: error.reason,
-                    detail: error.detail,
-                },
+                Err(error) => sample.failed(error.reason, error.detail),
             },
             Err(failed) => failed,
         };

@@ -193,7 +193,7 @@ impl Assembling<'_> {
 
     /// Counts the survivors that proved undecodable, and fills their places with others.
     fn complete(&self, filling: &Filling<'_>, filled: Filled) -> Result<Batch> {
-        let Filled { step, mut places, mut batch, mut captions, mut failed } = filled;
+        let Filled { mut places, mut batch, mut captions, mut failed } = filled;
         let mut attempt = 0;
         while !failed.is_empty() {
             let mut todo = Vec::with_capacity(failed.len());
@@ -204,7 +204,8 @@ impl Assembling<'_> {
                     self.recorder.repeats.fetch_add(1, Ordering::Relaxed);
                 }
                 attempt_limit(attempt, &place.survivor)?;
-                place.survivor = self.repeat(place.lane, &place.first, step, place.global, attempt + 1)?;
+                place.survivor =
+                    self.repeat(place.lane, &place.first, batch.step, place.global, attempt + 1)?;
                 todo.push(row);
             }
             attempt += 1;
@@ -268,9 +269,9 @@ impl Assembling<'_> {
     /// Hands a batch of mode `Eval` over, or passes it over where it was handed over before;
     /// `false` when nobody takes batches any more.
     fn yield_eval(&self, filled: Filled, out: &Sender<Message<Batch>>) -> bool {
-        let Filled { step, places, mut batch, captions, .. } = filled;
+        let Filled { places, mut batch, captions, .. } = filled;
         let rows = places.len() as u64;
-        if step < self.first_step {
+        if batch.step < self.first_step {
             self.recorder.replayed.fetch_add(rows, Ordering::Relaxed);
             return true;
         }

@@ -174,8 +174,9 @@ impl LoaderBuilder {
         /// Number of processes. Default: `WORLD_SIZE`, or 1.
         world_size: usize = Some(world_size);
         /// Canonical streams; a multiple of the world size that divides the global batch.
-        /// Default: 4, or the world size where that is larger or does not divide 4. A run that is to move between world
-        /// sizes, or resume in another, names the lanes: the largest world size will do.
+        /// Default: 4, or the world size where that is larger or does not divide 4. A run that is
+        /// to move between world sizes, or resume in another, names the lanes: the largest world
+        /// size will do.
         lanes: usize = Some(lanes);
         /// Samples per decision window. Default: 2048.
         window: usize = window;
@@ -470,43 +471,4 @@ fn resolve_world(
             )
         }),
     }
-}
-
-/// Fingerprint of everything that decides which samples survive, in which order, with which
-/// pixels and tokens. Threads, ranks and prefetching are not part of it.
-pub(crate) fn policy_fingerprint(spec: &Spec) -> u64 {
-    let text = format!(
-        "{:?} {:?} {} {} {} {:x} {:?} {} {:?}",
-        spec.mode,
-        spec.selector.as_ref().map(Selector::fingerprint),
-        spec.seed,
-        spec.window,
-        spec.shuffle_windows,
-        spec.pipeline_fingerprint,
-        spec.pixels,
-        spec.context_length,
-        spec.tokenizer.as_ref().map(Tokenizer::fingerprint),
-    );
-    hash::hash_str(&text)
-}
-
-/// Fingerprint of the shards, their lengths and how they are read.
-pub(crate) fn data_fingerprint(spec: &Spec) -> u64 {
-    let caption_key = spec.read.caption_key.as_deref().map_or(0, hash::hash_str);
-    let mut parts = vec![caption_key, spec.decode.max_pixels, spec.decode.exif_orientation.into()];
-    for (shard, &length) in spec.shards.iter().zip(&spec.lengths) {
-        parts.extend([shard.hash, length]);
-    }
-    hash::combine(&parts)
-}
-
-/// Fingerprint of the captioner and of what is done with its captions.
-pub(crate) fn captioner_fingerprint(spec: &Spec) -> u64 {
-    let Some(model) =
-        spec.model.as_ref().filter(|_| spec.needs_signals || !matches!(spec.fuse, Fuse::Original))
-    else {
-        return 0;
-    };
-    let captions = model.caption.map_or(0, |c| c.fingerprint);
-    hash::combine(&[model.fingerprint, captions, spec.fuse.fingerprint()])
 }

@@ -388,14 +388,7 @@ fn changed(key: &Arc<str>) -> Error {
 
 /// The failed form of a sample whose image proved unusable.
 pub(crate) fn failed_image(sample: &Sample, error: ImageError) -> FailedSample {
-    FailedSample {
-        id: sample.id,
-        key: Arc::clone(&sample.key),
-        position: sample.position,
-        offset: sample.offset,
-        reason: error.reason,
-        detail: error.detail,
-    }
+    sample.failed(error.reason, error.detail)
 }
 
 thread_local! {

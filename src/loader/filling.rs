@@ -26,7 +26,6 @@ const AT_A_TIME: usize = 2;
 
 /// A batch whose places were decoded, as far as they can be.
 pub(crate) struct Filled {
-    pub(crate) step: u64,
     pub(crate) places: Vec<Place>,
     pub(crate) batch: Batch,
     pub(crate) captions: Vec<String>,
@@ -124,7 +123,7 @@ impl Filling<'_> {
         let mut captions = vec![String::new(); places.len()];
         let all: Vec<usize> = (0..places.len()).collect();
         let failed = self.decode(&places, &all, &mut batch, &mut captions);
-        Ok(Filled { step, places, batch, captions, failed })
+        Ok(Filled { places, batch, captions, failed })
     }
 
     /// Decodes, transforms, fuses and tokenises the rows of `todo` into their places of `batch`.

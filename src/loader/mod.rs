@@ -10,6 +10,7 @@ mod builder;
 mod deciding;
 mod device;
 mod filling;
+mod fingerprint;
 mod lane;
 mod model_thread;
 mod pipeline;

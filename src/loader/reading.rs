@@ -252,15 +252,11 @@ impl Reading<'_> {
 
 /// A row read again, which must be the one that the ledger knows.
 fn same(group: Group, record: &WindowRecord, row: usize) -> Result<RawRow> {
-    let id = match &group {
-        Ok(sample) => sample.id,
-        Err(failed) => failed.id,
+    let (id, key, at) = match &group {
+        Ok(sample) => (sample.id, &sample.key, sample.offset),
+        Err(failed) => (failed.id, &failed.key, failed.offset),
     };
     if record.ids.get(row) != Some(&id) {
-        let (key, at) = match &group {
-            Ok(sample) => (&sample.key, sample.offset),
-            Err(failed) => (&failed.key, failed.offset),
-        };
         let detail = "it holds another sample here than the ledger knows: has the shard changed? A new \
                       ledger reads it anew";
         return Err(Error::from(ErrorKind::Shard { detail: detail.into() }).at_sample(key, at));

@@ -104,20 +104,21 @@ impl Spec {
         super::lane::shard_order(&hashes, self.seed, epoch)
     }
 
+    /// What decides which samples are readable, and what of them is seen.
+    pub(crate) fn reading(&self) -> [u64; 3] {
+        let caption_key = self.read.caption_key.as_deref().map_or(0, hash::hash_str);
+        [caption_key, self.decode.max_pixels, self.decode.exif_orientation.into()]
+    }
+
     /// The ledger's key of a window.
     pub(crate) fn window_key(&self, shard: usize, window: u64) -> WindowKey {
         let encoder = self.model.as_ref().filter(|_| self.needs_signals).map_or(0, |m| m.fingerprint);
-        let caption_key = self.read.caption_key.as_deref().map_or(0, hash::hash_str);
         WindowKey {
             shard: self.shards[shard].hash,
             window,
             size: self.window,
             encoder,
-            reading: hash::combine(&[
-                caption_key,
-                self.decode.max_pixels,
-                self.decode.exif_orientation.into(),
-            ]),
+            reading: hash::combine(&self.reading()),
         }
     }
 

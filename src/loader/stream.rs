@@ -9,7 +9,8 @@ use crossbeam_channel::RecvTimeoutError;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::loader::batch::Batch;
-use crate::loader::builder::{self, LoaderBuilder};
+use crate::loader::builder::LoaderBuilder;
+use crate::loader::fingerprint;
 use crate::loader::pipeline::{self, Message, Running};
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, Spec};
@@ -49,9 +50,9 @@ impl Loader {
         let state = LoaderState::new(
             spec.global_batch() as u64,
             spec.lanes as u64,
-            builder::data_fingerprint(&spec),
-            builder::policy_fingerprint(&spec),
-            builder::captioner_fingerprint(&spec),
+            fingerprint::data(&spec),
+            fingerprint::policy(&spec),
+            fingerprint::captioner(&spec),
         );
         let progress = Progress {
             state,

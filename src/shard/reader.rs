@@ -29,8 +29,9 @@ pub struct ReadOptions {
 
 /// Reads one shard, group by group, in order.
 ///
-/// The format (tar, or tar in gzip or zstd) is told by content. Memory: one group, 32 KiB of
-/// buffer and 8 to 16 bytes per group read (the ids that were seen).
+/// The format (tar, or tar in gzip or zstd) is told by content. Memory: one group, a
+/// buffer of 32 or 64 KiB, and per group read 8 to 16 bytes (the ids that were seen) and its part of the
+/// index, about 75, until that is [taken](Self::take_index).
 ///
 /// A shard that ends early, or whose compressed data is damaged, yields the group that is cut as
 /// [`TruncatedSample`](crate::error::FailReason::TruncatedSample) and then ends. After a damaged tar header the next valid one
@@ -179,7 +180,7 @@ impl ShardReader {
         if group.is_none()
             && let Some(lost) = self.lost.take()
         {
-            let mut open = Open::new("".into(), self.shard.hash, 0);
+            let mut open = self.nameless();
             open.harm.cut = Some(lost);
             group = Some(open);
         }
@@ -228,6 +229,11 @@ impl ShardReader {
         }
     }
 
+    /// A group that stands for what was lost.
+    fn nameless(&self) -> Open {
+        Open::new("".into(), self.shard.hash, 0)
+    }
+
     fn start(&mut self, member: Named, read: bool) -> Result<Open> {
         let mut open = Open::new(member.key, self.shard.hash, member.offset);
         open.harm.touched = self.damage.take();
@@ -250,7 +256,7 @@ impl ShardReader {
         let lost = matches!(end, End::Cut(_)) || damage.is_some();
         let mut open = match group {
             Some(open) => open,
-            None if lost => Open::new("".into(), self.shard.hash, 0),
+            None if lost => self.nameless(),
             None => return None,
         };
         match end {

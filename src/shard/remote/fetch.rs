@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Extensions, GetOptions, GetRange, GetResult, ObjectMeta};
 use tokio::sync::Semaphore;
@@ -164,18 +164,10 @@ impl Fetch {
         let mut position = answer.range.start;
         let mut body = answer.into_stream();
         while self.at < end {
-            let limit = self.object.options.read_timeout;
-            let bytes = match timeout(limit, body.next()).await {
-                Err(_) => {
-                    return Err(Fault::new(FaultKind::Passing, format!("nothing came for {limit:?}")));
-                }
-                Ok(None) => {
-                    let missing = end - self.at;
-                    let cause = format!("the answer ended at byte {}, {missing} bytes early", self.at);
-                    return Err(Fault::new(FaultKind::Passing, cause));
-                }
-                Ok(Some(Err(error))) => return Err(Fault::of_body(&error, &self.object)),
-                Ok(Some(Ok(bytes))) => bytes,
+            let Some(bytes) = next(&mut body, &self.object).await? else {
+                let missing = end - self.at;
+                let cause = format!("the answer ended at byte {}, {missing} bytes early", self.at);
+                return Err(Fault::new(FaultKind::Passing, cause));
             };
             let start = position;
             position += bytes.len() as u64;
@@ -244,6 +236,18 @@ async fn get(
     }
 }
 
+/// Waits for the next bytes of an answer; `None` at its end.
+async fn next(
+    body: &mut (impl Stream<Item = object_store::Result<Bytes>> + Unpin),
+    object: &Object,
+) -> std::result::Result<Option<Bytes>, Fault> {
+    let limit = object.options.read_timeout;
+    match timeout(limit, body.next()).await {
+        Ok(next) => next.transpose().map_err(|error| Fault::of_body(&error, object)),
+        Err(_) => Err(Fault::new(FaultKind::Passing, format!("nothing came for {limit:?}"))),
+    }
+}
+
 /// Makes a request until it succeeds or its fault lasts.
 async fn persist<T, F>(
     object: &Object,
@@ -294,21 +298,16 @@ async fn small(object: &Object) -> std::result::Result<Vec<u8>, Fault> {
         let cause = format!("it has {size} bytes, more than the {MAX_SMALL} that such a file may have");
         return Err(Fault::new(FaultKind::Lasting, cause));
     }
-    let limit = object.options.read_timeout;
     let mut body = answer.into_stream();
     let mut content = Vec::new();
-    loop {
-        match timeout(limit, body.next()).await {
-            Err(_) => return Err(Fault::new(FaultKind::Passing, format!("nothing came for {limit:?}"))),
-            Ok(Some(Err(error))) => return Err(Fault::of_body(&error, object)),
-            Ok(Some(Ok(bytes))) => content.extend_from_slice(&bytes),
-            Ok(None) if (content.len() as u64) < size => {
-                let cause = format!("the answer ended after {} of {size} bytes", content.len());
-                return Err(Fault::new(FaultKind::Passing, cause));
-            }
-            Ok(None) => return Ok(content),
-        }
+    while let Some(bytes) = next(&mut body, object).await? {
+        content.extend_from_slice(&bytes);
     }
+    if (content.len() as u64) < size {
+        let cause = format!("the answer ended after {} of {size} bytes", content.len());
+        return Err(Fault::new(FaultKind::Passing, cause));
+    }
+    Ok(content)
 }
 
 /// Names of the objects directly in a folder, sorted; `url` names it in messages.

@@ -68,9 +68,7 @@ impl Object {
         }
         self.learnt.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
 
-impl Object {
     /// Its URL, without a query.
     pub(crate) fn url(&self) -> &str {
         &self.url

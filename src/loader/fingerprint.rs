@@ -1,0 +1,44 @@
+//! Fingerprints of a configuration: a saved state fits a loader whose three are the same.
+
+use crate::hash;
+use crate::loader::spec::Spec;
+use crate::select::Selector;
+use crate::text::{Fuse, Tokenizer};
+
+/// Fingerprint of everything that decides which samples survive, in which order, with which
+/// pixels and tokens. Threads, ranks and prefetching are not part of it.
+pub(crate) fn policy(spec: &Spec) -> u64 {
+    let text = format!(
+        "{:?} {:?} {} {} {} {:x} {:?} {} {:?}",
+        spec.mode,
+        spec.selector.as_ref().map(Selector::fingerprint),
+        spec.seed,
+        spec.window,
+        spec.shuffle_windows,
+        spec.pipeline_fingerprint,
+        spec.pixels,
+        spec.context_length,
+        spec.tokenizer.as_ref().map(Tokenizer::fingerprint),
+    );
+    hash::hash_str(&text)
+}
+
+/// Fingerprint of the shards, their lengths and how they are read.
+pub(crate) fn data(spec: &Spec) -> u64 {
+    let mut parts = spec.reading().to_vec();
+    for (shard, &length) in spec.shards.iter().zip(&spec.lengths) {
+        parts.extend([shard.hash, length]);
+    }
+    hash::combine(&parts)
+}
+
+/// Fingerprint of the captioner and of what is done with its captions.
+pub(crate) fn captioner(spec: &Spec) -> u64 {
+    let Some(model) =
+        spec.model.as_ref().filter(|_| spec.needs_signals || !matches!(spec.fuse, Fuse::Original))
+    else {
+        return 0;
+    };
+    let captions = model.caption.map_or(0, |c| c.fingerprint);
+    hash::combine(&[model.fingerprint, captions, spec.fuse.fingerprint()])
+}
