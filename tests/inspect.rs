@@ -105,6 +105,38 @@ fn people_get_a_page() {
     }
 }
 
+/// A shard that is cut between two samples ends like any other: only what lies beside it tells.
+#[test]
+fn a_shard_shorter_than_promised_is_no_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    std::fs::write(folder.path().join("sizes.json"), r#"{"0.tar": 3, "1.tar": 4}"#).unwrap();
+    let output = inspect(&[folder.path().to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("1 shard not whole"), "{text}");
+    assert!(text.contains("0.tar: 2 samples, where") && text.contains("lists 3"), "{text}");
+    let output = inspect(&[folder.path().to_str().unwrap(), "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&found["shards"][0]["listed"], &found["shards"][0]["groups"]), (&3.into(), &2.into()));
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn samples_that_the_metadata_name_are_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = tldr_loader::shard::ShardWriter::create(folder.path().join("0.tar")).unwrap();
+    for key in ["000000000", "000000002"] {
+        writer.write(key, &[("png", &png(3, 3)), ("txt", b"text")]).unwrap();
+    }
+    writer.finish().unwrap();
+    std::fs::write(folder.path().join("0.parquet"), include_bytes!("golden/metadata.parquet")).unwrap();
+    let output = inspect(&[folder.path().to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let columns = "caption, error_message, key, similarity, status, tags, url, width";
+    assert!(text.contains(&format!("1 parquet, 4 samples: {columns}")), "{text}");
+    assert!(text.contains("2 samples of") && text.contains("the first is 000000003"), "{text}");
+}
+
 #[test]
 fn what_is_no_shard_has_exit_code_1() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,6 +6,7 @@ use tldr_loader::cluster::AlignmentNorm;
 use tldr_loader::jobs::{FitJob, fit};
 use tldr_loader::{Error, Result};
 
+use super::source::Source;
 use super::{counted, progress_bar};
 
 /// Find the clusters of a corpus, their shares and the alignment quantiles.
@@ -13,9 +14,8 @@ use super::{counted, progress_bar};
 /// Writes clusters.safetensors into the captioner directory; a loader can then use it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Shards: paths or URLs with {00000..00331} ranges, globs, folders, or @FILE that lists them
-    #[arg(required = true)]
-    urls: Vec<String>,
+    #[command(flatten)]
+    source: Source,
     /// Captioner directory, as `train` writes it
     #[arg(long, value_name = "DIR")]
     captioner: PathBuf,
@@ -34,17 +34,13 @@ pub(super) struct Args {
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Field of the json member that holds the caption; the txt member where a sample lacks it
-    #[arg(long)]
-    caption_key: Option<String>,
-    /// URL of a server that speaks S3, for s3:// shards; the environment's, or Amazon, by default
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<String>,
 }
 
 impl Args {
     pub(super) fn run(self) -> Result<()> {
-        let mut job = FitJob::new(self.urls, self.captioner);
+        let mut job = FitJob::new(self.source.urls.clone(), self.captioner);
+        job.stores = self.source.stores();
+        job.caption_key = self.source.caption_key;
         job.clusters = self.clusters;
         job.samples = self.samples;
         if let Some(name) = &self.alignment_norm {
@@ -53,8 +49,6 @@ impl Args {
         }
         job.seed = self.seed;
         job.device = self.device;
-        job.caption_key = self.caption_key;
-        job.stores.endpoint = self.endpoint;
         job.lengths = Some(counted(&job.urls, &job.stores)?);
         let bar = progress_bar("points");
         let summary = fit(&job, &mut |done, total| {

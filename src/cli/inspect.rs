@@ -1,26 +1,21 @@
 //! `tldr-loader inspect`: what shards hold, and what is wrong with them.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 
 use tldr_loader::image::DecodeOptions;
-use tldr_loader::jobs::{self, InspectJob, Inspection, Spread};
-use tldr_loader::shard::{ReadOptions, StoreOptions, list};
+use tldr_loader::jobs::{self, InspectJob, Inspection, MetadataInspection, Spread};
+use tldr_loader::shard::{ReadOptions, list};
 use tldr_loader::{Error, Result};
 
 use super::progress_bar;
+use super::source::Source;
 
 /// Read shards and show samples, sizes, dimensions, formats and faults.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Shards: paths or URLs with {00000..00331} ranges, globs, folders, or @FILE that lists them
-    #[arg(required = true)]
-    urls: Vec<String>,
-    /// Field of the json member that holds the caption; the txt member where a sample lacks it
-    #[arg(long)]
-    caption_key: Option<String>,
-    /// URL of a server that speaks S3, for s3:// shards; the environment's, or Amazon, by default
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<String>,
+    #[command(flatten)]
+    source: Source,
     /// Pixels an image may have; 100 million by default
     #[arg(long)]
     max_image_pixels: Option<u64>,
@@ -34,10 +29,9 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Result<()> {
-        let stores = StoreOptions { endpoint: self.endpoint, ..StoreOptions::default() };
-        let shards = list(&self.urls, None, &stores)?;
+        let shards = list(&self.source.urls, None, &self.source.stores())?;
         let job = InspectJob {
-            read: ReadOptions { caption_key: self.caption_key },
+            read: ReadOptions { caption_key: self.source.caption_key },
             limits: DecodeOptions {
                 max_pixels: self.max_image_pixels.unwrap_or(DecodeOptions::default().max_pixels),
                 ..DecodeOptions::default()
@@ -79,7 +73,18 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
     row(out, "size", &found.image_bytes, "bytes")?;
     writeln!(out, "captions")?;
     row(out, "length", &found.caption_chars, "characters")?;
-    let faults: Vec<String> = found.failed.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+    let metadata = || found.shards.iter().filter_map(|shard| shard.metadata.as_ref());
+    if metadata().count() > 0 {
+        let columns: BTreeSet<&str> = metadata().flat_map(|m| &m.columns).map(String::as_str).collect();
+        let columns: Vec<&str> = columns.into_iter().collect();
+        let (files, samples) = (metadata().count(), metadata().map(|m| m.samples).sum::<u64>());
+        writeln!(out, "metadata  {files} parquet, {samples} samples: {}", columns.join(", "))?;
+    }
+    let mut faults: Vec<String> = found.failed.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+    let damaged = found.shards.iter().filter(|s| s.skipped_bytes > 0 || !s.is_whole()).count();
+    if damaged > 0 {
+        faults.push(format!("{damaged} {} not whole", if damaged == 1 { "shard" } else { "shards" }));
+    }
     let how = if decoded { "" } else { " (images were not decoded: --decode)" };
     writeln!(out, "faults    {}{how}", if faults.is_empty() { "none".into() } else { faults.join(", ") })?;
     for shard in &found.shards {
@@ -89,6 +94,16 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
                 "  {}: {} bytes passed over that are no part of the archive",
                 shard.url, shard.skipped_bytes
             )?;
+        }
+        if let Some(listed) = shard.listed.filter(|&listed| listed != shard.groups) {
+            writeln!(
+                out,
+                "  {}: {} samples, where sizes.json or a like file beside it lists {listed}",
+                shard.url, shard.groups
+            )?;
+        }
+        if let Some(MetadataInspection { file, absent, first_absent: Some(first), .. }) = &shard.metadata {
+            writeln!(out, "  {}: {absent} samples of {file} are not in it, the first is {first}", shard.url)?;
         }
         for f in &shard.failures {
             writeln!(out, "  {}: {} at byte {}: {} ({})", shard.url, f.key, f.offset, f.reason, f.detail)?;

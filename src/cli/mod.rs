@@ -14,6 +14,7 @@ use tldr_loader::{ErrorKind, Result};
 #[cfg(feature = "tch")]
 mod fit;
 mod inspect;
+mod source;
 mod synth;
 #[cfg(feature = "tch")]
 mod train;

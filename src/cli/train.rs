@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tldr_loader::Result;
 use tldr_loader::jobs::{TrainJob, train};
 
+use super::source::Source;
 use super::{counted, progress_bar};
 
 /// Train a codebook captioner from scratch on image-text shards.
@@ -13,9 +14,8 @@ use super::{counted, progress_bar};
 /// curve, train.csv. Run `fit` next.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Shards: paths or URLs with {00000..00331} ranges, globs, folders, or @FILE that lists them
-    #[arg(required = true)]
-    urls: Vec<String>,
+    #[command(flatten)]
+    source: Source,
     /// Captioner directory to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -49,17 +49,13 @@ pub(super) struct Args {
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Field of the json member that holds the caption; the txt member where a sample lacks it
-    #[arg(long)]
-    caption_key: Option<String>,
-    /// URL of a server that speaks S3, for s3:// shards; the environment's, or Amazon, by default
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<String>,
 }
 
 impl Args {
     pub(super) fn run(self) -> Result<()> {
-        let mut job = TrainJob::new(self.urls, self.out);
+        let mut job = TrainJob::new(self.source.urls.clone(), self.out);
+        job.stores = self.source.stores();
+        job.caption_key = self.source.caption_key;
         job.preset = self.preset;
         job.tokenizer = self.tokenizer;
         job.vocab_size = self.vocab_size;
@@ -70,8 +66,6 @@ impl Args {
         job.seed = self.seed;
         job.threads = self.threads;
         job.device = self.device;
-        job.caption_key = self.caption_key;
-        job.stores.endpoint = self.endpoint;
         job.lengths = Some(counted(&job.urls, &job.stores)?);
         let bar = progress_bar("steps");
         let summary = train(&job, &mut |progress| {

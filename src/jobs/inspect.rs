@@ -14,7 +14,7 @@ use crate::error::{FailReason, Result};
 use crate::image::decode::check_size;
 use crate::image::{DecodeOptions, ImageFormat, RgbImage, decode, probe};
 use crate::sample::{FailedSample, Sample, SampleId};
-use crate::shard::{ReadOptions, Shard, ShardFormat, ShardReader};
+use crate::shard::{ReadOptions, Shard, ShardFormat, ShardMetadata, ShardReader, listed};
 
 /// Failed samples that are named, per shard.
 const NAMED: usize = 16;
@@ -74,10 +74,50 @@ pub struct ShardInspection {
     pub skipped_bytes: u64,
     /// Directories, links and devices: passed over.
     pub passed_over: u64,
+    /// Groups that the files beside the shard promise (`sizes.json` and the like).
+    pub listed: Option<u64>,
+    /// The Parquet file beside it.
+    pub metadata: Option<MetadataInspection>,
     /// Unusable samples by reason.
     pub failed: BTreeMap<FailReason, u64>,
     /// The first unusable samples.
     pub failures: Vec<Fault>,
+}
+
+impl ShardInspection {
+    /// Whether it is as long as the files beside it promise.
+    pub fn is_whole(&self) -> bool {
+        self.listed.is_none_or(|listed| listed == self.groups)
+            && self.metadata.as_ref().is_none_or(|metadata| metadata.absent == 0)
+    }
+}
+
+/// What the Parquet file beside a shard holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct MetadataInspection {
+    /// Where it is.
+    pub file: String,
+    /// Its columns.
+    pub columns: Vec<String>,
+    /// Samples that it names.
+    pub samples: u64,
+    /// Those of them that are not in the shard.
+    pub absent: u64,
+    /// The least key of these.
+    pub first_absent: Option<String>,
+}
+
+impl MetadataInspection {
+    fn of(metadata: &ShardMetadata, shard_hash: u64, seen: &HashSet<SampleId>) -> Self {
+        let absent = || metadata.keys().filter(|key| !seen.contains(&SampleId::new(shard_hash, key)));
+        Self {
+            file: metadata.file().to_owned(),
+            columns: metadata.columns().to_vec(),
+            samples: metadata.len() as u64,
+            absent: absent().count() as u64,
+            first_absent: absent().min().map(str::to_owned),
+        }
+    }
 }
 
 /// An unusable sample.
@@ -134,17 +174,21 @@ struct Part {
     image_formats: BTreeMap<ImageFormat, u64>,
 }
 
-/// Reads all of `shards`; `progress(done)` is called once for each. Memory: 40 bytes a sample.
+/// Reads all of `shards`; `progress(done)` is called once for each. Memory: 40 bytes a
+/// sample, and 100 per sample of a shard with a Parquet file beside it, of one shard per core.
 ///
 /// # Errors
-/// Those of [`ShardReader`]: a store that fails, a file that is no shard. What is wrong with single
+/// Those of [`ShardReader`]: a store that fails, a file that is no shard; those of [`listed`] and
+/// [`ShardMetadata`]: a damaged file beside a shard. What is wrong with single
 /// samples is counted.
 pub fn inspect(shards: &[Shard], job: &InspectJob, progress: &(dyn Fn(usize) + Sync)) -> Result<Inspection> {
     let done = AtomicUsize::new(0);
+    let listed = listed(shards)?;
     let parts: Vec<Part> = shards
         .par_iter()
-        .map(|shard| {
-            let part = one(shard, job)?;
+        .zip(listed)
+        .map(|(shard, listed)| {
+            let part = one(shard, listed, job)?;
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
             Ok(part)
         })
@@ -177,7 +221,7 @@ pub fn inspect(shards: &[Shard], job: &InspectJob, progress: &(dyn Fn(usize) + S
     Ok(whole)
 }
 
-fn one(shard: &Shard, job: &InspectJob) -> Result<Part> {
+fn one(shard: &Shard, listed: Option<u64>, job: &InspectJob) -> Result<Part> {
     let mut reader = ShardReader::open(shard, &job.read)?;
     let mut part = Part {
         shard: ShardInspection {
@@ -187,6 +231,8 @@ fn one(shard: &Shard, job: &InspectJob) -> Result<Part> {
             samples: 0,
             skipped_bytes: 0,
             passed_over: 0,
+            listed,
+            metadata: None,
             failed: BTreeMap::new(),
             failures: vec![],
         },
@@ -200,8 +246,10 @@ fn one(shard: &Shard, job: &InspectJob) -> Result<Part> {
         image_formats: BTreeMap::new(),
     };
     let mut image = RgbImage::default();
+    let mut seen = HashSet::new();
     while let Some(group) = reader.next_group()? {
         part.shard.groups += 1;
+        seen.insert(group.as_ref().map_or_else(|failed| failed.id, |sample| sample.id));
         let failed = match group {
             Ok(sample) => match part.look_at(&sample, job, &mut image) {
                 Ok(()) => continue,
@@ -217,6 +265,8 @@ fn one(shard: &Shard, job: &InspectJob) -> Result<Part> {
     }
     part.shard.skipped_bytes = reader.skipped_bytes();
     part.shard.passed_over = reader.passed_over();
+    part.shard.metadata = ShardMetadata::beside(shard, &[])?
+        .map(|metadata| MetadataInspection::of(&metadata, shard.hash, &seen));
     Ok(part)
 }
 

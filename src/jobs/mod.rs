@@ -9,6 +9,6 @@ mod train;
 
 #[cfg(feature = "tch")]
 pub use fit::{FitJob, FitSummary, fit};
-pub use inspect::{Fault, InspectJob, Inspection, ShardInspection, Spread, inspect};
+pub use inspect::{Fault, InspectJob, Inspection, MetadataInspection, ShardInspection, Spread, inspect};
 #[cfg(feature = "tch")]
 pub use train::{TrainJob, TrainProgress, TrainSummary, train};

@@ -127,7 +127,8 @@ impl LoaderBuilder {
         /// Name of the corpus in the identity of its samples. Default: the name of the folder
         /// that holds the shards.
         source: impl Into<String> = Some(source.into());
-        /// Samples per shard, in the order of the list, instead of `sizes.json` or a scan.
+        /// Samples per shard, in the order of the list, instead of what [`lengths`](crate::shard::lengths)
+        /// finds.
         lengths: Vec<u64> = Some(lengths);
         /// How remote shards are read, in one. Default: [`StoreOptions::default`].
         stores: StoreOptions = stores;

@@ -162,6 +162,9 @@ impl Reading<'_> {
             })?;
             return Ok(rows);
         }
+        if wanted.contains(&false) {
+            self.recorder.streamed(&self.spec.shards[segment.shard].url);
+        }
         let reader = self.reader_at(segment, open)?;
         for (row, &wanted) in wanted.iter().enumerate().take(last + 1) {
             let missing = || {

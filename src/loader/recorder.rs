@@ -38,6 +38,8 @@ struct Inner {
     named: BTreeMap<FailReason, u64>,
     length_mismatches: Vec<LengthMismatch>,
     skipped_bytes: BTreeMap<Arc<str>, u64>,
+    /// Whether a shard was read through for the sake of a few of its samples.
+    streamed: bool,
 }
 
 /// Limits on failed samples: counts, or below 1 shares of what was read.
@@ -163,6 +165,17 @@ impl Recorder {
         }
         // Two lanes may read the same part of a shard.
         *known = bytes.max(*known);
+    }
+
+    /// Notes that a shard is read through for the sake of a few of its samples.
+    pub(crate) fn streamed(&self, shard: &Arc<str>) {
+        if !std::mem::replace(&mut self.lock().streamed, true) {
+            tracing::warn!(
+                shard = %shard,
+                "survivors are read by passing over the others: the shard is compressed, is on a server \
+                 that knows no ranges, or has changed; others like it are not named"
+            );
+        }
     }
 
     pub(crate) fn length_mismatch(&self, shard: &Arc<str>, expected: u64, found: u64) {

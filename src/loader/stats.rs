@@ -210,7 +210,8 @@ impl Stats {
         }
         for m in &self.length_mismatches {
             warnings.push(format!(
-                "shard {}: {} samples expected, {} found; correct or delete its sizes.json",
+                "shard {}: {} samples expected, {} found; correct what says so: lengths=, sizes.json, \
+                 _stats.json or .parquet beside it",
                 m.shard, m.expected, m.found
             ));
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::shard::caption::Captions;
 use crate::shard::group::{Group, Open, Used};
 use crate::shard::index::{Mark, ShardIndex};
 use crate::shard::place::Place;
@@ -24,7 +25,7 @@ const SMALL: u64 = 16 << 10;
 /// A shard that is read by index.
 pub struct ShardFetcher {
     shard: Shard,
-    caption_key: Option<String>,
+    captions: Captions,
     mark: Mark,
     input: Input,
     #[cfg_attr(not(feature = "remote"), allow(dead_code, reason = "a disk cannot be told to stop"))]
@@ -68,8 +69,8 @@ impl ShardFetcher {
             _ => return Ok(None),
         };
         let Some(mark) = index.mark().cloned() else { return Ok(None) };
-        let caption_key = options.caption_key.clone();
-        Ok(Some(Self { shard: shard.clone(), caption_key, mark, input, stop: stop.cloned() }))
+        let captions = Captions::new(shard, options);
+        Ok(Some(Self { shard: shard.clone(), captions, mark, input, stop: stop.cloned() }))
     }
 
     /// Whether `index` was made of the shard that is open.
@@ -98,30 +99,38 @@ impl ShardFetcher {
                 Error::from(ErrorKind::Shard { detail }).in_shard(&self.shard.url)
             })?;
             // What cannot become a sample is judged without its data.
-            let used = if open.is_hopeless(self.caption_key.as_deref()) { vec![] } else { open.used() };
+            let used = if open.is_hopeless(&self.captions) { vec![] } else { open.used() };
             groups.push((row, position, open, used));
         }
-        let mut source = self.source(groups.iter().flat_map(|(_, _, _, used)| used));
+        let used = groups.iter().flat_map(|(_, _, _, used)| used);
+        let mut source = self.input.source(used, self.stop.as_ref());
         for (row, position, mut open, used) in groups {
             source.load(&mut open, &used).map_err(|error| {
                 let action = format!("read sample {} of {}", open.key, self.shard.url);
                 Error::io(action, error).in_shard(&self.shard.url).at_sample(&open.key, open.offset)
             })?;
-            each(row, open.judge(position, self.caption_key.as_deref()))?;
+            let judged = open.judge(position, &mut self.captions);
+            each(row, judged.map_err(|error| error.in_shard(&self.shard.url))?)?;
         }
         Ok(())
     }
+}
 
+impl Input {
     /// Where the data of `members` come from.
     #[cfg_attr(not(feature = "remote"), allow(unused_variables))]
-    fn source<'a>(&self, members: impl Iterator<Item = &'a Used>) -> Source<'_> {
-        match &self.input {
-            Input::File(file) => Source::File { file, together: Vec::new() },
+    fn source<'a>(
+        &self,
+        members: impl Iterator<Item = &'a Used>,
+        stop: Option<&Arc<AtomicBool>>,
+    ) -> Source<'_> {
+        match self {
+            Self::File(file) => Source::File { file, together: Vec::new() },
             #[cfg(feature = "remote")]
-            Input::Object(object, version) => {
+            Self::Object(object, version) => {
                 let wanted = members.map(|member| member.offset..member.end());
                 let (object, version) = (Object::clone(object), version.clone());
-                Source::Object(Box::new(ChosenReader::new(object, version, wanted, self.stop.clone())))
+                Source::Object(Box::new(ChosenReader::new(object, version, wanted, stop.cloned())))
             }
         }
     }

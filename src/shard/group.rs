@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{FailReason, Result};
 use crate::sample::{FailedSample, Sample, SampleId};
+use crate::shard::caption::{Captions, Unusable, trimmed};
 
 /// Extensions of images, best first: a group with several has the first one for its image, as
 /// in open_clip.
@@ -172,10 +173,9 @@ impl Open {
 
     /// Whether the members that are there can make a sample at all: if not, their data need not
     /// be read for [`judge`](Self::judge) to say why.
-    pub(super) fn is_hopeless(&self, caption_key: Option<&str>) -> bool {
+    pub(super) fn is_hopeless(&self, captions: &Captions) -> bool {
         let has = |wanted: fn(Role) -> bool| self.places.iter().any(|p| wanted(Role::of(&p.extension)));
-        let caption = has(|role| matches!(role, Role::Caption(_)))
-            || caption_key.is_some() && has(|role| role == Role::Json);
+        let caption = has(|role| matches!(role, Role::Caption(_))) || captions.field().is_some();
         self.harm.cut.is_some()
             || self.harm.repeated.is_some()
             || !caption
@@ -183,64 +183,63 @@ impl Open {
     }
 
     /// Makes a sample of the group, or says why it cannot be used.
-    pub(super) fn judge(self, position: u64, caption_key: Option<&str>) -> Group {
-        match self.content(caption_key) {
-            Ok(caption) => Ok(Sample {
-                id: self.id,
-                key: self.key,
-                position,
-                offset: self.offset,
-                image: self.image.map(|(_, bytes)| bytes).unwrap_or_default(),
-                caption,
-                json: self.json,
-            }),
-            Err((reason, detail)) => Err(FailedSample {
-                id: self.id,
-                key: self.key,
-                position,
-                offset: self.offset,
-                reason,
-                detail,
-            }),
-        }
+    ///
+    /// # Errors
+    /// Those of the metadata beside the shard, where `captions` needs them.
+    pub(super) fn judge(self, position: u64, captions: &mut Captions) -> Result<Group> {
+        let caption = match self.fault() {
+            Some(fault) => Err(fault),
+            None => match captions.of(&self.key, self.json.as_deref())? {
+                Some(caption) => caption,
+                None => self.own_caption(captions.field()),
+            },
+        };
+        let (id, key, offset) = (self.id, self.key, self.offset);
+        Ok(match caption {
+            Ok(caption) => {
+                let image = self.image.map(|(_, bytes)| bytes).unwrap_or_default();
+                Ok(Sample { id, key, position, offset, image, caption, json: self.json })
+            }
+            Err((reason, detail)) => Err(FailedSample { id, key, position, offset, reason, detail }),
+        })
     }
 
-    /// The caption of a usable group.
-    fn content(&self, caption_key: Option<&str>) -> Result<String, (FailReason, String)> {
+    /// Why the group cannot be used, whatever its caption is.
+    fn fault(&self) -> Option<Unusable> {
         if let Some(detail) = &self.harm.cut {
-            return Err((FailReason::TruncatedSample, detail.clone()));
+            return Some((FailReason::TruncatedSample, detail.clone()));
         }
         if let Some(detail) = &self.harm.repeated {
-            return Err((FailReason::RepeatedKey, detail.clone()));
+            return Some((FailReason::RepeatedKey, detail.clone()));
         }
-        let missing = |reason, what: &str| {
-            let names: BTreeSet<&str> = self.places.iter().map(|p| p.extension.as_str()).collect();
-            let more = if names.len() > MAX_NAMED { ", ..." } else { "" };
-            let names: Vec<&str> = names.into_iter().take(MAX_NAMED).collect();
-            let found = format!("{what}; its members are {}{more}", names.join(", "));
-            match &self.harm.touched {
-                Some(damage) => (FailReason::TruncatedSample, format!("{found}; {damage}")),
-                None => (reason, found),
-            }
-        };
-        if !self.places.iter().any(|p| matches!(Role::of(&p.extension), Role::Image(_))) {
-            return Err(missing(FailReason::MissingImage, "no jpg, png, jpeg or webp"));
-        }
-        if let (Some(field), Some(json)) = (caption_key, &self.json)
-            && let Some(caption) = json_caption(json, field)?
-        {
-            return trimmed(&caption, field);
-        }
+        let has_image = self.places.iter().any(|p| matches!(Role::of(&p.extension), Role::Image(_)));
+        (!has_image).then(|| self.missing(FailReason::MissingImage, "no jpg, png, jpeg or webp"))
+    }
+
+    /// The caption of the text member; `field` was looked for in vain.
+    fn own_caption(&self, field: Option<&str>) -> Result<String, Unusable> {
         let Some((rank, bytes)) = &self.caption else {
-            let what = match caption_key {
+            let what = match field {
                 Some(field) => format!("no json with a {field:?}, no txt, no caption"),
                 None => "no txt, no caption".to_owned(),
             };
-            return Err(missing(FailReason::MissingCaption, &what));
+            return Err(self.missing(FailReason::MissingCaption, &what));
         };
         let caption = std::str::from_utf8(bytes)
             .map_err(|error| (FailReason::CaptionNotUtf8, format!(".{}: {error}", CAPTIONS[*rank])))?;
         trimmed(caption, CAPTIONS[*rank])
+    }
+
+    /// `reason`, unless damage nearby explains what is missing.
+    fn missing(&self, reason: FailReason, what: &str) -> Unusable {
+        let names: BTreeSet<&str> = self.places.iter().map(|p| p.extension.as_str()).collect();
+        let more = if names.len() > MAX_NAMED { ", ..." } else { "" };
+        let names: Vec<&str> = names.into_iter().take(MAX_NAMED).collect();
+        let found = format!("{what}; its members are {}{more}", names.join(", "));
+        match &self.harm.touched {
+            Some(damage) => (FailReason::TruncatedSample, format!("{found}; {damage}")),
+            None => (reason, found),
+        }
     }
 }
 
@@ -248,35 +247,6 @@ impl Open {
 fn better(slot: &mut Option<(usize, Vec<u8>)>, rank: usize) -> Option<&mut Vec<u8>> {
     let better = slot.as_ref().is_none_or(|(held, _)| rank < *held);
     better.then(|| &mut slot.insert((rank, Vec::new())).1)
-}
-
-/// The caption in `field` of a json member; `None` where it is absent or null.
-fn json_caption(json: &[u8], field: &str) -> Result<Option<String>, (FailReason, String)> {
-    let bad = |detail: String| (FailReason::BadJson, detail);
-    let value: serde_json::Value = serde_json::from_slice(json).map_err(|error| bad(error.to_string()))?;
-    match value.get(field) {
-        None if !value.is_object() => Err(bad("it is not an object".into())),
-        None | Some(serde_json::Value::Null) => Ok(None),
-        Some(serde_json::Value::String(caption)) => Ok(Some(caption.clone())),
-        Some(other) => {
-            let kind = match other {
-                serde_json::Value::Array(_) => "a list",
-                serde_json::Value::Object(_) => "an object",
-                serde_json::Value::Bool(_) => "a boolean",
-                _ => "a number",
-            };
-            Err(bad(format!("{field:?} is {kind}, not a string")))
-        }
-    }
-}
-
-/// A caption without white space around it, and without a byte order mark.
-fn trimmed(caption: &str, place: &str) -> Result<String, (FailReason, String)> {
-    let caption = caption.trim_start_matches('\u{feff}').trim();
-    if caption.is_empty() {
-        return Err((FailReason::EmptyCaption, format!("nothing in {place}")));
-    }
-    Ok(caption.to_owned())
 }
 
 /// Key and extension of a member's path; `None` for files that belong to no group: without a

@@ -7,6 +7,7 @@ use std::sync::mpsc::channel;
 
 use crate::error::{Error, Result};
 use crate::shard::list::count_beside;
+use crate::shard::metadata::successes;
 use crate::shard::place::{Place, Sidecar};
 use crate::shard::{ReadOptions, Shard, ShardReader};
 
@@ -21,9 +22,11 @@ const REMOTE_SCANS: usize = 8;
 ///
 /// 1. `sizes.json` in the shard's folder, `{"00000.tar": 1234}`, where it names the shard;
 /// 2. `00000_stats.json` beside it, as img2dataset writes it: its `successes`, unless 0;
-/// 3. `__len__` in its folder, one number for the whole folder, where the shard is the only one
+/// 3. `00000.parquet` beside it, as img2dataset writes it: its rows with the status `success`, unless
+///    there are none (feature `parquet`);
+/// 4. `__len__` in its folder, one number for the whole folder, where the shard is the only one
 ///    there (not asked of HTTP servers, whose folders cannot be listed);
-/// 4. a scan: header by header where it is a plain local file, else it is read and decompressed
+/// 5. a scan: header by header where it is a plain local file, else it is read and decompressed
 ///    whole; one shard per core at a time, or 8 where some are remote.
 ///
 /// `progress(done, of)` is called, on this thread, once per shard scanned.
@@ -32,13 +35,23 @@ const REMOTE_SCANS: usize = 8;
 /// A file of these that cannot be read or holds something else; a `sizes.json` that says 0 (leave
 /// empty shards out of the list); as [`ShardReader`] for shards that are scanned.
 pub fn lengths(shards: &[Shard], progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<u64>> {
-    let mut known = vec![None; shards.len()];
-    of_sizes(shards, &mut known)?;
-    of_stats(shards, &mut known)?;
-    of_folders(shards, &mut known)?;
+    let mut known = listed(shards)?;
     scan_rest(shards, &mut known, progress)?;
     // Every shard is known or was scanned.
     Ok(known.into_iter().map(Option::unwrap_or_default).collect())
+}
+
+/// As [`lengths`], of the files beside `shards` only; `None` where none of them tells.
+///
+/// # Errors
+/// As [`lengths`], scans left out.
+pub fn listed(shards: &[Shard]) -> Result<Vec<Option<u64>>> {
+    let mut known = vec![None; shards.len()];
+    of_sizes(shards, &mut known)?;
+    of_stats(shards, &mut known)?;
+    of_metadata(shards, &mut known)?;
+    of_folders(shards, &mut known)?;
+    Ok(known)
 }
 
 /// Numbers of the shards of each folder, in order of first appearance.
@@ -84,14 +97,22 @@ fn of_stats(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
     let unknown: Vec<usize> = (0..shards.len()).filter(|&i| known[i].is_none()).collect();
     let mut files = Vec::with_capacity(unknown.len());
     for &i in &unknown {
-        let stem = shards[i].path.split('.').next().unwrap_or_default();
-        files.push(Sidecar::beside(&shards[i], &format!("{stem}_stats.json"))?);
+        files.push(Sidecar::beside(&shards[i], &format!("{}_stats.json", shards[i].stem()))?);
     }
     for ((&i, file), content) in unknown.iter().zip(&files).zip(Sidecar::read(&files)?) {
         let Some(content) = content else { continue };
         let stats: serde_json::Value = serde_json::from_slice(&content)
             .map_err(|error| Error::format(file.name(), "json, as img2dataset writes it", error))?;
         known[i] = stats.get("successes").and_then(serde_json::Value::as_u64).filter(|&n| n > 0);
+    }
+    Ok(())
+}
+
+fn of_metadata(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
+    let unknown: Vec<usize> = (0..shards.len()).filter(|&i| known[i].is_none()).collect();
+    let files: Vec<&Shard> = unknown.iter().map(|&i| &shards[i]).collect();
+    for (&i, length) in unknown.iter().zip(successes(&files)?) {
+        known[i] = length;
     }
     Ok(())
 }

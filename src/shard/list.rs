@@ -60,6 +60,9 @@ pub fn list(patterns: &[String], source: Option<&str>, stores: &StoreOptions) ->
         listing.pattern(pattern, Path::new(""), &quoted(pattern), true)?;
     }
     refuse_duplicates(&listing.shards, source)?;
+    if stores.endpoint.is_some() && listing.shards.iter().all(|shard| !shard.url.starts_with("s3://")) {
+        tracing::warn!("`endpoint` is not used: no shard of the list is an s3:// one");
+    }
     Ok(listing.shards)
 }
 

@@ -1,7 +1,8 @@
 //! Shards: tar files of image-text pairs, listed, measured, read and written.
 //!
 //! [`list`] turns what users write into [`Shard`]s, [`lengths`] counts their groups,
-//! [`ShardReader`] turns one shard into [`Sample`](crate::Sample)s, [`ShardWriter`] writes one.
+//! [`ShardReader`] turns one shard into [`Sample`](crate::Sample)s, [`ShardMetadata`] reads what lies
+//! beside it, [`ShardWriter`] writes one.
 //! `store` is the one place that opens them; what lies in an object store or on an HTTP server is
 //! read by `remote` (feature `remote`).
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use crate::sample::SampleId;
 use place::Place;
 
+mod caption;
 mod fetch;
 mod group;
 mod index;
@@ -17,6 +19,7 @@ mod lengths;
 mod list;
 mod local;
 mod members;
+mod metadata;
 mod patterns;
 mod place;
 mod reader;
@@ -28,8 +31,9 @@ mod writer;
 pub use fetch::ShardFetcher;
 pub use group::Group;
 pub use index::{MemberRange, ShardIndex};
-pub use lengths::lengths;
+pub use lengths::{lengths, listed};
 pub use list::list;
+pub use metadata::ShardMetadata;
 pub use place::StoreOptions;
 pub use reader::{ReadOptions, ShardReader};
 pub use store::ShardFormat;
@@ -61,5 +65,10 @@ impl Shard {
             hash: SampleId::shard_hash(source, name),
             place: Place::Local,
         }
+    }
+
+    /// Its file name up to the first dot, which files that lie beside it share.
+    fn stem(&self) -> &str {
+        self.path.split('.').next().unwrap_or_default()
     }
 }

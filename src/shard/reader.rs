@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
 use crate::shard::Shard;
+use crate::shard::caption::Captions;
 use crate::shard::group::{Group, Open, Place, split};
 use crate::shard::index::ShardIndex;
 use crate::shard::members::{End, Member, Members, Step};
@@ -22,8 +23,10 @@ use crate::shard::store::{ShardFormat, Stream};
 /// How samples are made of members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// Field of the json member that holds the caption; where it is absent or null, the `.txt`
-    /// or `.caption` member is used, as it is when this is `None`.
+    /// Field of the json member that holds the caption; where it is absent or null, the column of
+    /// that name in the Parquet file beside the shard ([`ShardMetadata`](crate::shard::ShardMetadata));
+    /// where that has none either, the `.txt` or `.caption` member is used, as it is when this is
+    /// `None`.
     pub caption_key: Option<String>,
 }
 
@@ -38,7 +41,7 @@ pub struct ReadOptions {
 /// is looked for; [`skipped_bytes`](Self::skipped_bytes) says what that cost.
 pub struct ShardReader {
     shard: Shard,
-    caption_key: Option<String>,
+    captions: Captions,
     members: Members,
     /// First member of the next group; its data is the current one of `members`.
     waiting: Option<Named>,
@@ -108,7 +111,7 @@ impl ShardReader {
     fn new(shard: &Shard, stream: Stream, options: &ReadOptions) -> Self {
         Self {
             shard: shard.clone(),
-            caption_key: options.caption_key.clone(),
+            captions: Captions::new(shard, options),
             format: stream.format(),
             index: ShardIndex::new(shard.hash, 0, stream.mark()),
             members: Members::new(stream),
@@ -125,11 +128,17 @@ impl ShardReader {
     /// Reads the next group; `None` at the end, and ever after an error.
     ///
     /// # Errors
-    /// The store fails, the file is no tar file at all, or a member is sparse. Whatever is wrong
+    /// The store fails, the file is no tar file at all, or a member is sparse; a damaged Parquet file
+    /// beside the shard, where captions are looked for in it. Whatever is wrong
     /// with a single group is a [`FailedSample`](crate::FailedSample) instead.
     pub fn next_group(&mut self) -> Result<Option<Group>> {
         let position = self.position;
-        Ok(self.advance(true)?.map(|open| open.judge(position, self.caption_key.as_deref())))
+        let Some(open) = self.advance(true)? else { return Ok(None) };
+        let judged = open.judge(position, &mut self.captions);
+        Ok(Some(judged.map_err(|error| {
+            self.ended = true;
+            error.in_shard(&self.shard.url)
+        })?))
     }
 
     /// Passes over the next group without reading its data (a plain local file is seeked, other

@@ -106,7 +106,10 @@ impl Fault {
                 "no credentials were found; set them (AWS_ACCESS_KEY_ID and so on), or, for a public bucket, \
                  AWS_SKIP_SIGNATURE=true or GOOGLE_SKIP_SIGNATURE=true: ",
             ),
-            FaultKind::Missing => (io::ErrorKind::NotFound, "there is no such object: "),
+            FaultKind::Missing => (
+                io::ErrorKind::NotFound,
+                "there is no such object; check the name, or the range of the list: ",
+            ),
             FaultKind::Denied => (
                 io::ErrorKind::PermissionDenied,
                 "access is denied; check the credentials in the environment, or the signature of the URL: ",
@@ -120,7 +123,11 @@ impl Fault {
             0 | 1 => String::new(),
             n => format!(" {n} times, the last time"),
         };
-        io::Error::new(kind, format!("{tried} failed{times}: {what}{}", self.cause))
+        let ask = match self.kind {
+            FaultKind::Passing => "; is the address right, and the store up and within reach?",
+            _ => "",
+        };
+        io::Error::new(kind, format!("{tried} failed{times}: {what}{}{ask}", self.cause))
     }
 }
 
@@ -170,6 +177,10 @@ fn cause(error: &object_store::Error, object: &Object) -> String {
     }
     if let Some(secret) = &object.secret {
         text = text.replace(secret.as_str(), "...");
+    }
+    // Servers answer with whole pages, of which the status says it all.
+    if let Some((start, _)) = text.split_once(": <") {
+        text.truncate(start.len());
     }
     let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((end, _)) = text.char_indices().nth(MAX_CAUSE) {

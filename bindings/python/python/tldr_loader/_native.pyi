@@ -65,14 +65,15 @@ class Loader:
         source: Name of the corpus in the identity of its samples. Default: the name of the folder
             that holds the shards.
         lengths: Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's
-            `_stats.json`, or a scan.
+            `_stats.json` or `.parquet`, or a scan.
         endpoint: URL of a server that speaks S3, for `s3://` shards. Default: the environment's
             `AWS_ENDPOINT_URL`, or Amazon. Credentials come from the environment (`AWS_*`,
             `GOOGLE_*`, `AZURE_*`).
         read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
         retries: Times that a request is made again before a fault of its store ends the run.
             Default: 8.
-        caption_key: Field of the json member that holds the caption. Default: the txt member.
+        caption_key: Field of the json member, or column of the parquet beside the shard, that
+            holds the caption. Default: the txt member.
         max_image_pixels: Pixels an image may have; larger ones are refused from their header.
         exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
         on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.

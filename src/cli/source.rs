@@ -1,0 +1,38 @@
+//! The options of every subcommand that reads shards.
+
+use std::time::Duration;
+
+use tldr_loader::shard::StoreOptions;
+
+/// Where shards are and how they are read.
+#[derive(Debug, clap::Args)]
+pub(super) struct Source {
+    /// Shards: paths or URLs with {00000..00331} ranges, globs, folders, or @FILE that lists them
+    #[arg(required = true)]
+    pub(super) urls: Vec<String>,
+    /// Field of the json member, or column of the parquet beside the shard, that holds the caption;
+    /// the txt member where a sample has neither
+    #[arg(long)]
+    pub(super) caption_key: Option<String>,
+    /// URL of a server that speaks S3, for s3:// shards; the environment's, or Amazon, by default
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// Longest wait for the next bytes of a store
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    read_timeout: f64,
+    /// Times that a request to a store is made again
+    #[arg(long, default_value_t = 8)]
+    retries: u32,
+}
+
+impl Source {
+    pub(super) fn stores(&self) -> StoreOptions {
+        StoreOptions {
+            endpoint: self.endpoint.clone(),
+            // What is no duration is refused, as 0 s, where the options are checked.
+            read_timeout: Duration::try_from_secs_f64(self.read_timeout).unwrap_or_default(),
+            retries: self.retries,
+            ..StoreOptions::default()
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Metadata beside a shard: the columns of the Parquet file that img2dataset writes for each.
+//!
+//! `00000.parquet` lies beside `00000.tar`. It has a row per URL that was tried; the column `key`
+//! holds the sample's key, and `status` is `success` where there is one in the shard. Read by the
+//! feature `parquet`; without it, there is no metadata.
+
+#[cfg(feature = "parquet")]
+mod parquet;
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::shard::Shard;
+use crate::shard::place::Sidecar;
+
+/// Files that are read into memory at a time where only their lengths are wanted.
+const FILES: usize = 16;
+
+/// Chosen columns of the metadata of a shard's samples, by key.
+///
+/// Memory: the values of the chosen columns, and about 100 bytes a sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShardMetadata {
+    file: String,
+    columns: Vec<String>,
+    chosen: Vec<String>,
+    rows: HashMap<Box<str>, Box<[Value]>>,
+}
+
+impl ShardMetadata {
+    /// Reads those of `columns` that are there, for all samples whose download succeeded; `None`
+    /// where no Parquet file with a column `key` lies beside `shard`. Numbers, texts and booleans
+    /// come as such, whatever else as the text that shows it, nested values as null.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be read or is damaged; a key that stands there twice; a
+    /// store that fails.
+    pub fn beside(shard: &Shard, columns: &[&str]) -> Result<Option<Self>> {
+        let file = Sidecar::beside(shard, &name(shard))?;
+        let content = Sidecar::read(std::slice::from_ref(&file))?.pop().flatten();
+        content.map_or(Ok(None), |content| read(file.name(), content, columns))
+    }
+
+    /// Path or URL of the file.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Names of all columns of the file.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// Keys of the samples, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.rows.keys().map(|key| &**key)
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether it has no samples.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// What stands in `column` for the sample `key`; `None` where there is no such sample, or the
+    /// column is not there or was not chosen.
+    pub fn value(&self, key: &str, column: &str) -> Option<&Value> {
+        let row = self.rows.get(key)?;
+        row.get(self.chosen.iter().position(|chosen| chosen == column)?)
+    }
+}
+
+/// Number of samples in each of `shards`, by the Parquet files beside them; `None` where there is
+/// none, or none with the columns `key` and `status`: another tool's rows may be no samples.
+pub(super) fn successes(shards: &[&Shard]) -> Result<Vec<Option<u64>>> {
+    let mut counts = Vec::with_capacity(shards.len());
+    for shards in shards.chunks(FILES) {
+        let files: Vec<Sidecar> =
+            shards.iter().map(|shard| Sidecar::beside(shard, &name(shard))).collect::<Result<_>>()?;
+        for (file, content) in files.iter().zip(Sidecar::read(&files)?) {
+            let metadata = match content {
+                Some(content) => read(file.name(), content, &[])?,
+                None => None,
+            };
+            let has_status = |m: &ShardMetadata| m.columns.iter().any(|column| column == "status");
+            counts.push(metadata.filter(has_status).map(|m| m.len() as u64).filter(|&n| n > 0));
+        }
+    }
+    Ok(counts)
+}
+
+/// Name of the file with the metadata of `shard`.
+fn name(shard: &Shard) -> String {
+    format!("{}.parquet", shard.stem())
+}
+
+#[cfg(feature = "parquet")]
+fn read(file: String, content: Vec<u8>, columns: &[&str]) -> Result<Option<ShardMetadata>> {
+    parquet::read(file, content, columns)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn read(file: String, _: Vec<u8>, _: &[&str]) -> Result<Option<ShardMetadata>> {
+    tracing::warn!("{file} is not read: this build has no feature `parquet`");
+    Ok(None)
+}
