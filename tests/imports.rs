@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// External crates that only the named modules (or files, without `.rs`) may name.
-const OWNERS: [(&str, &[&str]); 18] = [
+const OWNERS: [(&str, &[&str]); 19] = [
     ("tar", &["shard"]),
     ("zstd", &["shard"]),
     ("flate2", &["shard", "text"]),
@@ -37,6 +37,7 @@ const OWNERS: [(&str, &[&str]); 18] = [
     ("reqwest", &[]),
     ("url", &["shard/remote"]),
     ("lru", &["ledger"]),
+    ("tempfile", &["loader/buffer"]),
     ("crossbeam_channel", &["loader"]),
     ("tch", &["captioner", "loader/device", "loader/batch", "bindings"]),
     ("torch_sys", &[]),

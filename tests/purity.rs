@@ -41,6 +41,27 @@ fn threads_change_nothing() {
     assert_eq!(runs[0], runs[2]);
 }
 
+/// Whether images wait in memory, in files, or in both.
+#[test]
+fn the_buffer_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 5, 150);
+    for make in [with_stub as fn(&str) -> LoaderBuilder, |u| full(builder(u))] {
+        let mut runs = vec![];
+        for bytes in [u64::MAX, 10_000, 0] {
+            let loader = make(&urls).buffer_bytes(bytes).spill_dir(folder.path()).build().unwrap();
+            let first = epoch(&loader);
+            assert_eq!(loader.stats().spilled_bytes > 0, bytes < u64::MAX, "{bytes} bytes");
+            runs.push((first, epoch(&loader)));
+        }
+        assert!(runs[0].0.len() > 5);
+        assert_eq!(runs[0], runs[1]);
+        assert_eq!(runs[0], runs[2]);
+    }
+    let builder = with_stub(&urls).spill_dir(folder.path().join("absent"));
+    assert!(builder.build().err().unwrap().to_string().contains("spill_dir"));
+}
+
 #[test]
 fn ranks_change_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -209,7 +209,7 @@ impl Assembling<'_> {
                 todo.push(row);
             }
             attempt += 1;
-            failed = filling.decode(&places, &todo, &mut batch, &mut captions);
+            failed = filling.decode(&places, &todo, &mut batch, &mut captions)?;
         }
         describe(&mut batch, &places, captions);
         Ok(batch)

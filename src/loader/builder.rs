@@ -1,6 +1,7 @@
 //! The options of a loader, their defaults, and every check that can be made before a thread
 //! starts.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::hash;
 use crate::image::{DecodeOptions, ImagePipeline, ImageTransform, Normalize};
 use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
+use crate::loader::buffer::Buffer;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::recorder::MaxErrors;
 use crate::loader::spec::{Mode, OnError, Spec};
@@ -27,6 +29,8 @@ const SHUFFLE_WINDOWS: usize = 8;
 const LANES: usize = 4;
 /// Token ids per caption by default: CLIP's.
 const CONTEXT_LENGTH: usize = 77;
+/// Encoded images that wait in memory, by default: those of a few 10,000 samples.
+const BUFFER_BYTES: u64 = 4 << 30;
 /// Batches that may wait at most: more hide nothing and fill the memory.
 const MAX_PREFETCH: usize = 1024;
 /// Share of failed samples that ends the run by default.
@@ -64,6 +68,8 @@ pub struct LoaderBuilder {
     shuffle_windows: usize,
     threads: usize,
     prefetch: usize,
+    buffer_bytes: u64,
+    spill_dir: Option<PathBuf>,
     caption_key: Option<String>,
     max_image_pixels: u64,
     exif_orientation: bool,
@@ -114,6 +120,8 @@ impl LoaderBuilder {
             shuffle_windows: SHUFFLE_WINDOWS,
             threads: 0,
             prefetch: 2,
+            buffer_bytes: BUFFER_BYTES,
+            spill_dir: None,
             caption_key: None,
             max_image_pixels: DecodeOptions::default().max_pixels,
             exif_orientation: false,
@@ -187,6 +195,11 @@ impl LoaderBuilder {
         threads: usize = threads;
         /// Finished batches that may wait for the training loop. Default: 2.
         prefetch: usize = prefetch;
+        /// Bytes of encoded images that may wait in memory, over all lanes of the rank; what is
+        /// above them waits in unlinked files. Default: 4 GiB.
+        buffer_bytes: u64 = buffer_bytes;
+        /// Folder of these files. Default: the system's folder for temporary files (`TMPDIR`).
+        spill_dir: impl Into<PathBuf> = Some(spill_dir.into());
         /// Field of the json member that holds the caption; where a sample lacks it, the txt member
         /// is used.
         caption_key: impl Into<String> = Some(caption_key.into());
@@ -271,6 +284,11 @@ impl LoaderBuilder {
             .thread_name(|i| format!("tldr-pixels-{i}"))
             .build()
             .map_err(|e| Error::io("start the pixel threads", std::io::Error::other(e)))?;
+        let spill_dir = self.spill_dir.unwrap_or_else(std::env::temp_dir);
+        if !spill_dir.is_dir() {
+            let accepted = "a folder, for images that wait and that `buffer_bytes` has no room for";
+            return Err(Error::option("spill_dir", format!("{:?}", spill_dir.display()), accepted));
+        }
         Ok(Loader::new(Spec {
             shards,
             lengths,
@@ -289,6 +307,7 @@ impl LoaderBuilder {
             batch_size: self.batch_size,
             num_batches,
             prefetch: self.prefetch,
+            buffer: Buffer::new(self.buffer_bytes, &spill_dir),
             read: ReadOptions { caption_key: self.caption_key },
             decode: DecodeOptions {
                 max_pixels: self.max_image_pixels,

@@ -17,10 +17,11 @@ use rayon::prelude::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, ImageError, Scratch};
 use crate::ledger::WindowRecord;
+use crate::loader::buffer::Encoded;
 use crate::loader::lane;
 use crate::loader::model_thread::{Answer, ModelThread, wait};
 use crate::loader::pipeline::{Message, receive};
-use crate::loader::reading::{RawRow, RawWindow, raised, window_of};
+use crate::loader::reading::{RawRow, RawWindow, Waiting, raised, window_of};
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{OnError, Spec};
 use crate::loader::stats::Stage;
@@ -32,7 +33,9 @@ const IN_FLIGHT: usize = 2;
 
 /// A sample that was kept, with what is known of it.
 pub(crate) struct Survivor {
+    /// All of it but the image, which is empty here.
     pub(crate) sample: Sample,
+    pub(crate) image: Encoded,
     pub(crate) shard: Arc<str>,
     pub(crate) cluster: Option<u32>,
     pub(crate) alignment: Option<f32>,
@@ -138,14 +141,15 @@ impl<'a> Deciding<'a> {
             if !raw.in_lane(row, self.spec.window) {
                 continue;
             }
-            let sample = match data {
-                RawRow::Sample(sample) if record.is_none_or(|r| r.ids[row] == sample.id) => sample,
-                RawRow::Sample(sample) => return Err(changed(&sample.key)),
+            let Waiting { sample, image } = match data {
+                RawRow::Sample(waiting) if record.is_none_or(|r| r.ids[row] == waiting.sample.id) => waiting,
+                RawRow::Sample(waiting) => return Err(changed(&waiting.sample.key)),
                 RawRow::Failed(failed) => return Err(changed(&failed.key)),
                 RawRow::Skipped => continue, // the lane became satisfied while this was read
             };
             survivors.push(Survivor {
                 sample,
+                image,
                 shard: Arc::clone(shard),
                 cluster: signals.map(|s| s.cluster[row]),
                 alignment: signals.map(|s| s.alignment[row]),
@@ -190,7 +194,7 @@ impl<'a> Deciding<'a> {
         };
         for row in rows.iter() {
             match row {
-                RawRow::Sample(sample) => {
+                RawRow::Sample(Waiting { sample, .. }) => {
                     record.ids.push(sample.id);
                     record.failed.push(None);
                     record.caption_chars.push(sample.caption.chars().count() as u32);
@@ -268,17 +272,17 @@ impl<'a> Deciding<'a> {
     /// Decodes the previews of `rows` into the first slots of `previews` and blanks the rest. A
     /// row that cannot be decoded becomes a failed row with a blank slot.
     fn previews(&self, rows: &mut [RawRow], previews: &mut Array4<u8>) -> Result<()> {
-        let images: Vec<Option<&[u8]>> = rows
+        let images: Vec<Option<&Encoded>> = rows
             .iter()
             .map(|row| match row {
-                RawRow::Sample(sample) => Some(sample.image.as_slice()),
+                RawRow::Sample(waiting) => Some(&waiting.image),
                 RawRow::Failed(_) | RawRow::Skipped => None,
             })
             .collect();
         let errors = decode_previews(self.spec, self.recorder, &images, previews)?;
         for (row, error) in rows.iter_mut().zip(errors) {
-            if let (RawRow::Sample(sample), Some(error)) = (&*row, error) {
-                let failed = failed_image(sample, error);
+            if let (RawRow::Sample(waiting), Some(error)) = (&*row, error) {
+                let failed = failed_image(&waiting.sample, error);
                 if self.spec.on_error == OnError::Raise {
                     return Err(raised(&failed));
                 }
@@ -337,7 +341,7 @@ impl<'a> Deciding<'a> {
             if in_flight.len() >= IN_FLIGHT {
                 take_captions(&mut in_flight, &mut captions)?;
             }
-            let images: Vec<Option<&[u8]>> = chunk.iter().map(|s| Some(s.sample.image.as_slice())).collect();
+            let images: Vec<Option<&Encoded>> = chunk.iter().map(|survivor| Some(&survivor.image)).collect();
             let mut previews = model.buffer(shape.batch_size);
             // An image that cannot be decoded is found and counted when its example is made.
             decode_previews(self.spec, self.recorder, &images, &mut previews)?;
@@ -376,7 +380,7 @@ fn all_kept(row: &RawRow) -> Outcome {
 
 fn original(row: &RawRow) -> String {
     match row {
-        RawRow::Sample(sample) => sample.caption.clone(),
+        RawRow::Sample(waiting) => waiting.sample.caption.clone(),
         RawRow::Failed(_) | RawRow::Skipped => String::new(),
     }
 }
@@ -403,10 +407,13 @@ pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
 
 /// Decodes previews into the first slots of `[rows, 3, size, size]`, on the pool; the other slots
 /// are blanked. Returns the error of each image, in order.
+///
+/// # Errors
+/// Images that wait in files cannot be read back.
 fn decode_previews(
     spec: &Spec,
     recorder: &Recorder,
-    images: &[Option<&[u8]>],
+    images: &[Option<&Encoded>],
     previews: &mut Array4<u8>,
 ) -> Result<Vec<Option<ImageError>>> {
     let size = spec.model.as_ref().map_or(0, |m: &ModelThread| m.preview_size);
@@ -416,24 +423,23 @@ fn decode_previews(
     };
     let (used, blank) = pixels.split_at_mut(images.len() * slot);
     blank.fill(0);
-    Ok(spec.pool.install(|| {
+    spec.pool.install(|| {
         used.par_chunks_mut(slot)
             .zip(images.par_iter())
             .map(|(out, image)| {
-                let result = recorder.time(Stage::Preview, || match image {
-                    Some(bytes) => {
-                        with_scratch(|scratch| image::preview(bytes, size, &spec.decode, scratch, out))
-                    }
-                    None => {
-                        out.fill(0);
-                        Ok(())
-                    }
+                let Some(image) = image else {
+                    out.fill(0);
+                    return Ok(None);
+                };
+                let bytes = image.bytes()?;
+                let result = recorder.time(Stage::Preview, || {
+                    with_scratch(|scratch| image::preview(&bytes, size, &spec.decode, scratch, out))
                 });
                 if result.is_err() {
                     out.fill(0);
                 }
-                result.err()
+                Ok(result.err())
             })
             .collect()
-    }))
+    })
 }

@@ -122,19 +122,22 @@ impl Filling<'_> {
         let mut batch = Batch::allocate(self.epoch, step, places.len(), size, spec.pixels, context)?;
         let mut captions = vec![String::new(); places.len()];
         let all: Vec<usize> = (0..places.len()).collect();
-        let failed = self.decode(&places, &all, &mut batch, &mut captions);
+        let failed = self.decode(&places, &all, &mut batch, &mut captions)?;
         Ok(Filled { places, batch, captions, failed })
     }
 
     /// Decodes, transforms, fuses and tokenises the rows of `todo` into their places of `batch`.
     /// Returns the rows that failed, in order.
+    ///
+    /// # Errors
+    /// Images that wait in files cannot be read back.
     pub(crate) fn decode(
         &self,
         places: &[Place],
         todo: &[usize],
         batch: &mut Batch,
         captions: &mut [String],
-    ) -> Vec<(usize, ImageError)> {
+    ) -> Result<Vec<(usize, ImageError)>> {
         let spec = self.spec;
         let mut wanted = vec![false; places.len()];
         for &row in todo {
@@ -163,27 +166,34 @@ impl Filling<'_> {
                 a.as_mut_slice().chunks_mut(row).map(Pixels::U8).collect()
             }
         };
-        let mut failed: Vec<(usize, ImageError)> = spec.pool.install(|| {
+        let mut failed: Vec<(usize, ImageError)> = spec.pool.install(|| -> Result<_> {
             (places, pixels, tokens, captions)
                 .into_par_iter()
                 .enumerate()
                 .filter(|(row, _)| wanted[*row])
                 .filter_map(|(row, (place, pixels, tokens, caption))| {
+                    let bytes = match place.survivor.image.bytes() {
+                        Ok(bytes) => bytes,
+                        Err(error) => return Some(Err(error)),
+                    };
                     self.recorder
-                        .time(Stage::Example, || self.example(&place.survivor, pixels, tokens, caption))
+                        .time(Stage::Example, || {
+                            self.example(&place.survivor, &bytes, pixels, tokens, caption)
+                        })
                         .err()
-                        .map(|error| (row, error))
+                        .map(|error| Ok((row, error)))
                 })
                 .collect()
-        });
+        })?;
         failed.sort_by_key(|(row, _)| *row);
-        failed
+        Ok(failed)
     }
 
     /// Makes one example. Random choices depend on the seed, the epoch and the sample only.
     fn example(
         &self,
         survivor: &Survivor,
+        bytes: &[u8],
         pixels: Pixels<'_>,
         tokens: &mut [i64],
         caption: &mut String,
@@ -191,7 +201,6 @@ impl Filling<'_> {
         let spec = self.spec;
         let id = hash::combine(&[self.epoch, survivor.sample.id.0]);
         let mut rng = hash::Rng::new(spec.seed, Purpose::Augment, id);
-        let bytes = &survivor.sample.image;
         with_scratch(|scratch| match pixels {
             Pixels::F32(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
             Pixels::Bf16(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),

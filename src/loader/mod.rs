@@ -6,6 +6,7 @@
 
 mod assemble;
 mod batch;
+mod buffer;
 mod builder;
 mod deciding;
 mod device;

@@ -11,6 +11,7 @@ use crossbeam_channel::Sender;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::ledger::{WindowKey, WindowRecord};
+use crate::loader::buffer::{Encoded, Keeping};
 use crate::loader::lane::{self, Segment};
 use crate::loader::pipeline::Message;
 use crate::loader::recorder::Recorder;
@@ -31,9 +32,16 @@ pub(crate) struct RawWindow {
     pub(crate) index: Option<ShardIndex>,
 }
 
+/// A usable sample whose image waits in the buffer.
+pub(crate) struct Waiting {
+    /// All of it but the image, which is empty here.
+    pub(crate) sample: Sample,
+    pub(crate) image: Encoded,
+}
+
 /// One row of a window.
 pub(crate) enum RawRow {
-    Sample(Sample),
+    Sample(Waiting),
     Failed(FailedSample),
     /// Not read: it does not survive, or belongs to another lane.
     Skipped,
@@ -73,6 +81,7 @@ impl Reading<'_> {
         let order = self.spec.shard_order(self.epoch);
         let segments = lane::segments(&self.spec.lengths, &order, self.spec.lanes, lane, self.spec.window);
         let mut open = OpenShard::default();
+        let mut keeping = Keeping::new(&self.spec.buffer);
         for mut segment in segments {
             loop {
                 if self.stop.load(Ordering::Relaxed) {
@@ -80,7 +89,7 @@ impl Reading<'_> {
                 }
                 let raw = self
                     .recorder
-                    .time(Stage::Read, || self.window(segment, &mut open))
+                    .time(Stage::Read, || self.window(segment, &mut open, &mut keeping))
                     .map_err(|e| e.in_shard(&self.spec.shards[segment.shard].url))?;
                 if self.stop.load(Ordering::Relaxed) {
                     return Ok(()); // the window may be cut short: nobody must take it for whole
@@ -113,7 +122,7 @@ impl Reading<'_> {
         }
     }
 
-    fn window(&self, segment: Segment, open: &mut OpenShard) -> Result<RawWindow> {
+    fn window(&self, segment: Segment, open: &mut OpenShard, keeping: &mut Keeping) -> Result<RawWindow> {
         let spec = self.spec;
         let key = spec.window_key(segment.shard, segment.window);
         let mut raw = RawWindow { segment, key, known: None, rows: vec![], index: None };
@@ -132,11 +141,11 @@ impl Reading<'_> {
                         && !self.satisfied.load(Ordering::Relaxed)
                 })
                 .collect();
-            raw.rows = self.read_known(&segment, record, &wanted, open)?;
+            raw.rows = self.read_known(&segment, record, &wanted, open, keeping)?;
         } else {
             // A decision needs the whole window; without one, only the lane's own part is read.
             let all = spec.mode == Mode::Reduced;
-            (raw.rows, raw.index) = self.read_new(&raw, all, open)?;
+            (raw.rows, raw.index) = self.read_new(&raw, all, open, keeping)?;
         }
         Ok(raw)
     }
@@ -149,6 +158,7 @@ impl Reading<'_> {
         record: &WindowRecord,
         wanted: &[bool],
         open: &mut OpenShard,
+        keeping: &mut Keeping,
     ) -> Result<Vec<RawRow>> {
         let mut rows: Vec<RawRow> = wanted.iter().map(|_| RawRow::Skipped).collect();
         let Some(last) = wanted.iter().rposition(|&w| w) else { return Ok(rows) };
@@ -157,7 +167,7 @@ impl Reading<'_> {
         {
             let chosen: Vec<usize> = (0..=last).filter(|&row| wanted[row]).collect();
             fetcher.fetch(index, &chosen, &mut |row, group| {
-                rows[row] = same(group, record, row)?;
+                rows[row] = self.known(group, record, row, keeping)?;
                 Ok(())
             })?;
             return Ok(rows);
@@ -174,7 +184,7 @@ impl Reading<'_> {
                 Error::from(ErrorKind::Shard { detail })
             };
             if wanted {
-                rows[row] = same(reader.next_group()?.ok_or_else(missing)?, record, row)?;
+                rows[row] = self.known(reader.next_group()?.ok_or_else(missing)?, record, row, keeping)?;
             } else if !reader.skip_group()? {
                 return Err(missing());
             }
@@ -203,6 +213,7 @@ impl Reading<'_> {
         raw: &RawWindow,
         all: bool,
         open: &mut OpenShard,
+        keeping: &mut Keeping,
     ) -> Result<(Vec<RawRow>, Option<ShardIndex>)> {
         let reader = self.reader_at(&raw.segment, open)?;
         reader.take_index(); // of what came before the window
@@ -211,7 +222,7 @@ impl Reading<'_> {
             let row = if all || raw.in_lane(rows.len(), self.spec.window) {
                 match reader.next_group()? {
                     None => break,
-                    Some(Ok(sample)) => RawRow::Sample(sample),
+                    Some(Ok(sample)) => RawRow::Sample(self.keep(sample, keeping)?),
                     Some(Err(failed)) => self.failed(failed)?,
                 }
             } else if reader.skip_group()? {
@@ -224,6 +235,36 @@ impl Reading<'_> {
         self.recorder.skipped_bytes(&self.spec.shards[raw.segment.shard].url, reader.skipped_bytes());
         let index = reader.take_index();
         Ok((rows, Some(index).filter(ShardIndex::is_random_access)))
+    }
+
+    /// A row read again, which must be the one that the ledger knows.
+    fn known(
+        &self,
+        group: Group,
+        record: &WindowRecord,
+        row: usize,
+        keeping: &mut Keeping,
+    ) -> Result<RawRow> {
+        let (id, key, at) = match &group {
+            Ok(sample) => (sample.id, &sample.key, sample.offset),
+            Err(failed) => (failed.id, &failed.key, failed.offset),
+        };
+        if record.ids.get(row) != Some(&id) {
+            let detail = "it holds another sample here than the ledger knows: has the shard changed? A new \
+                          ledger reads it anew";
+            return Err(Error::from(ErrorKind::Shard { detail: detail.into() }).at_sample(key, at));
+        }
+        Ok(match group {
+            Ok(sample) => RawRow::Sample(self.keep(sample, keeping)?),
+            Err(failed) => RawRow::Failed(failed),
+        })
+    }
+
+    /// Moves the image of `sample` into the buffer.
+    fn keep(&self, mut sample: Sample, keeping: &mut Keeping) -> Result<Waiting> {
+        let image = keeping.keep(std::mem::take(&mut sample.image))?;
+        self.recorder.spilled.fetch_add(image.spilled(), Ordering::Relaxed);
+        Ok(Waiting { sample, image })
     }
 
     fn failed(&self, failed: FailedSample) -> Result<RawRow> {
@@ -251,23 +292,6 @@ impl Reading<'_> {
         }
         Ok(reader)
     }
-}
-
-/// A row read again, which must be the one that the ledger knows.
-fn same(group: Group, record: &WindowRecord, row: usize) -> Result<RawRow> {
-    let (id, key, at) = match &group {
-        Ok(sample) => (sample.id, &sample.key, sample.offset),
-        Err(failed) => (failed.id, &failed.key, failed.offset),
-    };
-    if record.ids.get(row) != Some(&id) {
-        let detail = "it holds another sample here than the ledger knows: has the shard changed? A new \
-                      ledger reads it anew";
-        return Err(Error::from(ErrorKind::Shard { detail: detail.into() }).at_sample(key, at));
-    }
-    Ok(match group {
-        Ok(sample) => RawRow::Sample(sample),
-        Err(failed) => RawRow::Failed(failed),
-    })
 }
 
 /// The error of a failed sample under `on_error = raise`.

@@ -27,6 +27,7 @@ pub(crate) struct Recorder {
     pub(crate) surplus: AtomicU64,
     pub(crate) encoded: AtomicU64,
     pub(crate) captioned: AtomicU64,
+    pub(crate) spilled: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -208,6 +209,7 @@ impl Recorder {
             replayed: get(&self.replayed),
             repeats: get(&self.repeats),
             surplus: get(&self.surplus),
+            spilled_bytes: get(&self.spilled),
             encoded: get(&self.encoded),
             captioned: get(&self.captioned),
             seconds: Stage::ALL

@@ -8,6 +8,7 @@ use crate::hash::{self, Purpose};
 use crate::image::{DecodeOptions, ImagePipeline};
 use crate::ledger::{Ledger, WindowKey};
 use crate::loader::batch::PixelType;
+use crate::loader::buffer::Buffer;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::recorder::MaxErrors;
 use crate::sample::SampleId;
@@ -57,6 +58,8 @@ pub(crate) struct Spec {
     pub(crate) batch_size: usize,
     pub(crate) num_batches: u64,
     pub(crate) prefetch: usize,
+    /// Where encoded images wait.
+    pub(crate) buffer: Arc<Buffer>,
     pub(crate) read: ReadOptions,
     pub(crate) decode: DecodeOptions,
     pub(crate) pipeline: ImagePipeline,

@@ -73,6 +73,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     shuffle_windows: Windows whose survivors are shuffled together.
 ///     threads: Threads that decode images. Default: one per core.
 ///     prefetch: Finished batches that may wait for the training loop.
+///     buffer_bytes: Bytes of encoded images that may wait in memory, over all lanes of the rank;
+///         what is above them waits in unlinked files. Default: 4 GiB.
+///     spill_dir: Folder of these files. Default: the system's folder for temporary files (`TMPDIR`).
 ///     source: Name of the corpus in the identity of its samples. Default: the name of the folder
 ///         that holds the shards.
 ///     lengths: Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's
@@ -110,7 +113,7 @@ impl Loader {
         rotate=false, fuse="original", seed=0, transform=None, crop_scale=None, crop_ratio=None,
         flip=None, mean=None, std=None, pixels="float32", context_length=77, rank=None,
         world_size=None, lanes=None, window=2048, shuffle_windows=8, threads=None, prefetch=2,
-        source=None, lengths=None, endpoint=None, read_timeout=None, retries=None, caption_key=None,
+        buffer_bytes=None, spill_dir=None, source=None, lengths=None, endpoint=None, read_timeout=None, retries=None, caption_key=None,
         max_image_pixels=None, exif_orientation=false, on_error="skip", max_errors=0.1,
         max_errors_per_shard=None, ledger=None
     ))]
@@ -148,6 +151,8 @@ impl Loader {
         shuffle_windows: Whole,
         threads: Option<Whole>,
         prefetch: Whole,
+        buffer_bytes: Option<Whole>,
+        spill_dir: Option<PathBuf>,
         source: Option<String>,
         lengths: Option<Vec<Whole>>,
         endpoint: Option<String>,
@@ -204,13 +209,13 @@ impl Loader {
             macro_rules! set_where_given {
                 ($($name:ident),*) => { $(if let Some(value) = $name { builder = builder.$name(value); })* };
             }
-            set_where_given!(source, endpoint, caption_key, max_errors_per_shard);
+            set_where_given!(spill_dir, source, endpoint, caption_key, max_errors_per_shard);
             macro_rules! set_whole_where_given {
                 ($($name:ident),*) => {
                     $(if let Some(value) = $name { builder = builder.$name(whole(stringify!($name), value)?); })*
                 };
             }
-            set_whole_where_given!(rank, world_size, lanes, threads, retries, max_image_pixels);
+            set_whole_where_given!(rank, world_size, lanes, threads, buffer_bytes, retries, max_image_pixels);
             if let Some(lengths) = lengths {
                 let lengths: Result<_> = lengths.into_iter().map(|n| whole("lengths", n)).collect();
                 builder = builder.lengths(lengths?);
@@ -325,7 +330,8 @@ impl Loader {
     /// `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
     /// `failures` the first failed samples by name, `seconds` the work of each stage. Further
     /// fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-    /// `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
+    /// `spilled_bytes` (for which `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes`
+    /// (after damaged tar headers, by shard).
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.stats())?)
     }

@@ -62,6 +62,9 @@ class Loader:
         shuffle_windows: Windows whose survivors are shuffled together.
         threads: Threads that decode images. Default: one per core.
         prefetch: Finished batches that may wait for the training loop.
+        buffer_bytes: Bytes of encoded images that may wait in memory, over all lanes of the rank;
+            what is above them waits in unlinked files. Default: 4 GiB.
+        spill_dir: Folder of these files. Default: the system's folder for temporary files (`TMPDIR`).
         source: Name of the corpus in the identity of its samples. Default: the name of the folder
             that holds the shards.
         lengths: Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's
@@ -119,6 +122,8 @@ class Loader:
         shuffle_windows: int = 8,
         threads: int | None = None,
         prefetch: int = 2,
+        buffer_bytes: int | None = None,
+        spill_dir: _Path | None = None,
         source: str | None = None,
         lengths: Sequence[int] | None = None,
         endpoint: str | None = None,
@@ -182,7 +187,8 @@ class Loader:
         `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
         `failures` the first failed samples by name, `seconds` the work of each stage. Further
         fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-        `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
+        `spilled_bytes` (for which `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes`
+        (after damaged tar headers, by shard).
         """
 
 @final
