@@ -76,6 +76,9 @@ def main() -> None:
         race("ceiling", "tldr-loader", whole, options.rounds)
         print("\nJPEG decoders, one thread, nothing but decoding to RGB:")
         race("zune-jpeg", "zune-jpeg", decoders, options.rounds)
+        print("\nShards:")
+        random_access(folder, options)
+        memory(folder, Path(scratch), options)
 
 
 def race(base: str, ours: str, contestants: Contestants, rounds: int) -> None:
@@ -95,6 +98,40 @@ def race(base: str, ours: str, contestants: Contestants, rounds: int) -> None:
         share = statistics.median(one[name] / one[base] for one in found)
         times = statistics.median(one[ours] / one[name] for one in found)
         print(f"{name:20}{speed:10.0f}{share:16.2f}{times:17.2f}x", flush=True)
+
+
+def random_access(folder: Path, options: argparse.Namespace) -> None:
+    """Headers alone, and a quarter of the samples: by index, and from shards that hold no more."""
+    scans, ratios = [], []
+    for _ in range(options.rounds):
+        scans.append({line["what"]: line for line in measured(folder, "scan", options)})
+        quarter = {line["what"]: line["samples_per_s"] for line in measured(folder, "index", options)}
+        ratios.append(quarter["quarter by index"] / quarter["quarter alone"])
+    gigabytes = statistics.median(scan["scan"]["bytes_per_s"] for scan in scans) / 1e9
+    samples = statistics.median(scan["scan samples"]["samples_per_s"] for scan in scans)
+    print(f"header scan: {gigabytes:.1f} GB of shard, {samples:,.0f} samples a second")
+    print(f"a quarter by index: {statistics.median(ratios):.2f}x the speed of shards that hold only that")
+
+
+def memory(folder: Path, scratch: Path, options: argparse.Namespace) -> None:
+    """The most that an epoch over 10 and over 100 shards holds; each shard is all of the images."""
+    whole = scratch / "whole"
+    with whole.open("wb") as out:
+        for shard in sorted(folder.glob("*.tar")):
+            out.write(shard.read_bytes())
+    peaks = []
+    counts = (1, 2) if options.smoke else (10, 100)
+    for count in counts:
+        corpus = scratch / f"{count}-shards"
+        corpus.mkdir()
+        for i in range(count):
+            (corpus / f"{i:05}.tar").symlink_to(whole)
+        (line,) = measured(corpus, "memory", options, decodes=1)
+        peaks.append(line["peak_kb"] / 1000)
+    print(
+        f"peak memory, {counts[0]} and {counts[1]} shards of {whole.stat().st_size / 1e6:.0f} MB: "
+        f"{peaks[0]:.0f} and {peaks[1]:.0f} MB, {peaks[1] / peaks[0]:.3f}x"
+    )
 
 
 def machine() -> str:
@@ -145,14 +182,21 @@ def drawn(folder: Path) -> Path:
 
 
 def rust(folder: Path, only: str, options: argparse.Namespace, what: str | None = None) -> float:
-    """One measurement of the Rust bench, which does its own timing."""
-    command = ["cargo", "bench", "--quiet", "--no-default-features", "--bench", "reader_path", "--"]
-    command += ["--data", str(folder), "--only", only, "--rounds", "1"]
-    command += ["--threads", str(options.threads), "--decodes", str(options.decodes)]
-    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    """The speed of one measurement of the Rust bench, which does its own timing."""
+    lines = measured(folder, only, options)
     (speed,) = [float(line["images_per_s"]) for line in lines if line["what"] == (what or only)]
     return speed
+
+
+def measured(
+    folder: Path, only: str, options: argparse.Namespace, decodes: int | None = None
+) -> list[dict[str, Any]]:
+    """What one run of the Rust bench says."""
+    command = ["cargo", "bench", "--quiet", "--no-default-features", "--bench", "reader_path", "--"]
+    command += ["--data", str(folder), "--only", only, "--rounds", "1"]
+    command += ["--threads", str(options.threads), "--decodes", str(decodes or options.decodes)]
+    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 
 def rate(batches: Iterator[int]) -> float:
