@@ -10,7 +10,7 @@ use ndarray::Array2;
 use proptest::prelude::*;
 use select_stream::{Held, Stream, stream};
 use tldr_loader::hash::{Purpose, Rng, combine, hash, unit};
-use tldr_loader::select::{Policy, Priority, Quota, Selector, Window};
+use tldr_loader::select::{Policy, Priority, Quota, Rates, Selector, Window};
 use tldr_loader::{DropReason, FailReason, Outcome, SampleId};
 
 fn selector(stream: &Stream, policy: Policy) -> Selector {
@@ -26,7 +26,7 @@ fn kept(selector: &Selector, held: &Held, epoch: u64) -> BTreeSet<usize> {
 fn policies() -> Vec<Policy> {
     let mut all = Vec::new();
     for priority in [Priority::Uniform, Priority::Diverse, Priority::Longest] {
-        for quota in [Quota::Proportional, Quota::Random] {
+        for quota in [Quota::Proportional, Quota::Random, Quota::Tempered(0.5)] {
             for (gate, dedup) in [(None, None), (Some(0.5), None), (Some(0.5), Some(0.8))] {
                 all.push(Policy { gate, dedup, quota, priority, seed: 3, ..Policy::default() });
             }
@@ -71,6 +71,7 @@ fn every_sample_has_one_outcome_and_all_are_right() {
     let stream = stream(200, 2, 600, 0.1, 3);
     for policy in policies() {
         let selector = selector(&stream, policy.clone());
+        let rates = Rates::solve(&policy, Some(&stream.clusters)).unwrap();
         for held in &stream.windows {
             let outcomes = selector.decide(&held.window(), 0).unwrap();
             assert_eq!(outcomes.len(), 600);
@@ -86,7 +87,12 @@ fn every_sample_has_one_outcome_and_all_are_right() {
                     }
                     (None, Outcome::Kept { pi: Some(pi) }) => {
                         assert!(!gated && policy.priority == Priority::Uniform);
-                        let expected = if policy.gate.is_some() { 0.5 } else { 0.25 };
+                        let tempered = rates.rate(held.signals.cluster[row]).value();
+                        let expected = match policy.quota {
+                            Quota::Tempered(_) => tempered as f32,
+                            _ if policy.gate.is_some() => 0.5,
+                            _ => 0.25,
+                        };
                         assert!((pi - expected).abs() < 1e-6);
                     }
                     found => panic!("row {row}: {found:?}"),
@@ -163,7 +169,8 @@ fn rows_of_failed_samples_may_hold_anything() {
 fn rotating_epochs_are_disjoint_until_the_pool_is_used_up() {
     let stream = stream(150, 2, 500, 0.05, 3);
     for keep_ratio in [0.05, 0.1, 0.25, 0.3, 1.0 / 3.0, 0.4] {
-        for policy in policies().into_iter().filter(|p| p.gate.is_none()) {
+        let one_rate = |p: &Policy| p.gate.is_none() && !matches!(p.quota, Quota::Tempered(_));
+        for policy in policies().into_iter().filter(one_rate) {
             let policy = Policy { keep_ratio, rotate: true, ..policy };
             let selector = selector(&stream, policy.clone());
             let full_epochs = (1.0 / keep_ratio).floor() as u64;
@@ -188,6 +195,25 @@ fn rotating_epochs_are_disjoint_until_the_pool_is_used_up() {
                     (0..500).filter(|&i| held.failed[i].is_none()).map(|i| times[i]).collect();
                 let (least, most) = (usable.iter().min().unwrap(), usable.iter().max().unwrap());
                 assert!(most - least <= 1, "{policy:?}: {least} to {most}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rotation_keeps_each_sample_as_often_as_its_rate_says() {
+    let stream = stream(150, 2, 500, 0.05, 3);
+    let policy = Policy { quota: Quota::Tempered(0.3), rotate: true, ..Policy::default() };
+    let rates = Rates::solve(&policy, Some(&stream.clusters)).unwrap();
+    let selector = selector(&stream, policy);
+    for held in &stream.windows {
+        let mut times = vec![0; 500];
+        for epoch in 1..30 {
+            kept(&selector, held, epoch - 1).into_iter().for_each(|row| times[row] += 1);
+            for row in (0..500).filter(|&row| held.failed[row].is_none()) {
+                let expected = epoch as f64 * rates.rate(held.signals.cluster[row]).value();
+                let off = (f64::from(times[row]) - expected).abs();
+                assert!(off < 1.0 + 1e-9, "row {row}, {epoch} epochs: {} for {expected}", times[row]);
             }
         }
     }

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use select_stream::{Stream, stream};
 use tldr_loader::hash::{Purpose, Rng, hash};
-use tldr_loader::select::{Policy, Quota, Selector};
+use tldr_loader::select::{Policy, Quota, Rates, Selector};
 
 const GROUPS: usize = 10;
 
@@ -38,7 +38,10 @@ struct Candidate {
 struct Design {
     stream: Stream,
     policy: Policy,
+    /// Where all candidates have one rate: it.
     pi: f64,
+    /// Rate of each candidate.
+    rates: Vec<f64>,
     candidates: Vec<Candidate>,
     /// Group of each candidate: by size of its cluster, and by place in the stream.
     by_size: Vec<usize>,
@@ -67,7 +70,9 @@ fn design(policy: Policy) -> Design {
     });
     let mut by_size = vec![0; n];
     order.iter().enumerate().for_each(|(rank, &i)| by_size[i] = rank * GROUPS / n);
-    Design { pi: policy.keep_ratio / gate, stream, policy, candidates, by_size, by_arrival }
+    let rates = Rates::solve(&policy, Some(&stream.clusters)).unwrap();
+    let rates = candidates.iter().map(|c| rates.rate(c.cluster).value()).collect();
+    Design { pi: policy.keep_ratio / gate, rates, stream, policy, candidates, by_size, by_arrival }
 }
 
 /// Hotelling's T² of the means of `samples` `[seeds][GROUPS]` against 0.
@@ -108,7 +113,7 @@ fn chi_squares(design: &Design, seeds: u64, keep: impl Fn(&Design, u64) -> Vec<b
     for seed in 0..seeds {
         let mut counts = [[0.0; GROUPS]; 2];
         for (i, kept) in keep(design, seed).into_iter().enumerate() {
-            let excess = f64::from(u8::from(kept)) - design.pi;
+            let excess = f64::from(u8::from(kept)) - design.rates[i];
             counts[0][design.by_size[i]] += excess;
             counts[1][design.by_arrival[i]] += excess;
         }
@@ -203,6 +208,18 @@ fn a_random_quota_is_as_fair() {
     let policy = Policy { quota: Quota::Random, ..Policy::default() };
     let chi = chi_squares(&design(policy), 1000, selector(0));
     assert!(chi.iter().all(|&x| x < bound()), "by size, by arrival {chi:?}");
+}
+
+#[test]
+fn quotas_with_a_rate_for_each_cluster_are_as_fair() {
+    for quota in [Quota::Cap, Quota::CapAt(3), Quota::Tempered(0.5)] {
+        let policy = Policy { quota, corpus: Some(4 * 1024), ..Policy::default() };
+        let design = design(policy);
+        let (least, most) = design.rates.iter().fold((1.0f64, 0.0f64), |(a, b), &r| (a.min(r), b.max(r)));
+        assert!(most > 2.0 * least, "{quota}: rates from {least} to {most} would test nothing");
+        let chi = chi_squares(&design, 1000, selector(0));
+        assert!(chi.iter().all(|&x| x < bound()), "{quota}: by size, by arrival {chi:?}");
+    }
 }
 
 #[test]

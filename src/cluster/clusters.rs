@@ -86,17 +86,24 @@ impl Clusters {
     /// About `gate`; not exactly, where many scores are equal. Linear between the steps of
     /// [`Clusters::gated`]. O(clusters).
     pub fn pass_rate(&self, gate: f64) -> f64 {
-        let passing = |step: usize| match step {
+        between_steps(gate, |step| match step {
             0 => 1.0,
             GATE_STEPS.. => 0.0,
             _ => self.gated.column(step).sum(),
+        })
+    }
+
+    /// Share of the corpus that is in each cluster and passes a gate of `gate` in [0, 1], `[clusters]`.
+    /// As [`pass_rate`](Self::pass_rate), whose parts these are. O(clusters).
+    pub fn passing(&self, gate: f64) -> Vec<f64> {
+        let of = |cluster: usize| {
+            between_steps(gate, |step| match step {
+                0 => self.shares[cluster],
+                GATE_STEPS.. => 0.0,
+                _ => self.gated[[cluster, step]],
+            })
         };
-        let place = (1.0 - gate.clamp(0.0, 1.0)) * GATE_STEPS as f64;
-        // A gate that is a step (0.45, say) must find its own column: snap away f64 noise.
-        let snapped = if (place - place.round()).abs() < 1e-6 { place.round() } else { place };
-        let step = snapped as usize;
-        let part = snapped - step as f64;
-        if part == 0.0 { passing(step) } else { passing(step) * (1.0 - part) + passing(step + 1) * part }
+        (0..self.len()).map(of).collect()
     }
 
     /// Nearest centroid of each signature, `[points, codes]` to `[points]`; the lowest index wins
@@ -126,6 +133,16 @@ impl Clusters {
         }
         Ok(nearest)
     }
+}
+
+/// What passes a gate of `gate`, linear between the steps, of which `passing` tells.
+fn between_steps(gate: f64, passing: impl Fn(usize) -> f64) -> f64 {
+    let place = (1.0 - gate.clamp(0.0, 1.0)) * GATE_STEPS as f64;
+    // A gate that is a step (0.45, say) must find its own column: snap away f64 noise.
+    let snapped = if (place - place.round()).abs() < 1e-6 { place.round() } else { place };
+    let step = snapped as usize;
+    let part = snapped - step as f64;
+    if part == 0.0 { passing(step) } else { passing(step) * (1.0 - part) + passing(step + 1) * part }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::loader::model_thread::ModelThread;
 use crate::loader::recorder::MaxErrors;
 use crate::loader::spec::{Mode, OnError, Spec};
 use crate::loader::stream::Loader;
+use crate::loader::world::from_world;
 use crate::model::Encoder;
 use crate::select::{Policy, Priority, Quota, Selector};
 use crate::shard::{self, ReadOptions, Shard, StoreOptions};
@@ -29,6 +30,8 @@ const SHUFFLE_WINDOWS: usize = 8;
 const LANES: usize = 4;
 /// Token ids per caption by default: CLIP's.
 const CONTEXT_LENGTH: usize = 77;
+/// Share of the readable samples that is kept by default: the paper's.
+const KEEP_RATIO: f64 = 0.25;
 /// Encoded images that wait in memory, by default: those of a few 10,000 samples.
 const BUFFER_BYTES: u64 = 4 << 30;
 /// Batches that may wait at most: more hide nothing and fill the memory.
@@ -46,7 +49,7 @@ pub struct LoaderBuilder {
     encoder: Option<(Box<dyn Encoder>, Arc<Clusters>)>,
     ledger: Ledger,
     mode: Mode,
-    keep_ratio: f64,
+    keep_ratio: Option<f64>,
     gate: Option<Option<f64>>,
     dedup: Option<f32>,
     quota: Option<Quota>,
@@ -98,7 +101,7 @@ impl LoaderBuilder {
             encoder: None,
             ledger: Ledger::new(),
             mode: Mode::Reduced,
-            keep_ratio: 0.25,
+            keep_ratio: None,
             gate: None,
             dedup: None,
             quota: None,
@@ -145,7 +148,7 @@ impl LoaderBuilder {
         /// What the loader yields. Default: [`Mode::Reduced`].
         mode: Mode = mode;
         /// Share of readable samples to keep, in (0, 1]. Default: 0.25.
-        keep_ratio: f64 = keep_ratio;
+        keep_ratio: f64 = Some(keep_ratio);
         /// Share of samples that pass the gate, by alignment of image and original caption.
         /// `None` turns the gate off. Default: 0.5 with a captioner, else none.
         gate: Option<f64> = Some(gate);
@@ -254,8 +257,8 @@ impl LoaderBuilder {
     /// have to be counted.
     pub fn build_with_progress(mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Loader> {
         self.check_numbers()?;
-        let world_size = resolve_world(self.world_size, "WORLD_SIZE", "world_size", 1)?;
-        let rank = resolve_world(self.rank, "RANK", "rank", 0)?;
+        let world_size = from_world(self.world_size, "WORLD_SIZE", "world_size", 1)?;
+        let rank = from_world(self.rank, "RANK", "rank", 0)?;
         let lanes = self.check_lanes(rank, world_size)?;
         let transform = self.transform.unwrap_or(match self.mode {
             Mode::Eval => ImageTransform::Eval,
@@ -268,12 +271,15 @@ impl LoaderBuilder {
             self.image_size,
             self.normalize
         ));
-        let selector = self.selector()?;
+        // Checked before anything is read; made when the size of the corpus is known.
+        let clusters = self.clusters()?;
+        let wanted = self.selector(clusters.as_ref(), 1)?;
         let model = self.encoder.take().map(|(encoder, _)| ModelThread::spawn(encoder)).transpose()?;
-        let needs_signals = self.needs_signals(selector.as_ref(), model.as_ref())?;
+        let needs_signals = self.needs_signals(wanted.as_ref(), model.as_ref())?;
         let shards = shard::list(&self.urls, self.source.as_deref(), &self.stores)?;
         let lengths = self.check_lengths(&shards, progress)?;
         let samples = total(&lengths)?;
+        let selector = self.selector(clusters.as_ref(), samples)?;
         let num_batches = self.num_batches(samples, world_size, selector.as_ref())?;
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -350,8 +356,8 @@ impl LoaderBuilder {
             return Err(Error::option("max_image_pixels", 0, "at least 1"));
         }
         // Also where the mode does not use it: what cannot be meant is never passed over.
-        if !(self.keep_ratio > 0.0 && self.keep_ratio <= 1.0) {
-            return Err(Error::option("keep_ratio", self.keep_ratio, "a number in (0, 1]"));
+        if let Some(keep_ratio) = self.keep_ratio.filter(|&ratio| !(ratio > 0.0 && ratio <= 1.0)) {
+            return Err(Error::option("keep_ratio", keep_ratio, "a number in (0, 1]"));
         }
         for (option, limit) in
             [("max_errors", self.max_errors), ("max_errors_per_shard", self.max_errors_per_shard)]
@@ -389,30 +395,38 @@ impl LoaderBuilder {
     }
 
     /// The selector of mode `Reduced`; options of a selection are errors in the other modes only
-    /// where they contradict them.
-    fn selector(&self) -> Result<Option<Selector>> {
+    /// where they contradict them. `corpus`: its number of samples.
+    fn selector(&self, clusters: Option<&Arc<Clusters>>, corpus: u64) -> Result<Option<Selector>> {
         if self.mode != Mode::Reduced {
             return Ok(None);
         }
-        let clusters = self.encoder.as_ref().map(|(_, clusters)| Arc::clone(clusters));
-        if let Some((encoder, clusters)) = &self.encoder
-            && encoder.clusters() != clusters.len()
-        {
-            let accepted =
-                format!("the encoder has {} clusters: both must come from one fit", encoder.clusters());
-            return Err(Error::option("captioner", format!("{} clusters", clusters.len()), accepted));
-        }
         let with = clusters.is_some();
+        if let (Some(Quota::CapAt(_)), Some(keep_ratio)) = (self.quota, self.keep_ratio) {
+            let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
+            return Err(Error::option("keep_ratio", keep_ratio, accepted));
+        }
         let policy = Policy {
-            keep_ratio: self.keep_ratio,
+            keep_ratio: self.keep_ratio.unwrap_or(KEEP_RATIO),
             gate: self.gate.unwrap_or(with.then_some(0.5)),
             dedup: self.dedup,
             quota: self.quota.unwrap_or(if with { Quota::Proportional } else { Quota::Random }),
             priority: self.priority,
             rotate: self.rotate,
             seed: self.seed,
+            corpus: Some(corpus),
         };
-        Selector::new(policy, clusters).map(Some)
+        Selector::new(policy, clusters.cloned()).map(Some)
+    }
+
+    /// The clusters of the encoder, of the same fit.
+    fn clusters(&self) -> Result<Option<Arc<Clusters>>> {
+        let Some((encoder, clusters)) = &self.encoder else { return Ok(None) };
+        if self.mode == Mode::Reduced && encoder.clusters() != clusters.len() {
+            let accepted =
+                format!("the encoder has {} clusters: both must come from one fit", encoder.clusters());
+            return Err(Error::option("captioner", format!("{} clusters", clusters.len()), accepted));
+        }
+        Ok(Some(Arc::clone(clusters)))
     }
 
     fn needs_signals(&self, selector: Option<&Selector>, model: Option<&ModelThread>) -> Result<bool> {
@@ -449,7 +463,7 @@ impl LoaderBuilder {
             Mode::Full => samples,
             // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
             Mode::Reduced => {
-                let share = selector.map_or(self.keep_ratio, Selector::expected_share);
+                let share = selector.map_or(1.0, Selector::expected_share);
                 (share * samples as f64 + 1e-9 * samples as f64) as u64
             }
         };
@@ -469,26 +483,4 @@ fn total(lengths: &[u64]) -> Result<u64> {
     let sum = lengths.iter().try_fold(0u64, |sum, &n| sum.checked_add(n));
     sum.filter(|&n| n < 1 << 53)
         .ok_or_else(|| Error::option("lengths", "a sum of 2^53 or more", "the samples of each shard"))
-}
-
-/// An option that may also come from the environment, as torchrun sets it.
-fn resolve_world(
-    given: Option<usize>,
-    variable: &str,
-    option: &'static str,
-    default: usize,
-) -> Result<usize> {
-    if let Some(value) = given {
-        return Ok(value);
-    }
-    match std::env::var(variable) {
-        Err(_) => Ok(default),
-        Ok(text) => text.trim().parse().map_err(|_| {
-            Error::option(
-                option,
-                &text,
-                format!("the environment variable {variable} must be a whole number"),
-            )
-        }),
-    }
 }

@@ -21,6 +21,7 @@ mod spec;
 mod state;
 mod stats;
 mod stream;
+mod world;
 
 pub use batch::{Batch, Images, PixelType};
 pub use builder::LoaderBuilder;

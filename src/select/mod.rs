@@ -21,4 +21,5 @@ pub mod reservoir;
 pub mod selector;
 
 pub use policy::{Policy, Priority, Quota};
+pub use quota::Rates;
 pub use selector::{Selector, Window};

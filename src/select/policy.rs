@@ -1,12 +1,16 @@
 //! What the user asks selection for.
 
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
 use crate::hash;
 
 /// How much to keep, and by which rules. [`Selector::new`](crate::select::Selector::new) checks it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// Share of the readable samples to keep, in (0, 1].
+    /// Share of the readable samples to keep, in (0, 1]. [`Quota::CapAt`] sets it itself.
     pub keep_ratio: f64,
     /// Share of the corpus, best aligned first, that is let through, in (0, 1]; `None` for all.
     pub gate: Option<f64>,
@@ -21,6 +25,8 @@ pub struct Policy {
     pub rotate: bool,
     /// Seed of every random choice.
     pub seed: u64,
+    /// Samples of the corpus: what a quota that counts samples needs.
+    pub corpus: Option<u64>,
 }
 
 impl Default for Policy {
@@ -34,19 +40,78 @@ impl Default for Policy {
             priority: Priority::Uniform,
             rotate: false,
             seed: 0,
+            corpus: None,
         }
     }
 }
 
 /// How the kept share is spread over clusters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+///
+/// With n_c the samples of cluster c that pass the gate, its rate is
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Quota {
-    /// The same share of every cluster (the paper's).
+    /// The same for every cluster (the paper's).
     #[default]
     Proportional,
+    /// min(1, t / n_c), with the t that keeps keep_ratio: large clusters are cut down to one size,
+    /// small ones kept whole.
+    Cap,
+    /// min(1, t / n_c) with this t, a number of samples; keep_ratio follows from it.
+    CapAt(u64),
+    /// min(1, k * n_c^(alpha - 1)), with the k that keeps keep_ratio: 1 is proportional, 0 is
+    /// [`Cap`](Self::Cap), and between them lie milder ways to favour rare clusters.
+    Tempered(f64),
     /// Plain random: a window is one run, whatever the clusters.
     Random,
+}
+
+impl Quota {
+    /// Whether samples are told apart by their clusters.
+    pub fn is_by_cluster(self) -> bool {
+        self != Self::Random
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proportional => f.write_str("proportional"),
+            Self::Random => f.write_str("random"),
+            Self::Cap => f.write_str("cap"),
+            Self::CapAt(samples) => write!(f, "cap({samples})"),
+            Self::Tempered(alpha) => write!(f, "tempered({alpha})"),
+        }
+    }
+}
+
+/// As [`Display`](fmt::Display) writes it.
+impl FromStr for Quota {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || {
+            Error::option(
+                "quota",
+                format!("{text:?}"),
+                "proportional, cap, cap(100), tempered(0.5) or random",
+            )
+        };
+        match text {
+            "proportional" => Ok(Self::Proportional),
+            "random" => Ok(Self::Random),
+            "cap" => Ok(Self::Cap),
+            _ => {
+                let (name, value) =
+                    text.strip_suffix(')').and_then(|text| text.split_once('(')).ok_or_else(wrong)?;
+                match name {
+                    "cap" => value.trim().parse().map(Self::CapAt).map_err(|_| wrong()),
+                    "tempered" => value.trim().parse().map(Self::Tempered).map_err(|_| wrong()),
+                    _ => Err(wrong()),
+                }
+            }
+        }
+    }
 }
 
 /// Which candidates fill the quota.
@@ -68,10 +133,7 @@ impl Policy {
         let optional = |value: Option<f64>| value.map_or([0, 0], |v| [1, v.to_bits()]);
         let [gated, gate] = optional(self.gate);
         let [deduped, dedup] = optional(self.dedup.map(f64::from));
-        let quota = match self.quota {
-            Quota::Proportional => "proportional",
-            Quota::Random => "random",
-        };
+        let quota = self.quota.to_string();
         let priority = match self.priority {
             Priority::Uniform => "uniform",
             Priority::Diverse => "diverse",
@@ -83,10 +145,11 @@ impl Policy {
             gate,
             deduped,
             dedup,
-            hash::hash_str(quota),
+            hash::hash_str(&quota),
             hash::hash_str(priority),
             u64::from(self.rotate),
             self.seed,
+            if matches!(self.quota, Quota::CapAt(_)) { self.corpus.unwrap_or(0) } else { 0 },
         ])
     }
 }

@@ -12,7 +12,7 @@ use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::dedup::near_copies;
 use crate::select::diverse::farthest_first;
 use crate::select::gate::Gate;
-use crate::select::policy::{Policy, Priority, Quota};
+use crate::select::policy::{Policy, Priority};
 use crate::select::quota::Rates;
 use crate::select::reservoir::{Place, Rate, places};
 
@@ -84,8 +84,8 @@ impl Selector {
             if policy.priority == Priority::Diverse {
                 return Err(Error::option("priority", "diverse", needs("for embeddings; or use uniform")));
             }
-            if policy.quota == Quota::Proportional {
-                return Err(Error::option("quota", "proportional", needs("run fit, or use random")));
+            if policy.quota.is_by_cluster() {
+                return Err(Error::option("quota", policy.quota, needs("run fit, or use random")));
             }
         }
         let rates = Rates::solve(&policy, clusters.as_deref())?;
@@ -99,7 +99,7 @@ impl Selector {
 
     /// Whether windows must bring signals: whether a captioner has to run.
     pub fn needs_signals(&self) -> bool {
-        self.policy.quota == Quota::Proportional || !self.gate.is_open() || self.needs_embedding()
+        self.policy.quota.is_by_cluster() || !self.gate.is_open() || self.needs_embedding()
     }
 
     /// Whether decisions look at embeddings.
@@ -188,7 +188,7 @@ impl Selector {
                     outcomes[row] = Outcome::Dropped(DropReason::Gate);
                     continue;
                 }
-                if self.policy.quota == Quota::Proportional {
+                if self.policy.quota.is_by_cluster() {
                     cluster = signals.cluster[row];
                     if cluster as usize >= clusters {
                         let what = format!("cluster of sample {:016x}", id.0);
@@ -241,8 +241,8 @@ impl Selector {
 
     /// Run of a cluster; a random quota has one run.
     fn run(&self, cluster: u32) -> u32 {
-        match (self.policy.quota, &self.clusters) {
-            (Quota::Proportional, Some(clusters)) => clusters.runs[cluster as usize],
+        match &self.clusters {
+            Some(clusters) if self.policy.quota.is_by_cluster() => clusters.runs[cluster as usize],
             _ => 0,
         }
     }

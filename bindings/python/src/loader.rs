@@ -36,7 +36,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
 ///     captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
 ///         selection is plain random.
-///     keep_ratio: Share of readable samples to keep, in (0, 1].
+///     keep_ratio: Share of readable samples to keep, in (0, 1]. Default: 0.25.
 ///     batch_size: Samples per batch and rank.
 ///     image_size: Side of the square images, in pixels.
 ///     tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
@@ -49,7 +49,10 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         gate off, None is the default. Default: 0.5 with a captioner, off without.
 ///     dedup: Cosine of image embeddings from which two samples of a window are near-copies.
 ///         Default: no deduplication.
-///     quota: `proportional` to the clusters, or `random`. Default: proportional with a captioner.
+///     quota: How likely a sample is kept, by the size n of its cluster: `proportional` (the same for
+///         all), `cap` (clusters above one size are cut down to it), `cap(100)` (to 100 samples;
+///         keep_ratio follows), `tempered(0.5)` (between them, as n^(0.5 - 1)), or `random` (clusters
+///         do not count). Default: proportional with a captioner.
 ///     priority: Which candidates fill a quota first: `uniform`, `diverse` or `longest`.
 ///     rotate: Whether epochs keep disjoint subsets until the pool is used up.
 ///     fuse: The caption of a survivor: `original`, `generated`, `concat` or `best`; the last two
@@ -108,7 +111,7 @@ pub(crate) struct Loader {
 impl Loader {
     #[new]
     #[pyo3(signature = (
-        urls, *, captioner=None, keep_ratio=0.25, batch_size=256, image_size=224, tokenizer=None,
+        urls, *, captioner=None, keep_ratio=None, batch_size=256, image_size=224, tokenizer=None,
         device=None, mode="reduced", gate=None, dedup=None, quota=None, priority="uniform",
         rotate=false, fuse="original", seed=0, transform=None, crop_scale=None, crop_ratio=None,
         flip=None, mean=None, std=None, pixels="float32", context_length=77, rank=None,
@@ -123,7 +126,7 @@ impl Loader {
         py: Python<'_>,
         urls: Urls,
         captioner: Option<CaptionerSource>,
-        keep_ratio: f64,
+        keep_ratio: Option<f64>,
         batch_size: Whole,
         image_size: Whole,
         tokenizer: Option<PathBuf>,
@@ -174,7 +177,6 @@ impl Loader {
         let options = || -> Result<_> {
             let mode = options::mode(mode)?;
             let mut builder = tldr_loader::loader::Loader::builder(urls.patterns())
-                .keep_ratio(keep_ratio)
                 .batch_size(whole("batch_size", batch_size)?)
                 .image_size(whole("image_size", image_size)?)
                 .mode(mode)
@@ -197,7 +199,7 @@ impl Loader {
                 builder = builder.gate(Some(gate).filter(|g| *g != 1.0));
             }
             if let Some(name) = quota {
-                builder = builder.quota(options::quota(name)?);
+                builder = builder.quota(name.parse()?);
             }
             let default_transform = if mode == Mode::Eval { "eval" } else { "train" };
             builder = builder.transform(options::transform(
@@ -209,7 +211,7 @@ impl Loader {
             macro_rules! set_where_given {
                 ($($name:ident),*) => { $(if let Some(value) = $name { builder = builder.$name(value); })* };
             }
-            set_where_given!(spill_dir, source, endpoint, caption_key, max_errors_per_shard);
+            set_where_given!(keep_ratio, spill_dir, source, endpoint, caption_key, max_errors_per_shard);
             macro_rules! set_whole_where_given {
                 ($($name:ident),*) => {
                     $(if let Some(value) = $name { builder = builder.$name(whole(stringify!($name), value)?); })*

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use tldr_loader::captioner::parse_device;
 use tldr_loader::image::ImageTransform;
 use tldr_loader::loader::{Mode, OnError, PixelType};
-use tldr_loader::select::{Priority, Quota};
+use tldr_loader::select::Priority;
 use tldr_loader::{Error, Result};
 
 use crate::captioner::Captioner;
@@ -118,10 +118,6 @@ pub(crate) fn pixels(name: &str) -> Result<PixelType> {
         name,
         &[("float32", PixelType::F32), ("bfloat16", PixelType::Bf16), ("uint8", PixelType::U8)],
     )
-}
-
-pub(crate) fn quota(name: &str) -> Result<Quota> {
-    choose("quota", name, &[("proportional", Quota::Proportional), ("random", Quota::Random)])
 }
 
 pub(crate) fn priority(name: &str) -> Result<Priority> {

@@ -25,7 +25,7 @@ class Loader:
             with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
         captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
             selection is plain random.
-        keep_ratio: Share of readable samples to keep, in (0, 1].
+        keep_ratio: Share of readable samples to keep, in (0, 1]. Default: 0.25.
         batch_size: Samples per batch and rank.
         image_size: Side of the square images, in pixels.
         tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
@@ -38,7 +38,10 @@ class Loader:
             gate off, None is the default. Default: 0.5 with a captioner, off without.
         dedup: Cosine of image embeddings from which two samples of a window are near-copies.
             Default: no deduplication.
-        quota: `proportional` to the clusters, or `random`. Default: proportional with a captioner.
+        quota: How likely a sample is kept, by the size n of its cluster: `proportional` (the same for
+            all), `cap` (clusters above one size are cut down to it), `cap(100)` (to 100 samples;
+            keep_ratio follows), `tempered(0.5)` (between them, as n^(0.5 - 1)), or `random` (clusters
+            do not count). Default: proportional with a captioner.
         priority: Which candidates fill a quota first: `uniform`, `diverse` or `longest`.
         rotate: Whether epochs keep disjoint subsets until the pool is used up.
         fuse: The caption of a survivor: `original`, `generated`, `concat` or `best`; the last two
@@ -94,7 +97,7 @@ class Loader:
         urls: _Urls,
         *,
         captioner: Captioner | _Path | None = None,
-        keep_ratio: float = 0.25,
+        keep_ratio: float | None = None,
         batch_size: int = 256,
         image_size: int = 224,
         tokenizer: _Path | None = None,
@@ -102,7 +105,7 @@ class Loader:
         mode: Literal["reduced", "full", "eval"] = "reduced",
         gate: float | None = None,
         dedup: float | None = None,
-        quota: Literal["proportional", "random"] | None = None,
+        quota: str | None = None,
         priority: Literal["uniform", "diverse", "longest"] = "uniform",
         rotate: bool = False,
         fuse: str = "original",
