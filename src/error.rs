@@ -198,6 +198,11 @@ impl FailReason {
         Self::MissingScore,
     ];
 
+    /// The reason of this [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// The name under which the reason is counted, e.g. `"missing-image"`.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,8 +1,21 @@
 //! What the loader remembers of samples it has seen: signals and captions.
 //!
 //! A ledger is a cache. Deleting it changes nothing but the time: signals are a function of the
-//! sample and the captioner, captions of the sample and the generation settings.
+//! sample and the captioner, captions of the sample and the generation settings. It is in memory, or
+//! in a folder of Parquet files (feature `parquet`): `columns` says what stands in them, `files` how
+//! they come there.
 
-mod memory;
+#[cfg(feature = "parquet")]
+mod columns;
+#[cfg(feature = "parquet")]
+mod files;
+#[allow(clippy::module_inception, reason = "the type that the module is named for")]
+mod ledger;
+mod record;
+#[cfg(feature = "parquet")]
+mod stored;
+#[cfg(feature = "parquet")]
+mod table;
 
-pub use memory::{Ledger, WindowKey, WindowRecord};
+pub use ledger::Ledger;
+pub use record::{CaptionKey, Captions, WindowKey, WindowRecord};

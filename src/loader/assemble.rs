@@ -6,6 +6,7 @@
 //! first survivors, chosen by hash(seed, epoch, step, place): a function of the place alone, so
 //! that a resumed run fills it alike.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -211,7 +212,7 @@ impl Assembling<'_> {
             attempt += 1;
             failed = filling.decode(&places, &todo, &mut batch, &mut captions)?;
         }
-        describe(&mut batch, &places, captions);
+        describe(&mut batch, &places, captions)?;
         Ok(batch)
     }
 
@@ -243,7 +244,7 @@ impl Assembling<'_> {
             let Some(filled) = ordered.next()? else { break };
             if filled.failed.is_empty() {
                 step += 1;
-                if !self.yield_eval(filled, out) {
+                if !self.yield_eval(filled, out)? {
                     return Ok(());
                 }
                 continue;
@@ -268,16 +269,16 @@ impl Assembling<'_> {
 
     /// Hands a batch of mode `Eval` over, or passes it over where it was handed over before;
     /// `false` when nobody takes batches any more.
-    fn yield_eval(&self, filled: Filled, out: &Sender<Message<Batch>>) -> bool {
+    fn yield_eval(&self, filled: Filled, out: &Sender<Message<Batch>>) -> Result<bool> {
         let Filled { places, mut batch, captions, .. } = filled;
         let rows = places.len() as u64;
         if batch.step < self.first_step {
             self.recorder.replayed.fetch_add(rows, Ordering::Relaxed);
-            return true;
+            return Ok(true);
         }
-        describe(&mut batch, &places, captions);
+        describe(&mut batch, &places, captions)?;
         self.recorder.yielded.fetch_add(rows, Ordering::Relaxed);
-        self.hand_over(batch, out)
+        Ok(self.hand_over(batch, out))
     }
 
     /// Counts a survivor that proved undecodable; `false` where it was counted before.
@@ -307,11 +308,15 @@ fn attempt_limit(attempt: u64, survivor: &Survivor) -> Result<()> {
 }
 
 /// Copies what is known of the survivors into the batch.
-fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) {
+///
+/// # Errors
+/// Json that waits in a file cannot be read back.
+fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Result<()> {
     for survivor in places.iter().map(|place| &place.survivor) {
         batch.ids.push(survivor.sample.id);
         batch.keys.push(Arc::clone(&survivor.sample.key));
-        batch.json.push(survivor.sample.json.clone());
+        let json = survivor.json.as_ref().map(|json| json.bytes().map(Cow::into_owned));
+        batch.json.push(json.transpose()?);
         batch.clusters.push(survivor.cluster);
         batch.alignment.push(survivor.alignment);
         batch.pi.push(survivor.pi);
@@ -319,6 +324,7 @@ fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) {
         batch.generated.push(survivor.generated.clone());
     }
     batch.captions = captions;
+    Ok(())
 }
 
 /// The next survivor of the first lane that has one.

@@ -1,7 +1,7 @@
-//! Encoded images that wait for a decision or for their batch: in memory up to a bound, and behind
-//! it in files without a name, which the system removes with the process.
+//! Encoded images and json that wait for a decision or for their batch: in memory up to a bound, and
+//! behind it in files without a name, which the system removes with the process.
 //!
-//! Whether an image waits here or there changes nothing but the time.
+//! Whether something waits here or there changes nothing but the time.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Bytes in one file. It goes, and its space with it, when none of its images is waited for.
+/// Bytes in one file. It goes, and its space with it, when nothing in it is waited for.
 const FILE: u64 = 256 << 20;
 
-/// Room for encoded images, shared by the lanes of a rank.
+/// Room for what waits, shared by the lanes of a rank.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     limit: u64,
@@ -50,7 +50,7 @@ impl Drop for Room {
     }
 }
 
-/// The encoded bytes of one image.
+/// The bytes of one image, or of its json.
 #[derive(Debug)]
 pub(crate) struct Encoded(Held);
 
@@ -68,7 +68,7 @@ impl Encoded {
             Held::File { file, at, len, buffer } => {
                 let mut bytes = vec![0; *len];
                 file.read_exact_at(&mut bytes, *at)
-                    .map_err(|error| failed("read an image back from", &buffer.folder, error))?;
+                    .map_err(|error| failed("read a sample back from", &buffer.folder, error))?;
                 Ok(Cow::Owned(bytes))
             }
         }
@@ -83,7 +83,7 @@ impl Encoded {
     }
 }
 
-/// Puts the images of one lane into the buffer.
+/// Puts what one lane reads into the buffer.
 pub(crate) struct Keeping {
     buffer: Arc<Buffer>,
     /// The file that grows, and its length.
@@ -103,7 +103,7 @@ impl Keeping {
         if let Some(room) = self.buffer.room(bytes.capacity() as u64) {
             return Ok(Encoded(Held::Memory { bytes, _room: room }));
         }
-        let cannot = |error| failed("write an image to", &self.buffer.folder, error);
+        let cannot = |error| failed("write a sample to", &self.buffer.folder, error);
         let (file, at) = match self.file.take() {
             Some((file, len)) if len < FILE => (file, len),
             _ => (Arc::new(tempfile::tempfile_in(&self.buffer.folder).map_err(cannot)?), 0),
@@ -115,7 +115,7 @@ impl Keeping {
 }
 
 fn failed(what: &str, folder: &Path, error: std::io::Error) -> Error {
-    let remedy = "where images wait that `buffer_bytes` has no room for: give `spill_dir` a folder with room, \
+    let remedy = "where samples wait that `buffer_bytes` has no room for: give `spill_dir` a folder with room, \
                   or raise `buffer_bytes`";
     Error::io(format!("{what} a file without a name in {}, {remedy}", folder.display()), error)
 }

@@ -32,7 +32,7 @@ const LANES: usize = 4;
 const CONTEXT_LENGTH: usize = 77;
 /// Share of the readable samples that is kept by default: the paper's.
 const KEEP_RATIO: f64 = 0.25;
-/// Encoded images that wait in memory, by default: those of a few 10,000 samples.
+/// Encoded images and json that wait in memory, by default: those of a few 10,000 samples.
 const BUFFER_BYTES: u64 = 4 << 30;
 /// Batches that may wait at most: more hide nothing and fill the memory.
 const MAX_PREFETCH: usize = 1024;
@@ -198,7 +198,7 @@ impl LoaderBuilder {
         threads: usize = threads;
         /// Finished batches that may wait for the training loop. Default: 2.
         prefetch: usize = prefetch;
-        /// Bytes of encoded images that may wait in memory, over all lanes of the rank; what is
+        /// Bytes of encoded images and json that may wait in memory, over all lanes of the rank; what is
         /// above them waits in unlinked files. Default: 4 GiB.
         buffer_bytes: u64 = buffer_bytes;
         /// Folder of these files. Default: the system's folder for temporary files (`TMPDIR`).
@@ -292,7 +292,7 @@ impl LoaderBuilder {
             .map_err(|e| Error::io("start the pixel threads", std::io::Error::other(e)))?;
         let spill_dir = self.spill_dir.unwrap_or_else(std::env::temp_dir);
         if !spill_dir.is_dir() {
-            let accepted = "a folder, for images that wait and that `buffer_bytes` has no room for";
+            let accepted = "a folder, for samples that wait and that `buffer_bytes` has no room for";
             return Err(Error::option("spill_dir", format!("{:?}", spill_dir.display()), accepted));
         }
         Ok(Loader::new(Spec {

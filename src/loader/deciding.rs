@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, ImageError, Scratch};
-use crate::ledger::WindowRecord;
+use crate::ledger::{CaptionKey, Captions, WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
 use crate::loader::lane;
 use crate::loader::model_thread::{Answer, ModelThread, wait};
@@ -33,9 +33,10 @@ const IN_FLIGHT: usize = 2;
 
 /// A sample that was kept, with what is known of it.
 pub(crate) struct Survivor {
-    /// All of it but the image, which is empty here.
+    /// All of it but image and json, which are empty here.
     pub(crate) sample: Sample,
     pub(crate) image: Encoded,
+    pub(crate) json: Option<Encoded>,
     pub(crate) shard: Arc<str>,
     pub(crate) cluster: Option<u32>,
     pub(crate) alignment: Option<f32>,
@@ -84,7 +85,8 @@ impl<'a> Deciding<'a> {
             let ended = window.is_none();
             if let Some(raw) = window {
                 let shard = Arc::clone(&self.spec.shards[raw.segment.shard].url);
-                group.push(self.window(raw).map_err(|e| e.in_shard(&shard))?);
+                let key = raw.key;
+                group.push((key, self.window(raw).map_err(|e| e.in_shard(&shard))?));
             }
             if ended || group.len() >= lane::group_size(group_index, self.spec.shuffle_windows) {
                 let survivors = self.close(std::mem::take(&mut group))?;
@@ -110,7 +112,8 @@ impl<'a> Deciding<'a> {
                 let record = Arc::new(record);
                 let view = window_of(&raw.key, &record);
                 let outcomes = self.recorder.time(Stage::Select, || selector.decide(&view, self.epoch))?;
-                self.spec.ledger.record_window(raw.key, Arc::clone(&record));
+                let shard = &self.spec.shards[raw.segment.shard];
+                self.spec.ledger.record_window(raw.key, shard, Arc::clone(&record), &outcomes)?;
                 (Some(record), outcomes)
             }
             (None, None) => (None, raw.rows.iter().map(all_kept).collect()),
@@ -141,7 +144,7 @@ impl<'a> Deciding<'a> {
             if !raw.in_lane(row, self.spec.window) {
                 continue;
             }
-            let Waiting { sample, image } = match data {
+            let Waiting { sample, image, json } = match data {
                 RawRow::Sample(waiting) if record.is_none_or(|r| r.ids[row] == waiting.sample.id) => waiting,
                 RawRow::Sample(waiting) => return Err(changed(&waiting.sample.key)),
                 RawRow::Failed(failed) => return Err(changed(&failed.key)),
@@ -150,6 +153,7 @@ impl<'a> Deciding<'a> {
             survivors.push(Survivor {
                 sample,
                 image,
+                json,
                 shard: Arc::clone(shard),
                 cluster: signals.map(|s| s.cluster[row]),
                 alignment: signals.map(|s| s.alignment[row]),
@@ -294,16 +298,17 @@ impl<'a> Deciding<'a> {
 
     /// Closes a shuffle group: captions where they are needed, then hash order, then what the
     /// lane still has to give; the rest is surplus.
-    fn close(&mut self, mut windows: Vec<Vec<Survivor>>) -> Result<SurvivorGroup> {
-        let total = windows.iter().map(Vec::len).sum::<usize>() as u64;
+    fn close(&mut self, mut windows: Vec<(WindowKey, Vec<Survivor>)>) -> Result<SurvivorGroup> {
+        let total = windows.iter().map(|(_, survivors)| survivors.len()).sum::<usize>() as u64;
         // Survivors that were handed over before a resume need no caption, but those of the first
         // group do: they fill places that lack a survivor.
         if self.sent == 0 || self.sent + total > self.replayed {
-            for survivors in &mut windows {
-                self.caption(survivors)?;
+            for (key, survivors) in &mut windows {
+                self.caption(key, survivors)?;
             }
         }
-        let mut group: SurvivorGroup = windows.into_iter().flatten().map(Arc::new).collect();
+        let mut group: SurvivorGroup =
+            windows.into_iter().flat_map(|(_, survivors)| survivors).map(Arc::new).collect();
         if self.spec.mode != super::Mode::Eval {
             group.sort_by_cached_key(|s| (self.spec.shuffle_hash(self.epoch, s.sample.id), s.sample.id));
         }
@@ -320,13 +325,20 @@ impl<'a> Deciding<'a> {
 
     /// Generates the captions that fusion needs and the ledger does not have, for the survivors
     /// of one window in order.
-    fn caption(&self, survivors: &mut [Survivor]) -> Result<()> {
+    fn caption(&self, window: &WindowKey, survivors: &mut [Survivor]) -> Result<()> {
         let Some(model) = &self.spec.model else { return Ok(()) };
         let Some(shape) = model.caption else { return Ok(()) };
+        let key = CaptionKey {
+            shard: window.shard,
+            window: window.window,
+            size: window.size,
+            generation: shape.fingerprint,
+        };
+        let known = self.spec.ledger.captions_of(&key);
         let mut missing = vec![];
         for survivor in survivors.iter_mut() {
             if self.spec.fuse.needs_generated(survivor.alignment) {
-                survivor.generated = self.spec.ledger.caption(survivor.sample.id, shape.fingerprint);
+                survivor.generated = known.get(&survivor.sample.id).cloned();
                 if survivor.generated.is_none() {
                     missing.push(survivor);
                 }
@@ -351,11 +363,13 @@ impl<'a> Deciding<'a> {
             take_captions(&mut in_flight, &mut captions)?;
         }
         self.recorder.captioned.fetch_add(captions.len() as u64, Ordering::Relaxed);
+        let mut new = Captions::new();
         for (survivor, caption) in missing.into_iter().zip(captions) {
             let caption: Arc<str> = caption.into();
-            self.spec.ledger.record_caption(survivor.sample.id, shape.fingerprint, Arc::clone(&caption));
+            new.insert(survivor.sample.id, Arc::clone(&caption));
             survivor.generated = Some(caption);
         }
+        self.spec.ledger.record_captions(key, new);
         Ok(())
     }
 }

@@ -32,11 +32,12 @@ pub(crate) struct RawWindow {
     pub(crate) index: Option<ShardIndex>,
 }
 
-/// A usable sample whose image waits in the buffer.
+/// A usable sample whose image and json wait in the buffer.
 pub(crate) struct Waiting {
-    /// All of it but the image, which is empty here.
+    /// All of it but these two, which are empty here.
     pub(crate) sample: Sample,
     pub(crate) image: Encoded,
+    pub(crate) json: Option<Encoded>,
 }
 
 /// One row of a window.
@@ -126,7 +127,9 @@ impl Reading<'_> {
         let spec = self.spec;
         let key = spec.window_key(segment.shard, segment.window);
         let mut raw = RawWindow { segment, key, known: None, rows: vec![], index: None };
-        if let (Some(selector), Some(record)) = (&spec.selector, spec.ledger.window(&key)) {
+        if let Some(selector) = &spec.selector
+            && let Some(record) = spec.ledger.window(&key, &spec.shards[segment.shard])?
+        {
             let complete = !selector.needs_embedding() || record.has_embedding;
             if complete && (!spec.needs_signals || record.signals.is_some()) {
                 let outcomes = selector.decide(&window_of(&key, &record), self.epoch)?;
@@ -234,7 +237,7 @@ impl Reading<'_> {
         }
         self.recorder.skipped_bytes(&self.spec.shards[raw.segment.shard].url, reader.skipped_bytes());
         let index = reader.take_index();
-        Ok((rows, Some(index).filter(ShardIndex::is_random_access)))
+        Ok((rows, Some(index)))
     }
 
     /// A row read again, which must be the one that the ledger knows.
@@ -260,11 +263,13 @@ impl Reading<'_> {
         })
     }
 
-    /// Moves the image of `sample` into the buffer.
+    /// Moves the image and the json of `sample` into the buffer.
     fn keep(&self, mut sample: Sample, keeping: &mut Keeping) -> Result<Waiting> {
         let image = keeping.keep(std::mem::take(&mut sample.image))?;
-        self.recorder.spilled.fetch_add(image.spilled(), Ordering::Relaxed);
-        Ok(Waiting { sample, image })
+        let json = sample.json.take().map(|json| keeping.keep(json)).transpose()?;
+        let spilled = image.spilled() + json.as_ref().map_or(0, Encoded::spilled);
+        self.recorder.spilled.fetch_add(spilled, Ordering::Relaxed);
+        Ok(Waiting { sample, image, json })
     }
 
     fn failed(&self, failed: FailedSample) -> Result<RawRow> {

@@ -155,7 +155,7 @@ pub struct Stats {
     pub surplus: u64,
     /// Samples that went through the encoder (the others were on the ledger).
     pub encoded: u64,
-    /// Bytes of encoded images for which `buffer_bytes` had no room: they waited in files.
+    /// Bytes of encoded images and json for which `buffer_bytes` had no room: they waited in files.
     pub spilled_bytes: u64,
     /// Captions generated (the others were on the ledger or not needed).
     pub captioned: u64,

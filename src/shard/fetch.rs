@@ -13,7 +13,8 @@ use std::sync::atomic::AtomicBool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::caption::Captions;
 use crate::shard::group::{Group, Open, Used};
-use crate::shard::index::{Mark, ShardIndex};
+use crate::shard::index::ShardIndex;
+use crate::shard::mark::Mark;
 use crate::shard::place::Place;
 #[cfg(feature = "remote")]
 use crate::shard::remote::{ChosenReader, Identity, Object};

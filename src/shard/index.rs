@@ -5,15 +5,12 @@
 //! key), so that a sample read by index is the one that reading in order gives, faults included.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::error::Result;
 use crate::shard::group::{Harm, Open, Place};
-#[cfg(feature = "remote")]
-use crate::shard::remote::Identity;
+use crate::shard::mark::Mark;
 use crate::shard::{ReadOptions, Shard, ShardReader};
 
 /// Byte ranges of the members of consecutive groups of one shard.
@@ -38,25 +35,6 @@ pub struct MemberRange<'a> {
     pub extension: &'a str,
     /// Byte range in the decompressed shard.
     pub range: Range<u64>,
-}
-
-/// What tells one state of a shard from another, where it can be read at random.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Mark {
-    /// Length and time of change of a local file.
-    File(u64, Option<SystemTime>),
-    /// Version of an object in a store.
-    #[cfg(feature = "remote")]
-    Object(Identity),
-}
-
-impl Mark {
-    /// The mark of an open file, and its length; `None` where it is no regular file.
-    pub(super) fn of_file(file: &File) -> std::io::Result<Option<(Self, u64)>> {
-        let meta = file.metadata()?;
-        let mark = Self::File(meta.len(), meta.modified().ok());
-        Ok(meta.is_file().then_some((mark, meta.len())))
-    }
 }
 
 /// One group: where it starts, and where its key and its members end in their vectors.
@@ -157,6 +135,32 @@ impl ShardIndex {
     /// An empty index of what follows.
     pub(super) fn after(&self) -> Self {
         Self::new(self.shard_hash, self.first + self.groups.len() as u64, self.mark.clone())
+    }
+
+    /// The version of the shard that was read, where it can be read at random; as
+    /// [`Shard::version`](super::Shard::version).
+    pub fn version(&self) -> Option<String> {
+        self.mark.as_ref().map(Mark::to_string)
+    }
+
+    /// An index of no groups yet, as [`new`](Self::new), of the version that `mark` names.
+    pub(crate) fn restored(shard_hash: u64, first: u64, mark: Option<&str>) -> Self {
+        Self::new(shard_hash, first, mark.and_then(|mark| mark.parse().ok()))
+    }
+
+    /// Adds the next group, with its members (extension, offset, size) in order.
+    pub(crate) fn restore<'a>(
+        &mut self,
+        key: &str,
+        offset: u64,
+        members: impl IntoIterator<Item = (&'a str, u64, u64)>,
+    ) {
+        let mut open = Open::new(key.into(), self.shard_hash, offset);
+        open.places = members
+            .into_iter()
+            .map(|(extension, offset, size)| Place { extension: extension.to_owned(), offset, size })
+            .collect();
+        self.push(&open);
     }
 
     /// Adds the next group.

@@ -18,6 +18,7 @@ mod index;
 mod lengths;
 mod list;
 mod local;
+mod mark;
 mod members;
 mod metadata;
 mod patterns;

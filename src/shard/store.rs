@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::shard::Shard;
-use crate::shard::index::Mark;
 use crate::shard::local::LocalFile;
+use crate::shard::mark::Mark;
 use crate::shard::place::Place;
 #[cfg(feature = "remote")]
 use crate::shard::remote::RemoteReader;

@@ -1,28 +1,57 @@
 //! `Ledger`: what is remembered of samples.
 
+use std::path::PathBuf;
+
 use pyo3::prelude::*;
+use tldr_loader::{Error, Result};
+
+use crate::errors::OrRaise;
+use crate::options::{Whole, whole};
 
 /// Signals and captions seen so far, shared by any number of loaders.
 ///
 /// Loaders that differ in keep_ratio, gate, policy or seed share one, so that a sweep runs the
-/// captioner once. It grows with the corpus.
+/// captioner once. In memory it grows with the corpus; in a folder it outlives the run, for the next
+/// one to begin with. It is a cache: without it everything is the same, and slower.
+///
+/// Args:
+///     path: Folder of Parquet files to keep it in; begun where nothing is. Default: memory.
+///     cache_bytes: Bytes of a folder's contents that may be in memory. Default: 512 MiB.
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Ledger(pub(crate) tldr_loader::ledger::Ledger);
 
 #[pymethods]
 impl Ledger {
     #[new]
-    fn new() -> Self {
-        Self(tldr_loader::ledger::Ledger::new())
+    #[pyo3(signature = (path=None, *, cache_bytes=None))]
+    fn new(py: Python<'_>, path: Option<PathBuf>, cache_bytes: Option<Whole>) -> PyResult<Self> {
+        let open = || match path {
+            None if cache_bytes.is_some() => {
+                let accepted = "left out without a path: a ledger in memory has no other place";
+                Err(Error::option("cache_bytes", "a number", accepted))
+            }
+            None => Ok(tldr_loader::ledger::Ledger::new()),
+            Some(path) => {
+                let cache_bytes = cache_bytes.map(|n| whole("cache_bytes", n)).transpose()?;
+                tldr_loader::ledger::Ledger::open(path, cache_bytes)
+            }
+        };
+        open().map(Self).or_raise(py)
     }
 
-    /// Number of windows on record.
+    /// The folder it is in; None in memory.
+    #[getter]
+    fn path(&self) -> Option<PathBuf> {
+        self.0.root()
+    }
+
+    /// Number of windows in memory.
     #[getter]
     fn windows(&self) -> usize {
         self.0.windows()
     }
 
-    /// Number of captions on record.
+    /// Number of captions in memory.
     #[getter]
     fn captions(&self) -> usize {
         self.0.captions()
@@ -36,5 +65,23 @@ impl Ledger {
 
     fn __repr__(&self) -> String {
         format!("Ledger(windows={}, captions={}, bytes={})", self.windows(), self.captions(), self.bytes())
+    }
+}
+
+/// A ledger, or the folder of one.
+#[derive(FromPyObject)]
+pub(crate) enum LedgerSource {
+    /// A ledger.
+    Open(Py<Ledger>),
+    /// A folder.
+    Folder(PathBuf),
+}
+
+impl LedgerSource {
+    pub(crate) fn open(&self) -> Result<tldr_loader::ledger::Ledger> {
+        match self {
+            Self::Open(ledger) => Ok(ledger.get().0.clone()),
+            Self::Folder(path) => tldr_loader::ledger::Ledger::open(path, None),
+        }
     }
 }

@@ -18,7 +18,7 @@ use tldr_loader::{Error, ErrorKind, Result};
 use crate::batch::Batch;
 use crate::errors::{self, OrRaise};
 use crate::interrupt::{LOOK, interruptible};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerSource};
 use crate::options::{self, CaptionerSource, DeviceName, Urls, Whole, whole};
 use crate::plain;
 
@@ -76,7 +76,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     shuffle_windows: Windows whose survivors are shuffled together.
 ///     threads: Threads that decode images. Default: one per core.
 ///     prefetch: Finished batches that may wait for the training loop.
-///     buffer_bytes: Bytes of encoded images that may wait in memory, over all lanes of the rank;
+///     buffer_bytes: Bytes of encoded images and json that may wait in memory, over all lanes of the rank;
 ///         what is above them waits in unlinked files. Default: 4 GiB.
 ///     spill_dir: Folder of these files. Default: the system's folder for temporary files (`TMPDIR`).
 ///     source: Name of the corpus in the identity of its samples. Default: the name of the folder
@@ -96,7 +96,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
 ///     max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
 ///     max_errors_per_shard: The same of one shard. Default: no limit.
-///     ledger: Signals and captions of another loader to re-use. Default: an empty one.
+///     ledger: Signals and captions to re-use and to add to: another loader's, or a folder. Default:
+///         an empty one in memory.
 ///
 /// Raises:
 ///     ConfigError: An option cannot work; names it, what was given and what is accepted.
@@ -167,7 +168,7 @@ impl Loader {
         on_error: &str,
         max_errors: f64,
         max_errors_per_shard: Option<f64>,
-        ledger: Option<Py<Ledger>>,
+        ledger: Option<LedgerSource>,
     ) -> PyResult<Self> {
         let device = device.map_or(Ok(Device::Cpu), |d| d.parse()).or_raise(py)?;
         let normalize = Normalize {
@@ -226,7 +227,7 @@ impl Loader {
                 builder = builder.read_timeout(options::seconds("read_timeout", seconds)?);
             }
             if let Some(ledger) = ledger {
-                builder = builder.ledger(ledger.get().0.clone());
+                builder = builder.ledger(ledger.open()?);
             }
             Ok(builder)
         };

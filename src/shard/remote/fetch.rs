@@ -3,8 +3,10 @@
 //! A part is handed out as its bytes come in. Where an answer breaks off, the next request starts
 //! at the first byte that is missing.
 
+use std::fmt;
 use std::future::Future;
 use std::ops::Range;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -33,6 +35,28 @@ pub(crate) struct Identity {
     etag: Option<String>,
     /// Seconds since 1970; 0 where the server does not say.
     modified: i64,
+}
+
+/// One line, which [`FromStr`] reads again.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.size, self.modified, self.etag.as_deref().unwrap_or("-"))
+    }
+}
+
+impl FromStr for Identity {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let mut parts = text.splitn(3, ' ');
+        let mut part = || parts.next().ok_or(());
+        let (size, modified, etag) = (part()?, part()?, part()?);
+        Ok(Self {
+            size: size.parse().map_err(|_| ())?,
+            modified: modified.parse().map_err(|_| ())?,
+            etag: (etag != "-").then(|| etag.to_owned()),
+        })
+    }
 }
 
 impl Identity {
@@ -289,6 +313,25 @@ pub(crate) fn read_small(objects: Vec<(usize, Object)>) -> Result<Vec<(usize, Op
         }
     });
     runtime.block_on(stream::iter(reads).buffered(SMALL_AT_ONCE).try_collect())
+}
+
+/// The version of `object` now: its first byte is asked for.
+///
+/// # Errors
+/// The store fails, or has no such object.
+pub(crate) fn version_now(object: &Object) -> Result<Identity> {
+    let cannot = |error| Error::io(format!("read {}", object.url()), error);
+    let runtime = runtime().map_err(cannot)?;
+    let ask = || async {
+        let answer = match get(object, Some(0..1), None).await {
+            // A server that knows no ranges: its answer's head is enough.
+            Err(fault) if fault.kind == FaultKind::WholeOnly => get(object, None, None).await,
+            answer => answer,
+        };
+        answer.map(|answer| Identity::of(&answer.meta))
+    };
+    let found = runtime.block_on(persist(object, "asking for its version", ask));
+    found.map_err(|(fault, attempts)| cannot(fault.into_io("asking for its version", attempts)))
 }
 
 async fn small(object: &Object) -> std::result::Result<Vec<u8>, Fault> {

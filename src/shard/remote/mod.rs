@@ -23,7 +23,7 @@ mod store;
 
 pub(super) use address::Address;
 pub(super) use chosen::ChosenReader;
-pub(super) use fetch::{Identity, read_small};
+pub(super) use fetch::{Identity, read_small, version_now};
 pub(super) use reader::RemoteReader;
 pub(crate) use store::Object;
 pub(super) use store::Stores;

@@ -66,7 +66,17 @@ impl Object {
         if self.learnt.whole_only.load(Ordering::Relaxed) {
             return None;
         }
+        self.last_read()
+    }
+
+    /// The version that was read last.
+    pub(crate) fn last_read(&self) -> Option<Identity> {
         self.learnt.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes a version as if it had been read.
+    pub(crate) fn note_version(&self, identity: &Identity) {
+        self.learnt.read(identity);
     }
 
     /// Its URL, without a query.

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 import torch
@@ -65,7 +66,7 @@ class Loader:
         shuffle_windows: Windows whose survivors are shuffled together.
         threads: Threads that decode images. Default: one per core.
         prefetch: Finished batches that may wait for the training loop.
-        buffer_bytes: Bytes of encoded images that may wait in memory, over all lanes of the rank;
+        buffer_bytes: Bytes of encoded images and json that may wait in memory, over all lanes of the rank;
             what is above them waits in unlinked files. Default: 4 GiB.
         spill_dir: Folder of these files. Default: the system's folder for temporary files (`TMPDIR`).
         source: Name of the corpus in the identity of its samples. Default: the name of the folder
@@ -85,7 +86,8 @@ class Loader:
         on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
         max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
         max_errors_per_shard: The same of one shard. Default: no limit.
-        ledger: Signals and captions of another loader to re-use. Default: an empty one.
+        ledger: Signals and captions to re-use and to add to: another loader's, or a folder. Default:
+            an empty one in memory.
 
     Raises:
         ConfigError: An option cannot work; names it, what was given and what is accepted.
@@ -138,7 +140,7 @@ class Loader:
         on_error: Literal["skip", "raise"] = "skip",
         max_errors: float = 0.1,
         max_errors_per_shard: float | None = None,
-        ledger: Ledger | None = None,
+        ledger: Ledger | _Path | None = None,
     ) -> Loader: ...
     def __iter__(self) -> Batches:
         """Starts an epoch: the current one from its start, or from where a loaded state left off."""
@@ -383,17 +385,26 @@ class Ledger:
     """Signals and captions seen so far, shared by any number of loaders.
 
     Loaders that differ in keep_ratio, gate, policy or seed share one, so that a sweep runs the
-    captioner once. It grows with the corpus.
+    captioner once. In memory it grows with the corpus; in a folder it outlives the run, for the next
+    one to begin with. It is a cache: without it everything is the same, and slower.
+
+    Args:
+        path: Folder of Parquet files to keep it in; begun where nothing is. Default: memory.
+        cache_bytes: Bytes of a folder's contents that may be in memory. Default: 512 MiB.
     """
 
-    def __new__(cls) -> Ledger: ...
+    def __new__(cls, path: _Path | None = None, *, cache_bytes: int | None = None) -> Ledger: ...
+    @property
+    def path(self) -> Path | None:
+        """The folder it is in; None in memory."""
+
     @property
     def windows(self) -> int:
-        """Number of windows on record."""
+        """Number of windows in memory."""
 
     @property
     def captions(self) -> int:
-        """Number of captions on record."""
+        """Number of captions in memory."""
 
     @property
     def bytes(self) -> int:

@@ -1,0 +1,148 @@
+//! The folder of a ledger: files that are written aside, renamed into place and never changed.
+//!
+//! A file's name ends in the hash of its content. So a file that is cut or damaged is no file of the
+//! ledger, and two lanes (or ranks, or runs) that write the same window write the same file.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::hash;
+
+/// Says what the folder is, and in which layout.
+const MARKER: &str = "ledger.json";
+const MARKER_CONTENT: &str = "{\"format\": \"tldr-loader ledger\", \"layout\": 1}\n";
+
+/// Numbers of windows, and the files of each.
+type Listing = HashMap<u64, Vec<PathBuf>>;
+
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: PathBuf,
+    /// Folders that were listed, which files written since were added to.
+    listed: Mutex<HashMap<PathBuf, Listing>>,
+    warned: AtomicBool,
+}
+
+impl Folder {
+    /// Opens the ledger in `root`, or begins one where nothing is.
+    ///
+    /// # Errors
+    /// The folder holds something else, cannot be made, or cannot be written.
+    pub(super) fn open(root: &Path) -> Result<Self> {
+        let cannot = |error| Error::io(format!("open the ledger {}", root.display()), error);
+        let marker = root.join(MARKER);
+        match fs::read_to_string(&marker) {
+            Ok(content) if content == MARKER_CONTENT => {}
+            Ok(content) => {
+                let expected =
+                    format!("{}; use another folder, or the version that wrote it", MARKER_CONTENT.trim());
+                return Err(Error::format(marker.display().to_string(), expected, content.trim()));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(root).map_err(cannot)?;
+                if fs::read_dir(root).map_err(cannot)?.next().is_some() {
+                    let accepted = "a folder of its own: one that is not there, is empty, or holds a ledger";
+                    return Err(Error::option("ledger", format!("{:?}", root.display()), accepted));
+                }
+                place(&marker, MARKER_CONTENT.as_bytes()).map_err(cannot)?;
+            }
+            Err(error) => return Err(cannot(error)),
+        }
+        Ok(Self { root: root.to_owned(), listed: Mutex::default(), warned: AtomicBool::new(false) })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The files of `window` in the folder `below` the root, in order of their names.
+    pub(super) fn files(&self, below: &Path, window: u64) -> Vec<PathBuf> {
+        self.with_listing(below, |listing| listing.get(&window).cloned().unwrap_or_default())
+    }
+
+    /// The content of a file; `None`, and a warning, where it cannot be read or is not what its name
+    /// says.
+    pub(super) fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let content = match fs::read(path) {
+            Ok(content) => content,
+            Err(error) => {
+                self.warn(&format!("{} cannot be read and is passed over: {error}", path.display()));
+                return None;
+            }
+        };
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if stem.rsplit('-').next() != Some(digest(&content).as_str()) {
+            self.warn(&format!("{} is damaged and is passed over; it may be deleted", path.display()));
+            return None;
+        }
+        Some(content)
+    }
+
+    /// Writes a file of `window` into the folder `below` the root. Where that fails, a warning says
+    /// so, once: a ledger is a cache.
+    pub(super) fn write(&self, below: &Path, window: u64, content: &[u8]) {
+        let folder = self.root.join(below);
+        let path = folder.join(format!("{window:06}-{}.parquet", digest(content)));
+        let written = fs::create_dir_all(&folder).and_then(|()| place(&path, content));
+        match written {
+            Ok(()) => self.with_listing(below, |listing| {
+                let files = listing.entry(window).or_default();
+                if !files.contains(&path) {
+                    files.push(path.clone());
+                }
+            }),
+            Err(error) => self.warn(&format!(
+                "the ledger cannot be written, and what is not in it will be computed again: {}: {error}",
+                path.display()
+            )),
+        }
+    }
+
+    /// Tells of a fault: the first time as a warning.
+    pub(super) fn warn(&self, what: &str) {
+        if self.warned.swap(true, Ordering::Relaxed) {
+            tracing::debug!("{what}");
+        } else {
+            tracing::warn!("{what} (the first of its kind; others are not named)");
+        }
+    }
+
+    fn with_listing<T>(&self, below: &Path, work: impl FnOnce(&mut Listing) -> T) -> T {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        // Listing happens under the lock: two lanes rarely begin the same shard, and a listing is short.
+        work(listed.entry(below.to_owned()).or_insert_with(|| list(&self.root.join(below))))
+    }
+}
+
+/// The Parquet files of a folder, by window; none where there is no folder.
+fn list(folder: &Path) -> Listing {
+    let mut listing = Listing::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let window = name.strip_suffix(".parquet").and_then(|stem| stem.split_once('-')?.0.parse().ok());
+        if let Some(window) = window {
+            listing.entry(window).or_default().push(path);
+        }
+    }
+    listing.values_mut().for_each(|files| files.sort());
+    listing
+}
+
+fn digest(content: &[u8]) -> String {
+    format!("{:016x}", hash::hash_bytes(content))
+}
+
+/// Writes `content` aside and renames it to `path`: there is never half a file of that name.
+fn place(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut aside = tempfile::Builder::new().prefix(".aside-").tempfile_in(folder)?;
+    aside.write_all(content)?;
+    aside.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

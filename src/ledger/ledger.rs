@@ -1,0 +1,299 @@
+//! The ledger: windows of signals, and captions, shared by any number of loaders.
+//!
+//! In memory it grows with the corpus: about 40 bytes a sample, 44 more with signals (plus 4 bytes per
+//! embedding value where a policy needs embeddings), about 75 for the index of its shard, and its
+//! captions. In a folder, memory holds what was used last, up to `cache_bytes`. Loaders that differ in
+//! keep_ratio, gate, policy or seed share one, so that a sweep runs the captioner once.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+
+use crate::error::Result;
+use crate::ledger::record::{CaptionKey, Captions, WindowKey, WindowRecord};
+#[cfg(feature = "parquet")]
+use crate::ledger::stored::Stored;
+use crate::sample::Outcome;
+use crate::shard::Shard;
+
+/// Bytes of windows and captions in memory, of a ledger in a folder, by default.
+const CACHE_BYTES: u64 = 512 << 20;
+
+/// Signals and captions seen so far. Cloning shares the contents.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    cache: Mutex<Cache>,
+    #[cfg(feature = "parquet")]
+    stored: Option<Stored>,
+}
+
+/// What is in memory.
+#[derive(Debug)]
+struct Cache {
+    windows: LruCache<WindowKey, Arc<WindowRecord>>,
+    captions: LruCache<CaptionKey, Arc<Captions>>,
+    bytes: u64,
+    /// Most bytes; `None` where there is no other place.
+    limit: Option<u64>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Ledger {
+    /// An empty ledger in memory.
+    pub fn new() -> Self {
+        let cache = Cache::new(None);
+        Self {
+            shared: Arc::new(Shared {
+                cache: Mutex::new(cache),
+                #[cfg(feature = "parquet")]
+                stored: None,
+            }),
+        }
+    }
+
+    /// The ledger in the folder `root`, which is begun where nothing is. At most `cache_bytes` of it
+    /// are in memory (default: 512 MiB); a window that is larger is not kept there.
+    ///
+    /// Signals are taken for a sample again where captioner, reading options and the shard (its size
+    /// and time of change, or ETag) are the same; captions where the generation settings are.
+    ///
+    /// # Errors
+    /// The folder holds something else, cannot be made or cannot be written.
+    #[cfg(feature = "parquet")]
+    pub fn open(root: impl AsRef<Path>, cache_bytes: Option<u64>) -> Result<Self> {
+        let stored = Stored::open(root.as_ref())?;
+        let cache = Cache::new(Some(cache_bytes.unwrap_or(CACHE_BYTES)));
+        Ok(Self { shared: Arc::new(Shared { cache: Mutex::new(cache), stored: Some(stored) }) })
+    }
+
+    /// The folder it is in; `None` in memory.
+    pub fn root(&self) -> Option<PathBuf> {
+        #[cfg(feature = "parquet")]
+        return self.shared.stored.as_ref().map(|stored| stored.root().to_owned());
+        #[cfg(not(feature = "parquet"))]
+        None
+    }
+
+    /// Locks even after a panic elsewhere: every entry is inserted whole.
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record of a window of `shard`, if it has one.
+    ///
+    /// # Errors
+    /// The shard's version has to be asked of its store, which fails.
+    pub fn window(&self, key: &WindowKey, shard: &Shard) -> Result<Option<Arc<WindowRecord>>> {
+        if let Some(record) = self.cache().windows.get(key) {
+            return Ok(Some(Arc::clone(record)));
+        }
+        #[cfg(feature = "parquet")]
+        if let Some(stored) = &self.shared.stored
+            && let Some(record) = stored.window(key, shard)?
+        {
+            let record = Arc::new(record);
+            self.cache().put_window(*key, Arc::clone(&record));
+            return Ok(Some(record));
+        }
+        let _ = shard;
+        Ok(None)
+    }
+
+    /// Records a window of `shard`; `outcomes` say which samples its gate dropped, of which less is
+    /// written. A record with embeddings is never replaced by one without. Where a folder cannot be
+    /// written, a warning says so.
+    ///
+    /// # Errors
+    /// The shard's version has to be asked of its store, which fails.
+    pub fn record_window(
+        &self,
+        key: WindowKey,
+        shard: &Shard,
+        record: Arc<WindowRecord>,
+        outcomes: &[Outcome],
+    ) -> Result<()> {
+        #[cfg(feature = "parquet")]
+        if let Some(stored) = &self.shared.stored {
+            stored.record_window(&key, shard, &record, outcomes)?;
+        }
+        let _ = (shard, outcomes);
+        self.cache().put_window(key, record);
+        Ok(())
+    }
+
+    /// The captions generated for samples of a window; empty where there are none.
+    pub fn captions_of(&self, key: &CaptionKey) -> Arc<Captions> {
+        if let Some(captions) = self.cache().captions.get(key) {
+            return Arc::clone(captions);
+        }
+        #[cfg(feature = "parquet")]
+        if let Some(stored) = &self.shared.stored {
+            let captions = Arc::new(stored.captions(key));
+            self.cache().put_captions(*key, Arc::clone(&captions));
+            return captions;
+        }
+        Arc::default()
+    }
+
+    /// Adds generated captions to those of a window.
+    pub fn record_captions(&self, key: CaptionKey, captions: Captions) {
+        if captions.is_empty() {
+            return;
+        }
+        #[cfg(feature = "parquet")]
+        if let Some(stored) = &self.shared.stored {
+            stored.record_captions(&key, &captions);
+        }
+        let mut all = Captions::clone(&self.captions_of(&key));
+        all.extend(captions);
+        self.cache().put_captions(key, Arc::new(all));
+    }
+
+    /// Number of windows in memory.
+    pub fn windows(&self) -> usize {
+        self.cache().windows.len()
+    }
+
+    /// Number of captions in memory.
+    pub fn captions(&self) -> usize {
+        self.cache().captions.iter().map(|(_, captions)| captions.len()).sum()
+    }
+
+    /// Approximate size in memory, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.cache().bytes
+    }
+}
+
+impl Cache {
+    fn new(limit: Option<u64>) -> Self {
+        Self { windows: LruCache::unbounded(), captions: LruCache::unbounded(), bytes: 0, limit }
+    }
+
+    fn put_window(&mut self, key: WindowKey, record: Arc<WindowRecord>) {
+        if self.windows.peek(&key).is_some_and(|old| old.has_embedding && !record.has_embedding) {
+            return;
+        }
+        self.bytes += record.bytes();
+        if let Some(old) = self.windows.put(key, record) {
+            self.bytes -= old.bytes();
+        }
+        self.shrink();
+    }
+
+    fn put_captions(&mut self, key: CaptionKey, captions: Arc<Captions>) {
+        self.bytes += size(&captions);
+        if let Some(old) = self.captions.put(key, captions) {
+            self.bytes -= size(&old);
+        }
+        self.shrink();
+    }
+
+    /// Lets go of what was used least lately, windows first: captions are few.
+    fn shrink(&mut self) {
+        while self.limit.is_some_and(|limit| self.bytes > limit) {
+            if let Some((_, record)) = self.windows.pop_lru() {
+                self.bytes -= record.bytes();
+            } else if let Some((_, captions)) = self.captions.pop_lru() {
+                self.bytes -= size(&captions);
+            } else {
+                return;
+            }
+        }
+    }
+}
+
+/// Approximate size of captions in memory, in bytes.
+fn size(captions: &Captions) -> u64 {
+    const ENTRY: usize = 40; // id, pointer, length and the table's overhead
+    captions.values().map(|caption| (caption.len() + ENTRY) as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::error::FailReason;
+    use crate::sample::SampleId;
+
+    fn key(window: u64) -> WindowKey {
+        WindowKey { shard: 1, window, size: 4, encoder: 9, reading: 0 }
+    }
+
+    fn shard() -> Shard {
+        Shard::local("absent.tar", "corpus")
+    }
+
+    fn record(has_embedding: bool) -> Arc<WindowRecord> {
+        Arc::new(WindowRecord {
+            ids: vec![SampleId(1), SampleId(2)],
+            failed: vec![None, Some(FailReason::MissingImage)],
+            caption_chars: vec![5, 0],
+            signals: None,
+            has_embedding,
+            failures: vec![],
+            index: None,
+        })
+    }
+
+    fn has(ledger: &Ledger, key: WindowKey) -> bool {
+        ledger.window(&key, &shard()).unwrap().is_some()
+    }
+
+    #[test]
+    fn clones_share_and_keys_separate() {
+        let ledger = Ledger::new();
+        ledger.clone().record_window(key(0), &shard(), record(false), &[]).unwrap();
+        assert!(has(&ledger, key(0)));
+        assert!(!has(&ledger, key(1)));
+        assert!(!has(&ledger, WindowKey { encoder: 8, ..key(0) }));
+        assert_eq!(ledger.windows(), 1);
+        assert!(ledger.bytes() > 0);
+    }
+
+    #[test]
+    fn a_record_with_embeddings_is_not_replaced_by_one_without() {
+        let ledger = Ledger::new();
+        ledger.record_window(key(0), &shard(), record(true), &[]).unwrap();
+        ledger.record_window(key(0), &shard(), record(false), &[]).unwrap();
+        assert!(ledger.window(&key(0), &shard()).unwrap().is_some_and(|r| r.has_embedding));
+    }
+
+    #[test]
+    fn captions_are_kept_per_generation_setting() {
+        let ledger = Ledger::new();
+        let at = CaptionKey { shard: 1, window: 0, size: 4, generation: 7 };
+        ledger.record_captions(at, Captions::from([(SampleId(1), "a red square".into())]));
+        ledger.record_captions(at, Captions::from([(SampleId(2), "a dog".into())]));
+        assert_eq!(ledger.captions_of(&at).get(&SampleId(1)).map(|c| &**c), Some("a red square"));
+        assert_eq!(ledger.captions_of(&at).len(), 2);
+        assert!(ledger.captions_of(&CaptionKey { generation: 8, ..at }).is_empty());
+        assert_eq!(ledger.captions(), 2);
+    }
+
+    #[test]
+    fn what_was_used_least_lately_goes_first() {
+        let one = record(false).bytes();
+        let mut cache = Cache::new(Some(2 * one));
+        for window in 0..2 {
+            cache.put_window(key(window), record(false));
+        }
+        cache.windows.get(&key(0));
+        cache.put_window(key(2), record(false));
+        let held: Vec<bool> = (0..3).map(|window| cache.windows.contains(&key(window))).collect();
+        assert_eq!(held, [true, false, true]);
+        assert_eq!(cache.bytes, 2 * one);
+    }
+}

@@ -1,0 +1,73 @@
+//! What the ledger holds of one window.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::FailReason;
+use crate::model::Signals;
+use crate::sample::{FailedSample, SampleId};
+use crate::shard::ShardIndex;
+
+/// What identifies a window and the signals recorded for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WindowKey {
+    /// [`SampleId::shard_hash`] of the shard.
+    pub shard: u64,
+    /// Index of the window in the shard.
+    pub window: u64,
+    /// Samples per window in force.
+    pub size: usize,
+    /// Fingerprint of the encoder; 0 where none ran.
+    pub encoder: u64,
+    /// Fingerprint of the reading options (caption key, pixel limit): they decide which samples
+    /// are readable.
+    pub reading: u64,
+}
+
+/// What is known of the samples of one window. All vectors have one entry per row.
+#[derive(Debug)]
+pub struct WindowRecord {
+    /// Identity, in shard order.
+    pub ids: Vec<SampleId>,
+    /// Why a row cannot be used; `None` for readable samples.
+    pub failed: Vec<Option<FailReason>>,
+    /// Length of the original caption in characters; 0 for failed rows.
+    pub caption_chars: Vec<u32>,
+    /// Signals of the rows, where an encoder ran. Rows of failed samples hold anything.
+    pub signals: Option<Signals>,
+    /// Whether `signals.embedding` is kept (else it has zero columns).
+    pub has_embedding: bool,
+    /// The failed samples with their details, in shard order.
+    pub failures: Vec<FailedSample>,
+    /// Where the rows lie in the shard, so that survivors can be read alone.
+    pub index: Option<ShardIndex>,
+}
+
+impl WindowRecord {
+    /// Approximate size in memory, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        let row = size_of::<SampleId>() + size_of::<Option<FailReason>>() + size_of::<u32>();
+        let signals = self.signals.as_ref().map_or(0, |s| {
+            s.cluster.len() * (4 + 4 + size_of_val(&s.semantic_hash[..]) / s.semantic_hash.len().max(1))
+                + s.embedding.len() * 4
+        });
+        let index = self.index.as_ref().map_or(0, ShardIndex::bytes);
+        (self.ids.len() * row + signals) as u64 + index
+    }
+}
+
+/// What identifies the captions generated for the samples of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CaptionKey {
+    /// [`SampleId::shard_hash`] of the shard.
+    pub shard: u64,
+    /// Index of the window in the shard.
+    pub window: u64,
+    /// Samples per window in force.
+    pub size: usize,
+    /// Fingerprint of the generation settings.
+    pub generation: u64,
+}
+
+/// Generated captions of samples of one window.
+pub type Captions = HashMap<SampleId, Arc<str>>;

@@ -1,0 +1,130 @@
+//! What tells one version of a shard from another.
+
+use std::fmt;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, Result};
+use crate::shard::Shard;
+use crate::shard::place::Place;
+#[cfg(feature = "remote")]
+use crate::shard::remote::{self, Identity};
+
+/// What tells one state of a shard from another, where it can be read at random.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Length and time of change of a local file.
+    File(u64, Option<SystemTime>),
+    /// Version of an object in a store.
+    #[cfg(feature = "remote")]
+    Object(Identity),
+}
+
+impl Mark {
+    /// The mark of an open file, and its length; `None` where it is no regular file.
+    pub(super) fn of_file(file: &File) -> std::io::Result<Option<(Self, u64)>> {
+        let meta = file.metadata()?;
+        let mark = Self::File(meta.len(), meta.modified().ok());
+        Ok(meta.is_file().then_some((mark, meta.len())))
+    }
+}
+
+/// One line, which [`FromStr`] reads again.
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(size, changed) => {
+                // Before 1970, or where the system does not say: the size alone tells.
+                let since = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                match since {
+                    Some(since) => write!(f, "file {size} {}.{:09}", since.as_secs(), since.subsec_nanos()),
+                    None => write!(f, "file {size} -"),
+                }
+            }
+            #[cfg(feature = "remote")]
+            Self::Object(identity) => write!(f, "object {identity}"),
+        }
+    }
+}
+
+impl FromStr for Mark {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let (kind, rest) = text.split_once(' ').ok_or(())?;
+        match kind {
+            "file" => {
+                let (size, changed) = rest.split_once(' ').ok_or(())?;
+                let changed = match changed.split_once('.') {
+                    Some((seconds, nanos)) => {
+                        let since =
+                            Duration::new(seconds.parse().map_err(|_| ())?, nanos.parse().map_err(|_| ())?);
+                        Some(UNIX_EPOCH.checked_add(since).ok_or(())?)
+                    }
+                    None => None,
+                };
+                Ok(Self::File(size.parse().map_err(|_| ())?, changed))
+            }
+            #[cfg(feature = "remote")]
+            "object" => rest.parse().map(Self::Object),
+            _ => Err(()),
+        }
+    }
+}
+
+impl Shard {
+    /// Which version of the shard is there now: a line that changes with its size, its time of change
+    /// or its ETag. `None` where nothing tells (a pipe; a file that is not there).
+    ///
+    /// A remote shard that was read tells what was read; one that was not is asked for its first byte.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn version(&self) -> Result<Option<String>> {
+        match &self.place {
+            Place::Local => match std::fs::metadata(&*self.url) {
+                Ok(meta) if meta.is_file() => {
+                    Ok(Some(Mark::File(meta.len(), meta.modified().ok()).to_string()))
+                }
+                Ok(_) => Ok(None),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(Error::io(format!("look at {}", self.url), error)),
+            },
+            #[cfg(feature = "remote")]
+            Place::Remote(object) => match object.last_read() {
+                Some(identity) => Ok(Some(Mark::Object(identity).to_string())),
+                None => {
+                    let identity = remote::version_now(object)?;
+                    object.note_version(&identity);
+                    Ok(Some(Mark::Object(identity).to_string()))
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_mark_is_read_as_it_is_written() {
+        let time = UNIX_EPOCH + Duration::new(1_700_000_000, 5);
+        for mark in [Mark::File(7, Some(time)), Mark::File(0, None)] {
+            assert_eq!(mark.to_string().parse(), Ok(mark));
+        }
+        #[cfg(feature = "remote")]
+        for text in ["object 12 1700000000 \"a b\"", "object 12 0 -", "object 0 0 W/\"x\""] {
+            assert_eq!(text.parse::<Mark>().unwrap().to_string(), text);
+        }
+        for wrong in
+            ["", "file", "file 7", "file x -", "file 7 99999999999999999999.0", "object 1", "tape 1 2"]
+        {
+            assert_eq!(wrong.parse::<Mark>(), Err(()), "{wrong}");
+        }
+    }
+}
