@@ -123,10 +123,25 @@ impl Captioner {
 fn load_config(path: &Path) -> Result<CaptionerConfig> {
     let name = path.display().to_string();
     let json = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {name}"), e))?;
-    let config: CaptionerConfig =
-        serde_json::from_str(&json).map_err(|e| Error::format(&name, "a captioner's configuration", e))?;
+    let config: CaptionerConfig = serde_json::from_str(&json).map_err(|e| {
+        let found = match is_transformers(&json) {
+            true => {
+                "that of a Hugging Face model: make a captioner of a BLIP first, with `tldr-loader load` \
+                     or `Captioner.load_blip`"
+                    .to_owned()
+            }
+            false => e.to_string(),
+        };
+        Error::format(&name, "a captioner's configuration", found)
+    })?;
     config.validate().map_err(|e| Error::format(&name, "sizes that fit together", e))?;
     Ok(config)
+}
+
+/// Whether this is the configuration of a model of transformers.
+fn is_transformers(json: &str) -> bool {
+    let value: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+    value.get("model_type").is_some()
 }
 
 fn config_hash(config: &CaptionerConfig) -> u64 {

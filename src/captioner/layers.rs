@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use crate::captioner::config::Activation;
 use crate::captioner::weights::{Init, Weights, glorot};
 use crate::error::Result;
 
@@ -49,6 +50,18 @@ impl LayerNorm {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let shape = self.weight.size();
         Ok(x.f_layer_norm(&shape, Some(&self.weight), Some(&self.bias), self.eps, true)?)
+    }
+}
+
+impl Activation {
+    /// Of every component.
+    pub(super) fn forward(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Gelu => x.f_gelu("none")?,
+            Self::GeluNew => x.f_gelu("tanh")?,
+            Self::QuickGelu => x.f_mul_scalar(1.702)?.f_sigmoid()?.f_mul(x)?,
+            Self::Relu => x.f_relu()?,
+        })
     }
 }
 

@@ -112,7 +112,7 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
         ..FitOptions::default()
     };
     let rows = points.rows();
-    let (clusters, report) = cluster::fit(&points.finish(captioner.config().codebook.codes)?, &options)?;
+    let (clusters, report) = cluster::fit(&points.finish(captioner.config().codes())?, &options)?;
     let (found, runs) = (clusters.len(), clusters.run_count());
     captioner.set_clusters(Some(Arc::new(clusters)))?;
     captioner.save(&job.captioner)?;

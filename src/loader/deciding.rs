@@ -341,7 +341,8 @@ impl<'a> Deciding<'a> {
             let mut previews = model.buffer(shape.batch_size);
             // An image that cannot be decoded is found and counted when its example is made.
             decode_previews(self.spec, self.recorder, &images, &mut previews)?;
-            in_flight.push_back((chunk.len(), model.caption(previews, chunk.len(), self.recorder)?));
+            let ids = chunk.iter().map(|s| s.sample.id).collect();
+            in_flight.push_back((chunk.len(), model.caption(previews, ids, self.recorder)?));
         }
         while !in_flight.is_empty() {
             take_captions(&mut in_flight, &mut captions)?;

@@ -9,6 +9,7 @@ mod merges;
 mod mojibake;
 mod mojibake_tables;
 pub mod tokenizer;
+mod wordpiece;
 
 pub use clean::clean;
 pub use fuse::Fuse;
