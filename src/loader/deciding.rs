@@ -353,6 +353,7 @@ impl<'a> Deciding<'a> {
             self.spec.ledger.record_caption(survivor.sample.id, shape.fingerprint, Arc::clone(&caption));
             survivor.generated = Some(caption);
         }
+        survivors.iter().filter_map(|s| s.generated.as_deref()).for_each(|c| self.recorder.generated(c));
         Ok(())
     }
 }
