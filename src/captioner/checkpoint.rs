@@ -9,6 +9,7 @@ use tch::Device;
 
 use crate::captioner::config::CaptionerConfig;
 use crate::captioner::device::check_device;
+use crate::captioner::generation::GenerationConfig;
 use crate::captioner::model::Captioner;
 use crate::captioner::weights::{Weights, to_f32};
 use crate::cluster::clusters::Clusters;
@@ -118,6 +119,24 @@ impl Captioner {
             hash::combine(&parts)
         })
     }
+}
+
+/// Changes how the captioner in `dir` writes captions; its weights stay as they are. Says what holds
+/// from then on.
+///
+/// # Errors
+/// No captioner directory; a setting that cannot work, by name: the directory is then unchanged.
+pub fn set_generation(
+    dir: impl AsRef<Path>,
+    change: impl FnOnce(&mut GenerationConfig),
+) -> Result<GenerationConfig> {
+    let path = dir.as_ref().join(CONFIG);
+    let mut config = load_config(&path)?;
+    change(&mut config.generation);
+    config.validate()?;
+    let json = serde_json::to_string_pretty(&config).map_err(Error::captioner)?;
+    replace(&path, |path| write(path, json.as_bytes()))?;
+    Ok(config.generation)
 }
 
 fn load_config(path: &Path) -> Result<CaptionerConfig> {

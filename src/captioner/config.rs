@@ -85,6 +85,20 @@ pub enum DecodeFrom {
     Raw,
 }
 
+impl DecodeFrom {
+    /// The one of that name: `raw` or `quantised`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "raw" => Ok(Self::Raw),
+            "quantised" => Ok(Self::Quantised),
+            _ => Err(Error::option("decode_from", name, "raw or quantised")),
+        }
+    }
+}
+
 /// How a codebook came to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -48,7 +48,7 @@ pub struct GenerationConfig {
     #[serde(default)]
     pub seed: u64,
     /// Text that every caption goes on from; it is not part of the caption.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub prompt: String,
     /// Scores of tokens that were written already are divided (or, where negative, multiplied) by
     /// this; 1 changes nothing (Keskar et al., arXiv 1909.05858).
@@ -68,6 +68,21 @@ fn one() -> f64 {
 /// The probability of BLIP's own samples (CapFilt).
 fn most() -> f64 {
     0.9
+}
+
+impl Decoding {
+    /// The way of that name: `greedy`, `beam` or `nucleus`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "greedy" => Ok(Self::Greedy),
+            "beam" => Ok(Self::Beam),
+            "nucleus" => Ok(Self::Nucleus),
+            _ => Err(Error::option("decoding", name, "one of greedy, beam, nucleus")),
+        }
+    }
 }
 
 impl GenerationConfig {

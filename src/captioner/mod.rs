@@ -22,6 +22,7 @@
 //! | `rules` | what every way of decoding obeys: lengths, banned tokens, repetition penalty |
 //! | `blip` | [`Captioner::load_blip`] |
 //! | `fitted` | a codebook for a model that was trained without one |
+//! | `learn` | learns it: [`Captioner::learn_codebook`] |
 //! | `checkpoint` | the captioner directory, fingerprints |
 //! | `adamw`, `train` | [`Trainer`] |
 //!
@@ -45,6 +46,7 @@ mod fitted;
 mod generate;
 mod generation;
 mod layers;
+mod learn;
 mod model;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -55,11 +57,13 @@ mod vit;
 mod weights;
 
 pub use blip::BlipOptions;
+pub use checkpoint::set_generation;
 pub use config::{
     Activation, CaptionerConfig, CodebookConfig, DecodeFrom, DecoderConfig, LearnedBy, Specials, VisionConfig,
 };
 pub use device::{device_name, parse_device};
 pub use encode::RawSignals;
 pub use generation::{Decoding, GenerationConfig};
+pub use learn::{CodebookReport, PatchSample};
 pub use model::Captioner;
 pub use train::{StepReport, TrainOptions, Trainer};
