@@ -14,6 +14,8 @@ use tldr_loader::{ErrorKind, Result};
 #[cfg(feature = "tch")]
 mod fit;
 mod inspect;
+#[cfg(feature = "tch")]
+mod load;
 mod synth;
 #[cfg(feature = "tch")]
 mod train;
@@ -33,6 +35,8 @@ enum Command {
     #[cfg(feature = "tch")]
     Train(train::Args),
     #[cfg(feature = "tch")]
+    Load(load::Args),
+    #[cfg(feature = "tch")]
     Fit(fit::Args),
 }
 
@@ -43,6 +47,8 @@ impl Command {
             Self::Inspect(args) => args.run(),
             #[cfg(feature = "tch")]
             Self::Train(args) => args.run(),
+            #[cfg(feature = "tch")]
+            Self::Load(args) => args.run(),
             #[cfg(feature = "tch")]
             Self::Fit(args) => args.run(),
         }
