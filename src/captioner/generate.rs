@@ -1,15 +1,15 @@
 //! Captions token by token with a key-value cache: the most likely token, or one that is drawn
 //! (nucleus sampling, Holtzman et al., arXiv 1904.09751).
 
-use ndarray::ArrayView4;
+use ndarray::{Array3, ArrayView3, ArrayView4};
 use tch::{Device, Kind, Tensor};
 
-use crate::captioner::config::DecodeFrom;
 use crate::captioner::decoder::{Cache, Memory};
 use crate::captioner::device::Inference;
 use crate::captioner::generation::Decoding;
 use crate::captioner::model::Captioner;
 use crate::captioner::rules::Rules;
+use crate::captioner::weights::to_f32;
 use crate::error::{Error, Result};
 use crate::hash::{self, Purpose};
 use crate::model::Recaptioner;
@@ -26,16 +26,48 @@ impl Recaptioner for Captioner {
 
     fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>> {
         let _inference = Inference::on(self.device);
+        let previews = self.previews(previews, self.config.generation.batch_size)?;
+        self.write(&self.vision.forward(&previews)?, ids)
+    }
+}
+
+impl Captioner {
+    /// What the image encoder says of `previews` `[rows, 3, preview_size, preview_size]`: the class token,
+    /// then the patches row by row, `[rows, 1 + patches, dim]`.
+    ///
+    /// # Errors
+    /// Previews of another size; a failure of the device.
+    pub fn visual_tokens(&self, previews: ArrayView4<'_, u8>) -> Result<Array3<f32>> {
+        let _inference = Inference::on(self.device);
+        let rows = previews.shape()[0];
+        let tokens = self.vision.forward(&self.previews(previews, rows)?)?;
+        let shape = (rows, 1 + self.config.patches(), self.config.vision.dim);
+        Array3::from_shape_vec(shape, to_f32(&tokens)?)
+            .map_err(|e| Error::format("visual tokens", format!("shape {shape:?}"), e))
+    }
+
+    /// As [`caption`](Recaptioner::caption), from visual tokens `[caption_batch_size, 1 + patches, dim]`.
+    ///
+    /// # Errors
+    /// Tokens of another shape; more ids than rows; a failure of the device.
+    pub fn caption_tokens(&self, tokens: ArrayView3<'_, f32>, ids: &[SampleId]) -> Result<Vec<String>> {
+        let _inference = Inference::on(self.device);
+        let shape = [self.config.generation.batch_size, 1 + self.config.patches(), self.config.vision.dim];
+        let layout = tokens.as_standard_layout();
+        let values = layout.as_slice().filter(|_| tokens.shape() == shape).ok_or_else(|| {
+            Error::format("visual tokens", format!("shape {shape:?}"), format!("{:?}", tokens.shape()))
+        })?;
+        let tokens = Tensor::f_from_slice(values)?.f_view(shape.map(|n| n as i64))?;
+        self.write(&tokens.f_to_device(self.device)?, ids)
+    }
+
+    /// Captions of visual tokens `[batch_size, 1 + patches, dim]`; rows beyond `ids` stay empty.
+    fn write(&self, tokens: &Tensor, ids: &[SampleId]) -> Result<Vec<String>> {
         let batch = self.config.generation.batch_size;
         if ids.len() > batch {
             return Err(Error::format("ids", format!("{batch} at most, one for each row"), ids.len()));
         }
-        let tokens = self.vision.forward(&self.previews(previews, batch)?)?;
-        let coded = match self.config.decode_from {
-            DecodeFrom::Raw => None,
-            DecodeFrom::Quantised => Some(self.coded(&tokens)?),
-        };
-        let memory = self.decoder.memory(&self.seen(&tokens, coded.as_ref())?)?;
+        let memory = self.decoder.memory(&self.seen(tokens, None)?)?;
         let rules = Rules::of(self)?;
         let captions = match self.config.generation.decoding {
             Decoding::Greedy => self.one_by_one(&memory, batch, &rules, None)?,
@@ -50,9 +82,7 @@ impl Recaptioner for Captioner {
         texts.resize(batch, String::new());
         Ok(texts)
     }
-}
 
-impl Captioner {
     /// An empty cache for `rows` captions, filled with all of the prefix but its last token.
     pub(super) fn start(&self, memory: &Memory, rows: i64, rules: &Rules) -> Result<Cache> {
         let length = rules.prefix.len() as i64 - 1 + rules.max_tokens;
