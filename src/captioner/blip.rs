@@ -265,7 +265,7 @@ fn tie(weights: &mut Weights, tied: bool, file: &Path) -> Result<bool> {
         Error::format(
             format!("{}: tensor {name}", file.display()),
             format!("the values of {from}, to which it is tied"),
-            "other values; if they are meant, set tie_word_embeddings to false in config.json",
+            "other values; remove this tensor, or where it is meant set tie_word_embeddings to false in config.json",
         )
     };
     if let Some(second) = weights.take(&copy) {
