@@ -163,6 +163,19 @@ fn a_fit_learns_codebook_clusters_and_alignments() {
     );
     assert_ne!(a.alignment_sum, b.alignment_sum);
     assert!(b.alignment_sum.iter().all(|x| x.is_finite()));
+    // Wherever a sample stands in a batch, its signals are the same, bit by bit.
+    let backwards = images.slice(s![..;-1, .., .., ..]);
+    let captions_backwards: Vec<&str> = captions.iter().rev().copied().collect();
+    for captioner in [&mut fitted, &mut coarse] {
+        let there = captioner.encode(images.view(), &captions).unwrap();
+        let back = captioner.encode(backwards, &captions_backwards).unwrap();
+        for row in 0..8 {
+            assert_eq!(there.cluster[row], back.cluster[7 - row]);
+            assert_eq!(there.alignment[row].to_bits(), back.alignment[7 - row].to_bits());
+            assert_eq!(there.embedding.row(row), back.embedding.row(7 - row));
+            assert_eq!(there.semantic_hash[row], back.semantic_hash[7 - row]);
+        }
+    }
 
     // A loader takes it, counts what it writes and replaces what repeats itself.
     let clusters = Arc::clone(coarse.clusters().unwrap());
