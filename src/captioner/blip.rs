@@ -16,8 +16,9 @@ use crate::captioner::weights::Weights;
 use crate::error::{Error, Result};
 use crate::text::Tokenizer;
 
-/// Tokens of a caption that are scored, the end token included: as in BLIP's training.
-const MAX_TOKENS: usize = 40;
+/// Tokens of a caption that are scored, the end token included: the paper's number. Every caption of
+/// a batch costs as much as one of this length.
+const MAX_TOKENS: usize = 30;
 
 /// What BLIP's files leave open.
 #[derive(Debug, Clone, PartialEq)]
