@@ -65,6 +65,10 @@ DATA := $(or $(TLDR_DATA),../shared/data)/openstax
 bench-reader: $(VENV)/.bench ## Races the reader against its ceiling, open_clip, SPDL and thread pools.
 	$(BIN)/python benches/reader.py $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 
+.PHONY: bench-captioner
+bench-captioner: $(VENV)/.bench ## Races the captioner against transformers.
+	$(BIN)/python benches/captioner.py
+
 # Coverage-guided, with libFuzzer, on the stable toolchain: hence no sanitizer. Crates of the reader
 # have no unsafe code of their own; what a sanitizer would find is in the decoders.
 FUZZ_TARGETS := shard caption jpeg png webp

@@ -172,17 +172,18 @@ fn measure(captioner: &mut Captioner, test: &Pairs) -> Result<()> {
     let auc = auc(&own.alignment_sum, &swapped.alignment_sum);
     println!("alignment: AUC {auc:.3} of {TEST} true against swapped captions; {rate:.0} images/s");
 
-    let mut counts = vec![0f64; captioner.config().codebook.codes];
+    let mut counts = vec![0f64; captioner.config().codes()];
     own.codes.iter().for_each(|&code| counts[code as usize] += 1.0);
     let used = counts.iter().filter(|&&n| n > 0.0).count();
     println!("codes: {used} of {} used, perplexity {:.0}", counts.len(), entropy(&counts).exp());
 
     let batch = captioner.caption_batch_size();
+    let ids: Vec<SampleId> = (0..batch as u64).map(SampleId).collect();
     let started = Instant::now();
     let mut exact = 0;
     for start in (0..TEST).step_by(batch) {
         let previews = test.previews.slice(s![start..start + batch, .., .., ..]);
-        for (i, caption) in captioner.caption(previews, batch)?.into_iter().enumerate() {
+        for (i, caption) in captioner.caption(previews, &ids)?.into_iter().enumerate() {
             exact += usize::from(caption == test.captions[start + i]);
             if start + i < 5 {
                 println!("  {}\n    -> {caption}", test.captions[i]);
@@ -216,7 +217,7 @@ fn measure_clusters(captioner: &mut Captioner, train: &Pairs) -> Result<()> {
         .map_err(|e| Error::format("codes", "one row per sample", e))?;
     let points = FitPoints {
         codes,
-        codebook: captioner.config().codebook.codes,
+        codebook: captioner.config().codes(),
         alignment: raw.alignment_sum,
         tokens: raw.tokens,
     };

@@ -32,6 +32,8 @@ pub enum Purpose {
     SemanticHash,
     /// Drawing of the synthetic corpus.
     Synth,
+    /// Tokens of captions that are drawn.
+    Generate,
 }
 
 impl Purpose {

@@ -78,3 +78,8 @@ pub use shard::Shard;
 #[cfg(all(doctest, feature = "tch"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The code of docs/captioner.md.
+#[cfg(all(doctest, feature = "tch"))]
+#[doc = include_str!("../docs/captioner.md")]
+struct CaptionerPage;

@@ -7,6 +7,7 @@
 use ndarray::{Array2, ArrayView4};
 
 use crate::error::Result;
+use crate::sample::SampleId;
 
 /// Bits of a semantic hash.
 pub const SEMANTIC_HASH_BITS: usize = 256;
@@ -65,7 +66,8 @@ pub trait Recaptioner {
     fn caption_fingerprint(&self) -> u64;
 
     /// Writes one caption per row of `previews`
-    /// `[caption_batch_size, 3, preview_size, preview_size]`. Rows from `used` on are blank and
-    /// their captions are ignored (an implementation may leave them empty).
-    fn caption(&mut self, previews: ArrayView4<'_, u8>, used: usize) -> Result<Vec<String>>;
+    /// `[caption_batch_size, 3, preview_size, preview_size]`. `ids` are the samples of the first
+    /// rows: what is drawn at random is drawn by them, so that a caption is a function of its sample.
+    /// Rows beyond are blank and their captions are ignored (an implementation may leave them empty).
+    fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>>;
 }

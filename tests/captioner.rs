@@ -187,12 +187,12 @@ fn captions_depend_on_the_image_alone() {
     let mut captioner = trained(1, 60);
     let batch = captioner.caption_batch_size();
     let (previews, _) = pairs(2 * batch, 9);
-    let first = captioner.caption(previews.slice(s![..batch, .., .., ..]), batch).unwrap();
-    let second = captioner.caption(previews.slice(s![batch.., .., .., ..]), batch).unwrap();
+    let first = captioner.caption(previews.slice(s![..batch, .., .., ..]), &ids(batch)).unwrap();
+    let second = captioner.caption(previews.slice(s![batch.., .., .., ..]), &ids(batch)).unwrap();
     let mut mixed = Array4::zeros((batch, 3, 16, 16));
     mixed.index_axis_mut(Axis(0), 1).assign(&previews.index_axis(Axis(0), 0));
     mixed.index_axis_mut(Axis(0), 0).assign(&previews.index_axis(Axis(0), batch));
-    let found = captioner.caption(mixed.view(), 2).unwrap();
+    let found = captioner.caption(mixed.view(), &ids(2)).unwrap();
     assert_eq!(found[..2], [second[0].clone(), first[0].clone()]);
     assert!(found[2..].iter().all(String::is_empty), "unused rows: {found:?}");
 }
@@ -236,7 +236,7 @@ fn training_learns_captions_alignment_and_codes() {
         }
         for half in [0, 4] {
             let images = previews.slice(s![start + half..start + half + 4, .., .., ..]);
-            for (row, caption) in captioner.caption(images, 4).unwrap().iter().enumerate() {
+            for (row, caption) in captioner.caption(images, &ids(4)).unwrap().iter().enumerate() {
                 written += usize::from(*caption == captions[start + half + row]);
             }
         }
@@ -309,7 +309,7 @@ fn bad_batches_and_options_are_errors() {
     let (previews, captions) = pairs(8, 3);
     let few = captioner.encode_raw(previews.view(), &refs(&captions[..7])).unwrap_err().to_string();
     assert!(few.contains("captions: expected 8"), "{few}");
-    let shape = captioner.caption(previews.view(), 8).unwrap_err().to_string();
+    let shape = captioner.caption(previews.view(), &ids(4)).unwrap_err().to_string();
     assert!(shape.contains("expected shape [4, 3, 16, 16]"), "{shape}");
     let unfitted = captioner.encode(previews.view(), &refs(&captions)).unwrap_err().to_string();
     assert!(unfitted.contains("run `fit`"), "{unfitted}");

@@ -9,6 +9,7 @@ use tch::Device;
 
 use crate::captioner::config::CaptionerConfig;
 use crate::captioner::device::check_device;
+use crate::captioner::generation::GenerationConfig;
 use crate::captioner::model::Captioner;
 use crate::captioner::weights::{Weights, to_f32};
 use crate::cluster::clusters::Clusters;
@@ -120,13 +121,46 @@ impl Captioner {
     }
 }
 
+/// Changes how the captioner in `dir` writes captions; its weights stay as they are. Says what holds
+/// from then on.
+///
+/// # Errors
+/// No captioner directory; a setting that cannot work, by name: the directory is then unchanged.
+pub fn set_generation(
+    dir: impl AsRef<Path>,
+    change: impl FnOnce(&mut GenerationConfig),
+) -> Result<GenerationConfig> {
+    let path = dir.as_ref().join(CONFIG);
+    let mut config = load_config(&path)?;
+    change(&mut config.generation);
+    config.validate()?;
+    let json = serde_json::to_string_pretty(&config).map_err(Error::captioner)?;
+    replace(&path, |path| write(path, json.as_bytes()))?;
+    Ok(config.generation)
+}
+
 fn load_config(path: &Path) -> Result<CaptionerConfig> {
     let name = path.display().to_string();
     let json = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {name}"), e))?;
-    let config: CaptionerConfig =
-        serde_json::from_str(&json).map_err(|e| Error::format(&name, "a captioner's configuration", e))?;
+    let config: CaptionerConfig = serde_json::from_str(&json).map_err(|e| {
+        let found = match is_transformers(&json) {
+            true => {
+                "that of a Hugging Face model: make a captioner of a BLIP first, with `tldr-loader load` \
+                     or `Captioner.load_blip`"
+                    .to_owned()
+            }
+            false => e.to_string(),
+        };
+        Error::format(&name, "a captioner's configuration", found)
+    })?;
     config.validate().map_err(|e| Error::format(&name, "sizes that fit together", e))?;
     Ok(config)
+}
+
+/// Whether this is the configuration of a model of transformers.
+fn is_transformers(json: &str) -> bool {
+    let value: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+    value.get("model_type").is_some()
 }
 
 fn config_hash(config: &CaptionerConfig) -> u64 {

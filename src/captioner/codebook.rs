@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use crate::captioner::config::{CaptionerConfig, CodebookConfig};
 use crate::captioner::layers::{Linear, unit_rows};
 use crate::captioner::weights::{Init, Weights, to_f32};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hash::Rng;
 
 /// A code is dead when its moving count is below this share of the mean count. A re-seeded code
@@ -52,8 +52,9 @@ pub(super) struct Codebook {
 impl Codebook {
     /// Tensors below `codebook.`.
     pub(super) fn new(weights: &mut Weights, config: &CaptionerConfig) -> Result<Self> {
-        let (dim, code_dim) = (config.vision.dim as i64, config.codebook.code_dim as i64);
-        let codes = config.codebook.codes as i64;
+        let own = config.codebook.clone().ok_or_else(|| Error::captioner("no codebook to build"))?;
+        let (dim, code_dim) = (config.vision.dim as i64, own.code_dim as i64);
+        let codes = own.codes as i64;
         let projected = dim != code_dim;
         let mut linear = |name: &str, input, output| -> Result<Option<Linear>> {
             projected.then(|| Linear::new(weights, name, input, output)).transpose()
@@ -71,7 +72,7 @@ impl Codebook {
             // seeds them from patches.
             size: weights.buffer("codebook.size", &[codes], Init::Constant(0.0))?,
             sum: weights.buffer("codebook.sum", &[codes, code_dim], Init::Constant(0.0))?,
-            config: config.codebook.clone(),
+            config: own,
         })
     }
 
@@ -199,7 +200,7 @@ mod tests {
 
     fn codebook(codes: usize) -> Codebook {
         let mut config = CaptionerConfig::tiny(10);
-        config.codebook.codes = codes;
+        config.codebook.as_mut().unwrap().codes = codes;
         Codebook::new(&mut Weights::seeded(5, Device::Cpu), &config).unwrap()
     }
 

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::captioner::generation::GenerationConfig;
 use crate::error::{Error, Result};
 
 /// Mean of CLIP's training images, RGB, pixels scaled to [0, 1].
-const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+pub(super) const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of CLIP's training images.
-const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+pub(super) const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Sizes and settings of a captioner: all that is needed to build it, its weights aside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,8 +26,12 @@ pub struct CaptionerConfig {
     pub batch_size: usize,
     /// The image encoder.
     pub vision: VisionConfig,
-    /// The codebook.
-    pub codebook: CodebookConfig,
+    /// The codebook; none in a loaded BLIP until `fit` learns one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codebook: Option<CodebookConfig>,
+    /// What the decoder attends to.
+    #[serde(default)]
+    pub decode_from: DecodeFrom,
     /// The text decoder.
     pub decoder: DecoderConfig,
     /// How captions are written.
@@ -45,6 +50,78 @@ pub struct VisionConfig {
     pub heads: usize,
     /// Width of the hidden layer of a block's perceptron.
     pub mlp: usize,
+    /// Added to the variance in layer norms.
+    #[serde(default = "vision_eps")]
+    pub eps: f64,
+    /// Between the two layers of a perceptron.
+    #[serde(default)]
+    pub activation: Activation,
+}
+
+/// A non-linearity, by the name that Hugging Face's configurations give it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// x times the normal distribution function of x.
+    #[default]
+    Gelu,
+    /// The same by a formula with tanh.
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    GeluNew,
+    /// x times the logistic function of 1.702 x.
+    QuickGelu,
+    /// The positive part.
+    Relu,
+}
+
+/// What the decoder attends to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecodeFrom {
+    /// The codes of the patches: what a captioner that was trained with its codebook knows.
+    #[default]
+    Quantised,
+    /// The class token and the patches themselves: what BLIP knows.
+    Raw,
+}
+
+impl DecodeFrom {
+    /// The one of that name: `raw` or `quantised`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "raw" => Ok(Self::Raw),
+            "quantised" => Ok(Self::Quantised),
+            _ => Err(Error::option("decode_from", name, "raw or quantised")),
+        }
+    }
+}
+
+/// How a codebook came to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LearnedBy {
+    /// Together with encoder and decoder.
+    #[default]
+    Training,
+    /// By k-means on the patches of a finished model.
+    Fit,
+}
+
+/// As in `BlipVisionConfig`.
+fn vision_eps() -> f64 {
+    1e-5
+}
+
+/// As in `BlipTextConfig`.
+fn decoder_eps() -> f64 {
+    1e-12
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The codebook.
@@ -60,6 +137,9 @@ pub struct CodebookConfig {
     pub commitment: f64,
     /// Share of a code's statistics that a training step keeps, in [0, 1).
     pub decay: f64,
+    /// How it came to be.
+    #[serde(default)]
+    pub learned_by: LearnedBy,
 }
 
 /// The text decoder, BERT-style with cross-attention.
@@ -80,18 +160,30 @@ pub struct DecoderConfig {
     pub positions: usize,
     /// Tokens of a caption that are scored, the end token included; the rest is cut off.
     pub max_tokens: usize,
+    /// Added to the variance in layer norms.
+    #[serde(default = "decoder_eps")]
+    pub eps: f64,
+    /// Between the two layers of a perceptron.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Whether the output weights are the word embeddings.
+    #[serde(default = "yes")]
+    pub tied: bool,
+    /// Ids that start, end and pad captions; the tokenizer's own where `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub specials: Option<Specials>,
 }
 
-/// How captions are written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Ids around a caption, for a decoder that was trained with others than its tokenizer names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GenerationConfig {
-    /// Rows of every caption batch.
-    pub batch_size: usize,
-    /// Fewest tokens before the end token.
-    pub min_tokens: usize,
-    /// Most tokens before the end token; below the decoder's `positions`.
-    pub max_tokens: usize,
+pub struct Specials {
+    /// Before the first token; may lie outside the tokenizer's vocabulary.
+    pub start: u32,
+    /// After the last.
+    pub end: u32,
+    /// Behind the end.
+    pub pad: u32,
 }
 
 impl CaptionerConfig {
@@ -103,18 +195,11 @@ impl CaptionerConfig {
             mean: CLIP_MEAN,
             std: CLIP_STD,
             batch_size: 8,
-            vision: VisionConfig { dim: 32, layers: 2, heads: 2, mlp: 64 },
-            codebook: CodebookConfig { codes: 16, code_dim: 8, commitment: 0.25, decay: 0.9 },
-            decoder: DecoderConfig {
-                dim: 32,
-                layers: 2,
-                heads: 2,
-                mlp: 64,
-                vocab,
-                positions: 12,
-                max_tokens: 12,
-            },
-            generation: GenerationConfig { batch_size: 4, min_tokens: 1, max_tokens: 10 },
+            vision: VisionConfig::new(32, 2, 2, 64),
+            codebook: Some(CodebookConfig::new(16, 8, 0.9)),
+            decode_from: DecodeFrom::Quantised,
+            decoder: DecoderConfig::new([32, 2, 2, 64], vocab, 12, 12),
+            generation: GenerationConfig::greedy(4, 1, 10),
         }
     }
 
@@ -127,18 +212,11 @@ impl CaptionerConfig {
             mean: CLIP_MEAN,
             std: CLIP_STD,
             batch_size: 64,
-            vision: VisionConfig { dim: 128, layers: 3, heads: 4, mlp: 384 },
-            codebook: CodebookConfig { codes: 256, code_dim: 32, commitment: 0.25, decay: 0.98 },
-            decoder: DecoderConfig {
-                dim: 128,
-                layers: 2,
-                heads: 4,
-                mlp: 384,
-                vocab,
-                positions: 30,
-                max_tokens: 30,
-            },
-            generation: GenerationConfig { batch_size: 64, min_tokens: 3, max_tokens: 29 },
+            vision: VisionConfig::new(128, 3, 4, 384),
+            codebook: Some(CodebookConfig::new(256, 32, 0.98)),
+            decode_from: DecodeFrom::Quantised,
+            decoder: DecoderConfig::new([128, 2, 4, 384], vocab, 30, 30),
+            generation: GenerationConfig::greedy(64, 3, 29),
         }
     }
 
@@ -150,18 +228,11 @@ impl CaptionerConfig {
             mean: CLIP_MEAN,
             std: CLIP_STD,
             batch_size: 256,
-            vision: VisionConfig { dim: 768, layers: 12, heads: 12, mlp: 3072 },
-            codebook: CodebookConfig { codes: 3000, code_dim: 768, commitment: 0.25, decay: 0.99 },
-            decoder: DecoderConfig {
-                dim: 768,
-                layers: 12,
-                heads: 12,
-                mlp: 3072,
-                vocab,
-                positions: 512,
-                max_tokens: 30,
-            },
-            generation: GenerationConfig { batch_size: 256, min_tokens: 5, max_tokens: 20 },
+            vision: VisionConfig::new(768, 12, 12, 3072),
+            codebook: Some(CodebookConfig::new(3000, 768, 0.99)),
+            decode_from: DecodeFrom::Quantised,
+            decoder: DecoderConfig::new([768, 12, 12, 3072], vocab, 512, 30),
+            generation: GenerationConfig::beam(256, 5, 20),
         }
     }
 
@@ -176,6 +247,16 @@ impl CaptionerConfig {
             "base" => Ok(Self::base(vocab)),
             _ => Err(Error::option("preset", name, "one of tiny, small, base")),
         }
+    }
+
+    /// Number of codes; 0 without a codebook.
+    pub fn codes(&self) -> usize {
+        self.codebook.as_ref().map_or(0, |codebook| codebook.codes)
+    }
+
+    /// Length of an image embedding: of a code, or without a codebook of a patch token.
+    pub fn embedding_dim(&self) -> usize {
+        self.codebook.as_ref().map_or(self.vision.dim, |codebook| codebook.code_dim)
     }
 
     /// Patches of a preview.
@@ -197,7 +278,7 @@ impl CaptionerConfig {
             ("vision.layers", self.vision.layers),
             ("vision.heads", self.vision.heads),
             ("vision.mlp", self.vision.mlp),
-            ("codebook.code_dim", self.codebook.code_dim),
+            ("codebook.code_dim", self.codebook.as_ref().map_or(1, |c| c.code_dim)),
             ("decoder.dim", self.decoder.dim),
             ("decoder.layers", self.decoder.layers),
             ("decoder.heads", self.decoder.heads),
@@ -242,16 +323,12 @@ impl CaptionerConfig {
                 ));
             }
         }
-        // Codes travel to the host as f32, which is exact up to 2^24.
-        if !(2..=1 << 24).contains(&self.codebook.codes) {
-            return Err(Error::option("codebook.codes", self.codebook.codes, "a number from 2 to 2^24"));
+        for (field, eps) in [("vision.eps", self.vision.eps), ("decoder.eps", self.decoder.eps)] {
+            if !(eps.is_finite() && eps > 0.0) {
+                return Err(Error::option(field, eps, "a positive number"));
+            }
         }
-        if !(0.0..1.0).contains(&self.codebook.decay) {
-            return Err(Error::option("codebook.decay", self.codebook.decay, "a number in [0, 1)"));
-        }
-        if !(self.codebook.commitment.is_finite() && self.codebook.commitment >= 0.0) {
-            return Err(Error::option("codebook.commitment", self.codebook.commitment, "a number from 0 on"));
-        }
+        self.validate_codebook()?;
         if !(4..=1 << 24).contains(&self.decoder.vocab) {
             return Err(Error::option(
                 "decoder.vocab",
@@ -274,14 +351,82 @@ impl CaptionerConfig {
                 format!("at least {needed}: decoder.max_tokens, and generation.max_tokens + 1"),
             ));
         }
-        if self.generation.min_tokens > self.generation.max_tokens {
-            return Err(Error::option(
-                "generation.min_tokens",
-                self.generation.min_tokens,
-                format!("at most generation.max_tokens ({})", self.generation.max_tokens),
-            ));
+        if let Some(ids) = self.decoder.specials {
+            for (field, id) in
+                [("specials.start", ids.start), ("specials.end", ids.end), ("specials.pad", ids.pad)]
+            {
+                if id as usize >= self.decoder.vocab {
+                    let accepted = format!("below decoder.vocab ({})", self.decoder.vocab);
+                    return Err(Error::option(field, id, accepted));
+                }
+            }
         }
-        Ok(())
+        self.generation.validate()
+    }
+
+    fn validate_codebook(&self) -> Result<()> {
+        let Some(codebook) = &self.codebook else {
+            return match self.decode_from {
+                DecodeFrom::Raw => Ok(()),
+                DecodeFrom::Quantised => Err(Error::option(
+                    "decode_from",
+                    "quantised",
+                    "raw without a codebook, which `fit` learns",
+                )),
+            };
+        };
+        // Codes travel to the host as f32, which is exact up to 2^24.
+        if !(2..=1 << 24).contains(&codebook.codes) {
+            return Err(Error::option("codebook.codes", codebook.codes, "a number from 2 to 2^24"));
+        }
+        if !(0.0..1.0).contains(&codebook.decay) {
+            return Err(Error::option("codebook.decay", codebook.decay, "a number in [0, 1)"));
+        }
+        if !(codebook.commitment.is_finite() && codebook.commitment >= 0.0) {
+            return Err(Error::option("codebook.commitment", codebook.commitment, "a number from 0 on"));
+        }
+        match codebook.learned_by {
+            LearnedBy::Training if self.decode_from == DecodeFrom::Raw => {
+                Err(Error::option("decode_from", "raw", "quantised: this decoder was trained on codes"))
+            }
+            LearnedBy::Fit if codebook.code_dim != self.vision.dim => Err(Error::option(
+                "codebook.code_dim",
+                codebook.code_dim,
+                format!("vision.dim ({}) where fit learned the codebook", self.vision.dim),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl VisionConfig {
+    fn new(dim: usize, layers: usize, heads: usize, mlp: usize) -> Self {
+        Self { dim, layers, heads, mlp, eps: vision_eps(), activation: Activation::Gelu }
+    }
+}
+
+impl CodebookConfig {
+    pub(super) fn new(codes: usize, code_dim: usize, decay: f64) -> Self {
+        Self { codes, code_dim, commitment: 0.25, decay, learned_by: LearnedBy::Training }
+    }
+}
+
+impl DecoderConfig {
+    fn new(sizes: [usize; 4], vocab: usize, positions: usize, max_tokens: usize) -> Self {
+        let [dim, layers, heads, mlp] = sizes;
+        Self {
+            dim,
+            layers,
+            heads,
+            mlp,
+            vocab,
+            positions,
+            max_tokens,
+            eps: decoder_eps(),
+            activation: Activation::Gelu,
+            tied: true,
+            specials: None,
+        }
     }
 }
 
@@ -310,7 +455,7 @@ mod tests {
     #[test]
     fn errors_name_the_field() {
         type Change = fn(&mut CaptionerConfig);
-        let cases: [(&str, Change); 14] = [
+        let cases: [(&str, Change); 23] = [
             ("preview_size", |c| c.preview_size = 50),
             ("patch_size", |c| c.patch_size = 0),
             ("patch_size", |c| (c.preview_size, c.patch_size) = (1024, 2)),
@@ -318,13 +463,22 @@ mod tests {
             ("vision.mlp", |c| c.vision.mlp = 1 << 40),
             ("decoder.heads", |c| c.decoder.heads = 7),
             ("std", |c| c.std[1] = 0.0),
-            ("codebook.codes", |c| c.codebook.codes = 1),
-            ("codebook.decay", |c| c.codebook.decay = 1.0),
-            ("codebook.commitment", |c| c.codebook.commitment = f64::NAN),
+            ("codebook.codes", |c| c.codebook.as_mut().unwrap().codes = 1),
+            ("codebook.decay", |c| c.codebook.as_mut().unwrap().decay = 1.0),
+            ("codebook.commitment", |c| c.codebook.as_mut().unwrap().commitment = f64::NAN),
             ("decoder.vocab", |c| c.decoder.vocab = 0),
             ("decoder.max_tokens", |c| c.decoder.max_tokens = 1),
             ("decoder.positions", |c| c.decoder.positions = 20),
             ("generation.min_tokens", |c| c.generation.min_tokens = 30),
+            ("generation.beams", |c| c.generation.beams = 0),
+            ("generation.top_p", |c| c.generation.top_p = 1.5),
+            ("generation.temperature", |c| c.generation.temperature = 0.0),
+            ("generation.repetition_penalty", |c| c.generation.repetition_penalty = 0.0),
+            ("generation.length_penalty", |c| c.generation.length_penalty = f64::NAN),
+            ("decode_from", |c| c.decode_from = DecodeFrom::Raw),
+            ("decode_from", |c| c.codebook = None),
+            ("vision.eps", |c| c.vision.eps = 0.0),
+            ("specials.end", |c| c.decoder.specials = Some(Specials { start: 0, end: 1000, pad: 1 })),
         ];
         for (field, change) in cases {
             let mut config = CaptionerConfig::small(1000);

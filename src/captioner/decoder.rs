@@ -1,16 +1,16 @@
 //! The text decoder: BERT with causal self-attention and cross-attention to visual tokens, as in
 //! BLIP (Li et al., arXiv 2201.12086), with the tensor names of `BlipTextLMHeadModel` in Hugging
-//! Face's transformers. Output weights are the word embeddings.
+//! Face's transformers.
 
 use tch::{Device, Kind, Tensor};
 
-use crate::captioner::config::CaptionerConfig;
-use crate::captioner::layers::{LayerNorm, Linear, attention, split_heads};
+use crate::captioner::config::{Activation, CaptionerConfig, DecoderConfig};
+use crate::captioner::layers::{LayerNorm, Linear, attention, attention_of_few, split_heads};
 use crate::captioner::weights::{Init, Weights};
 use crate::error::Result;
 
-/// As in `BlipTextConfig`.
-const EPS: f64 = 1e-12;
+/// Queries up to which attention goes without the fused kernel on a CPU: measured with 1 and 3.
+const FEW: i64 = 8;
 
 /// Initial spread of embeddings, as in BERT.
 const EMBEDDING_SD: f64 = 0.02;
@@ -34,14 +34,16 @@ struct KeyValue {
 }
 
 impl Attention {
-    fn new(weights: &mut Weights, name: &str, dim: i64, source: i64, heads: i64) -> Result<Self> {
+    /// Of `dim` numbers to `source` numbers.
+    fn new(weights: &mut Weights, name: &str, source: i64, config: &DecoderConfig) -> Result<Self> {
+        let dim = config.dim as i64;
         Ok(Self {
             query: Linear::new(weights, &format!("{name}.self.query"), dim, dim)?,
             key: Linear::new(weights, &format!("{name}.self.key"), source, dim)?,
             value: Linear::new(weights, &format!("{name}.self.value"), source, dim)?,
             dense: Linear::new(weights, &format!("{name}.output.dense"), dim, dim)?,
-            norm: LayerNorm::new(weights, &format!("{name}.output.LayerNorm"), dim, EPS)?,
-            heads,
+            norm: LayerNorm::new(weights, &format!("{name}.output.LayerNorm"), dim, config.eps)?,
+            heads: config.heads as i64,
         })
     }
 
@@ -54,7 +56,12 @@ impl Attention {
 
     fn forward(&self, x: &Tensor, key: &Tensor, value: &Tensor, causal: bool) -> Result<Tensor> {
         let query = split_heads(&self.query.forward(x)?, self.heads)?;
-        let mixed = attention(&query, key, value, causal)?;
+        // One place of a caption, or that of each of its beams.
+        let few = !causal && query.device() == Device::Cpu && query.size4()?.2 <= FEW;
+        let mixed = match few {
+            true => attention_of_few(&query, key, value)?,
+            false => attention(&query, key, value, causal)?,
+        };
         self.norm.forward(&self.dense.forward(&mixed)?.f_add(x)?)
     }
 }
@@ -66,26 +73,33 @@ struct Block {
     intermediate: Linear,
     output: Linear,
     norm: LayerNorm,
+    activation: Activation,
 }
 
 impl Block {
-    fn new(weights: &mut Weights, name: &str, config: &CaptionerConfig) -> Result<Self> {
-        let (dim, heads, mlp) =
-            (config.decoder.dim as i64, config.decoder.heads as i64, config.decoder.mlp as i64);
-        let vision = config.vision.dim as i64;
+    fn new(weights: &mut Weights, name: &str, vision: i64, config: &DecoderConfig) -> Result<Self> {
+        let (dim, mlp) = (config.dim as i64, config.mlp as i64);
         Ok(Self {
-            attention: Attention::new(weights, &format!("{name}.attention"), dim, dim, heads)?,
-            crossattention: Attention::new(weights, &format!("{name}.crossattention"), dim, vision, heads)?,
+            attention: Attention::new(weights, &format!("{name}.attention"), dim, config)?,
+            crossattention: Attention::new(weights, &format!("{name}.crossattention"), vision, config)?,
             intermediate: Linear::new(weights, &format!("{name}.intermediate.dense"), dim, mlp)?,
             output: Linear::new(weights, &format!("{name}.output.dense"), mlp, dim)?,
-            norm: LayerNorm::new(weights, &format!("{name}.output.LayerNorm"), dim, EPS)?,
+            norm: LayerNorm::new(weights, &format!("{name}.output.LayerNorm"), dim, config.eps)?,
+            activation: config.activation,
         })
     }
 
-    /// Cross-attention and perceptron, after self-attention.
+    /// Cross-attention and perceptron, after self-attention. Rows of `x` that stand side by side may
+    /// share an image: there are as many to an image as there are rows to images in `memory`.
     fn rest(&self, x: &Tensor, memory: &KeyValue) -> Result<Tensor> {
-        let x = self.crossattention.forward(x, &memory.key, &memory.value, false)?;
-        let hidden = self.intermediate.forward(&x)?.f_gelu("none")?;
+        let (rows, length, dim) = x.size3()?;
+        let images = memory.key.size4()?.0;
+        // To cross-attention they are further positions of one caption; copies of the image's keys
+        // and values are what costs most in a search with beams.
+        let grouped = x.f_view([images, rows / images * length, dim])?;
+        let x = self.crossattention.forward(&grouped, &memory.key, &memory.value, false)?;
+        let x = x.f_view([rows, length, dim])?;
+        let hidden = self.activation.forward(&self.intermediate.forward(&x)?)?;
         self.norm.forward(&self.output.forward(&hidden)?.f_add(&x)?)
     }
 }
@@ -107,13 +121,18 @@ pub(super) struct TextDecoder {
     blocks: Vec<Block>,
     transform: Linear,
     transform_norm: LayerNorm,
+    /// Output weights where they are not the word embeddings.
+    output: Option<Tensor>,
     bias: Tensor,
+    activation: Activation,
 }
 
 impl TextDecoder {
     /// Tensors below `text_decoder.`.
     pub(super) fn new(weights: &mut Weights, config: &CaptionerConfig) -> Result<Self> {
-        let (dim, vocab) = (config.decoder.dim as i64, config.decoder.vocab as i64);
+        let vision = config.vision.dim as i64;
+        let config = &config.decoder;
+        let (dim, vocab, eps) = (config.dim as i64, config.vocab as i64, config.eps);
         let embedding = Init::Normal(EMBEDDING_SD);
         let (bert, head) = ("text_decoder.bert", "text_decoder.cls.predictions");
         Ok(Self {
@@ -124,24 +143,32 @@ impl TextDecoder {
             )?,
             positions: weights.parameter(
                 &format!("{bert}.embeddings.position_embeddings.weight"),
-                &[config.decoder.positions as i64, dim],
+                &[config.positions as i64, dim],
                 embedding,
             )?,
-            norm: LayerNorm::new(weights, &format!("{bert}.embeddings.LayerNorm"), dim, EPS)?,
-            blocks: (0..config.decoder.layers)
-                .map(|i| Block::new(weights, &format!("{bert}.encoder.layer.{i}"), config))
+            norm: LayerNorm::new(weights, &format!("{bert}.embeddings.LayerNorm"), dim, eps)?,
+            blocks: (0..config.layers)
+                .map(|i| Block::new(weights, &format!("{bert}.encoder.layer.{i}"), vision, config))
                 .collect::<Result<_>>()?,
             transform: Linear::new(weights, &format!("{head}.transform.dense"), dim, dim)?,
-            transform_norm: LayerNorm::new(weights, &format!("{head}.transform.LayerNorm"), dim, EPS)?,
+            transform_norm: LayerNorm::new(weights, &format!("{head}.transform.LayerNorm"), dim, eps)?,
+            output: (!config.tied)
+                .then(|| weights.parameter(&format!("{head}.decoder.weight"), &[vocab, dim], embedding))
+                .transpose()?,
             bias: weights.parameter(&format!("{head}.bias"), &[vocab], Init::Constant(0.0))?,
+            activation: config.activation,
         })
     }
 
-    /// Keys and values of visual tokens `[batch, patches, dim]`.
+    /// Keys and values of visual tokens `[batch, tokens, dim]`.
     pub(super) fn memory(&self, visual: &Tensor) -> Result<Memory> {
         self.blocks
             .iter()
-            .map(|block| block.crossattention.key_value(visual))
+            .map(|block| {
+                // They are read once per token of a caption: heads lie together.
+                let found = block.crossattention.key_value(visual)?;
+                Ok(KeyValue { key: found.key.f_contiguous()?, value: found.value.f_contiguous()? })
+            })
             .collect::<Result<_>>()
             .map(Memory)
     }
@@ -161,8 +188,9 @@ impl TextDecoder {
 
     /// Hidden states `[.., dim]` to logits `[.., vocab]`.
     pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let x = self.transform_norm.forward(&self.transform.forward(hidden)?.f_gelu("none")?)?;
-        Ok(x.f_linear(&self.words, Some(&self.bias))?)
+        let x = self.activation.forward(&self.transform.forward(hidden)?)?;
+        let x = self.transform_norm.forward(&x)?;
+        Ok(x.f_linear(self.output.as_ref().unwrap_or(&self.words), Some(&self.bias))?)
     }
 
     /// log p(target) at each position, `[batch, length]`, for `ids` and `targets`
@@ -174,13 +202,13 @@ impl TextDecoder {
         Ok(chosen.f_sub(&logits.f_logsumexp([-1i64].as_slice(), false)?)?)
     }
 
-    /// An empty cache for `length` tokens.
-    pub(super) fn cache(&self, batch: i64, length: i64, device: Device) -> Result<Cache> {
+    /// An empty cache for `rows` captions of `length` tokens.
+    pub(super) fn cache(&self, rows: i64, length: i64, device: Device) -> Result<Cache> {
         self.blocks
             .iter()
             .map(|block| {
                 let heads = block.attention.heads;
-                let shape = [batch, heads, length, self.words.size2()?.1 / heads];
+                let shape = [rows, heads, length, self.words.size2()?.1 / heads];
                 Ok(KeyValue {
                     key: Tensor::f_zeros(shape, (Kind::Float, device))?,
                     value: Tensor::f_zeros(shape, (Kind::Float, device))?,
@@ -190,8 +218,9 @@ impl TextDecoder {
             .map(Cache)
     }
 
-    /// Logits `[batch, vocab]` of the token after `ids` `[batch]`, which stand at `position`;
-    /// all earlier positions are in the cache.
+    /// Hidden states `[rows, dim]` at `ids` `[rows]`, which stand at `position`; all earlier positions
+    /// are in the cache. Rows may be a multiple of the images in `memory`: those of an image stand
+    /// side by side.
     pub(super) fn step(
         &self,
         ids: &Tensor,
@@ -209,12 +238,23 @@ impl TextDecoder {
             x = block.attention.forward(&x, &key, &value, false)?;
             x = block.rest(&x, memory)?;
         }
-        self.logits(&x.f_squeeze_dim(1)?)
+        Ok(x.f_squeeze_dim(1)?)
     }
 
     fn embed(&self, ids: &Tensor, start: i64, length: i64) -> Result<Tensor> {
         let words = Tensor::f_embedding(&self.words, ids, -1, false, false)?;
         self.norm.forward(&words.f_add(&self.positions.f_narrow(0, start, length)?)?)
+    }
+}
+
+impl Cache {
+    /// Makes row `rows[i]` row i, over the first `length` positions.
+    pub(super) fn reorder(&mut self, rows: &Tensor, length: i64) -> Result<()> {
+        for cache in self.0.iter_mut().flat_map(|kv| [&mut kv.key, &mut kv.value]) {
+            let mut used = cache.f_narrow(2, 0, length)?;
+            used.f_copy_(&used.f_index_select(0, rows)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -254,6 +294,7 @@ mod tests {
         let mut cache = decoder.cache(3, 9, Device::Cpu).unwrap();
         for t in 0..9 {
             let step = decoder.step(&ids.select(1, t), t, &memory, &mut cache).unwrap();
+            let step = decoder.logits(&step).unwrap();
             let difference = (step - whole.select(1, t)).abs().max().double_value(&[]);
             assert!(difference < 1e-4, "position {t}: {difference}");
         }
@@ -284,6 +325,41 @@ mod tests {
             total += decoder.log_likelihood(&ids, &targets, &memory).unwrap().exp();
         }
         assert!((total - 1.0).abs().max().double_value(&[]) < 1e-4);
+    }
+
+    #[test]
+    fn rows_that_share_an_image_equal_copies_of_it() {
+        let _guard = tch::no_grad_guard();
+        let (decoder, visual, ids) = decoder();
+        let ids = Tensor::cat(&[&ids, &(&ids + 7).remainder(50)], 0);
+        let twice = visual.repeat_interleave_self_int(2, 0, None);
+        let copied = decoder.memory(&twice).unwrap();
+        let shared = decoder.memory(&visual).unwrap();
+        let mut caches = [0, 1].map(|_| decoder.cache(6, 9, Device::Cpu).unwrap());
+        for t in 0..9 {
+            let a = decoder.step(&ids.select(1, t), t, &copied, &mut caches[0]).unwrap();
+            let b = decoder.step(&ids.select(1, t), t, &shared, &mut caches[1]).unwrap();
+            assert!((a - b).abs().max().double_value(&[]) < 1e-5, "position {t}");
+        }
+    }
+
+    #[test]
+    fn a_reordered_cache_goes_on_from_other_rows() {
+        let _guard = tch::no_grad_guard();
+        let (decoder, visual, ids) = decoder();
+        let one = decoder.memory(&visual.narrow(0, 0, 1).repeat([3, 1, 1])).unwrap();
+        let order = Tensor::from_slice(&[2i64, 0, 0]);
+        let mixed = Tensor::cat(&[ids.narrow(1, 0, 4).index_select(0, &order), ids.narrow(1, 4, 2)], 1);
+        let expected = decoder.hidden(&mixed, &one).unwrap().select(1, 5);
+        let mut cache = decoder.cache(3, 9, Device::Cpu).unwrap();
+        let mut found = Tensor::new();
+        for t in 0..6 {
+            if t == 4 {
+                cache.reorder(&order, 4).unwrap();
+            }
+            found = decoder.step(&ids.select(1, t), t, &one, &mut cache).unwrap();
+        }
+        assert!((found - expected).abs().max().double_value(&[]) < 1e-4);
     }
 
     #[test]

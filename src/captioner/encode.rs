@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::captioner::device::Inference;
 use crate::captioner::layers::unit_rows;
-use crate::captioner::model::Captioner;
+use crate::captioner::model::{Captioner, Codes};
 use crate::captioner::weights::to_f32;
 use crate::cluster::alignment::RawAlignment;
 use crate::cluster::clusters::Clusters;
@@ -127,35 +127,39 @@ impl Captioner {
         if captions.len() != batch {
             return Err(Error::format("captions", format!("{batch} of them"), captions.len()));
         }
-        let visual = self.visual(&self.previews(previews, batch)?)?;
+        let tokens = self.vision.forward(&self.previews(previews, batch)?)?;
+        let coded = self.coded(&tokens)?;
         let text = self.text_batch(&self.tokens(captions), Some(self.config.decoder.max_tokens))?;
-        let memory = self.decoder.memory(&self.codebook.visual(&visual.quantised)?)?;
+        let memory = self.decoder.memory(&self.seen(&tokens, Some(&coded))?)?;
         let with = self.decoder.log_likelihood(&text.ids, &text.targets, &memory)?;
         let without = self.decoder.log_likelihood(&text.ids, &text.targets, &self.null_memory(batch)?)?;
         let ratio = with.f_sub(&without)?.f_mul(&self.mask(&text)?)?;
         Ok(Features {
             alignment: ratio.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?,
-            embedding: self.embedding(&visual.z)?,
-            indices: visual.indices,
+            embedding: self.embedding(&coded.z)?,
+            indices: coded.indices,
             tokens: text.lengths,
         })
     }
 
     /// The image embedding: the mean of the patches before quantisation, in the space of the
-    /// codes, minus the mean of all patches that training saw, L2-normalised. Without the second
+    /// codes, minus the mean of all patches that training (or the fit) saw, L2-normalised. Without the second
     /// mean all embeddings would point the same way, and random projections would split none.
     fn embedding(&self, z: &Tensor) -> Result<Tensor> {
         let mean = z.f_mean_dim([1i64].as_slice(), false, Kind::Float)?;
-        unit_rows(&mean.f_sub(&self.codebook.mean()?)?)
+        match &self.codes {
+            Codes::Trained(codebook) => unit_rows(&mean.f_sub(&codebook.mean()?)?),
+            Codes::Fitted(codebook) => unit_rows(&mean.f_sub(codebook.mean())?),
+            Codes::Missing => unit_rows(&mean),
+        }
     }
 
     /// Nearest centroid of each row's bag of codes, `[batch]`, i64.
     fn nearest_cluster(&self, indices: &Tensor, idf: &Tensor, centroids: &Tensor) -> Result<Tensor> {
         let (batch, _) = indices.size2()?;
         let ones = indices.f_ones_like()?.f_to_kind(Kind::Float)?;
-        let histogram =
-            Tensor::f_zeros([batch, self.config.codebook.codes as i64], (Kind::Float, self.device))?
-                .f_scatter_add(1, indices, &ones)?;
+        let histogram = Tensor::f_zeros([batch, self.config.codes() as i64], (Kind::Float, self.device))?
+            .f_scatter_add(1, indices, &ones)?;
         let signature = unit_rows(&histogram.f_sqrt()?.f_mul(idf)?)?;
         Ok(signature.f_mm(centroids)?.f_argmax(-1, false)?)
     }
@@ -176,7 +180,7 @@ impl Captioner {
 
 impl Encoder for Captioner {
     fn dim(&self) -> usize {
-        self.config.codebook.code_dim
+        self.config.embedding_dim()
     }
 
     fn preview_size(&self) -> usize {

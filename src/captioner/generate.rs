@@ -1,13 +1,19 @@
-//! Captions by greedy decoding with a key-value cache.
+//! Captions token by token with a key-value cache: the most likely token, or one that is drawn
+//! (nucleus sampling, Holtzman et al., arXiv 1904.09751).
 
-use ndarray::ArrayView4;
+use ndarray::{Array3, ArrayView3, ArrayView4};
 use tch::{Device, Kind, Tensor};
 
-use crate::captioner::decoder::Memory;
+use crate::captioner::decoder::{Cache, Memory};
 use crate::captioner::device::Inference;
+use crate::captioner::generation::Decoding;
 use crate::captioner::model::Captioner;
-use crate::error::Result;
+use crate::captioner::rules::Rules;
+use crate::captioner::weights::to_f32;
+use crate::error::{Error, Result};
+use crate::hash::{self, Purpose};
 use crate::model::Recaptioner;
+use crate::sample::SampleId;
 
 impl Recaptioner for Captioner {
     fn caption_batch_size(&self) -> usize {
@@ -18,78 +24,158 @@ impl Recaptioner for Captioner {
         self.generation_fingerprint()
     }
 
-    fn caption(&mut self, previews: ArrayView4<'_, u8>, used: usize) -> Result<Vec<String>> {
+    fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>> {
         let _inference = Inference::on(self.device);
-        let batch = self.config.generation.batch_size;
-        let visual = self.visual(&self.previews(previews, batch)?)?;
-        let memory = self.decoder.memory(&self.codebook.visual(&visual.quantised)?)?;
-        let tokens = self.greedy(&memory, batch)?;
-        Ok(tokens
-            .iter()
-            .enumerate()
-            .map(|(row, ids)| if row < used { self.tokenizer.decode(ids) } else { String::new() })
-            .collect())
+        let previews = self.previews(previews, self.config.generation.batch_size)?;
+        self.write(&self.vision.forward(&previews)?, ids)
     }
 }
 
 impl Captioner {
-    /// Most likely token after most likely token, without start, end and padding.
+    /// What the image encoder says of `previews` `[rows, 3, preview_size, preview_size]`: the class token,
+    /// then the patches row by row, `[rows, 1 + patches, dim]`.
+    ///
+    /// # Errors
+    /// Previews of another size; a failure of the device.
+    pub fn visual_tokens(&self, previews: ArrayView4<'_, u8>) -> Result<Array3<f32>> {
+        let _inference = Inference::on(self.device);
+        let rows = previews.shape()[0];
+        let tokens = self.vision.forward(&self.previews(previews, rows)?)?;
+        let shape = (rows, 1 + self.config.patches(), self.config.vision.dim);
+        Array3::from_shape_vec(shape, to_f32(&tokens)?)
+            .map_err(|e| Error::format("visual tokens", format!("shape {shape:?}"), e))
+    }
+
+    /// As [`caption`](Recaptioner::caption), from visual tokens `[caption_batch_size, 1 + patches, dim]`.
+    ///
+    /// # Errors
+    /// Tokens of another shape; more ids than rows; a failure of the device.
+    pub fn caption_tokens(&self, tokens: ArrayView3<'_, f32>, ids: &[SampleId]) -> Result<Vec<String>> {
+        let _inference = Inference::on(self.device);
+        let shape = [self.config.generation.batch_size, 1 + self.config.patches(), self.config.vision.dim];
+        let layout = tokens.as_standard_layout();
+        let values = layout.as_slice().filter(|_| tokens.shape() == shape).ok_or_else(|| {
+            Error::format("visual tokens", format!("shape {shape:?}"), format!("{:?}", tokens.shape()))
+        })?;
+        let tokens = Tensor::f_from_slice(values)?.f_view(shape.map(|n| n as i64))?;
+        self.write(&tokens.f_to_device(self.device)?, ids)
+    }
+
+    /// Captions of visual tokens `[batch_size, 1 + patches, dim]`; rows beyond `ids` stay empty.
+    fn write(&self, tokens: &Tensor, ids: &[SampleId]) -> Result<Vec<String>> {
+        let batch = self.config.generation.batch_size;
+        if ids.len() > batch {
+            return Err(Error::format("ids", format!("{batch} at most, one for each row"), ids.len()));
+        }
+        let memory = self.decoder.memory(&self.seen(tokens, None)?)?;
+        let rules = Rules::of(self)?;
+        let captions = match self.config.generation.decoding {
+            Decoding::Greedy => self.one_by_one(&memory, batch, &rules, None)?,
+            Decoding::Nucleus => {
+                let draws = self.draws(ids, batch, &rules)?;
+                self.one_by_one(&memory, batch, &rules, Some(&draws))?
+            }
+            Decoding::Beam => self.beam_search(&memory, batch, &rules)?,
+        };
+        let mut texts: Vec<String> =
+            captions.iter().take(ids.len()).map(|ids| self.tokenizer.decode(ids)).collect();
+        texts.resize(batch, String::new());
+        Ok(texts)
+    }
+
+    /// An empty cache for `rows` captions, filled with all of the prefix but its last token.
+    pub(super) fn start(&self, memory: &Memory, rows: i64, rules: &Rules) -> Result<Cache> {
+        let length = rules.prefix.len() as i64 - 1 + rules.max_tokens;
+        let mut cache = self.decoder.cache(rows, length, self.device)?;
+        for (position, &id) in rules.prefix[..rules.prefix.len() - 1].iter().enumerate() {
+            let ids = Tensor::f_full([rows], id, (Kind::Int64, self.device))?;
+            let _ = self.decoder.step(&ids, position as i64, memory, &mut cache)?;
+        }
+        Ok(cache)
+    }
+
+    /// The last token of the prefix for `rows` captions, `[rows]`, and where it stands.
+    pub(super) fn last_of_prefix(&self, rows: i64, rules: &Rules) -> Result<(Tensor, i64)> {
+        let last = rules.prefix.len() - 1;
+        Ok((Tensor::f_full([rows], rules.prefix[last], (Kind::Int64, self.device))?, last as i64))
+    }
+
+    /// Token after token: the most likely, or by `draws` `[max_tokens, rows]` from the most likely.
     ///
     /// Rows that have ended stay in the batch and take padding, so that what remains keeps its
     /// shape; the loop ends early when all have.
-    fn greedy(&self, memory: &Memory, batch: usize) -> Result<Vec<Vec<u32>>> {
-        let generation = &self.config.generation;
-        let (start, end, pad) = (
-            i64::from(self.tokenizer.start_id()),
-            i64::from(self.tokenizer.end_id()),
-            i64::from(self.tokenizer.pad_id()),
-        );
-        let (rows, length) = (batch as i64, generation.max_tokens as i64);
-        let long = (Kind::Int64, self.device);
-        let banned = self.banned(true)?;
-        let banned_early = banned.f_add(&self.banned(false)?)?;
-        let mut cache = self.decoder.cache(rows, length, self.device)?;
-        let mut token = Tensor::f_full([rows], start, long)?;
+    pub(super) fn one_by_one(
+        &self,
+        memory: &Memory,
+        batch: usize,
+        rules: &Rules,
+        draws: Option<&Tensor>,
+    ) -> Result<Vec<Vec<u32>>> {
+        let rows = batch as i64;
+        let mut cache = self.start(memory, rows, rules)?;
+        let (mut token, first) = self.last_of_prefix(rows, rules)?;
+        let mut seen = rules.seen(rows)?;
         let mut done = Tensor::f_zeros([rows], (Kind::Bool, self.device))?;
-        let mut written = Vec::with_capacity(generation.max_tokens);
-        for position in 0..length {
-            let logits = self.decoder.step(&token, position, memory, &mut cache)?;
-            let early = position < generation.min_tokens as i64;
-            let logits = logits.f_add(if early { &banned_early } else { &banned })?;
-            let next = logits.f_argmax(-1, false)?;
-            token = next.f_masked_fill(&done, pad)?;
-            done = done.f_logical_or(&token.f_eq(end)?)?;
+        let mut written = Vec::with_capacity(rules.max_tokens as usize);
+        for step in 0..rules.max_tokens {
+            let hidden = self.decoder.step(&token, first + step, memory, &mut cache)?;
+            let logits = rules.apply(&self.decoder.logits(&hidden)?, step, seen.as_ref())?;
+            let next = match draws {
+                None => logits.f_argmax(-1, false)?,
+                Some(draws) => self.draw(&logits, &draws.f_select(0, step)?)?,
+            };
+            token = next.f_masked_fill(&done, rules.pad)?;
+            done = done.f_logical_or(&token.f_eq(rules.end)?)?;
+            if let Some(seen) = &mut seen {
+                let _ = seen.f_scatter_value_(1, &token.f_unsqueeze(1)?, 1i64)?;
+            }
             written.push(token.shallow_clone());
             // Asking a GPU would make the host wait at every token.
             if self.device == Device::Cpu && done.f_all()?.f_int64_value(&[])? == 1 {
                 break;
             }
         }
-        let written = Tensor::f_stack(&written, 1)?.f_to_device(Device::Cpu)?.f_contiguous()?;
-        let width = written.size2()?.1 as usize;
-        let mut ids = vec![0i64; batch * width];
-        written.f_copy_data(&mut ids, batch * width)?;
-        Ok(ids
-            .chunks(width)
-            .map(|row| row.iter().take_while(|&&id| id != end && id != pad).map(|&id| id as u32).collect())
-            .collect())
+        rules.captions(&Tensor::f_stack(&written, 1)?)
     }
 
-    /// Minus infinity for tokens that never appear in a caption (`specials`: start, padding and
-    /// rows of the embedding that have no token), or else for the end token; `[vocab]`.
-    fn banned(&self, specials: bool) -> Result<Tensor> {
-        let mut values = vec![0f32; self.config.decoder.vocab];
-        let known = self.tokenizer.vocab_size();
-        let end = self.tokenizer.end_id();
-        for (id, value) in values.iter_mut().enumerate() {
-            let id = id as u32;
-            let special = id == self.tokenizer.start_id() || id == self.tokenizer.pad_id();
-            let hit = if specials { (special && id != end) || id as usize >= known } else { id == end };
-            if hit {
-                *value = f32::NEG_INFINITY;
-            }
-        }
-        Ok(Tensor::f_from_slice(&values)?.f_to_device(self.device)?)
+    /// A number in [0, 1) for each place of each caption, `[max_tokens, rows]`: a function of seed,
+    /// sample and place. Rows without a sample take 0.
+    fn draws(&self, ids: &[SampleId], batch: usize, rules: &Rules) -> Result<Tensor> {
+        let seed = self.config.generation.seed;
+        let draw = |step: u64, row: usize| {
+            let place = ids.get(row).map(|id| hash::combine(&[id.0, step]));
+            // 24 bits: an f32 below 1.
+            place.map_or(0.0, |place| {
+                (hash::hash(seed, Purpose::Generate, place) >> 40) as f32 / (1u64 << 24) as f32
+            })
+        };
+        let values: Vec<f32> = (0..rules.max_tokens as u64)
+            .flat_map(|step| (0..batch).map(move |row| draw(step, row)))
+            .collect();
+        let values = Tensor::f_from_slice(&values)?.f_view([rules.max_tokens, batch as i64])?;
+        Ok(values.f_to_device(self.device)?)
+    }
+
+    /// One token for each row of `logits` `[rows, vocab]`, by `draws` `[rows]`, from the smallest set
+    /// of tokens that has a probability of at least `top_p`.
+    pub(super) fn draw(&self, logits: &Tensor, draws: &Tensor) -> Result<Tensor> {
+        let generation = &self.config.generation;
+        let likely = logits.f_div_scalar(generation.temperature)?.f_softmax(-1, Kind::Float)?;
+        // Stable, so that equal probabilities keep the order of their ids on every device.
+        let (sorted, tokens) = likely.f_sort_stable(true, -1, true)?;
+        let sum = sorted.f_cumsum(-1, Kind::Float)?;
+        // A token is in the set where those before it have less than top_p.
+        let outside = sum.f_sub(&sorted)?.f_ge(generation.top_p)?;
+        let total =
+            sorted.f_masked_fill(&outside, 0.0)?.f_sum_dim_intlist([-1i64].as_slice(), true, Kind::Float)?;
+        let below = sum
+            .f_le_tensor(&total.f_mul(&draws.f_unsqueeze(1)?)?)?
+            .f_logical_and(&outside.f_logical_not()?)?;
+        let place = below.f_sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)?;
+        // Rounding may leave no token above the last draw: then it is the last of the set.
+        let last = outside.f_logical_not()?.f_sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)?;
+        let place = place.f_minimum(&last.f_sub_scalar(1)?)?;
+        Ok(tokens.f_gather(1, &place, false)?.f_squeeze_dim(1)?)
     }
 }
 
@@ -117,7 +203,8 @@ mod tests {
             let mut rng = Rng::new(1, Purpose::Train, 5);
             let visual: Vec<f32> = (0..4 * 16 * 32).map(|_| 3.0 * rng.normal() as f32).collect();
             let memory = captioner.decoder.memory(&Tensor::from_slice(&visual).view([4, 16, 32])).unwrap();
-            let found = captioner.greedy(&memory, 4).unwrap();
+            let rules = Rules::of(&captioner).unwrap();
+            let found = captioner.one_by_one(&memory, 4, &rules, None).unwrap();
             let (end, pad) = (captioner.tokenizer.end_id(), captioner.tokenizer.pad_id());
             let start = captioner.tokenizer.start_id();
             for (row, found) in found.iter().enumerate() {

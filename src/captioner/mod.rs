@@ -16,7 +16,13 @@
 //! | `decoder` | caption likelihood, one step of decoding |
 //! | `model` | [`Captioner`]: the parts together |
 //! | `encode` | [`Encoder`](crate::model::Encoder) and [`RawSignals`] |
-//! | `generate` | [`Recaptioner`](crate::model::Recaptioner): greedy captions |
+//! | [`generation`](GenerationConfig) | how captions are written |
+//! | `generate` | [`Recaptioner`](crate::model::Recaptioner): greedy and drawn captions |
+//! | `beam` | captions by beam search |
+//! | `rules` | what every way of decoding obeys: lengths, banned tokens, repetition penalty |
+//! | `blip` | [`Captioner::load_blip`] |
+//! | `fitted` | a codebook for a model that was trained without one |
+//! | `learn` | learns it: [`Captioner::learn_codebook`] |
 //! | `checkpoint` | the captioner directory, fingerprints |
 //! | `adamw`, `train` | [`Trainer`] |
 //!
@@ -28,21 +34,36 @@
 //! every batch.
 
 mod adamw;
+mod beam;
+mod blip;
 mod checkpoint;
 mod codebook;
 mod config;
 mod decoder;
 mod device;
 mod encode;
+mod fitted;
 mod generate;
+mod generation;
 mod layers;
+mod learn;
 mod model;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod parity;
+mod rules;
 mod train;
 mod vit;
 mod weights;
 
-pub use config::{CaptionerConfig, CodebookConfig, DecoderConfig, GenerationConfig, VisionConfig};
+pub use blip::BlipOptions;
+pub use checkpoint::set_generation;
+pub use config::{
+    Activation, CaptionerConfig, CodebookConfig, DecodeFrom, DecoderConfig, LearnedBy, Specials, VisionConfig,
+};
 pub use device::{device_name, parse_device};
 pub use encode::RawSignals;
+pub use generation::{Decoding, GenerationConfig};
+pub use learn::{CodebookReport, PatchSample};
 pub use model::Captioner;
 pub use train::{StepReport, TrainOptions, Trainer};

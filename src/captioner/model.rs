@@ -6,10 +6,11 @@ use ndarray::ArrayView4;
 use tch::{Device, Kind, Tensor};
 
 use crate::captioner::codebook::Codebook;
-use crate::captioner::config::CaptionerConfig;
+use crate::captioner::config::{CaptionerConfig, DecodeFrom, LearnedBy};
 use crate::captioner::decoder::{Memory, TextDecoder};
 use crate::captioner::device::check_device;
 use crate::captioner::encode::Projections;
+use crate::captioner::fitted::FittedCodebook;
 use crate::captioner::vit::VisionModel;
 use crate::captioner::weights::{Init, NamedTensors, Weights};
 use crate::cluster::clusters::Clusters;
@@ -19,7 +20,8 @@ use crate::text::Tokenizer;
 /// A codebook captioner on one device.
 ///
 /// It comes from [`new`](Self::new) followed by training ([`Trainer`](crate::captioner::Trainer)),
-/// or from [`load`](Self::load). As an [`Encoder`](crate::model::Encoder) it needs clusters, which
+/// from a Hugging Face BLIP ([`load_blip`](Self::load_blip)), or from a directory
+/// ([`load`](Self::load)). As an [`Encoder`](crate::model::Encoder) it needs clusters, which
 /// `fit` learns; as a [`Recaptioner`](crate::model::Recaptioner) it does not.
 #[derive(Debug)]
 pub struct Captioner {
@@ -28,10 +30,11 @@ pub struct Captioner {
     pub(super) clusters: Option<Arc<Clusters>>,
     pub(super) device: Device,
     pub(super) vision: VisionModel,
-    pub(super) codebook: Codebook,
+    pub(super) codes: Codes,
     pub(super) decoder: TextDecoder,
-    /// What the decoder sees where there is no image, `[1, patches, dim]`.
-    pub(super) null_image: Tensor,
+    /// What the decoder sees where there is no image, `[1, tokens, dim]`: learned in training, or
+    /// the mean image of a fit.
+    pub(super) null_image: Option<Tensor>,
     pub(super) tensors: NamedTensors,
     /// Constants on the device that encoding uses.
     pub(super) projections: Projections,
@@ -39,14 +42,23 @@ pub struct Captioner {
     pub(super) weights_hash: OnceLock<u64>,
 }
 
-/// Patches of a batch in every form.
-pub(super) struct Visual {
-    /// Unit vectors in the space of the codes, `[batch, patches, code_dim]`.
+/// How patches become codes.
+#[derive(Debug)]
+pub(super) enum Codes {
+    /// By a codebook that was trained with encoder and decoder.
+    Trained(Codebook),
+    /// By one that `fit` learned.
+    Fitted(FittedCodebook),
+    /// Not yet.
+    Missing,
+}
+
+/// Patches of a batch and their codes.
+pub(super) struct Coded {
+    /// Patches as codes are compared with them, `[batch, patches, code_dim]`.
     pub(super) z: Tensor,
     /// Nearest codes, `[batch, patches]`, i64.
     pub(super) indices: Tensor,
-    /// Those codes, `[batch, patches, code_dim]`.
-    pub(super) quantised: Tensor,
 }
 
 /// Captions of a batch as the decoder takes them.
@@ -86,15 +98,40 @@ impl Captioner {
                 format!("at least the tokenizer's vocabulary of {}", tokenizer.vocab_size()),
             ));
         }
+        let tokenizer = match config.decoder.specials {
+            Some(ids) => tokenizer.with_specials(ids.start, ids.end, ids.pad),
+            None => tokenizer,
+        };
+        let written = tokenizer.ids(&config.generation.prompt).len() + config.generation.max_tokens;
+        if written >= config.decoder.positions {
+            return Err(Error::option(
+                "generation.prompt",
+                format!("{:?}", config.generation.prompt),
+                format!(
+                    "a text that leaves room for generation.max_tokens ({}) in decoder.positions ({})",
+                    config.generation.max_tokens, config.decoder.positions
+                ),
+            ));
+        }
         let vision = VisionModel::new(&mut weights, &config, device)?;
-        let codebook = Codebook::new(&mut weights, &config)?;
+        let learned_by = config.codebook.as_ref().map(|codebook| codebook.learned_by);
+        let codes = match learned_by {
+            Some(LearnedBy::Training) => Codes::Trained(Codebook::new(&mut weights, &config)?),
+            Some(LearnedBy::Fit) => Codes::Fitted(FittedCodebook::new(&mut weights, &config)?),
+            None => Codes::Missing,
+        };
         let decoder = TextDecoder::new(&mut weights, &config)?;
-        let null_image = weights.parameter(
-            "null_image",
-            &[1, config.patches() as i64, config.vision.dim as i64],
-            Init::Normal(1.0),
-        )?;
-        let projections = Projections::new(config.codebook.code_dim, device)?;
+        let (patches, dim) = (config.patches() as i64, config.vision.dim as i64);
+        let null_image = match learned_by {
+            Some(LearnedBy::Training) => {
+                Some(weights.parameter("null_image", &[1, patches, dim], Init::Normal(1.0))?)
+            }
+            Some(LearnedBy::Fit) => {
+                Some(weights.buffer("null_image", &[1, 1 + patches, dim], Init::Normal(1.0))?)
+            }
+            None => None,
+        };
+        let projections = Projections::new(config.embedding_dim(), device)?;
         let mut captioner = Self {
             tensors: weights.finish()?,
             config,
@@ -102,7 +139,7 @@ impl Captioner {
             clusters: None,
             device,
             vision,
-            codebook,
+            codes,
             decoder,
             null_image,
             projections,
@@ -143,7 +180,7 @@ impl Captioner {
     /// Clusters of another codebook size.
     pub fn set_clusters(&mut self, clusters: Option<Arc<Clusters>>) -> Result<()> {
         if let Some(clusters) = &clusters {
-            let (codes, found) = (self.config.codebook.codes, clusters.centroids.ncols());
+            let (codes, found) = (self.config.codes(), clusters.centroids.ncols());
             if found != codes || clusters.idf.len() != codes {
                 return Err(Error::format(
                     "clusters: centroids",
@@ -187,18 +224,63 @@ impl Captioner {
         Ok(Tensor::f_from_slice(bytes)?.f_view(shape)?.f_to_device(self.device)?)
     }
 
-    /// Patch tokens and their codes.
-    pub(super) fn visual(&self, previews: &Tensor) -> Result<Visual> {
-        let patches = self.vision.forward(previews)?.f_narrow(1, 1, self.config.patches() as i64)?;
-        let z = self.codebook.project(&patches)?;
-        let indices = self.codebook.nearest(&z.f_detach()?)?;
-        let quantised = self.codebook.quantised(&indices)?;
-        Ok(Visual { z, indices, quantised })
+    /// The codes of visual tokens `[batch, 1 + patches, dim]`.
+    ///
+    /// # Errors
+    /// There is no codebook yet.
+    pub(super) fn coded(&self, tokens: &Tensor) -> Result<Coded> {
+        let patches = tokens.f_narrow(1, 1, self.config.patches() as i64)?;
+        match &self.codes {
+            Codes::Trained(codebook) => {
+                let z = codebook.project(&patches)?;
+                Ok(Coded { indices: codebook.nearest(&z.f_detach()?)?, z })
+            }
+            Codes::Fitted(codebook) => Ok(Coded { indices: codebook.nearest(&patches)?, z: patches }),
+            Codes::Missing => Err(Error::captioner("no codebook: run `fit` on this captioner first")),
+        }
+    }
+
+    /// What the decoder attends to, `[batch, tokens, dim]`, for visual tokens
+    /// `[batch, 1 + patches, dim]` whose codes may be known.
+    pub(super) fn seen(&self, tokens: &Tensor, coded: Option<&Coded>) -> Result<Tensor> {
+        if self.config.decode_from == DecodeFrom::Raw {
+            return Ok(tokens.shallow_clone());
+        }
+        let own;
+        let coded = match coded {
+            Some(coded) => coded,
+            None => {
+                own = self.coded(tokens)?;
+                &own
+            }
+        };
+        match &self.codes {
+            Codes::Trained(codebook) => codebook.visual(&codebook.quantised(&coded.indices)?),
+            Codes::Fitted(codebook) => {
+                let class = tokens.f_narrow(1, 0, 1)?;
+                Ok(Tensor::f_cat(&[class, codebook.quantised(&coded.indices)?], 1)?)
+            }
+            Codes::Missing => Err(Error::captioner("no codebook to decode from")),
+        }
     }
 
     /// Keys and values of the null image for `batch` captions.
     pub(super) fn null_memory(&self, batch: usize) -> Result<Memory> {
-        self.decoder.memory(&self.null_image)?.expand(batch as i64)
+        let null = self.null_image.as_ref();
+        let null =
+            null.ok_or_else(|| Error::captioner("no mean image: run `fit` on this captioner first"))?;
+        self.decoder.memory(null)?.expand(batch as i64)
+    }
+
+    /// The codebook that is trained with the model.
+    ///
+    /// # Errors
+    /// The model has another, or none.
+    pub(super) fn trained(&self) -> Result<&Codebook> {
+        match &self.codes {
+            Codes::Trained(codebook) => Ok(codebook),
+            _ => Err(Error::captioner("a loaded BLIP has no codebook that can be trained")),
+        }
     }
 
     /// What the decoder has to predict for each caption: its tokens and the end token. What is

@@ -11,7 +11,7 @@ use ndarray::{ArrayView4, s};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::captioner::adamw::AdamW;
-use crate::captioner::model::{Captioner, TextBatch};
+use crate::captioner::model::{Captioner, Codes, TextBatch};
 use crate::captioner::weights::to_f32;
 use crate::error::{Error, Result};
 use crate::hash::{self, Purpose, Rng};
@@ -144,9 +144,10 @@ impl Trainer {
     /// codes to come. On a CPU, sets the calling thread's intra-op threads to one.
     ///
     /// # Errors
-    /// An option out of its range, by name.
+    /// An option out of its range, by name; a captioner that was loaded from BLIP.
     pub fn new(mut captioner: Captioner, options: TrainOptions) -> Result<Self> {
         options.validate()?;
+        captioner.trained()?;
         captioner.set_clusters(None)?;
         let mut replicas = Vec::new();
         if captioner.device == Device::Cpu {
@@ -233,7 +234,10 @@ impl Trainer {
             Ok(Tensor::f_cat(&tensors, 0)?)
         };
         let (z, indices) = (join(&|p| &p.z)?, join(&|p| &p.indices)?);
-        let usage = self.captioner.codebook.update(&z, &indices, &mut rng)?;
+        let Codes::Trained(codebook) = &mut self.captioner.codes else {
+            return Err(Error::captioner("the codebook is gone"));
+        };
+        let usage = codebook.update(&z, &indices, &mut rng)?;
         self.captioner.weights_hash.take();
         self.step += 1;
         Ok(StepReport {
@@ -316,13 +320,16 @@ struct Part {
 fn backward(model: &Captioner, batch: &Batch<'_>, range: Range<usize>) -> Result<Part> {
     let rows = range.len();
     let previews = batch.previews.slice(s![range.clone(), .., .., ..]);
-    let visual = model.visual(&model.previews(previews, rows)?)?;
+    let codebook = model.trained()?;
+    let null_image = model.null_image.as_ref().ok_or_else(|| Error::captioner("no null image to train"))?;
+    let visual = model.coded(&model.vision.forward(&model.previews(previews, rows)?)?)?;
+    let quantised = codebook.quantised(&visual.indices)?;
     let part = rows as f64 / batch.tokens.len() as f64;
-    let vq_loss = model.codebook.commitment_loss(&visual.z, &visual.quantised)?.f_mul_scalar(part)?;
-    let seen = model.codebook.straight_through(&visual.z, &visual.quantised)?;
-    let seen = model.codebook.visual(&seen)?;
+    let vq_loss = codebook.commitment_loss(&visual.z, &quantised)?.f_mul_scalar(part)?;
+    let seen = codebook.straight_through(&visual.z, &quantised)?;
+    let seen = codebook.visual(&seen)?;
     let dropped = Tensor::f_from_slice(&batch.dropped[range.clone()])?.f_view([rows as i64, 1, 1])?;
-    let seen = model.null_image.f_where_self(&dropped.f_to_device(model.device)?, &seen)?;
+    let seen = null_image.f_where_self(&dropped.f_to_device(model.device)?, &seen)?;
     let text = model.text_batch(&batch.tokens[range], None)?;
     let lm_loss = language_loss(model, &seen, &text, batch.total)?;
     lm_loss.f_add(&vq_loss)?.f_backward()?;

@@ -6,13 +6,10 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::captioner::config::CaptionerConfig;
+use crate::captioner::config::{Activation, CaptionerConfig, VisionConfig};
 use crate::captioner::layers::{LayerNorm, Linear, attention};
 use crate::captioner::weights::{Init, Weights, glorot};
 use crate::error::Result;
-
-/// As in `BlipVisionConfig`.
-const EPS: f64 = 1e-5;
 
 /// Initial spread of learned positions and of the class token, as in ViT.
 const POSITION_SD: f64 = 0.02;
@@ -26,18 +23,21 @@ struct Block {
     fc1: Linear,
     fc2: Linear,
     heads: i64,
+    activation: Activation,
 }
 
 impl Block {
-    fn new(weights: &mut Weights, name: &str, dim: i64, heads: i64, mlp: i64) -> Result<Self> {
+    fn new(weights: &mut Weights, name: &str, config: &VisionConfig) -> Result<Self> {
+        let (dim, mlp, eps) = (config.dim as i64, config.mlp as i64, config.eps);
         Ok(Self {
-            norm1: LayerNorm::new(weights, &format!("{name}.layer_norm1"), dim, EPS)?,
+            norm1: LayerNorm::new(weights, &format!("{name}.layer_norm1"), dim, eps)?,
             qkv: Linear::new(weights, &format!("{name}.self_attn.qkv"), dim, 3 * dim)?,
             projection: Linear::new(weights, &format!("{name}.self_attn.projection"), dim, dim)?,
-            norm2: LayerNorm::new(weights, &format!("{name}.layer_norm2"), dim, EPS)?,
+            norm2: LayerNorm::new(weights, &format!("{name}.layer_norm2"), dim, eps)?,
             fc1: Linear::new(weights, &format!("{name}.mlp.fc1"), dim, mlp)?,
             fc2: Linear::new(weights, &format!("{name}.mlp.fc2"), mlp, dim)?,
-            heads,
+            heads: config.heads as i64,
+            activation: config.activation,
         })
     }
 
@@ -50,7 +50,7 @@ impl Block {
             .f_permute([2, 0, 3, 1, 4])?;
         let mixed = attention(&qkv.f_select(0, 0)?, &qkv.f_select(0, 1)?, &qkv.f_select(0, 2)?, false)?;
         let x = x.f_add(&self.projection.forward(&mixed)?)?;
-        let hidden = self.fc1.forward(&self.norm2.forward(&x)?)?.f_gelu("none")?;
+        let hidden = self.activation.forward(&self.fc1.forward(&self.norm2.forward(&x)?)?)?;
         Ok(x.f_add(&self.fc2.forward(&hidden)?)?)
     }
 }
@@ -72,8 +72,7 @@ pub(super) struct VisionModel {
 impl VisionModel {
     /// Tensors below `vision_model.`.
     pub(super) fn new(weights: &mut Weights, config: &CaptionerConfig, device: Device) -> Result<Self> {
-        let (dim, heads, mlp) =
-            (config.vision.dim as i64, config.vision.heads as i64, config.vision.mlp as i64);
+        let (dim, eps) = (config.vision.dim as i64, config.vision.eps);
         let (p, patches) = (config.patch_size as i64, config.patches() as i64);
         let root = "vision_model";
         let channel = |f: &dyn Fn(usize) -> f32| -> Result<Tensor> {
@@ -102,9 +101,9 @@ impl VisionModel {
                 )?,
             },
             blocks: (0..config.vision.layers)
-                .map(|i| Block::new(weights, &format!("{root}.encoder.layers.{i}"), dim, heads, mlp))
+                .map(|i| Block::new(weights, &format!("{root}.encoder.layers.{i}"), &config.vision))
                 .collect::<Result<_>>()?,
-            norm: LayerNorm::new(weights, &format!("{root}.post_layernorm"), dim, EPS)?,
+            norm: LayerNorm::new(weights, &format!("{root}.post_layernorm"), dim, eps)?,
             scale: channel(&|c| 1.0 / (255.0 * config.std[c]))?,
             shift: channel(&|c| -config.mean[c] / config.std[c])?,
             patch_size: p,

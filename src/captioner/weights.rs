@@ -59,9 +59,11 @@ impl Weights {
     /// A model read from a safetensors file; f16 and bf16 are widened to f32.
     ///
     /// # Errors
-    /// An unreadable, damaged or truncated file; a tensor that is not floating point.
+    /// An unreadable, damaged or truncated file; a tensor that is not floating point; a pickle, which
+    /// is never read.
     pub(super) fn from_file(path: &Path, device: Device) -> Result<Self> {
         let name = path.display().to_string();
+        refuse_pickle(path)?;
         let bytes = std::fs::read(path).map_err(|e| Error::io(format!("read {name}"), e))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| {
             Error::format(
@@ -72,6 +74,10 @@ impl Weights {
         })?;
         let mut tensors = HashMap::new();
         for (tensor, view) in file.iter() {
+            // 0, 1, 2, ..: older versions of transformers stored them.
+            if tensor.ends_with(".position_ids") {
+                continue;
+            }
             let kind = match view.dtype() {
                 Dtype::F32 => Kind::Float,
                 Dtype::F16 => Kind::Half,
@@ -134,6 +140,21 @@ impl Weights {
         Ok(value)
     }
 
+    /// Takes a tensor out of the file before the model asks for it.
+    pub(super) fn take(&mut self, name: &str) -> Option<Tensor> {
+        match &mut self.source {
+            Source::File { tensors, .. } => tensors.remove(name),
+            _ => None,
+        }
+    }
+
+    /// Puts a tensor where the model will ask for it.
+    pub(super) fn put(&mut self, name: &str, tensor: Tensor) {
+        if let Source::File { tensors, .. } = &mut self.source {
+            tensors.insert(name.to_owned(), tensor);
+        }
+    }
+
     /// All tensors handed out.
     ///
     /// # Errors
@@ -149,6 +170,40 @@ impl Weights {
             ));
         }
         Ok(self.taken)
+    }
+}
+
+/// Names of PyTorch's pickles, in the order in which transformers looks for them.
+const PICKLES: [&str; 3] = ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt"];
+
+/// Fails where `path`, a safetensors file, is a pickle, is split, or is missing beside a pickle.
+fn refuse_pickle(path: &Path) -> Result<()> {
+    let remedy = "save it as safetensors where you trust its origin: \
+                  BlipForConditionalGeneration.from_pretrained(DIR).save_pretrained(OUT)";
+    let refuse = |found: &Path| {
+        Error::format(
+            path.display().to_string(),
+            "a safetensors file",
+            format!(
+                "{}, a pickle, which is never read, since that could run code; {remedy}",
+                found.display()
+            ),
+        )
+    };
+    if path.extension().is_some_and(|e| ["bin", "pt", "pth", "pkl", "ckpt"].iter().any(|p| e == *p)) {
+        return Err(refuse(path));
+    }
+    if path.exists() {
+        return Ok(());
+    }
+    let split = path.with_extension("safetensors.index.json");
+    if split.exists() {
+        let found = format!("{}: weights that are split into several files; {remedy}", split.display());
+        return Err(Error::format(path.display().to_string(), "one safetensors file", found));
+    }
+    match PICKLES.iter().map(|name| path.with_file_name(name)).find(|pickle| pickle.exists()) {
+        Some(pickle) => Err(refuse(&pickle)),
+        None => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use tldr_loader::captioner::DecodeFrom;
 use tldr_loader::cluster::AlignmentNorm;
 use tldr_loader::jobs::{FitJob, fit};
 use tldr_loader::{Error, Result};
@@ -16,7 +17,7 @@ use super::{counted, progress_bar};
 pub(super) struct Args {
     #[command(flatten)]
     source: Source,
-    /// Captioner directory, as `train` writes it
+    /// Captioner directory, as `train` or `load` writes it
     #[arg(long, value_name = "DIR")]
     captioner: PathBuf,
     /// Number of clusters; a hundredth of the points, from 8 to 3,000, by default
@@ -28,6 +29,12 @@ pub(super) struct Args {
     /// How raw alignments are made comparable: sum, mean or matched
     #[arg(long)]
     alignment_norm: Option<String>,
+    /// Codes to learn for a loaded BLIP; up to 3,000, one for 64 sampled patches, by default
+    #[arg(long)]
+    codes: Option<usize>,
+    /// What the decoder attends to, for a loaded BLIP: raw or quantised patches
+    #[arg(long)]
+    decode_from: Option<String>,
     /// Seed of sampling and of initial centroids
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -47,6 +54,8 @@ impl Args {
             job.alignment_norm = AlignmentNorm::from_name(name)
                 .ok_or_else(|| Error::option("alignment_norm", name, "sum, mean or matched"))?;
         }
+        job.codes = self.codes;
+        job.decode_from = self.decode_from.as_deref().map(DecodeFrom::from_name).transpose()?;
         job.seed = self.seed;
         job.device = self.device;
         job.lengths = Some(counted(&job.urls, &job.stores)?);
@@ -57,6 +66,15 @@ impl Args {
             Ok(())
         })?;
         bar.finish_and_clear();
+        if let Some(codebook) = &summary.codebook {
+            println!(
+                "{}: {} codes from {} patches; reconstruction error {:.3} of the patches' variance",
+                job.captioner.display(),
+                codebook.codes,
+                codebook.patches,
+                codebook.error
+            );
+        }
         println!(
             "{}: {} clusters in {} runs from {} points in {:.1} s",
             job.captioner.display(),

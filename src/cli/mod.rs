@@ -14,6 +14,8 @@ use tldr_loader::{ErrorKind, Result};
 #[cfg(feature = "tch")]
 mod fit;
 mod inspect;
+#[cfg(feature = "tch")]
+mod load;
 mod source;
 mod synth;
 #[cfg(feature = "tch")]
@@ -34,6 +36,8 @@ enum Command {
     #[cfg(feature = "tch")]
     Train(train::Args),
     #[cfg(feature = "tch")]
+    Load(load::Args),
+    #[cfg(feature = "tch")]
     Fit(fit::Args),
 }
 
@@ -44,6 +48,8 @@ impl Command {
             Self::Inspect(args) => args.run(),
             #[cfg(feature = "tch")]
             Self::Train(args) => args.run(),
+            #[cfg(feature = "tch")]
+            Self::Load(args) => args.run(),
             #[cfg(feature = "tch")]
             Self::Fit(args) => args.run(),
         }

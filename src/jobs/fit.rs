@@ -1,11 +1,12 @@
-//! Fits a captioner to a corpus: clusters, shares and alignment quantiles (TL;DR, section 3.2).
+//! Fits a captioner to a corpus: clusters, shares and alignment quantiles (TL;DR, section 3.2), and
+//! before them a codebook where it was trained without one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ndarray::{Array2, Array4, s};
+use ndarray::{Array2, Array4, CowArray, Ix4, s};
 
-use crate::captioner::{Captioner, parse_device};
+use crate::captioner::{Captioner, CodebookReport, DecodeFrom, LearnedBy, PatchSample, parse_device};
 use crate::cluster::{self, AlignmentNorm, FitOptions, FitPoints, FitReport};
 use crate::error::{Error, Result};
 use crate::image::ImageTransform;
@@ -22,6 +23,15 @@ const MAX_CLUSTERS: u64 = 3000;
 const MIN_CLUSTERS: u64 = 8;
 /// Points sampled at most by default.
 const MAX_POINTS: u64 = 300_000;
+/// Codes at most by default: the paper's number.
+const MAX_CODES: usize = 3000;
+/// Patches that each code is learned from, where the corpus has as many.
+const PATCHES_PER_CODE: usize = 64;
+/// Patches taken from an image: neighbours are alike, so few images would not do.
+const PATCHES_PER_IMAGE: usize = 32;
+/// Images that a codebook is learned from at least, where the corpus has as many: their mean also
+/// stands for "no image".
+const CODEBOOK_IMAGES: u64 = 1024;
 /// Lanes of a sampled read: points come from this many places of the corpus.
 const PLACES: usize = 16;
 
@@ -38,6 +48,11 @@ pub struct FitJob {
     pub samples: Option<u64>,
     /// How raw alignments are made comparable.
     pub alignment_norm: AlignmentNorm,
+    /// Codes to learn; up to 3,000, one for 64 sampled patches, where `None`. A codebook that a fit
+    /// learned before is kept where `None`, one that was trained with its model in any case.
+    pub codes: Option<usize>,
+    /// What the decoder attends to; as the captioner says where `None`.
+    pub decode_from: Option<DecodeFrom>,
     /// Seed of sampling and of initial centroids.
     pub seed: u64,
     /// `cpu`, `cuda` or `cuda:N`.
@@ -60,6 +75,8 @@ impl FitJob {
             clusters: None,
             samples: None,
             alignment_norm: FitOptions::default().norm,
+            codes: None,
+            decode_from: None,
             seed: 0,
             device: "cpu".into(),
             caption_key: None,
@@ -78,14 +95,16 @@ pub struct FitSummary {
     pub clusters: usize,
     /// Runs of clusters.
     pub runs: usize,
+    /// The codebook, where one was learned.
+    pub codebook: Option<CodebookReport>,
     /// Shares, pass rates and warnings.
     pub report: FitReport,
     /// Seconds of the whole run.
     pub seconds: f64,
 }
 
-/// Runs the job. `progress(done, total)` is called after every batch; an error from it ends the
-/// run.
+/// Runs the job. `progress(done, total)` is called after every batch, in images while a codebook is
+/// learned, then in points; an error from it ends the run.
 ///
 /// # Errors
 /// Options by name; an unreadable captioner directory; a corpus smaller than the clusters asked
@@ -94,6 +113,10 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
     let started = std::time::Instant::now();
     let mut captioner = Captioner::load(&job.captioner, parse_device(&job.device)?)?;
     let loader = stream(job, &captioner)?;
+    let codebook = learn_codebook(job, &mut captioner, &loader, progress)?;
+    if let Some(decode_from) = job.decode_from {
+        captioner.set_decode_from(decode_from)?;
+    }
     let total = loader.num_samples();
     let wanted = job.samples.unwrap_or(MAX_POINTS).min(total);
     let mut points = Points::new(captioner.config().patches());
@@ -112,12 +135,56 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
         ..FitOptions::default()
     };
     let rows = points.rows();
-    let (clusters, report) = cluster::fit(&points.finish(captioner.config().codebook.codes)?, &options)?;
+    let (clusters, report) = cluster::fit(&points.finish(captioner.config().codes())?, &options)?;
     let (found, runs) = (clusters.len(), clusters.run_count());
     captioner.set_clusters(Some(Arc::new(clusters)))?;
     captioner.save(&job.captioner)?;
     let seconds = started.elapsed().as_secs_f64();
-    Ok(FitSummary { points: rows, clusters: found, runs, report, seconds })
+    Ok(FitSummary { points: rows, clusters: found, runs, codebook, report, seconds })
+}
+
+/// Learns a codebook where there is none, or where another size is asked for.
+fn learn_codebook(
+    job: &FitJob,
+    captioner: &mut Captioner,
+    loader: &Loader,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<Option<CodebookReport>> {
+    let known = captioner.config().codebook.clone();
+    match (&known, job.codes) {
+        (Some(_), None) => return Ok(None),
+        (Some(codebook), Some(codes)) if codebook.learned_by == LearnedBy::Training => {
+            let accepted = "not given: this captioner was trained with a codebook, and keeps it";
+            return Err(Error::option("codes", codes, accepted));
+        }
+        _ => {}
+    }
+    let codes = job.codes.unwrap_or(MAX_CODES);
+    let per_image = PATCHES_PER_IMAGE.min(captioner.config().patches());
+    let images = codes.saturating_mul(PATCHES_PER_CODE).div_ceil(per_image) as u64;
+    let images = images.max(CODEBOOK_IMAGES).min(loader.num_samples()).min(job.samples.unwrap_or(u64::MAX));
+    let mut sample = PatchSample::new(per_image, job.seed);
+    for batch in loader.iter()? {
+        let batch = batch?;
+        captioner.sample_patches(padded(captioner, &batch)?.view(), &batch.ids, &mut sample)?;
+        progress(sample.images().min(images), images)?;
+        if sample.images() >= images {
+            break;
+        }
+    }
+    let codes = job.codes.unwrap_or((sample.patches() / PATCHES_PER_CODE).clamp(2, MAX_CODES));
+    captioner.learn_codebook(&sample, codes, job.seed).map(Some)
+}
+
+/// The previews of a batch, filled with blanks to the encoder's shape.
+fn padded<'b>(captioner: &Captioner, batch: &'b Batch) -> Result<CowArray<'b, u8, Ix4>> {
+    let (rows, full, size) = (batch.len(), captioner.batch_size(), captioner.preview_size());
+    if rows == full {
+        return Ok(previews(batch)?.into());
+    }
+    let mut padded = Array4::zeros((full, 3, size, size));
+    padded.slice_mut(s![..rows, .., .., ..]).assign(&previews(batch)?);
+    Ok(padded.into())
 }
 
 /// All samples in order where all are wanted, else samples from many places of the corpus.
@@ -171,17 +238,10 @@ impl Points {
 
     /// Encodes a batch; a short one is filled with blanks to the encoder's shape.
     fn push(&mut self, captioner: &mut Captioner, batch: &Batch) -> Result<()> {
-        let (rows, full) = (batch.len(), captioner.batch_size());
-        let size = captioner.preview_size();
+        let rows = batch.len();
         let mut captions: Vec<&str> = batch.original.iter().map(String::as_str).collect();
-        captions.resize(full, "");
-        let raw = if rows == full {
-            captioner.encode_raw(previews(batch)?, &captions)?
-        } else {
-            let mut padded = Array4::zeros((full, 3, size, size));
-            padded.slice_mut(s![..rows, .., .., ..]).assign(&previews(batch)?);
-            captioner.encode_raw(padded.view(), &captions)?
-        };
+        captions.resize(captioner.batch_size(), "");
+        let raw = captioner.encode_raw(padded(captioner, batch)?.view(), &captions)?;
         self.codes.extend(raw.codes.slice(s![..rows, ..]).iter());
         self.alignment.extend_from_slice(&raw.alignment_sum[..rows]);
         self.tokens.extend_from_slice(&raw.tokens[..rows]);

@@ -56,6 +56,7 @@ pub struct LoaderBuilder {
     priority: Priority,
     rotate: bool,
     fuse: Fuse,
+    replace_repetitive: bool,
     seed: u64,
     batch_size: usize,
     image_size: usize,
@@ -108,6 +109,7 @@ impl LoaderBuilder {
             priority: Priority::Uniform,
             rotate: false,
             fuse: Fuse::Original,
+            replace_repetitive: true,
             seed: 0,
             batch_size: 256,
             image_size: 224,
@@ -164,6 +166,9 @@ impl LoaderBuilder {
         rotate: bool = rotate;
         /// Which caption survivors carry. Default: the original.
         fuse: Fuse = fuse;
+        /// Whether a generated caption that repeats a phrase three times in a row gives way to the
+        /// original, as an empty one always does. Default: true.
+        replace_repetitive: bool = replace_repetitive;
         /// Seed of every random choice. Default: 0.
         seed: u64 = seed;
         /// Samples per batch and rank. Default: 256.
@@ -325,6 +330,7 @@ impl LoaderBuilder {
             tokenizer: self.tokenizer,
             context_length: self.context_length,
             fuse: if self.mode == Mode::Reduced { self.fuse } else { Fuse::Original },
+            replace_repetitive: self.replace_repetitive,
             on_error: self.on_error,
             max_errors: MaxErrors { in_all: self.max_errors, per_shard: self.max_errors_per_shard },
             pool: Arc::new(pool),

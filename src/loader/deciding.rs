@@ -357,7 +357,8 @@ impl<'a> Deciding<'a> {
             let mut previews = model.buffer(shape.batch_size);
             // An image that cannot be decoded is found and counted when its example is made.
             decode_previews(self.spec, self.recorder, &images, &mut previews)?;
-            in_flight.push_back((chunk.len(), model.caption(previews, chunk.len(), self.recorder)?));
+            let ids = chunk.iter().map(|s| s.sample.id).collect();
+            in_flight.push_back((chunk.len(), model.caption(previews, ids, self.recorder)?));
         }
         while !in_flight.is_empty() {
             take_captions(&mut in_flight, &mut captions)?;
@@ -370,6 +371,7 @@ impl<'a> Deciding<'a> {
             survivor.generated = Some(caption);
         }
         self.spec.ledger.record_captions(key, new);
+        survivors.iter().filter_map(|s| s.generated.as_deref()).for_each(|c| self.recorder.generated(c));
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ use crate::loader::pipeline::panic_message;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::Spec;
 use crate::loader::stats::Stage;
+use crate::text::is_repetitive;
 
 /// Batches that are made at a time.
 const AT_A_TIME: usize = 2;
@@ -206,11 +207,12 @@ impl Filling<'_> {
             Pixels::Bf16(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
             Pixels::U8(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
         })?;
+        let generated = survivor.generated.as_deref();
         *caption = spec.fuse.fuse(
             spec.tokenizer.as_ref(),
             spec.context_length,
             &survivor.sample.caption,
-            survivor.generated.as_deref(),
+            generated.filter(|caption| !(spec.replace_repetitive && is_repetitive(caption))),
             survivor.alignment,
         );
         if let Some(tokenizer) = &spec.tokenizer {

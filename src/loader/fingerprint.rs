@@ -40,5 +40,5 @@ pub(crate) fn captioner(spec: &Spec) -> u64 {
         return 0;
     };
     let captions = model.caption.map_or(0, |c| c.fingerprint);
-    hash::combine(&[model.fingerprint, captions, spec.fuse.fingerprint()])
+    hash::combine(&[model.fingerprint, captions, spec.fuse.fingerprint(), spec.replace_repetitive.into()])
 }

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loader::recorder::Recorder;
 use crate::loader::stats::Stage;
 use crate::model::{Encoder, Signals};
+use crate::sample::SampleId;
 
 /// Requests that may wait for the model: enough that it never idles between two batches.
 const QUEUE: usize = 4;
@@ -32,7 +33,7 @@ enum Request {
     },
     Caption {
         previews: Array4<u8>,
-        used: usize,
+        ids: Vec<SampleId>,
         recorder: Arc<Recorder>,
         reply: Sender<Answer<Vec<String>>>,
     },
@@ -104,11 +105,11 @@ impl ModelThread {
     pub(crate) fn caption(
         &self,
         previews: Array4<u8>,
-        used: usize,
+        ids: Vec<SampleId>,
         recorder: &Arc<Recorder>,
     ) -> Result<Receiver<Answer<Vec<String>>>> {
         let (reply, answer) = bounded(1);
-        self.send(Request::Caption { previews, used, recorder: Arc::clone(recorder), reply })?;
+        self.send(Request::Caption { previews, ids, recorder: Arc::clone(recorder), reply })?;
         Ok(answer)
     }
 
@@ -151,13 +152,14 @@ fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>) {
                 });
                 let _ = reply.send((result, previews));
             }
-            Request::Caption { previews, used, recorder, reply } => {
+            Request::Caption { previews, ids, recorder, reply } => {
                 let result = recorder.time(Stage::Caption, || {
                     guarded(|| {
                         let writer = model.recaptioner().ok_or_else(|| {
                             Error::captioner("captions are needed, but this encoder writes none")
                         })?;
-                        let captions = writer.caption(previews.view(), used)?;
+                        let captions = writer.caption(previews.view(), &ids)?;
+                        let used = ids.len();
                         if captions.len() < used {
                             let found = captions.len();
                             return Err(Error::captioner(format!("{used} captions expected, {found} found")));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::loader::stats::{Counts, Failure, LengthMismatch, Stage, Stats};
 use crate::sample::{FailedSample, Outcome};
+use crate::text::is_repetitive;
 
 /// Failed samples of a reason that are named one by one; the others are counted.
 const NAMED_FAILURES: u64 = 16;
@@ -28,6 +29,8 @@ pub(crate) struct Recorder {
     pub(crate) encoded: AtomicU64,
     pub(crate) captioned: AtomicU64,
     pub(crate) spilled: AtomicU64,
+    captions_empty: AtomicU64,
+    captions_repetitive: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -153,6 +156,15 @@ impl Recorder {
         Ok(())
     }
 
+    /// Counts a generated caption that says nothing.
+    pub(crate) fn generated(&self, caption: &str) {
+        if caption.trim().is_empty() {
+            self.captions_empty.fetch_add(1, Ordering::Relaxed);
+        } else if is_repetitive(caption) {
+            self.captions_repetitive.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Notes bytes that were passed over in a shard, looking for a valid tar header; `bytes` counts
     /// from its start.
     pub(crate) fn skipped_bytes(&self, shard: &Arc<str>, bytes: u64) {
@@ -212,6 +224,8 @@ impl Recorder {
             spilled_bytes: get(&self.spilled),
             encoded: get(&self.encoded),
             captioned: get(&self.captioned),
+            captions_empty: get(&self.captions_empty),
+            captions_repetitive: get(&self.captions_repetitive),
             seconds: Stage::ALL
                 .iter()
                 .map(|&s| (s.name(), get(&self.nanos[s as usize]) as f64 * 1e-9))

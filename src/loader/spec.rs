@@ -69,6 +69,7 @@ pub(crate) struct Spec {
     pub(crate) tokenizer: Option<Tokenizer>,
     pub(crate) context_length: usize,
     pub(crate) fuse: Fuse,
+    pub(crate) replace_repetitive: bool,
     pub(crate) on_error: OnError,
     pub(crate) max_errors: MaxErrors,
     pub(crate) pool: Arc<ThreadPool>,

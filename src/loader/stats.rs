@@ -159,6 +159,11 @@ pub struct Stats {
     pub spilled_bytes: u64,
     /// Captions generated (the others were on the ledger or not needed).
     pub captioned: u64,
+    /// Survivors whose generated caption is empty: they keep their original.
+    pub captions_empty: u64,
+    /// Survivors whose generated caption repeats a phrase three times in a row: they keep their
+    /// original where `replace_repetitive` is on.
+    pub captions_repetitive: u64,
     /// Seconds of work by stage; threads of a stage add up.
     pub seconds: BTreeMap<&'static str, f64>,
     /// Outcomes by shard.

@@ -8,8 +8,11 @@ pub mod fuse;
 mod merges;
 mod mojibake;
 mod mojibake_tables;
+mod repetition;
 pub mod tokenizer;
+mod wordpiece;
 
 pub use clean::clean;
 pub use fuse::Fuse;
+pub use repetition::is_repetitive;
 pub use tokenizer::Tokenizer;

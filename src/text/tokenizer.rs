@@ -22,6 +22,7 @@ use tokenizers::{AddedToken, Model as _, SplitDelimiterBehavior};
 
 use super::clean::clean;
 use super::merges::{END_OF_WORD, learn};
+use super::wordpiece::wordpiece;
 use crate::error::{Error, Result};
 use crate::hash;
 
@@ -61,7 +62,7 @@ struct Inner {
 }
 
 /// CLIP's rules: lower case, words by a pattern, bytes written as characters.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Words {
     /// [`CLIP_PATTERN`] and the specials' names: open_clip lets a caption contain them.
     pattern: Regex,
@@ -102,6 +103,38 @@ impl Tokenizer {
             return Err(Error::format(&name, expected, format!("a file that starts with {shown:?}")));
         }
         Self::from_merges(&text, &name)
+    }
+
+    /// Reads the vocabulary of a BERT model, `vocab.txt`: one WordPiece token per line, in the order
+    /// of their ids. Text is split as BERT does, in lower case and without accents where `lowercase`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is not UTF-8, or lacks an unknown token or one that starts or ends
+    /// a caption.
+    pub fn from_wordpiece(path: impl AsRef<Path>, lowercase: bool) -> Result<Self> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|e| Error::io(format!("read tokenizer {name}"), e))?;
+        Self::new(wordpiece(&text, lowercase, &name)?, &name)
+    }
+
+    /// The same vocabulary with other tokens around a caption. An id may lie outside it: a model can
+    /// have tokens that its tokenizer has no text for.
+    #[must_use]
+    pub fn with_specials(&self, start: u32, end: u32, pad: u32) -> Self {
+        let mut specials = self.0.specials.clone();
+        specials.extend([start, end, pad]);
+        Self(Arc::new(Inner {
+            tokenizer: self.0.tokenizer.clone(),
+            words: self.0.words.clone(),
+            vocab_size: self.0.vocab_size,
+            start,
+            end,
+            pad,
+            specials,
+            fingerprint: OnceLock::new(),
+        }))
     }
 
     /// CLIP's vocabulary as open_clip builds it: bytes, bytes that end a word, merges, specials.

@@ -13,7 +13,7 @@ use tldr_loader::hash::{self, Purpose, Rng};
 use tldr_loader::loader::{Batch, Loader, LoaderBuilder, Mode, PixelType};
 use tldr_loader::model::{Encoder, Recaptioner, Signals};
 use tldr_loader::shard::ShardWriter;
-use tldr_loader::{Result, text::Tokenizer};
+use tldr_loader::{Result, SampleId, text::Tokenizer};
 
 /// Clusters of the stub.
 pub const CLUSTERS: usize = 27;
@@ -136,9 +136,9 @@ impl Recaptioner for StubCaptioner {
     fn caption_fingerprint(&self) -> u64 {
         2
     }
-    fn caption(&mut self, previews: ArrayView4<'_, u8>, used: usize) -> Result<Vec<String>> {
-        self.captioned.fetch_add(used, Ordering::SeqCst);
-        let rows = previews.axis_iter(Axis(0)).take(used);
+    fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>> {
+        self.captioned.fetch_add(ids.len(), Ordering::SeqCst);
+        let rows = previews.axis_iter(Axis(0)).take(ids.len());
         Ok(rows.map(|r| format!("a picture of {:?}", colour_of(r))).collect())
     }
 }

@@ -1,4 +1,4 @@
-//! `Captioner`: train, load, fit.
+//! `Captioner`: train, load, fit, settings of captions.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyType};
 use tch::Device;
-use tldr_loader::captioner::device_name;
+use tldr_loader::captioner::{BlipOptions, DecodeFrom, Decoding, device_name, set_generation};
 use tldr_loader::cluster::AlignmentNorm;
 use tldr_loader::jobs::{self, FitJob, TrainJob};
 use tldr_loader::shard::StoreOptions;
@@ -14,7 +14,8 @@ use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
 use crate::interrupt::interruptible;
-use crate::options::{DeviceName, Urls, Whole, whole};
+use crate::options::{DeviceName, Urls, Whole, must_exist, whole};
+use crate::plain;
 
 /// A captioner directory that was found to be sound. Each loader loads its own model from it.
 #[pyclass(frozen, module = "tldr_loader")]
@@ -138,6 +139,122 @@ impl Captioner {
         })
     }
 
+    /// Makes a captioner of a Hugging Face BLIP captioning model and saves it in the folder `path`.
+    ///
+    /// Reads `config.json`, `model.safetensors` and `tokenizer.json` or `vocab.txt` from `source`,
+    /// as `save_pretrained` writes them. Nothing is downloaded and nothing unpickled. `fit` comes
+    /// next: it learns the codebook, too.
+    ///
+    /// Args:
+    ///     source: Folder of the BLIP model.
+    ///     path: The captioner directory to write; made if missing.
+    ///     preview_size: Side of the previews. Default: the model's own; for another size the
+    ///         position embeddings are interpolated.
+    ///     batch_size: Rows of every encode batch and caption batch.
+    ///     device: `cpu` (the default), `cuda` or `cuda:N`.
+    ///
+    /// Raises:
+    ///     ConfigError: An option cannot work.
+    ///     DataError: A file is missing or not what it should be; names file and tensor.
+    #[classmethod]
+    #[pyo3(signature = (source, path, *, preview_size=None, batch_size=32, device=None))]
+    fn load_blip(
+        _class: &Bound<'_, PyType>,
+        py: Python<'_>,
+        source: PathBuf,
+        path: PathBuf,
+        preview_size: Option<Whole>,
+        batch_size: Whole,
+        device: Option<DeviceName>,
+    ) -> PyResult<Self> {
+        let device = device_or_cpu(device).or_raise(py)?;
+        let mut options = BlipOptions {
+            preview_size: preview_size.map(|n| whole("preview_size", n)).transpose().or_raise(py)?,
+            batch_size: whole("batch_size", batch_size).or_raise(py)?,
+            ..BlipOptions::default()
+        };
+        options.generation.batch_size = options.batch_size;
+        let work = || {
+            must_exist(
+                "source",
+                &source,
+                "a folder with a Hugging Face BLIP, as `save_pretrained` writes it",
+            )?;
+            tldr_loader::captioner::Captioner::load_blip(&source, &options, device)?.save(&path)?;
+            Self::open(path, device)
+        };
+        py.detach(work).or_raise(py)
+    }
+
+    /// Changes how captions are written, in the captioner directory; what is `None` stays.
+    ///
+    /// Loaders made from then on write captions that way. Weights and clusters stay.
+    ///
+    /// Args:
+    ///     decoding: `greedy`, `beam` (the likeliest of several that grow side by side) or
+    ///         `nucleus` (drawn, by `seed` and sample).
+    ///     beams: Captions that grow side by side, for `beam`.
+    ///     length_penalty: Above 0 longer captions win more often, for `beam`.
+    ///     top_p: Probability of the tokens that are drawn from, in (0, 1], for `nucleus`.
+    ///     temperature: Divides the logits before drawing, for `nucleus`.
+    ///     seed: Seed of what is drawn, for `nucleus`.
+    ///     min_tokens: Fewest tokens of a caption.
+    ///     max_tokens: Most tokens of a caption.
+    ///     prompt: Text that every caption goes on from; it is not part of the caption.
+    ///     repetition_penalty: Above 1 words are repeated less.
+    ///     batch_size: Rows of every caption batch.
+    ///
+    /// Returns:
+    ///     All settings from then on.
+    ///
+    /// Raises:
+    ///     ConfigError: A setting cannot work; nothing is changed.
+    #[pyo3(signature = (
+        *, decoding=None, beams=None, length_penalty=None, top_p=None, temperature=None, seed=None,
+        min_tokens=None, max_tokens=None, prompt=None, repetition_penalty=None, batch_size=None
+    ))]
+    // Python's keyword-only arguments: nobody calls this from Rust.
+    #[allow(clippy::too_many_arguments)]
+    fn set_generation<'py>(
+        &self,
+        py: Python<'py>,
+        decoding: Option<&str>,
+        beams: Option<Whole>,
+        length_penalty: Option<f64>,
+        top_p: Option<f64>,
+        temperature: Option<f64>,
+        seed: Option<Whole>,
+        min_tokens: Option<Whole>,
+        max_tokens: Option<Whole>,
+        prompt: Option<String>,
+        repetition_penalty: Option<f64>,
+        batch_size: Option<Whole>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let decoding = decoding.map(Decoding::from_name).transpose().or_raise(py)?;
+        let seed = seed.map(|n| whole("seed", n)).transpose().or_raise(py)?;
+        let number = |name, value: Option<Whole>| -> PyResult<Option<usize>> {
+            value.map(|n| whole(name, n)).transpose().or_raise(py)
+        };
+        let (beams, batch_size) = (number("beams", beams)?, number("batch_size", batch_size)?);
+        let (least, most) = (number("min_tokens", min_tokens)?, number("max_tokens", max_tokens)?);
+        let changed = set_generation(&self.path, |g| {
+            g.decoding = decoding.unwrap_or(g.decoding);
+            g.beams = beams.unwrap_or(g.beams);
+            g.length_penalty = length_penalty.unwrap_or(g.length_penalty);
+            g.top_p = top_p.unwrap_or(g.top_p);
+            g.temperature = temperature.unwrap_or(g.temperature);
+            g.seed = seed.unwrap_or(g.seed);
+            g.min_tokens = least.unwrap_or(g.min_tokens);
+            g.max_tokens = most.unwrap_or(g.max_tokens);
+            g.repetition_penalty = repetition_penalty.unwrap_or(g.repetition_penalty);
+            g.batch_size = batch_size.unwrap_or(g.batch_size);
+            if let Some(prompt) = prompt {
+                g.prompt = prompt;
+            }
+        });
+        plain::to_python(py, &plain::of(&changed.or_raise(py)?)?)
+    }
+
     /// Opens a captioner directory and checks it.
     ///
     /// Raises:
@@ -161,18 +278,24 @@ impl Captioner {
     ///     clusters: Number of clusters. Default: a hundredth of the points, between 8 and 3000.
     ///     samples: Points to sample. Default: all, up to 300000.
     ///     alignment_norm: How raw alignments are made comparable.
+    ///     codes: Codes to learn for a loaded BLIP. Default: up to 3000, one for 64 sampled patches; a
+    ///         codebook that is there is kept.
+    ///     decode_from: What the decoder of a loaded BLIP attends to: `raw` or `quantised` patches.
+    ///         Default: as before, `raw` at first.
     ///     seed: Seed of sampling and of initial centroids.
     ///     caption_key: Field of the json member that holds the caption; the txt member is used where
     ///         a sample lacks it. Default: the txt member.
     ///     endpoint: URL of a server that speaks S3, as for `Loader`.
-    ///     progress: Called as `progress(done, total)`; an exception from it ends the run.
+    ///     progress: Called as `progress(done, total)`, in images while a codebook is learned, then in
+    ///         points; an exception from it ends the run.
     ///
     /// Returns:
     ///     `points`, `clusters`, `runs`, `pass_rate` and `pass_by_run` of a gate of one half,
-    ///     `warnings`, `seconds`.
+    ///     `warnings`, `seconds`; `codebook` is `None`, or where one was learned `codes`, `patches` and
+    ///     `error`, the share of the patches' variance that the codes lose.
     #[pyo3(signature = (
-        urls, *, clusters=None, samples=None, alignment_norm=None, seed=0, caption_key=None,
-        endpoint=None, progress=None
+        urls, *, clusters=None, samples=None, alignment_norm=None, codes=None, decode_from=None,
+        seed=0, caption_key=None, endpoint=None, progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -183,6 +306,8 @@ impl Captioner {
         clusters: Option<Whole>,
         samples: Option<Whole>,
         alignment_norm: Option<&str>,
+        codes: Option<Whole>,
+        decode_from: Option<&str>,
         seed: Whole,
         caption_key: Option<String>,
         endpoint: Option<String>,
@@ -191,6 +316,8 @@ impl Captioner {
         let mut job = FitJob {
             clusters: clusters.map(|n| whole("clusters", n)).transpose().or_raise(py)?,
             samples: samples.map(|n| whole("samples", n)).transpose().or_raise(py)?,
+            codes: codes.map(|n| whole("codes", n)).transpose().or_raise(py)?,
+            decode_from: decode_from.map(DecodeFrom::from_name).transpose().or_raise(py)?,
             seed: whole("seed", seed).or_raise(py)?,
             device: device_name(self.device),
             caption_key,
@@ -213,6 +340,14 @@ impl Captioner {
         said.set_item("points", fitted.points)?;
         said.set_item("clusters", fitted.clusters)?;
         said.set_item("runs", fitted.runs)?;
+        let codebook = fitted.codebook.map(|found| -> PyResult<_> {
+            let said = PyDict::new(py);
+            said.set_item("codes", found.codes)?;
+            said.set_item("patches", found.patches)?;
+            said.set_item("error", found.error)?;
+            Ok(said)
+        });
+        said.set_item("codebook", codebook.transpose()?)?;
         said.set_item("pass_rate", fitted.report.pass_rate)?;
         said.set_item("pass_by_run", fitted.report.pass_by_run)?;
         said.set_item("warnings", fitted.report.warnings)?;

@@ -57,6 +57,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     rotate: Whether epochs keep disjoint subsets until the pool is used up.
 ///     fuse: The caption of a survivor: `original`, `generated`, `concat` or `best`; the last two
 ///         take a number, as in `concat:16` tokens for the generated part or `best:0.5`.
+///     replace_repetitive: Whether a generated caption that repeats a phrase three times in a row
+///         gives way to the original, as an empty one always does.
 ///     seed: Seed of every random choice.
 ///     transform: `train` (random resized crop), `eval` (resize, centre crop) or `preview`
 ///         (squash). Default: by mode.
@@ -114,11 +116,12 @@ impl Loader {
     #[pyo3(signature = (
         urls, *, captioner=None, keep_ratio=None, batch_size=256, image_size=224, tokenizer=None,
         device=None, mode="reduced", gate=None, dedup=None, quota=None, priority="uniform",
-        rotate=false, fuse="original", seed=0, transform=None, crop_scale=None, crop_ratio=None,
-        flip=None, mean=None, std=None, pixels="float32", context_length=77, rank=None,
-        world_size=None, lanes=None, window=2048, shuffle_windows=8, threads=None, prefetch=2,
-        buffer_bytes=None, spill_dir=None, source=None, lengths=None, endpoint=None, read_timeout=None, retries=None, caption_key=None,
-        max_image_pixels=None, exif_orientation=false, on_error="skip", max_errors=0.1,
+        rotate=false, fuse="original", replace_repetitive=true, seed=0, transform=None,
+        crop_scale=None, crop_ratio=None, flip=None, mean=None, std=None, pixels="float32",
+        context_length=77, rank=None, world_size=None, lanes=None, window=2048, shuffle_windows=8,
+        threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, lengths=None,
+        endpoint=None, read_timeout=None, retries=None, caption_key=None, max_image_pixels=None,
+        exif_orientation=false, on_error="skip", max_errors=0.1,
         max_errors_per_shard=None, ledger=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
@@ -139,6 +142,7 @@ impl Loader {
         priority: &str,
         rotate: bool,
         fuse: &str,
+        replace_repetitive: bool,
         seed: Whole,
         transform: Option<&str>,
         crop_scale: Option<(f64, f64)>,
@@ -185,6 +189,7 @@ impl Loader {
                 .priority(options::priority(priority)?)
                 .rotate(rotate)
                 .fuse(fuse.parse()?)
+                .replace_repetitive(replace_repetitive)
                 .seed(whole("seed", seed)?)
                 .normalize(normalize)
                 .pixels(options::pixels(pixels)?)
@@ -333,7 +338,8 @@ impl Loader {
     /// `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
     /// `failures` the first failed samples by name, `seconds` the work of each stage. Further
     /// fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-    /// `spilled_bytes` (for which `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes`
+    /// `captions_empty`, `captions_repetitive` (of survivors), `spilled_bytes` (for which
+    /// `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes`
     /// (after damaged tar headers, by shard).
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.stats())?)

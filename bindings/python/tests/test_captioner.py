@@ -159,3 +159,44 @@ def test_ctrl_c_ends_the_training(corpus: Corpus, tmp_path: Path) -> None:
             corpus.urls, tmp_path, preset="tiny", epochs=100_000, batch_size=20, vocab_size=300
         )
     timer.join()
+
+
+GOLDEN = Path(__file__).parents[3] / "tests" / "golden" / "blip"
+
+
+def test_a_blip_becomes_a_captioner(corpus: Corpus, tmp_path: Path) -> None:
+    captioner = tldr.Captioner.load_blip(GOLDEN / "base", tmp_path / "captioner", preview_size=48)
+    assert captioner.preview_size == 48
+    assert captioner.clusters is None
+    settings = captioner.set_generation(decoding="nucleus", max_tokens=8, prompt="a", seed=3)
+    assert settings["decoding"] == "nucleus"
+    assert (settings["prompt"], settings["max_tokens"], settings["beams"]) == ("a", 8, 3)
+    report = captioner.fit(corpus.urls, clusters=4, codes=20)
+    assert report["codebook"]["codes"] == 20
+    assert 0 < report["codebook"]["error"] < 1
+    assert captioner.fit(corpus.urls, clusters=4, decode_from="quantised")["codebook"] is None
+    loader = reduced(corpus, captioner, fuse="generated")
+    first = [caption for batch in loader for caption in batch.generated]
+    assert all(caption is not None for caption in first)
+    stats = loader.stats()
+    assert 0 <= stats["captions_empty"] + stats["captions_repetitive"] <= stats["captioned"]
+    again = [caption for batch in reduced(corpus, captioner, fuse="generated") for caption in batch.generated]
+    assert again == first
+
+
+def test_what_is_no_blip_is_named(tmp_path: Path) -> None:
+    with pytest.raises(tldr.ConfigError, match=r"source = .*absent"):
+        tldr.Captioner.load_blip(tmp_path / "absent", tmp_path / "out")
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(tldr.DataError, match=r'config\.json: expected model_type "blip"'):
+        tldr.Captioner.load_blip(tmp_path, tmp_path / "out")
+
+
+def test_settings_that_cannot_work_change_nothing(directory: Path) -> None:
+    captioner = tldr.Captioner.load(directory)
+    before = captioner.set_generation()
+    with pytest.raises(tldr.ConfigError, match=r"generation\.top_p = 2"):
+        captioner.set_generation(top_p=2.0)
+    with pytest.raises(tldr.ConfigError, match="decoding = best: one of greedy, beam, nucleus"):
+        captioner.set_generation(decoding="best")  # type: ignore[arg-type]
+    assert captioner.set_generation() == before

@@ -47,6 +47,8 @@ class Loader:
         rotate: Whether epochs keep disjoint subsets until the pool is used up.
         fuse: The caption of a survivor: `original`, `generated`, `concat` or `best`; the last two
             take a number, as in `concat:16` tokens for the generated part or `best:0.5`.
+        replace_repetitive: Whether a generated caption that repeats a phrase three times in a row
+            gives way to the original, as an empty one always does.
         seed: Seed of every random choice.
         transform: `train` (random resized crop), `eval` (resize, centre crop) or `preview`
             (squash). Default: by mode.
@@ -111,6 +113,7 @@ class Loader:
         priority: Literal["uniform", "diverse", "longest"] = "uniform",
         rotate: bool = False,
         fuse: str = "original",
+        replace_repetitive: bool = True,
         seed: int = 0,
         transform: Literal["train", "eval", "preview"] | None = None,
         crop_scale: tuple[float, float] | None = None,
@@ -192,7 +195,8 @@ class Loader:
         `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
         `failures` the first failed samples by name, `seconds` the work of each stage. Further
         fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-        `spilled_bytes` (for which `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes`
+        `captions_empty`, `captions_repetitive` (of survivors), `spilled_bytes` (for which
+        `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes`
         (after damaged tar headers, by shard).
         """
 
@@ -323,6 +327,75 @@ class Captioner:
         """
 
     @classmethod
+    def load_blip(
+        cls,
+        source: _Path,
+        path: _Path,
+        *,
+        preview_size: int | None = None,
+        batch_size: int = 32,
+        device: _Device = None,
+    ) -> Captioner:
+        """Makes a captioner of a Hugging Face BLIP captioning model and saves it in the folder `path`.
+
+        Reads `config.json`, `model.safetensors` and `tokenizer.json` or `vocab.txt` from `source`,
+        as `save_pretrained` writes them. Nothing is downloaded and nothing unpickled. `fit` comes
+        next: it learns the codebook, too.
+
+        Args:
+            source: Folder of the BLIP model.
+            path: The captioner directory to write; made if missing.
+            preview_size: Side of the previews. Default: the model's own; for another size the
+                position embeddings are interpolated.
+            batch_size: Rows of every encode batch and caption batch.
+            device: `cpu` (the default), `cuda` or `cuda:N`.
+
+        Raises:
+            ConfigError: An option cannot work.
+            DataError: A file is missing or not what it should be; names file and tensor.
+        """
+
+    def set_generation(
+        self,
+        *,
+        decoding: Literal["greedy", "beam", "nucleus"] | None = None,
+        beams: int | None = None,
+        length_penalty: float | None = None,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        min_tokens: int | None = None,
+        max_tokens: int | None = None,
+        prompt: str | None = None,
+        repetition_penalty: float | None = None,
+        batch_size: int | None = None,
+    ) -> dict[str, Any]:
+        """Changes how captions are written, in the captioner directory; what is `None` stays.
+
+        Loaders made from then on write captions that way. Weights and clusters stay.
+
+        Args:
+            decoding: `greedy`, `beam` (the likeliest of several that grow side by side) or
+                `nucleus` (drawn, by `seed` and sample).
+            beams: Captions that grow side by side, for `beam`.
+            length_penalty: Above 0 longer captions win more often, for `beam`.
+            top_p: Probability of the tokens that are drawn from, in (0, 1], for `nucleus`.
+            temperature: Divides the logits before drawing, for `nucleus`.
+            seed: Seed of what is drawn, for `nucleus`.
+            min_tokens: Fewest tokens of a caption.
+            max_tokens: Most tokens of a caption.
+            prompt: Text that every caption goes on from; it is not part of the caption.
+            repetition_penalty: Above 1 words are repeated less.
+            batch_size: Rows of every caption batch.
+
+        Returns:
+            All settings from then on.
+
+        Raises:
+            ConfigError: A setting cannot work; nothing is changed.
+        """
+
+    @classmethod
     def load(cls, path: _Path, *, device: _Device = None) -> Captioner:
         """Opens a captioner directory and checks it.
 
@@ -337,6 +410,8 @@ class Captioner:
         clusters: int | None = None,
         samples: int | None = None,
         alignment_norm: str | None = None,
+        codes: int | None = None,
+        decode_from: Literal["raw", "quantised"] | None = None,
         seed: int = 0,
         caption_key: str | None = None,
         endpoint: str | None = None,
@@ -349,15 +424,21 @@ class Captioner:
             clusters: Number of clusters. Default: a hundredth of the points, between 8 and 3000.
             samples: Points to sample. Default: all, up to 300000.
             alignment_norm: How raw alignments are made comparable.
+            codes: Codes to learn for a loaded BLIP. Default: up to 3000, one for 64 sampled patches; a
+                codebook that is there is kept.
+            decode_from: What the decoder of a loaded BLIP attends to: `raw` or `quantised` patches.
+                Default: as before, `raw` at first.
             seed: Seed of sampling and of initial centroids.
             caption_key: Field of the json member that holds the caption; the txt member is used where
                 a sample lacks it. Default: the txt member.
             endpoint: URL of a server that speaks S3, as for `Loader`.
-            progress: Called as `progress(done, total)`; an exception from it ends the run.
+            progress: Called as `progress(done, total)`, in images while a codebook is learned, then in
+                points; an exception from it ends the run.
 
         Returns:
             `points`, `clusters`, `runs`, `pass_rate` and `pass_by_run` of a gate of one half,
-            `warnings`, `seconds`.
+            `warnings`, `seconds`; `codebook` is `None`, or where one was learned `codes`, `patches` and
+            `error`, the share of the patches' variance that the codes lose.
         """
 
     @property
