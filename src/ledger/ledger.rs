@@ -70,11 +70,20 @@ impl Ledger {
     ///
     /// # Errors
     /// The folder holds something else, cannot be made or cannot be written.
-    #[cfg(feature = "parquet")]
     pub fn open(root: impl AsRef<Path>, cache_bytes: Option<u64>) -> Result<Self> {
-        let stored = Stored::open(root.as_ref())?;
-        let cache = Cache::new(Some(cache_bytes.unwrap_or(CACHE_BYTES)));
-        Ok(Self { shared: Arc::new(Shared { cache: Mutex::new(cache), stored: Some(stored) }) })
+        let cache = Mutex::new(Cache::new(Some(cache_bytes.unwrap_or(CACHE_BYTES))));
+        #[cfg(feature = "parquet")]
+        return Ok(Self { shared: Arc::new(Shared { cache, stored: Some(Stored::open(root.as_ref())?) }) });
+        #[cfg(not(feature = "parquet"))]
+        {
+            drop(cache);
+            let given = format!("{:?}", root.as_ref().display());
+            Err(crate::error::Error::option(
+                "ledger",
+                given,
+                "a build with the feature `parquet`, for folders",
+            ))
+        }
     }
 
     /// The folder it is in; `None` in memory.
