@@ -319,11 +319,14 @@ fn quarter(shards: &[Shard], scratch: &Path, round: usize) -> Result<()> {
 /// Encoded images that may wait in the measurement of memory: less than the smallest corpus holds.
 const BUFFER_BYTES: u64 = 128 << 20;
 
-/// An epoch, and how much memory this process held at most (Linux).
+/// An epoch of one lane whose shuffle groups do not grow, so that ten shards fill every buffer, and how
+/// much memory this process held at most (Linux).
 fn memory(corpus: &Path, threads: usize) -> Result<()> {
     let loader = Loader::builder(corpus.display().to_string())
         .mode(Mode::Full)
         .buffer_bytes(BUFFER_BYTES)
+        .shuffle_windows(1)
+        .lanes(1)
         .batch_size(64)
         .image_size(SIZE)
         .threads(threads)
