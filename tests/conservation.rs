@@ -227,7 +227,7 @@ fn bytes_behind_a_damaged_header_are_reported() {
 }
 
 #[test]
-fn a_shard_that_changes_under_its_ledger_is_an_error() {
+fn a_shard_that_changes_between_epochs_is_decided_anew() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 2, 100);
     let loader = with_stub(&urls).build().unwrap();
@@ -236,8 +236,12 @@ fn a_shard_that_changes_under_its_ledger_is_an_error() {
     // Other samples under the same name, and as many.
     let (a, b) = (folder.path().join("00000.tar"), folder.path().join("00001.tar"));
     std::fs::copy(b, a).unwrap();
-    let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
-    assert!(error.contains("has the shard changed?") && error.contains("00000.tar"), "{error}");
+    let found = epoch(&loader);
+    // How often a window is encoded that lies in two lanes depends on who comes first.
+    assert!((100..200).contains(&loader.stats().encoded), "the shard that changed, and no other");
+    let fresh = with_stub(&urls).build().unwrap();
+    let third = (0..3).map(|_| epoch(&fresh)).last();
+    assert_eq!(Some(found), third, "as a loader that saw nothing else");
 }
 
 #[test]

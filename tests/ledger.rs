@@ -9,10 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use support::{CLUSTERS, Row, StubCaptioner, builder, clusters, corpus, epoch};
+use support::{Row, StubCaptioner, builder, clusters, corpus, epoch};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{Loader, LoaderBuilder};
+use tldr_loader::loader::{Loader, LoaderBuilder, OnError};
+use tldr_loader::shard::{ReadOptions, Shard, ShardReader, ShardWriter};
 use tldr_loader::text::Fuse;
 
 /// What an epoch gave, and how often the captioner was asked.
@@ -59,7 +60,8 @@ fn another_process_needs_no_captioner_and_yields_the_same() {
     let root = folder.path().join("ledger");
     let memory = run(&urls, &Ledger::new(), |b| b);
     assert!(memory.batches.len() > 2 && memory.encoded > 0 && memory.captioned > 0);
-    assert_eq!(run(&urls, &open(&root), |b| b), memory, "the first run");
+    // How much is encoded twice, where a window lies in two lanes, depends on who comes first.
+    assert_eq!(run(&urls, &open(&root), |b| b).batches, memory.batches, "the first run");
     let written = files(&root);
     // A new ledger on the same folder: what another process sees.
     let again = run(&urls, &open(&root), |b| b);
@@ -68,7 +70,7 @@ fn another_process_needs_no_captioner_and_yields_the_same() {
     assert_eq!(files(&root), written, "nothing is written twice");
     // Memory for one window at most.
     let tight = run(&urls, &Ledger::open(&root, Some(2000)).unwrap(), |b| b);
-    assert_eq!((tight.batches, tight.encoded), (memory.batches, 0));
+    assert_eq!((tight.batches, tight.encoded, tight.captioned), (memory.batches, 0, 0));
 }
 
 #[test]
@@ -106,15 +108,103 @@ fn what_does_not_fit_is_computed_again() {
     assert_eq!(again.encoded, 0);
     assert_eq!(again.batches, run(&urls, &Ledger::new(), dedup).batches);
     assert_eq!(run(&urls, &open(&root), |b| b).batches, first.batches);
-    // A shard that was written anew, at another time.
-    let shard = folder.path().join("00001.tar");
-    let content = fs::read(&shard).unwrap();
-    fs::write(&shard, content).unwrap();
+}
+
+/// The same keys with other pictures and captions: nothing of the old ones may be seen, by a ledger
+/// that has them in memory as little as by one in a folder.
+#[test]
+fn a_shard_that_is_replaced_is_new() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let urls = corpus(folder.path(), 3, 150);
+    let ledgers = [Ledger::new(), open(&folder.path().join("ledger"))];
+    for ledger in &ledgers {
+        run(&urls, ledger, |b| b);
+    }
+    // Keys of the second shard, pictures and captions of the third.
+    let (mut writer, shard) =
+        (ShardWriter::create(other.path().join("new.tar")).unwrap(), folder.path().join("00001.tar"));
+    let reader = |name: &str| {
+        let path = folder.path().join(name);
+        ShardReader::open(&Shard::local(path.to_str().unwrap(), "test"), &ReadOptions::default()).unwrap()
+    };
+    let (mut keys, mut samples) = (reader("00001.tar"), reader("00002.tar"));
+    while let (Some(key), Some(sample)) = (keys.next_group().unwrap(), samples.next_group().unwrap()) {
+        let (key, sample) = (key.unwrap().key, sample.unwrap());
+        writer.write(&key, &[("png", &sample.image), ("txt", sample.caption.as_bytes())]).unwrap();
+    }
+    writer.finish().unwrap();
+    fs::copy(other.path().join("new.tar"), &shard).unwrap();
+    // File systems tell times apart to a few milliseconds; a user's edits are further apart.
     let time = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
     fs::File::options().write(true).open(&shard).unwrap().set_modified(time).unwrap();
-    let changed = run(&urls, &open(&root), |b| b);
-    assert!(changed.encoded >= 150 && changed.encoded < 300, "one shard of three: {}", changed.encoded);
-    assert_eq!(changed.batches, first.batches);
+    let expected = run(&urls, &Ledger::new(), |b| b);
+    for ledger in ledgers.into_iter().chain([open(&folder.path().join("ledger"))]) {
+        let found = run(&urls, &ledger, |b| b);
+        assert_eq!(found.batches, expected.batches);
+    }
+    assert_eq!(run(&urls, &open(&folder.path().join("ledger")), |b| b).encoded, 0, "and remembered again");
+}
+
+/// Ranks that start together begin one ledger.
+#[test]
+fn many_may_begin_a_ledger_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let root = folder.path().join(format!("ledger-{round}"));
+        let barrier = std::sync::Barrier::new(16);
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    Ledger::open(&root, None).unwrap();
+                });
+            }
+        });
+    }
+    // What a process left that was killed while it wrote.
+    let root = folder.path().join("killed");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join(".aside-x"), "{").unwrap();
+    Ledger::open(&root, None).unwrap();
+}
+
+#[test]
+fn a_bad_sample_ends_a_strict_run_known_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 1, 150);
+    // A second shard of which one sample is bad.
+    let mut writer = ShardWriter::create(folder.path().join("00001.tar")).unwrap();
+    for i in 0..100 {
+        let key = format!("{i:03}");
+        let colour = [37, 91, 53].map(|factor| (i * factor % 256) as u8);
+        let png = if i == 50 { b"no picture".to_vec() } else { support::png(colour) };
+        let caption = format!("colour {colour:?} number {i}");
+        writer.write(&key, &[("png", &png), ("txt", caption.as_bytes())]).unwrap();
+    }
+    writer.finish().unwrap();
+    let urls = format!("{urls}::{}", folder.path().join("00001.tar").display());
+    let ledger = Ledger::new();
+    run(&urls, &ledger, |b| b);
+    let strict = builder(&urls)
+        .captioner(StubCaptioner::new(), clusters())
+        .ledger(ledger)
+        .on_error(OnError::Raise)
+        .build()
+        .unwrap();
+    let error = strict.iter().unwrap().find_map(|batch| batch.err()).expect("the run ends");
+    assert!(error.to_string().contains("key 050"), "{error}");
+}
+
+/// A shard of as many samples as windows hold: nobody looks behind its end again.
+#[test]
+fn a_shard_of_whole_windows_is_not_read_to_its_end_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 4, 128);
+    let ledger = open(&folder.path().join("ledger"));
+    let first = run(&urls, &ledger, |b| b);
+    let windows = files(&folder.path().join("ledger").join("signals")).len();
+    assert_eq!(windows, 4 * 3, "two full windows and the end of each shard");
+    assert_eq!(run(&urls, &open(&folder.path().join("ledger")), |b| b).batches, first.batches);
 }
 
 #[test]
@@ -176,7 +266,6 @@ fn a_gated_out_sample_costs_24_bytes_and_a_candidate_56_keys_aside() {
     use tldr_loader::ledger::{WindowKey, WindowRecord};
     use tldr_loader::model::Signals;
     use tldr_loader::sample::{DropReason, Outcome};
-    use tldr_loader::shard::{ReadOptions, Shard, ShardReader, ShardWriter};
 
     let folder = tempfile::tempdir().unwrap();
     let mut rng = Rng::new(3, Purpose::Synth, 0);
@@ -214,8 +303,8 @@ fn a_gated_out_sample_costs_24_bytes_and_a_candidate_56_keys_aside() {
     let bytes = |gated: bool| {
         let root = folder.path().join(if gated { "gated" } else { "candidates" });
         let outcome = if gated { Outcome::Dropped(DropReason::Gate) } else { Outcome::Kept { pi: None } };
-        let key = WindowKey { shard: shard.hash, window: 0, size: n, encoder: 1, reading: 2 };
-        open(&root).record_window(key, &shard, Arc::clone(&record), &vec![outcome; n]).unwrap();
+        let key = WindowKey { shard: shard.hash, window: 0, size: n, version: 3, encoder: 1, reading: 2 };
+        open(&root).record_window(key, &shard, Arc::clone(&record), &vec![outcome; n]);
         let files = files(&root);
         assert_eq!(files.len(), 1);
         fs::metadata(&files[0]).unwrap().len() as f64 / n as f64
@@ -224,5 +313,4 @@ fn a_gated_out_sample_costs_24_bytes_and_a_candidate_56_keys_aside() {
     let (gated, candidate) = (bytes(true), bytes(false));
     assert!(gated <= 24.0, "{gated} bytes per gated-out sample");
     assert!(candidate <= 56.0, "{candidate} bytes per candidate");
-    assert_eq!(CLUSTERS, 27, "the stub is not used here");
 }

@@ -1,6 +1,6 @@
 //! `tldr-loader load`: makes a captioner directory of a Hugging Face BLIP.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tldr_loader::captioner::{BlipOptions, Captioner, Decoding, GenerationConfig, parse_device};
 use tldr_loader::{Error, Result};
@@ -70,7 +70,11 @@ impl Args {
             repetition_penalty: self.repetition_penalty,
         };
         generation.validate()?;
-        if self.out == self.dir {
+        // However the two are written: what is at `out` is replaced.
+        let same = |a: &Path, b: &Path| {
+            a == b || a.canonicalize().ok().is_some_and(|a| b.canonicalize().ok() == Some(a))
+        };
+        if same(&self.out, &self.dir) {
             let accepted = "another folder than the model's, whose files it would replace";
             return Err(Error::option("out", self.out.display(), accepted));
         }

@@ -38,7 +38,6 @@ pub(super) fn table(
     record: &WindowRecord,
     outcomes: &[Outcome],
     shard: &Shard,
-    version: &str,
 ) -> Option<Table> {
     let index = record.index.as_ref().filter(|index| index.len() == record.ids.len())?;
     let n = record.ids.len();
@@ -112,20 +111,20 @@ pub(super) fn table(
         ("layout", LAYOUT.to_owned()),
         ("source", shard.source.to_string()),
         ("shard", shard.path.to_string()),
-        ("shard_version", version.to_owned()),
+        ("mark", index.version().unwrap_or_default()),
         ("first", index.first().to_string()),
-        ("random_access", index.is_random_access().to_string()),
     ];
     let notes = notes.into_iter().chain(of_key(key)).map(|(name, value)| (name.to_owned(), value)).collect();
     Some(Table { columns, notes })
 }
 
 /// What is noted of the key: a file at another's place is not taken for it.
-fn of_key(key: &WindowKey) -> [(&'static str, String); 5] {
+fn of_key(key: &WindowKey) -> [(&'static str, String); 6] {
     [
         ("shard_hash", format!("{:016x}", key.shard)),
         ("window", key.window.to_string()),
         ("size", key.size.to_string()),
+        ("version", format!("{:016x}", key.version)),
         ("encoder", format!("{:016x}", key.encoder)),
         ("reading", format!("{:016x}", key.reading)),
     ]
@@ -135,7 +134,7 @@ fn of_key(key: &WindowKey) -> [(&'static str, String); 5] {
 ///
 /// # Errors
 /// What is wrong with it, in words: it belongs to something else, or is no such table.
-pub(super) fn record(key: &WindowKey, mut table: Table, version: &str) -> Result<WindowRecord, String> {
+pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, String> {
     let noted = |table: &Table, name: &str| table.note(name).unwrap_or("nothing").to_owned();
     let layout = noted(&table, "layout");
     if layout != LAYOUT {
@@ -147,13 +146,9 @@ pub(super) fn record(key: &WindowKey, mut table: Table, version: &str) -> Result
             return Err(format!("its {name} is {found}, not {expected}"));
         }
     }
-    let found = noted(&table, "shard_version");
-    if found != version {
-        return Err(format!("the shard has changed: it was {found} and is {version}"));
-    }
     let first: u64 =
         noted(&table, "first").parse().map_err(|_| "its first sample is no number".to_owned())?;
-    let random_access = noted(&table, "random_access") == "true";
+    let mark = noted(&table, "mark");
     let mut columns = Columns { table: &mut table, rows: 0 };
     let keys = columns.text("key")?;
     columns.rows = keys.len();
@@ -168,7 +163,7 @@ pub(super) fn record(key: &WindowKey, mut table: Table, version: &str) -> Result
         places.push((kinds, columns.i64(&format!("{name}_at"))?, columns.i64(&format!("{name}_size"))?));
     }
     let signals = if columns.has("cluster") { Some(columns.signals()?) } else { None };
-    let mut index = ShardIndex::restored(key.shard, first, random_access.then_some(version));
+    let mut index = ShardIndex::restored(key.shard, first, &mark);
     let mut record = WindowRecord {
         ids: Vec::with_capacity(keys.len()),
         failed: Vec::with_capacity(keys.len()),

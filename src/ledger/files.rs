@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::hash;
@@ -16,6 +18,13 @@ use crate::hash;
 /// Says what the folder is, and in which layout.
 const MARKER: &str = "ledger.json";
 const MARKER_CONTENT: &str = "{\"format\": \"tldr-loader ledger\", \"layout\": 1}\n";
+
+/// What names of files begin with that are being written.
+const ASIDE: &str = ".aside-";
+
+/// Looks for a marker, and waits between them, where others begin the same ledger.
+const PATIENCE: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Numbers of windows, and the files of each.
 type Listing = HashMap<u64, Vec<PathBuf>>;
@@ -36,22 +45,33 @@ impl Folder {
     pub(super) fn open(root: &Path) -> Result<Self> {
         let cannot = |error| Error::io(format!("open the ledger {}", root.display()), error);
         let marker = root.join(MARKER);
-        match fs::read_to_string(&marker) {
-            Ok(content) if content == MARKER_CONTENT => {}
-            Ok(content) => {
-                let expected =
-                    format!("{}; use another folder, or the version that wrote it", MARKER_CONTENT.trim());
-                return Err(Error::format(marker.display().to_string(), expected, content.trim()));
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                fs::create_dir_all(root).map_err(cannot)?;
-                if fs::read_dir(root).map_err(cannot)?.next().is_some() {
-                    let accepted = "a folder of its own: one that is not there, is empty, or holds a ledger";
-                    return Err(Error::option("ledger", format!("{:?}", root.display()), accepted));
+        let mut patience = PATIENCE;
+        loop {
+            match fs::read_to_string(&marker) {
+                Ok(content) if content == MARKER_CONTENT => break,
+                Ok(content) => {
+                    let expected = format!(
+                        "{}; use another folder, or the version that wrote it",
+                        MARKER_CONTENT.trim()
+                    );
+                    return Err(Error::format(marker.display().to_string(), expected, content.trim()));
                 }
-                place(&marker, MARKER_CONTENT.as_bytes()).map_err(cannot)?;
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(cannot(error)),
             }
-            Err(error) => return Err(cannot(error)),
+            fs::create_dir_all(root).map_err(cannot)?;
+            let mut others = fs::read_dir(root).map_err(cannot)?.flatten().map(|entry| entry.file_name());
+            if !others.any(|name| !name.to_string_lossy().starts_with(ASIDE)) {
+                place(&marker, MARKER_CONTENT.as_bytes()).map_err(cannot)?;
+                break;
+            }
+            // Another rank may have begun the ledger meanwhile, and its marker may take a while to show.
+            if patience == 0 {
+                let accepted = "a folder of its own: one that is not there, is empty, or holds a ledger";
+                return Err(Error::option("ledger", format!("{:?}", root.display()), accepted));
+            }
+            patience -= 1;
+            std::thread::sleep(PAUSE);
         }
         Ok(Self { root: root.to_owned(), listed: Mutex::default(), warned: AtomicBool::new(false) })
     }
@@ -94,6 +114,7 @@ impl Folder {
                 let files = listing.entry(window).or_default();
                 if !files.contains(&path) {
                     files.push(path.clone());
+                    files.sort();
                 }
             }),
             Err(error) => self.warn(&format!(
@@ -141,7 +162,9 @@ fn digest(content: &[u8]) -> String {
 /// Writes `content` aside and renames it to `path`: there is never half a file of that name.
 fn place(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut aside = tempfile::Builder::new().prefix(".aside-").tempfile_in(folder)?;
+    // As other files are made: those who may read the folder may read its files.
+    let everyone = fs::Permissions::from_mode(0o666);
+    let mut aside = tempfile::Builder::new().prefix(ASIDE).permissions(everyone).tempfile_in(folder)?;
     aside.write_all(content)?;
     aside.persist(path).map_err(|error| error.error)?;
     Ok(())

@@ -99,46 +99,38 @@ impl Ledger {
         self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The record of a window of `shard`, if it has one.
-    ///
-    /// # Errors
-    /// The shard's version has to be asked of its store, which fails.
-    pub fn window(&self, key: &WindowKey, shard: &Shard) -> Result<Option<Arc<WindowRecord>>> {
+    /// The record of a window, if it has one.
+    pub fn window(&self, key: &WindowKey) -> Option<Arc<WindowRecord>> {
         if let Some(record) = self.cache().windows.get(key) {
-            return Ok(Some(Arc::clone(record)));
+            return Some(Arc::clone(record));
         }
         #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored
-            && let Some(record) = stored.window(key, shard)?
+            && let Some(record) = stored.window(key)
         {
             let record = Arc::new(record);
             self.cache().put_window(*key, Arc::clone(&record));
-            return Ok(Some(record));
+            return Some(record);
         }
-        let _ = shard;
-        Ok(None)
+        None
     }
 
     /// Records a window of `shard`; `outcomes` say which samples its gate dropped, of which less is
     /// written. A record with embeddings is never replaced by one without. Where a folder cannot be
     /// written, a warning says so.
-    ///
-    /// # Errors
-    /// The shard's version has to be asked of its store, which fails.
     pub fn record_window(
         &self,
         key: WindowKey,
         shard: &Shard,
         record: Arc<WindowRecord>,
         outcomes: &[Outcome],
-    ) -> Result<()> {
+    ) {
         #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored {
-            stored.record_window(&key, shard, &record, outcomes)?;
+            stored.record_window(&key, shard, &record, outcomes);
         }
         let _ = (shard, outcomes);
         self.cache().put_window(key, record);
-        Ok(())
     }
 
     /// The captions generated for samples of a window; empty where there are none.
@@ -225,8 +217,9 @@ impl Cache {
 
 /// Approximate size of captions in memory, in bytes.
 fn size(captions: &Captions) -> u64 {
+    const WINDOW: u64 = 150; // the key and the tables, of a window without captions too
     const ENTRY: usize = 40; // id, pointer, length and the table's overhead
-    captions.values().map(|caption| (caption.len() + ENTRY) as u64).sum()
+    WINDOW + captions.values().map(|caption| (caption.len() + ENTRY) as u64).sum::<u64>()
 }
 
 #[cfg(test)]
@@ -238,7 +231,7 @@ mod tests {
     use crate::sample::SampleId;
 
     fn key(window: u64) -> WindowKey {
-        WindowKey { shard: 1, window, size: 4, encoder: 9, reading: 0 }
+        WindowKey { shard: 1, window, size: 4, version: 5, encoder: 9, reading: 0 }
     }
 
     fn shard() -> Shard {
@@ -258,16 +251,17 @@ mod tests {
     }
 
     fn has(ledger: &Ledger, key: WindowKey) -> bool {
-        ledger.window(&key, &shard()).unwrap().is_some()
+        ledger.window(&key).is_some()
     }
 
     #[test]
     fn clones_share_and_keys_separate() {
         let ledger = Ledger::new();
-        ledger.clone().record_window(key(0), &shard(), record(false), &[]).unwrap();
+        ledger.clone().record_window(key(0), &shard(), record(false), &[]);
         assert!(has(&ledger, key(0)));
         assert!(!has(&ledger, key(1)));
         assert!(!has(&ledger, WindowKey { encoder: 8, ..key(0) }));
+        assert!(!has(&ledger, WindowKey { version: 6, ..key(0) }));
         assert_eq!(ledger.windows(), 1);
         assert!(ledger.bytes() > 0);
     }
@@ -275,20 +269,20 @@ mod tests {
     #[test]
     fn a_record_with_embeddings_is_not_replaced_by_one_without() {
         let ledger = Ledger::new();
-        ledger.record_window(key(0), &shard(), record(true), &[]).unwrap();
-        ledger.record_window(key(0), &shard(), record(false), &[]).unwrap();
-        assert!(ledger.window(&key(0), &shard()).unwrap().is_some_and(|r| r.has_embedding));
+        ledger.record_window(key(0), &shard(), record(true), &[]);
+        ledger.record_window(key(0), &shard(), record(false), &[]);
+        assert!(ledger.window(&key(0)).is_some_and(|r| r.has_embedding));
     }
 
     #[test]
     fn captions_are_kept_per_generation_setting() {
         let ledger = Ledger::new();
-        let at = CaptionKey { shard: 1, window: 0, size: 4, generation: 7 };
+        let at = key(0).captions(7);
         ledger.record_captions(at, Captions::from([(SampleId(1), "a red square".into())]));
         ledger.record_captions(at, Captions::from([(SampleId(2), "a dog".into())]));
         assert_eq!(ledger.captions_of(&at).get(&SampleId(1)).map(|c| &**c), Some("a red square"));
         assert_eq!(ledger.captions_of(&at).len(), 2);
-        assert!(ledger.captions_of(&CaptionKey { generation: 8, ..at }).is_empty());
+        assert!(ledger.captions_of(&key(0).captions(8)).is_empty());
         assert_eq!(ledger.captions(), 2);
     }
 

@@ -17,6 +17,9 @@ pub struct WindowKey {
     pub window: u64,
     /// Samples per window in force.
     pub size: usize,
+    /// Hash of the shard's [version](crate::Shard::version), so that nothing is believed of another
+    /// state of it; 0 where it is not known, and then nothing is kept in a folder.
+    pub version: u64,
     /// Fingerprint of the encoder; 0 where none ran.
     pub encoder: u64,
     /// Fingerprint of the reading options (caption key, pixel limit): they decide which samples
@@ -44,6 +47,19 @@ pub struct WindowRecord {
 }
 
 impl WindowRecord {
+    /// The record of a window behind the end of a shard.
+    pub fn empty(index: Option<ShardIndex>) -> Self {
+        Self {
+            ids: vec![],
+            failed: vec![],
+            caption_chars: vec![],
+            signals: None,
+            has_embedding: false,
+            failures: vec![],
+            index,
+        }
+    }
+
     /// Approximate size in memory, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         let row = size_of::<SampleId>() + size_of::<Option<FailReason>>() + size_of::<u32>();
@@ -65,8 +81,20 @@ pub struct CaptionKey {
     pub window: u64,
     /// Samples per window in force.
     pub size: usize,
+    /// As in [`WindowKey`].
+    pub version: u64,
     /// Fingerprint of the generation settings.
     pub generation: u64,
+    /// As in [`WindowKey`].
+    pub reading: u64,
+}
+
+impl WindowKey {
+    /// Where the captions of its samples are, by the generation settings.
+    pub fn captions(&self, generation: u64) -> CaptionKey {
+        let Self { shard, window, size, version, reading, .. } = *self;
+        CaptionKey { shard, window, size, version, generation, reading }
+    }
 }
 
 /// Generated captions of samples of one window.

@@ -27,20 +27,15 @@ impl Stored {
         self.folder.root()
     }
 
-    /// The record of a window of `shard` as it is now: the one with embeddings, where there are several.
-    ///
-    /// # Errors
-    /// The shard's version has to be asked of its store, which fails.
-    pub(super) fn window(&self, key: &WindowKey, shard: &Shard) -> Result<Option<WindowRecord>> {
-        let files = self.folder.files(&signals_of(key), key.window);
-        if files.is_empty() {
-            return Ok(None);
+    /// The record of a window: one with embeddings, where there are several.
+    pub(super) fn window(&self, key: &WindowKey) -> Option<WindowRecord> {
+        if key.version == 0 {
+            return None;
         }
-        let Some(version) = shard.version()? else { return Ok(None) };
         let mut best: Option<WindowRecord> = None;
-        for path in files {
+        for path in self.folder.files(&signals_of(key), key.window) {
             let Some(content) = self.folder.read(&path) else { continue };
-            let record = Table::read(content).and_then(|table| columns::record(key, table, &version));
+            let record = Table::read(content).and_then(|table| columns::record(key, table));
             match record {
                 Ok(record)
                     if best.as_ref().is_none_or(|best| record.has_embedding && !best.has_embedding) =>
@@ -51,36 +46,32 @@ impl Stored {
                 Err(why) => self.folder.warn(&format!("{} is passed over: {why}", path.display())),
             }
         }
-        Ok(best)
+        best
     }
 
     /// Writes a window. A window of a shard whose version is not known is not written: nothing could
     /// tell whether it still holds.
-    ///
-    /// # Errors
-    /// The shard's version has to be asked of its store, which fails.
     pub(super) fn record_window(
         &self,
         key: &WindowKey,
         shard: &Shard,
         record: &WindowRecord,
         outcomes: &[Outcome],
-    ) -> Result<()> {
-        let read = record.index.as_ref().and_then(|index| index.version());
-        let version = match read {
-            Some(version) => Some(version),
-            None => shard.version()?,
-        };
-        let Some(version) = version else { return Ok(()) };
-        if let Some(table) = columns::table(key, record, outcomes, shard, &version) {
+    ) {
+        if key.version == 0 {
+            return;
+        }
+        if let Some(table) = columns::table(key, record, outcomes, shard) {
             self.write(&signals_of(key), key.window, &table);
         }
-        Ok(())
     }
 
     /// All captions of a window.
     pub(super) fn captions(&self, key: &CaptionKey) -> Captions {
         let mut captions = Captions::new();
+        if key.version == 0 {
+            return captions;
+        }
         for path in self.folder.files(&captions_of(key), key.window) {
             let Some(content) = self.folder.read(&path) else { continue };
             let table = Table::read(content).map(|mut table| (table.take("id"), table.take("caption")));
@@ -99,6 +90,9 @@ impl Stored {
 
     /// Writes captions of a window, beside those that are there.
     pub(super) fn record_captions(&self, key: &CaptionKey, captions: &Captions) {
+        if key.version == 0 {
+            return;
+        }
         let mut sorted: Vec<_> = captions.iter().collect();
         sorted.sort_unstable_by_key(|(id, _)| **id);
         let ids = sorted.iter().map(|(id, _)| Some(id.0 as i64)).collect();
@@ -117,10 +111,14 @@ impl Stored {
 
 fn signals_of(key: &WindowKey) -> PathBuf {
     let settings = format!("{:016x}-{:016x}-{}", key.encoder, key.reading, key.size);
-    ["signals", &settings, &format!("{:016x}", key.shard)].iter().collect()
+    ["signals", &settings, &shard_of(key.shard, key.version)].iter().collect()
 }
 
 fn captions_of(key: &CaptionKey) -> PathBuf {
-    let settings = format!("{:016x}-{}", key.generation, key.size);
-    ["captions", &settings, &format!("{:016x}", key.shard)].iter().collect()
+    let settings = format!("{:016x}-{:016x}-{}", key.generation, key.reading, key.size);
+    ["captions", &settings, &shard_of(key.shard, key.version)].iter().collect()
+}
+
+fn shard_of(shard: u64, version: u64) -> String {
+    format!("{shard:016x}-{version:016x}")
 }

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, ImageError, Scratch};
-use crate::ledger::{CaptionKey, Captions, WindowKey, WindowRecord};
+use crate::ledger::{Captions, WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
 use crate::loader::lane;
 use crate::loader::model_thread::{Answer, ModelThread, wait};
@@ -113,7 +113,7 @@ impl<'a> Deciding<'a> {
                 let view = window_of(&raw.key, &record);
                 let outcomes = self.recorder.time(Stage::Select, || selector.decide(&view, self.epoch))?;
                 let shard = &self.spec.shards[raw.segment.shard];
-                self.spec.ledger.record_window(raw.key, shard, Arc::clone(&record), &outcomes)?;
+                self.spec.ledger.record_window(raw.key, shard, Arc::clone(&record), &outcomes);
                 (Some(record), outcomes)
             }
             (None, None) => (None, raw.rows.iter().map(all_kept).collect()),
@@ -328,12 +328,7 @@ impl<'a> Deciding<'a> {
     fn caption(&self, window: &WindowKey, survivors: &mut [Survivor]) -> Result<()> {
         let Some(model) = &self.spec.model else { return Ok(()) };
         let Some(shape) = model.caption else { return Ok(()) };
-        let key = CaptionKey {
-            shard: window.shard,
-            window: window.window,
-            size: window.size,
-            generation: shape.fingerprint,
-        };
+        let key = window.captions(shape.fingerprint);
         let known = self.spec.ledger.captions_of(&key);
         let mut missing = vec![];
         for survivor in survivors.iter_mut() {
@@ -346,6 +341,7 @@ impl<'a> Deciding<'a> {
         }
         let mut in_flight: VecDeque<(usize, Receiver<Answer<Vec<String>>>)> = VecDeque::new();
         let mut captions: Vec<String> = Vec::with_capacity(missing.len());
+        let mut unseen: Vec<bool> = Vec::with_capacity(missing.len());
         for chunk in missing.chunks(shape.batch_size) {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
@@ -355,8 +351,10 @@ impl<'a> Deciding<'a> {
             }
             let images: Vec<Option<&Encoded>> = chunk.iter().map(|survivor| Some(&survivor.image)).collect();
             let mut previews = model.buffer(shape.batch_size);
-            // An image that cannot be decoded is found and counted when its example is made.
-            decode_previews(self.spec, self.recorder, &images, &mut previews)?;
+            // An image that cannot be decoded is found and counted when its example is made; what is
+            // written for a blank preview is not remembered.
+            let errors = decode_previews(self.spec, self.recorder, &images, &mut previews)?;
+            unseen.extend(errors.iter().map(Option::is_some));
             let ids = chunk.iter().map(|s| s.sample.id).collect();
             in_flight.push_back((chunk.len(), model.caption(previews, ids, self.recorder)?));
         }
@@ -365,9 +363,11 @@ impl<'a> Deciding<'a> {
         }
         self.recorder.captioned.fetch_add(captions.len() as u64, Ordering::Relaxed);
         let mut new = Captions::new();
-        for (survivor, caption) in missing.into_iter().zip(captions) {
+        for ((survivor, caption), unseen) in missing.into_iter().zip(captions).zip(unseen) {
             let caption: Arc<str> = caption.into();
-            new.insert(survivor.sample.id, Arc::clone(&caption));
+            if !unseen {
+                new.insert(survivor.sample.id, Arc::clone(&caption));
+            }
             survivor.generated = Some(caption);
         }
         self.spec.ledger.record_captions(key, new);

@@ -125,13 +125,16 @@ impl Reading<'_> {
 
     fn window(&self, segment: Segment, open: &mut OpenShard, keeping: &mut Keeping) -> Result<RawWindow> {
         let spec = self.spec;
-        let key = spec.window_key(segment.shard, segment.window);
+        let key = spec.window_key(segment.shard, segment.window, self.stop)?;
         let mut raw = RawWindow { segment, key, known: None, rows: vec![], index: None };
         if let Some(selector) = &spec.selector
-            && let Some(record) = spec.ledger.window(&key, &spec.shards[segment.shard])?
+            && let Some(record) = spec.ledger.window(&key)
         {
-            let complete = !selector.needs_embedding() || record.has_embedding;
-            if complete && (!spec.needs_signals || record.signals.is_some()) {
+            let complete = (!selector.needs_embedding() || record.has_embedding)
+                && (!spec.needs_signals || record.signals.is_some());
+            if record.ids.is_empty() {
+                raw.known = Some((record, vec![]));
+            } else if complete {
                 let outcomes = selector.decide(&window_of(&key, &record), self.epoch)?;
                 raw.known = Some((record, outcomes));
             }
@@ -144,11 +147,25 @@ impl Reading<'_> {
                         && !self.satisfied.load(Ordering::Relaxed)
                 })
                 .collect();
+            if spec.on_error == OnError::Raise {
+                let base = segment.window * spec.window as u64;
+                let mine =
+                    |failed: &&FailedSample| raw.in_lane((failed.position - base) as usize, spec.window);
+                if let Some(failed) = record.failures.iter().find(mine) {
+                    return Err(raised(failed));
+                }
+            }
             raw.rows = self.read_known(&segment, record, &wanted, open, keeping)?;
         } else {
             // A decision needs the whole window; without one, only the lane's own part is read.
             let all = spec.mode == Mode::Reduced;
             (raw.rows, raw.index) = self.read_new(&raw, all, open, keeping)?;
+            if all && raw.rows.is_empty() && !self.stop.load(Ordering::Relaxed) {
+                // The shard ends where the last window was full. Without a record of that, every epoch
+                // would go through the shard to see it again.
+                let record = Arc::new(WindowRecord::empty(raw.index.take()));
+                spec.ledger.record_window(key, &spec.shards[segment.shard], record, &[]);
+            }
         }
         Ok(raw)
     }

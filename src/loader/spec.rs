@@ -1,9 +1,11 @@
 //! The resolved configuration of a loader: what every thread of an epoch reads and none changes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rayon::ThreadPool;
 
+use crate::error::Result;
 use crate::hash::{self, Purpose};
 use crate::image::{DecodeOptions, ImagePipeline};
 use crate::ledger::{Ledger, WindowKey};
@@ -114,16 +116,29 @@ impl Spec {
         [caption_key, self.decode.max_pixels, self.decode.exif_orientation.into()]
     }
 
-    /// The ledger's key of a window.
-    pub(crate) fn window_key(&self, shard: usize, window: u64) -> WindowKey {
+    /// The ledger's key of a window of the shard as it is now.
+    ///
+    /// A remote shard is asked for its version where the ledger outlives this process; in memory, its
+    /// index tells when it is read again by it.
+    ///
+    /// # Errors
+    /// The shard's version has to be asked of its store, which fails.
+    pub(crate) fn window_key(&self, shard: usize, window: u64, stop: &Arc<AtomicBool>) -> Result<WindowKey> {
         let encoder = self.model.as_ref().filter(|_| self.needs_signals).map_or(0, |m| m.fingerprint);
-        WindowKey {
-            shard: self.shards[shard].hash,
+        let held = &self.shards[shard];
+        let version = if held.is_local() || self.ledger.root().is_some() {
+            held.version_until(self.read.caption_key.is_some(), Some(stop))?
+        } else {
+            None
+        };
+        Ok(WindowKey {
+            shard: held.hash,
             window,
             size: self.window,
+            version: version.map_or(0, |version| hash::hash_str(&version)),
             encoder,
             reading: hash::combine(&self.reading()),
-        }
+        })
     }
 
     /// Position of a survivor in its shuffle group.

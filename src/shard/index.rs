@@ -137,16 +137,15 @@ impl ShardIndex {
         Self::new(self.shard_hash, self.first + self.groups.len() as u64, self.mark.clone())
     }
 
-    /// The version of the shard that was read, where it can be read at random; as
-    /// [`Shard::version`](super::Shard::version).
+    /// The version of the shard that was read, where it can be read at random.
     pub fn version(&self) -> Option<String> {
         self.mark.as_ref().map(Mark::to_string)
     }
 
     /// An index of no groups yet, as [`new`](Self::new), of the version that `mark` names.
     #[cfg(feature = "parquet")]
-    pub(crate) fn restored(shard_hash: u64, first: u64, mark: Option<&str>) -> Self {
-        Self::new(shard_hash, first, mark.and_then(|mark| mark.parse().ok()))
+    pub(crate) fn restored(shard_hash: u64, first: u64, mark: &str) -> Self {
+        Self::new(shard_hash, first, mark.parse().ok())
     }
 
     /// Adds the next group, with its members (extension, offset, size) in order.

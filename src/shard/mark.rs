@@ -4,13 +4,15 @@ use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
-use crate::shard::Shard;
 use crate::shard::place::Place;
 #[cfg(feature = "remote")]
 use crate::shard::remote::{self, Identity};
+use crate::shard::{Shard, ShardMetadata};
 
 /// What tells one state of a shard from another, where it can be read at random.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,25 +85,50 @@ impl Shard {
     /// # Errors
     /// The store fails.
     pub fn version(&self) -> Result<Option<String>> {
-        match &self.place {
+        self.version_until(false, None)
+    }
+
+    /// As [`version`](Self::version). With `metadata`, also that of the Parquet file beside a local
+    /// shard. A store that does not answer is waited for until `stop` is set.
+    pub(crate) fn version_until(
+        &self,
+        metadata: bool,
+        stop: Option<&Arc<AtomicBool>>,
+    ) -> Result<Option<String>> {
+        let _ = stop;
+        let version = match &self.place {
             Place::Local => match std::fs::metadata(&*self.url) {
-                Ok(meta) if meta.is_file() => {
-                    Ok(Some(Mark::File(meta.len(), meta.modified().ok()).to_string()))
-                }
-                Ok(_) => Ok(None),
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(Error::io(format!("look at {}", self.url), error)),
+                Ok(meta) if meta.is_file() => Mark::File(meta.len(), meta.modified().ok()).to_string(),
+                Ok(_) => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(Error::io(format!("look at {}", self.url), error)),
             },
             #[cfg(feature = "remote")]
-            Place::Remote(object) => match object.last_read() {
-                Some(identity) => Ok(Some(Mark::Object(identity).to_string())),
-                None => {
-                    let identity = remote::version_now(object)?;
-                    object.note_version(&identity);
-                    Ok(Some(Mark::Object(identity).to_string()))
+            Place::Remote(object) => {
+                let identity = match object.last_read() {
+                    Some(identity) => identity,
+                    None => {
+                        let identity = remote::version_now(object, stop)?;
+                        object.note_version(&identity);
+                        identity
+                    }
+                };
+                if !identity.tells() {
+                    return Ok(None);
                 }
-            },
-        }
+                Mark::Object(identity).to_string()
+            }
+        };
+        let beside = if metadata { ShardMetadata::local_file(self) } else { None };
+        Ok(Some(match beside.and_then(|path| std::fs::metadata(path).ok()) {
+            Some(meta) => format!("{version} with {}", Mark::File(meta.len(), meta.modified().ok())),
+            None => version,
+        }))
+    }
+
+    /// Whether it is a local file.
+    pub(crate) fn is_local(&self) -> bool {
+        self.place == Place::Local
     }
 }
 

@@ -85,8 +85,8 @@ enum Block {
     Whole(u64, [u8; BLOCK]),
     /// Nothing.
     None,
-    /// A part; `zero`: of zeros only, which is how no header starts; `text`: more than a name's
-    /// field and no zero among it, which no header has.
+    /// A part; `zero`: of zeros only, which is how no header starts; `text`: something that is
+    /// no part of a header.
     Part { zero: bool, text: bool },
 }
 
@@ -217,7 +217,7 @@ impl Members {
         Ok(match filled {
             BLOCK => Block::Whole(at, block),
             0 => Block::None,
-            _ => Block::Part { zero: is_zero(&block), text: filled > 100 && !block[..filled].contains(&0) },
+            _ => Block::Part { zero: is_zero(&block), text: is_text(&block[..filled]) },
         })
     }
 
@@ -350,6 +350,13 @@ impl Header {
 
 fn is_zero(block: &[u8; BLOCK]) -> bool {
     block.iter().all(|&b| b == 0)
+}
+
+/// Whether a part of a block is text, an error page or a list of shards say: without a zero, which ends
+/// the field of a name, and longer than that field, or with what names of members do not have.
+fn is_text(part: &[u8]) -> bool {
+    let is_foreign = |byte: &u8| matches!(byte, b'<' | b'>' | b'{' | b'}' | b'"' | b'\n' | b'\r');
+    !part.contains(&0) && (part.len() > 100 || part.iter().any(is_foreign))
 }
 
 /// Text of a name. Bytes that are not UTF-8 are escaped, not replaced: two names stay two.

@@ -8,6 +8,7 @@
 mod parquet;
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -41,6 +42,11 @@ impl ShardMetadata {
         let file = Sidecar::beside(shard, &name(shard))?;
         let content = Sidecar::read(std::slice::from_ref(&file))?.pop().flatten();
         content.map_or(Ok(None), |content| read(file.name(), content, columns))
+    }
+
+    /// Where the file of a local shard is, or would be.
+    pub(super) fn local_file(shard: &Shard) -> Option<PathBuf> {
+        shard.is_local().then(|| Path::new(&*shard.url).with_file_name(name(shard)))
     }
 
     /// Path or URL of the file.

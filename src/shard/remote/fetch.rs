@@ -8,7 +8,9 @@ use std::future::Future;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
@@ -24,6 +26,9 @@ use crate::shard::remote::store::{Object, Status};
 
 /// Small files that are read at a time.
 const SMALL_AT_ONCE: usize = 16;
+
+/// How often a wish to stop is looked for.
+const LOOK_UP: Duration = Duration::from_millis(200);
 
 /// Most bytes of a file that is held whole.
 const MAX_SMALL: u64 = 256 << 20;
@@ -62,6 +67,11 @@ impl FromStr for Identity {
 impl Identity {
     fn of(meta: &ObjectMeta) -> Self {
         Self { size: meta.size, etag: meta.e_tag.clone(), modified: meta.last_modified.timestamp() }
+    }
+
+    /// Whether it would show that the object was replaced.
+    pub(crate) fn tells(&self) -> bool {
+        self.etag.is_some() || self.modified != 0
     }
 
     /// The ETag, where a request may demand it: weak ones equal nothing (RFC 9110, 8.8.3.2).
@@ -318,8 +328,8 @@ pub(crate) fn read_small(objects: Vec<(usize, Object)>) -> Result<Vec<(usize, Op
 /// The version of `object` now: its first byte is asked for.
 ///
 /// # Errors
-/// The store fails, or has no such object.
-pub(crate) fn version_now(object: &Object) -> Result<Identity> {
+/// The store fails, or has no such object; `stop` was set meanwhile.
+pub(crate) fn version_now(object: &Object, stop: Option<&Arc<AtomicBool>>) -> Result<Identity> {
     let cannot = |error| Error::io(format!("read {}", object.url()), error);
     let runtime = runtime().map_err(cannot)?;
     let ask = || async {
@@ -330,8 +340,21 @@ pub(crate) fn version_now(object: &Object) -> Result<Identity> {
         };
         answer.map(|answer| Identity::of(&answer.meta))
     };
-    let found = runtime.block_on(persist(object, "asking for its version", ask));
-    found.map_err(|(fault, attempts)| cannot(fault.into_io("asking for its version", attempts)))
+    let found = runtime.block_on(async {
+        let mut asking = std::pin::pin!(persist(object, "asking for its version", ask));
+        loop {
+            match timeout(LOOK_UP, asking.as_mut()).await {
+                Ok(found) => return Ok(found),
+                Err(_) if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) => {
+                    return Err(std::io::Error::other("the run was stopped"));
+                }
+                Err(_) => {}
+            }
+        }
+    });
+    found
+        .map_err(cannot)?
+        .map_err(|(fault, attempts)| cannot(fault.into_io("asking for its version", attempts)))
 }
 
 async fn small(object: &Object) -> std::result::Result<Vec<u8>, Fault> {
