@@ -240,8 +240,25 @@ fn a_shard_that_changes_between_epochs_is_decided_anew() {
     // How often a window is encoded that lies in two lanes depends on who comes first.
     assert!((100..200).contains(&loader.stats().encoded), "the shard that changed, and no other");
     let fresh = with_stub(&urls).build().unwrap();
-    let third = (0..3).map(|_| epoch(&fresh)).last();
-    assert_eq!(Some(found), third, "as a loader that saw nothing else");
+    let mut third = Vec::new();
+    for _ in 0..3 {
+        third = epoch(&fresh);
+    }
+    assert_eq!(found, third, "as a loader that saw nothing else");
+}
+
+/// A length that is wrong by any factor costs neither time nor memory.
+#[test]
+fn a_length_beyond_all_measure_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 1, 30);
+    let loader = builder(&urls).mode(Mode::Eval).lengths(vec![1 << 45]).build().unwrap();
+    assert_eq!(epoch(&loader).into_iter().flatten().count(), 30);
+    let found = &loader.stats().length_mismatches[0];
+    assert_eq!((found.expected, found.found), (1 << 45, 30));
+    let loader = full(builder(&urls).lengths(vec![1 << 45])).build().unwrap();
+    let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
+    assert!(error.contains("are the lengths right?"), "{error}");
 }
 
 #[test]

@@ -34,39 +34,37 @@ pub(crate) fn shard_order(shard_hashes: &[u64], seed: u64, epoch: u64) -> Vec<us
 
 /// The windows of one lane, in order.
 ///
-/// `lengths` are samples per shard, `order` the epoch's order of shards. Linear in the number of
-/// shards plus the lane's windows.
-pub(crate) fn segments(
-    lengths: &[u64],
-    order: &[usize],
+/// `lengths` are samples per shard, `order` the epoch's order of shards. They are made as they are
+/// asked for: a length may be wrong by any factor.
+pub(crate) fn segments<'a>(
+    lengths: &'a [u64],
+    order: &'a [usize],
     lanes: usize,
     lane: usize,
     window: usize,
-) -> Vec<Segment> {
+) -> impl Iterator<Item = Segment> + use<'a> {
     let total: u64 = lengths.iter().sum();
     let cut = |l: usize| (u128::from(total) * l as u128 / lanes.max(1) as u128) as u64;
     let (first, last) = (cut(lane), cut(lane + 1));
     let window = window.max(1) as u64;
-    let mut result = Vec::new();
-    let mut base = 0u64;
-    for &shard in order {
+    let bases = order.iter().scan(0u64, move |next, &shard| {
+        let base = *next;
+        *next += lengths[shard];
+        Some((shard, base))
+    });
+    bases.flat_map(move |(shard, base)| {
         let length = lengths[shard];
-        let (start, end) = (first.max(base), last.min(base + length));
-        if start < end {
-            let (start, end) = (start - base, end - base);
-            for w in start / window..=(end - 1) / window {
-                result.push(Segment {
-                    shard,
-                    window: w,
-                    start: start.max(w * window),
-                    end: end.min((w + 1) * window),
-                    tail: end == length && w == (end - 1) / window,
-                });
-            }
-        }
-        base += length;
-    }
-    result
+        let start = first.clamp(base, base + length) - base;
+        let end = last.clamp(base, base + length) - base;
+        // None where the lane has no part of the shard.
+        (start / window..end.div_ceil(window)).filter(move |_| start < end).map(move |w| Segment {
+            shard,
+            window: w,
+            start: start.max(w * window),
+            end: end.min((w + 1) * window),
+            tail: end == length && w == (end - 1) / window,
+        })
+    })
 }
 
 /// How many windows leave together: 1, 2, 4, ... at an epoch's start, so that the first batch

@@ -83,7 +83,12 @@ impl Reading<'_> {
         let segments = lane::segments(&self.spec.lengths, &order, self.spec.lanes, lane, self.spec.window);
         let mut open = OpenShard::default();
         let mut keeping = Keeping::new(&self.spec.buffer);
+        // The shard that was read to its end, and where that was.
+        let mut ended: Option<(usize, u64)> = None;
         for mut segment in segments {
+            if ended.is_some_and(|(shard, at)| segment.shard == shard && segment.start >= at) {
+                continue; // the table says more than there is, which was reported
+            }
             loop {
                 if self.stop.load(Ordering::Relaxed) {
                     return Ok(());
@@ -100,6 +105,9 @@ impl Reading<'_> {
                     return Ok(());
                 }
                 self.check_length(&segment, rows);
+                if rows < self.spec.window {
+                    ended = Some((segment.shard, segment.window * self.spec.window as u64 + rows as u64));
+                }
                 if !segment.tail || rows < self.spec.window {
                     break;
                 }

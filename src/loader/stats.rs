@@ -51,6 +51,12 @@ impl Counts {
         self.read == self.kept + dropped + self.failures()
     }
 
+    /// Failed samples by reason, in words.
+    pub(crate) fn reasons(&self) -> String {
+        let reasons: Vec<String> = self.failed.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        reasons.join(", ")
+    }
+
     pub(crate) fn merge(&mut self, other: &Counts) {
         self.read += other.read;
         self.kept += other.kept;
@@ -205,8 +211,10 @@ impl Stats {
         if self.counts.read > 0 && self.yielded + self.replayed == 0 {
             let failed = self.counts.failures();
             warnings.push(format!(
-                "epoch {}: nothing was yielded of {} samples read, {failed} of which cannot be used: {:?}",
-                self.epoch, self.counts.read, self.counts.failed
+                "epoch {}: nothing was yielded of {} samples read, {failed} of which cannot be used: {}",
+                self.epoch,
+                self.counts.read,
+                self.counts.reasons()
             ));
         }
         for (shard, bytes) in &self.skipped_bytes {
@@ -217,8 +225,8 @@ impl Stats {
         }
         for m in &self.length_mismatches {
             warnings.push(format!(
-                "shard {}: {} samples expected, {} found; correct what says so: lengths=, sizes.json, \
-                 _stats.json or .parquet beside it",
+                "shard {}: {} samples expected, {} found: it is not whole, or what lists it is wrong \
+                 (lengths=, sizes.json, _stats.json or .parquet beside it)",
                 m.shard, m.expected, m.found
             ));
         }

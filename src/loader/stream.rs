@@ -64,8 +64,8 @@ impl Loader {
         Self { spec: Arc::new(spec), progress: Arc::new(progress) }
     }
 
-    /// Batches per epoch, the same on every rank. In mode `Eval` an upper bound that unreadable
-    /// samples can lower.
+    /// Batches per epoch, the same on every rank. In mode `Eval` as many as the
+    /// lengths of the shards make: unreadable samples and wrong lengths change that.
     pub fn num_batches(&self) -> u64 {
         self.spec.num_batches
     }

@@ -269,7 +269,7 @@ impl Loader {
         self.loader.num_batches() as usize
     }
 
-    /// Batches per epoch, the same on every rank. In mode `eval` an upper bound.
+    /// Batches per epoch, the same on every rank. In mode `eval` as many as the lengths make.
     #[getter]
     fn num_batches(&self) -> u64 {
         self.loader.num_batches()

@@ -151,7 +151,7 @@ class Loader:
     def __len__(self) -> int: ...
     @property
     def num_batches(self) -> int:
-        """Batches per epoch, the same on every rank. In mode `eval` an upper bound."""
+        """Batches per epoch, the same on every rank. In mode `eval` as many as the lengths make."""
 
     @property
     def num_samples(self) -> int:
