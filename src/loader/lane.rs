@@ -32,39 +32,48 @@ pub(crate) fn shard_order(shard_hashes: &[u64], seed: u64, epoch: u64) -> Vec<us
     order
 }
 
-/// The windows of one lane, in order.
-///
-/// `lengths` are samples per shard, `order` the epoch's order of shards. They are made as they are
-/// asked for: a length may be wrong by any factor.
-pub(crate) fn segments<'a>(
-    lengths: &'a [u64],
-    order: &'a [usize],
-    lanes: usize,
-    lane: usize,
-    window: usize,
-) -> impl Iterator<Item = Segment> + use<'a> {
+/// The part of one shard that belongs to one lane: at least one sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    shard: usize,
+    start: u64,
+    end: u64,
+    /// Whether the shard ends with the part.
+    last: bool,
+}
+
+impl Part {
+    /// The part's windows, in order, made as they are asked for: the length of a shard may be wrong
+    /// by any factor.
+    pub(crate) fn segments(self, window: usize) -> impl Iterator<Item = Segment> {
+        let window = window.max(1) as u64;
+        (self.start / window..self.end.div_ceil(window)).map(move |w| Segment {
+            shard: self.shard,
+            window: w,
+            start: self.start.max(w * window),
+            end: self.end.min((w + 1) * window),
+            tail: self.last && w == (self.end - 1) / window,
+        })
+    }
+}
+
+/// What one lane has of each shard, in order. `lengths` are samples per shard, `order` the epoch's
+/// order of shards. Linear in the number of shards.
+pub(crate) fn parts(lengths: &[u64], order: &[usize], lanes: usize, lane: usize) -> Vec<Part> {
     let total: u64 = lengths.iter().sum();
     let cut = |l: usize| (u128::from(total) * l as u128 / lanes.max(1) as u128) as u64;
     let (first, last) = (cut(lane), cut(lane + 1));
-    let window = window.max(1) as u64;
-    let bases = order.iter().scan(0u64, move |next, &shard| {
-        let base = *next;
-        *next += lengths[shard];
-        Some((shard, base))
-    });
-    bases.flat_map(move |(shard, base)| {
-        let length = lengths[shard];
-        let start = first.clamp(base, base + length) - base;
-        let end = last.clamp(base, base + length) - base;
-        // None where the lane has no part of the shard.
-        (start / window..end.div_ceil(window)).filter(move |_| start < end).map(move |w| Segment {
-            shard,
-            window: w,
-            start: start.max(w * window),
-            end: end.min((w + 1) * window),
-            tail: end == length && w == (end - 1) / window,
-        })
-    })
+    let mut result = Vec::new();
+    let mut base = 0u64;
+    for &shard in order {
+        let next = base + lengths[shard];
+        let (start, end) = (first.max(base), last.min(next));
+        if start < end {
+            result.push(Part { shard, start: start - base, end: end - base, last: end == next });
+        }
+        base = next;
+    }
+    result
 }
 
 /// How many windows leave together: 1, 2, 4, ... at an epoch's start, so that the first batch
@@ -94,7 +103,7 @@ mod tests {
             let mut sizes = vec![];
             for lane in 0..lanes {
                 let mut size = 0;
-                for s in segments(&lengths, &order, lanes, lane, window) {
+                for s in parts(&lengths, &order, lanes, lane).into_iter().flat_map(|p| p.segments(window)) {
                     prop_assert!(s.start < s.end && s.end <= lengths[s.shard]);
                     for p in s.start..s.end {
                         prop_assert_eq!(p / window as u64, s.window);
@@ -118,7 +127,7 @@ mod tests {
             let order: Vec<usize> = (0..lengths.len()).collect();
             let mut tails = vec![0; lengths.len()];
             for lane in 0..lanes {
-                for s in segments(&lengths, &order, lanes, lane, window) {
+                for s in parts(&lengths, &order, lanes, lane).into_iter().flat_map(|p| p.segments(window)) {
                     tails[s.shard] += usize::from(s.tail);
                 }
             }

@@ -75,49 +75,71 @@ struct OpenShard {
     fetcher: Option<(usize, ShardFetcher)>,
 }
 
+/// How far the reading of a segment came.
+enum Reached {
+    /// The end of its window; the shard goes on.
+    Window,
+    /// The end of the shard.
+    ShardEnd,
+    /// Nobody wants more.
+    Stop,
+}
+
 impl Reading<'_> {
     /// Reads all windows of `lane` in order into `out`. Ends early when `out` is closed or
     /// `stop` is set.
     pub(crate) fn run(&self, lane: usize, out: &Sender<Message<RawWindow>>) -> Result<()> {
         let order = self.spec.shard_order(self.epoch);
-        let segments = lane::segments(&self.spec.lengths, &order, self.spec.lanes, lane, self.spec.window);
         let mut open = OpenShard::default();
         let mut keeping = Keeping::new(&self.spec.buffer);
-        // The shard that was read to its end, and where that was.
-        let mut ended: Option<(usize, u64)> = None;
-        for mut segment in segments {
-            if ended.is_some_and(|(shard, at)| segment.shard == shard && segment.start >= at) {
-                continue; // the table says more than there is, which was reported
-            }
-            loop {
-                if self.stop.load(Ordering::Relaxed) {
-                    return Ok(());
+        for part in lane::parts(&self.spec.lengths, &order, self.spec.lanes, lane) {
+            for segment in part.segments(self.spec.window) {
+                match self.segment(segment, &mut open, &mut keeping, out)? {
+                    Reached::Window => {}
+                    // If the table says more than there is, that was reported.
+                    Reached::ShardEnd => break,
+                    Reached::Stop => return Ok(()),
                 }
-                let raw = self
-                    .recorder
-                    .time(Stage::Read, || self.window(segment, &mut open, &mut keeping))
-                    .map_err(|e| e.in_shard(&self.spec.shards[segment.shard].url))?;
-                if self.stop.load(Ordering::Relaxed) {
-                    return Ok(()); // the window may be cut short: nobody must take it for whole
-                }
-                let rows = raw.rows.len();
-                if rows > 0 && out.send(Message::Item(raw)).is_err() {
-                    return Ok(());
-                }
-                self.check_length(&segment, rows);
-                if rows < self.spec.window {
-                    ended = Some((segment.shard, segment.window * self.spec.window as u64 + rows as u64));
-                }
-                if !segment.tail || rows < self.spec.window {
-                    break;
-                }
-                // The window is full and the table says that the shard ends here: look further.
-                let next = (segment.window + 1) * self.spec.window as u64;
-                segment = Segment { window: segment.window + 1, start: next, end: next, ..segment };
             }
         }
         let _ = out.send(Message::End);
         Ok(())
+    }
+
+    /// Reads one segment, and behind a shard's last one whatever the shard holds beyond it.
+    fn segment(
+        &self,
+        mut segment: Segment,
+        open: &mut OpenShard,
+        keeping: &mut Keeping,
+        out: &Sender<Message<RawWindow>>,
+    ) -> Result<Reached> {
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(Reached::Stop);
+            }
+            let raw = self
+                .recorder
+                .time(Stage::Read, || self.window(segment, open, keeping))
+                .map_err(|e| e.in_shard(&self.spec.shards[segment.shard].url))?;
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(Reached::Stop); // the window may be cut short: nobody must take it for whole
+            }
+            let rows = raw.rows.len();
+            if rows > 0 && out.send(Message::Item(raw)).is_err() {
+                return Ok(Reached::Stop);
+            }
+            self.check_length(&segment, rows);
+            if rows < self.spec.window {
+                return Ok(Reached::ShardEnd);
+            }
+            if !segment.tail {
+                return Ok(Reached::Window);
+            }
+            // The window is full and the table says that the shard ends here: look further.
+            let next = (segment.window + 1) * self.spec.window as u64;
+            segment = Segment { window: segment.window + 1, start: next, end: next, ..segment };
+        }
     }
 
     /// Reports a shard that is shorter or longer than the table says.
