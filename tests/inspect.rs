@@ -144,5 +144,27 @@ fn what_is_no_shard_has_exit_code_1() {
     std::fs::write(&path, [7; 2000]).unwrap();
     let output = inspect(&[path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("a.tar"));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("a.tar"));
+}
+
+/// One bad shard in the list does not hide what the others hold, nor the next bad one.
+#[test]
+fn every_shard_that_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    std::fs::write(folder.path().join("00.tar"), [7; 2000]).unwrap();
+    std::fs::write(folder.path().join("2.tar"), "<html>no such page</html>").unwrap();
+    let output = inspect(&[folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["4 (1 tar, 1 zstd)", "4 usable of 6", "2 shards that cannot be read", "00.tar", "2.tar"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert!(String::from_utf8(output.stderr).unwrap().contains("2 of 4"));
+    let output = inspect(&[folder.path().to_str().unwrap(), "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let shards = found["shards"].as_array().unwrap();
+    let faulty: Vec<bool> = shards.iter().map(|shard| shard["error"].is_string()).collect();
+    assert_eq!(faulty, [false, true, false, true]);
+    assert!(shards[1]["error"].as_str().unwrap().contains("no tar header was found"));
 }

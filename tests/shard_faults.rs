@@ -381,7 +381,7 @@ fn what_is_no_archive_is_an_error_that_says_so() {
     let cases = [
         (&page[..], "no tar header was found"),
         (pointer, "no tar header was found"),
-        (&bad_gzip, "cannot be decompressed"),
+        (&bad_gzip, "nothing of it can be decompressed"),
     ];
     for (bytes, detail) in cases {
         let error = read(bytes, &ReadOptions::default()).unwrap_err();

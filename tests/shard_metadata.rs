@@ -73,6 +73,24 @@ fn lengths_are_those_that_succeeded() {
     // img2dataset's own count is believed first.
     std::fs::write(folder.path().join("00000_stats.json"), r#"{"successes": 3}"#).unwrap();
     assert_eq!(count(&shard), [3]);
+    // Without it, a damaged file is passed over: the shard has one sample.
+    std::fs::remove_file(folder.path().join("00000_stats.json")).unwrap();
+    std::fs::write(folder.path().join("00000.parquet"), &PARQUET[..PARQUET.len() / 2]).unwrap();
+    assert_eq!(count(&shard), [1]);
+}
+
+#[test]
+fn every_codec_that_is_promised_is_decompressed() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = shard(folder.path(), &[("000000000", &[("jpg", b"x")])]);
+    let columns = ["caption", "width", "similarity"];
+    let snappy = ShardMetadata::beside(&shard, &columns).unwrap().unwrap();
+    for other in
+        [&include_bytes!("golden/metadata.gzip.parquet")[..], include_bytes!("golden/metadata.zstd.parquet")]
+    {
+        std::fs::write(folder.path().join("00000.parquet"), other).unwrap();
+        assert_eq!(ShardMetadata::beside(&shard, &columns).unwrap().unwrap(), snappy);
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! `tldr-loader inspect`: what shards hold, and what is wrong with them.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 
+use tldr_loader::error::ErrorKind;
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{self, InspectJob, Inspection, MetadataInspection, Spread};
 use tldr_loader::shard::{ReadOptions, list};
@@ -45,10 +46,16 @@ impl Args {
         if self.json {
             let text = serde_json::to_string_pretty(&found)
                 .map_err(|error| Error::io("write JSON", std::io::Error::other(error)))?;
-            ended(writeln!(std::io::stdout(), "{text}"))
+            ended(writeln!(std::io::stdout(), "{text}"))?;
         } else {
-            ended(print(&mut std::io::stdout().lock(), &found, self.decode))
+            ended(print(&mut std::io::stdout().lock(), &found, self.decode))?;
         }
+        let unread = found.shards.iter().filter(|shard| shard.error.is_some()).count();
+        if unread > 0 {
+            let detail = format!("{unread} of {} cannot be read: stdout says why", found.shards.len());
+            return Err(ErrorKind::Shard { detail }.into());
+        }
+        Ok(())
     }
 }
 
@@ -81,13 +88,21 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
         writeln!(out, "metadata  {files} parquet, {samples} samples: {}", columns.join(", "))?;
     }
     let mut faults: Vec<String> = found.failed.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
-    let damaged = found.shards.iter().filter(|s| s.skipped_bytes > 0 || !s.is_whole()).count();
+    let unread = found.shards.iter().filter(|s| s.error.is_some()).count();
+    if unread > 0 {
+        faults.push(format!("{unread} {} that cannot be read", if unread == 1 { "shard" } else { "shards" }));
+    }
+    let damaged =
+        found.shards.iter().filter(|s| s.error.is_none() && (s.skipped_bytes > 0 || !s.is_whole())).count();
     if damaged > 0 {
         faults.push(format!("{damaged} {} not whole", if damaged == 1 { "shard" } else { "shards" }));
     }
     let how = if decoded { "" } else { " (images were not decoded: --decode)" };
     writeln!(out, "faults    {}{how}", if faults.is_empty() { "none".into() } else { faults.join(", ") })?;
     for shard in &found.shards {
+        if let Some(error) = &shard.error {
+            writeln!(out, "  {error}")?;
+        }
         if shard.skipped_bytes > 0 {
             writeln!(
                 out,
@@ -120,7 +135,9 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
 /// Output that nobody reads any more (`inspect ... | head`) is no error.
 fn ended(written: std::io::Result<()>) -> Result<()> {
     match written {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::io("write to stdout", error)),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write to stdout", error))
+        }
         _ => Ok(()),
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::error::{FailReason, Result};
+use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::image::decode::check_size;
 use crate::image::{DecodeOptions, ImageFormat, RgbImage, decode, probe};
 use crate::sample::{FailedSample, Sample, SampleId};
@@ -64,8 +64,10 @@ pub struct Inspection {
 pub struct ShardInspection {
     /// Where it is.
     pub url: Arc<str>,
-    /// How it is packed.
-    pub format: ShardFormat,
+    /// How it is packed; `None` where nothing of it could be read.
+    pub format: Option<ShardFormat>,
+    /// Why it could not be read, or not to its end: the loader would stop here.
+    pub error: Option<String>,
     /// Groups of members, usable or not.
     pub groups: u64,
     /// Usable samples.
@@ -177,10 +179,11 @@ struct Part {
 /// Reads all of `shards`; `progress(done)` is called once for each. Memory: 40 bytes a
 /// sample, and 100 per sample of a shard with a Parquet file beside it, of one shard per core.
 ///
+/// What is wrong with single samples is counted. A shard that is missing, must not be read or is no
+/// shard, or has a damaged Parquet file beside it, is named ([`ShardInspection::error`]).
+///
 /// # Errors
-/// Those of [`ShardReader`]: a store that fails, a file that is no shard; those of [`listed`] and
-/// [`ShardMetadata`]: a damaged file beside a shard. What is wrong with single
-/// samples is counted.
+/// A store that fails otherwise; those of [`listed`].
 pub fn inspect(shards: &[Shard], job: &InspectJob, progress: &(dyn Fn(usize) + Sync)) -> Result<Inspection> {
     let done = AtomicUsize::new(0);
     let listed = listed(shards)?;
@@ -213,7 +216,9 @@ pub fn inspect(shards: &[Shard], job: &InspectJob, progress: &(dyn Fn(usize) + S
         whole.groups += part.shard.groups;
         whole.samples += part.shard.samples;
         whole.bytes += part.bytes;
-        *whole.shard_formats.entry(part.shard.format).or_default() += 1;
+        if let Some(format) = part.shard.format {
+            *whole.shard_formats.entry(format).or_default() += 1;
+        }
         part.image_formats.iter().for_each(|(&f, n)| *whole.image_formats.entry(f).or_default() += n);
         part.shard.failed.iter().for_each(|(&r, n)| *whole.failed.entry(r).or_default() += n);
         whole.shards.push(part.shard);
@@ -222,11 +227,11 @@ pub fn inspect(shards: &[Shard], job: &InspectJob, progress: &(dyn Fn(usize) + S
 }
 
 fn one(shard: &Shard, listed: Option<u64>, job: &InspectJob) -> Result<Part> {
-    let mut reader = ShardReader::open(shard, &job.read)?;
     let mut part = Part {
         shard: ShardInspection {
             url: Arc::clone(&shard.url),
-            format: reader.format(),
+            format: None,
+            error: None,
             groups: 0,
             samples: 0,
             skipped_bytes: 0,
@@ -245,32 +250,55 @@ fn one(shard: &Shard, listed: Option<u64>, job: &InspectJob) -> Result<Part> {
         caption_chars: vec![],
         image_formats: BTreeMap::new(),
     };
-    let mut image = RgbImage::default();
-    let mut seen = HashSet::new();
-    while let Some(group) = reader.next_group()? {
-        part.shard.groups += 1;
-        seen.insert(group.as_ref().map_or_else(|failed| failed.id, |sample| sample.id));
-        let failed = match group {
-            Ok(sample) => match part.look_at(&sample, job, &mut image) {
-                Ok(()) => continue,
-                Err(error) => sample.failed(error.reason, error.detail),
-            },
-            Err(failed) => failed,
-        };
-        *part.shard.failed.entry(failed.reason).or_default() += 1;
-        if part.shard.failures.len() < NAMED {
-            let FailedSample { key, offset, reason, detail, .. } = failed;
-            part.shard.failures.push(Fault { key, offset, reason, detail });
+    match part.read(shard, job) {
+        Err(error) if is_of_shard(&error) => {
+            part.shard.error = Some(error.to_string());
+            part.shard.format = part.shard.format.filter(|_| part.shard.groups > 0);
         }
+        read => read?,
     }
-    part.shard.skipped_bytes = reader.skipped_bytes();
-    part.shard.passed_over = reader.passed_over();
-    part.shard.metadata = ShardMetadata::beside(shard, &[])?
-        .map(|metadata| MetadataInspection::of(&metadata, shard.hash, &seen));
     Ok(part)
 }
 
+/// Whether the next shard may be read where this one was not.
+fn is_of_shard(error: &Error) -> bool {
+    use std::io::ErrorKind::{IsADirectory, NotFound, PermissionDenied};
+    match &error.kind {
+        ErrorKind::Shard { .. } | ErrorKind::Format { .. } => true,
+        ErrorKind::Io { source, .. } => matches!(source.kind(), NotFound | PermissionDenied | IsADirectory),
+        _ => false,
+    }
+}
+
 impl Part {
+    fn read(&mut self, shard: &Shard, job: &InspectJob) -> Result<()> {
+        let mut reader = ShardReader::open(shard, &job.read)?;
+        self.shard.format = Some(reader.format());
+        let mut image = RgbImage::default();
+        let mut seen = HashSet::new();
+        while let Some(group) = reader.next_group()? {
+            self.shard.groups += 1;
+            seen.insert(group.as_ref().map_or_else(|failed| failed.id, |sample| sample.id));
+            let failed = match group {
+                Ok(sample) => match self.look_at(&sample, job, &mut image) {
+                    Ok(()) => continue,
+                    Err(error) => sample.failed(error.reason, error.detail),
+                },
+                Err(failed) => failed,
+            };
+            *self.shard.failed.entry(failed.reason).or_default() += 1;
+            if self.shard.failures.len() < NAMED {
+                let FailedSample { key, offset, reason, detail, .. } = failed;
+                self.shard.failures.push(Fault { key, offset, reason, detail });
+            }
+        }
+        self.shard.skipped_bytes = reader.skipped_bytes();
+        self.shard.passed_over = reader.passed_over();
+        self.shard.metadata = ShardMetadata::beside(shard, &[])?
+            .map(|metadata| MetadataInspection::of(&metadata, shard.hash, &seen));
+        Ok(())
+    }
+
     fn look_at(
         &mut self,
         sample: &Sample,

@@ -179,10 +179,13 @@ impl Assembling<'_> {
         attempt: u64,
     ) -> Result<Arc<Survivor>> {
         if first.is_empty() {
+            let (kept, advice) = match self.spec.mode {
+                Mode::Reduced => (", or was not kept", "use fewer lanes, or a larger keep_ratio"),
+                Mode::Full | Mode::Eval => ("", "mend the shards, or use fewer lanes"),
+            };
             let detail = format!(
                 "lane {lane} of {} has no sample to give in this epoch: what its part of the shards holds \
-                 cannot be used (stats() says why), is not there (are the lengths right?), or was not kept; \
-                 use fewer lanes, or a larger keep_ratio",
+                 cannot be used (stats() says why), is not there (are the lengths right?){kept}; {advice}",
                 self.spec.lanes
             );
             return Err(ErrorKind::Shard { detail }.into());

@@ -1,9 +1,15 @@
 //! The caption in a named field: of a sample's json, or of the metadata beside its shard.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use serde_json::Value;
 
 use crate::error::{FailReason, Result};
 use crate::shard::{ReadOptions, Shard, ShardMetadata};
+
+/// Samples of a shard that may lack the field, all of the first ones, before that is worth a word.
+const LACKING: u64 = 64;
 
 /// Why a sample cannot be used, and what exactly was found.
 pub(super) type Unusable = (FailReason, String);
@@ -12,6 +18,8 @@ pub(super) type Unusable = (FailReason, String);
 pub(super) struct Captions {
     field: Option<String>,
     metadata: Beside,
+    /// Samples asked for, until one of them has the field.
+    lacking: Option<u64>,
 }
 
 /// Metadata are read when a sample's own json has no caption: most corpora never need them.
@@ -22,7 +30,8 @@ enum Beside {
 
 impl Captions {
     pub(super) fn new(shard: &Shard, options: &ReadOptions) -> Self {
-        Self { field: options.caption_key.clone(), metadata: Beside::Unread(shard.clone()) }
+        let metadata = Beside::Unread(shard.clone());
+        Self { field: options.caption_key.clone(), metadata, lacking: Some(0) }
     }
 
     /// The name of the field.
@@ -44,14 +53,34 @@ impl Captions {
                 Err(error) => return Ok(Some(Err((FailReason::BadJson, error.to_string())))),
             };
             if let Some(found) = member.get(field).and_then(|value| text(value, field)) {
+                self.lacking = None;
                 return Ok(Some(found));
             }
         }
         if let Beside::Unread(shard) = &self.metadata {
             self.metadata = Beside::Read(ShardMetadata::beside(shard, &[field])?);
         }
-        let Beside::Read(Some(metadata)) = &self.metadata else { return Ok(None) };
-        Ok(metadata.value(key, field).and_then(|value| text(value, field)))
+        let found = match &self.metadata {
+            Beside::Read(Some(metadata)) => metadata.value(key, field).and_then(|value| text(value, field)),
+            _ => None,
+        };
+        self.lacking = self.lacking.filter(|_| found.is_none()).map(|lacking| lacking + 1);
+        if self.lacking == Some(LACKING) {
+            warn_of_absent(field);
+        }
+        Ok(found)
+    }
+}
+
+/// Says, once per field, that no sample has it: a slip in its name would pass unseen where samples
+/// have a `.txt` too.
+fn warn_of_absent(field: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(field.to_owned()) {
+        tracing::warn!(
+            "caption_key: none of the first {LACKING} samples of a shard has a {field:?} in its json or its \
+             metadata; their .txt is used where there is one"
+        );
     }
 }
 

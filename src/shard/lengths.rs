@@ -31,8 +31,11 @@ const REMOTE_SCANS: usize = 8;
 ///
 /// `progress(done, of)` is called, on this thread, once per shard scanned.
 ///
+/// A `_stats.json` or `.parquet` that is damaged is passed over with a warning.
+///
 /// # Errors
-/// A file of these that cannot be read or holds something else; a `sizes.json` that says 0 (leave
+/// A file of these that cannot be read; a `sizes.json` or `__len__` that holds something else; a
+/// `sizes.json` that says 0 (leave
 /// empty shards out of the list); as [`ShardReader`] for shards that are scanned.
 pub fn lengths(shards: &[Shard], progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<u64>> {
     let mut known = listed(shards)?;
@@ -101,8 +104,14 @@ fn of_stats(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
     }
     for ((&i, file), content) in unknown.iter().zip(&files).zip(Sidecar::read(&files)?) {
         let Some(content) = content else { continue };
-        let stats: serde_json::Value = serde_json::from_slice(&content)
-            .map_err(|error| Error::format(file.name(), "json, as img2dataset writes it", error))?;
+        let stats: serde_json::Value = match serde_json::from_slice(&content) {
+            Ok(stats) => stats,
+            Err(error) => {
+                let expected = "json, as img2dataset writes it";
+                passed_over(&Error::format(file.name(), expected, error));
+                continue;
+            }
+        };
         known[i] = stats.get("successes").and_then(serde_json::Value::as_u64).filter(|&n| n > 0);
     }
     Ok(())
@@ -115,6 +124,11 @@ fn of_metadata(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
         known[i] = length;
     }
     Ok(())
+}
+
+/// What img2dataset left beside a shard is a by-product: where it is damaged, the shard itself tells.
+pub(super) fn passed_over(error: &Error) {
+    tracing::warn!("{error}; it is passed over, and the samples of its shard are counted");
 }
 
 fn of_folders(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {

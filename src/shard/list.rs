@@ -107,7 +107,7 @@ impl Listing<'_> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| Error::io(format!("read the list {}", file.display()), error))?;
         let before = self.shards.len();
-        for (number, line) in (1..).zip(text.lines()) {
+        for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;

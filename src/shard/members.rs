@@ -282,7 +282,7 @@ impl Members {
         let at = self.stream.offset();
         let detail = match self.stream.damage() {
             Some(damage) if at == 0 && damage.kind() != std::io::ErrorKind::UnexpectedEof => {
-                return Err(shard_error(format!("it cannot be decompressed: {damage}"), 0));
+                return Err(shard_error(format!("nothing of it can be decompressed: {damage}"), 0));
             }
             Some(damage) => format!("the shard ends {place}, at byte {at}: {damage}"),
             None => format!("the shard ends {place}, at byte {at}"),

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::shard::Shard;
+use crate::shard::lengths::passed_over;
 use crate::shard::place::Sidecar;
 
 /// Files that are read into memory at a time where only their lengths are wanted.
@@ -91,7 +92,10 @@ pub(super) fn successes(shards: &[&Shard]) -> Result<Vec<Option<u64>>> {
             shards.iter().map(|shard| Sidecar::beside(shard, &name(shard))).collect::<Result<_>>()?;
         for (file, content) in files.iter().zip(Sidecar::read(&files)?) {
             let metadata = match content {
-                Some(content) => read(file.name(), content, &[])?,
+                Some(content) => read(file.name(), content, &[]).unwrap_or_else(|error| {
+                    passed_over(&error);
+                    None
+                }),
                 None => None,
             };
             let has_status = |m: &ShardMetadata| m.columns.iter().any(|column| column == "status");

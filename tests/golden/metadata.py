@@ -1,4 +1,4 @@
-"""Writes metadata.parquet, what img2dataset writes beside a shard, with pyarrow (26.0.1).
+"""Writes metadata.parquet and copies in other codecs, what img2dataset writes beside a shard, with pyarrow (26.0.1).
 
     python tests/golden/metadata.py
 
@@ -48,4 +48,7 @@ rows = [
 ]
 folder = Path(__file__).parent
 # img2dataset writes a row group per buffer; small ones here, so that there are several.
-pq.write_table(pa.Table.from_pylist(rows, schema), folder / "metadata.parquet", row_group_size=4)
+table = pa.Table.from_pylist(rows, schema)
+pq.write_table(table, folder / "metadata.parquet", row_group_size=4)
+for codec in ("gzip", "zstd"):
+    pq.write_table(table, folder / f"metadata.{codec}.parquet", row_group_size=4, compression=codec)
