@@ -9,8 +9,9 @@ use std::sync::Arc;
 use ndarray::Array2;
 use proptest::prelude::*;
 use select_stream::{Held, Stream, stream};
+use tldr_loader::cluster::GATE_STEPS;
 use tldr_loader::hash::{Purpose, Rng, combine, hash, unit};
-use tldr_loader::select::{Policy, Priority, Quota, Rates, Selector, Window};
+use tldr_loader::select::{GateBy, Policy, Priority, Quota, Rates, Selector, Window};
 use tldr_loader::{DropReason, FailReason, Outcome, SampleId};
 
 fn selector(stream: &Stream, policy: Policy) -> Selector {
@@ -25,7 +26,8 @@ fn kept(selector: &Selector, held: &Held, epoch: u64) -> BTreeSet<usize> {
 
 fn policies() -> Vec<Policy> {
     let mut all = Vec::new();
-    for priority in [Priority::Uniform, Priority::Diverse, Priority::Longest] {
+    for priority in [Priority::Uniform, Priority::Diverse, Priority::Longest, Priority::Hard, Priority::Score]
+    {
         for quota in [Quota::Proportional, Quota::Random, Quota::Tempered(0.5)] {
             for (gate, dedup) in [(None, None), (Some(0.5), None), (Some(0.5), Some(0.8))] {
                 all.push(Policy { gate, dedup, quota, priority, seed: 3, ..Policy::default() });
@@ -270,11 +272,78 @@ fn priorities_fill_the_same_counts_by_their_own_order() {
     let (diverse, by_distance) = counts(Priority::Diverse);
     assert_eq!((&by_length, &by_distance), (&expected, &expected));
     assert!(uniform != longest && uniform != diverse);
+    let (hard, by_score) = counts(Priority::Hard);
+    assert_eq!(by_score, expected);
+    let (score, by_score) = counts(Priority::Score);
+    assert_eq!(by_score, expected);
+    let alignment = |row: usize| stream.windows[0].signals.alignment[row];
+    let others = |of: &BTreeSet<usize>, row: usize| {
+        let of = of.clone();
+        (0..600)
+            .filter(move |i| !of.contains(i))
+            .filter(|&i| run_of(&stream, i) == run_of(&stream, row))
+            .collect::<Vec<_>>()
+    };
+    assert!(hard.iter().all(|&row| others(&hard, row).iter().all(|&i| alignment(i) >= alignment(row))));
+    assert!(score.iter().all(|&row| others(&score, row).iter().all(|&i| alignment(i) <= alignment(row))));
+    let (every, by_place) = counts(Priority::EveryNth);
+    assert_eq!(by_place, expected);
+    for run in 0..stream.clusters.run_count() as u32 {
+        // In order of cluster and arrival, the gaps between the kept differ by one at most.
+        let cluster = |row: usize| stream.windows[0].signals.cluster[row];
+        let mut rows: Vec<usize> = (0..600).filter(|&row| run_of(&stream, row) == run).collect();
+        rows.sort_by_key(|&row| (cluster(row), row));
+        let places: Vec<usize> = (0..rows.len()).filter(|&i| every.contains(&rows[i])).collect();
+        let gaps: BTreeSet<usize> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.len() <= 2 && gaps.last().unwrap_or(&0) - gaps.first().unwrap_or(&0) <= 1, "{gaps:?}");
+        assert!(places.first().is_none_or(|&first| first == 0));
+    }
     let chars = |row: usize| stream.windows[0].caption_chars[row];
     for &row in &longest {
         let left_out =
             (0..600).filter(|i| !longest.contains(i) && run_of(&stream, *i) == run_of(&stream, row));
         assert!(left_out.into_iter().all(|i| chars(i) <= chars(row)));
+    }
+}
+
+/// Alignments of some clusters are better than those of others: the better half of the corpus is not
+/// the better half of each.
+#[test]
+fn a_gate_by_cluster_passes_its_share_of_each() {
+    let mut stream = stream(20, 8, 2000, 0.0, 2);
+    // In cluster c, uniform from a multiple of 0.05 up, so that the fit's steps meet it.
+    let least = |c: usize| (c % 15) as f64 * 0.05;
+    let clusters = Arc::make_mut(&mut stream.clusters);
+    for c in 0..20 {
+        for step in 0..GATE_STEPS {
+            let passing = ((1.0 - step as f64 / GATE_STEPS as f64) / (1.0 - least(c))).min(1.0);
+            clusters.gated[[c, step]] = clusters.shares[c] * passing;
+        }
+    }
+    for held in &mut stream.windows {
+        for (alignment, &cluster) in held.signals.alignment.iter_mut().zip(&held.signals.cluster) {
+            let least = least(cluster as usize);
+            *alignment = (least + (1.0 - least) * f64::from(*alignment)) as f32;
+        }
+    }
+    for quota in [Quota::Proportional, Quota::Random] {
+        let policy =
+            Policy { gate: Some(0.3), gate_by: GateBy::Cluster, keep_ratio: 0.3, quota, ..Policy::default() };
+        let selector = selector(&stream, policy);
+        assert!((selector.expected_share() - 0.3).abs() < 1e-12);
+        let mut counts = vec![(0u32, 0u32); 20];
+        for held in &stream.windows {
+            let outcomes = selector.decide(&held.window(), 0).unwrap();
+            for (outcome, &cluster) in outcomes.iter().zip(&held.signals.cluster) {
+                counts[cluster as usize].0 += 1;
+                counts[cluster as usize].1 += u32::from(outcome.is_kept());
+            }
+        }
+        for (c, (all, kept)) in counts.into_iter().enumerate() {
+            // Binomial, 6 standard deviations: 40 clusters pass with a probability of 1 - 1e-7.
+            let bound = 6.0 * (f64::from(all) * 0.3 * 0.7).sqrt();
+            assert!((f64::from(kept) - 0.3 * f64::from(all)).abs() <= bound, "cluster {c}: {kept} of {all}");
+        }
     }
 }
 
@@ -362,16 +431,19 @@ fn needs_follow_from_the_policy() {
     assert_eq!(needs(Policy { dedup: Some(0.5), ..random() }), (true, true));
     assert_eq!(needs(Policy { priority: Priority::Longest, ..random() }), (false, false));
     assert_eq!(needs(Policy { priority: Priority::Diverse, ..random() }), (true, true));
+    assert_eq!(needs(Policy { priority: Priority::Hard, ..random() }), (true, false));
 }
 
 #[test]
 fn every_option_is_in_the_fingerprint() {
     let stream = stream(10, 1, 20, 0.0, 2);
     let base = Policy { gate: Some(0.9), ..Policy::default() };
-    let changes: [fn(&mut Policy); 8] = [
+    let changes: [fn(&mut Policy); 10] = [
         |_| (),
         |p| p.keep_ratio = 0.3,
         |p| p.gate = None,
+        |p| p.gate_by = GateBy::Cluster,
+        |p| p.priority = Priority::Hard,
         |p| p.dedup = Some(0.9),
         |p| p.quota = Quota::Random,
         |p| p.priority = Priority::Longest,
@@ -386,14 +458,14 @@ fn every_option_is_in_the_fingerprint() {
             selector(&stream, policy).fingerprint()
         })
         .collect();
-    assert_eq!(fingerprints.len(), 8);
+    assert_eq!(fingerprints.len(), 10);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn survivors_are_nested_in_keep_ratio(a in 0.001..1.0f64, b in 0.001..1.0f64, seed: u64, kind in 0..18usize) {
+    fn survivors_are_nested_in_keep_ratio(a in 0.001..1.0f64, b in 0.001..1.0f64, seed: u64, kind in 0..policies().len()) {
         let stream = stream(60, 1, 250, 0.05, 3);
         let policy = Policy { seed, ..policies()[kind].clone() };
         let most = policy.gate.unwrap_or(1.0);

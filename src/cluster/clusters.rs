@@ -106,6 +106,27 @@ impl Clusters {
         (0..self.len()).map(of).collect()
     }
 
+    /// The gate of the whole corpus, in [0, 1], that lets the share `gate` of one cluster through: where
+    /// the cluster's own curve of [`Clusters::gated`] reaches it, linear between its steps. `gate`
+    /// itself for a cluster in which the fit saw nothing. O(1).
+    pub fn gate_of(&self, cluster: usize, gate: f64) -> f64 {
+        let share = self.shares.get(cluster).copied().unwrap_or(0.0);
+        if share <= 0.0 || gate >= 1.0 {
+            return gate.min(1.0);
+        }
+        let wanted = gate.max(0.0) * share;
+        let at = |step: usize| match step {
+            0 => share,
+            GATE_STEPS.. => 0.0,
+            _ => self.gated[[cluster, step]],
+        };
+        // The first step at which no more than what is wanted passes; the one before passes more.
+        let step = (1..=GATE_STEPS).find(|&step| at(step) <= wanted).unwrap_or(GATE_STEPS);
+        let (above, below) = (at(step - 1), at(step));
+        let part = if above > below { (above - wanted) / (above - below) } else { 1.0 };
+        1.0 - (step as f64 - 1.0 + part.clamp(0.0, 1.0)) / GATE_STEPS as f64
+    }
+
     /// Nearest centroid of each signature, `[points, codes]` to `[points]`; the lowest index wins
     /// ties. The plain reference for whatever runs on a device. O(points * clusters * codes), as
     /// matrix products.
@@ -179,6 +200,26 @@ mod tests {
         assert!((clusters.pass_rate(0.475) - 0.5).abs() < 1e-12, "half way between 0.45 and 0.55");
         assert!((clusters.pass_rate(0.02) - 0.02).abs() < 1e-12);
         assert_eq!(clusters.pass_rate(0.0), 0.0);
+    }
+
+    #[test]
+    fn the_gate_of_a_cluster_passes_its_share() {
+        // One cluster better aligned than the other: at a quantile q, 1 - q² and 1 - q (2 - q) pass.
+        let mut clusters = example();
+        let pass = |c: usize, i: usize| {
+            let q = i as f64 / GATE_STEPS as f64;
+            if c == 0 { 1.0 - q * q } else { 1.0 - q * (2.0 - q) }
+        };
+        clusters.gated = Array2::from_shape_fn((2, GATE_STEPS), |(c, i)| pass(c, i) / 2.0);
+        for gate in [0.01, 0.1, 0.333, 0.5, 0.77, 0.95, 1.0] {
+            let [good, bad] = [0, 1].map(|c| 1.0 - clusters.gate_of(c, gate));
+            // Linear between steps of 0.05, of curves whose second derivative is 2: off by 2 * 0.05² / 8.
+            assert!((1.0 - good * good - gate).abs() < 7e-4, "{gate}: {good}");
+            assert!((1.0 - bad * (2.0 - bad) - gate).abs() < 7e-4, "{gate}: {bad}");
+        }
+        clusters.shares[1] = 0.0;
+        assert_eq!(clusters.gate_of(1, 0.3), 0.3, "nothing is known of it");
+        assert_eq!((clusters.gate_of(9, 0.3), clusters.gate_of(0, 0.0)), (0.3, 0.0));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::loader::spec::{Mode, OnError, Spec};
 use crate::loader::stream::Loader;
 use crate::loader::world::from_world;
 use crate::model::Encoder;
-use crate::select::{Policy, Priority, Quota, Selector};
+use crate::select::{GateBy, Policy, Priority, Quota, Selector};
 use crate::shard::{self, ReadOptions, Shard, StoreOptions};
 use crate::text::{Fuse, Tokenizer};
 
@@ -51,6 +51,7 @@ pub struct LoaderBuilder {
     mode: Mode,
     keep_ratio: Option<f64>,
     gate: Option<Option<f64>>,
+    gate_by: GateBy,
     dedup: Option<f32>,
     quota: Option<Quota>,
     priority: Priority,
@@ -104,6 +105,7 @@ impl LoaderBuilder {
             mode: Mode::Reduced,
             keep_ratio: None,
             gate: None,
+            gate_by: GateBy::Corpus,
             dedup: None,
             quota: None,
             priority: Priority::Uniform,
@@ -154,6 +156,8 @@ impl LoaderBuilder {
         /// Share of samples that pass the gate, by alignment of image and original caption.
         /// `None` turns the gate off. Default: 0.5 with a captioner, else none.
         gate: Option<f64> = Some(gate);
+        /// Of what the gate lets its share through: the corpus (default) or each cluster.
+        gate_by: GateBy = gate_by;
         /// Cosine of embeddings from which two samples of a window count as near-copies.
         /// Default: `None`, no deduplication.
         dedup: Option<f32> = dedup;
@@ -414,6 +418,7 @@ impl LoaderBuilder {
         let policy = Policy {
             keep_ratio: self.keep_ratio.unwrap_or(KEEP_RATIO),
             gate: self.gate.unwrap_or(with.then_some(0.5)),
+            gate_by: self.gate_by,
             dedup: self.dedup,
             quota: self.quota.unwrap_or(if with { Quota::Proportional } else { Quota::Random }),
             priority: self.priority,

@@ -1,29 +1,61 @@
 //! The gate: only what is well aligned with its caption goes on.
+//!
+//! The published subset of CC3M is the better half of every cluster (the code of TL;DR, not the
+//! paper); [`GateBy::Cluster`] is that. The better half of the corpus takes more of the clusters whose
+//! captions are good, and is the default.
 
+use crate::cluster::Clusters;
 use crate::cluster::alignment::passes_gate;
+use crate::select::policy::{GateBy, Policy};
 
-/// Lets the best aligned share of a corpus through, by quantiles fixed at fit time. Whether a
-/// sample passes depends on that sample only.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Lets the best aligned share of a corpus, or of each cluster, through, by quantiles fixed at fit
+/// time. Whether a sample passes depends on that sample only.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Gate {
-    share: Option<f64>,
+    /// Share that passes of each cluster's scale of quantiles: one for all, or one each; `None` where
+    /// everything passes.
+    shares: Option<Vec<f64>>,
 }
 
 impl Gate {
-    /// A gate for the best `share`; `None` lets everything through.
-    pub fn new(share: Option<f64>) -> Self {
-        Self { share }
+    /// The gate of `policy`. O(clusters).
+    pub fn new(policy: &Policy, clusters: Option<&Clusters>) -> Self {
+        let shares = policy.gate.map(|gate| match (policy.gate_by, clusters) {
+            (GateBy::Cluster, Some(clusters)) => {
+                (0..clusters.len()).map(|c| clusters.gate_of(c, gate)).collect()
+            }
+            _ => vec![gate],
+        });
+        Self { shares }
     }
 
-    /// Whether there is anything to pass.
-    pub fn is_open(self) -> bool {
-        self.share.is_none()
+    /// Whether there is nothing to pass.
+    pub fn is_open(&self) -> bool {
+        self.shares.is_none()
     }
 
-    /// Whether an alignment (a quantile in [0, 1]) passes: it must be at least 1 - share. An
-    /// alignment that is not a number passes an open gate only.
-    pub fn passes(self, alignment: f32) -> bool {
-        self.share.is_none_or(|share| passes_gate(alignment, share))
+    /// Whether clusters have gates of their own.
+    pub fn is_by_cluster(&self) -> bool {
+        self.shares.as_ref().is_some_and(|shares| shares.len() > 1)
+    }
+
+    /// Whether an alignment (a quantile in [0, 1]) in `cluster` passes: it must be at least 1 - share.
+    /// An alignment that is not a number passes an open gate only.
+    pub fn passes(&self, alignment: f32, cluster: u32) -> bool {
+        self.shares.as_ref().is_none_or(|shares| {
+            let share = shares.get(cluster as usize).or(shares.first()).copied().unwrap_or(0.0);
+            passes_gate(alignment, share)
+        })
+    }
+
+    /// Share of the corpus that is in each cluster and passes, as measured at fit time, `[clusters]`.
+    /// O(clusters).
+    pub fn passing(policy: &Policy, clusters: &Clusters) -> Vec<f64> {
+        let gate = policy.gate.unwrap_or(1.0);
+        match policy.gate_by {
+            GateBy::Corpus => clusters.passing(gate),
+            GateBy::Cluster => clusters.shares.iter().map(|share| share * gate).collect(),
+        }
     }
 }
 
@@ -31,11 +63,16 @@ impl Gate {
 mod tests {
     use super::*;
 
+    fn gate(share: Option<f64>) -> Gate {
+        Gate::new(&Policy { gate: share, ..Policy::default() }, None)
+    }
+
     #[test]
     fn the_better_half_passes() {
-        let gate = Gate::new(Some(0.5));
-        assert!(gate.passes(0.5) && gate.passes(1.0) && !gate.passes(0.499) && !gate.passes(f32::NAN));
-        assert!(Gate::new(Some(1.0)).passes(0.0));
-        assert!(Gate::new(None).is_open() && Gate::new(None).passes(f32::NAN));
+        let half = gate(Some(0.5));
+        assert!(half.passes(0.5, 0) && half.passes(1.0, 9));
+        assert!(!half.passes(0.499, 0) && !half.passes(f32::NAN, 0));
+        assert!(gate(Some(1.0)).passes(0.0, 0));
+        assert!(gate(None).is_open() && gate(None).passes(f32::NAN, 0));
     }
 }

@@ -8,18 +8,20 @@
 //! 2. [`dedup`] drops near-copies within the window.
 //! 3. [`quota`] gives each cluster its rate pi.
 //! 4. [`reservoir`] draws with exactly these rates, evenly over similar clusters; with another
-//!    priority ([`diverse`], longest) it says how many to keep, and the priority says which.
+//!    priority ([`diverse`], hard, longest) it says how many to keep, and the priority says which.
 //!
 //! No I/O, threads or tensors here.
 
 pub mod dedup;
 pub mod diverse;
+pub mod filter;
 pub mod gate;
 pub mod policy;
 pub mod quota;
 pub mod reservoir;
 pub mod selector;
 
-pub use policy::{Policy, Priority, Quota};
+pub use filter::Filter;
+pub use policy::{GateBy, Policy, Priority, Quota};
 pub use quota::Rates;
 pub use selector::{Selector, Window};

@@ -14,6 +14,8 @@ pub struct Policy {
     pub keep_ratio: f64,
     /// Share of the corpus, best aligned first, that is let through, in (0, 1]; `None` for all.
     pub gate: Option<f64>,
+    /// Of what the gate lets that share through.
+    pub gate_by: GateBy,
     /// Cosine of two embeddings from which the images count as near-copies, in (0, 1]; `None`
     /// keeps copies.
     pub dedup: Option<f32>,
@@ -35,6 +37,7 @@ impl Default for Policy {
         Self {
             keep_ratio: 0.25,
             gate: None,
+            gate_by: GateBy::Corpus,
             dedup: None,
             quota: Quota::Proportional,
             priority: Priority::Uniform,
@@ -43,6 +46,17 @@ impl Default for Policy {
             corpus: None,
         }
     }
+}
+
+/// Of what a gate lets its share through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GateBy {
+    /// The corpus.
+    #[default]
+    Corpus,
+    /// Each cluster (TL;DR's public code).
+    Cluster,
 }
 
 /// How the kept share is spread over clusters.
@@ -116,15 +130,46 @@ impl FromStr for Quota {
 
 /// Which candidates fill the quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Priority {
     /// Each with exactly its rate's probability (the paper's "uniform").
     #[default]
     Uniform,
     /// Farthest first in embedding space, within a run of a window.
     Diverse,
+    /// The worst aligned first, of those that passed the gate: what a captioner finds hardest to say of
+    /// its image (the paper's "hard" takes the highest loss).
+    Hard,
+    /// The best aligned first.
+    Score,
     /// The longest captions: a negative control for benchmarks.
     Longest,
+    /// Every N-th of a run, by cluster and order of arrival, as TL;DR's public code takes them from a
+    /// whole corpus: an ablation. Survivors of one keep_ratio are none of another's.
+    EveryNth,
+}
+
+impl Priority {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Uniform, Self::Diverse, Self::Hard, Self::Score, Self::Longest, Self::EveryNth];
+
+    /// Name in options: `"uniform"`, `"every-nth"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::Diverse => "diverse",
+            Self::Hard => "hard",
+            Self::Score => "score",
+            Self::Longest => "longest",
+            Self::EveryNth => "every-nth",
+        }
+    }
+
+    /// Whether it looks at alignments.
+    pub fn needs_alignment(self) -> bool {
+        matches!(self, Self::Hard | Self::Score)
+    }
 }
 
 impl Policy {
@@ -134,19 +179,15 @@ impl Policy {
         let [gated, gate] = optional(self.gate);
         let [deduped, dedup] = optional(self.dedup.map(f64::from));
         let quota = self.quota.to_string();
-        let priority = match self.priority {
-            Priority::Uniform => "uniform",
-            Priority::Diverse => "diverse",
-            Priority::Longest => "longest",
-        };
         hash::combine(&[
             self.keep_ratio.to_bits(),
             gated,
             gate,
+            u64::from(self.gate_by == GateBy::Cluster),
             deduped,
             dedup,
             hash::hash_str(&quota),
-            hash::hash_str(priority),
+            hash::hash_str(self.priority.name()),
             u64::from(self.rotate),
             self.seed,
             if matches!(self.quota, Quota::CapAt(_)) { self.corpus.unwrap_or(0) } else { 0 },

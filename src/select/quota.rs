@@ -7,7 +7,8 @@
 
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
-use crate::select::policy::{Policy, Quota};
+use crate::select::gate::Gate;
+use crate::select::policy::{GateBy, Policy, Quota};
 use crate::select::reservoir::Rate;
 
 /// How far keep_ratio may lie above the measured pass rate, relative to it: the measurement itself
@@ -29,8 +30,9 @@ impl Rates {
     /// More asked for than the gate lets through; the error names the maximum. A quota whose
     /// number is out of range, or that counts samples of a corpus of unknown size.
     pub fn solve(policy: &Policy, clusters: Option<&Clusters>) -> Result<Self> {
-        let pass_rate = match (policy.gate, clusters) {
-            (Some(gate), Some(clusters)) => clusters.pass_rate(gate),
+        let pass_rate = match (policy.gate, policy.gate_by, clusters) {
+            (Some(gate), GateBy::Corpus, Some(clusters)) => clusters.pass_rate(gate),
+            (Some(gate), GateBy::Cluster, Some(_)) => gate,
             _ => 1.0,
         };
         if let (Quota::CapAt(samples), Some(clusters)) = (policy.quota, clusters) {
@@ -58,7 +60,7 @@ impl Rates {
         }
         let rates = match clusters {
             Some(clusters) if alpha < 1.0 => {
-                tempered(&clusters.passing(policy.gate.unwrap_or(1.0)), alpha, expected_share)
+                tempered(&Gate::passing(policy, clusters), alpha, expected_share)
             }
             _ => vec![Rate::new(pi)],
         };
@@ -78,7 +80,7 @@ impl Rates {
             return Err(Error::option("quota", policy.quota, "cap(samples) of at least 1 sample"));
         }
         let most = samples as f64 / corpus as f64;
-        let shares = clusters.passing(policy.gate.unwrap_or(1.0));
+        let shares = Gate::passing(policy, clusters);
         let rates = shares.iter().map(|&share| Rate::new(most / share)).collect();
         Ok(Self { rates, expected_share: shares.iter().map(|share| share.min(most)).sum() })
     }

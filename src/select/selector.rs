@@ -17,7 +17,7 @@ use crate::select::quota::Rates;
 use crate::select::reservoir::{Place, Rate, places};
 
 /// Version of the rules, part of the fingerprint: raised whenever a decision could change.
-const RULES: u64 = 1;
+const RULES: u64 = 2;
 
 /// At most `window` consecutive samples of one shard, with all that a decision may depend on.
 #[derive(Debug, Clone, Copy)]
@@ -81,15 +81,24 @@ impl Selector {
             if let Some(dedup) = policy.dedup {
                 return Err(Error::option("dedup", dedup, needs("for embeddings; run fit, or leave it out")));
             }
+            let priority = policy.priority.name();
             if policy.priority == Priority::Diverse {
-                return Err(Error::option("priority", "diverse", needs("for embeddings; or use uniform")));
+                return Err(Error::option("priority", priority, needs("for embeddings; or use uniform")));
+            }
+            if policy.priority.needs_alignment() {
+                return Err(Error::option("priority", priority, needs("for alignments; or use uniform")));
             }
             if policy.quota.is_by_cluster() {
                 return Err(Error::option("quota", policy.quota, needs("run fit, or use random")));
             }
         }
+        if policy.priority == Priority::EveryNth && policy.rotate {
+            let accepted = "a fixed choice, with this priority: leave rotate out, or use uniform";
+            return Err(Error::option("priority", policy.priority.name(), accepted));
+        }
         let rates = Rates::solve(&policy, clusters.as_deref())?;
-        Ok(Self { gate: Gate::new(policy.gate), rates, clusters, policy })
+        let gate = Gate::new(&policy, clusters.as_deref());
+        Ok(Self { gate, rates, clusters, policy })
     }
 
     /// The policy in force.
@@ -99,7 +108,10 @@ impl Selector {
 
     /// Whether windows must bring signals: whether a captioner has to run.
     pub fn needs_signals(&self) -> bool {
-        self.policy.quota.is_by_cluster() || !self.gate.is_open() || self.needs_embedding()
+        self.policy.quota.is_by_cluster()
+            || !self.gate.is_open()
+            || self.policy.priority.needs_alignment()
+            || self.needs_embedding()
     }
 
     /// Whether decisions look at embeddings.
@@ -159,7 +171,7 @@ impl Selector {
                         outcomes[c.row as usize] = Outcome::Kept { pi: Some(rate.value() as f32) };
                     }
                 }
-                Priority::Diverse | Priority::Longest => {
+                _ => {
                     for row in self.by_priority(run, placed, epoch, window, signals) {
                         outcomes[row as usize] = Outcome::Kept { pi: None };
                     }
@@ -184,17 +196,20 @@ impl Selector {
             }
             let mut cluster = 0;
             if let Some(signals) = signals {
-                if !self.gate.passes(signals.alignment[row]) {
+                let own = signals.cluster[row];
+                if (self.policy.quota.is_by_cluster() || self.gate.is_by_cluster())
+                    && own as usize >= clusters
+                {
+                    let what = format!("cluster of sample {:016x}", id.0);
+                    let expected = format!("a number below {clusters}, the clusters in force");
+                    return Err(Error::format(what, expected, own));
+                }
+                if !self.gate.passes(signals.alignment[row], own) {
                     outcomes[row] = Outcome::Dropped(DropReason::Gate);
                     continue;
                 }
                 if self.policy.quota.is_by_cluster() {
-                    cluster = signals.cluster[row];
-                    if cluster as usize >= clusters {
-                        let what = format!("cluster of sample {:016x}", id.0);
-                        let expected = format!("a number below {clusters}, the clusters in force");
-                        return Err(Error::format(what, expected, cluster));
-                    }
+                    cluster = own;
                 }
             }
             let hash = hash::hash(self.policy.seed, Purpose::Candidate, id.0);
@@ -230,8 +245,21 @@ impl Selector {
                 let order = farthest_first(embeddings.view(), (start + count).min(run.len()));
                 order.into_iter().map(|i| ordered[i].row).collect()
             }
-            _ => {
+            (Priority::Hard | Priority::Score, Some(signals)) => {
+                let alignment = |c: &Candidate| signals.alignment[c.row as usize];
                 // Stable: ties stay in order of hash.
+                match self.policy.priority {
+                    Priority::Hard => ordered.sort_by(|a, b| alignment(a).total_cmp(&alignment(b))),
+                    _ => ordered.sort_by(|a, b| alignment(b).total_cmp(&alignment(a))),
+                }
+                ordered.into_iter().map(|c| c.row).collect()
+            }
+            (Priority::EveryNth, _) => {
+                ordered.sort_unstable_by_key(|c| (c.cluster, c.row));
+                // Where the run's count is not a whole part of it, the steps differ by one.
+                (0..count).map(|i| ordered[i * ordered.len() / count].row).collect()
+            }
+            _ => {
                 ordered.sort_by_key(|c| std::cmp::Reverse(window.caption_chars[c.row as usize]));
                 ordered.into_iter().map(|c| c.row).collect()
             }

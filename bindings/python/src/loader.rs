@@ -47,13 +47,16 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         every sample once, in order, with the eval transform and a short last batch.
 ///     gate: Share of samples that pass, by alignment of image and original caption; 1.0 turns the
 ///         gate off, None is the default. Default: 0.5 with a captioner, off without.
+///     gate_by: Of what the gate lets that share through: the `corpus`, or each `cluster`.
 ///     dedup: Cosine of image embeddings from which two samples of a window are near-copies.
 ///         Default: no deduplication.
 ///     quota: How likely a sample is kept, by the size n of its cluster: `proportional` (the same for
 ///         all), `cap` (clusters above one size are cut down to it), `cap(100)` (to 100 samples;
 ///         keep_ratio follows), `tempered(0.5)` (between them, as n^(0.5 - 1)), or `random` (clusters
 ///         do not count). Default: proportional with a captioner.
-///     priority: Which candidates fill a quota first: `uniform`, `diverse` or `longest`.
+///     priority: Which candidates fill a quota first: `uniform`, `diverse` (farthest first, of the
+///         embeddings in a window), `hard` (worst aligned), `score` (best aligned), `longest` (captions),
+///         or `every-nth` (as the paper's code; an ablation).
 ///     rotate: Whether epochs keep disjoint subsets until the pool is used up.
 ///     fuse: The caption of a survivor: `original`, `generated`, `concat` or `best`; the last two
 ///         take a number, as in `concat:16` tokens for the generated part or `best:0.5`.
@@ -115,7 +118,7 @@ impl Loader {
     #[new]
     #[pyo3(signature = (
         urls, *, captioner=None, keep_ratio=None, batch_size=256, image_size=224, tokenizer=None,
-        device=None, mode="reduced", gate=None, dedup=None, quota=None, priority="uniform",
+        device=None, mode="reduced", gate=None, gate_by="corpus", dedup=None, quota=None, priority="uniform",
         rotate=false, fuse="original", replace_repetitive=true, seed=0, transform=None,
         crop_scale=None, crop_ratio=None, flip=None, mean=None, std=None, pixels="float32",
         context_length=77, rank=None, world_size=None, lanes=None, window=2048, shuffle_windows=8,
@@ -137,6 +140,7 @@ impl Loader {
         device: Option<DeviceName>,
         mode: &str,
         gate: Option<f64>,
+        gate_by: &str,
         dedup: Option<f32>,
         quota: Option<&str>,
         priority: &str,
@@ -200,6 +204,7 @@ impl Loader {
                 .prefetch(whole("prefetch", prefetch)?)
                 .on_error(options::on_error(on_error)?)
                 .max_errors(max_errors);
+            builder = builder.gate_by(options::gate_by(gate_by)?);
             // A gate that lets everything through is none.
             if let Some(gate) = gate {
                 builder = builder.gate(Some(gate).filter(|g| *g != 1.0));

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use tldr_loader::captioner::parse_device;
 use tldr_loader::image::ImageTransform;
 use tldr_loader::loader::{Mode, OnError, PixelType};
-use tldr_loader::select::Priority;
+use tldr_loader::select::{GateBy, Priority};
 use tldr_loader::{Error, Result};
 
 use crate::captioner::Captioner;
@@ -120,10 +120,12 @@ pub(crate) fn pixels(name: &str) -> Result<PixelType> {
     )
 }
 
+pub(crate) fn gate_by(name: &str) -> Result<GateBy> {
+    choose("gate_by", name, &[("corpus", GateBy::Corpus), ("cluster", GateBy::Cluster)])
+}
+
 pub(crate) fn priority(name: &str) -> Result<Priority> {
-    let accepted =
-        [("uniform", Priority::Uniform), ("diverse", Priority::Diverse), ("longest", Priority::Longest)];
-    choose("priority", name, &accepted)
+    choose("priority", name, &Priority::ALL.map(|priority| (priority.name(), priority)))
 }
 
 /// The transform of that name; numbers that were not given are the training transform's own.

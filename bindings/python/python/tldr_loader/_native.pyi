@@ -37,13 +37,16 @@ class Loader:
             every sample once, in order, with the eval transform and a short last batch.
         gate: Share of samples that pass, by alignment of image and original caption; 1.0 turns the
             gate off, None is the default. Default: 0.5 with a captioner, off without.
+        gate_by: Of what the gate lets that share through: the `corpus`, or each `cluster`.
         dedup: Cosine of image embeddings from which two samples of a window are near-copies.
             Default: no deduplication.
         quota: How likely a sample is kept, by the size n of its cluster: `proportional` (the same for
             all), `cap` (clusters above one size are cut down to it), `cap(100)` (to 100 samples;
             keep_ratio follows), `tempered(0.5)` (between them, as n^(0.5 - 1)), or `random` (clusters
             do not count). Default: proportional with a captioner.
-        priority: Which candidates fill a quota first: `uniform`, `diverse` or `longest`.
+        priority: Which candidates fill a quota first: `uniform`, `diverse` (farthest first, of the
+            embeddings in a window), `hard` (worst aligned), `score` (best aligned), `longest` (captions),
+            or `every-nth` (as the paper's code; an ablation).
         rotate: Whether epochs keep disjoint subsets until the pool is used up.
         fuse: The caption of a survivor: `original`, `generated`, `concat` or `best`; the last two
             take a number, as in `concat:16` tokens for the generated part or `best:0.5`.
@@ -108,9 +111,12 @@ class Loader:
         device: _Device = None,
         mode: Literal["reduced", "full", "eval"] = "reduced",
         gate: float | None = None,
+        gate_by: Literal["corpus", "cluster"] = "corpus",
         dedup: float | None = None,
         quota: str | None = None,
-        priority: Literal["uniform", "diverse", "longest"] = "uniform",
+        priority: Literal[
+            "uniform", "diverse", "hard", "score", "longest", "every-nth"
+        ] = "uniform",
         rotate: bool = False,
         fuse: str = "original",
         replace_repetitive: bool = True,
