@@ -26,6 +26,21 @@ use crate::text::Tokenizer;
 pub struct Loader {
     spec: Arc<Spec>,
     progress: Arc<Progress>,
+    /// The process that made it.
+    process: u32,
+}
+
+/// Of a fork only the calling thread lives on: whoever waits for the others hangs.
+fn check_process(maker: u32) -> Result<()> {
+    let here = std::process::id();
+    if here == maker {
+        return Ok(());
+    }
+    Err(Error::from(ErrorKind::State(format!(
+        "the loader was made in process {maker}, and its threads did not come along to process {here}, a fork \
+         of it: make the loader after the fork (it has threads of its own: a torch DataLoader around it \
+         needs num_workers=0)"
+    ))))
 }
 
 /// Where the loader stands, shared with its iterator.
@@ -61,7 +76,7 @@ impl Loader {
             resume_at: AtomicU64::new(0),
             recorder: Mutex::new(Arc::new(Recorder::new(0))),
         };
-        Self { spec: Arc::new(spec), progress: Arc::new(progress) }
+        Self { spec: Arc::new(spec), progress: Arc::new(progress), process: std::process::id() }
     }
 
     /// Batches per epoch, the same on every rank. In mode `Eval` as many as the
@@ -81,6 +96,16 @@ impl Loader {
     /// Samples per batch on this rank.
     pub fn batch_size(&self) -> usize {
         self.spec.batch_size
+    }
+
+    /// Index of this process among those that share the corpus.
+    pub fn rank(&self) -> usize {
+        self.spec.rank
+    }
+
+    /// Number of processes that share the corpus.
+    pub fn world_size(&self) -> usize {
+        self.spec.world_size
     }
 
     /// Number of token ids of the tokenizer: rows that a text embedding needs.
@@ -110,8 +135,9 @@ impl Loader {
     /// Starts an epoch: the current one from its start, or from where a loaded state left off.
     ///
     /// # Errors
-    /// Threads that cannot be started.
+    /// Threads that cannot be started; a process that was forked from the one that made the loader.
     pub fn iter(&self) -> Result<Batches> {
+        check_process(self.process)?;
         let epoch = self.progress.epoch.load(Ordering::SeqCst);
         let first_step = self.progress.resume_at.swap(0, Ordering::SeqCst);
         self.progress.step.store(first_step, Ordering::SeqCst);
@@ -125,6 +151,7 @@ impl Loader {
             epoch,
             step: first_step,
             batch_size: self.spec.batch_size,
+            process: self.process,
         })
     }
 
@@ -165,6 +192,7 @@ pub struct Batches {
     epoch: u64,
     step: u64,
     batch_size: usize,
+    process: u32,
 }
 
 /// What [`Batches::next_within`] found.
@@ -185,6 +213,11 @@ impl Batches {
     /// # Errors
     /// The first error of any stage; the epoch is over after it.
     pub fn next_within(&mut self, limit: Duration) -> Result<Next> {
+        if let Err(error) = check_process(self.process) {
+            // Its threads are not there to be joined.
+            std::mem::forget(self.running.take());
+            return Err(error);
+        }
         let Some(running) = &self.running else { return Ok(Next::End) };
         let start = Instant::now();
         let message = running.batches.recv_timeout(limit);

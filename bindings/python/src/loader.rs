@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -111,6 +112,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(crate) struct Loader {
     loader: tldr_loader::loader::Loader,
     device: Device,
+    /// Whether the ranks have compared their loaders.
+    compared: AtomicBool,
 }
 
 #[pymethods]
@@ -259,13 +262,24 @@ impl Loader {
             builder.build()
         };
         let loader = interruptible(py, "build", build, |()| Ok(()))?;
-        Ok(Self { loader, device })
+        Ok(Self { loader, device, compared: AtomicBool::new(false) })
     }
 
     /// Starts an epoch: the current one from its start, or from where a loaded state left off.
+    ///
+    /// The first time, where torch.distributed is initialised, the ranks compare their loaders.
+    ///
+    /// Raises:
+    ///     ConfigError: The loaders of some ranks differ, or were not started; names them.
     fn __iter__(this: Bound<'_, Self>) -> PyResult<Batches> {
         let py = this.py();
         let loader = this.get();
+        if !loader.compared.swap(true, Ordering::Relaxed) {
+            let fields = plain::to_python(py, &plain::of(&loader.loader.state())?)?;
+            fields.set_item("num_batches", loader.loader.num_batches())?;
+            let (rank, world_size) = (loader.loader.rank(), loader.loader.world_size());
+            py.import("tldr_loader._ranks")?.call_method1("compare", (fields, rank, world_size))?;
+        }
         let batches = py.detach(|| loader.loader.iter()).or_raise(py)?;
         Ok(Batches { batches: Mutex::new(Some(batches)), loader: this.unbind() })
     }

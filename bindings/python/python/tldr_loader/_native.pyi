@@ -152,7 +152,13 @@ class Loader:
         ledger: Ledger | _Path | None = None,
     ) -> Loader: ...
     def __iter__(self) -> Batches:
-        """Starts an epoch: the current one from its start, or from where a loaded state left off."""
+        """Starts an epoch: the current one from its start, or from where a loaded state left off.
+
+        The first time, where torch.distributed is initialised, the ranks compare their loaders.
+
+        Raises:
+            ConfigError: The loaders of some ranks differ, or were not started; names them.
+        """
 
     def __len__(self) -> int: ...
     @property

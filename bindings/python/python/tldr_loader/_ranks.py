@@ -1,0 +1,77 @@
+"""Compares the loaders of all ranks, once, where a process group is there.
+
+Ranks whose loaders differ in shards, seed or batch size would train on for days with samples seen twice
+or never. The loader itself needs no word from other ranks, and calls no collective: this asks the
+process group's key-value store, so that nothing is put between the collectives of the training loop,
+and an absent rank costs an error, not a hang.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from typing import Any
+
+import torch.distributed as dist
+
+from tldr_loader._errors import ConfigError
+
+__all__ = ["compare"]
+
+TIMEOUT = 600.0
+"""Seconds that a rank waits for the others: some take long to count their shards."""
+
+# Ranks start their loaders in one order, as they take their steps: the n-th is the n-th everywhere.
+_numbers = itertools.count()
+
+
+def compare(own: dict[str, Any], rank: int, world_size: int) -> None:
+    """Checks that the loader of every rank has the numbers `own`.
+
+    Does nothing where there is no process group of `world_size` processes: the loader may be for one
+    rank only.
+
+    Raises:
+        ConfigError: Some ranks have others, or did not come within `TIMEOUT` seconds; names them.
+    """
+    if world_size < 2 or not (dist.is_available() and dist.is_initialized()):
+        return
+    if dist.get_world_size() != world_size or dist.get_rank() != rank:
+        return
+    store = dist.distributed_c10d._get_default_store()
+    number = next(_numbers)
+    keys = [f"tldr_loader/{number}/{other}" for other in range(world_size)]
+    store.set(keys[rank], json.dumps(own, sort_keys=True))
+    end = time.monotonic() + TIMEOUT
+    pause = 0.01
+    while not store.check(keys):
+        if time.monotonic() > end:
+            absent = [other for other, key in enumerate(keys) if not store.check([key])]
+            raise ConfigError(
+                f"rank {rank} began to iterate over its loader, and rank {_listed(absent)} did not within "
+                f"{TIMEOUT:.0f} s: every rank must make and start the same loaders in the same order"
+            )
+        time.sleep(pause)  # Ctrl-C ends it
+        pause = min(2 * pause, 1.0)
+    found = [json.loads(store.get(key)) for key in keys]
+    # Against the most common one: it is the odd ranks that are worth naming.
+    texts = [json.dumps(one, sort_keys=True) for one in found]
+    common = found[texts.index(max(texts, key=texts.count))]
+    differing = {other: one for other, one in enumerate(found) if one != common}
+    if not differing:
+        return
+    names = sorted({name for one in differing.values() for name in common if one.get(name) != common[name]})
+    differences = "; ".join(
+        f"{name}: {common[name]} on most ranks, "
+        + ", ".join(f"{one.get(name)} on rank {other}" for other, one in differing.items())
+        for name in names
+    )
+    raise ConfigError(
+        f"the loader of rank {_listed(list(differing))} differs from that of the other ranks: {differences}"
+    )
+
+
+def _listed(ranks: list[int]) -> str:
+    shown = ", ".join(map(str, ranks[:16]))
+    return shown + (f" and {len(ranks) - 16} more" if len(ranks) > 16 else "")
