@@ -65,6 +65,10 @@ DATA := $(or $(TLDR_DATA),../shared/data)/openstax
 bench-reader: $(VENV)/.bench ## Races the reader against its ceiling, open_clip, SPDL and thread pools.
 	$(BIN)/python benches/reader.py $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 
+.PHONY: soak
+soak: $(VENV)/.run ## Sends two million samples through the pipeline and watches its memory (minutes).
+	cargo bench --no-default-features --features parquet --bench soak
+
 .PHONY: bench-captioner
 bench-captioner: $(VENV)/.bench ## Races the captioner against transformers.
 	$(BIN)/python benches/captioner.py

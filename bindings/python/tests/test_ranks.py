@@ -1,5 +1,6 @@
-"""Promise: the global sequence of batches is the same for any number of processes, and any of them may
-resume what others began. Real processes, started by torchrun.
+"""Promise: any number of processes sees one global sequence of batches, and resumes what others began.
+
+The processes are real ones, started by torchrun.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from torch.utils.data import DataLoader, IterableDataset
 
 import tldr_loader as tldr
@@ -118,7 +118,7 @@ class Wrapped(IterableDataset[Any]):
 def test_a_fork_is_refused_with_advice(corpus: Corpus) -> None:
     loader = tldr.Loader(corpus.urls, mode="full", batch_size=8, image_size=SIZE)
     data = Wrapped(loader)
-    with pytest.raises(RuntimeError, match="needs num_workers=0"):
+    with pytest.raises(tldr.StateError, match="needs num_workers=0"):
         next(iter(DataLoader(data, batch_size=None, num_workers=1, multiprocessing_context="fork")))
     # The loader itself is none the worse for it.
     assert len(list(DataLoader(data, batch_size=None, num_workers=0))) == loader.num_batches

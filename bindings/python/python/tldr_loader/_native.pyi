@@ -114,9 +114,7 @@ class Loader:
         gate_by: Literal["corpus", "cluster"] = "corpus",
         dedup: float | None = None,
         quota: str | None = None,
-        priority: Literal[
-            "uniform", "diverse", "hard", "score", "longest", "every-nth"
-        ] = "uniform",
+        priority: Literal["uniform", "diverse", "hard", "score", "longest", "every-nth"] = "uniform",
         rotate: bool = False,
         fuse: str = "original",
         replace_repetitive: bool = True,
