@@ -1,4 +1,6 @@
-"""Writes metadata.parquet and copies in other codecs, what img2dataset writes beside a shard, with pyarrow (26.0.1).
+"""Writes metadata.parquet, what img2dataset writes beside a shard, and copies of it in other codecs.
+
+Made with pyarrow (26.0.1).
 
     python tests/golden/metadata.py
 
