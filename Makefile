@@ -65,6 +65,11 @@ DATA := $(or $(TLDR_DATA),../shared/data)/openstax
 bench-reader: $(VENV)/.bench ## Races the reader against its ceiling, open_clip, SPDL and thread pools.
 	$(BIN)/python benches/reader.py $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 
+.PHONY: bench-epochs
+bench-epochs: $(VENV)/.run ## Measures first and second epochs against what they must cost.
+	cargo bench --no-default-features --bench epochs -- $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
+	cargo bench --no-default-features --bench epochs -- --encode 4000 $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
+
 .PHONY: soak
 soak: $(VENV)/.run ## Sends two million samples through the pipeline and watches its memory (minutes).
 	cargo bench --no-default-features --features parquet --bench soak

@@ -4,35 +4,15 @@
 //!
 //! With `-- --test` each runs once.
 
+mod photographs;
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use jpeg_encoder::{ColorType, Encoder};
-use tldr_loader::hash::{Purpose, Rng};
+use photographs::photograph;
 use tldr_loader::image::{
     DecodeOptions, ImagePipeline, ImageTransform, Normalize, RgbImage, Scratch, decode, preview,
 };
-
-/// A JPEG of `width` x `height`: waves of every frequency and some noise, about as many bytes
-/// per pixel as a photograph.
-fn photograph(width: u16, height: u16) -> Vec<u8> {
-    let mut rng = Rng::new(0, Purpose::Synth, u64::from(width));
-    let mut pixels = Vec::with_capacity(3 * usize::from(width) * usize::from(height));
-    for y in 0..height {
-        for x in 0..width {
-            let (x, y) = (f64::from(x), f64::from(y));
-            let wave = 60.0 * (x / 37.0).sin() + 40.0 * (y / 11.0).cos() + 20.0 * (x * y / 900.0).sin();
-            let noise = rng.range(-12.0, 12.0);
-            pixels.extend([128.0, 110.0, 90.0].map(|base| (base + wave + noise) as u8));
-        }
-    }
-    let mut bytes = Vec::new();
-    let encoder = Encoder::new(&mut bytes, 85);
-    if let Err(error) = encoder.encode(&pixels, width, height, ColorType::Rgb) {
-        panic!("cannot draw the picture: {error}");
-    }
-    bytes
-}
 
 fn check<E: std::fmt::Display>(result: Result<(), E>) {
     if let Err(error) = result {
@@ -43,7 +23,7 @@ fn check<E: std::fmt::Display>(result: Result<(), E>) {
 fn pictures(criterion: &mut Criterion) {
     let limits = DecodeOptions::default();
     for (width, height) in [(64, 64), (640, 480), (1280, 960)] {
-        let bytes = photograph(width, height);
+        let bytes = photograph(u64::from(width), width, height);
         let mut group = criterion.benchmark_group(format!("{width}x{height}"));
         group.throughput(Throughput::Bytes(bytes.len() as u64));
 

@@ -10,6 +10,8 @@
 
 #![allow(clippy::print_stdout)] // what it found is its output
 
+mod photographs;
+
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +20,6 @@ use std::time::Instant;
 use fast_image_resize as fir;
 use fir::images::{TypedImage, TypedImageRef};
 use fir::pixels::U8x3;
-use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{DecodeOptions, ImageTransform, RgbImage, decode};
 use tldr_loader::loader::{Loader, Mode};
 use tldr_loader::shard::{ReadOptions, ShardFetcher, ShardIndex, ShardReader, ShardWriter, lengths, list};
@@ -90,7 +91,7 @@ fn run(options: &Options) -> Result<()> {
     let scratch = tempfile::tempdir().map_err(|e| tldr_loader::Error::io("make a folder", e))?;
     let source = match &options.data {
         Some(folder) => folder.clone(),
-        None => photographs(scratch.path())?,
+        None => photographs::shard(scratch.path(), 20),
     };
     let shards = list(&[source.display().to_string()], None, &Default::default())?;
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
@@ -340,33 +341,4 @@ fn memory(corpus: &Path, threads: usize) -> Result<()> {
     let spilled = loader.stats().spilled_bytes;
     println!("{{\"what\": \"memory\", \"peak_kb\": {kilobytes}, \"spilled_bytes\": {spilled}}}");
     Ok(())
-}
-
-/// Shards of drawn photographs: waves of every frequency and some noise.
-fn photographs(scratch: &Path) -> Result<PathBuf> {
-    let folder = scratch.join("drawn");
-    std::fs::create_dir_all(&folder).map_err(|e| tldr_loader::Error::io("make a folder", e))?;
-    let mut writer = ShardWriter::create(folder.join("00000.tar"))?;
-    let (width, height) = (640u16, 480u16);
-    for i in 0..20u64 {
-        let mut rng = Rng::new(0, Purpose::Synth, i);
-        let mut pixels = Vec::with_capacity(3 * usize::from(width) * usize::from(height));
-        let (a, b) = (rng.range(20.0, 60.0), rng.range(5.0, 20.0));
-        for y in 0..height {
-            for x in 0..width {
-                let (x, y) = (f64::from(x), f64::from(y));
-                let wave = 60.0 * (x / a).sin() + 40.0 * (y / b).cos() + 20.0 * (x * y / 900.0).sin();
-                let noise = rng.range(-12.0, 12.0);
-                pixels.extend([128.0, 110.0, 90.0].map(|base| (base + wave + noise) as u8));
-            }
-        }
-        let mut jpeg = Vec::new();
-        let encoder = jpeg_encoder::Encoder::new(&mut jpeg, 85);
-        if let Err(error) = encoder.encode(&pixels, width, height, jpeg_encoder::ColorType::Rgb) {
-            return Err(tldr_loader::Error::io("draw", std::io::Error::other(error)));
-        }
-        writer.write(&format!("{i:03}"), &[("jpg", &jpeg), ("txt", b"a drawing")])?;
-    }
-    writer.finish()?;
-    Ok(folder)
 }

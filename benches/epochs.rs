@@ -1,0 +1,224 @@
+//! What an epoch costs, beside what it must: the second one with a ledger against shards that hold only
+//! the survivors, the first one against its own slowest stage.
+//!
+//!     make bench-epochs     # cargo bench --no-default-features --bench epochs -- [--data DIR]
+//!
+//! The captioner is a stub, whose signals follow from the caption, so that the loader itself is what is
+//! measured; its encoder takes `--encode` microseconds a sample (0 by default) without using a core, as
+//! one on a GPU would. Rounds are interleaved; medians of the ratios within a round. As a test, one
+//! small round.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+mod photographs;
+
+use std::collections::HashSet;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ndarray::{Array2, Array3, ArrayView4};
+use tldr_loader::Result;
+use tldr_loader::cluster::{AlignmentNorm, AlignmentTable, Clusters, GATE_STEPS};
+use tldr_loader::hash;
+use tldr_loader::loader::{Loader, Mode, Stats};
+use tldr_loader::model::{Encoder, Signals};
+use tldr_loader::shard::{ReadOptions, ShardReader, ShardWriter, list};
+
+const CLUSTERS: usize = 64;
+const THREADS: usize = 2;
+const BATCH: usize = 64;
+
+/// Signals out of the caption's hash, after a while.
+struct Stub {
+    per_sample: Duration,
+}
+
+impl Encoder for Stub {
+    fn dim(&self) -> usize {
+        1
+    }
+    fn preview_size(&self) -> usize {
+        64
+    }
+    fn batch_size(&self) -> usize {
+        BATCH
+    }
+    fn clusters(&self) -> usize {
+        CLUSTERS
+    }
+    fn fingerprint(&self) -> u64 {
+        1
+    }
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        black_box(previews);
+        std::thread::sleep(self.per_sample * captions.len() as u32);
+        let hashes: Vec<u64> = captions.iter().map(|caption| hash::hash_str(caption)).collect();
+        Ok(Signals {
+            cluster: hashes.iter().map(|hash| (hash % CLUSTERS as u64) as u32).collect(),
+            alignment: hashes.iter().map(|&hash| hash::unit(hash) as f32).collect(),
+            embedding: Array2::ones((captions.len(), 1)),
+            semantic_hash: vec![[0; 4]; captions.len()],
+        })
+    }
+}
+
+fn clusters() -> Arc<Clusters> {
+    let share = 1.0 / CLUSTERS as f64;
+    Arc::new(Clusters {
+        idf: vec![1.0],
+        centroids: Array2::ones((CLUSTERS, 1)),
+        runs: (0..CLUSTERS as u32).collect(),
+        shares: vec![share; CLUSTERS],
+        gated: Array2::from_shape_fn((CLUSTERS, GATE_STEPS), |(_, i)| {
+            share * (1.0 - i as f64 / GATE_STEPS as f64)
+        }),
+        alignment: AlignmentTable {
+            norm: AlignmentNorm::Sum,
+            length_edges: vec![],
+            run_groups: vec![0; CLUSTERS],
+            knots: Array3::from_shape_fn((1, 1, 2), |(_, _, k)| k as f32),
+        },
+        points: 100_000,
+    })
+}
+
+struct Options {
+    data: Option<PathBuf>,
+    samples: usize,
+    rounds: usize,
+    encode: u64,
+}
+
+fn options() -> Options {
+    // `cargo test --benches` says nothing, and wants one quick round.
+    let mut options = Options { data: None, samples: 400, rounds: 1, encode: 0 };
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    arguments.sort_by_key(|argument| argument != "--bench");
+    let mut arguments = arguments.into_iter();
+    while let Some(name) = arguments.next() {
+        match name.as_str() {
+            "--bench" => (options.samples, options.rounds) = (8000, 5),
+            "--data" => options.data = arguments.next().map(Into::into),
+            "--samples" => options.samples = arguments.next().unwrap().parse().unwrap(),
+            "--rounds" => options.rounds = arguments.next().unwrap().parse().unwrap(),
+            "--encode" => options.encode = arguments.next().unwrap().parse().unwrap(),
+            other => panic!("unknown option {other}"),
+        }
+    }
+    options
+}
+
+/// Shards of at least `samples` samples: those of `source`, over and over, with captions of their own.
+fn corpus(source: &Path, samples: usize, folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let shards = list(&[source.display().to_string()], None, &Default::default()).unwrap();
+    let mut written = 0;
+    for shard in 0.. {
+        let mut writer = ShardWriter::create(folder.join(format!("{shard:05}.tar"))).unwrap();
+        for from in &shards {
+            let mut reader = ShardReader::open(from, &ReadOptions::default()).unwrap();
+            while let Some(group) = reader.next_group().unwrap() {
+                let Ok(sample) = group else { continue };
+                let caption = format!("{} ({written})", sample.caption);
+                let json = sample.json.unwrap_or_default();
+                let members: [(&str, &[u8]); 3] =
+                    [("jpg", &sample.image), ("txt", caption.as_bytes()), ("json", &json)];
+                writer.write(&format!("{written:07}"), &members).unwrap();
+                written += 1;
+            }
+        }
+        writer.finish().unwrap();
+        if written >= samples {
+            return;
+        }
+    }
+}
+
+/// Shards that hold those of the corpus whose key is in `keys`, and no others.
+fn survivors(corpus: &Path, keys: &HashSet<String>, folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let shards = list(&[corpus.display().to_string()], None, &Default::default()).unwrap();
+    for (number, shard) in shards.iter().enumerate() {
+        let mut writer = ShardWriter::create(folder.join(format!("{number:05}.tar"))).unwrap();
+        let mut reader = ShardReader::open(shard, &ReadOptions::default()).unwrap();
+        while let Some(group) = reader.next_group().unwrap() {
+            if let Ok(sample) = group
+                && keys.contains(&*sample.key)
+            {
+                let json = sample.json.unwrap_or_default();
+                let members: [(&str, &[u8]); 3] =
+                    [("jpg", &sample.image), ("txt", sample.caption.as_bytes()), ("json", &json)];
+                writer.write(&sample.key, &members).unwrap();
+            }
+        }
+        writer.finish().unwrap();
+    }
+}
+
+fn builder(folder: &Path) -> tldr_loader::loader::LoaderBuilder {
+    Loader::builder(folder.display().to_string())
+        .batch_size(BATCH)
+        .image_size(224)
+        .threads(THREADS)
+        .window(512)
+        .rank(0)
+        .world_size(1)
+}
+
+/// An epoch: its samples a second, its keys, its statistics.
+fn epoch(loader: &Loader) -> (f64, HashSet<String>, Stats, f64) {
+    let mut keys = HashSet::new();
+    let begun = Instant::now();
+    let mut samples = 0;
+    for batch in loader.iter().unwrap() {
+        let batch = black_box(batch.unwrap());
+        samples += batch.len();
+        keys.extend(batch.keys.iter().map(ToString::to_string));
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    (samples as f64 / seconds, keys, loader.stats(), seconds)
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+fn main() {
+    let options = options();
+    let scratch = tempfile::tempdir().unwrap();
+    let source = options.data.clone().unwrap_or_else(|| photographs::shard(scratch.path(), 40));
+    let (whole, reduced) = (scratch.path().join("whole"), scratch.path().join("reduced"));
+    corpus(&source, options.samples, &whole);
+    let (mut seconds, mut overlap, mut second) = (vec![], vec![], vec![]);
+    for round in 0..options.rounds {
+        let stub = Stub { per_sample: Duration::from_micros(options.encode) };
+        let loader =
+            builder(&whole).captioner(stub, clusters()).keep_ratio(0.25).gate(Some(0.5)).build().unwrap();
+        let (_, keys, first, wall) = epoch(&loader);
+        // Stages that share the cores take what they take together; the encoder has a device of its own.
+        let busy = |name: &str| first.seconds.get(name).copied().unwrap_or(0.0);
+        let cores = (busy("read") + busy("preview") + busy("select") + busy("example")) / THREADS as f64;
+        seconds.push(wall);
+        overlap.push(wall / cores.max(busy("encode")));
+        if round == 0 {
+            survivors(&whole, &keys, &reduced);
+            println!("stages of the first epoch, in seconds: {:?}", first.seconds);
+        }
+        let (with_ledger, again, stats, _) = epoch(&loader);
+        assert_eq!((again, stats.encoded), (keys, 0), "the same survivors, and no captioner");
+        let (alone, ..) = epoch(&builder(&reduced).mode(Mode::Full).build().unwrap());
+        second.push(with_ledger / alone);
+    }
+    println!(
+        "{} samples, {} rounds, encoder {} us a sample: first epoch {:.2} s, {:.2} of its slowest stage; second \
+         epoch at {:.2} of the speed of shards that hold only the survivors",
+        options.samples,
+        options.rounds,
+        options.encode,
+        median(seconds),
+        median(overlap),
+        median(second)
+    );
+}
