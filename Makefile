@@ -69,6 +69,12 @@ bench-reader: $(VENV)/.bench ## Races the reader against its ceiling, open_clip,
 bench-captioner: $(VENV)/.bench ## Races the captioner against transformers.
 	$(BIN)/python benches/captioner.py
 
+.PHONY: study-alignment
+EMOJI := $(or $(TLDR_DATA),../shared/data)/emoji-train
+study-alignment: $(VENV)/.run ## Compares normalisations of the alignment where the truth is known.
+	cargo run --example alignment_study
+	$(if $(wildcard $(EMOJI)),cargo run --example alignment_study -- --shards $(EMOJI) --epochs 20,@echo "no $(EMOJI): left out")
+
 # Coverage-guided, with libFuzzer, on the stable toolchain: hence no sanitizer. Crates of the reader
 # have no unsafe code of their own; what a sanitizer would find is in the decoders.
 FUZZ_TARGETS := shard caption jpeg png webp

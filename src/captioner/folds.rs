@@ -17,13 +17,13 @@ const FILE: &str = "folds.json";
 /// Value of `format`: another layout gets another number.
 const FORMAT: &str = "tldr-loader folds 1";
 
-/// A captioner and the shards that it was trained on.
+/// A captioner and its part of the shards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fold {
     /// Captioner directory, below the folder of `folds.json`.
     pub captioner: String,
-    /// Source and path of each shard that it has seen.
+    /// Source and path of each shard of its part: trained on, or held out of it for validation.
     pub shards: Vec<(String, String)>,
 }
 
@@ -102,12 +102,12 @@ impl Folds {
         self.folds.iter().map(|fold| dir.as_ref().join(&fold.captioner)).collect()
     }
 
-    /// The captioner that was trained on the shard of this [hash](crate::Shard::hash).
+    /// The captioner whose part holds the shard of this [hash](crate::Shard::hash).
     pub fn seen_by(&self, shard_hash: u64) -> Option<usize> {
         self.seen_by.get(&shard_hash).copied()
     }
 
-    /// A captioner that was not trained on the shard of this [hash](crate::Shard::hash): the one
+    /// A captioner that has not seen the shard of this [hash](crate::Shard::hash): the one
     /// that judges its samples. The first, where none was.
     pub fn judge_of(&self, shard_hash: u64) -> usize {
         self.seen_by(shard_hash).map_or(0, |fold| (fold + 1) % self.folds.len())

@@ -83,19 +83,19 @@ impl Curve {
         };
         let panels = [
             Panel {
-                title: "caption loss in nats, validation in red".into(),
+                title: "caption loss in nats, validation in orange".into(),
                 from_zero: false,
                 lines: vec![
                     line(plot::BLUE, &|row| Some(row.lm_loss)),
-                    line(plot::RED, &|row| Some(row.validation?.0)),
+                    line(plot::ORANGE, &|row| Some(row.validation?.0)),
                 ],
             },
             Panel {
-                title: "used codes, perplexity in red".into(),
+                title: "used codes, perplexity in orange".into(),
                 from_zero: true,
                 lines: vec![
                     line(plot::BLUE, &|row| Some(row.used_codes)),
-                    line(plot::RED, &|row| Some(row.perplexity)),
+                    line(plot::ORANGE, &|row| Some(row.perplexity)),
                 ],
             },
         ];

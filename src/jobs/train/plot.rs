@@ -6,9 +6,9 @@ use image::{Rgb, RgbImage};
 
 use crate::error::{Error, Result};
 
-/// Colours of lines that most people can tell apart (Okabe and Ito's vermilion and blue).
+/// Colours of lines that most people can tell apart (Okabe and Ito's blue and vermilion).
 pub(super) const BLUE: Rgb<u8> = Rgb([0, 114, 178]);
-pub(super) const RED: Rgb<u8> = Rgb([213, 94, 0]);
+pub(super) const ORANGE: Rgb<u8> = Rgb([213, 94, 0]);
 const INK: Rgb<u8> = Rgb([60, 60, 60]);
 const GRID: Rgb<u8> = Rgb([225, 225, 225]);
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
