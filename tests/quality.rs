@@ -4,7 +4,7 @@
 //! One `small` captioner is trained for all tests, on a synthetic corpus; measured is on pictures
 //! that it has not seen.
 #![cfg(feature = "tch")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -21,9 +21,9 @@ use tldr_loader::jobs::{TrainJob, TrainSummary, train};
 use tldr_loader::model::Encoder;
 use tldr_loader::synth::{CLASSES, Corpus, SynthOptions, write_corpus};
 
-/// Pairs to train on: with a fifth of them noise, six epochs of 93 steps are enough.
+/// Pairs to train on: with a tenth of them noise, seven epochs of 93 steps are enough.
 const TRAINING: u64 = 3000;
-const EPOCHS: u64 = 6;
+const EPOCHS: u64 = 7;
 /// Held-out pairs: a multiple of the captioner's batch of 64, and 24 for each class.
 const TEST: usize = 1536;
 
@@ -54,7 +54,7 @@ fn options() -> SynthOptions {
         samples: TRAINING,
         shards: 6,
         test_samples: TEST as u64,
-        misaligned: 0.2,
+        misaligned: 0.1,
         ..Default::default()
     }
 }

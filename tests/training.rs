@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use tldr_loader::captioner::{
     Captioner, CodebookStart, CodebookUpdate, Decay, Folds, Precision, parse_device,
 };
-use tldr_loader::jobs::{Resume, TrainJob, TrainSummary, train, train_folds};
+use tldr_loader::cluster::{Features, signature::Signatures};
+use tldr_loader::jobs::{FitJob, Resume, TrainJob, TrainSummary, fit, train, train_folds};
+use tldr_loader::model::Encoder;
 use tldr_loader::synth::{SynthOptions, write_corpus};
 use tldr_loader::{Error, Result, shard};
 
@@ -269,4 +271,46 @@ fn folds_are_trained_on_different_shards_and_say_which() {
     }
     let three = train_folds(&job, 3, &mut |_| Ok(())).unwrap_err().to_string();
     assert!(three.starts_with("folds = 3: "), "{three}");
+}
+
+#[test]
+fn a_fit_says_what_it_found_and_encoding_agrees_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls = corpus(&dir.path().join("data"));
+    let out = dir.path().join("captioner");
+    run(&job(&urls, &out), u64::MAX).unwrap();
+    for features in [Features::BagOfCodes, Features::RawIndex] {
+        let fitting = FitJob { clusters: Some(4), features, ..FitJob::new(urls.clone(), &out) };
+        let summary = fit(&fitting, &mut |_, _| Ok(())).unwrap();
+        assert_eq!((summary.points, summary.failed, summary.clusters), (96, 0, 4));
+        assert_eq!((summary.report.errors.len(), summary.report.assignment.len()), (4, 96));
+        let source = &summary.pass_by_source[0];
+        assert_eq!((source.source.as_str(), source.points), ("train", 96));
+        assert!((source.rate - summary.report.pass_rate).abs() < 1e-9);
+        assert!(summary.report.warnings[0].contains("sample 400 points"), "{:?}", summary.report.warnings);
+
+        let mut captioner = Captioner::load(&out, parse_device("cpu").unwrap()).unwrap();
+        assert_eq!(summary.fingerprint, Encoder::fingerprint(&captioner));
+        let previews = ndarray::Array4::from_shape_fn((8, 3, 16, 16), |(i, c, y, x)| {
+            (37 * i + 91 * c + 13 * (y / 4) * (i + 1) + 29 * (x / 4)) as u8
+        });
+        let codes = captioner.encode_raw(previews.view(), &[""; 8]).unwrap().codes;
+        let found = captioner.encode(previews.view(), &[""; 8]).unwrap().cluster;
+        let clusters = captioner.clusters().unwrap();
+        let expected = match &clusters.raw_index {
+            Some(raw) => raw.nearest(codes.view()),
+            None => {
+                let rows = Signatures::from_codes(codes.view(), &clusters.idf).unwrap();
+                let mut dense = ndarray::Array2::zeros((8, clusters.idf.len()));
+                (0..8).for_each(|i| rows.row(i).for_each(|(code, value)| dense[[i, code]] = value));
+                clusters.nearest(dense.view()).unwrap()
+            }
+        };
+        assert_eq!(clusters.raw_index.is_some(), features == Features::RawIndex);
+        assert_eq!(found, expected);
+    }
+    // A part of the corpus, from many places of it.
+    let part = FitJob { clusters: Some(4), samples: Some(64), ..FitJob::new(urls, &out) };
+    let points = fit(&part, &mut |_, _| Ok(())).unwrap().points;
+    assert!((64..=96).contains(&points), "{points}");
 }

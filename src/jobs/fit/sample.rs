@@ -223,7 +223,7 @@ mod tests {
         let total: u64 = lengths.iter().sum();
         let shards: Vec<Shard> = (0..20).map(|i| Shard::local(&format!("x/{i:02}.tar"), "x")).collect();
         let read = ReadOptions { caption_key: None };
-        let mut hits = vec![0u32; 20];
+        let mut hits = [0u32; 20];
         let seeds = 200;
         for seed in 0..seeds {
             let sampled =
