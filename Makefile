@@ -78,6 +78,12 @@ soak: $(VENV)/.run ## Sends two million samples through the pipeline and watches
 bench-captioner: $(VENV)/.bench ## Races the captioner against transformers.
 	$(BIN)/python benches/captioner.py
 
+.PHONY: study-alignment
+EMOJI := $(or $(TLDR_DATA),../shared/data)/emoji-train
+study-alignment: $(VENV)/.run ## Compares normalisations of the alignment where the truth is known.
+	cargo run --example alignment_study
+	$(if $(wildcard $(EMOJI)),cargo run --example alignment_study -- --shards $(EMOJI) --epochs 20,@echo "no $(EMOJI): left out")
+
 # Coverage-guided, with libFuzzer, on the stable toolchain: hence no sanitizer. Crates of the reader
 # have no unsafe code of their own; what a sanitizer would find is in the decoders.
 FUZZ_TARGETS := shard caption jpeg png webp

@@ -83,6 +83,7 @@ fn clusters(codes: usize) -> Clusters {
         gated,
         alignment: AlignmentTable::fit(AlignmentNorm::Sum, &points, 3),
         points: 400,
+        raw_index: None,
     }
 }
 

@@ -13,6 +13,7 @@ const BETA2: f64 = 0.98;
 const EPS: f64 = 1e-8;
 
 struct Slot {
+    name: String,
     parameter: Tensor,
     mean: Tensor,
     square: Tensor,
@@ -35,6 +36,7 @@ impl AdamW {
             .filter(|(_, tensor)| tensor.requires_grad())
             .map(|(name, tensor)| {
                 Ok(Slot {
+                    name: name.clone(),
                     mean: tensor.f_zeros_like()?,
                     square: tensor.f_zeros_like()?,
                     decays: tensor.dim() >= 2 && name.ends_with(".weight"),
@@ -43,6 +45,34 @@ impl AdamW {
             })
             .collect::<Result<_>>()?;
         Ok(Self { slots, weight_decay, steps: 0 })
+    }
+
+    /// Steps taken, and both moments of every parameter by its name, sharing their memory.
+    pub(super) fn moments(&self) -> (i32, Vec<(&str, Tensor, Tensor)>) {
+        let moments = self
+            .slots
+            .iter()
+            .map(|slot| (slot.name.as_str(), slot.mean.shallow_clone(), slot.square.shallow_clone()));
+        (self.steps, moments.collect())
+    }
+
+    /// Goes on as if `steps` steps had been taken, whose moments were put into place.
+    pub(super) fn resume_at(&mut self, steps: i32) {
+        self.steps = steps;
+    }
+
+    /// Forgets the moments of `rows` of a parameter: what they followed is gone.
+    pub(super) fn forget_rows(&mut self, name: &str, rows: &[i64]) -> Result<()> {
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.name == name) else { return Ok(()) };
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let _guard = tch::no_grad_guard();
+        let rows = Tensor::f_from_slice(rows)?.f_to_device(slot.mean.device())?;
+        for moment in [&mut slot.mean, &mut slot.square] {
+            let _ = moment.f_index_fill_(0, &rows, 0.0)?;
+        }
+        Ok(())
     }
 
     /// Forgets the gradients of the step before.
@@ -135,6 +165,23 @@ mod tests {
         }
         for (found, expected) in to_f32(&parameter).unwrap().iter().zip(x) {
             assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn rows_are_forgotten_and_others_kept() {
+        let codes = Tensor::ones([3, 2], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+        let tensors = NamedTensors::from([("codes".to_owned(), codes.shallow_clone())]);
+        let mut optimizer = AdamW::new(&tensors, 0.0).unwrap();
+        codes.square().sum(Kind::Float).backward();
+        optimizer.step(0.01, 1.0).unwrap();
+        optimizer.forget_rows("codes", &[1]).unwrap();
+        optimizer.forget_rows("others", &[1]).unwrap();
+        let (steps, moments) = optimizer.moments();
+        assert_eq!((steps, moments[0].0), (1, "codes"));
+        for moment in [&moments[0].1, &moments[0].2] {
+            let rows = to_f32(&moment.sum_dim_intlist([1i64].as_slice(), false, Kind::Float)).unwrap();
+            assert!(rows[0] > 0.0 && rows[1] == 0.0 && rows[2] > 0.0, "{rows:?}");
         }
     }
 

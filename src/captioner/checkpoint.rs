@@ -173,7 +173,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Lets `write` make the file aside, then renames it to `path`.
-fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(super) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".part");
     let aside = Path::new(&aside);

@@ -6,7 +6,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::captioner::config::{CaptionerConfig, CodebookConfig};
+use crate::captioner::config::{CaptionerConfig, CodebookConfig, CodebookUpdate};
 use crate::captioner::layers::{Linear, unit_rows};
 use crate::captioner::weights::{Init, Weights, to_f32};
 use crate::error::{Error, Result};
@@ -20,16 +20,21 @@ const DEAD: f64 = 0.1;
 /// dead codes: the very worst of a batch are often copies of one another.
 const RESEED_POOL: usize = 4;
 
+/// Name of the codes' tensor.
+pub(super) const CODES: &str = "codebook.codes";
+
 /// Initial spread of the positions: half of that of the codes beside them.
 const POSITION_SD: f64 = 0.5;
 
 /// How well the codebook is used, by its moving counts.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct CodebookUse {
     /// exp of the entropy of the codes' shares: the number of codes, were they used equally.
     pub(super) perplexity: f64,
     /// Codes that are not dead.
     pub(super) used: usize,
+    /// Codes that were moved to other patches.
+    pub(super) reseeded: Vec<i64>,
 }
 
 /// K unit vectors and the moving statistics behind them.
@@ -67,7 +72,10 @@ impl Codebook {
                 &[1, config.patches() as i64, dim],
                 Init::Normal(POSITION_SD),
             )?,
-            codes: weights.buffer("codebook.codes", &[codes, code_dim], Init::UnitRows)?,
+            codes: match own.update {
+                CodebookUpdate::Ema => weights.buffer(CODES, &[codes, code_dim], Init::UnitRows)?,
+                CodebookUpdate::Loss => weights.parameter(CODES, &[codes, code_dim], Init::UnitRows)?,
+            },
             // A new codebook has seen nothing: all of its codes are dead, and the first update
             // seeds them from patches.
             size: weights.buffer("codebook.size", &[codes], Init::Constant(0.0))?,
@@ -115,12 +123,19 @@ impl Codebook {
         Ok(z.f_add(&quantised.f_sub(z)?.f_detach()?)?)
     }
 
-    /// Commitment loss: weighted mean over all components of the squared difference of a patch
-    /// and its code. The codebook loss proper has no gradient here, since moving averages take
-    /// its place.
-    pub(super) fn commitment_loss(&self, z: &Tensor, quantised: &Tensor) -> Result<Tensor> {
-        let difference = z.f_sub(&quantised.f_detach()?)?.f_square()?;
-        Ok(difference.f_mean(Kind::Float)?.f_mul_scalar(self.config.commitment)?)
+    /// What keeps patches `z` and their codes `quantised` together: means over all components of
+    /// their squared difference. The commitment loss moves patches only, and is weighted by the
+    /// configuration; the codebook loss moves codes only, and is there where moving averages do
+    /// not take its place.
+    pub(super) fn loss(&self, z: &Tensor, quantised: &Tensor) -> Result<Tensor> {
+        let between = |z: &Tensor, codes: &Tensor| -> Result<Tensor> {
+            Ok(z.f_sub(codes)?.f_square()?.f_mean(Kind::Float)?)
+        };
+        let commitment = between(z, &quantised.f_detach()?)?.f_mul_scalar(self.config.commitment)?;
+        match self.config.update {
+            CodebookUpdate::Ema => Ok(commitment),
+            CodebookUpdate::Loss => Ok(commitment.f_add(&between(&z.f_detach()?, quantised)?)?),
+        }
     }
 
     /// Mean of the unit vectors that training saw, `[code_dim]`; zero before training.
@@ -129,8 +144,24 @@ impl Codebook {
         Ok(self.sum.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Float)?.f_div(&total)?)
     }
 
-    /// Moves the codes towards the patches `z` `[batch, patches, code_dim]` that chose them, and
-    /// dead codes onto patches that are far from theirs.
+    /// Puts unit vectors `[codes, code_dim]` in place of the codes, each as if it had been chosen by
+    /// `size` patches at every step so far: none is dead at first.
+    pub(super) fn start_from(&mut self, codes: &Tensor, size: f64) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        self.codes.f_copy_(codes)?;
+        self.sum.f_copy_(&codes.f_mul_scalar(size)?)?;
+        let _ = self.size.f_fill_(size)?;
+        Ok(())
+    }
+
+    /// The codes, `[codes, code_dim]`.
+    #[cfg(test)]
+    pub(super) fn codes(&self) -> &Tensor {
+        &self.codes
+    }
+
+    /// Moves the codes towards the patches `z` `[batch, patches, code_dim]` that chose them, unless a
+    /// loss has moved them, and dead codes onto patches that are far from theirs.
     pub(super) fn update(&mut self, z: &Tensor, indices: &Tensor, rng: &mut Rng) -> Result<CodebookUse> {
         let _guard = tch::no_grad_guard();
         let (codes, dim) = self.codes.size2()?;
@@ -142,23 +173,38 @@ impl Codebook {
         let _ = sums.f_index_add_(0, &indices, &z)?;
         let _ = self.size.f_mul_scalar_(keep)?.f_add_(&counts.f_mul_scalar(1.0 - keep)?)?;
         let _ = self.sum.f_mul_scalar_(keep)?.f_add_(&sums.f_mul_scalar(1.0 - keep)?)?;
-        // A code without any history has no direction to follow.
-        let seen = self.size.f_gt(0.0)?.f_unsqueeze(1)?;
-        let moved = unit_rows(&self.sum)?.f_where_self(&seen, &self.codes)?;
+        let moved = match self.config.update {
+            CodebookUpdate::Ema => {
+                // A code without any history has no direction to follow.
+                let seen = self.size.f_gt(0.0)?.f_unsqueeze(1)?;
+                unit_rows(&self.sum)?.f_where_self(&seen, &self.codes)?
+            }
+            // A gradient step leaves the sphere.
+            CodebookUpdate::Loss => unit_rows(&self.codes)?,
+        };
         self.codes.f_copy_(&moved)?;
         let mean = z.size()[0] as f64 / codes as f64;
         let size = to_f32(&self.size)?;
         let dead: Vec<i64> =
             (0..size.len()).filter(|&k| f64::from(size[k]) < DEAD * mean).map(|k| k as i64).collect();
-        if !dead.is_empty() {
-            self.reseed(&dead, &z, &indices, mean, rng)?;
-        }
-        Ok(codebook_use(&size, DEAD * mean))
+        let reseeded = match dead.is_empty() {
+            true => dead,
+            false => self.reseed(&dead, &z, &indices, mean, rng)?,
+        };
+        Ok(CodebookUse { reseeded, ..codebook_use(&size, DEAD * mean) })
     }
 
     /// Places the codes `dead` on patches with a large error, as if they had been there with a
-    /// count of `mean`: size and sum together, so that the next update does not undo it.
-    fn reseed(&mut self, dead: &[i64], z: &Tensor, indices: &Tensor, mean: f64, rng: &mut Rng) -> Result<()> {
+    /// count of `mean`: size and sum together, so that the next update does not undo it. Says which
+    /// were placed: there may be fewer patches than dead codes.
+    fn reseed(
+        &mut self,
+        dead: &[i64],
+        z: &Tensor,
+        indices: &Tensor,
+        mean: f64,
+        rng: &mut Rng,
+    ) -> Result<Vec<i64>> {
         let similarity = z.f_mul(&self.codes.f_index_select(0, indices)?)?;
         let similarity = to_f32(&similarity.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)?)?;
         let mut worst: Vec<usize> = (0..similarity.len()).collect();
@@ -167,12 +213,13 @@ impl Codebook {
         rng.shuffle(&mut worst);
         let chosen: Vec<i64> = worst.iter().take(dead.len()).map(|&p| p as i64).collect();
         let device = z.device();
-        let dead = Tensor::f_from_slice(&dead[..chosen.len()])?.f_to_device(device)?;
+        let placed = dead[..chosen.len()].to_vec();
+        let dead = Tensor::f_from_slice(&placed)?.f_to_device(device)?;
         let patches = z.f_index_select(0, &Tensor::f_from_slice(&chosen)?.f_to_device(device)?)?;
         let _ = self.codes.f_index_copy_(0, &dead, &patches)?;
         let _ = self.sum.f_index_copy_(0, &dead, &patches.f_mul_scalar(mean)?)?;
         let _ = self.size.f_index_fill_(0, &dead, mean)?;
-        Ok(())
+        Ok(placed)
     }
 }
 
@@ -187,6 +234,7 @@ fn codebook_use(size: &[f32], threshold: f64) -> CodebookUse {
     CodebookUse {
         perplexity: entropy.exp(),
         used: size.iter().filter(|&&s| f64::from(s) >= threshold).count(),
+        reseeded: vec![],
     }
 }
 
@@ -289,6 +337,49 @@ mod tests {
             let sum = codebook.sum.get(k) / size;
             assert!((sum - codebook.codes.get(k)).abs().max().double_value(&[]) < 1e-5);
         }
+    }
+
+    #[test]
+    fn losses_move_codes_and_patches_with_their_own_weights() {
+        let mut config = CaptionerConfig::tiny(10);
+        config.codebook.as_mut().unwrap().update = CodebookUpdate::Loss;
+        let codebook = Codebook::new(&mut Weights::seeded(5, Device::Cpu), &config).unwrap();
+        let z = unit_vectors(20, 8, 2).set_requires_grad(true);
+        let indices = codebook.nearest(&z).unwrap();
+        let quantised = codebook.quantised(&indices).unwrap();
+        codebook.loss(&z, &quantised).unwrap().backward();
+        // d mean((z - q)^2) / dz = 2 (z - q) / (20 * 8), times 0.25; for codes summed over their
+        // patches, with the other sign and weight 1.
+        let difference = (&z - &quantised).detach();
+        let patches = &difference * (2.0 * 0.25 / 160.0);
+        assert!((z.grad() - patches).abs().max().double_value(&[]) < 1e-7);
+        let mut codes = Tensor::zeros([16, 8], (Kind::Float, Device::Cpu));
+        let _ = codes.index_add_(0, &indices.view([-1]), &(difference.view([20, 8]) * (-2.0 / 160.0)));
+        assert!((codebook.codes.grad() - codes).abs().max().double_value(&[]) < 1e-7);
+
+        // Under moving averages codes have no gradient, and patches the same.
+        let averaged = self::codebook(16);
+        let z = unit_vectors(20, 8, 2).set_requires_grad(true);
+        let quantised = averaged.quantised(&averaged.nearest(&z).unwrap()).unwrap();
+        averaged.loss(&z, &quantised).unwrap().backward();
+        assert!(!averaged.codes.requires_grad());
+        let expected = (&z - &quantised).detach() * (2.0 * 0.25 / 160.0);
+        assert!((z.grad() - expected).abs().max().double_value(&[]) < 1e-7);
+    }
+
+    #[test]
+    fn codes_that_a_loss_moved_stay_where_it_put_them() {
+        let mut config = CaptionerConfig::tiny(10);
+        config.codebook.as_mut().unwrap().update = CodebookUpdate::Loss;
+        let mut codebook = Codebook::new(&mut Weights::seeded(5, Device::Cpu), &config).unwrap();
+        let start = unit_vectors(16, 8, 7).view([16, 8]);
+        codebook.start_from(&start, 10.0).unwrap();
+        let z = unit_vectors(160, 8, 4);
+        let indices = codebook.nearest(&z).unwrap();
+        let found = codebook.update(&z, &indices, &mut Rng::new(0, Purpose::Train, 0)).unwrap();
+        assert!((codebook.codes.detach() - &start).abs().max().double_value(&[]) < 1e-6);
+        assert_eq!((found.used, found.reseeded), (16, vec![]));
+        assert!((codebook.size.sum(Kind::Float).double_value(&[]) - 160.0).abs() < 1e-3, "statistics go on");
     }
 
     #[test]

@@ -110,6 +110,43 @@ pub enum LearnedBy {
     Fit,
 }
 
+/// How codes follow the patches that choose them, in training.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CodebookUpdate {
+    /// As moving averages of them.
+    #[default]
+    Ema,
+    /// By the gradient of a codebook loss of weight 1: the paper's way.
+    Loss,
+}
+
+impl CodebookUpdate {
+    /// The one of that name: `ema` or `loss`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "ema" => Ok(Self::Ema),
+            "loss" => Ok(Self::Loss),
+            _ => Err(Error::option("codebook_update", name, "ema or loss")),
+        }
+    }
+
+    /// The name that [`from_name`](Self::from_name) reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ema => "ema",
+            Self::Loss => "loss",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// As in `BlipVisionConfig`.
 fn vision_eps() -> f64 {
     1e-5
@@ -137,6 +174,9 @@ pub struct CodebookConfig {
     pub commitment: f64,
     /// Share of a code's statistics that a training step keeps, in [0, 1).
     pub decay: f64,
+    /// How codes follow their patches in training.
+    #[serde(default, skip_serializing_if = "CodebookUpdate::is_default")]
+    pub update: CodebookUpdate,
     /// How it came to be.
     #[serde(default)]
     pub learned_by: LearnedBy,
@@ -407,7 +447,14 @@ impl VisionConfig {
 
 impl CodebookConfig {
     pub(super) fn new(codes: usize, code_dim: usize, decay: f64) -> Self {
-        Self { codes, code_dim, commitment: 0.25, decay, learned_by: LearnedBy::Training }
+        Self {
+            codes,
+            code_dim,
+            commitment: 0.25,
+            decay,
+            update: CodebookUpdate::Ema,
+            learned_by: LearnedBy::Training,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::captioner::autocast::linear;
 use crate::captioner::config::{Activation, CaptionerConfig, DecoderConfig};
 use crate::captioner::layers::{LayerNorm, Linear, attention, attention_of_few, split_heads};
 use crate::captioner::weights::{Init, Weights};
@@ -190,7 +191,7 @@ impl TextDecoder {
     pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let x = self.activation.forward(&self.transform.forward(hidden)?)?;
         let x = self.transform_norm.forward(&x)?;
-        Ok(x.f_linear(self.output.as_ref().unwrap_or(&self.words), Some(&self.bias))?)
+        linear(&x, self.output.as_ref().unwrap_or(&self.words), &self.bias)
     }
 
     /// log p(target) at each position, `[batch, length]`, for `ids` and `targets`

@@ -43,6 +43,8 @@ pub(super) struct Projections {
     powers: Tensor,
     /// `idf` `[codes]` and centroids `[codes, clusters]`.
     clusters: Option<(Tensor, Tensor)>,
+    /// Weights `[patches, clusters]` and bias `[clusters]` of clusters by raw indices.
+    raw_index: Option<(Tensor, Tensor)>,
 }
 
 impl Projections {
@@ -59,10 +61,23 @@ impl Projections {
                 .f_to_device(device)?,
             powers: Tensor::f_from_slice(&powers)?.f_to_device(device)?,
             clusters: None,
+            raw_index: None,
         })
     }
 
     pub(super) fn set_clusters(&mut self, clusters: Option<&Clusters>) -> Result<()> {
+        self.raw_index = match clusters.and_then(|clusters| clusters.raw_index.as_ref()) {
+            None => None,
+            Some(raw) => {
+                let (rows, patches) = raw.weights.dim();
+                let values: Vec<f32> = raw.weights.iter().copied().collect();
+                let weights = Tensor::f_from_slice(&values)?.f_view([rows as i64, patches as i64])?;
+                Some((
+                    weights.f_tr()?.f_contiguous()?.f_to_device(self.device)?,
+                    Tensor::f_from_slice(&raw.bias)?.f_to_device(self.device)?,
+                ))
+            }
+        };
         self.clusters = match clusters {
             None => None,
             Some(clusters) => {
@@ -156,6 +171,10 @@ impl Captioner {
 
     /// Nearest centroid of each row's bag of codes, `[batch]`, i64.
     fn nearest_cluster(&self, indices: &Tensor, idf: &Tensor, centroids: &Tensor) -> Result<Tensor> {
+        if let Some((weights, bias)) = &self.projections.raw_index {
+            let scores = indices.f_to_kind(Kind::Float)?.f_mm(weights)?.f_add(bias)?;
+            return Ok(scores.f_argmax(-1, false)?);
+        }
         let (batch, _) = indices.size2()?;
         let ones = indices.f_ones_like()?.f_to_kind(Kind::Float)?;
         let histogram = Tensor::f_zeros([batch, self.config.codes() as i64], (Kind::Float, self.device))?

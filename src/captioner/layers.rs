@@ -1,7 +1,8 @@
 //! The layers that both halves of the captioner are made of.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
+use crate::captioner::autocast::linear;
 use crate::captioner::config::Activation;
 use crate::captioner::weights::{Init, Weights, glorot};
 use crate::error::Result;
@@ -24,7 +25,7 @@ impl Linear {
 
     /// `[.., input]` to `[.., output]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_linear(&self.weight, Some(&self.bias))?)
+        linear(x, &self.weight, &self.bias)
     }
 }
 
@@ -49,6 +50,8 @@ impl LayerNorm {
     /// `[.., dim]` to the same shape.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let shape = self.weight.size();
+        // Nothing where it is f32 already.
+        let x = x.f_to_kind(Kind::Float)?;
         Ok(x.f_layer_norm(&shape, Some(&self.weight), Some(&self.bias), self.eps, true)?)
     }
 }

@@ -56,6 +56,11 @@ impl PatchSample {
     pub fn patches(&self) -> usize {
         self.learned.iter().map(|t| t.size()[0] as usize).sum()
     }
+
+    /// These patches, `[patches, dim]`, on the host; one at least.
+    pub(super) fn all(&self) -> Result<Tensor> {
+        Ok(Tensor::f_cat(&self.learned, 0)?)
+    }
 }
 
 /// How well a learned codebook stands for the patches.
@@ -191,7 +196,7 @@ const PATCHES: u64 = 0x9A7C;
 
 /// `codes` centroids of `points` `[points, dim]`, `[codes, dim]`. A function of the points, their order
 /// and the seed, up to the rounding of the device.
-fn kmeans(points: &Tensor, codes: usize, seed: u64) -> Result<Tensor> {
+pub(super) fn kmeans(points: &Tensor, codes: usize, seed: u64) -> Result<Tensor> {
     let mut rng = Rng::new(seed, Purpose::KMeans, codes as u64);
     let mut centroids = seeds(points, codes, &mut rng)?;
     let (count, dim) = points.size2()?;

@@ -24,7 +24,12 @@
 //! | `fitted` | a codebook for a model that was trained without one |
 //! | `learn` | learns it: [`Captioner::learn_codebook`] |
 //! | `checkpoint` | the captioner directory, fingerprints |
-//! | `adamw`, `train` | [`Trainer`] |
+//! | `train_options` | [`TrainOptions`]: schedule, precision |
+//! | `start` | where the codes of a new codebook stand |
+//! | `adamw`, `autocast`, `train` | [`Trainer`] |
+//! | `resume` | a training run on disk |
+//! | `score` | [`Validation`] on held-out pairs |
+//! | `folds` | [`Folds`]: captioners that have seen different shards |
 //!
 //! # Threads
 //!
@@ -34,6 +39,7 @@
 //! every batch.
 
 mod adamw;
+mod autocast;
 mod beam;
 mod blip;
 mod checkpoint;
@@ -43,6 +49,7 @@ mod decoder;
 mod device;
 mod encode;
 mod fitted;
+mod folds;
 mod generate;
 mod generation;
 mod layers;
@@ -51,19 +58,28 @@ mod model;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod parity;
+mod resume;
 mod rules;
+mod score;
+mod start;
 mod train;
+mod train_options;
 mod vit;
 mod weights;
 
 pub use blip::BlipOptions;
 pub use checkpoint::set_generation;
 pub use config::{
-    Activation, CaptionerConfig, CodebookConfig, DecodeFrom, DecoderConfig, LearnedBy, Specials, VisionConfig,
+    Activation, CaptionerConfig, CodebookConfig, CodebookUpdate, DecodeFrom, DecoderConfig, LearnedBy,
+    Specials, VisionConfig,
 };
 pub use device::{device_name, parse_device};
 pub use encode::RawSignals;
+pub use folds::{Fold, Folds};
 pub use generation::{Decoding, GenerationConfig};
 pub use learn::{CodebookReport, PatchSample};
 pub use model::Captioner;
-pub use train::{StepReport, TrainOptions, Trainer};
+pub use score::{Scores, Validation};
+pub use start::CodebookStart;
+pub use train::{StepReport, Trainer};
+pub use train_options::{Decay, Precision, TrainOptions};

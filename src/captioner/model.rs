@@ -189,6 +189,15 @@ impl Captioner {
                 ));
             }
         }
+        if let Some(raw) = clusters.as_ref().and_then(|clusters| clusters.raw_index.as_ref())
+            && raw.weights.ncols() != self.config.patches()
+        {
+            return Err(Error::format(
+                "clusters: raw_index.weights",
+                format!("one column per patch of this captioner ({})", self.config.patches()),
+                format!("{} columns: fit this captioner", raw.weights.ncols()),
+            ));
+        }
         self.projections.set_clusters(clusters.as_deref())?;
         self.clusters = clusters;
         Ok(())

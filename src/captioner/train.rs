@@ -11,99 +11,17 @@ use ndarray::{ArrayView4, s};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::captioner::adamw::AdamW;
+use crate::captioner::autocast::Autocast;
+use crate::captioner::codebook::CODES;
 use crate::captioner::model::{Captioner, Codes, TextBatch};
+use crate::captioner::train_options::TrainOptions;
 use crate::captioner::weights::to_f32;
 use crate::error::{Error, Result};
 use crate::hash::{self, Purpose, Rng};
 use crate::sample::SampleId;
 
-/// How a captioner is trained.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainOptions {
-    /// Steps of the whole run: the learning rate's schedule ends with the last.
-    pub steps: u64,
-    /// Highest learning rate, reached after `warmup` steps.
-    pub learning_rate: f64,
-    /// Learning rate at the end of the cosine.
-    pub final_learning_rate: f64,
-    /// Steps of linear warm-up; cut to a tenth of `steps` where that is less.
-    pub warmup: u64,
-    /// Decoupled weight decay of matrices.
-    pub weight_decay: f64,
-    /// Share of the images that are replaced by the learned null image, in [0, 1).
-    pub null_probability: f64,
-    /// Gradients are scaled down to this norm.
-    pub gradient_clip: f64,
-    /// Seed of everything random in a step.
-    pub seed: u64,
-    /// Parts that a batch is cut into on a CPU, one thread for each. The gradient is that of the
-    /// whole batch, up to rounding. A GPU takes every batch whole.
-    pub threads: usize,
-}
-
-impl TrainOptions {
-    /// The paper's schedule over `steps` steps: AdamW from 3e-4 to 1e-6, weight decay 0.05,
-    /// 3,000 warm-up steps.
-    pub fn new(steps: u64) -> Self {
-        Self {
-            steps,
-            learning_rate: 3e-4,
-            final_learning_rate: 1e-6,
-            warmup: 3000,
-            weight_decay: 0.05,
-            null_probability: 0.1,
-            gradient_clip: 1.0,
-            seed: 0,
-            threads: 1,
-        }
-    }
-
-    /// A schedule for the preset `small` and batches of 32: a higher learning rate, as narrow
-    /// models take it.
-    pub fn small(steps: u64) -> Self {
-        Self { learning_rate: 1e-3, ..Self::new(steps) }
-    }
-
-    fn validate(&self) -> Result<()> {
-        let positive = [("learning_rate", self.learning_rate), ("gradient_clip", self.gradient_clip)];
-        for (option, value) in positive {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(Error::option(option, value, "a positive number"));
-            }
-        }
-        for (option, value) in
-            [("final_learning_rate", self.final_learning_rate), ("weight_decay", self.weight_decay)]
-        {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::option(option, value, "a number from 0 on"));
-            }
-        }
-        if !(0.0..1.0).contains(&self.null_probability) {
-            return Err(Error::option("null_probability", self.null_probability, "a number in [0, 1)"));
-        }
-        if self.steps == 0 {
-            return Err(Error::option("steps", self.steps, "at least 1"));
-        }
-        if !(1..=1024).contains(&self.threads) {
-            return Err(Error::option("threads", self.threads, "a number from 1 to 1024"));
-        }
-        Ok(())
-    }
-
-    /// Learning rate of a step, counted from 0: linear warm-up, then a cosine.
-    fn rate(&self, step: u64) -> f64 {
-        let warmup = self.warmup.min(self.steps.div_ceil(10));
-        if step < warmup {
-            return self.learning_rate * (step + 1) as f64 / warmup as f64;
-        }
-        let done = (step - warmup) as f64 / (self.steps.saturating_sub(warmup).max(1)) as f64;
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
-        self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * cosine
-    }
-}
-
 /// What a training step did.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct StepReport {
     /// Number of the step, from 1.
     pub step: u64,
@@ -111,7 +29,7 @@ pub struct StepReport {
     pub loss: f64,
     /// Mean negative log-likelihood of a caption token, in nats.
     pub lm_loss: f64,
-    /// Commitment loss.
+    /// Commitment loss, and the codebook loss where codes follow it.
     pub vq_loss: f64,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
@@ -131,12 +49,12 @@ pub struct StepReport {
 /// intra-op thread: they meet once per step, where libtorch's own threads would meet at every
 /// operation and wait for whoever was interrupted.
 pub struct Trainer {
-    captioner: Captioner,
+    pub(super) captioner: Captioner,
     /// Models that share the captioner's weights and have gradients of their own.
     replicas: Vec<Captioner>,
     options: TrainOptions,
-    optimizer: AdamW,
-    step: u64,
+    pub(super) optimizer: AdamW,
+    pub(super) step: u64,
 }
 
 impl Trainer {
@@ -238,6 +156,7 @@ impl Trainer {
             return Err(Error::captioner("the codebook is gone"));
         };
         let usage = codebook.update(&z, &indices, &mut rng)?;
+        self.optimizer.forget_rows(CODES, &usage.reseeded)?;
         self.captioner.weights_hash.take();
         self.step += 1;
         Ok(StepReport {
@@ -262,35 +181,50 @@ impl Trainer {
     /// Leaves the gradient of the whole batch in the captioner's tensors.
     fn backward(&mut self, batch: &Batch<'_>) -> Result<Vec<Part>> {
         self.optimizer.zero_grad();
+        for replica in &mut self.replicas {
+            replica.tensors.values_mut().for_each(Tensor::zero_grad);
+        }
         let rows = batch.tokens.len();
-        let share = rows.div_ceil(self.replicas.len() + 1);
-        let captioner = &self.captioner;
-        let parts: Vec<Part> = std::thread::scope(|scope| {
+        let share = rows.div_ceil(self.options.accumulate).max(1);
+        let mut parts = Vec::new();
+        for start in (0..rows).step_by(share) {
+            parts.extend(self.backward_side_by_side(batch, start..(start + share).min(rows))?);
+        }
+        // In the order of the replicas: sums of floats depend on it.
+        for replica in &self.replicas {
+            self.optimizer.add_gradients(&replica.tensors)?;
+        }
+        Ok(parts)
+    }
+
+    /// Adds the gradient of some rows, one stretch of them in each thread.
+    fn backward_side_by_side(&mut self, batch: &Batch<'_>, rows: Range<usize>) -> Result<Vec<Part>> {
+        let share = rows.len().div_ceil(self.replicas.len() + 1);
+        let kind = self.options.precision.kind(self.captioner.device);
+        let (captioner, end) = (&self.captioner, rows.end);
+        std::thread::scope(|scope| {
             let workers: Vec<_> = self
                 .replicas
                 .iter_mut()
                 .enumerate()
-                .map(|(i, replica)| (((i + 1) * share).min(rows), ((i + 2) * share).min(rows), replica))
-                .filter(|(start, end, _)| start < end)
-                .map(|(start, end, replica)| {
+                .map(|(i, replica)| {
+                    let start = rows.start + (i + 1) * share;
+                    (start.min(end)..(start + share).min(end), replica)
+                })
+                .filter(|(rows, _)| !rows.is_empty())
+                .map(|(rows, replica)| {
                     scope.spawn(move || {
                         tch::set_num_threads(1);
-                        replica.tensors.values_mut().for_each(Tensor::zero_grad);
-                        backward(replica, batch, start..end)
+                        backward(replica, batch, rows, kind)
                     })
                 })
                 .collect();
-            let mut parts = vec![backward(captioner, batch, 0..share)];
+            let mut parts = vec![backward(captioner, batch, rows.start..(rows.start + share).min(end), kind)];
             parts.extend(workers.into_iter().map(|worker| {
                 worker.join().unwrap_or_else(|_| Err(Error::captioner("a training thread panicked")))
             }));
-            parts.into_iter().collect::<Result<_>>()
-        })?;
-        // In the order of the parts: sums of floats depend on it.
-        for replica in &self.replicas[..parts.len() - 1] {
-            self.optimizer.add_gradients(&replica.tensors)?;
-        }
-        Ok(parts)
+            parts.into_iter().collect()
+        })
     }
 }
 
@@ -316,22 +250,29 @@ struct Part {
     indices: Tensor,
 }
 
-/// Adds the gradient of the rows `range` to the tensors of `model`.
-fn backward(model: &Captioner, batch: &Batch<'_>, range: Range<usize>) -> Result<Part> {
+/// Adds the gradient of the rows `range` to the tensors of `model`, with matrix products in `kind`.
+fn backward(model: &Captioner, batch: &Batch<'_>, range: Range<usize>, kind: Option<Kind>) -> Result<Part> {
     let rows = range.len();
     let previews = batch.previews.slice(s![range.clone(), .., .., ..]);
     let codebook = model.trained()?;
     let null_image = model.null_image.as_ref().ok_or_else(|| Error::captioner("no null image to train"))?;
-    let visual = model.coded(&model.vision.forward(&model.previews(previews, rows)?)?)?;
+    let tokens = {
+        let _products = Autocast::to(kind);
+        model.vision.forward(&model.previews(previews, rows)?)?
+    };
+    let visual = model.coded(&tokens)?;
     let quantised = codebook.quantised(&visual.indices)?;
     let part = rows as f64 / batch.tokens.len() as f64;
-    let vq_loss = codebook.commitment_loss(&visual.z, &quantised)?.f_mul_scalar(part)?;
+    let vq_loss = codebook.loss(&visual.z, &quantised)?.f_mul_scalar(part)?;
     let seen = codebook.straight_through(&visual.z, &quantised)?;
     let seen = codebook.visual(&seen)?;
     let dropped = Tensor::f_from_slice(&batch.dropped[range.clone()])?.f_view([rows as i64, 1, 1])?;
     let seen = null_image.f_where_self(&dropped.f_to_device(model.device)?, &seen)?;
     let text = model.text_batch(&batch.tokens[range], None)?;
-    let lm_loss = language_loss(model, &seen, &text, batch.total)?;
+    let lm_loss = {
+        let _products = Autocast::to(kind);
+        language_loss(model, &seen, &text, batch.total)?
+    };
     lm_loss.f_add(&vq_loss)?.f_backward()?;
     Ok(Part {
         lm_loss: lm_loss.f_detach()?,

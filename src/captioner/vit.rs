@@ -6,6 +6,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::captioner::autocast::linear;
 use crate::captioner::config::{Activation, CaptionerConfig, VisionConfig};
 use crate::captioner::layers::{LayerNorm, Linear, attention};
 use crate::captioner::weights::{Init, Weights, glorot};
@@ -121,7 +122,7 @@ impl VisionModel {
             .f_permute([0, 2, 4, 1, 3, 5])?
             .f_reshape([batch, side * side, channels * p * p])?;
         let weight = self.patch.weight.f_view([-1, channels * p * p])?;
-        let patches = patches.f_linear(&weight, Some(&self.patch.bias))?;
+        let patches = linear(&patches, &weight, &self.patch.bias)?;
         let class = self.class.f_expand([batch, 1, -1], false)?;
         let mut x = Tensor::f_cat(&[class, patches], 1)?.f_add(&self.positions)?;
         for block in &self.blocks {

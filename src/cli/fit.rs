@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tldr_loader::captioner::DecodeFrom;
-use tldr_loader::cluster::AlignmentNorm;
+use tldr_loader::cluster::{AlignmentNorm, Features};
 use tldr_loader::jobs::{FitJob, fit};
 use tldr_loader::{Error, Result};
 
@@ -29,6 +29,9 @@ pub(super) struct Args {
     /// How raw alignments are made comparable: sum, mean or matched
     #[arg(long)]
     alignment_norm: Option<String>,
+    /// What images are compared by: bag-of-codes, or raw-index (the public code's way, an ablation)
+    #[arg(long, default_value = "bag-of-codes")]
+    features: String,
     /// Codes to learn for a loaded BLIP; up to 3,000, one for 64 sampled patches, by default
     #[arg(long)]
     codes: Option<usize>,
@@ -54,6 +57,7 @@ impl Args {
             job.alignment_norm = AlignmentNorm::from_name(name)
                 .ok_or_else(|| Error::option("alignment_norm", name, "sum, mean or matched"))?;
         }
+        job.features = Features::from_name(&self.features)?;
         job.codes = self.codes;
         job.decode_from = self.decode_from.as_deref().map(DecodeFrom::from_name).transpose()?;
         job.seed = self.seed;
@@ -84,6 +88,12 @@ impl Args {
             summary.seconds
         );
         println!("{}", summary.report);
+        println!("a gate of 0.5 passes, by source:");
+        summary.pass_by_source.iter().for_each(|source| println!("{source}"));
+        if summary.failed > 0 {
+            println!("{} samples could not be used", summary.failed);
+        }
+        println!("fingerprint {:016x}", summary.fingerprint);
         Ok(())
     }
 }

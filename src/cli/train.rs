@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use tldr_loader::Result;
-use tldr_loader::jobs::{TrainJob, train};
+use tldr_loader::captioner::{CodebookStart, CodebookUpdate, Decay, Precision, Validation};
+use tldr_loader::jobs::{Resume, TrainJob, TrainProgress, TrainSummary, train, train_folds};
 
 use super::source::Source;
 use super::{counted, progress_bar};
@@ -11,7 +12,8 @@ use super::{counted, progress_bar};
 /// Train a codebook captioner from scratch on image-text shards.
 ///
 /// Writes a captioner directory: config.json, model.safetensors, tokenizer.json, and the loss
-/// curve, train.csv. Run `fit` next.
+/// curve, train.csv and train.png. Checkpoints lie beside it, in DIR.checkpoint, until it is whole;
+/// the same command goes on from them. Run `fit` next.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -34,13 +36,43 @@ pub(super) struct Args {
     /// Pairs per step
     #[arg(long)]
     batch_size: Option<usize>,
+    /// Parts that a batch is worked on in, one after the other, to save memory
+    #[arg(long, default_value_t = 1)]
+    accumulate: usize,
+    /// Numbers that matrix products are computed in: f32, bf16, or auto (bf16 on a GPU)
+    #[arg(long, default_value = "auto")]
+    precision: String,
     /// Highest learning rate; the preset's own by default
     #[arg(long)]
     learning_rate: Option<f64>,
+    /// What the learning rate does after the warm-up: cosine, or step (the paper's: times 0.9 an epoch)
+    #[arg(long, default_value = "cosine")]
+    schedule: String,
     /// Steps of linear warm-up; a tenth of all steps at most
     #[arg(long, default_value_t = 3000)]
     warmup: u64,
-    /// Seed of weights, order and dropped images
+    /// Where codes start: patches of the first batch, kmeans of patches, uniform, or keywords (the paper's)
+    #[arg(long, default_value = "patches")]
+    codebook_start: String,
+    /// How codes follow their patches: ema (moving averages) or loss (the paper's codebook loss)
+    #[arg(long, default_value = "ema")]
+    codebook_update: String,
+    /// Weight of the commitment loss
+    #[arg(long, default_value_t = 0.25)]
+    commitment: f64,
+    /// Shards to validate on instead of training on them: a share below 1, or a count
+    #[arg(long, default_value_t = 0.0, value_name = "SHARDS")]
+    validate: f64,
+    /// Steps between two checkpoints, each with a validation (0: none)
+    #[arg(long, default_value_t = 1000, value_name = "STEPS")]
+    checkpoint_every: u64,
+    /// Checkpoints that are there: auto (go on from one), never (start anew) or must
+    #[arg(long, default_value = "auto", value_name = "HOW")]
+    resume: String,
+    /// Captioners to train, each on its own half of the shards if 2: one can then judge the other's
+    #[arg(long, default_value_t = 1)]
+    folds: usize,
+    /// Seed of weights, order, dropped images and held-out shards
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Threads that train, on a CPU (0: one per core)
@@ -61,35 +93,78 @@ impl Args {
         job.vocab_size = self.vocab_size;
         job.epochs = self.epochs;
         job.batch_size = self.batch_size.unwrap_or(job.batch_size);
+        job.accumulate = self.accumulate;
+        job.precision = Precision::from_name(&self.precision)?;
         job.learning_rate = self.learning_rate.or(job.learning_rate);
+        job.schedule = Decay::from_name(&self.schedule)?;
+        job.codebook_start = CodebookStart::from_name(&self.codebook_start)?;
+        job.codebook_update = CodebookUpdate::from_name(&self.codebook_update)?;
+        job.commitment = self.commitment;
+        job.validate = self.validate;
+        job.checkpoint_every = self.checkpoint_every;
+        job.resume = Resume::from_name(&self.resume)?;
         job.warmup = self.warmup;
         job.seed = self.seed;
         job.threads = self.threads;
         job.device = self.device;
         job.lengths = Some(counted(&job.urls, &job.stores)?);
         let bar = progress_bar("steps");
-        let summary = train(&job, &mut |progress| {
-            let r = &progress.report;
+        let mut said = |progress: &TrainProgress| {
             bar.set_length(progress.steps);
-            bar.set_position(r.step);
-            bar.set_message(format!(
-                "loss {:.2}, perplexity {:.0}, {} codes, {:.0} images/s",
-                r.loss, r.perplexity, r.used_codes, r.images_per_s
-            ));
+            bar.set_position(progress.report.step);
+            bar.set_message(message(progress));
             Ok(())
-        })?;
+        };
+        let summaries = match self.folds {
+            1 => vec![(job.out.clone(), train(&job, &mut said)?)],
+            folds => {
+                let summaries = train_folds(&job, folds, &mut said)?.into_iter().enumerate();
+                summaries.map(|(i, summary)| (job.out.join(format!("fold-{i}")), summary)).collect()
+            }
+        };
         bar.finish_and_clear();
-        println!(
-            "{}: {} weights, {} steps on {} pairs in {:.1} s; loss {:.3}, {} codes used, perplexity {:.0}",
-            job.out.display(),
-            summary.weights,
-            summary.steps,
-            summary.pairs,
-            summary.seconds,
-            summary.last.loss,
-            summary.last.used_codes,
-            summary.last.perplexity
-        );
+        for (out, summary) in &summaries {
+            println!("{}: {}", out.display(), text(summary));
+        }
         Ok(())
     }
+}
+
+/// What stands beside the bar, which shows the remaining time.
+fn message(progress: &TrainProgress) -> String {
+    let r = &progress.report;
+    let fold = match progress.fold {
+        (_, 1) => String::new(),
+        (index, of) => format!("fold {} of {of}, ", index + 1),
+    };
+    let measured = progress.validation.map_or(String::new(), |v| format!(", {}", held_out(&v)));
+    format!(
+        "{fold}loss {:.2}, perplexity {:.0}, {} codes, {:.0} images/s{measured}",
+        r.loss, r.perplexity, r.used_codes, progress.images_per_s
+    )
+}
+
+fn held_out(measured: &Validation) -> String {
+    format!("held out: loss {:.3}, AUC {:.3}", measured.lm_loss, measured.auc)
+}
+
+fn text(summary: &TrainSummary) -> String {
+    let resumed = match summary.resumed_at {
+        0 => String::new(),
+        step => format!(" (resumed at step {step})"),
+    };
+    let keywords = summary.keywords.map_or(String::new(), |n| format!("; codes from {n} keywords"));
+    let measured =
+        summary.validation.map_or(String::new(), |v| format!("; {}, {} pairs", held_out(&v), v.pairs));
+    format!(
+        "{} weights, {} steps on {} pairs in {:.1} s{resumed}; loss {:.3}, {} codes used, perplexity \
+         {:.0}{keywords}{measured}",
+        summary.weights,
+        summary.steps,
+        summary.pairs,
+        summary.seconds,
+        summary.last.loss,
+        summary.last.used_codes,
+        summary.last.perplexity
+    )
 }

@@ -6,6 +6,7 @@ use ndarray::{Array2, ArrayView2, Axis, s};
 
 use crate::cluster::alignment::AlignmentTable;
 use crate::cluster::file;
+use crate::cluster::raw_index::RawIndex;
 use crate::error::{Error, Result};
 
 /// Steps of [`Clusters::gated`]: shares are kept for gates in steps of 5%.
@@ -32,6 +33,9 @@ pub struct Clusters {
     pub alignment: AlignmentTable,
     /// Number of sampled points that all of this was measured on.
     pub points: u64,
+    /// How images find their cluster where that is not by signature: the ablation of
+    /// [`raw_index`](crate::cluster::raw_index).
+    pub raw_index: Option<RawIndex>,
 }
 
 impl Clusters {
@@ -188,6 +192,7 @@ mod tests {
             gated,
             alignment: AlignmentTable::fit(AlignmentNorm::Sum, &points, 2),
             points: 0,
+            raw_index: None,
         }
     }
 

@@ -11,6 +11,9 @@
 //! | `alignment.run_groups` | u32 | runs |
 //! | `alignment.knots` | f32 | length bins, run groups, knots |
 //!
+//! | `raw_index.weights`, if any | f32 | clusters, patches |
+//! | `raw_index.bias`, if any | f32 | clusters |
+//!
 //! The header's metadata hold `format`, `alignment.norm` and `points`.
 
 use std::collections::HashMap;
@@ -22,6 +25,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::cluster::alignment::{AlignmentNorm, AlignmentTable};
 use crate::cluster::clusters::{Clusters, GATE_STEPS};
+use crate::cluster::raw_index::RawIndex;
 use crate::error::{Error, Result};
 use crate::hash;
 
@@ -47,7 +51,7 @@ fn fields(clusters: &Clusters) -> Vec<Field> {
     let u32s = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let (c, a) = (clusters, &clusters.alignment);
     let field = |name, dtype, shape: &[usize], bytes| Field { name, dtype, shape: shape.to_vec(), bytes };
-    vec![
+    let mut fields = vec![
         field("idf", Dtype::F32, &[c.idf.len()], f32s(&mut c.idf.iter().copied())),
         field("centroids", Dtype::F32, c.centroids.shape(), f32s(&mut c.centroids.iter().copied())),
         field("runs", Dtype::U32, &[c.runs.len()], u32s(&c.runs)),
@@ -56,7 +60,18 @@ fn fields(clusters: &Clusters) -> Vec<Field> {
         field("alignment.length_edges", Dtype::U32, &[a.length_edges.len()], u32s(&a.length_edges)),
         field("alignment.run_groups", Dtype::U32, &[a.run_groups.len()], u32s(&a.run_groups)),
         field("alignment.knots", Dtype::F32, a.knots.shape(), f32s(&mut a.knots.iter().copied())),
-    ]
+    ];
+    if let Some(raw) = &c.raw_index {
+        let weights = f32s(&mut raw.weights.iter().copied());
+        fields.push(field("raw_index.weights", Dtype::F32, raw.weights.shape(), weights));
+        fields.push(field(
+            "raw_index.bias",
+            Dtype::F32,
+            &[raw.bias.len()],
+            f32s(&mut raw.bias.iter().copied()),
+        ));
+    }
+    fields
 }
 
 /// Hash of all fields, independent of how a file lays them out.
@@ -134,7 +149,18 @@ fn parse(bytes: &[u8]) -> Result<Clusters> {
     let (_, groups) = tensor::<1, 4>(&tensors, "alignment.run_groups", Dtype::U32)?;
     let (shape, knots) = tensor::<3, 4>(&tensors, "alignment.knots", Dtype::F32)?;
     let knots = Array3::from_shape_vec(shape, f32s(knots)).map_err(|e| mismatch("alignment.knots", e))?;
+    let raw_index = match tensors.names().iter().any(|name| name.starts_with("raw_index.")) {
+        false => None,
+        true => {
+            let (shape, weights) = tensor::<2, 4>(&tensors, "raw_index.weights", Dtype::F32)?;
+            let weights =
+                Array2::from_shape_vec(shape, f32s(weights)).map_err(|e| mismatch("raw_index.weights", e))?;
+            let (_, bias) = tensor::<1, 4>(&tensors, "raw_index.bias", Dtype::F32)?;
+            Some(RawIndex { weights, bias: f32s(bias) })
+        }
+    };
     let clusters = Clusters {
+        raw_index,
         idf: f32s(idf),
         centroids,
         runs: u32s(runs),
@@ -208,6 +234,14 @@ pub(super) fn validate(c: &Clusters) -> Result<()> {
                 row,
             )
         })?;
+    }
+    if let Some(raw) = &c.raw_index {
+        require(raw.weights.nrows() == clusters && raw.weights.ncols() > 0, || {
+            shape("raw_index.weights", format!("[{clusters}, patches]"), raw.weights.dim())
+        })?;
+        require(raw.bias.len() == clusters, || shape("raw_index.bias", clusters, raw.bias.len()))?;
+        let bad = raw.weights.iter().chain(&raw.bias).find(|v| !v.is_finite());
+        require(bad.is_none(), || value("raw_index", "finite numbers", bad))?;
     }
     validate_alignment(&c.alignment, c.run_count())
 }
@@ -290,6 +324,7 @@ mod tests {
                 knots: array![[[-1.0, 0.0, 2.0]], [[0.0, 0.5, 1.5]]],
             },
             points: 1234,
+            raw_index: None,
         }
     }
 

@@ -8,8 +8,9 @@ use crate::cluster::alignment::{
     AlignmentNorm, AlignmentTable, CELL_POINTS, RawAlignment, length_bin, length_edges, passes_gate,
 };
 use crate::cluster::clusters::{Clusters, GATE_STEPS};
-use crate::cluster::kmeans::kmeans;
+use crate::cluster::kmeans::{KMeans, kmeans, means};
 use crate::cluster::order::{runs, similarity_order};
+use crate::cluster::raw_index::{RawIndex, Whitening};
 use crate::cluster::signature::{Signatures, document_frequency, idf};
 use crate::error::{Error, Result};
 
@@ -33,6 +34,30 @@ pub struct FitPoints {
     pub tokens: Vec<u32>,
 }
 
+/// What images are compared by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Features {
+    /// Signatures: bags of codes.
+    #[default]
+    BagOfCodes,
+    /// The vector of code indices, as the public code has it. An ablation: indices have no metric.
+    RawIndex,
+}
+
+impl Features {
+    /// The features of that name: `bag-of-codes` or `raw-index`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "bag-of-codes" => Ok(Self::BagOfCodes),
+            "raw-index" => Ok(Self::RawIndex),
+            _ => Err(Error::option("features", name, "bag-of-codes, or raw-index (an ablation)")),
+        }
+    }
+}
+
 /// What [`fit`] shall make of the points.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitOptions {
@@ -42,6 +67,8 @@ pub struct FitOptions {
     pub runs: usize,
     /// How alignments are made comparable.
     pub norm: AlignmentNorm,
+    /// What images are compared by.
+    pub features: Features,
     /// Most k-means iterations.
     pub iterations: usize,
     /// Seed of the first centroids.
@@ -50,7 +77,14 @@ pub struct FitOptions {
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { clusters: 3000, runs: 64, norm: AlignmentNorm::Matched, iterations: 25, seed: 0 }
+        Self {
+            clusters: 3000,
+            runs: 64,
+            norm: AlignmentNorm::Matched,
+            features: Features::BagOfCodes,
+            iterations: 25,
+            seed: 0,
+        }
     }
 }
 
@@ -76,6 +110,13 @@ pub struct FitReport {
     pub iterations: usize,
     /// Mean cosine of a point and its centroid: 1 is perfect.
     pub mean_similarity: f64,
+    /// Quantisation error of each cluster, in similarity order, `[clusters]`: mean of 1 - cosine of a
+    /// point and its centroid; 0 of an empty cluster.
+    pub errors: Vec<f64>,
+    /// Cluster of each point, in similarity order, `[points]`.
+    pub assignment: Vec<u32>,
+    /// Alignment quantile of each point, `[points]`.
+    pub quantiles: Vec<f32>,
     /// Points in each cluster, in similarity order, `[clusters]`.
     pub sizes: Vec<usize>,
     /// Share that a gate of 0.5 lets through, over all.
@@ -112,7 +153,18 @@ pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitRep
     }
     let idf = idf(&document_frequency(points.codes.view(), points.codebook)?, n as u64);
     let signatures = Signatures::from_codes(points.codes.view(), &idf)?;
-    let found = kmeans(&signatures, options.clusters, options.iterations, options.seed)?;
+    let rounds = |points: &Signatures| kmeans(points, options.clusters, options.iterations, options.seed);
+    let (found, raw_index) = match options.features {
+        Features::BagOfCodes => (rounds(&signatures)?, None),
+        Features::RawIndex => {
+            let whitening = Whitening::fit(points.codes.view());
+            let found = rounds(&Signatures::from_dense(whitening.apply(points.codes.view()).view()))?;
+            let raw = RawIndex::new(&whitening, found.centroids.view());
+            // The order, and whatever else compares clusters, goes by what their images look like.
+            let centroids = means(&signatures, &found.assignment, options.clusters).reversed_axes();
+            (KMeans { centroids: centroids.as_standard_layout().into_owned(), ..found }, Some(raw))
+        }
+    };
 
     let order = similarity_order(found.centroids.view());
     let mut place = vec![0u32; order.len()];
@@ -135,7 +187,14 @@ pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitRep
     let quantiles: Vec<f32> = raw.iter().map(|&r| alignment.quantile(r)).collect();
     let gated = gated(&assignment, &quantiles, order.len());
 
+    let mut errors = vec![0.0; order.len()];
+    for (&cluster, &similarity) in assignment.iter().zip(&found.similarity) {
+        errors[cluster as usize] += 1.0 - f64::from(similarity);
+    }
+    errors.iter_mut().zip(&sizes).for_each(|(error, &size)| *error /= size.max(1) as f64);
+
     let report = FitReport {
+        errors,
         points: n,
         iterations: found.iterations,
         mean_similarity: found.similarity.iter().map(|&s| f64::from(s)).sum::<f64>() / n as f64,
@@ -144,9 +203,15 @@ pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitRep
         pass_by_run: pass_by_run(&raw, &quantiles, run_count),
         warnings: warnings(n, options, &sizes, &alignment),
         sizes,
+        assignment,
+        quantiles,
     };
     let centroids = found.centroids.select(Axis(0), &order);
-    let clusters = Clusters { idf, centroids, runs, shares, gated, alignment, points: n as u64 };
+    let raw_index = raw_index.map(|raw| RawIndex {
+        weights: raw.weights.select(Axis(0), &order),
+        bias: order.iter().map(|&cluster| raw.bias[cluster]).collect(),
+    });
+    let clusters = Clusters { idf, centroids, runs, shares, gated, alignment, points: n as u64, raw_index };
     clusters.validate()?;
     Ok((clusters, report))
 }
@@ -234,6 +299,11 @@ impl fmt::Display for FitReport {
             self.mean_similarity
         )?;
         writeln!(f, "cluster sizes: smallest {}, median {}, largest {}", at(0.0), at(0.5), at(1.0))?;
+        let worst = self.errors.iter().copied().fold(0.0, f64::max);
+        let mut errors = self.errors.clone();
+        errors.sort_unstable_by(f64::total_cmp);
+        let median = errors.get(errors.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
+        writeln!(f, "quantisation error (1 - cosine) by cluster: median {median:.3}, worst {worst:.3}")?;
         writeln!(f, "a gate of 0.5 passes {:.1}%", 100.0 * self.pass_rate)?;
         for bin in &self.pass_by_length {
             let LengthPass { shortest, longest, points, rate } = bin;
@@ -250,6 +320,7 @@ impl fmt::Display for FitReport {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::cluster::agreement::nmi;
     use crate::hash::{Purpose, Rng};
 
     const CODEBOOK: usize = 128;
@@ -274,18 +345,6 @@ mod tests {
         FitOptions { clusters, runs: 8, ..FitOptions::default() }
     }
 
-    /// Normalised mutual information, arithmetic mean in the denominator (as scikit-learn).
-    fn nmi(a: &[u32], b: &[u32]) -> f64 {
-        let size = |v: &[u32]| v.iter().max().map_or(0, |&m| m as usize + 1);
-        let mut joint = Array2::<f64>::zeros((size(a), size(b)));
-        a.iter().zip(b).for_each(|(&x, &y)| joint[[x as usize, y as usize]] += 1.0 / a.len() as f64);
-        let entropy = |p: &[f64]| -> f64 { p.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum() };
-        let (rows, columns) = (joint.sum_axis(Axis(1)).to_vec(), joint.sum_axis(Axis(0)).to_vec());
-        let (ha, hb) = (entropy(&rows), entropy(&columns));
-        let hab = entropy(&joint.iter().copied().collect::<Vec<_>>());
-        2.0 * (ha + hb - hab) / (ha + hb)
-    }
-
     fn nearest(clusters: &Clusters, points: &FitPoints) -> Vec<u32> {
         let mut dense = Array2::zeros((points.codes.nrows(), CODEBOOK));
         for (codes, mut row) in points.codes.outer_iter().zip(dense.outer_iter_mut()) {
@@ -300,11 +359,16 @@ mod tests {
         let (points, class) = corpus(1500, 20, 1);
         let (clusters, _) = fit(&points, &options(20)).unwrap();
         let bags = nmi(&nearest(&clusters, &points), &class);
-        // The public code's way: the vector of code indices as if it were a position in space.
-        let mean = points.codes.iter().map(|&c| f64::from(c)).sum::<f64>() / points.codes.len() as f64;
-        let centred = points.codes.mapv(|c| (f64::from(c) - mean) as f32);
-        let raw = kmeans(&Signatures::from_dense(centred.view()), 20, 25, 0).unwrap();
-        let raw = nmi(&raw.assignment, &class);
+        let ablation = FitOptions { features: Features::RawIndex, ..options(20) };
+        let (clusters, report) = fit(&points, &ablation).unwrap();
+        let raw = nmi(&report.assignment, &class);
+        // What the file holds gives the same clusters.
+        let dir = tempfile::tempdir().unwrap();
+        clusters.save(dir.path().join("c")).unwrap();
+        let loaded = Clusters::load(dir.path().join("c")).unwrap();
+        assert_eq!(loaded, clusters);
+        let found = loaded.raw_index.unwrap().nearest(points.codes.view());
+        assert!(nmi(&found, &report.assignment) > 0.99);
         assert!(bags > 0.9 && raw < 0.2, "bags of codes {bags:.2}, raw indices {raw:.2}");
     }
 
@@ -327,6 +391,15 @@ mod tests {
             let passed = members.iter().filter(|&&i| quantile(i) >= 0.5).count();
             assert!((clusters.gated[[cluster, 10]] - passed as f64 / 2000.0).abs() < 1e-9);
             assert_eq!(report.sizes[cluster], members.len());
+            let mut dense = vec![0.0; CODEBOOK];
+            let error = |&i: &usize| {
+                let codes = points.codes.row(i).to_vec();
+                crate::cluster::signature::signature(&codes, &clusters.idf, &mut dense).unwrap();
+                let centroid = clusters.centroids.row(cluster);
+                1.0 - dense.iter().zip(centroid).map(|(a, b)| f64::from(a * b)).sum::<f64>()
+            };
+            let mean = members.iter().map(error).sum::<f64>() / members.len() as f64;
+            assert!((report.errors[cluster] - mean).abs() < 1e-5, "{} {mean}", report.errors[cluster]);
         }
         let passed = (0..2000).filter(|&i| quantile(i) >= 0.5).count() as f64 / 2000.0;
         assert!((clusters.pass_rate(0.5) - passed).abs() < 1e-9 && (report.pass_rate - passed).abs() < 1e-9);

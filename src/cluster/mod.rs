@@ -4,19 +4,21 @@
 //! A captioner turns an image into one code per patch. [`signature`] counts them into a vector
 //! with a metric, [`kmeans`] finds centroids, [`order`] lines similar centroids up and cuts the
 //! line into runs of equal share, [`alignment`] turns raw alignments into quantiles, and [`fit()`]
-//! does all of it once for a corpus. The result, [`Clusters`], is what selection works with; the
+//! does all of it once for a corpus. [`raw_index`] is an ablation, [`agreement`] compares with a truth. The result, [`Clusters`], is what selection works with; the
 //! file `clusters.safetensors` of a captioner directory holds nothing else.
 //!
 //! Plain arrays only: codes come in as numbers, whatever computed them.
 
+pub mod agreement;
 pub mod alignment;
 pub mod clusters;
 mod file;
 pub mod fit;
 pub mod kmeans;
 pub mod order;
+pub mod raw_index;
 pub mod signature;
 
 pub use alignment::{AlignmentNorm, AlignmentTable, RawAlignment};
 pub use clusters::{Clusters, GATE_STEPS};
-pub use fit::{FitOptions, FitPoints, FitReport, fit};
+pub use fit::{Features, FitOptions, FitPoints, FitReport, fit};

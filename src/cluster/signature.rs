@@ -112,6 +112,17 @@ impl Signatures {
         rows
     }
 
+    /// The points `rows`, in that order; each below [`len`](Self::len).
+    pub(super) fn select(&self, rows: &[usize]) -> Self {
+        let mut chosen = Self::empty(self.width, rows.len());
+        for range in rows.iter().map(|&row| self.offsets[row]..self.offsets[row + 1]) {
+            chosen.columns.extend_from_slice(&self.columns[range.clone()]);
+            chosen.values.extend_from_slice(&self.values[range]);
+            chosen.offsets.push(chosen.values.len());
+        }
+        chosen
+    }
+
     fn empty(width: usize, points: usize) -> Self {
         let mut offsets = Vec::with_capacity(points + 1);
         offsets.push(0);
@@ -182,6 +193,16 @@ mod tests {
             rows.row(i).for_each(|(c, v)| sparse[c] = v);
             assert_eq!(dense, sparse);
         }
+    }
+
+    #[test]
+    fn chosen_rows_are_those_of_the_whole() {
+        let rows = Signatures::from_dense(array![[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]].view());
+        let chosen = rows.select(&[2, 0, 2]);
+        let row = |rows: &Signatures, i| rows.row(i).collect::<Vec<_>>();
+        assert_eq!((chosen.len(), chosen.width()), (3, 2));
+        assert_eq!((row(&chosen, 0), row(&chosen, 1)), (row(&rows, 2), row(&rows, 0)));
+        assert_eq!(row(&chosen, 2), row(&rows, 2));
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! Fits a captioner to a corpus: clusters, shares and alignment quantiles (TL;DR, section 3.2), and
 //! before them a codebook where it was trained without one.
 
+mod sample;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ndarray::{Array2, Array4, CowArray, Ix4, s};
+use ndarray::{Array2, s};
 
 use crate::captioner::{Captioner, CodebookReport, DecodeFrom, LearnedBy, PatchSample, parse_device};
-use crate::cluster::{self, AlignmentNorm, FitOptions, FitPoints, FitReport};
+use crate::cluster::alignment::passes_gate;
+use crate::cluster::{self, AlignmentNorm, Features, FitOptions, FitPoints, FitReport};
 use crate::error::{Error, Result};
-use crate::image::ImageTransform;
-use crate::jobs::train::{largest_divisor, previews};
-use crate::loader::{Batch, Loader, Mode, PixelType};
 use crate::model::Encoder;
-use crate::shard::StoreOptions;
+use crate::shard::{self, ReadOptions, Shard, StoreOptions};
+use sample::{Sampled, SampledBatch};
 
 /// Points per cluster below which shares are too thin to trust (design, section 2).
 const POINTS_PER_CLUSTER: u64 = 100;
@@ -32,8 +35,6 @@ const PATCHES_PER_IMAGE: usize = 32;
 /// Images that a codebook is learned from at least, where the corpus has as many: their mean also
 /// stands for "no image".
 const CODEBOOK_IMAGES: u64 = 1024;
-/// Lanes of a sampled read: points come from this many places of the corpus.
-const PLACES: usize = 16;
 
 /// What to fit, to what.
 #[derive(Debug, Clone)]
@@ -48,6 +49,8 @@ pub struct FitJob {
     pub samples: Option<u64>,
     /// How raw alignments are made comparable.
     pub alignment_norm: AlignmentNorm,
+    /// What images are compared by.
+    pub features: Features,
     /// Codes to learn; up to 3,000, one for 64 sampled patches, where `None`. A codebook that a fit
     /// learned before is kept where `None`, one that was trained with its model in any case.
     pub codes: Option<usize>,
@@ -75,6 +78,7 @@ impl FitJob {
             clusters: None,
             samples: None,
             alignment_norm: FitOptions::default().norm,
+            features: Features::default(),
             codes: None,
             decode_from: None,
             seed: 0,
@@ -99,8 +103,31 @@ pub struct FitSummary {
     pub codebook: Option<CodebookReport>,
     /// Shares, pass rates and warnings.
     pub report: FitReport,
+    /// Share that a gate of 0.5 lets through, by source.
+    pub pass_by_source: Vec<SourcePass>,
+    /// Samples that could not be used, of those that were drawn.
+    pub failed: u64,
+    /// What signals of this captioner are known by from now on.
+    pub fingerprint: u64,
     /// Seconds of the whole run.
     pub seconds: f64,
+}
+
+/// Share of a source's samples that a gate of 0.5 lets through.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourcePass {
+    /// Name of the source.
+    pub source: String,
+    /// Points of it.
+    pub points: u64,
+    /// Share that passes.
+    pub rate: f64,
+}
+
+impl fmt::Display for SourcePass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  {} ({}): {:.1}%", self.source, self.points, 100.0 * self.rate)
+    }
 }
 
 /// Runs the job. `progress(done, total)` is called after every batch, in images while a codebook is
@@ -112,42 +139,102 @@ pub struct FitSummary {
 pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<FitSummary> {
     let started = std::time::Instant::now();
     let mut captioner = Captioner::load(&job.captioner, parse_device(&job.device)?)?;
-    let loader = stream(job, &captioner)?;
-    let codebook = learn_codebook(job, &mut captioner, &loader, progress)?;
+    let corpus = Corpus::of(job)?;
+    let codebook = learn_codebook(job, &mut captioner, &corpus, progress)?;
     if let Some(decode_from) = job.decode_from {
         captioner.set_decode_from(decode_from)?;
     }
-    let total = loader.num_samples();
-    let wanted = job.samples.unwrap_or(MAX_POINTS).min(total);
+    let wanted = job.samples.unwrap_or(MAX_POINTS).min(corpus.samples());
     let mut points = Points::new(captioner.config().patches());
-    for batch in loader.iter()? {
-        points.push(&mut captioner, &batch?)?;
+    let failed = corpus.sampled(&captioner, job.seed).for_each(wanted, &mut |batch| {
+        points.push(&mut captioner, batch)?;
         progress(points.rows().min(wanted), wanted)?;
-        if points.rows() >= wanted {
-            break;
-        }
-    }
+        Ok(true)
+    })?;
     let automatic = (points.rows() / POINTS_PER_CLUSTER).clamp(MIN_CLUSTERS, MAX_CLUSTERS);
     let options = FitOptions {
         clusters: job.clusters.unwrap_or(automatic as usize),
         norm: job.alignment_norm,
+        features: job.features,
         seed: job.seed,
         ..FitOptions::default()
     };
-    let rows = points.rows();
+    let (rows, shards) = (points.rows(), std::mem::take(&mut points.shards));
     let (clusters, report) = cluster::fit(&points.finish(captioner.config().codes())?, &options)?;
+    let pass_by_source = pass_by_source(&corpus.shards, &shards, &report.quantiles);
     let (found, runs) = (clusters.len(), clusters.run_count());
     captioner.set_clusters(Some(Arc::new(clusters)))?;
     captioner.save(&job.captioner)?;
-    let seconds = started.elapsed().as_secs_f64();
-    Ok(FitSummary { points: rows, clusters: found, runs, codebook, report, seconds })
+    Ok(FitSummary {
+        points: rows,
+        clusters: found,
+        runs,
+        codebook,
+        report,
+        pass_by_source,
+        failed,
+        fingerprint: Encoder::fingerprint(&captioner),
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// The shards that a job samples.
+struct Corpus {
+    shards: Vec<Shard>,
+    lengths: Vec<u64>,
+    read: ReadOptions,
+}
+
+impl Corpus {
+    fn of(job: &FitJob) -> Result<Self> {
+        let shards = shard::list(&job.urls, None, &job.stores)?;
+        let lengths = match &job.lengths {
+            None => shard::lengths(&shards, &mut |_, _| {})?,
+            Some(lengths) if lengths.len() == shards.len() => lengths.clone(),
+            Some(lengths) => {
+                let accepted = format!("one number for each of the {} shards", shards.len());
+                return Err(Error::option("lengths", format!("{} numbers", lengths.len()), accepted));
+            }
+        };
+        Ok(Self { shards, lengths, read: ReadOptions { caption_key: job.caption_key.clone() } })
+    }
+
+    fn samples(&self) -> u64 {
+        self.lengths.iter().fold(0, |sum, &n| sum.saturating_add(n))
+    }
+
+    fn sampled(&self, captioner: &Captioner, seed: u64) -> Sampled<'_> {
+        Sampled {
+            shards: &self.shards,
+            lengths: &self.lengths,
+            read: &self.read,
+            seed,
+            size: captioner.preview_size(),
+            batch: captioner.batch_size(),
+        }
+    }
+}
+
+/// By name; `shards` has the shard of each point.
+fn pass_by_source(shards: &[Shard], of_points: &[u32], quantiles: &[f32]) -> Vec<SourcePass> {
+    let mut counts: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (&shard, &quantile) in of_points.iter().zip(quantiles) {
+        let count = counts.entry(&shards[shard as usize].source).or_default();
+        *count = (count.0 + 1, count.1 + u64::from(passes_gate(quantile, 0.5)));
+    }
+    let rate = |(source, (points, passed)): (&str, (u64, u64))| SourcePass {
+        source: source.to_owned(),
+        points,
+        rate: passed as f64 / points as f64,
+    };
+    counts.into_iter().map(rate).collect()
 }
 
 /// Learns a codebook where there is none, or where another size is asked for.
 fn learn_codebook(
     job: &FitJob,
     captioner: &mut Captioner,
-    loader: &Loader,
+    corpus: &Corpus,
     progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<Option<CodebookReport>> {
     let known = captioner.config().codebook.clone();
@@ -162,61 +249,15 @@ fn learn_codebook(
     let codes = job.codes.unwrap_or(MAX_CODES);
     let per_image = PATCHES_PER_IMAGE.min(captioner.config().patches());
     let images = codes.saturating_mul(PATCHES_PER_CODE).div_ceil(per_image) as u64;
-    let images = images.max(CODEBOOK_IMAGES).min(loader.num_samples()).min(job.samples.unwrap_or(u64::MAX));
+    let images = images.max(CODEBOOK_IMAGES).min(corpus.samples()).min(job.samples.unwrap_or(u64::MAX));
     let mut sample = PatchSample::new(per_image, job.seed);
-    for batch in loader.iter()? {
-        let batch = batch?;
-        captioner.sample_patches(padded(captioner, &batch)?.view(), &batch.ids, &mut sample)?;
+    corpus.sampled(captioner, job.seed).for_each(images, &mut |batch| {
+        captioner.sample_patches(batch.previews.view(), &batch.ids, &mut sample)?;
         progress(sample.images().min(images), images)?;
-        if sample.images() >= images {
-            break;
-        }
-    }
+        Ok(true)
+    })?;
     let codes = job.codes.unwrap_or((sample.patches() / PATCHES_PER_CODE).clamp(2, MAX_CODES));
     captioner.learn_codebook(&sample, codes, job.seed).map(Some)
-}
-
-/// The previews of a batch, filled with blanks to the encoder's shape.
-fn padded<'b>(captioner: &Captioner, batch: &'b Batch) -> Result<CowArray<'b, u8, Ix4>> {
-    let (rows, full, size) = (batch.len(), captioner.batch_size(), captioner.preview_size());
-    if rows == full {
-        return Ok(previews(batch)?.into());
-    }
-    let mut padded = Array4::zeros((full, 3, size, size));
-    padded.slice_mut(s![..rows, .., .., ..]).assign(&previews(batch)?);
-    Ok(padded.into())
-}
-
-/// All samples in order where all are wanted, else samples from many places of the corpus.
-fn stream(job: &FitJob, captioner: &Captioner) -> Result<Loader> {
-    let batch = captioner.batch_size();
-    let make = |mode| {
-        let mut builder = Loader::builder(job.urls.clone())
-            .stores(job.stores.clone())
-            .mode(mode)
-            .transform(ImageTransform::Preview)
-            .pixels(PixelType::U8)
-            .image_size(captioner.preview_size())
-            .batch_size(batch)
-            .seed(job.seed)
-            .rank(0)
-            .world_size(1);
-        if let Some(lengths) = &job.lengths {
-            builder = builder.lengths(lengths.clone());
-        }
-        if mode == Mode::Full {
-            builder = builder.lanes(largest_divisor(batch, PLACES)).shuffle_windows(1).window(64);
-        }
-        match &job.caption_key {
-            Some(key) => builder.caption_key(key),
-            None => builder,
-        }
-    };
-    let all = make(Mode::Eval).build()?;
-    if all.num_samples() <= job.samples.unwrap_or(MAX_POINTS) {
-        return Ok(all);
-    }
-    make(Mode::Full).build()
 }
 
 /// Points of a fit as they come in.
@@ -225,23 +266,25 @@ struct Points {
     codes: Vec<u32>,
     alignment: Vec<f32>,
     tokens: Vec<u32>,
+    /// Shard of each point.
+    shards: Vec<u32>,
 }
 
 impl Points {
     fn new(patches: usize) -> Self {
-        Self { patches, codes: vec![], alignment: vec![], tokens: vec![] }
+        Self { patches, codes: vec![], alignment: vec![], tokens: vec![], shards: vec![] }
     }
 
     fn rows(&self) -> u64 {
         self.tokens.len() as u64
     }
 
-    /// Encodes a batch; a short one is filled with blanks to the encoder's shape.
-    fn push(&mut self, captioner: &mut Captioner, batch: &Batch) -> Result<()> {
-        let rows = batch.len();
-        let mut captions: Vec<&str> = batch.original.iter().map(String::as_str).collect();
+    fn push(&mut self, captioner: &mut Captioner, batch: &SampledBatch) -> Result<()> {
+        let rows = batch.ids.len();
+        let mut captions: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
         captions.resize(captioner.batch_size(), "");
-        let raw = captioner.encode_raw(padded(captioner, batch)?.view(), &captions)?;
+        let raw = captioner.encode_raw(batch.previews.view(), &captions)?;
+        self.shards.extend(batch.shards.iter().map(|&shard| shard as u32));
         self.codes.extend(raw.codes.slice(s![..rows, ..]).iter());
         self.alignment.extend_from_slice(&raw.alignment_sum[..rows]);
         self.tokens.extend_from_slice(&raw.tokens[..rows]);

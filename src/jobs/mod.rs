@@ -5,10 +5,12 @@
 mod fit;
 mod inspect;
 #[cfg(feature = "tch")]
+mod previews;
+#[cfg(feature = "tch")]
 mod train;
 
 #[cfg(feature = "tch")]
-pub use fit::{FitJob, FitSummary, fit};
+pub use fit::{FitJob, FitSummary, SourcePass, fit};
 pub use inspect::{Fault, InspectJob, Inspection, MetadataInspection, ShardInspection, Spread, inspect};
 #[cfg(feature = "tch")]
-pub use train::{TrainJob, TrainProgress, TrainSummary, train};
+pub use train::{Resume, TrainJob, TrainProgress, TrainSummary, train, train_folds};

@@ -1,23 +1,43 @@
 //! Trains a captioner from scratch on a stream of shards (TL;DR, section 3.1).
 //!
 //! Reads with the project's own loader in mode `Full`, trains a tokenizer on the captions first
-//! if none is given, and writes the captioner directory with its loss curve (`train.csv`).
+//! if none is given, and writes the captioner directory with its loss curve (`train.csv`,
+//! `train.png`). On the way it leaves checkpoints beside it, from which it goes on exactly.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+mod checkpoint;
+mod curve;
+mod data;
+mod plot;
 
-use ndarray::ArrayView4;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
-use crate::captioner::{Captioner, CaptionerConfig, StepReport, TrainOptions, Trainer, parse_device};
-use crate::error::{Error, Result};
-use crate::hash::{self, Purpose};
-use crate::image::ImageTransform;
-use crate::loader::{Batch, Loader, Mode, PixelType};
-use crate::shard::{self, ReadOptions, ShardReader, StoreOptions};
-use crate::text::Tokenizer;
+use ndarray::{Array4, s};
 
-/// Captions that a tokenizer is trained on: more change little, and reading them takes time.
-const TOKENIZER_CAPTIONS: usize = 200_000;
+use crate::captioner::{
+    Captioner, CaptionerConfig, CodebookStart, CodebookUpdate, Decay, Fold, Folds, PatchSample, Precision,
+    Scores, StepReport, TrainOptions, Trainer, Validation, parse_device,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::jobs::previews::{padded, previews};
+use crate::loader::{Batch, Loader};
+use crate::model::Encoder;
+use crate::shard::StoreOptions;
+use crate::text::{Tokenizer, keywords};
+use checkpoint::{Checkpoints, Settings};
+use curve::Curve;
+use data::Data;
+
+pub use checkpoint::Resume;
+
+/// Pairs that a validation scores at most: the loss of as many is known to a hundredth or so.
+const VALIDATION_PAIRS: u64 = 2048;
+/// Patches for each code that k-means starts a codebook from, and those that are taken of an image.
+const START_PATCHES: usize = 32;
+const START_PATCHES_PER_IMAGE: usize = 32;
+/// Keys that an error names: those of a batch, unless it is very large.
+const NAMED_KEYS: usize = 256;
 
 /// What to train, on what, and where to put it.
 #[derive(Debug, Clone)]
@@ -36,11 +56,29 @@ pub struct TrainJob {
     pub epochs: u64,
     /// Pairs per step.
     pub batch_size: usize,
+    /// Parts that a batch is worked on in, one after the other, to save memory.
+    pub accumulate: usize,
+    /// Numbers that matrix products are computed in.
+    pub precision: Precision,
     /// Highest learning rate; the preset's own where `None`.
     pub learning_rate: Option<f64>,
+    /// What the learning rate does after the warm-up.
+    pub schedule: Decay,
     /// Steps of linear warm-up; a tenth of all steps at most.
     pub warmup: u64,
-    /// Seed of weights, order and dropped images.
+    /// Where the codes stand before the first step.
+    pub codebook_start: CodebookStart,
+    /// How codes follow their patches.
+    pub codebook_update: CodebookUpdate,
+    /// Weight of the commitment loss.
+    pub commitment: f64,
+    /// Shards that are validated on instead of trained on: a share of them below 1, or a count.
+    pub validate: f64,
+    /// Steps between two checkpoints, each with a validation; 0 for none.
+    pub checkpoint_every: u64,
+    /// What to do with a checkpoint that is there.
+    pub resume: Resume,
+    /// Seed of weights, order, dropped images and held-out shards.
     pub seed: u64,
     /// Threads that train, on a CPU; 0 is one per core. Sums of gradients, and with them the weights,
     /// depend on it in the last digits.
@@ -54,6 +92,8 @@ pub struct TrainJob {
     /// Samples per shard, in the order of the list, where they are known; else they are looked up
     /// or counted.
     pub lengths: Option<Vec<u64>>,
+    /// Train on fold `.0` of `.1` only: see [`train_folds`].
+    pub fold: Option<(usize, usize)>,
 }
 
 impl TrainJob {
@@ -67,14 +107,24 @@ impl TrainJob {
             vocab_size: 2000,
             epochs: 10,
             batch_size: 32,
+            accumulate: 1,
+            precision: Precision::Auto,
             learning_rate: None,
+            schedule: Decay::Cosine,
             warmup: 3000,
+            codebook_start: CodebookStart::default(),
+            codebook_update: CodebookUpdate::default(),
+            commitment: 0.25,
+            validate: 0.0,
+            checkpoint_every: 1000,
+            resume: Resume::Auto,
             seed: 0,
             threads: 0,
             device: "cpu".into(),
             caption_key: None,
             stores: StoreOptions::default(),
             lengths: None,
+            fold: None,
         }
     }
 }
@@ -82,10 +132,18 @@ impl TrainJob {
 /// Where a training run stands.
 #[derive(Debug, Clone, Copy)]
 pub struct TrainProgress {
+    /// Fold that is trained, and how many there are; `(0, 1)` without folds.
+    pub fold: (usize, usize),
     /// Steps of the whole run.
     pub steps: u64,
     /// What the last step did.
     pub report: StepReport,
+    /// What was measured on held-out shards last.
+    pub validation: Option<Validation>,
+    /// Images per second since the run was started or resumed, reading and validation included.
+    pub images_per_s: f64,
+    /// Seconds that the rest takes at that speed.
+    pub seconds_left: f64,
 }
 
 /// How a training run ended.
@@ -93,143 +151,373 @@ pub struct TrainProgress {
 pub struct TrainSummary {
     /// Steps done.
     pub steps: u64,
+    /// Steps that a checkpoint had done before.
+    pub resumed_at: u64,
     /// Pairs seen, repeats included.
     pub pairs: u64,
     /// What the last step did.
     pub last: StepReport,
+    /// What was measured on held-out shards at the end.
+    pub validation: Option<Validation>,
+    /// Keywords that codes started from, where they started from keywords.
+    pub keywords: Option<usize>,
     /// Trained numbers in the captioner.
     pub weights: usize,
     /// Seconds of the whole run, reading included.
     pub seconds: f64,
 }
 
-/// Runs the job. `progress` is called after every step; an error from it ends the run.
+/// Runs the job. `progress` is called after every step; an error from it ends the run, which a
+/// checkpoint, if there is one, can go on from.
 ///
 /// # Errors
-/// Options by name; a corpus smaller than a batch; a loss that is not finite.
+/// Options by name; a corpus smaller than a batch; a checkpoint of other settings, with the
+/// differences; a loss that is not finite, with the step and the keys of its batch.
 pub fn train(job: &TrainJob, progress: &mut dyn FnMut(&TrainProgress) -> Result<()>) -> Result<TrainSummary> {
-    let started = std::time::Instant::now();
+    let (summary, checkpoints) = train_whole(job, false, progress)?;
+    // The captioner is whole: there is nothing to go on from.
+    checkpoints.remove()?;
+    Ok(summary)
+}
+
+/// Runs the job. With `last_too`, the last step leaves a checkpoint: the captioner is one of several.
+fn train_whole(
+    job: &TrainJob,
+    last_too: bool,
+    progress: &mut dyn FnMut(&TrainProgress) -> Result<()>,
+) -> Result<(TrainSummary, Checkpoints)> {
+    let started = Instant::now();
     if job.epochs == 0 {
         return Err(Error::option("epochs", job.epochs, "at least 1"));
     }
-    let device = parse_device(&job.device)?;
-    let tokenizer = match &job.tokenizer {
-        Some(path) => Tokenizer::from_file(path)?,
-        None => train_tokenizer(job)?,
-    };
-    let config = CaptionerConfig::preset(&job.preset, tokenizer.vocab_size())?;
-    let loader = stream(job, config.preview_size)?;
-    let steps = loader.num_batches() * job.epochs;
-    let base = if job.preset == "base" { TrainOptions::new(steps) } else { TrainOptions::small(steps) };
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if job.threads == 0 { cores() } else { job.threads };
-    let mut options = TrainOptions { seed: job.seed, warmup: job.warmup, threads, ..base };
-    if let Some(rate) = job.learning_rate {
-        options.learning_rate = rate;
+    if job.batch_size == 0 {
+        return Err(Error::option("batch_size", job.batch_size, "at least 1"));
     }
-    let mut trainer = Trainer::new(Captioner::new(config, tokenizer, device, job.seed)?, options)?;
+    let device = parse_device(&job.device)?;
+    let data = Data::of(job)?;
     std::fs::create_dir_all(&job.out).map_err(|e| Error::io(format!("make {}", job.out.display()), e))?;
-    let mut curve = Curve::create(&job.out.join("train.csv"))?;
-    let (mut last, mut pairs) = (None, 0);
-    for _ in 0..job.epochs {
-        for batch in loader.iter()? {
-            let batch = batch?;
-            let captions: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
-            let report = trainer.step(previews(&batch)?, &captions, &batch.ids)?;
-            curve.push(&report)?;
-            progress(&TrainProgress { steps, report })?;
-            pairs += batch.len() as u64;
-            last = Some(report);
+    let checkpoints = Checkpoints::beside(&job.out)?;
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match job.threads {
+        _ if device.is_cuda() => 1,
+        0 => cores(),
+        threads => threads,
+    };
+    let settings = settings(job, threads, job.precision.resolve(device))?;
+    let found = checkpoints.find(job.resume, &settings)?;
+    let mut words = Words::default();
+    let tokenizer = match (&found, &job.tokenizer) {
+        (Some(_), _) => checkpoints.tokenizer()?,
+        (None, Some(path)) => Tokenizer::from_file(path)?,
+        (None, None) => {
+            Tokenizer::train(words.captions(&data, job)?.iter().map(String::as_str), job.vocab_size)?
+        }
+    };
+    let config = config(job, tokenizer.vocab_size())?;
+    let loader = data.training_stream(job, config.preview_size)?;
+    let steps = loader.num_batches() * job.epochs;
+    let options = options(job, steps, loader.num_batches(), threads);
+    let mut captioner = Captioner::new(config, tokenizer, device, job.seed)?;
+    let keywords = match found {
+        Some(_) => None,
+        None => start_codebook(job, &mut captioner, &loader, &mut words, &data)?,
+    };
+    let mut run = Run {
+        job,
+        validation_stream: data.validation_stream(
+            job,
+            captioner.config().preview_size,
+            captioner.batch_size(),
+        )?,
+        trainer: Trainer::new(captioner, options)?,
+        curve: Curve::open(&job.out, found.as_ref().map_or(0, |f| f.step))?,
+        loader,
+        checkpoints,
+        settings,
+        steps,
+        pairs: found.as_ref().map_or(0, |f| f.pairs),
+        validation: None,
+        last: found.as_ref().map(|f| f.last),
+        last_too,
+    };
+    let resumed_at = found.as_ref().map_or(0, |f| f.step);
+    match &found {
+        Some(checkpoint) => {
+            run.loader.load_state(&checkpoint.loader)?;
+            run.checkpoints.restore(checkpoint, &mut run.trainer)?;
+        }
+        None => run.checkpoints.remove()?,
+    }
+    run.go(progress)?;
+    let validation = run.validate()?;
+    run.curve.flush()?;
+    let captioner = run.trainer.into_captioner();
+    captioner.save(&job.out)?;
+    let last = run
+        .last
+        .ok_or_else(|| Error::option("urls", job.urls.join(" "), "shards with samples to train on"))?;
+    let summary = TrainSummary {
+        steps,
+        resumed_at,
+        pairs: run.pairs,
+        last,
+        validation,
+        keywords,
+        weights: captioner.weights(),
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    Ok((summary, run.checkpoints))
+}
+
+/// Trains two captioners, each on every other shard by hash(seed, shard), in `out/fold-0` and
+/// `out/fold-1`, and writes `out/folds.json`, from which [`Folds`] says which of them has not seen a
+/// sample.
+///
+/// # Errors
+/// As [`train`]; fewer than two shards; a number of folds other than two; a job that is a fold.
+pub fn train_folds(
+    job: &TrainJob,
+    folds: usize,
+    progress: &mut dyn FnMut(&TrainProgress) -> Result<()>,
+) -> Result<Vec<TrainSummary>> {
+    if folds != 2 {
+        return Err(Error::option("folds", folds, "1, or 2: one captioner to write and the other to judge"));
+    }
+    if job.fold.is_some() {
+        return Err(Error::option("folds", folds, "1 for a job that is a fold already"));
+    }
+    let (mut summaries, mut made, mut done) = (vec![], vec![], vec![]);
+    for index in 0..folds {
+        let name = format!("fold-{index}");
+        let own = TrainJob { out: job.out.join(&name), fold: Some((index, folds)), ..job.clone() };
+        let data = Data::of(&own)?;
+        let shards = data.trained.shards.iter().chain(&data.held_out.shards);
+        let shards = shards.map(|s| (s.source.to_string(), s.path.to_string())).collect();
+        made.push(Fold { captioner: name, shards });
+        let (summary, checkpoints) = train_whole(&own, job.checkpoint_every > 0, progress)?;
+        summaries.push(summary);
+        done.push(checkpoints);
+    }
+    Folds::new(made)?.save(&job.out)?;
+    // Only now: a run that was stopped in the second fold has the first one still.
+    done.iter().try_for_each(Checkpoints::remove)?;
+    Ok(summaries)
+}
+
+/// Captions, read when they are first asked for.
+#[derive(Default)]
+struct Words(Option<Arc<[String]>>);
+
+impl Words {
+    fn captions(&mut self, data: &Data, job: &TrainJob) -> Result<Arc<[String]>> {
+        if self.0.is_none() {
+            self.0 = Some(data.captions(job)?.into());
+        }
+        Ok(self.0.clone().unwrap_or_default())
+    }
+}
+
+fn config(job: &TrainJob, vocab: usize) -> Result<CaptionerConfig> {
+    let mut config = CaptionerConfig::preset(&job.preset, vocab)?;
+    if let Some(codebook) = &mut config.codebook {
+        (codebook.update, codebook.commitment) = (job.codebook_update, job.commitment);
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+fn options(job: &TrainJob, steps: u64, epoch_steps: u64, threads: usize) -> TrainOptions {
+    let base = if job.preset == "base" { TrainOptions::new(steps) } else { TrainOptions::small(steps) };
+    TrainOptions {
+        epoch_steps,
+        schedule: job.schedule,
+        warmup: job.warmup,
+        accumulate: job.accumulate,
+        precision: job.precision,
+        learning_rate: job.learning_rate.unwrap_or(base.learning_rate),
+        seed: job.seed,
+        threads,
+        ..base
+    }
+}
+
+/// Everything that the weights depend on, but the data, which the stream's own state tells.
+fn settings(job: &TrainJob, threads: usize, precision: Precision) -> Result<Settings> {
+    let tokenizer = match &job.tokenizer {
+        Some(path) => format!("{:016x}", Tokenizer::from_file(path)?.fingerprint()),
+        None => format!("trained, {} entries", job.vocab_size),
+    };
+    let base = options(job, 1, 1, threads);
+    let pairs = [
+        ("preset", job.preset.clone()),
+        ("sizes", checkpoint::sizes(&config(job, 4)?)),
+        ("tokenizer", tokenizer),
+        ("epochs", job.epochs.to_string()),
+        ("batch_size", job.batch_size.to_string()),
+        ("accumulate", job.accumulate.to_string()),
+        ("precision", precision.name().into()),
+        ("learning_rate", base.learning_rate.to_string()),
+        ("schedule", job.schedule.name().into()),
+        ("warmup", job.warmup.to_string()),
+        ("codebook_start", job.codebook_start.name().into()),
+        ("codebook_update", job.codebook_update.name().into()),
+        ("commitment", job.commitment.to_string()),
+        ("validate", job.validate.to_string()),
+        ("seed", job.seed.to_string()),
+        ("threads", threads.to_string()),
+        ("device", job.device.split(':').next().unwrap_or_default().into()),
+        ("fold", job.fold.map_or("none".into(), |(index, of)| format!("{index} of {of}"))),
+    ];
+    Ok(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// Puts the codes where the job says they start. Says how many keywords have a code.
+fn start_codebook(
+    job: &TrainJob,
+    captioner: &mut Captioner,
+    loader: &Loader,
+    words: &mut Words,
+    data: &Data,
+) -> Result<Option<usize>> {
+    let rows = job.batch_size;
+    match job.codebook_start {
+        CodebookStart::Patches => {}
+        CodebookStart::Uniform => captioner.start_uniformly(rows, job.seed)?,
+        CodebookStart::KMeans => {
+            let per_image = START_PATCHES_PER_IMAGE.min(captioner.config().patches());
+            let mut sample = PatchSample::new(per_image, job.seed);
+            let wanted = captioner.config().codes() * START_PATCHES;
+            for batch in loader.iter()? {
+                sample_patches(captioner, &batch?, &mut sample)?;
+                if sample.patches() >= wanted {
+                    break;
+                }
+            }
+            // The stream starts again with the first step.
+            loader.set_epoch(1);
+            loader.set_epoch(0);
+            captioner.start_from_patches(&sample, rows, job.seed)?;
+        }
+        CodebookStart::Keywords => {
+            let captions = words.captions(data, job)?;
+            let found = keywords(captions.iter().map(String::as_str), captioner.config().codes());
+            return captioner.start_from_keywords(&found, rows, job.seed).map(Some);
         }
     }
-    let captioner = trainer.into_captioner();
-    captioner.save(&job.out)?;
-    let last =
-        last.ok_or_else(|| Error::option("urls", job.urls.join(" "), "shards with samples to train on"))?;
-    let seconds = started.elapsed().as_secs_f64();
-    Ok(TrainSummary { steps, pairs, last, weights: captioner.weights(), seconds })
+    Ok(None)
 }
 
-/// Every sample with its original caption as a preview of `size` pixels.
-fn stream(job: &TrainJob, size: usize) -> Result<Loader> {
-    let mut builder = Loader::builder(job.urls.clone())
-        .stores(job.stores.clone())
-        .mode(Mode::Full)
-        .transform(ImageTransform::Preview)
-        .pixels(PixelType::U8)
-        .image_size(size)
-        .batch_size(job.batch_size)
-        .lanes(largest_divisor(job.batch_size, 4))
-        .seed(job.seed)
-        .rank(0)
-        .world_size(1);
-    if let Some(key) = &job.caption_key {
-        builder = builder.caption_key(key);
+/// Adds patches of a batch of any size to a sample.
+fn sample_patches(captioner: &Captioner, batch: &Batch, sample: &mut PatchSample) -> Result<()> {
+    let (all, full, size) = (previews(batch)?, captioner.batch_size(), captioner.preview_size());
+    for start in (0..batch.len()).step_by(full) {
+        let end = (start + full).min(batch.len());
+        let mut rows = Array4::zeros((full, 3, size, size));
+        rows.slice_mut(s![..end - start, .., .., ..]).assign(&all.slice(s![start..end, .., .., ..]));
+        captioner.sample_patches(rows.view(), &batch.ids[start..end], sample)?;
     }
-    if let Some(lengths) = &job.lengths {
-        builder = builder.lengths(lengths.clone());
-    }
-    builder.build()
+    Ok(())
 }
 
-/// The largest divisor of `n` that is at most `most`.
-pub(super) fn largest_divisor(n: usize, most: usize) -> usize {
-    (1..=most.max(1)).rev().find(|d| n.is_multiple_of(*d)).unwrap_or(1)
+/// A training run under way.
+struct Run<'a> {
+    job: &'a TrainJob,
+    loader: Loader,
+    validation_stream: Option<Loader>,
+    trainer: Trainer,
+    curve: Curve,
+    checkpoints: Checkpoints,
+    settings: Settings,
+    steps: u64,
+    pairs: u64,
+    /// What was measured last, and after which step.
+    validation: Option<(u64, Validation)>,
+    last: Option<StepReport>,
+    /// Whether the last step leaves a checkpoint.
+    last_too: bool,
 }
 
-/// The pixels of a batch as previews, `[batch, 3, size, size]`.
-pub(super) fn previews(batch: &Batch) -> Result<ArrayView4<'_, u8>> {
-    let shape = batch.images.shape();
-    let dims = (shape[0], shape[1], shape[2], shape[3]);
-    let pixels = batch.images.as_u8().unwrap_or_default();
-    ArrayView4::from_shape(dims, pixels)
-        .map_err(|e| Error::format("previews", "u8 [batch, 3, size, size]", format!("{shape:?}: {e}")))
-}
-
-/// A tokenizer for the captions of the corpus, from shards in hash order until there are enough.
-fn train_tokenizer(job: &TrainJob) -> Result<Tokenizer> {
-    let mut shards = shard::list(&job.urls, None, &job.stores)?;
-    shards.sort_by_key(|s| hash::hash(job.seed, Purpose::Fit, s.hash));
-    let options = ReadOptions { caption_key: job.caption_key.clone() };
-    let mut captions: Vec<String> = vec![];
-    'shards: for shard in &shards {
-        let mut reader = ShardReader::open(shard, &options)?;
-        while let Some(group) = reader.next_group()? {
-            captions.extend(group.ok().map(|sample| sample.caption));
-            if captions.len() >= TOKENIZER_CAPTIONS {
-                break 'shards;
+impl Run<'_> {
+    /// Takes all steps that are left.
+    fn go(&mut self, progress: &mut dyn FnMut(&TrainProgress) -> Result<()>) -> Result<()> {
+        let (started, mut images) = (Instant::now(), 0);
+        let mut empty = 0;
+        while self.trainer.steps_done() < self.steps {
+            let before = self.trainer.steps_done();
+            for batch in self.loader.iter()? {
+                let batch = batch?;
+                let report = self.step(&batch)?;
+                (self.pairs, images) = (self.pairs + batch.len() as u64, images + batch.len());
+                self.last = Some(report);
+                let every = self.job.checkpoint_every;
+                let end = report.step == self.steps;
+                let due = every > 0 && report.step.is_multiple_of(every);
+                let measured = if due || end { self.validate()? } else { None };
+                self.curve.push(&report, measured)?;
+                if if end { self.last_too } else { due } {
+                    self.curve.flush()?;
+                    let (trainer, state) = (&self.trainer, self.loader.state());
+                    self.checkpoints.write(trainer, report, self.pairs, state, &self.settings)?;
+                }
+                let speed = images as f64 / started.elapsed().as_secs_f64().max(1e-9);
+                let left = (self.steps - report.step) as f64 * self.job.batch_size as f64;
+                progress(&TrainProgress {
+                    fold: self.job.fold.unwrap_or((0, 1)),
+                    steps: self.steps,
+                    report,
+                    validation: self.validation.map(|(_, measured)| measured),
+                    images_per_s: speed,
+                    seconds_left: left / speed,
+                })?;
+            }
+            // None in an epoch that a checkpoint was written at the very end of; none in two epochs
+            // one after the other means that there are none.
+            empty = if self.trainer.steps_done() == before { empty + 1 } else { 0 };
+            if empty > 1 {
+                return Err(Error::option(
+                    "urls",
+                    self.job.urls.join(" "),
+                    "shards with samples to train on",
+                ));
             }
         }
-    }
-    if captions.is_empty() {
-        return Err(Error::option("urls", job.urls.join(" "), "shards with readable captions"));
-    }
-    Tokenizer::train(captions.iter().map(String::as_str), job.vocab_size)
-}
-
-/// The loss curve on disk.
-struct Curve {
-    path: PathBuf,
-    file: std::fs::File,
-}
-
-impl Curve {
-    fn create(path: &Path) -> Result<Self> {
-        let file =
-            std::fs::File::create(path).map_err(|e| Error::io(format!("write {}", path.display()), e))?;
-        let mut curve = Self { path: path.into(), file };
-        curve.line("step,loss,lm_loss,vq_loss,perplexity,used_codes,learning_rate,images_per_s")?;
-        Ok(curve)
+        Ok(())
     }
 
-    fn push(&mut self, r: &StepReport) -> Result<()> {
-        self.line(&format!(
-            "{},{:.5},{:.5},{:.5},{:.2},{},{:.3e},{:.1}",
-            r.step, r.loss, r.lm_loss, r.vq_loss, r.perplexity, r.used_codes, r.learning_rate, r.images_per_s
-        ))
+    fn step(&mut self, batch: &Batch) -> Result<StepReport> {
+        let captions: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
+        self.trainer.step(previews(batch)?, &captions, &batch.ids).map_err(|mut error| {
+            if let ErrorKind::Captioner(message) = &mut error.kind {
+                let keys: Vec<&str> = batch.keys.iter().take(NAMED_KEYS).map(|key| &**key).collect();
+                let place = format!("batch {} of epoch {}", batch.step, batch.epoch);
+                let more = batch.len().saturating_sub(NAMED_KEYS);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                message.push_str(&format!("; keys of {place}: {}{more}", keys.join(", ")));
+            }
+            error
+        })
     }
 
-    fn line(&mut self, text: &str) -> Result<()> {
-        writeln!(self.file, "{text}").map_err(|e| Error::io(format!("write {}", self.path.display()), e))
+    /// Scores held-out pairs, unless that was done after this very step; `None` without any.
+    fn validate(&mut self) -> Result<Option<Validation>> {
+        let step = self.trainer.steps_done();
+        if let Some((_, measured)) = self.validation.filter(|(at, _)| *at == step) {
+            return Ok(Some(measured));
+        }
+        let Some(stream) = &self.validation_stream else { return Ok(None) };
+        stream.set_epoch(1);
+        stream.set_epoch(0);
+        let mut scores = Scores::default();
+        for batch in stream.iter()? {
+            let batch = batch?;
+            let captions: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
+            let captioner = self.trainer.captioner_mut();
+            captioner.score(padded(captioner, &batch)?.view(), &captions, &mut scores)?;
+            if scores.pairs() >= VALIDATION_PAIRS {
+                break;
+            }
+        }
+        self.validation = scores.summary().map(|measured| (step, measured));
+        Ok(self.validation.map(|(_, measured)| measured))
     }
 }

@@ -44,6 +44,7 @@ const MAX_ERRORS: f64 = 0.1;
 pub struct LoaderBuilder {
     urls: Vec<String>,
     source: Option<String>,
+    shards: Option<Vec<Shard>>,
     lengths: Option<Vec<u64>>,
     stores: StoreOptions,
     encoder: Option<(Box<dyn Encoder>, Arc<Clusters>)>,
@@ -98,6 +99,7 @@ impl LoaderBuilder {
         Self {
             urls,
             source: None,
+            shards: None,
             lengths: None,
             stores: StoreOptions::default(),
             encoder: None,
@@ -142,6 +144,8 @@ impl LoaderBuilder {
         /// Name of the corpus in the identity of its samples. Default: the name of the folder
         /// that holds the shards.
         source: impl Into<String> = Some(source.into());
+        /// Shards that were listed before, in place of the URLs: to read a part of a corpus.
+        shards: Vec<Shard> = Some(shards);
         /// Samples per shard, in the order of the list, instead of what [`lengths`](crate::shard::lengths)
         /// finds.
         lengths: Vec<u64> = Some(lengths);
@@ -285,7 +289,10 @@ impl LoaderBuilder {
         let wanted = self.selector(clusters.as_ref(), 1)?;
         let model = self.encoder.take().map(|(encoder, _)| ModelThread::spawn(encoder)).transpose()?;
         let needs_signals = self.needs_signals(wanted.as_ref(), model.as_ref())?;
-        let shards = shard::list(&self.urls, self.source.as_deref(), &self.stores)?;
+        let shards = match self.shards.take() {
+            Some(shards) => shards,
+            None => shard::list(&self.urls, self.source.as_deref(), &self.stores)?,
+        };
         let lengths = self.check_lengths(&shards, progress)?;
         let samples = total(&lengths)?;
         let selector = self.selector(clusters.as_ref(), samples)?;

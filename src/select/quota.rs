@@ -150,6 +150,7 @@ mod tests {
             gated: Array2::from_shape_fn((2, GATE_STEPS), |(c, i)| passing(i, [0.3, 0.18][c], 0.5)),
             alignment: AlignmentTable::fit(AlignmentNorm::Sum, &[], 2),
             points: 100,
+            raw_index: None,
         }
     }
 

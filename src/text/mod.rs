@@ -5,6 +5,7 @@
 
 pub mod clean;
 pub mod fuse;
+mod keywords;
 mod merges;
 mod mojibake;
 mod mojibake_tables;
@@ -14,5 +15,6 @@ mod wordpiece;
 
 pub use clean::clean;
 pub use fuse::Fuse;
+pub use keywords::keywords;
 pub use repetition::is_repetitive;
 pub use tokenizer::Tokenizer;

@@ -6,9 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyType};
 use tch::Device;
-use tldr_loader::captioner::{BlipOptions, DecodeFrom, Decoding, device_name, set_generation};
-use tldr_loader::cluster::AlignmentNorm;
-use tldr_loader::jobs::{self, FitJob, TrainJob};
+use tldr_loader::captioner::{
+    BlipOptions, CodebookStart, CodebookUpdate, Decay, DecodeFrom, Decoding, Precision, device_name,
+    set_generation,
+};
+use tldr_loader::cluster::{AlignmentNorm, Features};
+use tldr_loader::jobs::{self, FitJob, Resume, TrainJob};
 use tldr_loader::shard::StoreOptions;
 use tldr_loader::{Error, Result};
 
@@ -65,22 +68,47 @@ impl Captioner {
     ///     vocab_size: Entries of a tokenizer that is trained.
     ///     epochs: Passes over the corpus.
     ///     batch_size: Pairs per step.
+    ///     accumulate: Parts that a batch is worked on in, one after the other, to save memory.
+    ///     precision: Numbers that matrix products are computed in: `f32`, `bf16`, or `auto`: bf16 on
+    ///         a GPU, f32 on a CPU.
     ///     learning_rate: Highest learning rate. Default: the preset's.
+    ///     schedule: What the learning rate does after the warm-up: `cosine`, or `step`, the paper's:
+    ///         times 0.9 after every epoch.
     ///     warmup: Steps of linear warm-up; a tenth of all steps at most.
-    ///     seed: Seed of weights, order and dropped images.
+    ///     codebook_start: Where codes start: on `patches` of the first batch, on `kmeans` centroids
+    ///         of patches, anywhere (`uniform`), or on the embeddings of `keywords`, the paper's way.
+    ///     codebook_update: How codes follow their patches: as moving averages (`ema`), or by a
+    ///         codebook loss (`loss`), the paper's way.
+    ///     commitment: Weight of the commitment loss.
+    ///     validate: Shards to validate on instead of training on them: a share below 1, or a count.
+    ///     checkpoint_every: Steps between two checkpoints, each with a validation; 0 for none. They
+    ///         lie beside the captioner, in `path` with `.checkpoint` behind it, until it is whole.
+    ///     resume: What to do with a checkpoint that is there: go on from it (`auto`), start anew
+    ///         (`never`), or fail without one (`must`). One of other settings is an error.
+    ///     folds: With 2, two captioners are trained, each on its own half of the shards, in
+    ///         `path/fold-0` (which is returned) and `path/fold-1`: one can judge what the other has
+    ///         seen. `path/folds.json` says which shards each has seen.
+    ///     seed: Seed of weights, order, dropped images and held-out shards.
     ///     threads: Threads that train, on a CPU. Default: one per core.
     ///     device: `cpu` (the default), `cuda` or `cuda:N`.
     ///     caption_key: Field of the json member that holds the caption; the txt member is used where
     ///         a sample lacks it. Default: the txt member.
     ///     endpoint: URL of a server that speaks S3, as for `Loader`.
     ///     progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
-    ///         `vq_loss`, `perplexity`, `used_codes`, `learning_rate` and `images_per_s`; an
-    ///         exception from it ends the run.
+    ///         `vq_loss`, `perplexity`, `used_codes`, `learning_rate`, `images_per_s`, `seconds_left`,
+    ///         `fold`, and once measured `validation_lm_loss` and `validation_auc`; an exception from
+    ///         it ends the run.
+    ///
+    /// Raises:
+    ///     ConfigError: An option cannot work.
+    ///     DataError: A file is not what it should be; a loss is not finite: names step and keys.
     #[classmethod]
     #[pyo3(signature = (
         urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=32,
-        learning_rate=None, warmup=3000, seed=0, threads=None, device=None, caption_key=None,
-        endpoint=None, progress=None
+        accumulate=1, precision="auto", learning_rate=None, schedule="cosine", warmup=3000,
+        codebook_start="patches", codebook_update="ema", commitment=0.25, validate=0.0,
+        checkpoint_every=1000, resume="auto", folds=1, seed=0, threads=None, device=None,
+        caption_key=None, endpoint=None, progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -94,8 +122,18 @@ impl Captioner {
         vocab_size: Whole,
         epochs: Whole,
         batch_size: Whole,
+        accumulate: Whole,
+        precision: &str,
         learning_rate: Option<f64>,
+        schedule: &str,
         warmup: Whole,
+        codebook_start: &str,
+        codebook_update: &str,
+        commitment: f64,
+        validate: f64,
+        checkpoint_every: Whole,
+        resume: &str,
+        folds: Whole,
         seed: Whole,
         threads: Option<Whole>,
         device: Option<DeviceName>,
@@ -110,8 +148,17 @@ impl Captioner {
             vocab_size: whole("vocab_size", vocab_size).or_raise(py)?,
             epochs: whole("epochs", epochs).or_raise(py)?,
             batch_size: whole("batch_size", batch_size).or_raise(py)?,
+            accumulate: whole("accumulate", accumulate).or_raise(py)?,
+            precision: Precision::from_name(precision).or_raise(py)?,
             learning_rate,
+            schedule: Decay::from_name(schedule).or_raise(py)?,
             warmup: whole("warmup", warmup).or_raise(py)?,
+            codebook_start: CodebookStart::from_name(codebook_start).or_raise(py)?,
+            codebook_update: CodebookUpdate::from_name(codebook_update).or_raise(py)?,
+            commitment,
+            validate,
+            checkpoint_every: whole("checkpoint_every", checkpoint_every).or_raise(py)?,
+            resume: Resume::from_name(resume).or_raise(py)?,
             seed: whole("seed", seed).or_raise(py)?,
             threads: whole("threads", threads.unwrap_or(0)).or_raise(py)?,
             device: device_name(device),
@@ -119,9 +166,14 @@ impl Captioner {
             stores: StoreOptions { endpoint, ..StoreOptions::default() },
             ..TrainJob::new(urls.patterns(), &path)
         };
+        let folds: usize = whole("folds", folds).or_raise(py)?;
         let work = move |report: &mut dyn FnMut(_) -> Result<()>| {
-            jobs::train(&job, &mut |at| report(*at))?;
-            Captioner::open(path, device)
+            if folds == 1 {
+                jobs::train(&job, &mut |at| report(*at))?;
+                return Captioner::open(path, device);
+            }
+            jobs::train_folds(&job, folds, &mut |at| report(*at))?;
+            Captioner::open(path.join("fold-0"), device)
         };
         interruptible(py, "train", work, |at: jobs::TrainProgress| {
             let Some(progress) = &progress else { return Ok(()) };
@@ -134,7 +186,13 @@ impl Captioner {
             said.set_item("perplexity", at.report.perplexity)?;
             said.set_item("used_codes", at.report.used_codes)?;
             said.set_item("learning_rate", at.report.learning_rate)?;
-            said.set_item("images_per_s", at.report.images_per_s)?;
+            said.set_item("images_per_s", at.images_per_s)?;
+            said.set_item("seconds_left", at.seconds_left)?;
+            said.set_item("fold", at.fold.0)?;
+            if let Some(measured) = at.validation {
+                said.set_item("validation_lm_loss", measured.lm_loss)?;
+                said.set_item("validation_auc", measured.auc)?;
+            }
             progress.call1(py, (said,)).map(drop)
         })
     }
@@ -278,6 +336,8 @@ impl Captioner {
     ///     clusters: Number of clusters. Default: a hundredth of the points, between 8 and 3000.
     ///     samples: Points to sample. Default: all, up to 300000.
     ///     alignment_norm: How raw alignments are made comparable.
+    ///     features: What images are compared by: `bag-of-codes`, or `raw-index`, the public code's way,
+    ///         as an ablation.
     ///     codes: Codes to learn for a loaded BLIP. Default: up to 3000, one for 64 sampled patches; a
     ///         codebook that is there is kept.
     ///     decode_from: What the decoder of a loaded BLIP attends to: `raw` or `quantised` patches.
@@ -290,12 +350,14 @@ impl Captioner {
     ///         points; an exception from it ends the run.
     ///
     /// Returns:
-    ///     `points`, `clusters`, `runs`, `pass_rate` and `pass_by_run` of a gate of one half,
-    ///     `warnings`, `seconds`; `codebook` is `None`, or where one was learned `codes`, `patches` and
-    ///     `error`, the share of the patches' variance that the codes lose.
+    ///     `points` and `failed` samples, `clusters`, `errors` (mean of 1 - cosine in each cluster),
+    ///     `runs`, `pass_rate` of a gate of one half, also `pass_by_run`, `pass_by_source` and
+    ///     `pass_by_length` (shortest and longest caption in tokens, points, rate), `warnings`,
+    ///     `seconds`; `codebook` is `None`, or where one was learned `codes`, `patches` and `error`,
+    ///     the share of the patches' variance that the codes lose.
     #[pyo3(signature = (
-        urls, *, clusters=None, samples=None, alignment_norm=None, codes=None, decode_from=None,
-        seed=0, caption_key=None, endpoint=None, progress=None
+        urls, *, clusters=None, samples=None, alignment_norm=None, features="bag-of-codes", codes=None,
+        decode_from=None, seed=0, caption_key=None, endpoint=None, progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -306,6 +368,7 @@ impl Captioner {
         clusters: Option<Whole>,
         samples: Option<Whole>,
         alignment_norm: Option<&str>,
+        features: &str,
         codes: Option<Whole>,
         decode_from: Option<&str>,
         seed: Whole,
@@ -316,6 +379,7 @@ impl Captioner {
         let mut job = FitJob {
             clusters: clusters.map(|n| whole("clusters", n)).transpose().or_raise(py)?,
             samples: samples.map(|n| whole("samples", n)).transpose().or_raise(py)?,
+            features: Features::from_name(features).or_raise(py)?,
             codes: codes.map(|n| whole("codes", n)).transpose().or_raise(py)?,
             decode_from: decode_from.map(DecodeFrom::from_name).transpose().or_raise(py)?,
             seed: whole("seed", seed).or_raise(py)?,
@@ -350,6 +414,16 @@ impl Captioner {
         said.set_item("codebook", codebook.transpose()?)?;
         said.set_item("pass_rate", fitted.report.pass_rate)?;
         said.set_item("pass_by_run", fitted.report.pass_by_run)?;
+        let by_source = PyDict::new(py);
+        for pass in fitted.pass_by_source {
+            by_source.set_item(pass.source, pass.rate)?;
+        }
+        said.set_item("pass_by_source", by_source)?;
+        let by_length = fitted.report.pass_by_length.iter();
+        let by_length: Vec<_> = by_length.map(|l| (l.shortest, l.longest, l.points, l.rate)).collect();
+        said.set_item("pass_by_length", by_length)?;
+        said.set_item("errors", fitted.report.errors)?;
+        said.set_item("failed", fitted.failed)?;
         said.set_item("warnings", fitted.report.warnings)?;
         said.set_item("seconds", fitted.seconds)?;
         Ok(said)

@@ -165,6 +165,32 @@ def test_ctrl_c_ends_the_training(corpus: Corpus, tmp_path: Path) -> None:
     timer.join()
 
 
+def test_training_options_reach_the_run(corpus: Corpus, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "preset": "tiny", "epochs": 1, "batch_size": 20, "vocab_size": 300, "threads": 1, "accumulate": 2,
+        "schedule": "step", "codebook_start": "keywords", "codebook_update": "loss", "commitment": 0.5,
+        "precision": "f32", "checkpoint_every": 3,
+    }  # fmt: skip
+    path = tmp_path / "captioner"
+
+    def stop(said: dict[str, float]) -> None:
+        if said["step"] == 4:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        tldr.Captioner.train(corpus.urls, path, progress=stop, **options)
+    with pytest.raises(tldr.StateError, match=r"commitment was 0\.5 and is 0\.25"):
+        tldr.Captioner.train(corpus.urls, path, **{**options, "commitment": 0.25})
+    seen: list[dict[str, float]] = []
+    tldr.Captioner.train(corpus.urls, path, progress=seen.append, **options)
+    assert [said["step"] for said in seen] == list(range(int(seen[0]["step"]), 11))
+    assert seen[0]["step"] > 1
+    assert all(said["seconds_left"] >= 0 and said["fold"] == 0 for said in seen)
+    for option, value in [("schedule", "linear"), ("precision", "f16"), ("resume", "maybe"), ("folds", 3)]:
+        with pytest.raises(tldr.ConfigError, match=f"{option} = {value}"):
+            tldr.Captioner.train(corpus.urls, tmp_path / "other", **{**options, option: value})
+
+
 GOLDEN = Path(__file__).parents[3] / "tests" / "golden" / "blip"
 
 

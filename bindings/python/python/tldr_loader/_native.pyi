@@ -304,8 +304,18 @@ class Captioner:
         vocab_size: int = 2000,
         epochs: int = 10,
         batch_size: int = 32,
+        accumulate: int = 1,
+        precision: Literal["auto", "f32", "bf16"] = "auto",
         learning_rate: float | None = None,
+        schedule: Literal["cosine", "step"] = "cosine",
         warmup: int = 3000,
+        codebook_start: Literal["patches", "kmeans", "uniform", "keywords"] = "patches",
+        codebook_update: Literal["ema", "loss"] = "ema",
+        commitment: float = 0.25,
+        validate: float = 0.0,
+        checkpoint_every: int = 1000,
+        resume: Literal["auto", "never", "must"] = "auto",
+        folds: int = 1,
         seed: int = 0,
         threads: int | None = None,
         device: _Device = None,
@@ -323,17 +333,40 @@ class Captioner:
             vocab_size: Entries of a tokenizer that is trained.
             epochs: Passes over the corpus.
             batch_size: Pairs per step.
+            accumulate: Parts that a batch is worked on in, one after the other, to save memory.
+            precision: Numbers that matrix products are computed in: `f32`, `bf16`, or `auto`: bf16 on
+                a GPU, f32 on a CPU.
             learning_rate: Highest learning rate. Default: the preset's.
+            schedule: What the learning rate does after the warm-up: `cosine`, or `step`, the paper's:
+                times 0.9 after every epoch.
             warmup: Steps of linear warm-up; a tenth of all steps at most.
-            seed: Seed of weights, order and dropped images.
+            codebook_start: Where codes start: on `patches` of the first batch, on `kmeans` centroids
+                of patches, anywhere (`uniform`), or on the embeddings of `keywords`, the paper's way.
+            codebook_update: How codes follow their patches: as moving averages (`ema`), or by a
+                codebook loss (`loss`), the paper's way.
+            commitment: Weight of the commitment loss.
+            validate: Shards to validate on instead of training on them: a share below 1, or a count.
+            checkpoint_every: Steps between two checkpoints, each with a validation; 0 for none. They
+                lie beside the captioner, in `path` with `.checkpoint` behind it, until it is whole.
+            resume: What to do with a checkpoint that is there: go on from it (`auto`), start anew
+                (`never`), or fail without one (`must`). One of other settings is an error.
+            folds: With 2, two captioners are trained, each on its own half of the shards, in
+                `path/fold-0` (which is returned) and `path/fold-1`: one can judge what the other has
+                seen. `path/folds.json` says which shards each has seen.
+            seed: Seed of weights, order, dropped images and held-out shards.
             threads: Threads that train, on a CPU. Default: one per core.
             device: `cpu` (the default), `cuda` or `cuda:N`.
             caption_key: Field of the json member that holds the caption; the txt member is used where
                 a sample lacks it. Default: the txt member.
             endpoint: URL of a server that speaks S3, as for `Loader`.
             progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
-                `vq_loss`, `perplexity`, `used_codes`, `learning_rate` and `images_per_s`; an
-                exception from it ends the run.
+                `vq_loss`, `perplexity`, `used_codes`, `learning_rate`, `images_per_s`, `seconds_left`,
+                `fold`, and once measured `validation_lm_loss` and `validation_auc`; an exception from
+                it ends the run.
+
+        Raises:
+            ConfigError: An option cannot work.
+            DataError: A file is not what it should be; a loss is not finite: names step and keys.
         """
 
     @classmethod
@@ -420,6 +453,7 @@ class Captioner:
         clusters: int | None = None,
         samples: int | None = None,
         alignment_norm: str | None = None,
+        features: Literal["bag-of-codes", "raw-index"] = "bag-of-codes",
         codes: int | None = None,
         decode_from: Literal["raw", "quantised"] | None = None,
         seed: int = 0,
@@ -434,6 +468,8 @@ class Captioner:
             clusters: Number of clusters. Default: a hundredth of the points, between 8 and 3000.
             samples: Points to sample. Default: all, up to 300000.
             alignment_norm: How raw alignments are made comparable.
+            features: What images are compared by: `bag-of-codes`, or `raw-index`, the public code's way,
+                as an ablation.
             codes: Codes to learn for a loaded BLIP. Default: up to 3000, one for 64 sampled patches; a
                 codebook that is there is kept.
             decode_from: What the decoder of a loaded BLIP attends to: `raw` or `quantised` patches.
@@ -446,9 +482,11 @@ class Captioner:
                 points; an exception from it ends the run.
 
         Returns:
-            `points`, `clusters`, `runs`, `pass_rate` and `pass_by_run` of a gate of one half,
-            `warnings`, `seconds`; `codebook` is `None`, or where one was learned `codes`, `patches` and
-            `error`, the share of the patches' variance that the codes lose.
+            `points` and `failed` samples, `clusters`, `errors` (mean of 1 - cosine in each cluster),
+            `runs`, `pass_rate` of a gate of one half, also `pass_by_run`, `pass_by_source` and
+            `pass_by_length` (shortest and longest caption in tokens, points, rate), `warnings`,
+            `seconds`; `codebook` is `None`, or where one was learned `codes`, `patches` and `error`,
+            the share of the patches' variance that the codes lose.
         """
 
     @property

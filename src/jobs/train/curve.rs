@@ -1,0 +1,175 @@
+//! The loss curve: a row per step in `train.csv`, drawn in `train.png`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::captioner::{StepReport, Validation};
+use crate::error::{Error, Result};
+use crate::jobs::train::plot::{self, Line, Panel};
+
+const CSV: &str = "train.csv";
+const PNG: &str = "train.png";
+const HEADER: &str = "step,loss,lm_loss,vq_loss,perplexity,used_codes,learning_rate,images_per_s,\
+                      validation_lm_loss,validation_auc";
+
+/// What is drawn of a step.
+struct Row {
+    step: u64,
+    lm_loss: f32,
+    perplexity: f32,
+    used_codes: f32,
+    validation: Option<(f32, f32)>,
+}
+
+/// The loss curve of a run.
+pub(super) struct Curve {
+    csv: PathBuf,
+    png: PathBuf,
+    file: std::io::BufWriter<std::fs::File>,
+    rows: Vec<Row>,
+}
+
+impl Curve {
+    /// In the folder `out`, after `steps` steps: rows of those are kept, later ones are written anew.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub(super) fn open(out: &Path, steps: u64) -> Result<Self> {
+        let csv = out.join(CSV);
+        let cannot = |e| Error::io(format!("write {}", csv.display()), e);
+        let before = match std::fs::read_to_string(&csv) {
+            Ok(text) if steps > 0 => text,
+            Err(e) if steps > 0 && e.kind() != std::io::ErrorKind::NotFound => return Err(cannot(e)),
+            _ => String::new(),
+        };
+        let kept: Vec<(Row, &str)> = before
+            .lines()
+            .filter_map(|line| Row::parse(line).map(|row| (row, line)))
+            .filter(|(row, _)| row.step <= steps)
+            .collect();
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&csv).map_err(cannot)?);
+        writeln!(file, "{HEADER}").map_err(cannot)?;
+        for (_, line) in &kept {
+            writeln!(file, "{line}").map_err(cannot)?;
+        }
+        let rows = kept.into_iter().map(|(row, _)| row).collect();
+        Ok(Self { png: out.join(PNG), csv, file, rows })
+    }
+
+    /// Adds a step, and what was measured after it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn push(&mut self, r: &StepReport, validation: Option<Validation>) -> Result<()> {
+        let measured = validation.map_or(",".into(), |v| format!("{:.5},{:.5}", v.lm_loss, v.auc));
+        let line = format!(
+            "{},{:.5},{:.5},{:.5},{:.2},{},{:.3e},{:.1},{measured}",
+            r.step, r.loss, r.lm_loss, r.vq_loss, r.perplexity, r.used_codes, r.learning_rate, r.images_per_s
+        );
+        writeln!(self.file, "{line}").map_err(|e| self.cannot_write(e))?;
+        self.rows.extend(Row::parse(&line));
+        Ok(())
+    }
+
+    /// Brings both files up to date.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.file.flush().map_err(|e| self.cannot_write(e))?;
+        let line = |colour, value: &dyn Fn(&Row) -> Option<f32>| -> Line {
+            let points = self.rows.iter().filter_map(|row| Some((row.step, value(row)?))).collect();
+            Line { colour, points }
+        };
+        let panels = [
+            Panel {
+                title: "caption loss in nats, validation in orange".into(),
+                from_zero: false,
+                lines: vec![
+                    line(plot::BLUE, &|row| Some(row.lm_loss)),
+                    line(plot::ORANGE, &|row| Some(row.validation?.0)),
+                ],
+            },
+            Panel {
+                title: "used codes, perplexity in orange".into(),
+                from_zero: true,
+                lines: vec![
+                    line(plot::BLUE, &|row| Some(row.used_codes)),
+                    line(plot::ORANGE, &|row| Some(row.perplexity)),
+                ],
+            },
+        ];
+        plot::draw(&panels, &self.png)
+    }
+
+    fn cannot_write(&self, error: std::io::Error) -> Error {
+        Error::io(format!("write {}", self.csv.display()), error)
+    }
+}
+
+impl Row {
+    /// A line of the file; `None` of its header and of what a full disk cut off.
+    fn parse(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.split(',').collect();
+        let number = |i: usize| fields.get(i)?.parse::<f32>().ok();
+        if fields.len() != HEADER.split(',').count() {
+            return None;
+        }
+        Some(Self {
+            step: fields[0].parse().ok()?,
+            lm_loss: number(2)?,
+            perplexity: number(4)?,
+            used_codes: number(5)?,
+            validation: number(8).zip(number(9)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn report(step: u64) -> StepReport {
+        StepReport {
+            step,
+            loss: 3.5 - step as f64 * 0.01,
+            lm_loss: 3.0 - step as f64 * 0.01,
+            vq_loss: 0.5,
+            gradient_norm: 1.0,
+            learning_rate: 1e-3,
+            perplexity: 10.0 + step as f64,
+            used_codes: 16,
+            images_per_s: 100.0,
+        }
+    }
+
+    #[test]
+    fn a_resumed_curve_is_that_of_a_run_without_a_stop() {
+        let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let validation = Some(Validation { pairs: 3, lm_loss: 2.5, auc: 0.9 });
+        let push = |curve: &mut Curve, steps: std::ops::RangeInclusive<u64>| {
+            for step in steps {
+                curve.push(&report(step), validation.filter(|_| step % 4 == 0)).unwrap();
+            }
+            curve.flush().unwrap();
+        };
+        push(&mut Curve::open(whole.path(), 0).unwrap(), 1..=20);
+        // Steps after the checkpoint are done again.
+        push(&mut Curve::open(cut.path(), 0).unwrap(), 1..=11);
+        push(&mut Curve::open(cut.path(), 8).unwrap(), 9..=20);
+        for file in [CSV, PNG] {
+            let read = |dir: &Path| std::fs::read(dir.join(file)).unwrap();
+            assert_eq!(read(whole.path()), read(cut.path()), "{file}");
+        }
+        let text = std::fs::read_to_string(whole.path().join(CSV)).unwrap();
+        assert_eq!(text.lines().count(), 21);
+        assert!(
+            text.contains("\n4,3.46000,2.96000,0.50000,14.00,16,1.000e-3,100.0,2.50000,0.90000\n"),
+            "{text}"
+        );
+        // A new run forgets what was there.
+        push(&mut Curve::open(cut.path(), 0).unwrap(), 1..=2);
+        assert_eq!(std::fs::read_to_string(cut.path().join(CSV)).unwrap().lines().count(), 3);
+    }
+}
