@@ -12,6 +12,7 @@ use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{
     DecodeOptions, ImagePipeline, ImageTransform, Normalize, RgbImage, Scratch, decode, preview,
 };
+use tldr_loader::model::PreviewFilter;
 
 /// A JPEG of `width` x `height`: waves of every frequency and some noise, about as many bytes
 /// per pixel as a photograph.
@@ -68,7 +69,16 @@ fn pictures(criterion: &mut Criterion) {
 
         let mut out = vec![0; 3 * 224 * 224];
         group.bench_function("preview", |bencher| {
-            bencher.iter(|| check(preview(black_box(&bytes), 224, &limits, &mut scratch, &mut out)));
+            bencher.iter(|| {
+                check(preview(
+                    black_box(&bytes),
+                    224,
+                    PreviewFilter::Bilinear,
+                    &limits,
+                    &mut scratch,
+                    &mut out,
+                ))
+            });
         });
         group.finish();
     }

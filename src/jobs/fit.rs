@@ -194,7 +194,7 @@ fn stream(job: &FitJob, captioner: &Captioner) -> Result<Loader> {
         let mut builder = Loader::builder(job.urls.clone())
             .stores(job.stores.clone())
             .mode(mode)
-            .transform(ImageTransform::Preview)
+            .transform(ImageTransform::preview(captioner.preview_filter()))
             .pixels(PixelType::U8)
             .image_size(captioner.preview_size())
             .batch_size(batch)

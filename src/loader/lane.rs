@@ -32,38 +32,52 @@ pub(crate) fn shard_order(shard_hashes: &[u64], seed: u64, epoch: u64) -> Vec<us
     order
 }
 
-/// The windows of one lane, in order.
-///
-/// `lengths` are samples per shard, `order` the epoch's order of shards. They are made as they are
-/// asked for: a length may be wrong by any factor.
-pub(crate) fn segments<'a>(
-    lengths: &'a [u64],
-    order: &'a [usize],
-    lanes: usize,
-    lane: usize,
-    window: usize,
-) -> impl Iterator<Item = Segment> + use<'a> {
-    let total: u64 = lengths.iter().sum();
-    let cut = |l: usize| (u128::from(total) * l as u128 / lanes.max(1) as u128) as u64;
-    let (first, last) = (cut(lane), cut(lane + 1));
-    let window = window.max(1) as u64;
-    let bases = order.iter().scan(0u64, move |next, &shard| {
-        let base = *next;
-        *next += lengths[shard];
-        Some((shard, base))
-    });
-    bases.flat_map(move |(shard, base)| {
-        let length = lengths[shard];
-        let start = first.clamp(base, base + length) - base;
-        let end = last.clamp(base, base + length) - base;
-        // None where the lane has no part of the shard.
-        (start / window..end.div_ceil(window)).filter(move |_| start < end).map(move |w| Segment {
+/// The part of one shard that belongs to one lane: never empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    shard: usize,
+    length: u64,
+    start: u64,
+    end: u64,
+}
+
+impl Part {
+    /// Its windows, in order. They are made as they are asked for: a length may be wrong by any factor.
+    pub(crate) fn segments(self, window: usize) -> impl Iterator<Item = Segment> {
+        let Self { shard, length, start, end } = self;
+        let window = window.max(1) as u64;
+        (start / window..end.div_ceil(window)).map(move |w| Segment {
             shard,
             window: w,
             start: start.max(w * window),
             end: end.min((w + 1) * window),
             tail: end == length && w == (end - 1) / window,
         })
+    }
+}
+
+/// The parts of shards that make one lane, in order.
+///
+/// `lengths` are samples per shard, `order` the epoch's order of shards.
+pub(crate) fn parts<'a>(
+    lengths: &'a [u64],
+    order: &'a [usize],
+    lanes: usize,
+    lane: usize,
+) -> impl Iterator<Item = Part> + use<'a> {
+    let total: u64 = lengths.iter().sum();
+    let cut = |l: usize| (u128::from(total) * l as u128 / lanes.max(1) as u128) as u64;
+    let (first, last) = (cut(lane), cut(lane + 1));
+    let bases = order.iter().scan(0u64, move |next, &shard| {
+        let base = *next;
+        *next += lengths[shard];
+        Some((shard, base))
+    });
+    bases.filter_map(move |(shard, base)| {
+        let length = lengths[shard];
+        let start = first.clamp(base, base + length) - base;
+        let end = last.clamp(base, base + length) - base;
+        (start < end).then_some(Part { shard, length, start, end })
     })
 }
 
@@ -94,7 +108,7 @@ mod tests {
             let mut sizes = vec![];
             for lane in 0..lanes {
                 let mut size = 0;
-                for s in segments(&lengths, &order, lanes, lane, window) {
+                for s in parts(&lengths, &order, lanes, lane).flat_map(|part| part.segments(window)) {
                     prop_assert!(s.start < s.end && s.end <= lengths[s.shard]);
                     for p in s.start..s.end {
                         prop_assert_eq!(p / window as u64, s.window);
@@ -118,7 +132,7 @@ mod tests {
             let order: Vec<usize> = (0..lengths.len()).collect();
             let mut tails = vec![0; lengths.len()];
             for lane in 0..lanes {
-                for s in segments(&lengths, &order, lanes, lane, window) {
+                for s in parts(&lengths, &order, lanes, lane).flat_map(|part| part.segments(window)) {
                     tails[s.shard] += usize::from(s.tail);
                 }
             }
