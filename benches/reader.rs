@@ -13,6 +13,7 @@ use photographs::photograph;
 use tldr_loader::image::{
     DecodeOptions, ImagePipeline, ImageTransform, Normalize, RgbImage, Scratch, decode, preview,
 };
+use tldr_loader::model::PreviewFilter;
 
 fn check<E: std::fmt::Display>(result: Result<(), E>) {
     if let Err(error) = result {
@@ -48,7 +49,16 @@ fn pictures(criterion: &mut Criterion) {
 
         let mut out = vec![0; 3 * 224 * 224];
         group.bench_function("preview", |bencher| {
-            bencher.iter(|| check(preview(black_box(&bytes), 224, &limits, &mut scratch, &mut out)));
+            bencher.iter(|| {
+                check(preview(
+                    black_box(&bytes),
+                    224,
+                    PreviewFilter::Bilinear,
+                    &limits,
+                    &mut scratch,
+                    &mut out,
+                ))
+            });
         });
         group.finish();
     }

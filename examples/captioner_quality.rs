@@ -18,7 +18,7 @@ use tldr_loader::captioner::{Captioner, CaptionerConfig, TrainOptions, Trainer, 
 use tldr_loader::cluster::{FitOptions, FitPoints, fit};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{DecodeOptions, Scratch, preview};
-use tldr_loader::model::{Encoder, Recaptioner};
+use tldr_loader::model::{Encoder, PreviewFilter, Recaptioner};
 use tldr_loader::synth::{CLASSES, Corpus, SynthOptions, SynthSample};
 use tldr_loader::text::Tokenizer;
 use tldr_loader::{Error, Result, SampleId};
@@ -109,7 +109,7 @@ fn draw(count: usize, size: usize, sample: impl Fn(u64) -> Result<SynthSample>) 
     let (mut captions, mut scenes, mut classes) = (Vec::new(), Vec::new(), Vec::new());
     for (i, out) in pixels.chunks_exact_mut(3 * size * size).enumerate() {
         let pair = sample(i as u64)?;
-        preview(&pair.jpeg, size, &limits, &mut scratch, out)
+        preview(&pair.jpeg, size, PreviewFilter::Bilinear, &limits, &mut scratch, out)
             .map_err(|e| Error::format("preview", "a picture", e))?;
         captions.push(pair.caption);
         scenes.push(pair.truth.scene);

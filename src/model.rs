@@ -29,6 +29,24 @@ pub struct Signals {
     pub semantic_hash: Vec<[u64; SEMANTIC_HASH_BITS / 64]>,
 }
 
+/// How a picture is squashed to the square of a preview.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PreviewFilter {
+    /// Bilinear, antialiased.
+    #[default]
+    Bilinear,
+    /// Bicubic, antialiased: BLIP's.
+    Bicubic,
+}
+
+impl PreviewFilter {
+    /// Whether it is the bilinear one.
+    pub fn is_bilinear(&self) -> bool {
+        *self == Self::Bilinear
+    }
+}
+
 /// Turns previews and original captions into signals.
 pub trait Encoder: Send {
     /// Length of an embedding.
@@ -36,6 +54,11 @@ pub trait Encoder: Send {
 
     /// Side of the square previews it takes, in pixels.
     fn preview_size(&self) -> usize;
+
+    /// How its previews are made.
+    fn preview_filter(&self) -> PreviewFilter {
+        PreviewFilter::Bilinear
+    }
 
     /// Rows of a batch. Every call gets exactly this many; unused rows are blank (zero pixels,
     /// empty captions) and their signals are ignored.
@@ -46,6 +69,13 @@ pub trait Encoder: Send {
 
     /// Identifies the weights and clusters: signals of different fingerprints never mix.
     fn fingerprint(&self) -> u64;
+
+    /// How it computes, in words: kind of device, number type, version of the library. Signals of one
+    /// fingerprint that were computed otherwise may differ in their last bits; a loader says so. Empty where
+    /// it makes no difference.
+    fn compute(&self) -> String {
+        String::new()
+    }
 
     /// Encodes `previews` `[batch_size, 3, preview_size, preview_size]` and `captions`
     /// `[batch_size]`. The result of a row must not depend on the other rows.

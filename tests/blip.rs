@@ -106,6 +106,11 @@ fn a_directory_made_of_blip_comes_back_with_its_captions() {
         assert_eq!(Captioner::load(dir.path(), Device::Cpu).unwrap().config().generation, changed);
         let refused = set_generation(dir.path(), |g| g.beams = 0).unwrap_err().to_string();
         assert!(refused.starts_with("generation.beams = 0"), "{refused}");
+        // A directory that could not be loaded again is never written.
+        let refused = set_generation(dir.path(), |g| g.prompt = "a picture of ".repeat(8)).unwrap_err();
+        let refused = refused.to_string();
+        assert!(refused.starts_with("generation.prompt = \"a picture of a"), "{refused}");
+        assert!(refused.contains("room for generation.max_tokens (8)"), "{refused}");
         assert_eq!(Captioner::load(dir.path(), Device::Cpu).unwrap().config().generation, changed);
     }
 }

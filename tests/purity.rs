@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::{Row, StubCaptioner, builder, clusters, corpus, epoch, full, with_stub};
+use support::{Row, StubCaptioner, builder, clusters, corpus, epoch, full, with_judge, with_stub};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::LoaderBuilder;
 
@@ -39,6 +39,9 @@ fn threads_change_nothing() {
     assert!(runs[0].len() > 5);
     assert_eq!(runs[0], runs[1]);
     assert_eq!(runs[0], runs[2]);
+    let judged = [1, 3].map(|threads| epoch(&with_judge(&urls).threads(threads).build().unwrap()));
+    assert!(judged[0].len() > 5);
+    assert_eq!(judged[0], judged[1]);
 }
 
 /// Whether images wait in memory, in files, or in both.
@@ -67,8 +70,8 @@ fn ranks_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     // 5 shards over 4 lanes: cuts fall inside shards and inside windows.
     let urls = corpus(folder.path(), 5, 210);
-    for make in [with_stub as fn(&str) -> LoaderBuilder, |u| full(builder(u)), |u| with_stub(u).rotate(true)]
-    {
+    let rotating = |u: &str| with_stub(u).rotate(true);
+    for make in [with_stub as fn(&str) -> LoaderBuilder, |u| full(builder(u)), rotating, with_judge] {
         let one = global(&urls, 1, make);
         assert!(one.len() > 5);
         assert_eq!(one, global(&urls, 2, make));

@@ -105,6 +105,62 @@ fn every_sample_has_one_outcome_and_all_are_right() {
 }
 
 #[test]
+fn the_rescued_share_the_places_of_their_window() {
+    let stream = stream(200, 2, 600, 0.05, 3);
+    for quota in [Quota::Proportional, Quota::Tempered(0.5)] {
+        let policy = |seed| Policy { keep_ratio: 0.25, gate: Some(0.5), quota, seed, ..Policy::default() };
+        let rates = Rates::solve(&policy(0), Some(&stream.clusters)).unwrap();
+        for held in &stream.windows {
+            let passes = |row: usize| held.signals.alignment[row] >= 0.5;
+            let mut rng = Rng::new(4, Purpose::Synth, held.id);
+            let judged: Vec<f32> =
+                (0..600).map(|row| if passes(row) { f32::NAN } else { rng.unit() as f32 }).collect();
+            let readable: Vec<usize> = (0..600).filter(|&row| held.failed[row].is_none()).collect();
+            let rate = |row: usize| rates.rate(held.signals.cluster[row]).value();
+            let sum = |of: &dyn Fn(usize) -> bool| -> f64 {
+                readable.iter().filter(|&&row| of(row)).map(|&row| rate(row)).sum()
+            };
+            let (own, guests) = (sum(&passes), sum(&|row| judged[row] >= 0.5));
+            assert!(own > 50.0 && guests > 25.0, "{own} {guests}");
+            let seeds = 300;
+            let mut kept = vec![0u32; 600];
+            for seed in 0..seeds {
+                let selector = selector(&stream, policy(seed));
+                let window = Window { judged: Some(&judged), ..held.window() };
+                for (row, outcome) in selector.decide(&window, 0).unwrap().iter().enumerate() {
+                    let candidate = held.failed[row].is_none() && (passes(row) || judged[row] >= 0.5);
+                    match outcome {
+                        Outcome::Kept { pi: Some(pi) } => {
+                            assert!(candidate);
+                            let expected = rate(row) * own / (own + guests);
+                            assert!((f64::from(*pi) - expected).abs() < 1e-6, "{pi} {expected}");
+                            kept[row] += 1;
+                        }
+                        Outcome::Dropped(DropReason::Gate) => {
+                            assert!(held.failed[row].is_none() && !candidate);
+                        }
+                        Outcome::Dropped(DropReason::Quota) => assert!(candidate),
+                        Outcome::Failed(_) => assert!(held.failed[row].is_some()),
+                        other => panic!("row {row}: {other:?}"),
+                    }
+                }
+            }
+            // Those that pass and the rescued are kept as often as their rates say. A sum of draws that
+            // repel one another varies less than one of independent draws: 5 deviations of the latter.
+            for group in [&passes as &dyn Fn(usize) -> bool, &|row| judged[row] >= 0.5] {
+                let scaled = |row: usize| rate(row) * own / (own + guests);
+                let rows: Vec<usize> = readable.iter().copied().filter(|&row| group(row)).collect();
+                let expected: f64 = rows.iter().map(|&row| scaled(row)).sum();
+                let deviation: f64 = rows.iter().map(|&row| scaled(row) * (1.0 - scaled(row))).sum();
+                let found = rows.iter().map(|&row| f64::from(kept[row])).sum::<f64>() / seeds as f64;
+                let bound = 5.0 * (deviation / seeds as f64).sqrt();
+                assert!((found - expected).abs() < bound, "{quota}: {found} of {expected}, bound {bound}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_decision_depends_on_its_own_window_only() {
     let mut stream = stream(200, 4, 300, 0.05, 3);
     for policy in policies() {
@@ -411,7 +467,7 @@ fn windows_that_do_not_fit_are_errors() {
     signals.embedding = Array2::zeros((3, 2));
     assert!(error(Window { signals: Some(&signals), ..held.window() }).contains("signals.embedding"));
     let nothing: [SampleId; 0] = [];
-    let empty = Window { id: 0, ids: &nothing, failed: &[], caption_chars: &[], signals: None };
+    let empty = Window { id: 0, ids: &nothing, failed: &[], caption_chars: &[], signals: None, judged: None };
     let random = Policy { quota: Quota::Random, ..Policy::default() };
     let selector = Selector::new(random, None).unwrap();
     assert!(!selector.needs_signals() && selector.decide(&empty, 0).unwrap().is_empty());

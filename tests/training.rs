@@ -191,7 +191,7 @@ fn every_start_update_schedule_and_precision_learns() {
         TrainJob { codebook_start: CodebookStart::Keywords, ..base("keywords") },
         TrainJob { codebook_update: CodebookUpdate::Loss, ..base("loss") },
         TrainJob { schedule: Decay::Step, ..base("step") },
-        TrainJob { precision: Precision::Bf16, ..base("bf16") },
+        TrainJob { precision: Some(Precision::Bfloat16), ..base("bf16") },
     ];
     for mut job in jobs {
         (job.epochs, job.learning_rate) = (6, Some(3e-3));

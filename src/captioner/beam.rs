@@ -42,14 +42,15 @@ impl Captioner {
     /// loop ends early when all are.
     pub(super) fn beam_search(&self, memory: &Memory, batch: usize, rules: &Rules) -> Result<Vec<Vec<u32>>> {
         let (batch, k) = (batch as i64, self.config.generation.beams as i64);
+        let decoder = self.decoder_in_use();
         let mut cache = self.start(memory, batch * k, rules)?;
         let (mut tokens, first) = self.last_of_prefix(batch * k, rules)?;
         let mut seen = rules.seen(batch * k)?;
         let mut beams = Beams::new(batch, k, rules, self.device)?;
         let penalty = self.config.generation.length_penalty;
         for step in 0..rules.max_tokens {
-            let hidden = self.decoder.step(&tokens, first + step, memory, &mut cache)?;
-            let likely = self.decoder.logits(&hidden)?.f_log_softmax(-1, Kind::Float)?;
+            let hidden = decoder.step(&tokens, first + step, memory, &mut cache)?;
+            let likely = decoder.logits(&hidden)?.f_log_softmax(-1, Kind::Float)?;
             let likely = rules.apply(&likely, step, seen.as_ref())?;
             let next = beams.grow(&likely, step, rules, penalty)?;
             if step + 1 == rules.max_tokens

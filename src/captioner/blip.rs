@@ -10,15 +10,21 @@ use crate::captioner::config::{
     Activation, CLIP_MEAN, CLIP_STD, CaptionerConfig, DecodeFrom, DecoderConfig, Specials, VisionConfig,
 };
 use crate::captioner::device::check_device;
+use crate::captioner::files::read_json;
 use crate::captioner::generation::GenerationConfig;
+use crate::captioner::matcher::{Matcher, MatcherConfig};
 use crate::captioner::model::Captioner;
 use crate::captioner::weights::Weights;
 use crate::error::{Error, Result};
+use crate::model::PreviewFilter;
 use crate::text::Tokenizer;
 
 /// Tokens of a caption that are scored, the end token included: the paper's number. Every caption of
 /// a batch costs as much as one of this length.
 const MAX_TOKENS: usize = 30;
+
+/// Tokens of a text that is matched, start and end included: those of BLIP's retrieval.
+const MAX_MATCHED: usize = 35;
 
 /// What BLIP's files leave open.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,12 +61,9 @@ impl Captioner {
         let dir = dir.as_ref();
         check_device(device)?;
         let file = dir.join("config.json");
-        let blip: Blip = read_json(&file)?;
-        blip.check(&file)?;
-        let mut config = blip.captioner_config(options);
-        if let Some(image) = optional::<Preprocessor>(&dir.join("preprocessor_config.json"))? {
-            (config.mean, config.std) = (image.image_mean, image.image_std);
-        }
+        let blip: Blip = read_config(&file)?;
+        blip.check(&file, BlipKind::Captioning)?;
+        let mut config = blip.captioner_config(dir, options)?;
         let mut weights = Weights::from_file(&dir.join("model.safetensors"), device)?;
         config.decoder.tied = tie(&mut weights, blip.is_tied(), &dir.join("model.safetensors"))?;
         let invalid = |e| Error::format(file.display().to_string(), "sizes that fit together", e);
@@ -68,6 +71,73 @@ impl Captioner {
         interpolate_positions(&mut weights, blip.patches_per_side(), &config)?;
         let tokenizer = tokenizer(dir)?;
         Self::build(config, tokenizer, None, device, weights)
+    }
+}
+
+/// What a BLIP was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlipKind {
+    /// Writing captions: `BlipForConditionalGeneration`.
+    Captioning,
+    /// Telling whether a text belongs to an image: `BlipForImageTextRetrieval`.
+    Matching,
+}
+
+impl BlipKind {
+    /// What the model in `dir` was made for: captions, where its configuration does not say.
+    ///
+    /// # Errors
+    /// No configuration of a BLIP.
+    pub fn of(dir: impl AsRef<Path>) -> Result<Self> {
+        let blip: Blip = read_config(&dir.as_ref().join("config.json"))?;
+        let names = blip.architectures.unwrap_or_default();
+        Ok(if names.iter().any(|n| n == Self::Matching.architecture()) {
+            Self::Matching
+        } else {
+            Self::Captioning
+        })
+    }
+
+    fn architecture(self) -> &'static str {
+        match self {
+            Self::Captioning => "BlipForConditionalGeneration",
+            Self::Matching => "BlipForImageTextRetrieval",
+        }
+    }
+}
+
+impl Matcher {
+    /// Reads a BLIP for image-text retrieval as `save_pretrained` writes it, onto `device`; the files are
+    /// those of [`Captioner::load_blip`], and of `options` the generation settings do not matter.
+    ///
+    /// Texts are cut to 35 tokens, start and end included, as in BLIP's own evaluation.
+    ///
+    /// # Errors
+    /// Those of [`Captioner::load_blip`].
+    pub fn load_blip(dir: impl AsRef<Path>, options: &BlipOptions, device: Device) -> Result<Self> {
+        let dir = dir.as_ref();
+        check_device(device)?;
+        let file = dir.join("config.json");
+        let blip: Blip = read_config(&file)?;
+        blip.check(&file, BlipKind::Matching)?;
+        let mut shared = blip.captioner_config(dir, options)?;
+        let tokenizer = tokenizer(dir)?;
+        let (text, name) = (&mut shared.decoder, file.display().to_string());
+        text.max_tokens = MAX_MATCHED.min(text.positions);
+        // A text for an encoder starts otherwise than one for a decoder, and config.json names the latter.
+        let start = tokenizer.token_id("[CLS]").ok_or_else(|| {
+            Error::format(dir.display().to_string(), "a tokenizer with the token [CLS]", "none of that name")
+        })?;
+        text.specials = text.specials.map(|ids| Specials { start, ..ids });
+        let config = MatcherConfig::new(shared, blip.image_text_hidden_size);
+        config.validate().map_err(|e| Error::format(name, "sizes that fit together", e))?;
+        let mut weights = Weights::from_file(&dir.join("model.safetensors"), device)?;
+        // Of the contrastive head, which is not used, only the image's half says something of its own.
+        for unused in ["text_proj.weight", "text_proj.bias"] {
+            weights.take(unused);
+        }
+        interpolate_positions(&mut weights, blip.patches_per_side(), &config.shared())?;
+        Self::build(config, tokenizer, device, weights)
     }
 }
 
@@ -81,6 +151,14 @@ struct Blip {
     #[serde(default)]
     text_config: Text,
     tie_word_embeddings: Option<bool>,
+    /// Length of the embeddings of the contrastive head.
+    #[serde(default = "contrastive")]
+    image_text_hidden_size: usize,
+}
+
+/// As in `BlipConfig`.
+fn contrastive() -> usize {
+    256
 }
 
 #[derive(Debug, Deserialize)]
@@ -179,19 +257,23 @@ impl Default for Preprocessor {
 }
 
 impl Blip {
-    fn check(&self, file: &Path) -> Result<()> {
+    fn check(&self, file: &Path, kind: BlipKind) -> Result<()> {
         let name = file.display().to_string();
         if self.model_type.as_deref() != Some("blip") {
             let found = self.model_type.as_deref().unwrap_or("no model_type");
             return Err(Error::format(
                 name,
-                "model_type \"blip\", a BLIP captioning model",
+                "model_type \"blip\", a BLIP for captions or retrieval",
                 format!("{found:?}"),
             ));
         }
-        let expected = "BlipForConditionalGeneration";
+        let expected = kind.architecture();
         if let Some(other) = self.architectures.as_ref().filter(|list| list.iter().all(|a| a != expected)) {
-            let expected = format!("architectures [\"{expected}\"], a model that writes captions");
+            let purpose = match kind {
+                BlipKind::Captioning => "a model that writes captions",
+                BlipKind::Matching => "a model that matches images and texts",
+            };
+            let expected = format!("architectures [\"{expected}\"], {purpose}");
             return Err(Error::format(name, expected, format!("{other:?}")));
         }
         for (field, side) in
@@ -214,14 +296,16 @@ impl Blip {
         side(self.vision_config.image_size) / side(self.vision_config.patch_size).max(1)
     }
 
-    fn captioner_config(&self, options: &BlipOptions) -> CaptionerConfig {
+    fn captioner_config(&self, dir: &Path, options: &BlipOptions) -> Result<CaptionerConfig> {
         let (vision, text) = (&self.vision_config, &self.text_config);
         let side = |side: Side| side.of_square().unwrap_or(0);
-        CaptionerConfig {
+        let image: Preprocessor = optional(&dir.join("preprocessor_config.json"))?.unwrap_or_default();
+        Ok(CaptionerConfig {
             preview_size: options.preview_size.unwrap_or(side(vision.image_size)),
             patch_size: side(vision.patch_size),
-            mean: CLIP_MEAN,
-            std: CLIP_STD,
+            preview_filter: PreviewFilter::Bicubic,
+            mean: image.image_mean,
+            std: image.image_std,
             batch_size: options.batch_size,
             vision: VisionConfig {
                 dim: vision.hidden_size,
@@ -251,7 +335,7 @@ impl Blip {
                 }),
             },
             generation: options.generation.clone(),
-        }
+        })
     }
 }
 
@@ -347,11 +431,9 @@ fn tokenizer(dir: &Path) -> Result<Tokenizer> {
 }
 
 fn optional<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    path.exists().then(|| read_json(path)).transpose()
+    path.exists().then(|| read_config(path)).transpose()
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let name = path.display().to_string();
-    let json = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {name}"), e))?;
-    serde_json::from_str(&json).map_err(|e| Error::format(name, "a configuration of Hugging Face's BLIP", e))
+fn read_config<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    read_json(path, "a configuration of Hugging Face's BLIP")
 }

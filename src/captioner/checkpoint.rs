@@ -1,17 +1,18 @@
 //! The captioner directory: `config.json`, `model.safetensors`, `tokenizer.json` and, once
-//! fitted, `clusters.safetensors`. Loading it runs no code of anyone: nothing is unpickled.
+//! fitted, `clusters.safetensors`; in `matcher/` an image-text matching model, where one measures alignment. Loading it runs no code of anyone: nothing is unpickled.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use safetensors::tensor::{Dtype, TensorView, serialize};
 use tch::Device;
 
 use crate::captioner::config::CaptionerConfig;
 use crate::captioner::device::check_device;
+use crate::captioner::files::{replace, serialised, tensors_hash, write};
 use crate::captioner::generation::GenerationConfig;
-use crate::captioner::model::Captioner;
-use crate::captioner::weights::{Weights, to_f32};
+use crate::captioner::matcher::Matcher;
+use crate::captioner::model::{Captioner, check_prompt};
+use crate::captioner::weights::Weights;
 use crate::cluster::clusters::Clusters;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -25,6 +26,8 @@ const MODEL: &str = "model.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
 /// What `fit` learned.
 const CLUSTERS: &str = "clusters.safetensors";
+/// Folder of the image-text matching model that measures alignment, where there is one.
+const MATCHER: &str = "matcher";
 
 impl Captioner {
     /// Reads a captioner directory onto `device`.
@@ -42,7 +45,13 @@ impl Captioner {
         let clusters = dir.join(CLUSTERS);
         let clusters = clusters.exists().then(|| Clusters::load(&clusters)).transpose()?.map(Arc::new);
         let weights = Weights::from_file(&dir.join(MODEL), device)?;
-        Self::build(config, tokenizer, clusters, device, weights)
+        let mut captioner = Self::build(config, tokenizer, None, device, weights)?;
+        let matcher = dir.join(MATCHER);
+        if matcher.is_dir() {
+            captioner.set_matcher(Some(Matcher::load(matcher, device)?))?;
+        }
+        captioner.set_clusters(clusters)?;
+        Ok(captioner)
     }
 
     /// Writes the captioner directory, making it where needed. Each file is written aside and
@@ -62,32 +71,19 @@ impl Captioner {
         let json = serde_json::to_string_pretty(&self.config).map_err(Error::captioner)?;
         replace(&dir.join(CONFIG), |path| write(path, json.as_bytes()))?;
         replace(&dir.join(TOKENIZER), |path| self.tokenizer.save(path))?;
-        let model = self.serialised()?;
+        let model = serialised(&self.tensors)?;
         replace(&dir.join(MODEL), |path| write(path, &model))?;
+        let matcher = dir.join(MATCHER);
+        match &self.matcher {
+            Some(own) => own.save(&matcher)?,
+            None if Matcher::is_at(&matcher) => std::fs::remove_dir_all(&matcher)
+                .map_err(|e| Error::io(format!("remove {}", matcher.display()), e))?,
+            None => {}
+        }
         match &self.clusters {
             Some(fitted) => replace(&clusters, |path| fitted.save(path)),
             None => Ok(()),
         }
-    }
-
-    fn serialised(&self) -> Result<Vec<u8>> {
-        let tensors: Vec<(&String, Vec<usize>, Vec<u8>)> = self
-            .tensors
-            .iter()
-            .map(|(name, tensor)| {
-                let shape = tensor.size().iter().map(|&n| n as usize).collect();
-                let bytes = to_f32(tensor)?.iter().flat_map(|v| v.to_le_bytes()).collect();
-                Ok((name, shape, bytes))
-            })
-            .collect::<Result<_>>()?;
-        let views = tensors
-            .iter()
-            .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-            .map_err(Error::captioner)?;
-        // Readers such as transformers ask for the framework that wrote the file.
-        let metadata = [("format".to_owned(), "pt".to_owned())].into();
-        serialize(views, Some(metadata)).map_err(Error::captioner)
     }
 
     /// Identifies everything that signals depend on.
@@ -96,7 +92,10 @@ impl Captioner {
         // How captions are written does not touch signals.
         config.generation = CaptionerConfig::tiny(4).generation;
         let clusters = self.clusters.as_ref().map_or(0, |clusters| clusters.fingerprint());
-        hash::combine(&[config_hash(&config), self.weights_hash(), self.tokenizer.fingerprint(), clusters])
+        let mut parts =
+            vec![config_hash(&config), self.weights_hash(), self.tokenizer.fingerprint(), clusters];
+        parts.extend(self.matcher.as_ref().map(Matcher::score_fingerprint));
+        hash::combine(&parts)
     }
 
     /// Identifies everything that captions depend on.
@@ -104,20 +103,8 @@ impl Captioner {
         hash::combine(&[config_hash(&self.config), self.weights_hash(), self.tokenizer.fingerprint()])
     }
 
-    fn weights_hash(&self) -> u64 {
-        *self.weights_hash.get_or_init(|| {
-            let parts: Vec<u64> = self
-                .tensors
-                .iter()
-                .flat_map(|(name, tensor)| {
-                    // Copying fails only on a broken device, where the next encode fails too.
-                    let values = to_f32(tensor).unwrap_or_default();
-                    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-                    [hash::hash_str(name), hash::hash_bytes(&bytes)]
-                })
-                .collect();
-            hash::combine(&parts)
-        })
+    pub(super) fn weights_hash(&self) -> u64 {
+        *self.weights_hash.get_or_init(|| tensors_hash(&self.tensors))
     }
 }
 
@@ -134,6 +121,7 @@ pub fn set_generation(
     let mut config = load_config(&path)?;
     change(&mut config.generation);
     config.validate()?;
+    check_prompt(&config, &Tokenizer::from_file(dir.as_ref().join(TOKENIZER))?)?;
     let json = serde_json::to_string_pretty(&config).map_err(Error::captioner)?;
     replace(&path, |path| write(path, json.as_bytes()))?;
     Ok(config.generation)
@@ -166,17 +154,4 @@ fn is_transformers(json: &str) -> bool {
 fn config_hash(config: &CaptionerConfig) -> u64 {
     // Numbers and strings only: this cannot fail, and an empty text would still be a constant.
     hash::hash_str(&serde_json::to_string(config).unwrap_or_default())
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).map_err(|e| Error::io(format!("write {}", path.display()), e))
-}
-
-/// Lets `write` make the file aside, then renames it to `path`.
-pub(super) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".part");
-    let aside = Path::new(&aside);
-    write(aside)?;
-    std::fs::rename(aside, path).map_err(|e| Error::io(format!("write {}", path.display()), e))
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::captioner::generation::GenerationConfig;
 use crate::error::{Error, Result};
+use crate::model::PreviewFilter;
 
 /// Mean of CLIP's training images, RGB, pixels scaled to [0, 1].
 pub(super) const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -18,6 +19,9 @@ pub struct CaptionerConfig {
     pub preview_size: usize,
     /// Side of a patch, in pixels.
     pub patch_size: usize,
+    /// How a picture is squashed to a preview: as the model was trained.
+    #[serde(default, skip_serializing_if = "PreviewFilter::is_bilinear")]
+    pub preview_filter: PreviewFilter,
     /// Mean by channel (RGB, pixels in [0, 1]) that is subtracted from a preview.
     pub mean: [f32; 3],
     /// Standard deviation by channel that a preview is divided by.
@@ -232,6 +236,7 @@ impl CaptionerConfig {
         Self {
             preview_size: 16,
             patch_size: 4,
+            preview_filter: PreviewFilter::Bilinear,
             mean: CLIP_MEAN,
             std: CLIP_STD,
             batch_size: 8,
@@ -249,6 +254,7 @@ impl CaptionerConfig {
         Self {
             preview_size: 48,
             patch_size: 8,
+            preview_filter: PreviewFilter::Bilinear,
             mean: CLIP_MEAN,
             std: CLIP_STD,
             batch_size: 64,
@@ -265,6 +271,7 @@ impl CaptionerConfig {
         Self {
             preview_size: 224,
             patch_size: 16,
+            preview_filter: PreviewFilter::Bilinear,
             mean: CLIP_MEAN,
             std: CLIP_STD,
             batch_size: 256,

@@ -6,15 +6,16 @@
 use ndarray::{Array2, ArrayView4};
 use tch::{Device, Kind, Tensor};
 
-use crate::captioner::device::Inference;
+use crate::captioner::device::{Inference, describe};
 use crate::captioner::layers::unit_rows;
-use crate::captioner::model::{Captioner, Codes};
+use crate::captioner::matcher::{MatchedTexts, Matcher};
+use crate::captioner::model::{Captioner, Codes, TextBatch};
 use crate::captioner::weights::to_f32;
 use crate::cluster::alignment::RawAlignment;
 use crate::cluster::clusters::Clusters;
 use crate::error::{Error, Result};
 use crate::hash::{Purpose, Rng};
-use crate::model::{Encoder, Recaptioner, SEMANTIC_HASH_BITS, Signals};
+use crate::model::{Encoder, PreviewFilter, Recaptioner, SEMANTIC_HASH_BITS, Signals};
 
 /// Bits of the semantic hash that travel as one f32: a sum of 16 powers of two is exact in it.
 const PIECE: usize = 16;
@@ -24,8 +25,8 @@ const PIECE: usize = 16;
 pub struct RawSignals {
     /// Nearest code of each patch, row by row, `[batch, patches]`.
     pub codes: Array2<u32>,
-    /// Sum over the caption's tokens of log p(token | image) - log p(token | no image), in nats,
-    /// `[batch]`.
+    /// Sum over the caption's tokens of log p(token | image) - log p(token | no image), or the log-odds of
+    /// a match where a matcher measures it, in nats, `[batch]`.
     pub alignment_sum: Vec<f32>,
     /// Tokens of that sum, the end token included, `[batch]`.
     pub tokens: Vec<u32>,
@@ -65,6 +66,15 @@ impl Projections {
         })
     }
 
+    /// Signs of random projections, `[batch, 16]`: 16 bits in each f32.
+    pub(super) fn semantic_hash(&self, embedding: &Tensor) -> Result<Tensor> {
+        let (batch, _) = embedding.size2()?;
+        let bits = embedding.f_mm(&self.directions)?.f_gt(0.0)?.f_to_kind(Kind::Float)?;
+        let pieces = bits.f_view([batch, (SEMANTIC_HASH_BITS / PIECE) as i64, PIECE as i64])?;
+        // A product of matrices might round on a GPU (TF32); this does not.
+        Ok(pieces.f_mul(&self.powers)?.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)?)
+    }
+
     pub(super) fn set_clusters(&mut self, clusters: Option<&Clusters>) -> Result<()> {
         self.raw_index = match clusters.and_then(|clusters| clusters.raw_index.as_ref()) {
             None => None,
@@ -94,6 +104,17 @@ impl Projections {
     }
 }
 
+/// The words of a semantic hash, from its pieces on the host.
+pub(super) fn hash_words(pieces: &[f32]) -> [u64; SEMANTIC_HASH_BITS / 64] {
+    let mut words = [0u64; SEMANTIC_HASH_BITS / 64];
+    for (word, pieces) in words.iter_mut().zip(pieces.chunks(64 / PIECE)) {
+        for (place, &piece) in pieces.iter().enumerate() {
+            *word |= u64::from(piece as u32) << (PIECE * place);
+        }
+    }
+    words
+}
+
 /// What encoding knows of a batch, still on the device.
 struct Features {
     /// `[batch, patches]`, i64.
@@ -105,16 +126,24 @@ struct Features {
     tokens: Vec<usize>,
 }
 
+/// The captions of a batch on the device, as what measures alignment takes them.
+enum Texts<'a> {
+    Matched(&'a Matcher, MatchedTexts),
+    /// Mask and tokens.
+    Scored(Tensor, TextBatch),
+}
+
 impl Captioner {
     /// Codes, raw alignment and embedding of `previews`
     /// `[batch_size, 3, preview_size, preview_size]` with `captions` `[batch_size]`.
     ///
-    /// Costs one pass of the image encoder and two of the decoder.
+    /// Costs one pass of the image encoder and two of the decoder, or one of the matcher.
     ///
     /// # Errors
     /// Arrays of another shape; a failure of the device.
     pub fn encode_raw(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<RawSignals> {
         let _inference = Inference::on(self.device);
+        self.prepare()?;
         let features = self.features(previews, captions)?;
         let batch = captions.len();
         let (patches, dim) = (self.config.patches(), self.dim());
@@ -142,19 +171,40 @@ impl Captioner {
         if captions.len() != batch {
             return Err(Error::format("captions", format!("{batch} of them"), captions.len()));
         }
-        let tokens = self.vision.forward(&self.previews(previews, batch)?)?;
+        // Everything goes to the device first: a copy waits for what was queued before it.
+        let ids = self.tokens(captions);
+        let previews = self.previews(previews, batch)?;
+        let texts = match &self.matcher {
+            Some(matcher) => Texts::Matched(matcher, matcher.texts(captions)?),
+            None => {
+                let text = self.text_batch(&ids, Some(self.config.decoder.max_tokens))?;
+                Texts::Scored(self.mask(&text)?, text)
+            }
+        };
+        let tokens = self.vision_in_use().forward(&previews)?;
         let coded = self.coded(&tokens)?;
-        let text = self.text_batch(&self.tokens(captions), Some(self.config.decoder.max_tokens))?;
-        let memory = self.decoder.memory(&self.seen(&tokens, Some(&coded))?)?;
-        let with = self.decoder.log_likelihood(&text.ids, &text.targets, &memory)?;
-        let without = self.decoder.log_likelihood(&text.ids, &text.targets, &self.null_memory(batch)?)?;
-        let ratio = with.f_sub(&without)?.f_mul(&self.mask(&text)?)?;
         Ok(Features {
-            alignment: ratio.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?,
+            alignment: match &texts {
+                Texts::Matched(matcher, texts) => matcher.log_odds(&previews, texts)?.0,
+                Texts::Scored(mask, text) => {
+                    self.likelihood_ratio(&self.seen(&tokens, Some(&coded))?, text, mask)?
+                }
+            },
             embedding: self.embedding(&coded.z)?,
             indices: coded.indices,
-            tokens: text.lengths,
+            tokens: ids.iter().map(Vec::len).collect(),
         })
+    }
+
+    /// Sum over the tokens of each caption of log p(token | image) - log p(token | no image), `[batch]`,
+    /// where the decoder sees `visual` `[batch, tokens, dim]`; `mask` is 1 where a target is a token.
+    fn likelihood_ratio(&self, visual: &Tensor, text: &TextBatch, mask: &Tensor) -> Result<Tensor> {
+        let decoder = self.decoder_in_use();
+        let with = decoder.log_likelihood(&text.ids, &text.targets, &decoder.memory(visual)?)?;
+        let null = self.null_memory(text.lengths.len())?;
+        let without = decoder.log_likelihood(&text.ids, &text.targets, &null)?;
+        let ratio = with.f_sub(&without)?.f_mul(mask)?;
+        Ok(ratio.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?)
     }
 
     /// The image embedding: the mean of the patches before quantisation, in the space of the
@@ -182,19 +232,6 @@ impl Captioner {
         let signature = unit_rows(&histogram.f_sqrt()?.f_mul(idf)?)?;
         Ok(signature.f_mm(centroids)?.f_argmax(-1, false)?)
     }
-
-    /// Signs of random projections, `[batch, 16]`: 16 bits in each f32.
-    fn semantic_hash(&self, embedding: &Tensor) -> Result<Tensor> {
-        let (batch, _) = embedding.size2()?;
-        let bits = embedding.f_mm(&self.projections.directions)?.f_gt(0.0)?.f_to_kind(Kind::Float)?;
-        let pieces = bits.f_view([batch, (SEMANTIC_HASH_BITS / PIECE) as i64, PIECE as i64])?;
-        // A product of matrices might round on a GPU (TF32); this does not.
-        Ok(pieces.f_mul(&self.projections.powers)?.f_sum_dim_intlist(
-            [-1i64].as_slice(),
-            false,
-            Kind::Float,
-        )?)
-    }
 }
 
 impl Encoder for Captioner {
@@ -204,6 +241,10 @@ impl Encoder for Captioner {
 
     fn preview_size(&self) -> usize {
         self.config.preview_size
+    }
+
+    fn preview_filter(&self) -> PreviewFilter {
+        self.config.preview_filter
     }
 
     fn batch_size(&self) -> usize {
@@ -218,8 +259,13 @@ impl Encoder for Captioner {
         self.signal_fingerprint()
     }
 
+    fn compute(&self) -> String {
+        describe(self.device, self.precision())
+    }
+
     fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
         let _inference = Inference::on(self.device);
+        self.prepare()?;
         let (Some(clusters), Some((idf, centroids))) = (&self.clusters, &self.projections.clusters) else {
             return Err(Error::captioner("no clusters: run `fit` on this captioner first"));
         };
@@ -232,7 +278,7 @@ impl Encoder for Captioner {
                     .f_unsqueeze(1)?
                     .f_to_kind(Kind::Float)?,
                 features.alignment.f_unsqueeze(1)?,
-                self.semantic_hash(&features.embedding)?,
+                self.projections.semantic_hash(&features.embedding)?,
                 features.embedding,
             ],
             1,
@@ -251,16 +297,7 @@ impl Encoder for Captioner {
                 })
             })
             .collect();
-        let semantic_hash = (0..batch)
-            .map(|b| {
-                let mut words = [0u64; SEMANTIC_HASH_BITS / 64];
-                for (piece, &value) in row(b)[2..2 + pieces].iter().enumerate() {
-                    let bit = piece * PIECE;
-                    words[bit / 64] |= u64::from(value as u32) << (bit % 64);
-                }
-                words
-            })
-            .collect();
+        let semantic_hash = (0..batch).map(|b| hash_words(&row(b)[2..2 + pieces])).collect();
         let embedding = Array2::from_shape_fn((batch, dim), |(b, d)| row(b)[2 + pieces + d]);
         Ok(Signals { cluster, alignment, embedding, semantic_hash })
     }

@@ -57,7 +57,34 @@ pub(super) fn half_norms(rows: &Tensor) -> Result<Tensor> {
 }
 
 /// Nearest centroid of each point, `[points]`, i64, for points `[points, dim]` and centroids
-/// `[centroids, dim]`. The distance is smallest where x c - |c|^2 / 2 is largest: one matrix product.
+/// `[centroids, dim]`. The distance is smallest where x c - |c|^2 / 2 is largest: one matrix product, whose
+/// `[points, centroids]` f32 are all the memory it takes.
 pub(super) fn nearest(points: &Tensor, centroids: &Tensor, half_norms: &Tensor) -> Result<Tensor> {
-    Ok(points.f_mm(&centroids.f_tr()?)?.f_sub(half_norms)?.f_argmax(-1, false)?)
+    Ok(half_norms.f_neg()?.f_addmm(points, &centroids.f_tr()?)?.f_argmax(-1, false)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::captioner::weights::to_f32;
+    use crate::hash::{Purpose, Rng};
+
+    #[test]
+    fn the_nearest_centroid_is_that_of_a_plain_loop() {
+        let mut rng = Rng::new(2, Purpose::Train, 3);
+        let mut normal = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.normal() as f32).collect() };
+        // Far from the origin, where lengths matter as much as directions.
+        let (points, centroids) = (normal(300 * 6), normal(20 * 6).iter().map(|c| 2.0 * c + 1.0).collect());
+        let (points, centroids): (Vec<f32>, Vec<f32>) = (points, centroids);
+        let tensor = |x: &[f32]| Tensor::from_slice(x).view([-1, 6]);
+        let half = half_norms(&tensor(&centroids)).unwrap();
+        let found = to_f32(&nearest(&tensor(&points), &tensor(&centroids), &half).unwrap()).unwrap();
+        for (point, &found) in points.chunks(6).zip(&found) {
+            let distance =
+                |k: usize| -> f32 { (0..6).map(|c| (point[c] - centroids[6 * k + c]).powi(2)).sum() };
+            let best = (0..20).map(distance).fold(f32::INFINITY, f32::min);
+            assert!(distance(found as usize) <= best + 1e-4);
+        }
+    }
 }

@@ -26,9 +26,18 @@ impl Recaptioner for Captioner {
 
     fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>> {
         let _inference = Inference::on(self.device);
+        self.prepare()?;
         let previews = self.previews(previews, self.config.generation.batch_size)?;
-        self.write(&self.vision.forward(&previews)?, ids)
+        let way = self.way(ids)?;
+        self.write(&self.vision_in_use().forward(&previews)?, ids, &way)
     }
+}
+
+/// How the captions of a batch are written.
+struct Way {
+    rules: Rules,
+    /// Numbers in [0, 1), `[max_tokens, rows]`, where tokens are drawn.
+    draws: Option<Tensor>,
 }
 
 impl Captioner {
@@ -40,7 +49,7 @@ impl Captioner {
     pub fn visual_tokens(&self, previews: ArrayView4<'_, u8>) -> Result<Array3<f32>> {
         let _inference = Inference::on(self.device);
         let rows = previews.shape()[0];
-        let tokens = self.vision.forward(&self.previews(previews, rows)?)?;
+        let tokens = self.vision_in_use().forward(&self.previews(previews, rows)?)?;
         let shape = (rows, 1 + self.config.patches(), self.config.vision.dim);
         Array3::from_shape_vec(shape, to_f32(&tokens)?)
             .map_err(|e| Error::format("visual tokens", format!("shape {shape:?}"), e))
@@ -58,24 +67,34 @@ impl Captioner {
             Error::format("visual tokens", format!("shape {shape:?}"), format!("{:?}", tokens.shape()))
         })?;
         let tokens = Tensor::f_from_slice(values)?.f_view(shape.map(|n| n as i64))?;
-        self.write(&tokens.f_to_device(self.device)?, ids)
+        let tokens = tokens.f_to_device(self.device)?;
+        self.write(&tokens, ids, &self.way(ids)?)
     }
 
-    /// Captions of visual tokens `[batch_size, 1 + patches, dim]`; rows beyond `ids` stay empty.
-    fn write(&self, tokens: &Tensor, ids: &[SampleId]) -> Result<Vec<String>> {
+    /// What writing captions for `ids` needs on the device: made before anything is queued there, since a
+    /// copy waits for what was queued before it.
+    fn way(&self, ids: &[SampleId]) -> Result<Way> {
         let batch = self.config.generation.batch_size;
         if ids.len() > batch {
             return Err(Error::format("ids", format!("{batch} at most, one for each row"), ids.len()));
         }
-        let memory = self.decoder.memory(&self.seen(tokens, None)?)?;
         let rules = Rules::of(self)?;
+        let draws = match self.config.generation.decoding {
+            Decoding::Nucleus => Some(self.draws(ids, batch, &rules)?),
+            Decoding::Greedy | Decoding::Beam => None,
+        };
+        Ok(Way { rules, draws })
+    }
+
+    /// Captions of visual tokens `[batch_size, 1 + patches, dim]`; rows beyond `ids` stay empty.
+    fn write(&self, tokens: &Tensor, ids: &[SampleId], way: &Way) -> Result<Vec<String>> {
+        let batch = self.config.generation.batch_size;
+        let memory = self.decoder_in_use().memory(&self.seen(tokens, None)?)?;
         let captions = match self.config.generation.decoding {
-            Decoding::Greedy => self.one_by_one(&memory, batch, &rules, None)?,
-            Decoding::Nucleus => {
-                let draws = self.draws(ids, batch, &rules)?;
-                self.one_by_one(&memory, batch, &rules, Some(&draws))?
+            Decoding::Greedy | Decoding::Nucleus => {
+                self.one_by_one(&memory, batch, &way.rules, way.draws.as_ref())?
             }
-            Decoding::Beam => self.beam_search(&memory, batch, &rules)?,
+            Decoding::Beam => self.beam_search(&memory, batch, &way.rules)?,
         };
         let mut texts: Vec<String> =
             captions.iter().take(ids.len()).map(|ids| self.tokenizer.decode(ids)).collect();
@@ -86,10 +105,10 @@ impl Captioner {
     /// An empty cache for `rows` captions, filled with all of the prefix but its last token.
     pub(super) fn start(&self, memory: &Memory, rows: i64, rules: &Rules) -> Result<Cache> {
         let length = rules.prefix.len() as i64 - 1 + rules.max_tokens;
-        let mut cache = self.decoder.cache(rows, length, self.device)?;
+        let mut cache = self.decoder_in_use().cache(rows, length, self.device)?;
         for (position, &id) in rules.prefix[..rules.prefix.len() - 1].iter().enumerate() {
             let ids = Tensor::f_full([rows], id, (Kind::Int64, self.device))?;
-            let _ = self.decoder.step(&ids, position as i64, memory, &mut cache)?;
+            let _ = self.decoder_in_use().step(&ids, position as i64, memory, &mut cache)?;
         }
         Ok(cache)
     }
@@ -111,15 +130,15 @@ impl Captioner {
         rules: &Rules,
         draws: Option<&Tensor>,
     ) -> Result<Vec<Vec<u32>>> {
-        let rows = batch as i64;
+        let (rows, decoder) = (batch as i64, self.decoder_in_use());
         let mut cache = self.start(memory, rows, rules)?;
         let (mut token, first) = self.last_of_prefix(rows, rules)?;
         let mut seen = rules.seen(rows)?;
         let mut done = Tensor::f_zeros([rows], (Kind::Bool, self.device))?;
         let mut written = Vec::with_capacity(rules.max_tokens as usize);
         for step in 0..rules.max_tokens {
-            let hidden = self.decoder.step(&token, first + step, memory, &mut cache)?;
-            let logits = rules.apply(&self.decoder.logits(&hidden)?, step, seen.as_ref())?;
+            let hidden = decoder.step(&token, first + step, memory, &mut cache)?;
+            let logits = rules.apply(&decoder.logits(&hidden)?, step, seen.as_ref())?;
             let next = match draws {
                 None => logits.f_argmax(-1, false)?,
                 Some(draws) => self.draw(&logits, &draws.f_select(0, step)?)?,

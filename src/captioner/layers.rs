@@ -50,8 +50,8 @@ impl LayerNorm {
     /// `[.., dim]` to the same shape.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let shape = self.weight.size();
-        // Nothing where it is f32 already.
-        let x = x.f_to_kind(Kind::Float)?;
+        // Under autocast the weights are f32; elsewhere nothing is to be done.
+        let x = x.f_to_kind(self.weight.f_kind()?)?;
         Ok(x.f_layer_norm(&shape, Some(&self.weight), Some(&self.bias), self.eps, true)?)
     }
 }
@@ -75,19 +75,18 @@ pub(super) fn split_heads(x: &Tensor, heads: i64) -> Result<Tensor> {
 }
 
 /// Scaled dot-product attention of `[batch, heads, length, d]`; heads are joined again:
-/// `[batch, length, heads * d]`. With `causal`, position i sees positions up to i only.
-pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, causal: bool) -> Result<Tensor> {
+/// `[batch, length, heads * d]`. With `causal`, position i sees positions up to i only; with a `mask`
+/// (true where a key is seen, of a shape that expands to `[batch, heads, length, keys]`) what it shows.
+pub(super) fn attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    mask: Option<&Tensor>,
+    causal: bool,
+) -> Result<Tensor> {
     let (batch, heads, length, d) = query.size4()?;
-    let mixed = Tensor::f_scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        None::<&Tensor>,
-        0.0,
-        causal,
-        None::<f64>,
-        false,
-    )?;
+    let mixed =
+        Tensor::f_scaled_dot_product_attention(query, key, value, mask, 0.0, causal, None::<f64>, false)?;
     Ok(mixed.f_transpose(1, 2)?.f_reshape([batch, length, heads * d])?)
 }
 
@@ -126,7 +125,7 @@ mod tests {
         let shape = [batch as i64, heads as i64, length as i64, d as i64];
         let tensor = |x: &[f32]| Tensor::from_slice(x).view(shape);
         for causal in [false, true] {
-            let found = attention(&tensor(&q), &tensor(&k), &tensor(&v), causal).unwrap();
+            let found = attention(&tensor(&q), &tensor(&k), &tensor(&v), None, causal).unwrap();
             if !causal {
                 let few = attention_of_few(&tensor(&q), &tensor(&k), &tensor(&v)).unwrap();
                 assert!((&few - &found).abs().max().double_value(&[]) < 1e-5);

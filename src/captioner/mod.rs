@@ -13,17 +13,19 @@
 //! | `layers` | linear, layer norm, attention |
 //! | `vit` | preview to patch tokens |
 //! | `codebook` | nearest codes, EMA updates, dead codes |
+//! | `bert` | text that attends to an image: embeddings, blocks, cache |
 //! | `decoder` | caption likelihood, one step of decoding |
+//! | `matcher` | [`Matcher`]: whether a text belongs to an image |
 //! | `model` | [`Captioner`]: the parts together |
 //! | `encode` | [`Encoder`](crate::model::Encoder) and [`RawSignals`] |
 //! | [`generation`](GenerationConfig) | how captions are written |
 //! | `generate` | [`Recaptioner`](crate::model::Recaptioner): greedy and drawn captions |
 //! | `beam` | captions by beam search |
 //! | `rules` | what every way of decoding obeys: lengths, banned tokens, repetition penalty |
-//! | `blip` | [`Captioner::load_blip`] |
+//! | `blip` | [`Captioner::load_blip`], [`Matcher::load_blip`] |
 //! | `fitted` | a codebook for a model that was trained without one |
 //! | `learn` | learns it: [`Captioner::learn_codebook`] |
-//! | `checkpoint` | the captioner directory, fingerprints |
+//! | `checkpoint`, `files` | the captioner directory, fingerprints |
 //! | `train_options` | [`TrainOptions`]: schedule, precision |
 //! | `start` | where the codes of a new codebook stand |
 //! | `adamw`, `autocast`, `train` | [`Trainer`] |
@@ -36,11 +38,18 @@
 //! A `Captioner` belongs to one thread at a time. On a CPU it encodes and writes captions with one
 //! intra-op thread, whatever the process uses elsewhere: its results are then bit-identical for the
 //! same sample wherever it stands in a batch. The calling thread gets its own number back after
-//! every batch.
+//! every batch. On a GPU encoder and decoder compute in bf16 ([`Precision`]); training does not.
+//!
+//! # Waiting
+//!
+//! The host queues work for a GPU and never asks it anything in between: shapes do not depend on what a
+//! batch holds, no loop looks whether captions have ended (on a CPU it does), and every batch ends in
+//! one copy, of packed signals (`encode`) or token ids (`rules`).
 
 mod adamw;
 mod autocast;
 mod beam;
+mod bert;
 mod blip;
 mod checkpoint;
 mod codebook;
@@ -48,12 +57,14 @@ mod config;
 mod decoder;
 mod device;
 mod encode;
+mod files;
 mod fitted;
 mod folds;
 mod generate;
 mod generation;
 mod layers;
 mod learn;
+mod matcher;
 mod model;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -67,19 +78,20 @@ mod train_options;
 mod vit;
 mod weights;
 
-pub use blip::BlipOptions;
+pub use blip::{BlipKind, BlipOptions};
 pub use checkpoint::set_generation;
 pub use config::{
     Activation, CaptionerConfig, CodebookConfig, CodebookUpdate, DecodeFrom, DecoderConfig, LearnedBy,
     Specials, VisionConfig,
 };
-pub use device::{device_name, parse_device};
+pub use device::{Precision, device_name, parse_device};
 pub use encode::RawSignals;
 pub use folds::{Fold, Folds};
 pub use generation::{Decoding, GenerationConfig};
 pub use learn::{CodebookReport, PatchSample};
+pub use matcher::{Matcher, MatcherConfig};
 pub use model::Captioner;
 pub use score::{Scores, Validation};
 pub use start::CodebookStart;
 pub use train::{StepReport, Trainer};
-pub use train_options::{Decay, Precision, TrainOptions};
+pub use train_options::{Decay, TrainOptions};

@@ -8,13 +8,15 @@ use tch::{Device, Kind, Tensor};
 use crate::captioner::codebook::Codebook;
 use crate::captioner::config::{CaptionerConfig, DecodeFrom, LearnedBy};
 use crate::captioner::decoder::{Memory, TextDecoder};
-use crate::captioner::device::check_device;
+use crate::captioner::device::{Precision, check_device, device_name};
 use crate::captioner::encode::Projections;
 use crate::captioner::fitted::FittedCodebook;
+use crate::captioner::matcher::Matcher;
 use crate::captioner::vit::VisionModel;
 use crate::captioner::weights::{Init, NamedTensors, Weights};
 use crate::cluster::clusters::Clusters;
 use crate::error::{Error, Result};
+use crate::model::PreviewFilter;
 use crate::text::Tokenizer;
 
 /// A codebook captioner on one device.
@@ -40,6 +42,19 @@ pub struct Captioner {
     pub(super) projections: Projections,
     /// Hash of the weights, until training changes them.
     pub(super) weights_hash: OnceLock<u64>,
+    /// Measures alignment instead of the decoder, where there is one.
+    pub(super) matcher: Option<Matcher>,
+    precision: Precision,
+    half: Option<Half>,
+}
+
+/// Encoder and decoder in bf16.
+#[derive(Debug)]
+struct Half {
+    vision: VisionModel,
+    decoder: TextDecoder,
+    /// Hash of the weights that they were made of.
+    of: u64,
 }
 
 /// How patches become codes.
@@ -102,17 +117,7 @@ impl Captioner {
             Some(ids) => tokenizer.with_specials(ids.start, ids.end, ids.pad),
             None => tokenizer,
         };
-        let written = tokenizer.ids(&config.generation.prompt).len() + config.generation.max_tokens;
-        if written >= config.decoder.positions {
-            return Err(Error::option(
-                "generation.prompt",
-                format!("{:?}", config.generation.prompt),
-                format!(
-                    "a text that leaves room for generation.max_tokens ({}) in decoder.positions ({})",
-                    config.generation.max_tokens, config.decoder.positions
-                ),
-            ));
-        }
+        check_prompt(&config, &tokenizer)?;
         let vision = VisionModel::new(&mut weights, &config, device)?;
         let learned_by = config.codebook.as_ref().map(|codebook| codebook.learned_by);
         let codes = match learned_by {
@@ -144,6 +149,9 @@ impl Captioner {
             null_image,
             projections,
             weights_hash: OnceLock::new(),
+            matcher: None,
+            precision: Precision::of(device),
+            half: None,
         };
         captioner.set_clusters(clusters)?;
         Ok(captioner)
@@ -201,6 +209,79 @@ impl Captioner {
         self.projections.set_clusters(clusters.as_deref())?;
         self.clusters = clusters;
         Ok(())
+    }
+
+    /// The image-text matching model that measures alignment, where there is one.
+    pub fn matcher(&self) -> Option<&Matcher> {
+        self.matcher.as_ref()
+    }
+
+    /// Lets an image-text matching model measure alignment, or the decoder again. Clusters, whose
+    /// quantiles hold for one of them, go.
+    ///
+    /// # Errors
+    /// A matcher on another device, or with previews of another kind than the captioner's.
+    pub fn set_matcher(&mut self, matcher: Option<Matcher>) -> Result<()> {
+        if let Some(matcher) = &matcher {
+            let own = (self.config.preview_size, self.config.preview_filter);
+            let theirs = (matcher.config.preview_size, matcher.config.preview_filter);
+            if own != theirs {
+                let show = |(size, filter): (usize, PreviewFilter)| format!("{size} pixels, {filter:?}");
+                return Err(Error::format("previews of the matcher", show(own), show(theirs)));
+            }
+            if matcher.device != self.device {
+                let device = device_name(matcher.device);
+                return Err(Error::format("device of the matcher", device_name(self.device), device));
+            }
+        }
+        self.matcher = matcher;
+        self.set_clusters(None)
+    }
+
+    /// Number type in which images are encoded and captions scored and written.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Sets it: bf16 on a GPU and f32 elsewhere until then. Training and what is saved stay f32.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
+        self.precision = precision;
+        self.half = None;
+        self.prepare()?;
+        self.matcher.as_mut().map_or(Ok(()), |matcher| matcher.set_precision(precision))
+    }
+
+    /// Makes the bf16 copies of encoder and decoder, where they are wanted and are not those of the
+    /// weights as they are.
+    pub(super) fn prepare(&mut self) -> Result<()> {
+        if self.precision == Precision::Float32 || self.is_prepared() {
+            return Ok(());
+        }
+        let of = self.weights_hash();
+        let mut weights = Weights::converted(&self.tensors, self.device, self.precision.kind());
+        self.half = Some(Half {
+            vision: VisionModel::new(&mut weights, &self.config, self.device)?,
+            decoder: TextDecoder::new(&mut weights, &self.config)?,
+            of,
+        });
+        Ok(())
+    }
+
+    fn is_prepared(&self) -> bool {
+        self.half.as_ref().is_some_and(|half| self.weights_hash.get() == Some(&half.of))
+    }
+
+    /// The image encoder that inference uses.
+    pub(super) fn vision_in_use(&self) -> &VisionModel {
+        self.half.as_ref().filter(|_| self.is_prepared()).map_or(&self.vision, |half| &half.vision)
+    }
+
+    /// The decoder that inference uses.
+    pub(super) fn decoder_in_use(&self) -> &TextDecoder {
+        self.half.as_ref().filter(|_| self.is_prepared()).map_or(&self.decoder, |half| &half.decoder)
     }
 
     /// The same model with the same memory, but gradients of its own.
@@ -278,7 +359,7 @@ impl Captioner {
         let null = self.null_image.as_ref();
         let null =
             null.ok_or_else(|| Error::captioner("no mean image: run `fit` on this captioner first"))?;
-        self.decoder.memory(null)?.expand(batch as i64)
+        self.decoder_in_use().memory(null)?.expand(batch as i64)
     }
 
     /// The codebook that is trained with the model.
@@ -341,4 +422,17 @@ impl Captioner {
         let mask = Tensor::f_from_slice(&values)?.f_view(shape)?;
         Ok(mask.f_to_kind(Kind::Float)?.f_to_device(self.device)?)
     }
+}
+
+/// Fails unless the prompt leaves room for a caption.
+pub(super) fn check_prompt(config: &CaptionerConfig, tokenizer: &Tokenizer) -> Result<()> {
+    let generation = &config.generation;
+    if tokenizer.ids(&generation.prompt).len() + generation.max_tokens < config.decoder.positions {
+        return Ok(());
+    }
+    let accepted = format!(
+        "a text that leaves room for generation.max_tokens ({}) in decoder.positions ({})",
+        generation.max_tokens, config.decoder.positions
+    );
+    Err(Error::option("generation.prompt", format!("{:?}", generation.prompt), accepted))
 }

@@ -1,4 +1,5 @@
-//! What BLIP computes in transformers, from small random models: tests/golden/blip.py made them.
+//! What BLIP computes in transformers, from small random models: tests/golden/blip.py and
+//! tests/golden/blip_matcher.py made them.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -8,9 +9,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::captioner::rules::Rules;
+use crate::model::{Encoder, Recaptioner};
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/blip").join(name)
+}
+
+fn matcher_folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/blip_matcher").join(name)
 }
 
 fn expected(name: &str) -> HashMap<String, Tensor> {
@@ -113,6 +119,66 @@ fn settings(way: &str, prompt: &str) -> GenerationConfig {
         "beam-5" => GenerationConfig { beams: 5, ..with(0, 10) },
         other => panic!("unknown way {other}"),
     }
+}
+
+#[test]
+fn matches_equal_blips() {
+    let expected: HashMap<String, Tensor> =
+        Tensor::read_safetensors(matcher_folder("expected.safetensors")).unwrap().into_iter().collect();
+    let texts: Vec<String> =
+        serde_json::from_str(&std::fs::read_to_string(matcher_folder("texts.json")).unwrap()).unwrap();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    for (size, previews, logits) in
+        [(None, "previews", "logits"), (Some(48), "larger_previews", "larger_logits")]
+    {
+        let options = BlipOptions { preview_size: size, batch_size: texts.len(), ..BlipOptions::default() };
+        let mut matcher = Matcher::load_blip(matcher_folder("model"), &options, Device::Cpu).unwrap();
+        let logits = &expected[logits];
+        let log_odds = logits.select(1, 1) - logits.select(1, 0);
+        {
+            let _guard = tch::no_grad_guard();
+            let own = matcher.texts(&texts).unwrap();
+            let (found, _) = matcher.log_odds(&expected[previews], &own).unwrap();
+            assert_close(&found, &log_odds, previews);
+        }
+        let size = matcher.config().preview_size;
+        let bytes: Vec<u8> = Vec::try_from(expected[previews].flatten(0, -1)).unwrap();
+        let images = ndarray::Array4::from_shape_vec((texts.len(), 3, size, size), bytes).unwrap();
+        let signals = matcher.encode(images.view(), &texts).unwrap();
+        assert_close(&Tensor::from_slice(&signals.alignment), &log_odds.sigmoid(), "probability");
+        if previews == "previews" {
+            let found = Tensor::from_slice(signals.embedding.as_slice().unwrap()).view([-1, 16]);
+            assert_close(&found, &expected["embedding"], "embedding");
+        }
+    }
+}
+
+#[test]
+fn half_precision_is_close_and_leaves_the_weights() {
+    let mut captioner = load("base", |_| ());
+    let expected = expected("base");
+    let images: Vec<u8> = Vec::try_from(expected["previews"].flatten(0, -1)).unwrap();
+    let images = ndarray::Array4::from_shape_vec((6, 3, 32, 32), images).unwrap();
+    let fingerprint = captioner.weights_hash();
+    let whole = captioner.visual_tokens(images.view()).unwrap();
+    captioner.set_precision(Precision::Bfloat16).unwrap();
+    let half = captioner.visual_tokens(images.view()).unwrap();
+    let largest = (&whole - &half).iter().fold(0f32, |most, d| most.max(d.abs()));
+    // 8 bits of mantissa over 2 blocks, of values up to 3 or so.
+    assert!(largest > 0.0 && largest < 0.15, "{largest}");
+    assert_eq!(captioner.weights_hash(), fingerprint);
+    assert_eq!(captioner.compute(), crate::captioner::device::describe(Device::Cpu, Precision::Bfloat16));
+    // Weights that change are converted anew, and until then nothing stale is used.
+    let norm = captioner.tensors.get_mut("vision_model.post_layernorm.bias").unwrap();
+    let _ = tch::no_grad(|| norm.f_add_scalar_(1.0)).unwrap();
+    captioner.weights_hash.take();
+    let moved = captioner.visual_tokens(images.view()).unwrap();
+    assert!((&moved - &whole).iter().all(|d| (d - 1.0).abs() < 1e-4));
+    captioner.prepare().unwrap();
+    let moved = captioner.visual_tokens(images.view()).unwrap();
+    assert!((&moved - &half).iter().all(|d| (d - 1.0).abs() < 0.05));
+    captioner.set_precision(Precision::Float32).unwrap();
+    captioner.caption(images.view(), &[crate::SampleId(1)]).unwrap();
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(super) struct Rules {
     pub(super) max_tokens: i64,
     min_tokens: i64,
     repetition_penalty: f64,
+    /// The same, `[1, prefix]`, on the device.
+    told: Tensor,
     /// Minus infinity for what never appears, `[vocab]`; the second also for the end token.
     banned: [Tensor; 2],
 }
@@ -27,7 +29,9 @@ impl Rules {
         let (config, tokenizer) = (&captioner.config, &captioner.tokenizer);
         let mut prefix = vec![i64::from(tokenizer.start_id())];
         prefix.extend(tokenizer.ids(&config.generation.prompt).into_iter().map(i64::from));
+        let told = Tensor::f_from_slice(&prefix)?.f_unsqueeze(0)?.f_to_device(captioner.device)?;
         Ok(Self {
+            told,
             end: i64::from(tokenizer.end_id()),
             pad: i64::from(tokenizer.pad_id()),
             prefix,
@@ -46,8 +50,7 @@ impl Rules {
         }
         let (vocab, device) = (self.banned[0].size1()?, self.banned[0].device());
         let seen = Tensor::f_zeros([rows, vocab], (Kind::Bool, device))?;
-        let prefix = Tensor::f_from_slice(&self.prefix)?.f_to_device(device)?;
-        let prefix = prefix.f_unsqueeze(0)?.f_expand([rows, -1], false)?;
+        let prefix = self.told.f_expand([rows, -1], false)?;
         Ok(Some(seen.f_scatter_value(1, &prefix, 1i64)?))
     }
 

@@ -200,7 +200,7 @@ impl Trainer {
     /// Adds the gradient of some rows, one stretch of them in each thread.
     fn backward_side_by_side(&mut self, batch: &Batch<'_>, rows: Range<usize>) -> Result<Vec<Part>> {
         let share = rows.len().div_ceil(self.replicas.len() + 1);
-        let kind = self.options.precision.kind(self.captioner.device);
+        let kind = self.options.autocast(self.captioner.device);
         let (captioner, end) = (&self.captioner, rows.end);
         std::thread::scope(|scope| {
             let workers: Vec<_> = self

@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind};
 
+use crate::captioner::device::Precision;
 use crate::error::{Error, Result};
 
 /// Factor of the paper's step decay, once an epoch (`lr_decay_rate` of the public code).
@@ -39,57 +40,6 @@ impl Decay {
     }
 }
 
-/// Numbers that matrix products are computed in; weights, norms, losses and the lookup of codes are
-/// f32 in any case.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// bf16 on a GPU, f32 on a CPU.
-    #[default]
-    Auto,
-    /// f32.
-    F32,
-    /// bf16.
-    Bf16,
-}
-
-impl Precision {
-    /// The one of that name: `auto`, `f32` or `bf16`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
-            _ => Err(Error::option("precision", name, "auto, f32 or bf16")),
-        }
-    }
-
-    /// What `auto` comes to on `device`: `f32` or `bf16`.
-    pub fn resolve(self, device: Device) -> Self {
-        match self {
-            Self::Auto if device.is_cuda() => Self::Bf16,
-            Self::Auto => Self::F32,
-            other => other,
-        }
-    }
-
-    /// The name that [`from_name`](Self::from_name) reads.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    /// What products are computed in on `device`, where that is not f32.
-    pub(super) fn kind(self, device: Device) -> Option<Kind> {
-        (self.resolve(device) == Self::Bf16).then_some(Kind::BFloat16)
-    }
-}
-
 /// How a captioner is trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainOptions {
@@ -114,8 +64,9 @@ pub struct TrainOptions {
     /// Parts that a batch is cut into and worked on one after the other, so that it may be larger
     /// than memory allows. The gradient is that of the whole batch, up to rounding.
     pub accumulate: usize,
-    /// Numbers that matrix products are computed in.
-    pub precision: Precision,
+    /// Numbers that matrix products are computed in; bf16 on a GPU and f32 on a CPU where `None`.
+    /// Weights, norms, losses and the lookup of codes are f32 in any case.
+    pub precision: Option<Precision>,
     /// Seed of everything random in a step.
     pub seed: u64,
     /// Parts that a batch is cut into on a CPU, one thread for each. The gradient is that of the
@@ -138,7 +89,7 @@ impl TrainOptions {
             null_probability: 0.1,
             gradient_clip: 1.0,
             accumulate: 1,
-            precision: Precision::Auto,
+            precision: None,
             seed: 0,
             threads: 1,
         }
@@ -148,6 +99,12 @@ impl TrainOptions {
     /// models take it.
     pub fn small(steps: u64) -> Self {
         Self { learning_rate: 1e-3, ..Self::new(steps) }
+    }
+
+    /// What matrix products are computed in on `device`, where that is not f32.
+    pub(super) fn autocast(&self, device: Device) -> Option<Kind> {
+        let precision = self.precision.unwrap_or(Precision::of(device));
+        (precision == Precision::Bfloat16).then_some(Kind::BFloat16)
     }
 
     pub(super) fn validate(&self) -> Result<()> {
@@ -233,13 +190,11 @@ mod tests {
         for name in ["cosine", "step"] {
             assert_eq!(Decay::from_name(name).unwrap().name(), name);
         }
-        for name in ["auto", "f32", "bf16"] {
-            assert_eq!(Precision::from_name(name).unwrap().name(), name);
-        }
         assert!(Decay::from_name("linear").unwrap_err().to_string().starts_with("schedule = linear: "));
-        assert!(Precision::from_name("f16").unwrap_err().to_string().starts_with("precision = f16: "));
-        assert_eq!(Precision::Auto.resolve(Device::Cpu), Precision::F32);
-        assert_eq!(Precision::Auto.resolve(Device::Cuda(1)), Precision::Bf16);
-        assert_eq!(Precision::F32.resolve(Device::Cuda(0)), Precision::F32);
+        let autocast =
+            |precision, device| TrainOptions { precision, ..TrainOptions::new(1) }.autocast(device);
+        assert_eq!(autocast(None, Device::Cpu), None);
+        assert_eq!(autocast(None, Device::Cuda(1)), Some(Kind::BFloat16));
+        assert_eq!(autocast(Some(Precision::Float32), Device::Cuda(0)), None);
     }
 }

@@ -49,7 +49,7 @@ impl Block {
             .forward(&self.norm1.forward(x)?)?
             .f_view([batch, length, 3, self.heads, dim / self.heads])?
             .f_permute([2, 0, 3, 1, 4])?;
-        let mixed = attention(&qkv.f_select(0, 0)?, &qkv.f_select(0, 1)?, &qkv.f_select(0, 2)?, false)?;
+        let mixed = attention(&qkv.f_select(0, 0)?, &qkv.f_select(0, 1)?, &qkv.f_select(0, 2)?, None, false)?;
         let x = x.f_add(&self.projection.forward(&mixed)?)?;
         let hidden = self.activation.forward(&self.fc1.forward(&self.norm2.forward(&x)?)?)?;
         Ok(x.f_add(&self.fc2.forward(&hidden)?)?)
@@ -111,12 +111,16 @@ impl VisionModel {
         })
     }
 
-    /// Previews `[batch, 3, size, size]`, u8, to tokens `[batch, 1 + patches, dim]`: the class
-    /// token, then the patches row by row.
+    /// Previews `[batch, 3, size, size]`, u8, to tokens `[batch, 1 + patches, dim]`, f32 whatever the
+    /// weights are: the class token, then the patches row by row.
     pub(super) fn forward(&self, previews: &Tensor) -> Result<Tensor> {
         let (batch, channels, size, _) = previews.size4()?;
         let (p, side) = (self.patch_size, size / self.patch_size);
-        let pixels = previews.f_to_kind(Kind::Float)?.f_mul(&self.scale)?.f_add(&self.shift)?;
+        let pixels = previews
+            .f_to_kind(Kind::Float)?
+            .f_mul(&self.scale)?
+            .f_add(&self.shift)?
+            .f_to_kind(self.class.f_kind()?)?;
         let patches = pixels
             .f_view([batch, channels, side, p, side, p])?
             .f_permute([0, 2, 4, 1, 3, 5])?
@@ -128,7 +132,7 @@ impl VisionModel {
         for block in &self.blocks {
             x = block.forward(&x)?;
         }
-        self.norm.forward(&x)
+        Ok(self.norm.forward(&x)?.f_to_kind(Kind::Float)?)
     }
 }
 

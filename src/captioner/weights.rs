@@ -38,6 +38,8 @@ enum Source {
 pub(super) struct Weights {
     source: Source,
     device: Device,
+    /// Number type of what is handed out.
+    kind: Kind,
     taken: NamedTensors,
 }
 
@@ -47,13 +49,18 @@ pub(super) type NamedTensors = BTreeMap<String, Tensor>;
 impl Weights {
     /// A new model: every tensor is a function of (`seed`, its name, its shape).
     pub(super) fn seeded(seed: u64, device: Device) -> Self {
-        Self { source: Source::Seed(seed), device, taken: BTreeMap::new() }
+        Self { source: Source::Seed(seed), device, kind: Kind::Float, taken: BTreeMap::new() }
     }
 
     /// A model that shares the memory of another's tensors, but not their gradients.
     pub(super) fn shared(tensors: &NamedTensors, device: Device) -> Self {
         let tensors = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        Self { source: Source::Shared(tensors), device, taken: BTreeMap::new() }
+        Self { source: Source::Shared(tensors), device, kind: Kind::Float, taken: BTreeMap::new() }
+    }
+
+    /// A model with copies of another's tensors in the number type `kind`.
+    pub(super) fn converted(tensors: &NamedTensors, device: Device, kind: Kind) -> Self {
+        Self { kind, ..Self::shared(tensors, device) }
     }
 
     /// A model read from a safetensors file; f16 and bf16 are widened to f32.
@@ -95,7 +102,7 @@ impl Weights {
             let value = Tensor::f_from_data_size(view.data(), &shape, kind)?;
             tensors.insert(tensor.to_owned(), value.f_to_kind(Kind::Float)?);
         }
-        Ok(Self { source: Source::File { name, tensors }, device, taken: BTreeMap::new() })
+        Ok(Self { source: Source::File { name, tensors }, device, kind: Kind::Float, taken: BTreeMap::new() })
     }
 
     /// A tensor that training changes by its gradient.
@@ -135,7 +142,7 @@ impl Weights {
                 value
             }
         };
-        let value = value.f_to_device(self.device)?;
+        let value = value.f_to_device(self.device)?.f_to_kind(self.kind)?;
         self.taken.insert(name.to_owned(), value.shallow_clone());
         Ok(value)
     }

@@ -1,14 +1,18 @@
-//! `tldr-loader load`: makes a captioner directory of a Hugging Face BLIP.
+//! `tldr-loader load`: makes a captioner or matcher directory of a Hugging Face BLIP.
 
 use std::path::{Path, PathBuf};
 
-use tldr_loader::captioner::{BlipOptions, Captioner, Decoding, GenerationConfig, parse_device};
+use tldr_loader::captioner::{
+    BlipKind, BlipOptions, Captioner, Decoding, GenerationConfig, Matcher, parse_device,
+};
 use tldr_loader::{Error, Result};
 
-/// Make a captioner of a Hugging Face BLIP captioning model.
+/// Make a captioner of a Hugging Face BLIP captioning model, or a matcher of one for retrieval.
 ///
 /// Reads config.json, model.safetensors and tokenizer.json or vocab.txt from a folder, as
-/// save_pretrained writes it; nothing is downloaded and nothing unpickled. Run `fit` next.
+/// save_pretrained writes it; nothing is downloaded and nothing unpickled. Run `fit` next on a
+/// captioner. A matcher, of a BlipForImageTextRetrieval, scores captions: it is a loader's judge, or
+/// with --matcher a captioner's measure of alignment. Options of captions do not touch it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Folder of the BLIP model
@@ -19,6 +23,9 @@ pub(super) struct Args {
     /// Side of the previews; the model's own by default, else its positions are interpolated
     #[arg(long)]
     preview_size: Option<usize>,
+    /// Folder of a BLIP for image-text retrieval, which then measures alignment
+    #[arg(long, value_name = "DIR")]
+    matcher: Option<PathBuf>,
     /// Rows of every encode batch and caption batch
     #[arg(long, default_value_t = 32)]
     batch_size: usize,
@@ -80,7 +87,29 @@ impl Args {
         }
         let options =
             BlipOptions { preview_size: self.preview_size, batch_size: self.batch_size, generation };
-        let captioner = Captioner::load_blip(&self.dir, &options, parse_device("cpu")?)?;
+        let device = parse_device("cpu")?;
+        if BlipKind::of(&self.dir)? == BlipKind::Matching {
+            if let Some(matcher) = &self.matcher {
+                let accepted = "left out: DIR is a BLIP for retrieval itself";
+                return Err(Error::option("matcher", matcher.display(), accepted));
+            }
+            let matcher = Matcher::load_blip(&self.dir, &options, device)?;
+            matcher.save(&self.out)?;
+            println!(
+                "{}: a matcher of {} weights, previews of {} pixels; next: a loader with judge = {}",
+                self.out.display(),
+                matcher.weights(),
+                matcher.config().preview_size,
+                self.out.display()
+            );
+            return Ok(());
+        }
+        let mut captioner = Captioner::load_blip(&self.dir, &options, device)?;
+        if let Some(matcher) = &self.matcher {
+            let preview_size = Some(captioner.config().preview_size);
+            let options = BlipOptions { preview_size, ..options };
+            captioner.set_matcher(Some(Matcher::load_blip(matcher, &options, device)?))?;
+        }
         captioner.save(&self.out)?;
         println!(
             "{}: {} weights, previews of {} pixels, {} tokens; next: tldr-loader fit SHARDS --captioner {}",

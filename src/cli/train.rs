@@ -39,9 +39,9 @@ pub(super) struct Args {
     /// Parts that a batch is worked on in, one after the other, to save memory
     #[arg(long, default_value_t = 1)]
     accumulate: usize,
-    /// Numbers that matrix products are computed in: f32, bf16, or auto (bf16 on a GPU)
-    #[arg(long, default_value = "auto")]
-    precision: String,
+    /// Numbers that matrix products are computed in: float32 or bfloat16; by default bfloat16 on a GPU
+    #[arg(long)]
+    precision: Option<String>,
     /// Highest learning rate; the preset's own by default
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -94,7 +94,7 @@ impl Args {
         job.epochs = self.epochs;
         job.batch_size = self.batch_size.unwrap_or(job.batch_size);
         job.accumulate = self.accumulate;
-        job.precision = Precision::from_name(&self.precision)?;
+        job.precision = self.precision.map(|name| Precision::from_name(&name)).transpose()?;
         job.learning_rate = self.learning_rate.or(job.learning_rate);
         job.schedule = Decay::from_name(&self.schedule)?;
         job.codebook_start = CodebookStart::from_name(&self.codebook_start)?;

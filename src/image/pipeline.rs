@@ -8,6 +8,7 @@ use super::decode::{DecodeOptions, ImageError, RgbImage, decode};
 use super::transform::{ImageTransform, ResizeScratch, planes, resize};
 use crate::error::{Error, Result};
 use crate::hash::{Purpose, Rng};
+use crate::model::PreviewFilter;
 
 /// Mean and standard deviation per channel of pixels in [0, 1].
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -160,7 +161,7 @@ impl ImagePipeline {
 }
 
 /// Decodes `bytes` to a preview for the captioner, `out`: u8 `[3, size, size]`, the whole
-/// picture squashed to a square.
+/// picture squashed to a square with `filter`.
 ///
 /// # Errors
 /// Those of [`decode`].
@@ -170,13 +171,15 @@ impl ImagePipeline {
 pub fn preview(
     bytes: &[u8],
     size: usize,
+    filter: PreviewFilter,
     options: &DecodeOptions,
     scratch: &mut Scratch,
     out: &mut [u8],
 ) -> Result<(), ImageError> {
     decode(bytes, options, &mut scratch.image)?;
     let mut unused = Rng::new(0, Purpose::Augment, 0);
-    let placed = resize(ImageTransform::Preview, size, &scratch.image, &mut unused, &mut scratch.resize)?;
+    let transform = ImageTransform::preview(filter);
+    let placed = resize(transform, size, &scratch.image, &mut unused, &mut scratch.resize)?;
     planes(&scratch.resize.pixels, placed, size, out, |_, v| v);
     Ok(())
 }

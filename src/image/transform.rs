@@ -11,6 +11,7 @@ use tldr_resize::{Crop, Filter, Resizer};
 use super::decode::{ImageError, RgbImage};
 use crate::error::{Error, Result};
 use crate::hash::{self, Rng};
+use crate::model::PreviewFilter;
 
 /// Which part of a picture the model sees, and how.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,13 +27,23 @@ pub enum ImageTransform {
     },
     /// Resize the shorter side to the size (bicubic), then crop the centre.
     Eval,
-    /// Squash the whole picture to the square (bilinear, antialiased): what the captioner sees.
+    /// Squash the whole picture to the square (bilinear, antialiased): what a captioner of our own sees.
     Preview,
+    /// The same with PIL's bicubic filter, rows first: what a loaded BLIP sees.
+    PreviewBicubic,
 }
 
 impl ImageTransform {
     /// open_clip's training default: scale 0.9 to 1, ratio 3/4 to 4/3, no flip.
     pub const TRAIN: Self = Self::Train { scale: (0.9, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0), flip: 0.0 };
+
+    /// Squashing with `filter`.
+    pub fn preview(filter: PreviewFilter) -> Self {
+        match filter {
+            PreviewFilter::Bilinear => Self::Preview,
+            PreviewFilter::Bicubic => Self::PreviewBicubic,
+        }
+    }
 
     /// Identifies the transform and its parameters.
     pub fn fingerprint(&self) -> u64 {
@@ -156,6 +167,10 @@ pub(super) fn resize(
             convolve(image, whole, (size, size), Filter::Bilinear, scratch)?;
             Ok(Placed::whole(size))
         }
+        ImageTransform::PreviewBicubic => {
+            convolve_rows_first(image, whole, (size, size), Filter::CatmullRom, scratch)?;
+            Ok(Placed::whole(size))
+        }
     }
 }
 
@@ -212,6 +227,18 @@ fn convolve_as_pil(
     if crop.height > height && crop.height + 2 * width > height + 2 * crop.width {
         return convolve(image, crop, (width, height), filter, scratch);
     }
+    convolve_rows_first(image, crop, (width, height), filter, scratch)
+}
+
+/// As [`convolve`], along rows first, then along columns: torchvision's order, and so that of transformers'
+/// image processors.
+fn convolve_rows_first(
+    image: &RgbImage,
+    crop: Crop,
+    (width, height): (usize, usize),
+    filter: Filter,
+    scratch: &mut ResizeScratch,
+) -> Result<(), ImageError> {
     let ResizeScratch { resizer, rows, pixels } = scratch;
     let size = (image.width, image.height);
     resizer.resize(&image.data, size, crop, (width, crop.height), filter, rows).map_err(unusable)?;
@@ -298,6 +325,22 @@ mod tests {
             let largest = differences().max().unwrap();
             let mean = differences().map(f64::from).sum::<f64>() / found.len() as f64;
             assert!(largest <= most && mean < 1.0, "{name}: largest {largest}, mean {mean}");
+        }
+    }
+
+    #[test]
+    fn bicubic_previews_equal_those_of_blips_processor() {
+        // tests/golden/blip_matcher.py resized what PIL decoded; the same pixels go in here.
+        let names = ["420-wide-jpg", "444-tall-jpg", "420-small-jpg", "rgb-png", "lossless-webp", "grey-jpg"];
+        for name in names {
+            let path = format!("../blip_matcher/{name}.preview.png");
+            let (image, expected) = (golden(&format!("{name}.decoded.png")), golden(&path));
+            let found = pixels(ImageTransform::PreviewBicubic, 40, &image, 0);
+            let mut planar = vec![0; expected.data.len()];
+            planes(&expected.data, Placed::whole(40), 40, &mut planar, |_, v| v);
+            let largest = found.iter().zip(&planar).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert!(largest <= 2, "{name}: {largest}");
+            assert_ne!(found, pixels(ImageTransform::Preview, 40, &image, 0), "{name}");
         }
     }
 
@@ -425,8 +468,10 @@ mod tests {
                     .load(&bytes, &DecodeOptions::default(), &mut rng(id as u64), scratch, &mut out)
                     .unwrap();
                 let mut small = vec![0; 3 * 8 * 8];
-                preview(&bytes, 8, &DecodeOptions::default(), scratch, &mut small).unwrap();
-                assert_eq!(small, pixels(ImageTransform::Preview, 8, &golden(name), 0));
+                for filter in [PreviewFilter::Bilinear, PreviewFilter::Bicubic] {
+                    preview(&bytes, 8, filter, &DecodeOptions::default(), scratch, &mut small).unwrap();
+                    assert_eq!(small, pixels(ImageTransform::preview(filter), 8, &golden(name), 0));
+                }
                 out
             };
             assert_eq!(load(&mut scratch), load(&mut Scratch::default()), "{name}");
@@ -470,7 +515,7 @@ mod tests {
         #[test]
         fn one_colour_stays_itself(
             width in 1usize..400, height in 1usize..400, thin in 0u8..4, size in 1usize..40,
-            color in any::<[u8; 3]>(), which in 0usize..4, id in any::<u64>(),
+            color in any::<[u8; 3]>(), which in 0usize..5, id in any::<u64>(),
         ) {
             let (width, height) = match thin { 0 => (1, height), 1 => (width, 1), _ => (width, height) };
             let image = RgbImage { width, height, data: color.repeat(width * height) };
@@ -479,6 +524,7 @@ mod tests {
                 ImageTransform::Train { scale: (0.01, 1.0), ratio: (0.1, 10.0), flip: 0.5 },
                 ImageTransform::Eval,
                 ImageTransform::Preview,
+                ImageTransform::PreviewBicubic,
             ][which];
             let out = pixels(transform, size, &image, id);
             for (channel, plane) in out.chunks_exact(size * size).enumerate() {

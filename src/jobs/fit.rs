@@ -210,6 +210,7 @@ impl Corpus {
             read: &self.read,
             seed,
             size: captioner.preview_size(),
+            filter: captioner.preview_filter(),
             batch: captioner.batch_size(),
         }
     }

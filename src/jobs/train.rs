@@ -58,8 +58,8 @@ pub struct TrainJob {
     pub batch_size: usize,
     /// Parts that a batch is worked on in, one after the other, to save memory.
     pub accumulate: usize,
-    /// Numbers that matrix products are computed in.
-    pub precision: Precision,
+    /// Numbers that matrix products are computed in; bf16 on a GPU and f32 on a CPU where `None`.
+    pub precision: Option<Precision>,
     /// Highest learning rate; the preset's own where `None`.
     pub learning_rate: Option<f64>,
     /// What the learning rate does after the warm-up.
@@ -108,7 +108,7 @@ impl TrainJob {
             epochs: 10,
             batch_size: 32,
             accumulate: 1,
-            precision: Precision::Auto,
+            precision: None,
             learning_rate: None,
             schedule: Decay::Cosine,
             warmup: 3000,
@@ -203,7 +203,7 @@ fn train_whole(
         0 => cores(),
         threads => threads,
     };
-    let settings = settings(job, threads, job.precision.resolve(device))?;
+    let settings = settings(job, threads, job.precision.unwrap_or(Precision::of(device)))?;
     let found = checkpoints.find(job.resume, &settings)?;
     let mut words = Words::default();
     let tokenizer = match (&found, &job.tokenizer) {

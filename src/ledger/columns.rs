@@ -12,6 +12,8 @@
 //! | `image`, `image_at`, `image_size` | extension, offset from `offset`, and bytes of the image member |
 //! | `caption`, `caption_at`, `caption_size`; `json_at`, `json_size` | likewise |
 
+use std::sync::Arc;
+
 use ndarray::Array2;
 
 use crate::error::FailReason;
@@ -113,6 +115,7 @@ pub(super) fn table(
         ("shard", shard.path.to_string()),
         ("mark", index.version().unwrap_or_default()),
         ("first", index.first().to_string()),
+        ("compute", record.compute.to_string()),
     ];
     let notes = notes.into_iter().chain(of_key(key)).map(|(name, value)| (name.to_owned(), value)).collect();
     Some(Table { columns, notes })
@@ -149,6 +152,8 @@ pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, 
     let first: u64 =
         noted(&table, "first").parse().map_err(|_| "its first sample is no number".to_owned())?;
     let mark = noted(&table, "mark");
+    // Files of versions that did not note it say nothing.
+    let compute: Arc<str> = table.note("compute").unwrap_or_default().into();
     let mut columns = Columns { table: &mut table, rows: 0 };
     let keys = columns.text("key")?;
     columns.rows = keys.len();
@@ -170,6 +175,7 @@ pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, 
         caption_chars: caption_chars.into_iter().map(|chars| chars.unwrap_or(0).max(0) as u32).collect(),
         has_embedding: signals.as_ref().is_some_and(|signals| signals.embedding.ncols() > 0),
         signals,
+        compute,
         failures: vec![],
         index: None,
     };

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 use crate::error::Result;
-use crate::ledger::record::{CaptionKey, Captions, WindowKey, WindowRecord};
+use crate::ledger::record::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
 #[cfg(feature = "parquet")]
 use crate::ledger::stored::Stored;
 use crate::sample::Outcome;
@@ -38,6 +38,7 @@ struct Shared {
 struct Cache {
     windows: LruCache<WindowKey, Arc<WindowRecord>>,
     captions: LruCache<CaptionKey, Arc<Captions>>,
+    scores: LruCache<CaptionKey, Arc<Scores>>,
     bytes: u64,
     /// Most bytes; `None` where there is no other place.
     limit: Option<u64>,
@@ -161,6 +162,35 @@ impl Ledger {
         self.cache().put_captions(key, Arc::new(all));
     }
 
+    /// What a judge said of generated captions of a window; `key.generation` names generator and judge.
+    /// Empty where nothing was judged.
+    pub fn scores_of(&self, key: &CaptionKey) -> Arc<Scores> {
+        if let Some(scores) = self.cache().scores.get(key) {
+            return Arc::clone(scores);
+        }
+        #[cfg(feature = "parquet")]
+        if let Some(stored) = &self.shared.stored {
+            let scores = Arc::new(stored.scores(key));
+            self.cache().put_scores(*key, Arc::clone(&scores));
+            return scores;
+        }
+        Arc::default()
+    }
+
+    /// Adds scores to those of a window.
+    pub fn record_scores(&self, key: CaptionKey, scores: Scores) {
+        if scores.is_empty() {
+            return;
+        }
+        #[cfg(feature = "parquet")]
+        if let Some(stored) = &self.shared.stored {
+            stored.record_scores(&key, &scores);
+        }
+        let mut all = Scores::clone(&self.scores_of(&key));
+        all.extend(scores);
+        self.cache().put_scores(key, Arc::new(all));
+    }
+
     /// Number of windows in memory.
     pub fn windows(&self) -> usize {
         self.cache().windows.len()
@@ -179,7 +209,8 @@ impl Ledger {
 
 impl Cache {
     fn new(limit: Option<u64>) -> Self {
-        Self { windows: LruCache::unbounded(), captions: LruCache::unbounded(), bytes: 0, limit }
+        let (windows, captions) = (LruCache::unbounded(), LruCache::unbounded());
+        Self { windows, captions, scores: LruCache::unbounded(), bytes: 0, limit }
     }
 
     fn put_window(&mut self, key: WindowKey, record: Arc<WindowRecord>) {
@@ -201,13 +232,23 @@ impl Cache {
         self.shrink();
     }
 
-    /// Lets go of what was used least lately, windows first: captions are few.
+    fn put_scores(&mut self, key: CaptionKey, scores: Arc<Scores>) {
+        self.bytes += score_size(&scores);
+        if let Some(old) = self.scores.put(key, scores) {
+            self.bytes -= score_size(&old);
+        }
+        self.shrink();
+    }
+
+    /// Lets go of what was used least lately, windows first: captions and scores are few.
     fn shrink(&mut self) {
         while self.limit.is_some_and(|limit| self.bytes > limit) {
             if let Some((_, record)) = self.windows.pop_lru() {
                 self.bytes -= record.bytes();
             } else if let Some((_, captions)) = self.captions.pop_lru() {
                 self.bytes -= size(&captions);
+            } else if let Some((_, scores)) = self.scores.pop_lru() {
+                self.bytes -= score_size(&scores);
             } else {
                 return;
             }
@@ -220,6 +261,13 @@ fn size(captions: &Captions) -> u64 {
     const WINDOW: u64 = 150; // the key and the tables, of a window without captions too
     const ENTRY: usize = 40; // id, pointer, length and the table's overhead
     WINDOW + captions.values().map(|caption| (caption.len() + ENTRY) as u64).sum::<u64>()
+}
+
+/// Approximate size of scores in memory, in bytes.
+fn score_size(scores: &Scores) -> u64 {
+    const WINDOW: u64 = 150; // as above
+    const ENTRY: u64 = 24; // id, score and the table's overhead
+    WINDOW + ENTRY * scores.len() as u64
 }
 
 #[cfg(test)]
@@ -244,6 +292,7 @@ mod tests {
             failed: vec![None, Some(FailReason::MissingImage)],
             caption_chars: vec![5, 0],
             signals: None,
+            compute: Arc::default(),
             has_embedding,
             failures: vec![],
             index: None,
@@ -284,6 +333,18 @@ mod tests {
         assert_eq!(ledger.captions_of(&at).len(), 2);
         assert!(ledger.captions_of(&key(0).captions(8)).is_empty());
         assert_eq!(ledger.captions(), 2);
+    }
+
+    #[test]
+    fn scores_are_kept_per_judge() {
+        let ledger = Ledger::new();
+        let at = key(0).captions(7);
+        ledger.record_scores(at, Scores::from([(SampleId(1), 0.25)]));
+        ledger.record_scores(at, Scores::from([(SampleId(2), f32::NAN)]));
+        let scores = ledger.scores_of(&at);
+        assert_eq!((scores[&SampleId(1)], scores[&SampleId(2)].is_nan()), (0.25, true));
+        assert!(ledger.scores_of(&key(0).captions(8)).is_empty());
+        assert!(ledger.captions_of(&at).is_empty(), "captions are something else");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the loader remembers of samples it has seen: signals and captions.
+//! What the loader remembers of samples it has seen: signals, captions and what a judge says of them.
 //!
 //! A ledger is a cache. Deleting it changes nothing but the time: signals are a function of the
 //! sample and the captioner, captions of the sample and the generation settings. It is in memory, or
@@ -18,4 +18,4 @@ mod stored;
 mod table;
 
 pub use ledger::Ledger;
-pub use record::{CaptionKey, Captions, WindowKey, WindowRecord};
+pub use record::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};

@@ -38,6 +38,8 @@ pub struct WindowRecord {
     pub caption_chars: Vec<u32>,
     /// Signals of the rows, where an encoder ran. Rows of failed samples hold anything.
     pub signals: Option<Signals>,
+    /// How the signals were computed, as [`Encoder::compute`](crate::model::Encoder::compute) says it.
+    pub compute: Arc<str>,
     /// Whether `signals.embedding` is kept (else it has zero columns).
     pub has_embedding: bool,
     /// The failed samples with their details, in shard order.
@@ -54,6 +56,7 @@ impl WindowRecord {
             failed: vec![],
             caption_chars: vec![],
             signals: None,
+            compute: Arc::default(),
             has_embedding: false,
             failures: vec![],
             index,
@@ -96,6 +99,10 @@ impl WindowKey {
         CaptionKey { shard, window, size, version, generation, reading }
     }
 }
+
+/// What a judge says of generated captions of samples of one window; not a number where a caption says
+/// nothing.
+pub type Scores = HashMap<SampleId, f32>;
 
 /// Generated captions of samples of one window.
 pub type Captions = HashMap<SampleId, Arc<str>>;

@@ -1,11 +1,11 @@
-//! Windows and captions in the folder of a ledger.
+//! Windows, captions and scores in the folder of a ledger.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::ledger::columns;
 use crate::ledger::files::Folder;
-use crate::ledger::record::{CaptionKey, Captions, WindowKey, WindowRecord};
+use crate::ledger::record::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
 use crate::ledger::table::{Column, Table};
 use crate::sample::{Outcome, SampleId};
 use crate::shard::Shard;
@@ -101,6 +101,39 @@ impl Stored {
         self.write(&captions_of(key), key.window, &Table { columns, notes: vec![] });
     }
 
+    /// All scores of a window.
+    pub(super) fn scores(&self, key: &CaptionKey) -> Scores {
+        let mut scores = Scores::new();
+        if key.version == 0 {
+            return scores;
+        }
+        for path in self.folder.files(&scores_of(key), key.window) {
+            let Some(content) = self.folder.read(&path) else { continue };
+            let table = Table::read(content).map(|mut table| (table.take("id"), table.take("score")));
+            let Ok((Some(Column::I64(ids)), Some(Column::F32(values)))) = table else {
+                self.folder.warn(&format!("{} is passed over: it is no table of scores", path.display()));
+                continue;
+            };
+            let known = ids.into_iter().zip(values).filter_map(|(id, score)| Some((id?, score)));
+            // Null where there was nothing to judge.
+            scores.extend(known.map(|(id, score)| (SampleId(id as u64), score.unwrap_or(f32::NAN))));
+        }
+        scores
+    }
+
+    /// Writes scores of a window, beside those that are there.
+    pub(super) fn record_scores(&self, key: &CaptionKey, scores: &Scores) {
+        if key.version == 0 {
+            return;
+        }
+        let mut sorted: Vec<_> = scores.iter().collect();
+        sorted.sort_unstable_by_key(|(id, _)| **id);
+        let ids = sorted.iter().map(|(id, _)| Some(id.0 as i64)).collect();
+        let values = sorted.iter().map(|(_, score)| Some(**score).filter(|s| !s.is_nan())).collect();
+        let columns = vec![("id".to_owned(), Column::I64(ids)), ("score".to_owned(), Column::F32(values))];
+        self.write(&scores_of(key), key.window, &Table { columns, notes: vec![] });
+    }
+
     fn write(&self, below: &Path, window: u64, table: &Table) {
         match table.write() {
             Ok(content) => self.folder.write(below, window, &content),
@@ -115,8 +148,16 @@ fn signals_of(key: &WindowKey) -> PathBuf {
 }
 
 fn captions_of(key: &CaptionKey) -> PathBuf {
+    made_for("captions", key)
+}
+
+fn scores_of(key: &CaptionKey) -> PathBuf {
+    made_for("scores", key)
+}
+
+fn made_for(what: &str, key: &CaptionKey) -> PathBuf {
     let settings = format!("{:016x}-{:016x}-{}", key.generation, key.reading, key.size);
-    ["captions", &settings, &shard_of(key.shard, key.version)].iter().collect()
+    [what, &settings, &shard_of(key.shard, key.version)].iter().collect()
 }
 
 fn shard_of(shard: u64, version: u64) -> String {

@@ -325,6 +325,8 @@ fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Resul
         batch.pi.push(survivor.pi);
         batch.original.push(survivor.sample.caption.clone());
         batch.generated.push(survivor.generated.clone());
+        batch.judged.push(survivor.judged);
+        batch.rescued.push(survivor.rescued);
     }
     batch.captions = captions;
     Ok(())

@@ -92,6 +92,10 @@ pub struct Batch {
     pub original: Vec<String>,
     /// Generated captions, where one was needed.
     pub generated: Vec<Option<Arc<str>>>,
+    /// What the judge says of the generated captions, in [0, 1]; `None` where it was not asked.
+    pub judged: Vec<Option<f32>>,
+    /// Whether the gate dropped the sample and its generated caption brought it back.
+    pub rescued: Vec<bool>,
     /// The captions to train on: original and generated, fused. `tokens` are theirs.
     pub captions: Vec<String>,
 }
@@ -134,6 +138,8 @@ impl Batch {
             pi: Vec::with_capacity(rows),
             original: Vec::with_capacity(rows),
             generated: Vec::with_capacity(rows),
+            judged: Vec::with_capacity(rows),
+            rescued: Vec::with_capacity(rows),
             captions: Vec::with_capacity(rows),
         })
     }

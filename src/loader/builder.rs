@@ -1,8 +1,8 @@
-//! The options of a loader, their defaults, and every check that can be made before a thread
-//! starts.
+//! The options of a loader and their defaults; `checks` checks them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::cluster::Clusters;
@@ -12,13 +12,14 @@ use crate::image::{DecodeOptions, ImagePipeline, ImageTransform, Normalize};
 use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
-use crate::loader::model_thread::ModelThread;
+use crate::loader::checks::total;
+use crate::loader::model_thread::{ModelThread, Role};
 use crate::loader::recorder::MaxErrors;
 use crate::loader::spec::{Mode, OnError, Spec};
 use crate::loader::stream::Loader;
 use crate::loader::world::from_world;
 use crate::model::Encoder;
-use crate::select::{GateBy, Policy, Priority, Quota, Selector};
+use crate::select::{GateBy, Priority, Quota};
 use crate::shard::{self, ReadOptions, Shard, StoreOptions};
 use crate::text::{Fuse, Tokenizer};
 
@@ -26,62 +27,59 @@ use crate::text::{Fuse, Tokenizer};
 const WINDOW: usize = 2048;
 /// Windows whose survivors leave together by default.
 const SHUFFLE_WINDOWS: usize = 8;
-/// Lanes by default; the world size where that is larger.
-const LANES: usize = 4;
 /// Token ids per caption by default: CLIP's.
 const CONTEXT_LENGTH: usize = 77;
-/// Share of the readable samples that is kept by default: the paper's.
-const KEEP_RATIO: f64 = 0.25;
 /// Encoded images and json that wait in memory, by default: those of a few 10,000 samples.
 const BUFFER_BYTES: u64 = 4 << 30;
-/// Batches that may wait at most: more hide nothing and fill the memory.
-const MAX_PREFETCH: usize = 1024;
 /// Share of failed samples that ends the run by default.
 const MAX_ERRORS: f64 = 0.1;
 
 /// Options of a [`Loader`]. Made by [`Loader::builder`].
 #[must_use]
 pub struct LoaderBuilder {
-    urls: Vec<String>,
-    source: Option<String>,
-    shards: Option<Vec<Shard>>,
-    lengths: Option<Vec<u64>>,
-    stores: StoreOptions,
-    encoder: Option<(Box<dyn Encoder>, Arc<Clusters>)>,
-    ledger: Ledger,
-    mode: Mode,
-    keep_ratio: Option<f64>,
-    gate: Option<Option<f64>>,
-    gate_by: GateBy,
-    dedup: Option<f32>,
-    quota: Option<Quota>,
-    priority: Priority,
-    rotate: bool,
-    fuse: Fuse,
-    replace_repetitive: bool,
-    seed: u64,
-    batch_size: usize,
-    image_size: usize,
-    transform: Option<ImageTransform>,
-    normalize: Normalize,
-    pixels: PixelType,
-    tokenizer: Option<Tokenizer>,
-    context_length: usize,
-    rank: Option<usize>,
-    world_size: Option<usize>,
-    lanes: Option<usize>,
-    window: usize,
-    shuffle_windows: usize,
-    threads: usize,
-    prefetch: usize,
-    buffer_bytes: u64,
-    spill_dir: Option<PathBuf>,
-    caption_key: Option<String>,
-    max_image_pixels: u64,
-    exif_orientation: bool,
-    on_error: OnError,
-    max_errors: f64,
-    max_errors_per_shard: f64,
+    pub(super) urls: Vec<String>,
+    pub(super) source: Option<String>,
+    pub(super) shards: Option<Vec<Shard>>,
+    pub(super) lengths: Option<Vec<u64>>,
+    pub(super) stores: StoreOptions,
+    pub(super) encoder: Option<(Box<dyn Encoder>, Arc<Clusters>)>,
+    pub(super) judge: Option<Box<dyn Encoder>>,
+    pub(super) rescue: bool,
+    pub(super) ledger: Ledger,
+    pub(super) mode: Mode,
+    pub(super) keep_ratio: Option<f64>,
+    pub(super) gate: Option<Option<f64>>,
+    pub(super) gate_by: GateBy,
+    pub(super) dedup: Option<f32>,
+    pub(super) quota: Option<Quota>,
+    pub(super) priority: Priority,
+    pub(super) rotate: bool,
+    pub(super) fuse: Fuse,
+    pub(super) replace_repetitive: bool,
+    pub(super) seed: u64,
+    pub(super) batch_size: usize,
+    pub(super) image_size: usize,
+    pub(super) transform: Option<ImageTransform>,
+    pub(super) normalize: Normalize,
+    pub(super) pixels: PixelType,
+    pub(super) tokenizer: Option<Tokenizer>,
+    pub(super) context_length: usize,
+    pub(super) rank: Option<usize>,
+    pub(super) world_size: Option<usize>,
+    pub(super) lanes: Option<usize>,
+    pub(super) window: usize,
+    pub(super) shuffle_windows: usize,
+    pub(super) threads: usize,
+    pub(super) prefetch: usize,
+    pub(super) buffer_bytes: u64,
+    pub(super) spill_dir: Option<PathBuf>,
+    pub(super) caption_key: Option<String>,
+    pub(super) max_image_pixels: u64,
+    pub(super) exif_orientation: bool,
+    pub(super) strict: bool,
+    pub(super) on_error: OnError,
+    pub(super) max_errors: f64,
+    pub(super) max_errors_per_shard: f64,
 }
 
 macro_rules! setters {
@@ -103,6 +101,8 @@ impl LoaderBuilder {
             lengths: None,
             stores: StoreOptions::default(),
             encoder: None,
+            judge: None,
+            rescue: false,
             ledger: Ledger::new(),
             mode: Mode::Reduced,
             keep_ratio: None,
@@ -134,6 +134,7 @@ impl LoaderBuilder {
             caption_key: None,
             max_image_pixels: DecodeOptions::default().max_pixels,
             exif_orientation: false,
+            strict: false,
             on_error: OnError::Skip,
             max_errors: MAX_ERRORS,
             max_errors_per_shard: f64::INFINITY,
@@ -177,6 +178,11 @@ impl LoaderBuilder {
         /// Whether a generated caption that repeats a phrase three times in a row gives way to the
         /// original, as an empty one always does. Default: true.
         replace_repetitive: bool = replace_repetitive;
+        /// Whether samples that the gate drops come back with their generated caption, where the
+        /// [`judge`](Self::judge) scores it as high as the gate asks. They share the places of their window
+        /// with those that pass by themselves: `keep_ratio`, and its maximum, mean what they mean without.
+        /// Every sample that the gate drops then costs a caption. Default: false.
+        rescue: bool = rescue;
         /// Seed of every random choice. Default: 0.
         seed: u64 = seed;
         /// Samples per batch and rank. Default: 256.
@@ -223,6 +229,9 @@ impl LoaderBuilder {
         max_image_pixels: u64 = max_image_pixels;
         /// Whether images are turned as their EXIF data say. Default: false, as CLIP trainers do.
         exif_orientation: bool = exif_orientation;
+        /// Whether signals of the ledger that were computed otherwise than this captioner computes (kind of
+        /// device, number type, torch) end the run, instead of a warning. Default: false.
+        strict: bool = strict;
         /// What to do with a sample that cannot be used. Default: skip it.
         on_error: OnError = on_error;
         /// Failed samples that end the run: a count, or below 1 a share of what was read (judged
@@ -257,6 +266,14 @@ impl LoaderBuilder {
         self
     }
 
+    /// A model whose alignments score generated captions, for [`Fuse::Gated`] and [`rescue`](Self::rescue).
+    /// It must not be the captioner that writes them: one that was trained on other data, or an image-text
+    /// matching head. It moves into a thread of its own.
+    pub fn judge(mut self, judge: impl Encoder + 'static) -> Self {
+        self.judge = Some(Box::new(judge));
+        self
+    }
+
     /// Checks the options, lists the shards, counts their samples and makes the loader.
     ///
     /// # Errors
@@ -287,7 +304,10 @@ impl LoaderBuilder {
         // Checked before anything is read; made when the size of the corpus is known.
         let clusters = self.clusters()?;
         let wanted = self.selector(clusters.as_ref(), 1)?;
-        let model = self.encoder.take().map(|(encoder, _)| ModelThread::spawn(encoder)).transpose()?;
+        self.check_judge(wanted.as_ref())?;
+        let spawn = |encoder, role| ModelThread::spawn(encoder, role);
+        let model = self.encoder.take().map(|(encoder, _)| spawn(encoder, Role::Captioner)).transpose()?;
+        let judge = self.judge.take().map(|judge| spawn(judge, Role::Judge)).transpose()?;
         let needs_signals = self.needs_signals(wanted.as_ref(), model.as_ref())?;
         let shards = match self.shards.take() {
             Some(shards) => shards,
@@ -318,6 +338,8 @@ impl LoaderBuilder {
             needs_signals,
             // Captions are written for survivors only: in the other modes no model runs.
             model: model.filter(|_| selector.is_some()),
+            judge: judge.filter(|_| selector.is_some()),
+            rescue: self.rescue && selector.is_some(),
             selector,
             ledger: self.ledger,
             seed: self.seed,
@@ -342,163 +364,11 @@ impl LoaderBuilder {
             context_length: self.context_length,
             fuse: if self.mode == Mode::Reduced { self.fuse } else { Fuse::Original },
             replace_repetitive: self.replace_repetitive,
+            strict: self.strict,
+            warned: AtomicBool::new(false),
             on_error: self.on_error,
             max_errors: MaxErrors { in_all: self.max_errors, per_shard: self.max_errors_per_shard },
             pool: Arc::new(pool),
         }))
     }
-
-    fn check_numbers(&self) -> Result<()> {
-        self.stores.check()?;
-        let positive: [(&'static str, usize); 5] = [
-            ("batch_size", self.batch_size),
-            ("window", self.window),
-            ("shuffle_windows", self.shuffle_windows),
-            ("prefetch", self.prefetch),
-            ("context_length", self.context_length),
-        ];
-        for (option, value) in positive {
-            if value == 0 {
-                return Err(Error::option(option, value, "at least 1"));
-            }
-        }
-        if self.tokenizer.is_some() && self.context_length < 3 {
-            let accepted = "at least 3: a start token, one token and an end token";
-            return Err(Error::option("context_length", self.context_length, accepted));
-        }
-        if self.prefetch > MAX_PREFETCH {
-            return Err(Error::option("prefetch", self.prefetch, format!("at most {MAX_PREFETCH}")));
-        }
-        if self.max_image_pixels == 0 {
-            return Err(Error::option("max_image_pixels", 0, "at least 1"));
-        }
-        // Also where the mode does not use it: what cannot be meant is never passed over.
-        if let Some(keep_ratio) = self.keep_ratio.filter(|&ratio| !(ratio > 0.0 && ratio <= 1.0)) {
-            return Err(Error::option("keep_ratio", keep_ratio, "a number in (0, 1]"));
-        }
-        for (option, limit) in
-            [("max_errors", self.max_errors), ("max_errors_per_shard", self.max_errors_per_shard)]
-        {
-            if limit.is_nan() || limit < 0.0 {
-                return Err(Error::option(option, limit, "a count, or a share below 1"));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_lanes(&self, rank: usize, world_size: usize) -> Result<usize> {
-        if world_size == 0 {
-            return Err(Error::option("world_size", world_size, "at least 1"));
-        }
-        if rank >= world_size {
-            return Err(Error::option("rank", rank, format!("below the world size, {world_size}")));
-        }
-        if self.mode == Mode::Eval {
-            return Ok(world_size);
-        }
-        let lanes = self.lanes.unwrap_or(if LANES.is_multiple_of(world_size) { LANES } else { world_size });
-        if lanes == 0 || !lanes.is_multiple_of(world_size) {
-            return Err(Error::option("lanes", lanes, format!("a multiple of the world size, {world_size}")));
-        }
-        let global = self.batch_size * world_size;
-        if !global.is_multiple_of(lanes) {
-            let accepted = format!(
-                "the global batch, batch_size x world_size = {global}, must be a multiple of lanes = {lanes}; \
-                 change batch_size or lanes"
-            );
-            return Err(Error::option("batch_size", self.batch_size, accepted));
-        }
-        Ok(lanes)
-    }
-
-    /// The selector of mode `Reduced`; options of a selection are errors in the other modes only
-    /// where they contradict them. `corpus`: its number of samples.
-    fn selector(&self, clusters: Option<&Arc<Clusters>>, corpus: u64) -> Result<Option<Selector>> {
-        if self.mode != Mode::Reduced {
-            return Ok(None);
-        }
-        let with = clusters.is_some();
-        if let (Some(Quota::CapAt(_)), Some(keep_ratio)) = (self.quota, self.keep_ratio) {
-            let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
-            return Err(Error::option("keep_ratio", keep_ratio, accepted));
-        }
-        let policy = Policy {
-            keep_ratio: self.keep_ratio.unwrap_or(KEEP_RATIO),
-            gate: self.gate.unwrap_or(with.then_some(0.5)),
-            gate_by: self.gate_by,
-            dedup: self.dedup,
-            quota: self.quota.unwrap_or(if with { Quota::Proportional } else { Quota::Random }),
-            priority: self.priority,
-            rotate: self.rotate,
-            seed: self.seed,
-            corpus: Some(corpus),
-        };
-        Selector::new(policy, clusters.cloned()).map(Some)
-    }
-
-    /// The clusters of the encoder, of the same fit.
-    fn clusters(&self) -> Result<Option<Arc<Clusters>>> {
-        let Some((encoder, clusters)) = &self.encoder else { return Ok(None) };
-        if self.mode == Mode::Reduced && encoder.clusters() != clusters.len() {
-            let accepted =
-                format!("the encoder has {} clusters: both must come from one fit", encoder.clusters());
-            return Err(Error::option("captioner", format!("{} clusters", clusters.len()), accepted));
-        }
-        Ok(Some(Arc::clone(clusters)))
-    }
-
-    fn needs_signals(&self, selector: Option<&Selector>, model: Option<&ModelThread>) -> Result<bool> {
-        let Some(selector) = selector else { return Ok(false) };
-        let writes = model.is_some_and(|m| m.caption.is_some());
-        if !matches!(self.fuse, Fuse::Original) && !writes {
-            let accepted =
-                "only `original` without a captioner that writes captions; give one with `captioner`";
-            return Err(Error::option("fuse", self.fuse, accepted));
-        }
-        Ok(selector.needs_signals() || matches!(self.fuse, Fuse::Best { .. }))
-    }
-
-    fn check_lengths(&self, shards: &[Shard], progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<u64>> {
-        match &self.lengths {
-            None => shard::lengths(shards, progress),
-            Some(lengths) if lengths.contains(&0) => {
-                let accepted = "at least 1 for every shard; leave empty shards out of the list";
-                Err(Error::option("lengths", format!("{lengths:?}"), accepted))
-            }
-            Some(lengths) if lengths.len() == shards.len() => Ok(lengths.clone()),
-            Some(lengths) => {
-                let given = format!("{} numbers", lengths.len());
-                Err(Error::option("lengths", given, format!("one for each of the {} shards", shards.len())))
-            }
-        }
-    }
-
-    /// Batches per epoch: the same on every rank.
-    fn num_batches(&self, samples: u64, world_size: usize, selector: Option<&Selector>) -> Result<u64> {
-        let global = (self.batch_size * world_size) as u64;
-        let expected = match self.mode {
-            Mode::Eval => return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64)),
-            Mode::Full => samples,
-            // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
-            Mode::Reduced => {
-                let share = selector.map_or(1.0, Selector::expected_share);
-                (share * samples as f64 + 1e-9 * samples as f64) as u64
-            }
-        };
-        if expected < global {
-            let accepted = format!(
-                "at most {expected}, the samples expected in an epoch ({samples} in the shards), \
-                 divided by the world size, {world_size}"
-            );
-            return Err(Error::option("batch_size", self.batch_size, accepted));
-        }
-        Ok(expected / global)
-    }
-}
-
-/// Samples of all shards.
-fn total(lengths: &[u64]) -> Result<u64> {
-    let sum = lengths.iter().try_fold(0u64, |sum, &n| sum.checked_add(n));
-    sum.filter(|&n| n < 1 << 53)
-        .ok_or_else(|| Error::option("lengths", "a sum of 2^53 or more", "the samples of each shard"))
 }

@@ -2,31 +2,33 @@
 //! leave.
 //!
 //! Windows come in order. A new window is encoded and decided, and its signals go to the ledger;
-//! the bytes of what is dropped are freed at once. The survivors of a shuffle group get their
+//! the bytes of what is dropped are freed at once. Under `rescue`, what the gate drops gets a
+//! generated caption and a judge's score before the decision. The survivors of a shuffle group get their
 //! captions when the group is whole, and leave in hash order.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 use ndarray::{Array2, Array4, s};
-use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{self, ImageError, Scratch};
-use crate::ledger::{Captions, WindowKey, WindowRecord};
+use crate::image::ImageError;
+use crate::ledger::{WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
+use crate::loader::captions::Captioning;
 use crate::loader::lane;
 use crate::loader::model_thread::{Answer, ModelThread, wait};
 use crate::loader::pipeline::{Message, receive};
-use crate::loader::reading::{RawRow, RawWindow, Waiting, raised, window_of};
+use crate::loader::previews::decode_previews;
+use crate::loader::reading::{Known, RawRow, RawWindow, Waiting, raised, window_of};
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{OnError, Spec};
 use crate::loader::stats::Stage;
 use crate::model::Signals;
 use crate::sample::{FailedSample, Outcome, Sample};
+use crate::select::Selector;
 
 /// Batches of one lane that may be with the captioner at a time: one worked on, one ready.
 const IN_FLIGHT: usize = 2;
@@ -42,6 +44,10 @@ pub(crate) struct Survivor {
     pub(crate) alignment: Option<f32>,
     pub(crate) pi: Option<f32>,
     pub(crate) generated: Option<Arc<str>>,
+    /// What the judge says of the generated caption.
+    pub(crate) judged: Option<f32>,
+    /// Whether the gate dropped it and its generated caption brought it back.
+    pub(crate) rescued: bool,
 }
 
 /// Survivors that leave a lane together.
@@ -102,21 +108,41 @@ impl<'a> Deciding<'a> {
         }
     }
 
+    fn captioning(&self) -> Captioning<'a> {
+        Captioning { spec: self.spec, recorder: self.recorder, stop: self.stop }
+    }
+
     /// Decides one window and returns the survivors of the lane's part, in window order.
     fn window(&mut self, mut raw: RawWindow) -> Result<Vec<Survivor>> {
-        let (record, outcomes) = match (raw.known.take(), &self.spec.selector) {
-            (Some((record, outcomes)), _) => (Some(record), outcomes),
+        let (record, judged, outcomes) = match (raw.known.take(), &self.spec.selector) {
+            (Some(Known { record, judged, outcomes }), _) => (Some(record), judged, outcomes),
             (None, Some(selector)) => {
-                let mut record = self.record(&mut raw.rows)?;
-                record.index = raw.index.take();
-                let record = Arc::new(record);
-                let view = window_of(&raw.key, &record);
+                let recorded = raw.undecided.take();
+                let is_new = recorded.is_none();
+                let record = match recorded {
+                    Some(record) => record,
+                    None => {
+                        let mut record = self.record(&mut raw.rows)?;
+                        record.index = raw.index.take();
+                        Arc::new(record)
+                    }
+                };
+                let mut judged = None;
+                if self.spec.rescue {
+                    judged = self.captioning().rescue(&raw.key, selector, &raw.rows, &record)?;
+                    if judged.is_none() {
+                        return Ok(vec![]); // the run is to stop
+                    }
+                }
+                let view = window_of(&raw.key, &record, judged.as_deref());
                 let outcomes = self.recorder.time(Stage::Select, || selector.decide(&view, self.epoch))?;
-                let shard = &self.spec.shards[raw.segment.shard];
-                self.spec.ledger.record_window(raw.key, shard, Arc::clone(&record), &outcomes);
-                (Some(record), outcomes)
+                if is_new {
+                    let shard = &self.spec.shards[raw.segment.shard];
+                    self.spec.ledger.record_window(raw.key, shard, Arc::clone(&record), &outcomes);
+                }
+                (Some(record), judged, outcomes)
             }
-            (None, None) => (None, raw.rows.iter().map(all_kept).collect()),
+            (None, None) => (None, None, raw.rows.iter().map(all_kept).collect()),
         };
         self.count(&raw, record.as_deref(), &outcomes)?;
         if self.satisfied.load(Ordering::Relaxed) {
@@ -126,13 +152,14 @@ impl<'a> Deciding<'a> {
             self.recorder.surplus.fetch_add(kept as u64, Ordering::Relaxed);
             return Ok(vec![]);
         }
-        self.survivors(raw, record.as_deref(), &outcomes)
+        self.survivors(raw, record.as_deref(), judged.as_deref(), &outcomes)
     }
 
     fn survivors(
         &self,
         mut raw: RawWindow,
         record: Option<&WindowRecord>,
+        judged: Option<&[f32]>,
         outcomes: &[Outcome],
     ) -> Result<Vec<Survivor>> {
         let rows = std::mem::take(&mut raw.rows);
@@ -150,15 +177,23 @@ impl<'a> Deciding<'a> {
                 RawRow::Failed(failed) => return Err(changed(&failed.key)),
                 RawRow::Skipped => continue, // the lane became satisfied while this was read
             };
+            let alignment = signals.map(|s| s.alignment[row]);
+            let gated_out = |selector: &Selector| {
+                signals.is_some_and(|s| selector.is_gated_out(s.alignment[row], s.cluster[row]))
+            };
+            let rescued = self.spec.selector.as_ref().is_some_and(gated_out);
+            self.recorder.rescued.fetch_add(rescued.into(), Ordering::Relaxed);
             survivors.push(Survivor {
                 sample,
                 image,
                 json,
                 shard: Arc::clone(shard),
                 cluster: signals.map(|s| s.cluster[row]),
-                alignment: signals.map(|s| s.alignment[row]),
+                alignment,
                 pi,
                 generated: None,
+                judged: judged.map(|scores| scores[row]).filter(|_| rescued),
+                rescued,
             });
         }
         Ok(survivors)
@@ -191,6 +226,7 @@ impl<'a> Deciding<'a> {
             ids: Vec::with_capacity(rows.len()),
             failed: Vec::with_capacity(rows.len()),
             caption_chars: Vec::with_capacity(rows.len()),
+            compute: self.spec.compute(),
             signals,
             has_embedding: false,
             failures: vec![],
@@ -236,7 +272,7 @@ impl<'a> Deciding<'a> {
                 spare = Some(self.gather(&mut in_flight, &mut signals, total)?);
             }
             let mut previews = spare.take().unwrap_or_else(|| model.buffer(model.batch_size));
-            self.previews(chunk, &mut previews)?;
+            self.previews(model, chunk, &mut previews)?;
             let mut captions: Vec<String> = chunk.iter().map(original).collect();
             captions.resize(model.batch_size, String::new());
             in_flight.push_back((chunk.len(), model.encode(previews, captions, self.recorder)?));
@@ -275,7 +311,7 @@ impl<'a> Deciding<'a> {
 
     /// Decodes the previews of `rows` into the first slots of `previews` and blanks the rest. A
     /// row that cannot be decoded becomes a failed row with a blank slot.
-    fn previews(&self, rows: &mut [RawRow], previews: &mut Array4<u8>) -> Result<()> {
+    fn previews(&self, model: &ModelThread, rows: &mut [RawRow], previews: &mut Array4<u8>) -> Result<()> {
         let images: Vec<Option<&Encoded>> = rows
             .iter()
             .map(|row| match row {
@@ -283,7 +319,7 @@ impl<'a> Deciding<'a> {
                 RawRow::Failed(_) | RawRow::Skipped => None,
             })
             .collect();
-        let errors = decode_previews(self.spec, self.recorder, &images, previews)?;
+        let errors = decode_previews(self.spec, self.recorder, model, &images, previews)?;
         for (row, error) in rows.iter_mut().zip(errors) {
             if let (RawRow::Sample(waiting), Some(error)) = (&*row, error) {
                 let failed = failed_image(&waiting.sample, error);
@@ -304,7 +340,7 @@ impl<'a> Deciding<'a> {
         // group do: they fill places that lack a survivor.
         if self.sent == 0 || self.sent + total > self.replayed {
             for (key, survivors) in &mut windows {
-                self.caption(key, survivors)?;
+                self.captioning().complete(key, self.epoch, survivors)?;
             }
         }
         let mut group: SurvivorGroup =
@@ -322,68 +358,6 @@ impl<'a> Deciding<'a> {
         }
         Ok(group)
     }
-
-    /// Generates the captions that fusion needs and the ledger does not have, for the survivors
-    /// of one window in order.
-    fn caption(&self, window: &WindowKey, survivors: &mut [Survivor]) -> Result<()> {
-        let Some(model) = &self.spec.model else { return Ok(()) };
-        let Some(shape) = model.caption else { return Ok(()) };
-        let key = window.captions(shape.fingerprint);
-        let known = self.spec.ledger.captions_of(&key);
-        let mut missing = vec![];
-        for survivor in survivors.iter_mut() {
-            if self.spec.fuse.needs_generated(survivor.alignment) {
-                survivor.generated = known.get(&survivor.sample.id).cloned();
-                if survivor.generated.is_none() {
-                    missing.push(survivor);
-                }
-            }
-        }
-        let mut in_flight: VecDeque<(usize, Receiver<Answer<Vec<String>>>)> = VecDeque::new();
-        let mut captions: Vec<String> = Vec::with_capacity(missing.len());
-        let mut unseen: Vec<bool> = Vec::with_capacity(missing.len());
-        for chunk in missing.chunks(shape.batch_size) {
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            if in_flight.len() >= IN_FLIGHT {
-                take_captions(&mut in_flight, &mut captions)?;
-            }
-            let images: Vec<Option<&Encoded>> = chunk.iter().map(|survivor| Some(&survivor.image)).collect();
-            let mut previews = model.buffer(shape.batch_size);
-            // An image that cannot be decoded is found and counted when its example is made; what is
-            // written for a blank preview is not remembered.
-            let errors = decode_previews(self.spec, self.recorder, &images, &mut previews)?;
-            unseen.extend(errors.iter().map(Option::is_some));
-            let ids = chunk.iter().map(|s| s.sample.id).collect();
-            in_flight.push_back((chunk.len(), model.caption(previews, ids, self.recorder)?));
-        }
-        while !in_flight.is_empty() {
-            take_captions(&mut in_flight, &mut captions)?;
-        }
-        self.recorder.captioned.fetch_add(captions.len() as u64, Ordering::Relaxed);
-        let mut new = Captions::new();
-        for ((survivor, caption), unseen) in missing.into_iter().zip(captions).zip(unseen) {
-            let caption: Arc<str> = caption.into();
-            if !unseen {
-                new.insert(survivor.sample.id, Arc::clone(&caption));
-            }
-            survivor.generated = Some(caption);
-        }
-        self.spec.ledger.record_captions(key, new);
-        survivors.iter().filter_map(|s| s.generated.as_deref()).for_each(|c| self.recorder.generated(c));
-        Ok(())
-    }
-}
-
-fn take_captions(
-    in_flight: &mut VecDeque<(usize, Receiver<Answer<Vec<String>>>)>,
-    captions: &mut Vec<String>,
-) -> Result<()> {
-    if let Some((used, answer)) = in_flight.pop_front() {
-        captions.extend(wait(&answer)?.0.into_iter().take(used));
-    }
-    Ok(())
 }
 
 /// Without a selector every readable sample is kept.
@@ -409,53 +383,4 @@ fn changed(key: &Arc<str>) -> Error {
 /// The failed form of a sample whose image proved unusable.
 pub(crate) fn failed_image(sample: &Sample, error: ImageError) -> FailedSample {
     sample.failed(error.reason, error.detail)
-}
-
-thread_local! {
-    /// Buffers of the pool's threads, used again for every picture.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-/// Runs `work` with this thread's image buffers.
-pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
-    SCRATCH.with_borrow_mut(work)
-}
-
-/// Decodes previews into the first slots of `[rows, 3, size, size]`, on the pool; the other slots
-/// are blanked. Returns the error of each image, in order.
-///
-/// # Errors
-/// Images that wait in files cannot be read back.
-fn decode_previews(
-    spec: &Spec,
-    recorder: &Recorder,
-    images: &[Option<&Encoded>],
-    previews: &mut Array4<u8>,
-) -> Result<Vec<Option<ImageError>>> {
-    let size = spec.model.as_ref().map_or(0, |m: &ModelThread| m.preview_size);
-    let slot = 3 * size * size;
-    let Some(pixels) = previews.as_slice_mut() else {
-        return Err(ErrorKind::Stage { stage: "preview", detail: "buffer is not contiguous".into() }.into());
-    };
-    let (used, blank) = pixels.split_at_mut(images.len() * slot);
-    blank.fill(0);
-    spec.pool.install(|| {
-        used.par_chunks_mut(slot)
-            .zip(images.par_iter())
-            .map(|(out, image)| {
-                let Some(image) = image else {
-                    out.fill(0);
-                    return Ok(None);
-                };
-                let bytes = image.bytes()?;
-                let result = recorder.time(Stage::Preview, || {
-                    with_scratch(|scratch| image::preview(&bytes, size, &spec.decode, scratch, out))
-                });
-                if result.is_err() {
-                    out.fill(0);
-                }
-                Ok(result.err())
-            })
-            .collect()
-    })
 }

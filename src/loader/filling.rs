@@ -15,12 +15,13 @@ use crate::hash::{self, Purpose};
 use crate::image::ImageError;
 use crate::loader::assemble::Place;
 use crate::loader::batch::{Batch, Images};
-use crate::loader::deciding::{Survivor, with_scratch};
+use crate::loader::captions::is_usable;
+use crate::loader::deciding::Survivor;
 use crate::loader::pipeline::panic_message;
+use crate::loader::previews::with_scratch;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::Spec;
 use crate::loader::stats::Stage;
-use crate::text::is_repetitive;
 
 /// Batches that are made at a time.
 const AT_A_TIME: usize = 2;
@@ -208,13 +209,18 @@ impl Filling<'_> {
             Pixels::U8(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
         })?;
         let generated = survivor.generated.as_deref();
-        *caption = spec.fuse.fuse(
-            spec.tokenizer.as_ref(),
-            spec.context_length,
-            &survivor.sample.caption,
-            generated.filter(|caption| !(spec.replace_repetitive && is_repetitive(caption))),
-            survivor.alignment,
-        );
+        let generated = generated.filter(|caption| is_usable(spec, caption));
+        *caption = match generated {
+            // It is there for the sake of this caption: the gate dropped it with the other.
+            Some(generated) if survivor.rescued => generated.trim().to_owned(),
+            generated => spec.fuse.fuse(
+                spec.tokenizer.as_ref(),
+                spec.context_length,
+                &survivor.sample.caption,
+                generated,
+                &spec.evidence(survivor, self.epoch),
+            ),
+        };
         if let Some(tokenizer) = &spec.tokenizer {
             tokenizer.encode_clip(caption, tokens);
         }

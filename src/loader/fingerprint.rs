@@ -40,5 +40,8 @@ pub(crate) fn captioner(spec: &Spec) -> u64 {
         return 0;
     };
     let captions = model.caption.map_or(0, |c| c.fingerprint);
-    hash::combine(&[model.fingerprint, captions, spec.fuse.fingerprint(), spec.replace_repetitive.into()])
+    let mut parts =
+        vec![model.fingerprint, captions, spec.fuse.fingerprint(), spec.replace_repetitive.into()];
+    parts.extend(spec.judge.iter().flat_map(|judge| [judge.fingerprint, spec.rescue.into()]));
+    hash::combine(&parts)
 }

@@ -1,4 +1,4 @@
-//! The thread that owns the captioner.
+//! The thread that owns a model: the captioner, or the judge.
 //!
 //! One thread per device owns the model and serves all lanes through one bounded channel, first
 //! come first served. Batches are always of the model's own shape, so that a result depends on
@@ -15,7 +15,7 @@ use ndarray::Array4;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader::recorder::Recorder;
 use crate::loader::stats::Stage;
-use crate::model::{Encoder, Signals};
+use crate::model::{Encoder, PreviewFilter, Signals};
 use crate::sample::SampleId;
 
 /// Requests that may wait for the model: enough that it never idles between two batches.
@@ -46,11 +46,41 @@ pub(crate) struct CaptionShape {
     pub(crate) fingerprint: u64,
 }
 
+/// What a model is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Signals and captions.
+    Captioner,
+    /// Scores of captions that another model wrote.
+    Judge,
+}
+
+impl Role {
+    /// The option that it was given for.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Captioner => "captioner",
+            Self::Judge => "judge",
+        }
+    }
+
+    /// What encoding is counted as.
+    fn stage(self) -> Stage {
+        match self {
+            Self::Captioner => Stage::Encode,
+            Self::Judge => Stage::Judge,
+        }
+    }
+}
+
 /// Handle to the thread; dropping it joins the thread.
 pub(crate) struct ModelThread {
     pub(crate) preview_size: usize,
+    pub(crate) preview_filter: PreviewFilter,
     pub(crate) batch_size: usize,
     pub(crate) fingerprint: u64,
+    /// How it computes, in words.
+    pub(crate) compute: Arc<str>,
     pub(crate) caption: Option<CaptionShape>,
     requests: Option<Sender<Request>>,
     thread: Option<JoinHandle<()>>,
@@ -58,26 +88,29 @@ pub(crate) struct ModelThread {
 
 impl ModelThread {
     /// Moves the model into a thread of its own.
-    pub(crate) fn spawn(mut model: Box<dyn Encoder>) -> Result<Self> {
+    pub(crate) fn spawn(mut model: Box<dyn Encoder>, role: Role) -> Result<Self> {
         let (preview_size, batch_size, fingerprint) =
             (model.preview_size(), model.batch_size(), model.fingerprint());
         if preview_size == 0 || batch_size == 0 {
             let given = format!("preview_size {preview_size}, batch_size {batch_size}");
-            return Err(Error::option("captioner", given, "both must be at least 1"));
+            return Err(Error::option(role.name(), given, "both must be at least 1"));
         }
+        let (model_filter, compute) = (model.preview_filter(), model.compute().into());
         let caption = model.recaptioner().map(|r| CaptionShape {
             batch_size: r.caption_batch_size().max(1),
             fingerprint: r.caption_fingerprint(),
         });
         let (requests, inbox) = bounded(QUEUE);
         let thread = std::thread::Builder::new()
-            .name("tldr-captioner".into())
-            .spawn(move || serve(model.as_mut(), &inbox))
+            .name(format!("tldr-{}", role.name()))
+            .spawn(move || serve(model.as_mut(), &inbox, role.stage()))
             .map_err(|e| Error::io("start the captioner thread", e))?;
         Ok(Self {
             preview_size,
+            preview_filter: model_filter,
             batch_size,
             fingerprint,
+            compute,
             caption,
             requests: Some(requests),
             thread: Some(thread),
@@ -137,13 +170,13 @@ impl Drop for ModelThread {
     }
 }
 
-fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>) {
+fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>, encoding: Stage) {
     for request in inbox {
         // A reply that nobody waits for any more (the epoch was dropped) is no error.
         match request {
             Request::Encode { previews, captions, recorder, reply } => {
                 let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
-                let result = recorder.time(Stage::Encode, || {
+                let result = recorder.time(encoding, || {
                     guarded(|| {
                         let signals = model.encode(previews.view(), &captions)?;
                         check(&signals, captions.len(), model.clusters())?;

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::ledger::{WindowKey, WindowRecord};
 use crate::loader::buffer::{Encoded, Keeping};
+use crate::loader::captions::known_scores;
 use crate::loader::lane::{self, Segment};
 use crate::loader::pipeline::Message;
 use crate::loader::recorder::Recorder;
@@ -26,10 +27,20 @@ pub(crate) struct RawWindow {
     pub(crate) segment: Segment,
     pub(crate) key: WindowKey,
     /// What the ledger knows, with the decision that follows from it.
-    pub(crate) known: Option<(Arc<WindowRecord>, Vec<Outcome>)>,
+    pub(crate) known: Option<Known>,
+    /// What the ledger knows where scores are missing for a decision: the rows were read whole.
+    pub(crate) undecided: Option<Arc<WindowRecord>>,
     pub(crate) rows: Vec<RawRow>,
     /// Where the rows lie in the shard, for the ledger; of a window that was read whole.
     pub(crate) index: Option<ShardIndex>,
+}
+
+/// A window that could be decided from the ledger alone.
+pub(crate) struct Known {
+    pub(crate) record: Arc<WindowRecord>,
+    /// Scores of generated captions, under `rescue`.
+    pub(crate) judged: Option<Vec<f32>>,
+    pub(crate) outcomes: Vec<Outcome>,
 }
 
 /// A usable sample whose image and json wait in the buffer.
@@ -64,6 +75,16 @@ pub(crate) struct Reading<'a> {
     pub(crate) stop: &'a Arc<AtomicBool>,
     /// Set once the lane has given all it has to give: bytes are no longer needed.
     pub(crate) satisfied: &'a AtomicBool,
+}
+
+/// Where reading a window led.
+enum Reached {
+    /// Its end.
+    Here,
+    /// The end of the shard.
+    ShardEnd,
+    /// The run is over.
+    Stop,
 }
 
 /// What stays open from window to window of one shard.
@@ -156,20 +177,39 @@ impl Reading<'_> {
     fn window(&self, segment: Segment, open: &mut OpenShard, keeping: &mut Keeping) -> Result<RawWindow> {
         let spec = self.spec;
         let key = spec.window_key(segment.shard, segment.window, self.stop)?;
-        let mut raw = RawWindow { segment, key, known: None, rows: vec![], index: None };
+        let mut raw = RawWindow { segment, key, known: None, undecided: None, rows: vec![], index: None };
         if let Some(selector) = &spec.selector
             && let Some(record) = spec.ledger.window(&key)
         {
             let complete = (!selector.needs_embedding() || record.has_embedding)
                 && (!spec.needs_signals || record.signals.is_some());
+            spec.check_compute(&record)?;
             if record.ids.is_empty() {
-                raw.known = Some((record, vec![]));
+                raw.known = Some(Known { record, judged: None, outcomes: vec![] });
             } else if complete {
-                let outcomes = selector.decide(&window_of(&key, &record), self.epoch)?;
-                raw.known = Some((record, outcomes));
+                let judged = spec.rescue.then(|| known_scores(spec, &key, selector, &record));
+                match judged {
+                    Some(None) => raw.undecided = Some(record),
+                    judged => {
+                        let judged = judged.flatten();
+                        let view = window_of(&key, &record, judged.as_deref());
+                        let outcomes = selector.decide(&view, self.epoch)?;
+                        raw.known = Some(Known { record, judged, outcomes });
+                    }
+                }
             }
         }
-        if let Some((record, outcomes)) = &raw.known {
+        let recorded = raw.known.as_ref().map(|known| &known.record).or(raw.undecided.as_ref());
+        if let Some(record) = recorded
+            && spec.on_error == OnError::Raise
+        {
+            let base = segment.window * spec.window as u64;
+            let mine = |failed: &&FailedSample| raw.in_lane((failed.position - base) as usize, spec.window);
+            if let Some(failed) = record.failures.iter().find(mine) {
+                return Err(raised(failed));
+            }
+        }
+        if let Some(Known { record, outcomes, .. }) = &raw.known {
             let wanted: Vec<bool> = (0..outcomes.len())
                 .map(|row| {
                     outcomes[row].is_kept()
@@ -177,19 +217,16 @@ impl Reading<'_> {
                         && !self.satisfied.load(Ordering::Relaxed)
                 })
                 .collect();
-            if spec.on_error == OnError::Raise {
-                let base = segment.window * spec.window as u64;
-                let mine =
-                    |failed: &&FailedSample| raw.in_lane((failed.position - base) as usize, spec.window);
-                if let Some(failed) = record.failures.iter().find(mine) {
-                    return Err(raised(failed));
-                }
-            }
             raw.rows = self.read_known(&segment, record, &wanted, open, keeping)?;
         } else {
             // A decision needs the whole window; without one, only the lane's own part is read.
             let all = spec.mode == Mode::Reduced;
             (raw.rows, raw.index) = self.read_new(&raw, all, open, keeping)?;
+            if let Some(record) = &raw.undecided
+                && !self.stop.load(Ordering::Relaxed)
+            {
+                is_as_recorded(&raw.rows, record)?;
+            }
             if all && raw.rows.is_empty() && !self.stop.load(Ordering::Relaxed) {
                 // The shard ends where the last window was full. Without a record of that, every epoch
                 // would go through the shard to see it again.
@@ -346,6 +383,21 @@ impl Reading<'_> {
     }
 }
 
+/// Fails unless the rows of a window that was read again are those of its record.
+fn is_as_recorded(rows: &[RawRow], record: &WindowRecord) -> Result<()> {
+    let id = |row: &RawRow| match row {
+        RawRow::Sample(waiting) => Some(waiting.sample.id),
+        RawRow::Failed(failed) => Some(failed.id),
+        RawRow::Skipped => None,
+    };
+    if rows.iter().map(id).eq(record.ids.iter().copied().map(Some)) {
+        return Ok(());
+    }
+    let detail = "it holds other samples than the ledger knows: has the shard changed? A new ledger reads it \
+                  anew";
+    Err(ErrorKind::Shard { detail: detail.into() }.into())
+}
+
 /// The error of a failed sample under `on_error = raise`.
 pub(crate) fn raised(failed: &FailedSample) -> Error {
     let kind = ErrorKind::Sample { reason: failed.reason, detail: failed.detail.clone() };
@@ -353,12 +405,17 @@ pub(crate) fn raised(failed: &FailedSample) -> Error {
 }
 
 /// The selector's view of a recorded window.
-pub(crate) fn window_of<'a>(key: &WindowKey, record: &'a WindowRecord) -> Window<'a> {
+pub(crate) fn window_of<'a>(
+    key: &WindowKey,
+    record: &'a WindowRecord,
+    judged: Option<&'a [f32]>,
+) -> Window<'a> {
     Window {
         id: hash::combine(&[key.shard, key.window]),
         ids: &record.ids,
         failed: &record.failed,
         caption_chars: &record.caption_chars,
         signals: record.signals.as_ref(),
+        judged,
     }
 }

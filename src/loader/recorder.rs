@@ -28,6 +28,8 @@ pub(crate) struct Recorder {
     pub(crate) surplus: AtomicU64,
     pub(crate) encoded: AtomicU64,
     pub(crate) captioned: AtomicU64,
+    pub(crate) judged: AtomicU64,
+    pub(crate) rescued: AtomicU64,
     pub(crate) spilled: AtomicU64,
     captions_empty: AtomicU64,
     captions_repetitive: AtomicU64,
@@ -224,6 +226,8 @@ impl Recorder {
             spilled_bytes: get(&self.spilled),
             encoded: get(&self.encoded),
             captioned: get(&self.captioned),
+            judged: get(&self.judged),
+            rescued: get(&self.rescued),
             captions_empty: get(&self.captions_empty),
             captions_repetitive: get(&self.captions_repetitive),
             seconds: Stage::ALL

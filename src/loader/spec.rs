@@ -1,22 +1,23 @@
 //! The resolved configuration of a loader: what every thread of an epoch reads and none changes.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::ThreadPool;
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::hash::{self, Purpose};
 use crate::image::{DecodeOptions, ImagePipeline};
-use crate::ledger::{Ledger, WindowKey};
+use crate::ledger::{Ledger, WindowKey, WindowRecord};
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
+use crate::loader::deciding::Survivor;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::recorder::MaxErrors;
 use crate::sample::SampleId;
 use crate::select::Selector;
 use crate::shard::{ReadOptions, Shard};
-use crate::text::{Fuse, Tokenizer};
+use crate::text::{Evidence, Fuse, Tokenizer};
 
 /// What a loader yields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -50,6 +51,10 @@ pub(crate) struct Spec {
     /// Whether signals are needed, by the selector or by caption fusion.
     pub(crate) needs_signals: bool,
     pub(crate) model: Option<ModelThread>,
+    /// Scores generated captions; it is not the model that writes them.
+    pub(crate) judge: Option<ModelThread>,
+    /// Whether a sample that the gate drops comes back where its generated caption passes.
+    pub(crate) rescue: bool,
     pub(crate) ledger: Ledger,
     pub(crate) seed: u64,
     pub(crate) window: usize,
@@ -72,6 +77,10 @@ pub(crate) struct Spec {
     pub(crate) context_length: usize,
     pub(crate) fuse: Fuse,
     pub(crate) replace_repetitive: bool,
+    /// Whether signals that were computed otherwise are refused.
+    pub(crate) strict: bool,
+    /// Whether it was said that some were.
+    pub(crate) warned: AtomicBool,
     pub(crate) on_error: OnError,
     pub(crate) max_errors: MaxErrors,
     pub(crate) pool: Arc<ThreadPool>,
@@ -139,6 +148,42 @@ impl Spec {
             encoder,
             reading: hash::combine(&self.reading()),
         })
+    }
+
+    /// How the signals of new windows are computed, in words; empty where none are.
+    pub(crate) fn compute(&self) -> Arc<str> {
+        self.model.as_ref().filter(|_| self.needs_signals).map(|m| Arc::clone(&m.compute)).unwrap_or_default()
+    }
+
+    /// Fails, or warns once, where recorded signals were computed otherwise than new ones would be. What
+    /// says nothing of how it was computed is taken as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::State`] under `strict`, which names both.
+    pub(crate) fn check_compute(&self, record: &WindowRecord) -> Result<()> {
+        let (own, theirs) = (self.compute(), &record.compute);
+        if own.is_empty() || theirs.is_empty() || own == *theirs || record.signals.is_none() {
+            return Ok(());
+        }
+        let what = format!(
+            "the ledger's signals were computed with {theirs}, and this captioner computes with {own}: their \
+             last bits may differ, and with them a decision here and there"
+        );
+        if self.strict {
+            let remedy = "use the same device, number type and torch, another ledger, or strict = false";
+            return Err(ErrorKind::State(format!("{what}; {remedy}")).into());
+        }
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{what}; strict = true refuses them");
+        }
+        Ok(())
+    }
+
+    /// What fusion may know of a survivor's captions in `epoch`.
+    pub(crate) fn evidence(&self, survivor: &Survivor, epoch: u64) -> Evidence {
+        let place = hash::combine(&[epoch, survivor.sample.id.0]);
+        let draw = hash::unit(hash::hash(self.seed, Purpose::Fuse, place));
+        Evidence { alignment: survivor.alignment, judged: survivor.judged, draw, epoch }
     }
 
     /// Position of a survivor in its shuffle group.

@@ -108,6 +108,8 @@ pub enum Stage {
     Select,
     /// Generating captions.
     Caption,
+    /// Judging generated captions.
+    Judge,
     /// Decoding and transforming survivors, fusing and tokenising captions.
     Example,
     /// A finished batch waiting for the training loop to take it.
@@ -118,12 +120,13 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order of the trip.
-    pub const ALL: [Stage; 8] = [
+    pub const ALL: [Stage; 9] = [
         Self::Read,
         Self::Preview,
         Self::Encode,
         Self::Select,
         Self::Caption,
+        Self::Judge,
         Self::Example,
         Self::WaitConsumer,
         Self::WaitLoader,
@@ -137,6 +140,7 @@ impl Stage {
             Self::Encode => "encode",
             Self::Select => "select",
             Self::Caption => "caption",
+            Self::Judge => "judge",
             Self::Example => "example",
             Self::WaitConsumer => "wait_consumer",
             Self::WaitLoader => "wait_loader",
@@ -165,6 +169,10 @@ pub struct Stats {
     pub spilled_bytes: u64,
     /// Captions generated (the others were on the ledger or not needed).
     pub captioned: u64,
+    /// Generated captions that the judge scored (the others were on the ledger or not needed).
+    pub judged: u64,
+    /// Survivors that the gate dropped and their generated caption brought back; of `counts.kept`.
+    pub rescued: u64,
     /// Survivors whose generated caption is empty: they keep their original.
     pub captions_empty: u64,
     /// Survivors whose generated caption repeats a phrase three times in a row: they keep their

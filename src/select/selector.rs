@@ -33,6 +33,10 @@ pub struct Window<'a> {
     /// Signals, `[n]`; rows of failed samples may hold anything. `None` where
     /// [`Selector::needs_signals`] is false.
     pub signals: Option<&'a Signals>,
+    /// What a judge says of generated captions, `[n]`, in [0, 1]: a sample that the gate drops becomes a
+    /// candidate after all where it says enough. Not a number where nothing was judged; `None` where
+    /// nothing is rescued.
+    pub judged: Option<&'a [f32]>,
 }
 
 /// Applies one [`Policy`] to windows. Holds no state: decisions about a window are the same
@@ -53,6 +57,19 @@ struct Candidate {
     cluster: u32,
     hash: u64,
     row: u32,
+    /// Whether it passes by its generated caption only.
+    rescued: bool,
+}
+
+/// How much of their rates the candidates of a window have, where the rescued share its places.
+#[derive(Debug, Clone, Copy)]
+struct Crowding(Option<f64>);
+
+impl Crowding {
+    fn of(self, rate: Rate) -> Rate {
+        // Without rescue the rate stays as it is, to the last bit.
+        self.0.map_or(rate, |share| Rate::new(rate.value() * share))
+    }
 }
 
 impl Selector {
@@ -99,6 +116,17 @@ impl Selector {
         let rates = Rates::solve(&policy, clusters.as_deref())?;
         let gate = Gate::new(&policy, clusters.as_deref());
         Ok(Self { gate, rates, clusters, policy })
+    }
+
+    /// Whether the gate drops a sample of this alignment and cluster, which a rescue could bring back.
+    pub fn is_gated_out(&self, alignment: f32, cluster: u32) -> bool {
+        !self.gate.passes(alignment, cluster)
+    }
+
+    /// Whether a generated caption with this score is enough for a sample of this cluster that the gate
+    /// drops.
+    pub fn is_rescued_by(&self, judged: f32, cluster: u32) -> bool {
+        !self.gate.is_open() && self.gate.passes(judged, cluster)
     }
 
     /// The policy in force.
@@ -160,11 +188,12 @@ impl Selector {
             });
         }
         candidates.sort_unstable();
+        let crowding = self.crowding(&candidates);
         let epoch = if self.policy.rotate { epoch } else { 0 };
         for run in candidates.chunk_by(|a, b| self.run(a.cluster) == self.run(b.cluster)) {
             let number = run.first().map_or(0, |c| self.run(c.cluster));
             let placed = run.iter().zip(places(self.policy.seed, window.id, u64::from(number)));
-            let placed = placed.map(|(c, place)| (c, place, self.rates.rate(c.cluster)));
+            let placed = placed.map(|(c, place)| (c, place, crowding.of(self.rates.rate(c.cluster))));
             match self.policy.priority {
                 Priority::Uniform => {
                     for (c, _, rate) in placed.filter(|(_, place, rate)| place.is_kept(*rate, epoch)) {
@@ -194,7 +223,7 @@ impl Selector {
             if window.failed[row].is_some() {
                 continue;
             }
-            let mut cluster = 0;
+            let (mut cluster, mut rescued) = (0, false);
             if let Some(signals) = signals {
                 let own = signals.cluster[row];
                 if (self.policy.quota.is_by_cluster() || self.gate.is_by_cluster())
@@ -205,17 +234,34 @@ impl Selector {
                     return Err(Error::format(what, expected, own));
                 }
                 if !self.gate.passes(signals.alignment[row], own) {
-                    outcomes[row] = Outcome::Dropped(DropReason::Gate);
-                    continue;
+                    rescued = window.judged.is_some_and(|judged| self.gate.passes(judged[row], own));
+                    if !rescued {
+                        outcomes[row] = Outcome::Dropped(DropReason::Gate);
+                        continue;
+                    }
                 }
                 if self.policy.quota.is_by_cluster() {
                     cluster = own;
                 }
             }
             let hash = hash::hash(self.policy.seed, Purpose::Candidate, id.0);
-            candidates.push(Candidate { cluster, hash, row: row as u32 });
+            candidates.push(Candidate { cluster, hash, row: row as u32, rescued });
         }
         Ok(candidates)
+    }
+
+    /// The rescued share the places of those that pass by themselves, all alike: a window then keeps as
+    /// many as without them in expectation, and keep_ratio stays a share of the readable samples.
+    fn crowding(&self, candidates: &[Candidate]) -> Crowding {
+        if candidates.iter().all(|c| !c.rescued) {
+            return Crowding(None);
+        }
+        let sum = |rescued: bool| -> f64 {
+            let some = candidates.iter().filter(|c| c.rescued == rescued);
+            some.map(|c| self.rates.rate(c.cluster).value()).sum()
+        };
+        let (own, guests) = (sum(false), sum(true));
+        Crowding((own + guests > 0.0).then(|| own / (own + guests)))
     }
 
     /// Rows of the candidates of one run that this epoch keeps, where the places only say how many.
@@ -281,6 +327,9 @@ impl Selector {
         let mut lengths =
             vec![("failed", window.failed.len()), ("caption_chars", window.caption_chars.len())];
         let signals = window.signals.filter(|_| self.needs_signals());
+        if let Some(judged) = window.judged {
+            lengths.push(("judged", judged.len()));
+        }
         if let Some(signals) = signals {
             lengths.push(("signals.cluster", signals.cluster.len()));
             lengths.push(("signals.alignment", signals.alignment.len()));

@@ -3,11 +3,18 @@
 //! The paper concatenates: original + "; " + generated. Its code then cuts the text to 30 words,
 //! so that a long original loses the generated part altogether; here a budget of tokens keeps
 //! room for it. Where the captioner is weaker than the caption, concatenation hurts: `best`
-//! takes the generated caption only where the original does not fit its image.
+//! takes the generated caption only where the original does not fit its image, and `gated` only
+//! where something other than its generator says that it fits.
+//!
+//! `gated` is CapFilt (BLIP, arXiv 2201.12086, section 3.3), which adds both pairs of an image to
+//! the corpus where both pass. A loader gives one caption at a time: a fair coin takes turns between
+//! the two over the epochs, so that each is trained on as it was written. Where neither passes, the
+//! original stays: dropping is the gate's business.
 
 use std::fmt;
 use std::str::FromStr;
 
+use super::coin::Coin;
 use super::tokenizer::Tokenizer;
 use crate::error::Error;
 use crate::hash;
@@ -16,8 +23,8 @@ use crate::hash;
 const SEPARATOR: &str = "; ";
 
 /// How the caption of a survivor is made. Parsed from and shown as `original`, `generated`,
-/// `concat` or `best`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// `concat`, `best`, `coin` or `gated`.
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Fuse {
     /// The original caption.
@@ -35,6 +42,28 @@ pub enum Fuse {
         /// Least alignment, as a quantile in [0, 1], at which the original stays.
         threshold: f32,
     },
+    /// The generated caption with a probability, else the original: drawn for each sample and epoch.
+    Coin(Coin),
+    /// CapFilt: each caption must pass. Where both do, a fair coin of sample and epoch; where one does,
+    /// that one; where none does, the original. The original is judged by its alignment, the
+    /// generated caption by a judge that did not write it.
+    Gated {
+        /// Least alignment, in [0, 1], at which a caption passes.
+        threshold: f32,
+    },
+}
+
+/// What is known of a sample's two captions.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Evidence {
+    /// Alignment of the original, a quantile in [0, 1]; without one nothing speaks against it.
+    pub alignment: Option<f32>,
+    /// What a judge says of the generated caption, in [0, 1]; without it nothing speaks for it.
+    pub judged: Option<f32>,
+    /// The sample's number in [0, 1) for this epoch: what a coin shows.
+    pub draw: f64,
+    /// Epoch, from 0.
+    pub epoch: u64,
 }
 
 impl Fuse {
@@ -44,14 +73,29 @@ impl Fuse {
     /// `best` with the better aligned half of the corpus kept as it is.
     pub const BEST: Self = Self::Best { threshold: 0.5 };
 
-    /// Whether a sample of this alignment needs a generated caption. Without an alignment
-    /// nothing speaks against the original.
-    pub fn needs_generated(&self, alignment: Option<f32>) -> bool {
-        match *self {
+    /// `gated` at the median.
+    pub const GATED: Self = Self::Gated { threshold: 0.5 };
+
+    /// Whether the sample needs a generated caption; a judge's score does not matter here.
+    pub fn needs_generated(&self, known: &Evidence) -> bool {
+        match self {
             Self::Original => false,
             Self::Generated | Self::Concat { .. } => true,
-            Self::Best { threshold } => alignment.is_some_and(|alignment| alignment < threshold),
+            Self::Best { threshold } => known.alignment.is_some_and(|alignment| alignment < *threshold),
+            Self::Coin(coin) => known.draw < coin.probability(known.epoch),
+            // An original that passes and wins the coin stays whatever the other is worth.
+            Self::Gated { threshold } => !passes(known.alignment, *threshold, true) || known.draw < 0.5,
         }
+    }
+
+    /// Whether alignments of originals are looked at.
+    pub fn needs_alignment(&self) -> bool {
+        matches!(self, Self::Best { .. } | Self::Gated { .. })
+    }
+
+    /// Whether generated captions must be judged.
+    pub fn needs_judge(&self) -> bool {
+        matches!(self, Self::Gated { .. })
     }
 
     /// The caption of a sample whose row has `context` tokens, start and end included.
@@ -63,16 +107,17 @@ impl Fuse {
         context: usize,
         original: &str,
         generated: Option<&str>,
-        alignment: Option<f32>,
+        known: &Evidence,
     ) -> String {
         let generated = generated.map(str::trim).filter(|caption| !caption.is_empty());
-        let Some(generated) = generated.filter(|_| self.needs_generated(alignment)) else {
+        let Some(generated) = generated.filter(|_| self.needs_generated(known)) else {
             return original.to_owned();
         };
         match *self {
             Self::Concat { generated_tokens } => {
                 concat(tokenizer, context.saturating_sub(2), original.trim(), generated, generated_tokens)
             }
+            Self::Gated { threshold } if !passes(known.judged, threshold, false) => original.to_owned(),
             _ => generated.to_owned(),
         }
     }
@@ -81,6 +126,11 @@ impl Fuse {
     pub fn fingerprint(&self) -> u64 {
         hash::hash_str(&format!("{self:?}"))
     }
+}
+
+/// Whether a score passes; one that is not a number does not.
+fn passes(score: Option<f32>, threshold: f32, without: bool) -> bool {
+    score.map_or(without, |score| score >= threshold)
 }
 
 /// Fits both captions into `budget` tokens.
@@ -126,6 +176,8 @@ impl fmt::Display for Fuse {
             Self::Generated => f.write_str("generated"),
             Self::Concat { generated_tokens } => write!(f, "concat:{generated_tokens}"),
             Self::Best { threshold } => write!(f, "best:{threshold}"),
+            Self::Coin(coin) => coin.fmt(f),
+            Self::Gated { threshold } => write!(f, "gated:{threshold}"),
         }
     }
 }
@@ -133,30 +185,32 @@ impl fmt::Display for Fuse {
 impl FromStr for Fuse {
     type Err = Error;
 
-    /// `original`, `generated`, `concat`, `best`; the last two take a number, as in `concat:16` or
-    /// `best:0.3`.
+    /// `original`, `generated`, `concat`, `best`, `coin`, `gated`; the last four take a number, as in
+    /// `concat:16`, `best:0.3`, `coin:0.2` or `gated:0.5`, and a coin also a schedule, as in
+    /// `coin:{0: 0.2, 10: 0.5}`.
     fn from_str(text: &str) -> Result<Self, Error> {
         let unknown = || {
-            let accepted = "one of original, generated, concat, best; concat:N gives the generated part N \
-                            tokens, best:Q keeps originals from the alignment quantile Q on";
+            let accepted = "one of original, generated, concat, best, coin, gated; concat:N gives the generated \
+                            part N tokens, best:Q keeps originals from the alignment quantile Q on, coin:P takes \
+                            the generated caption with probability P, gated:Q takes captions that pass Q";
             Error::option("fuse", text, accepted)
         };
-        match text.split_once(':') {
-            None => match text {
-                "original" => Ok(Self::Original),
-                "generated" => Ok(Self::Generated),
-                "concat" => Ok(Self::CONCAT),
-                "best" => Ok(Self::BEST),
-                _ => Err(unknown()),
-            },
-            Some(("concat", number)) => {
+        let quantile = |number: &str| -> Result<f32, Error> {
+            number.parse().ok().filter(|q| (0.0..=1.0).contains(q)).ok_or_else(unknown)
+        };
+        match text.split_once(':').map_or((text, None), |(name, number)| (name, Some(number))) {
+            ("original", None) => Ok(Self::Original),
+            ("generated", None) => Ok(Self::Generated),
+            ("concat", None) => Ok(Self::CONCAT),
+            ("concat", Some(number)) => {
                 number.parse().map(|n| Self::Concat { generated_tokens: n }).map_err(|_| unknown())
             }
-            Some(("best", number)) => match number.parse() {
-                Ok(threshold) if (0.0..=1.0).contains(&threshold) => Ok(Self::Best { threshold }),
-                _ => Err(unknown()),
-            },
-            Some(_) => Err(unknown()),
+            ("best", None) => Ok(Self::BEST),
+            ("best", Some(number)) => Ok(Self::Best { threshold: quantile(number)? }),
+            ("coin", _) => text.parse().map(Self::Coin),
+            ("gated", None) => Ok(Self::GATED),
+            ("gated", Some(number)) => Ok(Self::Gated { threshold: quantile(number)? }),
+            _ => Err(unknown()),
         }
     }
 }
@@ -169,6 +223,7 @@ mod tests {
     const ORIGINAL: &str =
         "a very long original caption that goes on, and on, about the photographer and the weather!";
     const GENERATED: &str = "a dog on grass";
+    const NOTHING: Evidence = Evidence { alignment: None, judged: None, draw: 0.0, epoch: 0 };
 
     fn tokenizer() -> Tokenizer {
         Tokenizer::train([ORIGINAL, GENERATED].repeat(3).into_iter(), 600).unwrap()
@@ -182,7 +237,7 @@ mod tests {
         for context in 3..whole + 3 {
             for claimed in [0, 2, 20] {
                 let fuse = Fuse::Concat { generated_tokens: claimed };
-                let fused = fuse.fuse(Some(&tokenizer), context, ORIGINAL, Some(GENERATED), None);
+                let fused = fuse.fuse(Some(&tokenizer), context, ORIGINAL, Some(GENERATED), &NOTHING);
                 assert!(tokenizer.ids(&fused).len() + 2 <= context, "{context} {claimed}: {fused:?}");
                 if context >= whole {
                     assert_eq!(fused, format!("{ORIGINAL}; {GENERATED}"));
@@ -199,45 +254,103 @@ mod tests {
     #[test]
     fn a_short_original_gives_its_room_to_the_generated_part() {
         let tokenizer = tokenizer();
-        let fused =
-            Fuse::Concat { generated_tokens: 2 }.fuse(Some(&tokenizer), 16, "a dog", Some(ORIGINAL), None);
+        let fused = Fuse::Concat { generated_tokens: 2 }.fuse(
+            Some(&tokenizer),
+            16,
+            "a dog",
+            Some(ORIGINAL),
+            &NOTHING,
+        );
         assert!(tokenizer.ids(&fused).len() >= 12, "{fused:?}");
+    }
+
+    fn aligned(alignment: Option<f32>) -> Evidence {
+        Evidence { alignment, ..NOTHING }
     }
 
     #[test]
     fn best_takes_the_generated_caption_below_the_threshold() {
         let tokenizer = tokenizer();
         let best = Fuse::Best { threshold: 0.6 };
-        let fuse = |alignment| best.fuse(Some(&tokenizer), 77, "original", Some("generated"), alignment);
+        let fuse =
+            |alignment| best.fuse(Some(&tokenizer), 77, "original", Some("generated"), &aligned(alignment));
         assert_eq!(fuse(Some(0.59)), "generated");
         assert_eq!(fuse(Some(0.6)), "original");
         assert_eq!(fuse(None), "original");
         assert!(
-            best.needs_generated(Some(0.0))
-                && !best.needs_generated(Some(1.0))
-                && !best.needs_generated(None)
+            best.needs_generated(&aligned(Some(0.0)))
+                && !best.needs_generated(&aligned(Some(1.0)))
+                && !best.needs_generated(&aligned(None))
+        );
+    }
+
+    #[test]
+    fn a_coin_takes_the_generated_caption_as_often_as_it_says() {
+        let fuse: Fuse = "coin:{0: 0.2, 3: 0.5}".parse().unwrap();
+        for (epoch, share) in [(0, 0.2), (2, 0.2), (3, 0.5), (9, 0.5)] {
+            let n = 20_000u64;
+            let generated = (0..n).filter(|&id| {
+                let draw = hash::unit(hash::hash(1, hash::Purpose::Fuse, hash::combine(&[epoch, id])));
+                let known = Evidence { draw, epoch, ..NOTHING };
+                let text = fuse.fuse(None, 77, "original", Some("generated"), &known);
+                assert_eq!(text == "generated", fuse.needs_generated(&known));
+                text == "generated"
+            });
+            // A binomial's deviation: 5 of them.
+            let found = generated.count() as f64 / n as f64;
+            assert!(
+                (found - share).abs() < 5.0 * (share * (1.0 - share) / n as f64).sqrt(),
+                "{epoch}: {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn gated_wants_each_caption_to_pass() {
+        let gated = Fuse::Gated { threshold: 0.6 };
+        let fuse = |alignment: f32, judged: Option<f32>, draw: f64| {
+            let known = Evidence { alignment: Some(alignment), judged, draw, epoch: 0 };
+            gated.fuse(None, 77, "original", Some("generated"), &known)
+        };
+        // Both pass: the coin. One: that one. None: the original.
+        assert_eq!([fuse(0.6, Some(0.6), 0.49), fuse(0.6, Some(0.6), 0.5)], ["generated", "original"]);
+        for draw in [0.0, 0.99] {
+            assert_eq!(fuse(0.59, Some(0.9), draw), "generated");
+            assert_eq!(fuse(0.9, Some(0.59), draw), "original");
+            assert_eq!(fuse(0.1, Some(0.1), draw), "original");
+            assert_eq!(fuse(0.1, None, draw), "original", "nobody judged it");
+            assert_eq!(fuse(0.1, Some(f32::NAN), draw), "original");
+        }
+        let needs = |alignment, draw| gated.needs_generated(&Evidence { draw, ..aligned(alignment) });
+        assert!(
+            needs(Some(0.9), 0.2) && !needs(Some(0.9), 0.7) && needs(Some(0.1), 0.7) && !needs(None, 0.7)
         );
     }
 
     #[test]
     fn an_empty_generated_caption_leaves_the_original() {
         let tokenizer = tokenizer();
-        for fuse in [Fuse::Original, Fuse::Generated, Fuse::CONCAT, Fuse::BEST] {
+        let sure: Fuse = "coin:1".parse().unwrap();
+        for fuse in [Fuse::Original, Fuse::Generated, Fuse::CONCAT, Fuse::BEST, Fuse::GATED, sure] {
             for generated in [None, Some(""), Some(" \n")] {
-                assert_eq!(fuse.fuse(Some(&tokenizer), 77, "original", generated, Some(0.0)), "original");
+                let known = Evidence { judged: Some(1.0), ..aligned(Some(0.0)) };
+                assert_eq!(fuse.fuse(Some(&tokenizer), 77, "original", generated, &known), "original");
             }
         }
     }
 
     #[test]
     fn names_are_parsed_and_shown() {
-        for fuse in [Fuse::Original, Fuse::Generated, Fuse::CONCAT, Fuse::BEST] {
+        let coin: Fuse = "coin:0.25".parse().unwrap();
+        for fuse in [Fuse::Original, Fuse::Generated, Fuse::CONCAT, Fuse::BEST, Fuse::GATED, coin] {
             assert_eq!(fuse.to_string().parse::<Fuse>().unwrap(), fuse);
         }
         assert_eq!("concat".parse::<Fuse>().unwrap(), Fuse::CONCAT);
         assert_eq!("concat:16".parse::<Fuse>().unwrap(), Fuse::Concat { generated_tokens: 16 });
         assert_eq!("best:0.3".parse::<Fuse>().unwrap(), Fuse::Best { threshold: 0.3 });
-        for wrong in ["coin", "concat:", "concat:-1", "best:2", "best:NaN", "original:1"] {
+        assert_eq!("gated:0.3".parse::<Fuse>().unwrap(), Fuse::Gated { threshold: 0.3 });
+        let wrongs = ["", "concat:", "concat:-1", "best:2", "best:NaN", "gated:-1", "original:1"];
+        for wrong in wrongs {
             let error = wrong.parse::<Fuse>().unwrap_err().to_string();
             assert!(error.starts_with(&format!("fuse = {wrong}: one of original")), "{error}");
         }

@@ -4,6 +4,7 @@
 //! [`Fuse`] makes one caption of the original and the generated one.
 
 pub mod clean;
+pub mod coin;
 pub mod fuse;
 mod keywords;
 mod merges;
@@ -14,7 +15,8 @@ pub mod tokenizer;
 mod wordpiece;
 
 pub use clean::clean;
-pub use fuse::Fuse;
+pub use coin::Coin;
+pub use fuse::{Evidence, Fuse};
 pub use keywords::keywords;
 pub use repetition::is_repetitive;
 pub use tokenizer::Tokenizer;

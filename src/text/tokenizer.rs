@@ -288,6 +288,11 @@ impl Tokenizer {
         self.0.vocab_size
     }
 
+    /// Id of the token that is written `token`.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.0.tokenizer.token_to_id(token)
+    }
+
     /// Id of the token before a caption.
     pub fn start_id(&self) -> u32 {
         self.0.start

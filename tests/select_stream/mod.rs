@@ -29,6 +29,7 @@ impl Held {
             failed: &self.failed,
             caption_chars: &self.caption_chars,
             signals: Some(&self.signals),
+            judged: None,
         }
     }
 }

@@ -144,6 +144,55 @@ impl Recaptioner for StubCaptioner {
     }
 }
 
+/// A judge whose scores follow from the caption alone: another number than the alignment of
+/// [`StubCaptioner`].
+pub struct StubJudge {
+    /// Captions it was asked of.
+    pub asked: Arc<AtomicUsize>,
+}
+
+/// What [`StubJudge`] says of a caption.
+pub fn judged(caption: &str) -> f32 {
+    hash::unit(hash::hash(5, Purpose::Synth, hash::hash_str(caption))) as f32
+}
+
+impl Encoder for StubJudge {
+    fn dim(&self) -> usize {
+        1
+    }
+    fn preview_size(&self) -> usize {
+        2
+    }
+    fn batch_size(&self) -> usize {
+        8
+    }
+    fn clusters(&self) -> usize {
+        1
+    }
+    fn fingerprint(&self) -> u64 {
+        4
+    }
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        assert_eq!((previews.dim(), captions.len()), ((8, 3, 2, 2), 8), "batches are always of one shape");
+        self.asked.fetch_add(captions.iter().filter(|c| !c.is_empty()).count(), Ordering::SeqCst);
+        Ok(Signals {
+            cluster: vec![0; 8],
+            alignment: captions.iter().map(|c| judged(c)).collect(),
+            embedding: Array2::ones((8, 1)),
+            semantic_hash: vec![[0; 4]; 8],
+        })
+    }
+}
+
+/// As [`with_stub`], with a judge and rescue: each caption must pass.
+pub fn with_judge(urls: &str) -> LoaderBuilder {
+    with_stub(urls)
+        .judge(StubJudge { asked: Arc::default() })
+        .rescue(true)
+        .keep_ratio(0.4)
+        .fuse("gated".parse().unwrap())
+}
+
 /// A loader over a test corpus: windows of 64, small u8 images, one rank.
 pub fn builder(urls: &str) -> LoaderBuilder {
     Loader::builder(urls)

@@ -69,8 +69,8 @@ impl Captioner {
     ///     epochs: Passes over the corpus.
     ///     batch_size: Pairs per step.
     ///     accumulate: Parts that a batch is worked on in, one after the other, to save memory.
-    ///     precision: Numbers that matrix products are computed in: `f32`, `bf16`, or `auto`: bf16 on
-    ///         a GPU, f32 on a CPU.
+    ///     precision: Numbers that matrix products are computed in: `float32` or `bfloat16`.
+    ///         Default: bfloat16 on a GPU, float32 on a CPU.
     ///     learning_rate: Highest learning rate. Default: the preset's.
     ///     schedule: What the learning rate does after the warm-up: `cosine`, or `step`, the paper's:
     ///         times 0.9 after every epoch.
@@ -105,7 +105,7 @@ impl Captioner {
     #[classmethod]
     #[pyo3(signature = (
         urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=32,
-        accumulate=1, precision="auto", learning_rate=None, schedule="cosine", warmup=3000,
+        accumulate=1, precision=None, learning_rate=None, schedule="cosine", warmup=3000,
         codebook_start="patches", codebook_update="ema", commitment=0.25, validate=0.0,
         checkpoint_every=1000, resume="auto", folds=1, seed=0, threads=None, device=None,
         caption_key=None, endpoint=None, progress=None
@@ -123,7 +123,7 @@ impl Captioner {
         epochs: Whole,
         batch_size: Whole,
         accumulate: Whole,
-        precision: &str,
+        precision: Option<&str>,
         learning_rate: Option<f64>,
         schedule: &str,
         warmup: Whole,
@@ -149,7 +149,7 @@ impl Captioner {
             epochs: whole("epochs", epochs).or_raise(py)?,
             batch_size: whole("batch_size", batch_size).or_raise(py)?,
             accumulate: whole("accumulate", accumulate).or_raise(py)?,
-            precision: Precision::from_name(precision).or_raise(py)?,
+            precision: precision.map(Precision::from_name).transpose().or_raise(py)?,
             learning_rate,
             schedule: Decay::from_name(schedule).or_raise(py)?,
             warmup: whole("warmup", warmup).or_raise(py)?,

@@ -169,7 +169,7 @@ def test_training_options_reach_the_run(corpus: Corpus, tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "preset": "tiny", "epochs": 1, "batch_size": 20, "vocab_size": 300, "threads": 1, "accumulate": 2,
         "schedule": "step", "codebook_start": "keywords", "codebook_update": "loss", "commitment": 0.5,
-        "precision": "f32", "checkpoint_every": 3,
+        "precision": "float32", "checkpoint_every": 3,
     }  # fmt: skip
     path = tmp_path / "captioner"
 

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::{self, Purpose};
 use crate::image::{DecodeOptions, Scratch, preview};
+use crate::model::PreviewFilter;
 use crate::sample::{Sample, SampleId};
 use crate::shard::{ReadOptions, Shard, ShardReader};
 
@@ -36,6 +37,8 @@ pub(super) struct Sampled<'a> {
     pub(super) seed: u64,
     /// Side of the previews.
     pub(super) size: usize,
+    /// How pictures are squashed to it.
+    pub(super) filter: PreviewFilter,
     /// Samples of a batch.
     pub(super) batch: usize,
 }
@@ -189,7 +192,8 @@ impl Sampled<'_> {
 
     fn decode(&self, sample: Sample, scratch: &mut Scratch) -> Option<(Sample, Vec<u8>)> {
         let mut pixels = vec![0u8; 3 * self.size * self.size];
-        preview(&sample.image, self.size, &DecodeOptions::default(), scratch, &mut pixels).ok()?;
+        preview(&sample.image, self.size, self.filter, &DecodeOptions::default(), scratch, &mut pixels)
+            .ok()?;
         Some((sample, pixels))
     }
 

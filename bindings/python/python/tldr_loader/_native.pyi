@@ -305,7 +305,7 @@ class Captioner:
         epochs: int = 10,
         batch_size: int = 32,
         accumulate: int = 1,
-        precision: Literal["auto", "f32", "bf16"] = "auto",
+        precision: Literal["float32", "bfloat16"] | None = None,
         learning_rate: float | None = None,
         schedule: Literal["cosine", "step"] = "cosine",
         warmup: int = 3000,
@@ -334,8 +334,8 @@ class Captioner:
             epochs: Passes over the corpus.
             batch_size: Pairs per step.
             accumulate: Parts that a batch is worked on in, one after the other, to save memory.
-            precision: Numbers that matrix products are computed in: `f32`, `bf16`, or `auto`: bf16 on
-                a GPU, f32 on a CPU.
+            precision: Numbers that matrix products are computed in: `float32` or `bfloat16`.
+                Default: bfloat16 on a GPU, float32 on a CPU.
             learning_rate: Highest learning rate. Default: the preset's.
             schedule: What the learning rate does after the warm-up: `cosine`, or `step`, the paper's:
                 times 0.9 after every epoch.

@@ -1,0 +1,63 @@
+//! How the files of a captioner or matcher directory are read and written.
+
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView, serialize};
+
+use crate::captioner::weights::{NamedTensors, to_f32};
+use crate::error::{Error, Result};
+use crate::hash;
+
+/// Reads `path` as JSON; `expected` says what it should hold.
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
+    let name = path.display().to_string();
+    let json = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {name}"), e))?;
+    serde_json::from_str(&json).map_err(|e| Error::format(name, expected, e))
+}
+
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).map_err(|e| Error::io(format!("write {}", path.display()), e))
+}
+
+/// Lets `write` make the file aside, then renames it to `path`.
+pub(super) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".part");
+    let aside = Path::new(&aside);
+    write(aside)?;
+    std::fs::rename(aside, path).map_err(|e| Error::io(format!("write {}", path.display()), e))
+}
+
+/// Tensors as a safetensors file, f32.
+pub(super) fn serialised(tensors: &NamedTensors) -> Result<Vec<u8>> {
+    let tensors: Vec<(&String, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let shape = tensor.size().iter().map(|&n| n as usize).collect();
+            let bytes = to_f32(tensor)?.iter().flat_map(|v| v.to_le_bytes()).collect();
+            Ok((name, shape, bytes))
+        })
+        .collect::<Result<_>>()?;
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(Error::captioner)?;
+    // Readers such as transformers ask for the framework that wrote the file.
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    serialize(views, Some(metadata)).map_err(Error::captioner)
+}
+
+/// Hash of names and values.
+pub(super) fn tensors_hash(tensors: &NamedTensors) -> u64 {
+    let parts: Vec<u64> = tensors
+        .iter()
+        .flat_map(|(name, tensor)| {
+            // Copying fails only on a broken device, where the next encode fails too.
+            let values = to_f32(tensor).unwrap_or_default();
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            [hash::hash_str(name), hash::hash_bytes(&bytes)]
+        })
+        .collect();
+    hash::combine(&parts)
+}

@@ -1,0 +1,228 @@
+//! What is checked of a loader's options, and what follows from them, before a thread starts.
+
+use std::sync::Arc;
+
+use crate::cluster::Clusters;
+use crate::error::{Error, Result};
+use crate::loader::builder::LoaderBuilder;
+use crate::loader::model_thread::ModelThread;
+use crate::loader::spec::Mode;
+use crate::select::{Policy, Quota, Selector};
+use crate::shard::{self, Shard};
+use crate::text::Fuse;
+
+/// Lanes by default; the world size where that is larger.
+const LANES: usize = 4;
+/// Share of the readable samples that is kept by default: the paper's.
+const KEEP_RATIO: f64 = 0.25;
+/// Batches that may wait at most: more hide nothing and fill the memory.
+const MAX_PREFETCH: usize = 1024;
+
+impl LoaderBuilder {
+    pub(super) fn check_numbers(&self) -> Result<()> {
+        self.stores.check()?;
+        let positive: [(&'static str, usize); 5] = [
+            ("batch_size", self.batch_size),
+            ("window", self.window),
+            ("shuffle_windows", self.shuffle_windows),
+            ("prefetch", self.prefetch),
+            ("context_length", self.context_length),
+        ];
+        for (option, value) in positive {
+            if value == 0 {
+                return Err(Error::option(option, value, "at least 1"));
+            }
+        }
+        if self.tokenizer.is_some() && self.context_length < 3 {
+            let accepted = "at least 3: a start token, one token and an end token";
+            return Err(Error::option("context_length", self.context_length, accepted));
+        }
+        if self.prefetch > MAX_PREFETCH {
+            return Err(Error::option("prefetch", self.prefetch, format!("at most {MAX_PREFETCH}")));
+        }
+        if self.max_image_pixels == 0 {
+            return Err(Error::option("max_image_pixels", 0, "at least 1"));
+        }
+        // Also where the mode does not use it: what cannot be meant is never passed over.
+        if let Some(keep_ratio) = self.keep_ratio.filter(|&ratio| !(ratio > 0.0 && ratio <= 1.0)) {
+            return Err(Error::option("keep_ratio", keep_ratio, "a number in (0, 1]"));
+        }
+        for (option, limit) in
+            [("max_errors", self.max_errors), ("max_errors_per_shard", self.max_errors_per_shard)]
+        {
+            if limit.is_nan() || limit < 0.0 {
+                return Err(Error::option(option, limit, "a count, or a share below 1"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_lanes(&self, rank: usize, world_size: usize) -> Result<usize> {
+        if world_size == 0 {
+            return Err(Error::option("world_size", world_size, "at least 1"));
+        }
+        if rank >= world_size {
+            return Err(Error::option("rank", rank, format!("below the world size, {world_size}")));
+        }
+        if self.mode == Mode::Eval {
+            return Ok(world_size);
+        }
+        let lanes = self.lanes.unwrap_or(if LANES.is_multiple_of(world_size) { LANES } else { world_size });
+        if lanes == 0 || !lanes.is_multiple_of(world_size) {
+            return Err(Error::option("lanes", lanes, format!("a multiple of the world size, {world_size}")));
+        }
+        let global = self.batch_size * world_size;
+        if !global.is_multiple_of(lanes) {
+            let accepted = format!(
+                "the global batch, batch_size x world_size = {global}, must be a multiple of lanes = {lanes}; \
+                 change batch_size or lanes"
+            );
+            return Err(Error::option("batch_size", self.batch_size, accepted));
+        }
+        Ok(lanes)
+    }
+
+    /// The selector of mode `Reduced`; options of a selection are errors in the other modes only
+    /// where they contradict them. `corpus`: its number of samples.
+    pub(super) fn selector(&self, clusters: Option<&Arc<Clusters>>, corpus: u64) -> Result<Option<Selector>> {
+        if self.mode != Mode::Reduced {
+            return Ok(None);
+        }
+        let with = clusters.is_some();
+        if let (Some(Quota::CapAt(_)), Some(keep_ratio)) = (self.quota, self.keep_ratio) {
+            let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
+            return Err(Error::option("keep_ratio", keep_ratio, accepted));
+        }
+        let policy = Policy {
+            keep_ratio: self.keep_ratio.unwrap_or(KEEP_RATIO),
+            gate: self.gate.unwrap_or(with.then_some(0.5)),
+            gate_by: self.gate_by,
+            dedup: self.dedup,
+            quota: self.quota.unwrap_or(if with { Quota::Proportional } else { Quota::Random }),
+            priority: self.priority,
+            rotate: self.rotate,
+            seed: self.seed,
+            corpus: Some(corpus),
+        };
+        Selector::new(policy, clusters.cloned()).map(Some)
+    }
+
+    /// The clusters of the encoder, of the same fit.
+    pub(super) fn clusters(&self) -> Result<Option<Arc<Clusters>>> {
+        let Some((encoder, clusters)) = &self.encoder else { return Ok(None) };
+        if self.mode == Mode::Reduced && encoder.clusters() != clusters.len() {
+            let accepted =
+                format!("the encoder has {} clusters: both must come from one fit", encoder.clusters());
+            return Err(Error::option("captioner", format!("{} clusters", clusters.len()), accepted));
+        }
+        Ok(Some(Arc::clone(clusters)))
+    }
+
+    pub(super) fn needs_signals(
+        &self,
+        selector: Option<&Selector>,
+        model: Option<&ModelThread>,
+    ) -> Result<bool> {
+        let Some(selector) = selector else { return Ok(false) };
+        let writes = model.is_some_and(|m| m.caption.is_some());
+        if !matches!(self.fuse, Fuse::Original) && !writes {
+            let accepted =
+                "only `original` without a captioner that writes captions; give one with `captioner`";
+            return Err(Error::option("fuse", &self.fuse, accepted));
+        }
+        if self.rescue && !writes {
+            let accepted = "only false without a captioner that writes captions; give one with `captioner`";
+            return Err(Error::option("rescue", self.rescue, accepted));
+        }
+        Ok(selector.needs_signals() || self.fuse.needs_alignment())
+    }
+
+    /// Fails where generated captions would have to be judged and nothing may judge them.
+    pub(super) fn check_judge(&self, selector: Option<&Selector>) -> Result<()> {
+        let Some(selector) = selector else { return Ok(()) };
+        if self.rescue && selector.policy().gate.is_none() {
+            let accepted = "only false without a gate, which drops what it brings back; set `gate`";
+            return Err(Error::option("rescue", self.rescue, accepted));
+        }
+        let needs = if self.fuse.needs_judge() {
+            Some(("fuse", self.fuse.to_string()))
+        } else {
+            self.rescue.then(|| ("rescue", self.rescue.to_string()))
+        };
+        match (needs, &self.judge) {
+            (Some((option, given)), None) => {
+                let accepted = "a judge beside it, since a generated caption is not judged by its own generator: \
+                                set `judge` to a captioner that was trained on other data, or to an image-text \
+                                matching model";
+                Err(Error::option(option, given, accepted))
+            }
+            (None, Some(_)) => {
+                let accepted = "left out, or `fuse` = gated or `rescue` = true, which ask it";
+                Err(Error::option("judge", "given", accepted))
+            }
+            (Some(_), Some(judge)) => {
+                let own =
+                    self.encoder.as_ref().is_some_and(|(own, _)| own.fingerprint() == judge.fingerprint());
+                if own {
+                    let accepted = "another model: a generated caption is not judged by its own generator";
+                    return Err(Error::option("judge", "the captioner itself", accepted));
+                }
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    pub(super) fn check_lengths(
+        &self,
+        shards: &[Shard],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<u64>> {
+        match &self.lengths {
+            None => shard::lengths(shards, progress),
+            Some(lengths) if lengths.contains(&0) => {
+                let accepted = "at least 1 for every shard; leave empty shards out of the list";
+                Err(Error::option("lengths", format!("{lengths:?}"), accepted))
+            }
+            Some(lengths) if lengths.len() == shards.len() => Ok(lengths.clone()),
+            Some(lengths) => {
+                let given = format!("{} numbers", lengths.len());
+                Err(Error::option("lengths", given, format!("one for each of the {} shards", shards.len())))
+            }
+        }
+    }
+
+    /// Batches per epoch: the same on every rank.
+    pub(super) fn num_batches(
+        &self,
+        samples: u64,
+        world_size: usize,
+        selector: Option<&Selector>,
+    ) -> Result<u64> {
+        let global = (self.batch_size * world_size) as u64;
+        let expected = match self.mode {
+            Mode::Eval => return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64)),
+            Mode::Full => samples,
+            // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
+            Mode::Reduced => {
+                let share = selector.map_or(1.0, Selector::expected_share);
+                (share * samples as f64 + 1e-9 * samples as f64) as u64
+            }
+        };
+        if expected < global {
+            let accepted = format!(
+                "at most {expected}, the samples expected in an epoch ({samples} in the shards), \
+                 divided by the world size, {world_size}"
+            );
+            return Err(Error::option("batch_size", self.batch_size, accepted));
+        }
+        Ok(expected / global)
+    }
+}
+
+/// Samples of all shards.
+pub(super) fn total(lengths: &[u64]) -> Result<u64> {
+    let sum = lengths.iter().try_fold(0u64, |sum, &n| sum.checked_add(n));
+    sum.filter(|&n| n < 1 << 53)
+        .ok_or_else(|| Error::option("lengths", "a sum of 2^53 or more", "the samples of each shard"))
+}
