@@ -80,6 +80,7 @@ fn clusters() -> Arc<Clusters> {
             knots: Array3::from_shape_fn((1, 1, 2), |(_, _, k)| k as f32),
         },
         points: 100_000,
+        raw_index: None,
     })
 }
 

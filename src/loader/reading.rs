@@ -77,16 +77,6 @@ pub(crate) struct Reading<'a> {
     pub(crate) satisfied: &'a AtomicBool,
 }
 
-/// Where reading a window led.
-enum Reached {
-    /// Its end.
-    Here,
-    /// The end of the shard.
-    ShardEnd,
-    /// The run is over.
-    Stop,
-}
-
 /// What stays open from window to window of one shard.
 #[derive(Default)]
 struct OpenShard {
