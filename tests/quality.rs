@@ -19,6 +19,7 @@ use tldr_loader::cluster::{FitOptions, FitPoints, fit};
 use tldr_loader::image::{DecodeOptions, Scratch, preview};
 use tldr_loader::jobs::{TrainJob, TrainSummary, train};
 use tldr_loader::model::Encoder;
+use tldr_loader::model::PreviewFilter;
 use tldr_loader::synth::{CLASSES, Corpus, SynthOptions, write_corpus};
 
 /// Pairs to train on: with a tenth of them noise, seven epochs of 93 steps are enough.
@@ -72,7 +73,8 @@ fn held_out(size: usize) -> Pairs {
     let (mut captions, mut classes, mut scratch) = (vec![], vec![], Scratch::default());
     for (i, out) in pixels.chunks_exact_mut(3 * size * size).enumerate() {
         let pair = corpus.test_sample(i as u64).unwrap();
-        preview(&pair.jpeg, size, &DecodeOptions::default(), &mut scratch, out).unwrap();
+        preview(&pair.jpeg, size, PreviewFilter::Bilinear, &DecodeOptions::default(), &mut scratch, out)
+            .unwrap();
         captions.push(pair.caption);
         classes.push(pair.truth.class);
     }

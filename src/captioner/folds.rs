@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::captioner::checkpoint::replace;
+use crate::captioner::files::replace;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
 

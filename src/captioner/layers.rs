@@ -1,6 +1,6 @@
 //! The layers that both halves of the captioner are made of.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::captioner::autocast::linear;
 use crate::captioner::config::Activation;

@@ -10,7 +10,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use tch::{Kind, Tensor};
 
-use crate::captioner::checkpoint::replace;
+use crate::captioner::files::replace;
 use crate::captioner::train::Trainer;
 use crate::captioner::weights::to_f32;
 use crate::error::{Error, Result};

@@ -230,8 +230,15 @@ mod tests {
         let mut hits = [0u32; 20];
         let seeds = 200;
         for seed in 0..seeds {
-            let sampled =
-                Sampled { shards: &shards, lengths: &lengths, read: &read, seed, size: 16, batch: 8 };
+            let sampled = Sampled {
+                shards: &shards,
+                lengths: &lengths,
+                read: &read,
+                seed,
+                size: 16,
+                filter: PreviewFilter::Bilinear,
+                batch: 8,
+            };
             let chosen = windows(&sampled, total / 4);
             let taken: u64 = chosen.iter().map(|w| w.end - w.first).sum();
             assert!((total / 4..total / 4 + WINDOW).contains(&taken), "{taken}");
@@ -259,8 +266,15 @@ mod tests {
         let lengths = crate::shard::lengths(&shards, &mut |_, _| {}).unwrap();
         let read = ReadOptions { caption_key: None };
         let draw = |seed, wanted| {
-            let sampled =
-                Sampled { shards: &shards, lengths: &lengths, read: &read, seed, size: 16, batch: 32 };
+            let sampled = Sampled {
+                shards: &shards,
+                lengths: &lengths,
+                read: &read,
+                seed,
+                size: 16,
+                filter: PreviewFilter::Bilinear,
+                batch: 32,
+            };
             let mut rows = vec![];
             sampled
                 .for_each(wanted, &mut |batch| {
@@ -298,8 +312,15 @@ mod tests {
         let shards = crate::shard::list(&[pattern], None, &StoreOptions::default()).unwrap();
         let lengths = crate::shard::lengths(&shards, &mut |_, _| {}).unwrap();
         let read = ReadOptions { caption_key: None };
-        let sampled =
-            Sampled { shards: &shards, lengths: &lengths, read: &read, seed: 0, size: 16, batch: 32 };
+        let sampled = Sampled {
+            shards: &shards,
+            lengths: &lengths,
+            read: &read,
+            seed: 0,
+            size: 16,
+            filter: PreviewFilter::Bilinear,
+            batch: 32,
+        };
         let error = sampled.for_each(600, &mut |_| Err(Error::captioner("enough"))).unwrap_err();
         assert!(error.to_string().contains("enough"), "{error}");
     }
