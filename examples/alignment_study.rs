@@ -25,6 +25,7 @@ use tldr_loader::cluster::{AlignmentNorm, AlignmentTable, FitOptions, FitPoints,
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{DecodeOptions, Scratch, preview};
 use tldr_loader::model::Encoder;
+use tldr_loader::model::PreviewFilter;
 use tldr_loader::shard::{self, ReadOptions, ShardReader, StoreOptions};
 use tldr_loader::synth::{Corpus, Noise, SynthOptions};
 use tldr_loader::text::Tokenizer;
@@ -214,7 +215,7 @@ fn read(dir: &std::path::Path, size: usize, most: usize) -> Result<Pairs> {
 impl Pairs {
     fn push(&mut self, image: &[u8], caption: String, size: usize, scratch: &mut Scratch) -> Result<()> {
         let mut pixels = vec![0u8; 3 * size * size];
-        preview(image, size, &DecodeOptions::default(), scratch, &mut pixels)
+        preview(image, size, PreviewFilter::Bilinear, &DecodeOptions::default(), scratch, &mut pixels)
             .map_err(|e| Error::format("preview", "a picture", e))?;
         self.pixels.extend(pixels);
         self.captions.push(caption);
