@@ -10,6 +10,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use photographs::photograph;
+use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{
     DecodeOptions, ImagePipeline, ImageTransform, Normalize, RgbImage, Scratch, decode, preview,
 };
