@@ -16,6 +16,10 @@ mod fit;
 mod inspect;
 #[cfg(feature = "tch")]
 mod load;
+#[cfg(feature = "tch")]
+mod plan;
+#[cfg(feature = "tch")]
+mod policy;
 mod source;
 mod synth;
 #[cfg(feature = "tch")]
@@ -39,6 +43,8 @@ enum Command {
     Load(load::Args),
     #[cfg(feature = "tch")]
     Fit(fit::Args),
+    #[cfg(feature = "tch")]
+    Plan(plan::Args),
 }
 
 impl Command {
@@ -52,6 +58,8 @@ impl Command {
             Self::Load(args) => args.run(),
             #[cfg(feature = "tch")]
             Self::Fit(args) => args.run(),
+            #[cfg(feature = "tch")]
+            Self::Plan(args) => args.run(),
         }
     }
 }

@@ -17,5 +17,9 @@ mod stored;
 #[cfg(feature = "parquet")]
 mod table;
 
+#[cfg(feature = "parquet")]
+pub(crate) use files::place;
 pub use ledger::Ledger;
 pub use record::{CaptionKey, Captions, WindowKey, WindowRecord};
+#[cfg(feature = "parquet")]
+pub(crate) use table::{Column, Table};

@@ -12,9 +12,11 @@ use crate::image::{DecodeOptions, ImagePipeline, ImageTransform, Normalize};
 use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
+use crate::loader::decider::Decider;
 use crate::loader::model_thread::ModelThread;
+use crate::loader::plan::PlanFile;
 use crate::loader::recorder::MaxErrors;
-use crate::loader::spec::{Mode, OnError, Spec};
+use crate::loader::spec::{Mode, OnError, Spec, reading};
 use crate::loader::stream::Loader;
 use crate::loader::world::from_world;
 use crate::model::Encoder;
@@ -45,6 +47,8 @@ pub struct LoaderBuilder {
     urls: Vec<String>,
     source: Option<String>,
     lengths: Option<Vec<u64>>,
+    shards: Option<Vec<Shard>>,
+    plan: Option<PathBuf>,
     stores: StoreOptions,
     encoder: Option<(Box<dyn Encoder>, Arc<Clusters>)>,
     ledger: Ledger,
@@ -98,6 +102,8 @@ impl LoaderBuilder {
             urls,
             source: None,
             lengths: None,
+            shards: None,
+            plan: None,
             stores: StoreOptions::default(),
             encoder: None,
             ledger: Ledger::new(),
@@ -143,6 +149,11 @@ impl LoaderBuilder {
         /// Samples per shard, in the order of the list, instead of what [`lengths`](crate::shard::lengths)
         /// finds.
         lengths: Vec<u64> = Some(lengths);
+        /// A plan, as `tldr-loader plan` writes it: it says which samples survive, instead of the
+        /// policy, whose options may be left out. Shards, window size, reading options and captioner
+        /// must be those it was made with; a captioner is only needed where captions are generated,
+        /// or chosen by alignment.
+        plan: impl Into<PathBuf> = Some(plan.into());
         /// How remote shards are read, in one. Default: [`StoreOptions::default`].
         stores: StoreOptions = stores;
         /// Where signals and captions are remembered. Default: an empty one for this loader.
@@ -243,6 +254,12 @@ impl LoaderBuilder {
         self
     }
 
+    /// The shards themselves, which are not listed again.
+    pub(crate) fn shards(mut self, shards: Vec<Shard>) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
     /// The captioner and its clusters. The model moves into a thread of its own.
     pub fn captioner(mut self, encoder: impl Encoder + 'static, clusters: Arc<Clusters>) -> Self {
         self.encoder = Some((Box::new(encoder), clusters));
@@ -278,13 +295,20 @@ impl LoaderBuilder {
         ));
         // Checked before anything is read; made when the size of the corpus is known.
         let clusters = self.clusters()?;
-        let wanted = self.selector(clusters.as_ref(), 1)?;
+        let plan = self.load_plan()?;
+        let wanted = self.decider(clusters.as_ref(), 1, plan.as_ref())?;
         let model = self.encoder.take().map(|(encoder, _)| ModelThread::spawn(encoder)).transpose()?;
         let needs_signals = self.needs_signals(wanted.as_ref(), model.as_ref())?;
-        let shards = shard::list(&self.urls, self.source.as_deref(), &self.stores)?;
-        let lengths = self.check_lengths(&shards, progress)?;
+        let shards = match self.shards.take() {
+            Some(shards) => shards,
+            None => shard::list(&self.urls, self.source.as_deref(), &self.stores)?,
+        };
+        let lengths = match (&plan, &self.plan) {
+            (Some(plan), Some(path)) => plan.lengths(path, &shards, self.lengths.as_deref())?,
+            _ => self.check_lengths(&shards, progress)?,
+        };
         let samples = total(&lengths)?;
-        let selector = self.selector(clusters.as_ref(), samples)?;
+        let selector = self.decider(clusters.as_ref(), samples, plan.as_ref())?;
         let num_batches = self.num_batches(samples, world_size, selector.as_ref())?;
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -435,7 +459,75 @@ impl LoaderBuilder {
         Ok(Some(Arc::clone(clusters)))
     }
 
-    fn needs_signals(&self, selector: Option<&Selector>, model: Option<&ModelThread>) -> Result<bool> {
+    /// The plan, checked against the options; what it says of shards is checked when they are listed.
+    fn load_plan(&self) -> Result<Option<Arc<PlanFile>>> {
+        let Some(path) = &self.plan else { return Ok(None) };
+        let plan = PlanFile::load(path)?;
+        let mut differences = vec![];
+        let mut compare = |what: &str, own: String, planned: String| {
+            if own != planned {
+                differences.push(format!("{what} is {own}, and {planned} in the plan"));
+            }
+        };
+        if self.mode != Mode::Reduced {
+            compare("mode", format!("{:?}", self.mode), format!("{:?}", Mode::Reduced));
+        }
+        let policy = plan.plan.policy();
+        let shown = |gate: Option<f64>| gate.map_or("none".to_owned(), |gate| gate.to_string());
+        compare("window", self.window.to_string(), plan.window.to_string());
+        if let Some(keep_ratio) = self.keep_ratio {
+            compare("keep_ratio", keep_ratio.to_string(), policy.keep_ratio.to_string());
+        }
+        if let Some(gate) = self.gate {
+            compare("gate", shown(gate), shown(policy.gate));
+        }
+        if let Some(quota) = self.quota {
+            compare("quota", quota.to_string(), policy.quota.to_string());
+        }
+        if self.dedup.is_some() {
+            let shown = |dedup: Option<f32>| dedup.map_or("none".to_owned(), |dedup| dedup.to_string());
+            compare("dedup", shown(self.dedup), shown(policy.dedup));
+        }
+        if self.priority != Priority::Uniform {
+            compare("priority", format!("{:?}", self.priority), format!("{:?}", policy.priority));
+        }
+        if self.rotate {
+            compare("rotate", "true".into(), "false".into());
+        }
+        if let Some((encoder, _)) = &self.encoder {
+            let own = format!("{:016x}", encoder.fingerprint());
+            compare("the captioner's fingerprint", own, format!("{:016x}", plan.captioner));
+        }
+        let read = ReadOptions { caption_key: self.caption_key.clone() };
+        let decode =
+            DecodeOptions { max_pixels: self.max_image_pixels, exif_orientation: self.exif_orientation };
+        let own = format!("{:016x}", hash::combine(&reading(&read, &decode)));
+        let what = "the fingerprint of caption_key, max_image_pixels and exif_orientation";
+        compare(what, own, format!("{:016x}", plan.reading));
+        if differences.is_empty() {
+            return Ok(Some(Arc::new(plan)));
+        }
+        let accepted = format!(
+            "a plan of this configuration: {}; leave these options out where the plan's will do, or plan again",
+            differences.join("; ")
+        );
+        Err(Error::option("plan", format!("{:?}", path.display()), accepted))
+    }
+
+    /// What decides in mode `Reduced`: the plan, else a selector of the policy.
+    fn decider(
+        &self,
+        clusters: Option<&Arc<Clusters>>,
+        corpus: u64,
+        plan: Option<&Arc<PlanFile>>,
+    ) -> Result<Option<Decider>> {
+        match plan {
+            Some(plan) => Ok(Some(Decider::Plan(Arc::clone(plan)))),
+            None => Ok(self.selector(clusters, corpus)?.map(|selector| Decider::Select(Box::new(selector)))),
+        }
+    }
+
+    fn needs_signals(&self, selector: Option<&Decider>, model: Option<&ModelThread>) -> Result<bool> {
         let Some(selector) = selector else { return Ok(false) };
         let writes = model.is_some_and(|m| m.caption.is_some());
         if !matches!(self.fuse, Fuse::Original) && !writes {
@@ -462,16 +554,12 @@ impl LoaderBuilder {
     }
 
     /// Batches per epoch: the same on every rank.
-    fn num_batches(&self, samples: u64, world_size: usize, selector: Option<&Selector>) -> Result<u64> {
+    fn num_batches(&self, samples: u64, world_size: usize, selector: Option<&Decider>) -> Result<u64> {
         let global = (self.batch_size * world_size) as u64;
         let expected = match self.mode {
             Mode::Eval => return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64)),
             Mode::Full => samples,
-            // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
-            Mode::Reduced => {
-                let share = selector.map_or(1.0, Selector::expected_share);
-                (share * samples as f64 + 1e-9 * samples as f64) as u64
-            }
+            Mode::Reduced => selector.map_or(samples, |selector| selector.expected(samples)),
         };
         if expected < global {
             let accepted = format!(

@@ -158,7 +158,7 @@ impl Reading<'_> {
         let key = spec.window_key(segment.shard, segment.window, self.stop)?;
         let mut raw = RawWindow { segment, key, known: None, rows: vec![], index: None };
         if let Some(selector) = &spec.selector
-            && let Some(record) = spec.ledger.window(&key)
+            && let Some(record) = spec.recorded(&key)
         {
             let complete = (!selector.needs_embedding() || record.has_embedding)
                 && (!spec.needs_signals || record.signals.is_some());

@@ -183,9 +183,9 @@ impl Plan {
         })
     }
 
-    /// Identifies the decisions. O(kept).
+    /// Identifies the decisions, whatever policy led to them. O(kept).
     pub fn fingerprint(&self) -> u64 {
-        let mut parts = vec![self.policy.fingerprint(), self.counts.samples];
+        let mut parts = vec![self.counts.samples, self.rates.len() as u64];
         parts.extend(self.rates.iter().map(|rate| u64::from(rate.to_bits())));
         self.kept().for_each(|k| parts.extend([k.shard, k.window, k.id.0, k.cluster.into()]));
         hash::combine(&parts)
@@ -291,6 +291,13 @@ impl Planner {
             windows: vec![],
             counts: PlanCounts::default(),
         })
+    }
+
+    /// The plan by semantic hashes alone, also where embeddings are there.
+    #[must_use]
+    pub fn without_embeddings(mut self) -> Self {
+        self.embeddings = Embeddings::Missing;
+        self
     }
 
     /// Most bits in which the semantic hashes of near-copies differ; 0 where copies stay.
