@@ -1,7 +1,10 @@
 //! The options of every subcommand that selects.
 
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use tldr_loader::cluster::Clusters;
 use tldr_loader::select::{Policy, Priority, Quota};
 use tldr_loader::{Error, Result};
 
@@ -39,5 +42,34 @@ impl Selection {
         let gate = Some(self.gate).filter(|&gate| gate != 1.0);
         let keep_ratio = self.keep_ratio;
         Ok(Policy { keep_ratio, gate, dedup, quota, priority, rotate: false, seed: self.seed, corpus: None })
+    }
+}
+
+/// What a policy takes of a captioner directory.
+pub(super) struct Fitted {
+    pub(super) clusters: Arc<Clusters>,
+    /// Fingerprint of the model; `None` in a build that cannot load one.
+    pub(super) encoder: Option<u64>,
+}
+
+impl Fitted {
+    pub(super) fn load(directory: &Path) -> Result<Self> {
+        #[cfg(feature = "tch")]
+        {
+            use tldr_loader::captioner::{Captioner, parse_device};
+            use tldr_loader::model::Encoder;
+
+            let captioner = Captioner::load(directory, parse_device("cpu")?)?;
+            let clusters = captioner.clusters().cloned().ok_or_else(|| {
+                let accepted = "a captioner with clusters: run tldr-loader fit first";
+                Error::option("captioner", directory.display(), accepted)
+            })?;
+            Ok(Self { clusters, encoder: Some(captioner.fingerprint()) })
+        }
+        #[cfg(not(feature = "tch"))]
+        {
+            let clusters = Arc::new(Clusters::load(directory.join("clusters.safetensors"))?);
+            Ok(Self { clusters, encoder: None })
+        }
     }
 }

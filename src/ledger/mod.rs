@@ -8,6 +8,8 @@
 #[cfg(feature = "parquet")]
 mod columns;
 #[cfg(feature = "parquet")]
+mod contents;
+#[cfg(feature = "parquet")]
 mod files;
 #[allow(clippy::module_inception, reason = "the type that the module is named for")]
 mod ledger;
@@ -17,6 +19,8 @@ mod stored;
 #[cfg(feature = "parquet")]
 mod table;
 
+#[cfg(feature = "parquet")]
+pub use contents::{RecordedShard, Recording};
 #[cfg(feature = "parquet")]
 pub(crate) use files::place;
 pub use ledger::Ledger;
