@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use ndarray::{Array2, Array3, Array4, Axis};
 use tch::{Cuda, Device};
-use tldr_loader::captioner::{Captioner, CaptionerConfig, CodebookConfig, LearnedBy, Precision};
+use tldr_loader::captioner::{
+    Captioner, CaptionerConfig, CodebookConfig, CodebookUpdate, LearnedBy, Precision,
+};
 use tldr_loader::cluster::alignment::{AlignmentNorm, AlignmentTable};
 use tldr_loader::cluster::clusters::{Clusters, GATE_STEPS};
 use tldr_loader::hash::{Purpose, Rng};
@@ -35,6 +37,7 @@ fn clusters(codes: usize) -> Clusters {
             knots: Array3::from_shape_fn((1, 1, 101), |(_, _, k)| k as f32 - 50.0),
         },
         points: 1000,
+        raw_index: None,
     }
 }
 
@@ -165,6 +168,7 @@ fn the_nearest_of_3000_codes_takes_one_matrix_of_scores() {
         commitment: 0.25,
         decay: 0.9,
         learned_by: LearnedBy::Training,
+        update: CodebookUpdate::Ema,
     });
     let mut captioner = Captioner::new(config, tokenizer, Device::Cpu, 1).unwrap();
     let (images, captions) = samples(64, 224, 2);

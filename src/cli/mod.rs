@@ -11,11 +11,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tldr_loader::shard::{self, StoreOptions};
 use tldr_loader::{ErrorKind, Result};
 
+#[cfg(feature = "parquet")]
+mod audit;
+#[cfg(feature = "parquet")]
+mod export;
 #[cfg(feature = "tch")]
 mod fit;
 mod inspect;
 #[cfg(feature = "tch")]
 mod load;
+#[cfg(all(feature = "tch", feature = "parquet"))]
+mod plan;
+#[cfg(feature = "parquet")]
+mod policy;
 mod source;
 mod synth;
 #[cfg(feature = "tch")]
@@ -39,6 +47,12 @@ enum Command {
     Load(load::Args),
     #[cfg(feature = "tch")]
     Fit(fit::Args),
+    #[cfg(all(feature = "tch", feature = "parquet"))]
+    Plan(plan::Args),
+    #[cfg(feature = "parquet")]
+    Export(export::Args),
+    #[cfg(feature = "parquet")]
+    Audit(audit::Args),
 }
 
 impl Command {
@@ -52,6 +66,12 @@ impl Command {
             Self::Load(args) => args.run(),
             #[cfg(feature = "tch")]
             Self::Fit(args) => args.run(),
+            #[cfg(all(feature = "tch", feature = "parquet"))]
+            Self::Plan(args) => args.run(),
+            #[cfg(feature = "parquet")]
+            Self::Export(args) => args.run(),
+            #[cfg(feature = "parquet")]
+            Self::Audit(args) => args.run(),
         }
     }
 }

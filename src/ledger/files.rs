@@ -160,8 +160,8 @@ fn digest(content: &[u8]) -> String {
 }
 
 /// Writes `content` aside and renames it to `path`: there is never half a file of that name.
-fn place(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+pub(crate) fn place(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // As other files are made: those who may read the folder may read its files.
     let everyone = fs::Permissions::from_mode(0o666);
     let mut aside = tempfile::Builder::new().prefix(ASIDE).permissions(everyone).tempfile_in(folder)?;

@@ -95,6 +95,22 @@ impl Ledger {
         None
     }
 
+    /// What the folder holds, by captioner, reading options and window size; nothing in memory.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    #[cfg(feature = "parquet")]
+    pub fn recordings(&self) -> Result<Vec<crate::ledger::Recording>> {
+        self.root().map_or(Ok(vec![]), |root| crate::ledger::contents::recordings(&root))
+    }
+
+    /// Source and file name of the shard of a window, as they stand in its file; `None` in memory, and
+    /// where there is no sound file.
+    #[cfg(feature = "parquet")]
+    pub fn shard_of(&self, key: &WindowKey) -> Option<(String, String)> {
+        self.shared.stored.as_ref()?.shard_of(key)
+    }
+
     /// Locks even after a panic elsewhere: every entry is inserted whole.
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner)

@@ -8,6 +8,8 @@
 #[cfg(feature = "parquet")]
 mod columns;
 #[cfg(feature = "parquet")]
+mod contents;
+#[cfg(feature = "parquet")]
 mod files;
 #[allow(clippy::module_inception, reason = "the type that the module is named for")]
 mod ledger;
@@ -17,5 +19,11 @@ mod stored;
 #[cfg(feature = "parquet")]
 mod table;
 
+#[cfg(feature = "parquet")]
+pub use contents::{RecordedShard, Recording};
+#[cfg(feature = "parquet")]
+pub(crate) use files::place;
 pub use ledger::Ledger;
 pub use record::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
+#[cfg(feature = "parquet")]
+pub(crate) use table::{Column, Table};

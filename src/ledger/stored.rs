@@ -49,6 +49,15 @@ impl Stored {
         best
     }
 
+    /// Source and file name of the shard of a window.
+    pub(super) fn shard_of(&self, key: &WindowKey) -> Option<(String, String)> {
+        let files = self.folder.files(&signals_of(key), key.window);
+        files.iter().find_map(|path| {
+            let table = Table::read(self.folder.read(path)?).ok()?;
+            Some((table.note("source")?.to_owned(), table.note("shard")?.to_owned()))
+        })
+    }
+
     /// Writes a window. A window of a shard whose version is not known is not written: nothing could
     /// tell whether it still holds.
     pub(super) fn record_window(

@@ -20,7 +20,7 @@ use parquet::schema::types::{ColumnPath, Type};
 
 /// The values of a column, `[rows]`; `None` is null.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Column {
+pub(crate) enum Column {
     Text(Vec<Option<String>>),
     I32(Vec<Option<i32>>),
     I64(Vec<Option<i64>>),
@@ -31,25 +31,25 @@ pub(super) enum Column {
 
 /// A table, and what is noted of it as a whole.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Table {
-    pub(super) columns: Vec<(String, Column)>,
-    pub(super) notes: Vec<(String, String)>,
+pub(crate) struct Table {
+    pub(crate) columns: Vec<(String, Column)>,
+    pub(crate) notes: Vec<(String, String)>,
 }
 
 impl Table {
     /// The column `name`, taken out; `None` where it is not there.
-    pub(super) fn take(&mut self, name: &str) -> Option<Column> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<Column> {
         let at = self.columns.iter().position(|(column, _)| column == name)?;
         Some(self.columns.swap_remove(at).1)
     }
 
     /// What is noted under `name`.
-    pub(super) fn note(&self, name: &str) -> Option<&str> {
+    pub(crate) fn note(&self, name: &str) -> Option<&str> {
         self.notes.iter().find(|(note, _)| note == name).map(|(_, value)| value.as_str())
     }
 
     /// The table as a Parquet file; the same bytes for the same table.
-    pub(super) fn write(&self) -> Result<Vec<u8>> {
+    pub(crate) fn write(&self) -> Result<Vec<u8>> {
         let mut fields = Vec::with_capacity(self.columns.len());
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
@@ -124,7 +124,7 @@ impl Table {
     }
 
     /// Reads what [`write`](Self::write) wrote. Errors say what is wrong; nothing panics.
-    pub(super) fn read(content: Vec<u8>) -> std::result::Result<Self, String> {
+    pub(crate) fn read(content: Vec<u8>) -> std::result::Result<Self, String> {
         // The crate checks what it reads, but not everywhere.
         catch_unwind(AssertUnwindSafe(|| Self::parse(content)))
             .map_err(|_| "it cannot be decoded".to_owned())?

@@ -41,6 +41,7 @@ pub struct LoaderBuilder {
     pub(super) source: Option<String>,
     pub(super) shards: Option<Vec<Shard>>,
     pub(super) lengths: Option<Vec<u64>>,
+    pub(super) plan: Option<PathBuf>,
     pub(super) stores: StoreOptions,
     pub(super) encoder: Option<(Box<dyn Encoder>, Arc<Clusters>)>,
     pub(super) judge: Option<Box<dyn Encoder>>,
@@ -99,6 +100,7 @@ impl LoaderBuilder {
             source: None,
             shards: None,
             lengths: None,
+            plan: None,
             stores: StoreOptions::default(),
             encoder: None,
             judge: None,
@@ -150,6 +152,11 @@ impl LoaderBuilder {
         /// Samples per shard, in the order of the list, instead of what [`lengths`](crate::shard::lengths)
         /// finds.
         lengths: Vec<u64> = Some(lengths);
+        /// A plan, as `tldr-loader plan` writes it: it says which samples survive, instead of the
+        /// policy, whose options may be left out. Shards, window size, reading options and captioner
+        /// must be those it was made with; a captioner is only needed where captions are generated,
+        /// or chosen by alignment.
+        plan: impl Into<PathBuf> = Some(plan.into());
         /// How remote shards are read, in one. Default: [`StoreOptions::default`].
         stores: StoreOptions = stores;
         /// Where signals and captions are remembered. Default: an empty one for this loader.
@@ -303,7 +310,8 @@ impl LoaderBuilder {
         ));
         // Checked before anything is read; made when the size of the corpus is known.
         let clusters = self.clusters()?;
-        let wanted = self.selector(clusters.as_ref(), 1)?;
+        let plan = self.load_plan()?;
+        let wanted = self.decider(clusters.as_ref(), 1, plan.as_ref())?;
         self.check_judge(wanted.as_ref())?;
         let spawn = |encoder, role| ModelThread::spawn(encoder, role);
         let model = self.encoder.take().map(|(encoder, _)| spawn(encoder, Role::Captioner)).transpose()?;
@@ -313,9 +321,12 @@ impl LoaderBuilder {
             Some(shards) => shards,
             None => shard::list(&self.urls, self.source.as_deref(), &self.stores)?,
         };
-        let lengths = self.check_lengths(&shards, progress)?;
+        let lengths = match (&plan, &self.plan) {
+            (Some(plan), Some(path)) => plan.lengths(path, &shards, self.lengths.as_deref())?,
+            _ => self.check_lengths(&shards, progress)?,
+        };
         let samples = total(&lengths)?;
-        let selector = self.selector(clusters.as_ref(), samples)?;
+        let selector = self.decider(clusters.as_ref(), samples, plan.as_ref())?;
         let num_batches = self.num_batches(samples, world_size, selector.as_ref())?;
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),

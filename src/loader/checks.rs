@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
 use crate::loader::builder::LoaderBuilder;
+use crate::loader::decider::Decider;
 use crate::loader::model_thread::ModelThread;
+use crate::loader::plan::PlanFile;
 use crate::loader::spec::Mode;
 use crate::select::{Policy, Quota, Selector};
 use crate::shard::{self, Shard};
@@ -107,6 +109,19 @@ impl LoaderBuilder {
         Selector::new(policy, clusters.cloned()).map(Some)
     }
 
+    /// What decides in mode `Reduced`: the plan, else a selector of the policy.
+    pub(super) fn decider(
+        &self,
+        clusters: Option<&Arc<Clusters>>,
+        corpus: u64,
+        plan: Option<&Arc<PlanFile>>,
+    ) -> Result<Option<Decider>> {
+        match plan {
+            Some(plan) => Ok(Some(Decider::Plan(Arc::clone(plan)))),
+            None => Ok(self.selector(clusters, corpus)?.map(|selector| Decider::Select(Box::new(selector)))),
+        }
+    }
+
     /// The clusters of the encoder, of the same fit.
     pub(super) fn clusters(&self) -> Result<Option<Arc<Clusters>>> {
         let Some((encoder, clusters)) = &self.encoder else { return Ok(None) };
@@ -120,7 +135,7 @@ impl LoaderBuilder {
 
     pub(super) fn needs_signals(
         &self,
-        selector: Option<&Selector>,
+        selector: Option<&Decider>,
         model: Option<&ModelThread>,
     ) -> Result<bool> {
         let Some(selector) = selector else { return Ok(false) };
@@ -138,9 +153,13 @@ impl LoaderBuilder {
     }
 
     /// Fails where generated captions would have to be judged and nothing may judge them.
-    pub(super) fn check_judge(&self, selector: Option<&Selector>) -> Result<()> {
-        let Some(selector) = selector else { return Ok(()) };
-        if self.rescue && selector.policy().gate.is_none() {
+    pub(super) fn check_judge(&self, selector: Option<&Decider>) -> Result<()> {
+        let Some(decider) = selector else { return Ok(()) };
+        if self.rescue && decider.plan().is_some() {
+            let accepted = "only false with a plan, which has decided already";
+            return Err(Error::option("rescue", self.rescue, accepted));
+        }
+        if self.rescue && decider.selector().is_some_and(|selector| selector.policy().gate.is_none()) {
             let accepted = "only false without a gate, which drops what it brings back; set `gate`";
             return Err(Error::option("rescue", self.rescue, accepted));
         }
@@ -197,17 +216,13 @@ impl LoaderBuilder {
         &self,
         samples: u64,
         world_size: usize,
-        selector: Option<&Selector>,
+        selector: Option<&Decider>,
     ) -> Result<u64> {
         let global = (self.batch_size * world_size) as u64;
         let expected = match self.mode {
             Mode::Eval => return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64)),
             Mode::Full => samples,
-            // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
-            Mode::Reduced => {
-                let share = selector.map_or(1.0, Selector::expected_share);
-                (share * samples as f64 + 1e-9 * samples as f64) as u64
-            }
+            Mode::Reduced => selector.map_or(samples, |selector| selector.expected(samples)),
         };
         if expected < global {
             let accepted = format!(

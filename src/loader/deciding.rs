@@ -18,6 +18,7 @@ use crate::image::ImageError;
 use crate::ledger::{WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
 use crate::loader::captions::Captioning;
+use crate::loader::decider::Decider;
 use crate::loader::lane;
 use crate::loader::model_thread::{Answer, ModelThread, wait};
 use crate::loader::pipeline::{Message, receive};
@@ -128,7 +129,7 @@ impl<'a> Deciding<'a> {
                     }
                 };
                 let mut judged = None;
-                if self.spec.rescue {
+                if let Some(selector) = selector.selector().filter(|_| self.spec.rescue) {
                     judged = self.captioning().rescue(&raw.key, selector, &raw.rows, &record)?;
                     if judged.is_none() {
                         return Ok(vec![]); // the run is to stop
@@ -181,7 +182,7 @@ impl<'a> Deciding<'a> {
             let gated_out = |selector: &Selector| {
                 signals.is_some_and(|s| selector.is_gated_out(s.alignment[row], s.cluster[row]))
             };
-            let rescued = self.spec.selector.as_ref().is_some_and(gated_out);
+            let rescued = self.spec.selector.as_ref().and_then(Decider::selector).is_some_and(gated_out);
             self.recorder.rescued.fetch_add(rescued.into(), Ordering::Relaxed);
             survivors.push(Survivor {
                 sample,

@@ -1,8 +1,8 @@
 //! Fingerprints of a configuration: a saved state fits a loader whose three are the same.
 
 use crate::hash;
+use crate::loader::decider::Decider;
 use crate::loader::spec::Spec;
-use crate::select::Selector;
 use crate::text::{Fuse, Tokenizer};
 
 /// Fingerprint of everything that decides which samples survive, in which order, with which
@@ -11,7 +11,7 @@ pub(crate) fn policy(spec: &Spec) -> u64 {
     let text = format!(
         "{:?} {:?} {} {} {} {:x} {:?} {} {:?}",
         spec.mode,
-        spec.selector.as_ref().map(Selector::fingerprint),
+        spec.selector.as_ref().map(Decider::fingerprint),
         spec.seed,
         spec.window,
         spec.shuffle_windows,

@@ -10,13 +10,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader::assemble::{Assembling, LaneFeed};
 use crate::loader::batch::Batch;
-use crate::loader::deciding::Deciding;
+use crate::loader::deciding::{Deciding, SurvivorGroup};
 use crate::loader::reading::Reading;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::Spec;
@@ -47,30 +48,9 @@ pub(crate) fn start(
 ) -> Result<Running> {
     let stop = Arc::new(AtomicBool::new(false));
     let (batch_out, batches) = bounded(spec.prefetch.max(1));
-    let mut running = Running { batches, stop: Arc::clone(&stop), threads: vec![] };
-    let mut feeds = vec![];
-    for lane in spec.own_lanes() {
-        let satisfied = Arc::new(AtomicBool::new(false));
-        // A window that is read waits in the reading thread itself: one read ahead, one worked on.
-        let (raw_out, raw_in) = bounded(0);
-        {
-            let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&stop));
-            let satisfied = Arc::clone(&satisfied);
-            running.spawn(format!("tldr-read-{lane}"), "read", raw_out, move |out| {
-                Reading { spec: &spec, epoch, recorder: &recorder, stop: &stop, satisfied: &satisfied }
-                    .run(lane, out)
-            })?;
-        }
-        // One group of survivors is used up while the next one is made.
-        let (group_out, group_in) = bounded(1);
-        {
-            let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&stop));
-            running.spawn(format!("tldr-decide-{lane}"), "select", group_out, move |out| {
-                Deciding::new(&spec, epoch, first_step, &recorder, &stop, &satisfied).run(&raw_in, out)
-            })?;
-        }
-        feeds.push(LaneFeed::new(lane, group_in));
-    }
+    let mut running = Running { batches, stop, threads: vec![] };
+    let lanes = running.lanes(spec, epoch, first_step, recorder, false)?;
+    let feeds = lanes.into_iter().map(|(lane, groups)| LaneFeed::new(lane, groups)).collect();
     let (spec, recorder) = (Arc::clone(spec), Arc::clone(recorder));
     running.spawn("tldr-batch".into(), "example", batch_out, move |out| {
         let undecodable = Default::default();
@@ -79,7 +59,87 @@ pub(crate) fn start(
     Ok(running)
 }
 
+/// Reads and decides all lanes of the rank to the end and yields nothing: what the ledger does not
+/// cover is encoded and recorded. `watch` is called about five times a second; an error from it ends
+/// the pass.
+pub(crate) fn record(
+    spec: &Arc<Spec>,
+    epoch: u64,
+    recorder: &Arc<Recorder>,
+    watch: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
+    let mut running =
+        Running { batches: bounded(0).1, stop: Arc::new(AtomicBool::new(false)), threads: vec![] };
+    for (_, groups) in running.lanes(spec, epoch, 0, recorder, true)? {
+        loop {
+            match groups.recv_timeout(WATCH) {
+                Ok(Message::Item(_)) => {}
+                Ok(Message::End) => break,
+                Ok(Message::Failed(error)) => return Err(error),
+                Err(RecvTimeoutError::Timeout) => watch()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let detail = "its thread has ended".into();
+                    return Err(ErrorKind::Stage { stage: "select", detail }.into());
+                }
+            }
+        }
+    }
+    watch()
+}
+
+/// How often a recording pass is looked at.
+const WATCH: Duration = Duration::from_millis(200);
+
+/// Survivors of a lane, group by group.
+type Groups = Receiver<Message<SurvivorGroup>>;
+
 impl Running {
+    /// Starts the reading and the deciding thread of each lane of the rank. With `satisfied` nobody
+    /// wants survivors: their bytes are not read where the ledger knows them, and none come.
+    fn lanes(
+        &mut self,
+        spec: &Arc<Spec>,
+        epoch: u64,
+        first_step: u64,
+        recorder: &Arc<Recorder>,
+        satisfied: bool,
+    ) -> Result<Vec<(usize, Groups)>> {
+        spec.own_lanes()
+            .map(|lane| Ok((lane, self.lane(lane, spec, epoch, first_step, recorder, satisfied)?)))
+            .collect()
+    }
+
+    fn lane(
+        &mut self,
+        lane: usize,
+        spec: &Arc<Spec>,
+        epoch: u64,
+        first_step: u64,
+        recorder: &Arc<Recorder>,
+        satisfied: bool,
+    ) -> Result<Groups> {
+        let satisfied = Arc::new(AtomicBool::new(satisfied));
+        // A window that is read waits in the reading thread itself: one read ahead, one worked on.
+        let (raw_out, raw_in) = bounded(0);
+        {
+            let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&self.stop));
+            let satisfied = Arc::clone(&satisfied);
+            self.spawn(format!("tldr-read-{lane}"), "read", raw_out, move |out| {
+                Reading { spec: &spec, epoch, recorder: &recorder, stop: &stop, satisfied: &satisfied }
+                    .run(lane, out)
+            })?;
+        }
+        // One group of survivors is used up while the next one is made.
+        let (group_out, group_in) = bounded(1);
+        {
+            let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&self.stop));
+            self.spawn(format!("tldr-decide-{lane}"), "select", group_out, move |out| {
+                Deciding::new(&spec, epoch, first_step, &recorder, &stop, &satisfied).run(&raw_in, out)
+            })?;
+        }
+        Ok(group_in)
+    }
+
     /// Starts a thread whose error, or panic, becomes the last message of its channel.
     fn spawn<T: Send + 'static>(
         &mut self,

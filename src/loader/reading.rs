@@ -169,7 +169,7 @@ impl Reading<'_> {
         let key = spec.window_key(segment.shard, segment.window, self.stop)?;
         let mut raw = RawWindow { segment, key, known: None, undecided: None, rows: vec![], index: None };
         if let Some(selector) = &spec.selector
-            && let Some(record) = spec.ledger.window(&key)
+            && let Some(record) = spec.recorded(&key)
         {
             let complete = (!selector.needs_embedding() || record.has_embedding)
                 && (!spec.needs_signals || record.signals.is_some());
@@ -177,7 +177,8 @@ impl Reading<'_> {
             if record.ids.is_empty() {
                 raw.known = Some(Known { record, judged: None, outcomes: vec![] });
             } else if complete {
-                let judged = spec.rescue.then(|| known_scores(spec, &key, selector, &record));
+                let rescuer = selector.selector().filter(|_| spec.rescue);
+                let judged = rescuer.map(|rescuer| known_scores(spec, &key, rescuer, &record));
                 match judged {
                     Some(None) => raw.undecided = Some(record),
                     judged => {

@@ -11,11 +11,11 @@ use crate::image::{DecodeOptions, ImagePipeline};
 use crate::ledger::{Ledger, WindowKey, WindowRecord};
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
+use crate::loader::decider::Decider;
 use crate::loader::deciding::Survivor;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::recorder::MaxErrors;
 use crate::sample::SampleId;
-use crate::select::Selector;
 use crate::shard::{ReadOptions, Shard};
 use crate::text::{Evidence, Fuse, Tokenizer};
 
@@ -47,7 +47,7 @@ pub(crate) struct Spec {
     pub(crate) lengths: Vec<u64>,
     pub(crate) mode: Mode,
     /// `Some` in mode `Reduced` only.
-    pub(crate) selector: Option<Selector>,
+    pub(crate) selector: Option<Decider>,
     /// Whether signals are needed, by the selector or by caption fusion.
     pub(crate) needs_signals: bool,
     pub(crate) model: Option<ModelThread>,
@@ -121,8 +121,7 @@ impl Spec {
 
     /// What decides which samples are readable, and what of them is seen.
     pub(crate) fn reading(&self) -> [u64; 3] {
-        let caption_key = self.read.caption_key.as_deref().map_or(0, hash::hash_str);
-        [caption_key, self.decode.max_pixels, self.decode.exif_orientation.into()]
+        reading(&self.read, &self.decode)
     }
 
     /// The ledger's key of a window of the shard as it is now.
@@ -144,7 +143,7 @@ impl Spec {
             shard: held.hash,
             window,
             size: self.window,
-            version: version.map_or(0, |version| hash::hash_str(&version)),
+            version: version_hash(version.as_deref()),
             encoder,
             reading: hash::combine(&self.reading()),
         })
@@ -186,8 +185,28 @@ impl Spec {
         Evidence { alignment: survivor.alignment, judged: survivor.judged, draw, epoch }
     }
 
+    /// What the ledger knows of the window; where a plan decides and no signals are needed, also what
+    /// is recorded there with the signals of the plan's captioner.
+    pub(crate) fn recorded(&self, key: &WindowKey) -> Option<Arc<WindowRecord>> {
+        self.ledger.window(key).or_else(|| {
+            let plan = self.selector.as_ref().and_then(Decider::plan).filter(|_| !self.needs_signals)?;
+            self.ledger.window(&WindowKey { encoder: plan.captioner, ..*key })
+        })
+    }
+
     /// Position of a survivor in its shuffle group.
     pub(crate) fn shuffle_hash(&self, epoch: u64, id: SampleId) -> u64 {
         hash::hash(self.seed, Purpose::Shuffle, hash::combine(&[epoch, id.0]))
     }
+}
+
+/// What decides which samples are readable, and what of them is seen.
+pub(crate) fn reading(read: &ReadOptions, decode: &DecodeOptions) -> [u64; 3] {
+    let caption_key = read.caption_key.as_deref().map_or(0, hash::hash_str);
+    [caption_key, decode.max_pixels, decode.exif_orientation.into()]
+}
+
+/// The version of a shard as it stands in a [`WindowKey`].
+pub(crate) fn version_hash(version: Option<&str>) -> u64 {
+    version.map_or(0, hash::hash_str)
 }

@@ -155,6 +155,19 @@ impl Loader {
         })
     }
 
+    /// Reads the corpus once and yields nothing: of what the ledger does not cover, signals are
+    /// computed and recorded there. `watch(statistics)` is called about five times a second; an error
+    /// from it ends the pass. The place in the epoch stays.
+    ///
+    /// # Errors
+    /// As [`iter`](Self::iter), and the first error of any stage.
+    pub fn record(&self, watch: &mut dyn FnMut(&Stats) -> Result<()>) -> Result<Stats> {
+        let epoch = self.epoch();
+        let recorder = Arc::new(Recorder::new(epoch));
+        pipeline::record(&self.spec, epoch, &recorder, &mut || watch(&recorder.snapshot()))?;
+        Ok(recorder.snapshot())
+    }
+
     /// Where the loader stands: the batches handed over so far. The same on every rank.
     pub fn state(&self) -> LoaderState {
         LoaderState {

@@ -10,18 +10,24 @@
 //! 4. [`reservoir`] draws with exactly these rates, evenly over similar clusters; with another
 //!    priority ([`diverse`], hard, longest) it says how many to keep, and the priority says which.
 //!
+//! [`plan`] decides for a whole corpus at once: exact quotas, and no near-copies across shards.
+//!
 //! No I/O, threads or tensors here.
 
 pub mod dedup;
 pub mod diverse;
 pub mod filter;
 pub mod gate;
+pub mod plan;
+mod plan_copies;
+mod plan_quota;
 pub mod policy;
 pub mod quota;
 pub mod reservoir;
 pub mod selector;
 
 pub use filter::Filter;
+pub use plan::{Plan, PlanCounts, Planner};
 pub use policy::{GateBy, Policy, Priority, Quota};
 pub use quota::Rates;
 pub use selector::{Selector, Window};

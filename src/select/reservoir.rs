@@ -43,6 +43,11 @@ impl Rate {
 pub struct Place(u64);
 
 impl Place {
+    /// The place as a number: candidates are kept from the smallest on as the rate grows.
+    pub(super) fn position(self) -> u64 {
+        self.0
+    }
+
     /// Whether the candidate is kept in `epoch` (always 0 where nothing rotates).
     pub fn is_kept(self, rate: Rate, epoch: u64) -> bool {
         // e * pi modulo 1 is the low half of the product.

@@ -49,6 +49,16 @@ pub struct Selector {
     rates: Rates,
 }
 
+/// A candidate as a plan sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed {
+    pub(super) row: usize,
+    pub(super) cluster: u32,
+    pub(super) place: Place,
+    /// Whether the draw of its window keeps it.
+    pub(super) survives: bool,
+}
+
 /// A sample that passed the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
@@ -208,6 +218,40 @@ impl Selector {
             }
         }
         Ok(outcomes)
+    }
+
+    /// What a plan looks at: the outcome of each sample that is none of its candidates, and the
+    /// candidates with the places that the draw gives them. Near-copies within the window are
+    /// candidates here, since a plan drops them itself.
+    pub(super) fn placed(&self, window: &Window<'_>) -> Result<(Vec<Outcome>, Vec<Placed>)> {
+        let signals = self.check(window)?;
+        let mut outcomes: Vec<Outcome> = window
+            .failed
+            .iter()
+            .map(|failed| failed.map_or(Outcome::Dropped(DropReason::Quota), Outcome::Failed))
+            .collect();
+        let mut candidates = self.candidates(window, signals, &mut outcomes)?;
+        candidates.sort_unstable();
+        let mut placed = Vec::with_capacity(candidates.len());
+        for run in candidates.chunk_by(|a, b| self.run(a.cluster) == self.run(b.cluster)) {
+            let number = run.first().map_or(0, |c| self.run(c.cluster));
+            let places = places(self.policy.seed, window.id, u64::from(number));
+            placed.extend(run.iter().zip(places).map(|(c, place)| Placed {
+                row: c.row as usize,
+                cluster: c.cluster,
+                place,
+                survives: place.is_kept(self.rates.rate(c.cluster), 0),
+            }));
+        }
+        Ok((outcomes, placed))
+    }
+
+    /// Number of clusters that samples are told apart by.
+    pub(super) fn cluster_count(&self) -> usize {
+        match &self.clusters {
+            Some(clusters) if self.policy.quota.is_by_cluster() => clusters.len(),
+            _ => 1,
+        }
     }
 
     /// Usable samples that pass the gate, in order of arrival; the others' outcome is set.

@@ -104,6 +104,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     max_errors_per_shard: The same of one shard. Default: no limit.
 ///     ledger: Signals and captions to re-use and to add to: another loader's, or a folder. Default:
 ///         an empty one in memory.
+///     plan: A plan of the corpus, as `tldr-loader plan` writes it: it says which samples survive, and the
+///         options of the policy may be left out. Default: the policy decides, window by window.
 ///
 /// Raises:
 ///     ConfigError: An option cannot work; names it, what was given and what is accepted.
@@ -128,7 +130,7 @@ impl Loader {
         threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, lengths=None,
         endpoint=None, read_timeout=None, retries=None, caption_key=None, max_image_pixels=None,
         exif_orientation=false, on_error="skip", max_errors=0.1,
-        max_errors_per_shard=None, ledger=None
+        max_errors_per_shard=None, ledger=None, plan=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -180,6 +182,7 @@ impl Loader {
         max_errors: f64,
         max_errors_per_shard: Option<f64>,
         ledger: Option<LedgerSource>,
+        plan: Option<PathBuf>,
     ) -> PyResult<Self> {
         let device = device.map_or(Ok(Device::Cpu), |d| d.parse()).or_raise(py)?;
         let normalize = Normalize {
@@ -225,7 +228,15 @@ impl Loader {
             macro_rules! set_where_given {
                 ($($name:ident),*) => { $(if let Some(value) = $name { builder = builder.$name(value); })* };
             }
-            set_where_given!(keep_ratio, spill_dir, source, endpoint, caption_key, max_errors_per_shard);
+            set_where_given!(
+                plan,
+                keep_ratio,
+                spill_dir,
+                source,
+                endpoint,
+                caption_key,
+                max_errors_per_shard
+            );
             macro_rules! set_whole_where_given {
                 ($($name:ident),*) => {
                     $(if let Some(value) = $name { builder = builder.$name(whole(stringify!($name), value)?); })*

@@ -93,6 +93,8 @@ class Loader:
         max_errors_per_shard: The same of one shard. Default: no limit.
         ledger: Signals and captions to re-use and to add to: another loader's, or a folder. Default:
             an empty one in memory.
+        plan: A plan of the corpus, as `tldr-loader plan` writes it: it says which samples survive, and the
+            options of the policy may be left out. Default: the policy decides, window by window.
 
     Raises:
         ConfigError: An option cannot work; names it, what was given and what is accepted.
@@ -148,6 +150,7 @@ class Loader:
         max_errors: float = 0.1,
         max_errors_per_shard: float | None = None,
         ledger: Ledger | _Path | None = None,
+        plan: _Path | None = None,
     ) -> Loader: ...
     def __iter__(self) -> Batches:
         """Starts an epoch: the current one from its start, or from where a loaded state left off.

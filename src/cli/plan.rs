@@ -1,0 +1,185 @@
+//! `tldr-loader plan`: decides for a whole corpus.
+
+use std::path::PathBuf;
+
+use tldr_loader::captioner::{Captioner, parse_device};
+use tldr_loader::jobs::{PlanJob, PlanStage, PlanSummary, estimate, plan};
+use tldr_loader::loader::PlanFile;
+use tldr_loader::{Error, Result};
+
+use super::policy::Selection;
+use super::progress_bar;
+use super::source::Source;
+
+/// Decide for a whole corpus at once: exact quotas, and no near-copies across shards.
+///
+/// Signals come from the ledger; those that it lacks are computed and recorded first. A loader takes
+/// the plan with plan=PLAN and the same ledger.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// Captioner directory, after `fit`
+    #[arg(long, value_name = "DIR")]
+    captioner: PathBuf,
+    /// Folder of the ledger; begun where nothing is
+    #[arg(long, value_name = "LEDGER")]
+    ledger: PathBuf,
+    /// Plan to write, a Parquet file
+    #[arg(long, value_name = "PLAN", required_unless_present_any = ["part", "estimate"])]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    selection: Selection,
+    /// Cosine of two embeddings from which the images count as near-copies, from 0.93
+    #[arg(long, value_name = "COSINE", default_value_t = 0.98)]
+    dedup: f32,
+    /// Keep near-copies
+    #[arg(long)]
+    keep_copies: bool,
+    /// Let embeddings say in the end what is a near-copy; they are kept in the ledger, 4 bytes a value
+    #[arg(long)]
+    embeddings: bool,
+    /// Samples per decision window: those of the loader that is to take the plan
+    #[arg(long, default_value_t = 2048)]
+    window: usize,
+    /// Name of the corpus in the identity of its samples; that of the shards' folder by default
+    #[arg(long = "source", value_name = "NAME")]
+    name: Option<String>,
+    /// Record the signals of every n-th shard from the i-th on, counted from 0, and stop: for job
+    /// arrays, after which a run without it has nothing left to encode
+    #[arg(long, value_name = "I/N", conflicts_with = "estimate")]
+    part: Option<String>,
+    /// Say what recording would cost, and stop
+    #[arg(long)]
+    estimate: bool,
+    /// Samples per second of the training to come, for the break-even that --estimate prints
+    #[arg(long, value_name = "RATE")]
+    train_rate: Option<f64>,
+    /// Threads that decode previews; one per core by default
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<()> {
+        let job = self.job()?;
+        let mut captioner = Captioner::load(&self.captioner, parse_device(&self.device)?)?;
+        let clusters = captioner.clusters().cloned().ok_or_else(|| {
+            let accepted = "a captioner with clusters: run tldr-loader fit first";
+            Error::option("captioner", self.captioner.display(), accepted)
+        })?;
+        let bar = progress_bar("samples");
+        let mut progress = |stage, done, total| {
+            bar.set_message(match stage {
+                PlanStage::Look => "shards looked for in the ledger",
+                PlanStage::Count => "shards counted",
+                PlanStage::Record => "encoding",
+            });
+            bar.set_length(total);
+            bar.set_position(done);
+            Ok(())
+        };
+        if self.estimate {
+            let found = estimate(&job, &mut captioner, &mut progress)?;
+            bar.finish_and_clear();
+            println!("samples     {}, of which {} are not in the ledger", found.samples, found.missing);
+            if found.missing > 0 {
+                println!(
+                    "recording   {}: {:.1} samples/s, measured on {}",
+                    duration(found.seconds()),
+                    1.0 / found.seconds_per_sample,
+                    found.measured
+                );
+            }
+            let keep = job.policy.keep_ratio;
+            match self.train_rate {
+                Some(rate) if rate > 0.0 => println!(
+                    "break-even  after {:.2} epochs at {rate} samples/s; generated captions come on top",
+                    found.break_even(keep, rate)
+                ),
+                Some(rate) => {
+                    return Err(Error::option("train_rate", rate, "samples per second, more than 0"));
+                }
+                None => println!(
+                    "break-even  after {:.6} epochs for each sample/s of training (--train-rate); generated captions \
+                     come on top",
+                    found.break_even(keep, 1.0)
+                ),
+            }
+            return Ok(());
+        }
+        let summary = plan(&job, captioner, clusters, &mut progress)?;
+        bar.finish_and_clear();
+        println!(
+            "{}: {} shards, {} of them recorded now ({} samples encoded in {:.1} s)",
+            job.ledger.display(),
+            summary.shards,
+            summary.recorded,
+            summary.encoded,
+            summary.seconds[0]
+        );
+        if let (Some(file), Some(out)) = (&summary.plan, &self.out) {
+            file.save(out)?;
+            print(&format!("{}", out.display()), file, &summary);
+        }
+        Ok(())
+    }
+
+    fn job(&self) -> Result<PlanJob> {
+        let mut job = PlanJob::new(self.source.urls.clone(), &self.ledger);
+        job.policy = self.selection.policy((!self.keep_copies).then_some(self.dedup))?;
+        job.stores = self.source.stores();
+        job.caption_key.clone_from(&self.source.caption_key);
+        job.source.clone_from(&self.name);
+        job.window = self.window;
+        job.embeddings = self.embeddings;
+        job.threads = self.threads;
+        if let Some(part) = &self.part {
+            let numbers = part.split_once('/').map(|(i, n)| (i.trim().parse(), n.trim().parse()));
+            let Some((Ok(i), Ok(n))) = numbers else {
+                return Err(Error::option("part", part, "i/n with i from 0 to n - 1, like 0/8"));
+            };
+            job.part = Some((i, n));
+        }
+        Ok(job)
+    }
+}
+
+fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
+    let counts = file.plan.counts();
+    let readable = counts.samples - counts.failed;
+    println!("{out}: {} of {readable} readable samples kept, in {:.1} s", counts.kept, summary.seconds[1]);
+    println!("  unusable     {}", counts.failed);
+    println!("  gated out    {}", counts.gated);
+    match summary.distance {
+        Some(bits) => {
+            println!("  near-copies  {} (hashes that differ in at most {bits} of 256 bits)", counts.copies)
+        }
+        None => println!("  near-copies  stay"),
+    }
+    println!("  candidates   {} in {} clusters, near-copies included", counts.candidates, counts.clusters);
+    println!("  places       {}", counts.places);
+    println!("  also kept by their window alone: {}", counts.window_survivors);
+    println!("  fingerprint  {:016x}", file.fingerprint());
+    if counts.kept < counts.places {
+        println!("warning: {} places are not filled, for want of candidates", counts.places - counts.kept);
+    }
+    if summary.distance.is_some() && counts.unhashed > 0 {
+        println!(
+            "warning: {} candidates have no semantic hash, since an earlier run's gate dropped them, and are not \
+             looked at for near-copies; a new ledger has all",
+            counts.unhashed
+        );
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}

@@ -1,0 +1,211 @@
+//! Writes what is kept of a corpus as a table: for tools that know nothing of plans and ledgers.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cluster::Clusters;
+use crate::error::{Error, Result};
+use crate::jobs::recorded::{Recorded, Wanted, all_kept, window_of};
+use crate::ledger::{Captions, Column, Table, WindowKey, WindowRecord, place};
+use crate::loader::PlanFile;
+use crate::sample::{Outcome, SampleId};
+use crate::select::{Policy, Selector};
+
+/// What says which samples are kept.
+#[derive(Debug, Clone)]
+pub enum ExportBy {
+    /// A plan of the corpus: this file.
+    Plan(PathBuf),
+    /// A policy, window by window, in epoch 0, with these clusters.
+    Policy(Box<Policy>, Arc<Clusters>),
+    /// Nothing: every usable sample is exported.
+    All,
+}
+
+/// What to export.
+#[derive(Debug, Clone)]
+pub struct ExportJob {
+    /// Folder of the ledger, which has keys, signals and captions.
+    pub ledger: PathBuf,
+    /// What says which samples are kept.
+    pub by: ExportBy,
+    /// Which of the ledger's recordings is meant; a plan says so itself.
+    pub wanted: Wanted,
+    /// Fingerprint of the generation settings whose captions are meant, where there are several.
+    pub generation: Option<u64>,
+    /// File to write: `.parquet` for all columns, `.txt` for one key a line.
+    pub out: PathBuf,
+}
+
+/// How an export ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportSummary {
+    /// Samples written.
+    pub samples: u64,
+    /// Of these, those with a generated caption.
+    pub captions: u64,
+}
+
+/// The columns of an export, `[samples]`.
+#[derive(Default)]
+struct Rows {
+    source: Vec<Option<String>>,
+    shard: Vec<Option<String>>,
+    key: Vec<Option<String>>,
+    id: Vec<Option<i64>>,
+    cluster: Vec<Option<i32>>,
+    alignment: Vec<Option<f32>>,
+    pi: Vec<Option<f32>>,
+    caption: Vec<Option<String>>,
+}
+
+/// Runs the job. Samples stand in order of shard hash and position. `progress(done, total)` is called
+/// with shards.
+///
+/// # Errors
+/// A name of another ending; a ledger that is not there or has several recordings that fit, or several
+/// sets of captions; samples of the plan that the ledger does not have; a file that cannot be written.
+pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<ExportSummary> {
+    let is_text = match job.out.extension().and_then(|extension| extension.to_str()) {
+        Some("parquet") => false,
+        Some("txt") => true,
+        _ => {
+            let given = format!("{:?}", job.out.display());
+            return Err(Error::option("out", given, "a file that ends in .parquet or .txt"));
+        }
+    };
+    let plan = match &job.by {
+        ExportBy::Plan(path) => Some(PlanFile::load(path)?),
+        ExportBy::Policy(..) | ExportBy::All => None,
+    };
+    let wanted = plan.as_ref().map_or(job.wanted, |plan| Wanted {
+        encoder: Some(plan.captioner),
+        reading: Some(plan.reading),
+        window: Some(plan.window),
+    });
+    let recorded = Recorded::open(&job.ledger, wanted)?;
+    let generation = generation(job, &recorded)?;
+    let selector = match &job.by {
+        ExportBy::Policy(policy, clusters) => Some(Selector::new(
+            Policy { corpus: Some(samples(&recorded)), ..Policy::clone(policy) },
+            Some(Arc::clone(clusters)),
+        )?),
+        ExportBy::Plan(_) | ExportBy::All => None,
+    };
+    let decide = |key: &WindowKey, record: &WindowRecord| match (&plan, &selector) {
+        (Some(plan), _) => plan.plan.decide(&window_of(key, record)),
+        (None, Some(selector)) => selector.decide(&window_of(key, record), 0),
+        (None, None) => Ok(all_kept(record)),
+    };
+    let mut rows = Rows::default();
+    let shards = &recorded.recording.shards;
+    for (done, shard) in shards.iter().enumerate() {
+        let first = recorded.key(shard, shard.windows[0]);
+        let (source, path) = recorded.ledger.shard_of(&first).unwrap_or_default();
+        for &window in &shard.windows {
+            let key = recorded.key(shard, window);
+            let Some(record) = recorded.window(&key) else { continue };
+            let outcomes = decide(&key, &record).map_err(|error| error.in_shard(&path.as_str().into()))?;
+            let captions =
+                generation.map(|generation| recorded.ledger.captions_of(&key.captions(generation)));
+            rows.push(&source, &path, &record, &outcomes, captions.as_deref());
+        }
+        progress(done as u64 + 1, shards.len() as u64)?;
+    }
+    if let Some(plan) = &plan {
+        let (kept, found) = (plan.plan.counts().kept, rows.id.len() as u64);
+        if kept != found {
+            let accepted =
+                format!("the ledger that the plan was made with: it has {found} of its {kept} samples");
+            return Err(Error::option("ledger", format!("{:?}", job.ledger.display()), accepted));
+        }
+    }
+    let summary = ExportSummary {
+        samples: rows.id.len() as u64,
+        captions: rows.caption.iter().flatten().count() as u64,
+    };
+    write(&job.out, &if is_text { rows.text() } else { rows.parquet(&job.out)? })?;
+    Ok(summary)
+}
+
+/// Samples of a recording.
+fn samples(recorded: &Recorded) -> u64 {
+    let shards = recorded.recording.shards.iter();
+    let keys = shards.flat_map(|shard| shard.windows.iter().map(|&window| recorded.key(shard, window)));
+    keys.filter_map(|key| recorded.window(&key)).map(|record| record.ids.len() as u64).sum()
+}
+
+/// The captions that are meant; `None` where there are none.
+fn generation(job: &ExportJob, recorded: &Recorded) -> Result<Option<u64>> {
+    let found = &recorded.recording.generations;
+    match (job.generation, &found[..]) {
+        (None, []) => Ok(None),
+        (None, [only]) => Ok(Some(*only)),
+        (Some(wanted), _) if found.contains(&wanted) => Ok(Some(wanted)),
+        (given, _) => {
+            let names: Vec<String> = found.iter().map(|generation| format!("{generation:016x}")).collect();
+            let given = given.map_or("none".to_owned(), |given| format!("{given:016x}"));
+            let accepted = format!("one of the captions in the ledger: {}", names.join(", "));
+            Err(Error::option("generation", given, accepted))
+        }
+    }
+}
+
+impl Rows {
+    fn push(
+        &mut self,
+        source: &str,
+        shard: &str,
+        record: &WindowRecord,
+        outcomes: &[Outcome],
+        captions: Option<&Captions>,
+    ) {
+        for (row, outcome) in outcomes.iter().enumerate() {
+            let Outcome::Kept { pi } = outcome else { continue };
+            let id: SampleId = record.ids[row];
+            let key = record.index.as_ref().and_then(|index| index.key(row));
+            self.source.push(Some(source.to_owned()));
+            self.shard.push(Some(shard.to_owned()));
+            self.key.push(key.map(str::to_owned));
+            self.id.push(Some(id.0 as i64));
+            self.cluster.push(record.signals.as_ref().map(|signals| signals.cluster[row] as i32));
+            self.alignment.push(record.signals.as_ref().map(|signals| signals.alignment[row]));
+            self.pi.push(*pi);
+            self.caption.push(captions.and_then(|captions| captions.get(&id)).map(|text| text.to_string()));
+        }
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let mut text = String::new();
+        for key in self.key.iter().flatten() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{key}");
+        }
+        text.into_bytes()
+    }
+
+    fn parquet(self, out: &Path) -> Result<Vec<u8>> {
+        let weight = self.pi.iter().map(|pi| pi.map(|pi| 1.0 / pi)).collect();
+        let columns = vec![
+            ("source".to_owned(), Column::Text(self.source)),
+            ("shard".to_owned(), Column::Text(self.shard)),
+            ("key".to_owned(), Column::Text(self.key)),
+            ("id".to_owned(), Column::I64(self.id)),
+            ("cluster".to_owned(), Column::I32(self.cluster)),
+            ("alignment".to_owned(), Column::F32(self.alignment)),
+            ("pi".to_owned(), Column::F32(self.pi)),
+            ("weight".to_owned(), Column::F32(weight)),
+            ("caption".to_owned(), Column::Text(self.caption)),
+        ];
+        Table { columns, notes: vec![] }.write().map_err(|error| cannot(out, std::io::Error::other(error)))
+    }
+}
+
+fn write(out: &Path, content: &[u8]) -> Result<()> {
+    place(out, content).map_err(|error| cannot(out, error))
+}
+
+fn cannot(out: &Path, error: std::io::Error) -> Error {
+    Error::io(format!("write {}", out.display()), error)
+}

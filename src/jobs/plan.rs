@@ -1,0 +1,478 @@
+//! Plans a corpus: records the signals of what the ledger does not cover, then decides for all of it.
+//!
+//! Signals come by the loader's own reading (TL;DR's first pass, without training), so that a run with
+//! or without the plan finds them in the ledger. Decisions are those of [`crate::select::plan`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ndarray::{Array4, s};
+
+use crate::cluster::Clusters;
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::image::{DecodeOptions, ImageTransform};
+use crate::ledger::{Ledger, WindowKey, WindowRecord};
+use crate::loader::{Batch, Loader, Mode, PixelType, PlanFile, PlannedShard, reading, version_hash};
+use crate::model::Encoder;
+use crate::select::gate::Gate;
+use crate::select::{Planner, Policy, Priority, Quota, Selector, Window};
+use crate::shard::{self, ReadOptions, Shard, StoreOptions};
+
+/// Bytes of the ledger in memory: each window is looked at once.
+const CACHE_BYTES: u64 = 64 << 20;
+/// Lanes of the recording pass: so many shards are read at a time.
+const LANES: usize = 4;
+/// Seconds that the speed of the encoder is measured for.
+const MEASURE_SECONDS: f64 = 5.0;
+
+/// What to plan, by which policy.
+#[derive(Debug, Clone)]
+pub struct PlanJob {
+    /// Shards, as for [`Loader::builder`].
+    pub urls: Vec<String>,
+    /// Name of the corpus in the identity of its samples; the name of the folder that holds the
+    /// shards where `None`.
+    pub source: Option<String>,
+    /// How remote shards are read.
+    pub stores: StoreOptions,
+    /// Field of the json member that holds the caption; the txt member where a sample lacks it.
+    pub caption_key: Option<String>,
+    /// Folder of the ledger, which is begun where nothing is.
+    pub ledger: PathBuf,
+    /// What to keep. Its `dedup` is the cosine of near-copies in the whole corpus; `corpus` is
+    /// counted here.
+    pub policy: Policy,
+    /// Samples per window: those of the loader that is to take the plan.
+    pub window: usize,
+    /// Whether embeddings say in the end what is a near-copy, and not semantic hashes alone. They are
+    /// kept in the ledger; windows without are encoded again.
+    pub embeddings: bool,
+    /// Only record the shards whose index in the list is `.0` modulo `.1`, and do not plan.
+    pub part: Option<(usize, usize)>,
+    /// Threads that decode previews; one per core where 0.
+    pub threads: usize,
+}
+
+impl PlanJob {
+    /// The defaults for a corpus and a ledger: the paper's policy, windows of 2,048.
+    pub fn new(urls: Vec<String>, ledger: impl Into<PathBuf>) -> Self {
+        Self {
+            urls,
+            source: None,
+            stores: StoreOptions::default(),
+            caption_key: None,
+            ledger: ledger.into(),
+            policy: Policy::default(),
+            window: 2048,
+            embeddings: false,
+            part: None,
+            threads: 0,
+        }
+    }
+
+    /// Whether windows must have embeddings.
+    fn needs_embeddings(&self) -> bool {
+        self.embeddings && self.policy.dedup.is_some() || self.policy.priority == Priority::Diverse
+    }
+
+    fn read(&self) -> ReadOptions {
+        ReadOptions { caption_key: self.caption_key.clone() }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.window == 0 {
+            return Err(Error::option("window", 0, "at least 1"));
+        }
+        match self.part {
+            Some((part, of)) if part >= of => {
+                let given = format!("{part}/{of}");
+                Err(Error::option("part", given, "i/n with i from 0 to n - 1"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a plan is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanStage {
+    /// Looking for the signals of each shard in the ledger: shards.
+    Look,
+    /// Counting the samples of shards: shards.
+    Count,
+    /// Computing signals: samples.
+    Record,
+}
+
+/// How a plan ended.
+#[derive(Debug)]
+pub struct PlanSummary {
+    /// The plan; `None` where only a part was recorded.
+    pub plan: Option<PlanFile>,
+    /// Shards looked at.
+    pub shards: usize,
+    /// Of these, those that the ledger did not cover.
+    pub recorded: usize,
+    /// Samples that went through the encoder.
+    pub encoded: u64,
+    /// Most bits in which hashes of near-copies differ; `None` where copies stay.
+    pub distance: Option<u32>,
+    /// Seconds of recording and of deciding.
+    pub seconds: [f64; 2],
+}
+
+/// What recording would cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PlanEstimate {
+    /// Samples of the corpus, by the lengths of its shards.
+    pub samples: u64,
+    /// Of these, those whose signals are not in the ledger.
+    pub missing: u64,
+    /// Samples that were encoded to measure the speed; nothing of them is kept.
+    pub measured: u64,
+    /// Seconds to read, decode and encode one; 0 where nothing is missing.
+    pub seconds_per_sample: f64,
+}
+
+impl PlanEstimate {
+    /// Seconds of recording.
+    pub fn seconds(&self) -> f64 {
+        self.missing as f64 * self.seconds_per_sample
+    }
+
+    /// Epochs of training at `train_rate` samples/s after which a stream reduced to `keep_ratio` has
+    /// taken less time than the full one, recording included: what it costs per sample of the corpus
+    /// over what each epoch saves. Captions, where they are generated, come on top.
+    pub fn break_even(&self, keep_ratio: f64, train_rate: f64) -> f64 {
+        self.seconds() / ((1.0 - keep_ratio) * self.samples as f64 / train_rate)
+    }
+}
+
+/// Runs the job. `encoder` and `clusters` are those of one fit. `progress(stage, done, total)` is
+/// called on this thread; an error from it ends the run, and what was recorded stays.
+///
+/// # Errors
+/// Options by name; errors of reading as for [`Loader::iter`]; a window that cannot be kept in the
+/// ledger; as [`Planner::decide`].
+pub fn plan(
+    job: &PlanJob,
+    encoder: impl Encoder + 'static,
+    clusters: Arc<Clusters>,
+    progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
+) -> Result<PlanSummary> {
+    job.check()?;
+    let started = Instant::now();
+    let ledger = Ledger::open(&job.ledger, Some(CACHE_BYTES))?;
+    let mut shards = shard::list(&job.urls, job.source.as_deref(), &job.stores)?;
+    if let Some((part, of)) = job.part {
+        shards = shards.into_iter().skip(part).step_by(of).collect();
+    }
+    let walk = Walk::new(job, &ledger, encoder.fingerprint());
+    let policy = with_corpus(job, &shards)?;
+    let mut deciding = match job.part {
+        Some(_) => None,
+        None => Some(Deciding::new(job, policy, &clusters)?),
+    };
+    let mut missing = vec![];
+    for (done, shard) in shards.iter().enumerate() {
+        match (walk.windows(shard)?, &mut deciding) {
+            (Some(windows), Some(deciding)) => deciding.add(shard, &windows)?,
+            (Some(_), None) => {}
+            (None, _) => missing.push(shard.clone()),
+        }
+        progress(PlanStage::Look, done as u64 + 1, shards.len() as u64)?;
+    }
+    let mut encoded = 0;
+    if !missing.is_empty() {
+        encoded = record(job, &missing, &ledger, encoder, &clusters, progress)?;
+    }
+    let recorded = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    for shard in &missing {
+        let windows = walk.windows(shard)?.ok_or_else(|| {
+            let accepted = "a folder that can be written, and shards that a file's time, an ETag or a date tells \
+                            from their other versions: windows were computed and are not in it";
+            Error::option("ledger", format!("{:?}", job.ledger.display()), accepted).in_shard(&shard.url)
+        })?;
+        if let Some(deciding) = &mut deciding {
+            deciding.add(shard, &windows)?;
+        }
+    }
+    let mut summary = PlanSummary {
+        plan: None,
+        shards: shards.len(),
+        recorded: missing.len(),
+        encoded,
+        distance: None,
+        seconds: [recorded, 0.0],
+    };
+    if let Some(deciding) = deciding {
+        summary.distance = job.policy.dedup.map(|_| deciding.planner.distance());
+        summary.plan = Some(deciding.finish(&walk)?);
+        summary.seconds[1] = started.elapsed().as_secs_f64();
+    }
+    Ok(summary)
+}
+
+/// What [`plan`] would cost: how much the ledger does not cover, and how fast the encoder is on the
+/// first of it, for a few seconds. Nothing is written. `progress` is called with shards that are
+/// looked for or counted.
+///
+/// # Errors
+/// As [`plan`].
+pub fn estimate(
+    job: &PlanJob,
+    encoder: &mut dyn Encoder,
+    progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
+) -> Result<PlanEstimate> {
+    job.check()?;
+    // A folder that is not there stays so.
+    let ledger =
+        if job.ledger.exists() { Ledger::open(&job.ledger, Some(CACHE_BYTES))? } else { Ledger::new() };
+    let shards = shard::list(&job.urls, job.source.as_deref(), &job.stores)?;
+    let lengths = counted(&shards, progress)?;
+    let walk = Walk::new(job, &ledger, encoder.fingerprint());
+    let mut estimate =
+        PlanEstimate { samples: lengths.iter().sum(), missing: 0, measured: 0, seconds_per_sample: 0.0 };
+    let mut missing = vec![];
+    for (done, (shard, &length)) in shards.iter().zip(&lengths).enumerate() {
+        let lacking = walk.lacking(shard, length)?;
+        if lacking > 0 {
+            estimate.missing += lacking;
+            missing.push((shard.clone(), length));
+        }
+        progress(PlanStage::Look, done as u64 + 1, shards.len() as u64)?;
+    }
+    if estimate.missing > 0 {
+        (estimate.measured, estimate.seconds_per_sample) = measure(job, missing, encoder)?;
+    }
+    Ok(estimate)
+}
+
+/// Samples encoded, and seconds for each.
+fn measure(job: &PlanJob, missing: Vec<(Shard, u64)>, encoder: &mut dyn Encoder) -> Result<(u64, f64)> {
+    let (shards, lengths) = missing.into_iter().unzip();
+    let (batch, size) = (encoder.batch_size(), encoder.preview_size());
+    let mut builder = Loader::builder(job.urls.clone())
+        .lengths(lengths)
+        .shards(shards)
+        .stores(job.stores.clone())
+        .mode(Mode::Eval)
+        .transform(ImageTransform::Preview)
+        .pixels(PixelType::U8)
+        .image_size(size)
+        .batch_size(batch)
+        .threads(job.threads)
+        .rank(0)
+        .world_size(1);
+    if let Some(key) = &job.caption_key {
+        builder = builder.caption_key(key);
+    }
+    let loader = builder.build()?;
+    let (mut started, mut measured) = (Instant::now(), 0);
+    for (number, examples) in loader.iter()?.enumerate() {
+        let examples = examples?;
+        encode(encoder, &examples, batch, size)?;
+        measured += examples.len() as u64;
+        let seconds = started.elapsed().as_secs_f64();
+        // The first batch warms everything up; a corpus may have no other.
+        if seconds > MEASURE_SECONDS {
+            return Ok((measured, seconds / measured as f64));
+        }
+        if number == 0 && examples.len() == batch && loader.num_samples() > batch as u64 {
+            (started, measured) = (Instant::now(), 0);
+        }
+    }
+    Ok((measured, started.elapsed().as_secs_f64() / measured.max(1) as f64))
+}
+
+/// Encodes the previews of a batch, filled with blanks to the encoder's shape.
+fn encode(encoder: &mut dyn Encoder, examples: &Batch, batch: usize, size: usize) -> Result<()> {
+    let pixels = examples.images.as_u8().unwrap_or_default();
+    let shape = (examples.len(), 3, size, size);
+    let given = Array4::from_shape_vec(shape, pixels.to_vec())
+        .map_err(|error| Error::format("previews", format!("{shape:?}"), error))?;
+    let mut previews = Array4::zeros((batch, 3, size, size));
+    previews.slice_mut(s![..examples.len(), .., .., ..]).assign(&given);
+    let mut captions: Vec<&str> = examples.original.iter().map(String::as_str).collect();
+    captions.resize(batch, "");
+    encoder.encode(previews.view(), &captions).map(|_| ())
+}
+
+/// Samples of each of `shards`.
+fn counted(
+    shards: &[Shard],
+    progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
+) -> Result<Vec<u64>> {
+    let mut stopped = Ok(());
+    let lengths = shard::lengths(shards, &mut |done, of| {
+        if stopped.is_ok() {
+            stopped = progress(PlanStage::Count, done as u64, of as u64);
+        }
+    })?;
+    stopped.map(|()| lengths)
+}
+
+/// The policy with the number of samples, where it needs that.
+fn with_corpus(job: &PlanJob, shards: &[Shard]) -> Result<Policy> {
+    let corpus = match job.policy.quota {
+        Quota::CapAt(_) => Some(counted(shards, &mut |_, _, _| Ok(()))?.iter().sum()),
+        _ => None,
+    };
+    Ok(Policy { corpus, ..job.policy.clone() })
+}
+
+/// Computes the signals of `shards` and records them.
+fn record(
+    job: &PlanJob,
+    shards: &[Shard],
+    ledger: &Ledger,
+    encoder: impl Encoder + 'static,
+    clusters: &Arc<Clusters>,
+    progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
+) -> Result<u64> {
+    let lengths = counted(shards, progress)?;
+    let total: u64 = lengths.iter().sum();
+    let lanes = if total >= (LANES * LANES * job.window) as u64 { LANES } else { 1 };
+    // Of the policy only the gate tells on what is recorded: less is written of what it drops.
+    let passing = Gate::passing(&job.policy, clusters).iter().sum::<f64>();
+    let mut builder = Loader::builder(job.urls.clone())
+        .shards(shards.to_vec())
+        .lengths(lengths)
+        .stores(job.stores.clone())
+        .captioner(encoder, Arc::clone(clusters))
+        .ledger(ledger.clone())
+        .gate(job.policy.gate)
+        .gate_by(job.policy.gate_by)
+        .keep_ratio(passing)
+        .dedup(job.needs_embeddings().then_some(1.0))
+        .window(job.window)
+        .threads(job.threads)
+        .batch_size(lanes)
+        .lanes(lanes)
+        .rank(0)
+        .world_size(1);
+    if let Some(key) = &job.caption_key {
+        builder = builder.caption_key(key);
+    }
+    let stats =
+        builder.build()?.record(&mut |stats| progress(PlanStage::Record, stats.counts.read, total.max(1)))?;
+    Ok(stats.encoded)
+}
+
+/// Reads a ledger shard by shard.
+struct Walk<'a> {
+    job: &'a PlanJob,
+    ledger: &'a Ledger,
+    encoder: u64,
+    reading: u64,
+}
+
+/// The windows of a shard: their keys and what is known of them.
+type Windows = Vec<(WindowKey, Arc<WindowRecord>)>;
+
+impl<'a> Walk<'a> {
+    fn new(job: &'a PlanJob, ledger: &'a Ledger, encoder: u64) -> Self {
+        let reading = hash::combine(&reading(&job.read(), &DecodeOptions::default()));
+        Self { job, ledger, encoder, reading }
+    }
+
+    /// The key of window 0 of the shard as it is now.
+    fn key(&self, shard: &Shard) -> Result<WindowKey> {
+        let version = shard.version_until(self.job.caption_key.is_some(), None)?;
+        Ok(WindowKey {
+            shard: shard.hash,
+            window: 0,
+            size: self.job.window,
+            version: version_hash(version.as_deref()),
+            encoder: self.encoder,
+            reading: self.reading,
+        })
+    }
+
+    /// What is known of a window, if that is enough.
+    fn window(&self, key: &WindowKey) -> Option<Arc<WindowRecord>> {
+        self.ledger.window(key).filter(|record| {
+            let embeddings = !self.job.needs_embeddings() || record.has_embedding;
+            record.ids.is_empty() || record.signals.is_some() && embeddings
+        })
+    }
+
+    /// All windows of `shard`; `None` where one is not known.
+    fn windows(&self, shard: &Shard) -> Result<Option<Windows>> {
+        let mut key = self.key(shard)?;
+        let mut windows = vec![];
+        while let Some(record) = self.window(&key) {
+            let ends = record.ids.len() < self.job.window;
+            if !record.ids.is_empty() {
+                windows.push((key, record));
+            }
+            if ends {
+                return Ok(Some(windows));
+            }
+            key.window += 1;
+        }
+        Ok(None)
+    }
+
+    /// How many of the `length` samples of `shard` are in windows that are not known.
+    fn lacking(&self, shard: &Shard, length: u64) -> Result<u64> {
+        let (mut key, size) = (self.key(shard)?, self.job.window as u64);
+        let mut lacking = 0;
+        for window in 0..length.div_ceil(size) {
+            key.window = window;
+            match self.window(&key) {
+                Some(record) if (record.ids.len() as u64) < size => break,
+                Some(_) => {}
+                None => lacking += size.min(length - window * size),
+            }
+        }
+        Ok(lacking)
+    }
+}
+
+/// A plan that is being made.
+struct Deciding {
+    planner: Planner,
+    shards: Vec<PlannedShard>,
+}
+
+impl Deciding {
+    fn new(job: &PlanJob, policy: Policy, clusters: &Arc<Clusters>) -> Result<Self> {
+        let planner = Planner::new(Selector::new(policy, Some(Arc::clone(clusters)))?, 0)?;
+        let planner = if job.embeddings { planner } else { planner.without_embeddings() };
+        Ok(Self { planner, shards: vec![] })
+    }
+
+    fn add(&mut self, shard: &Shard, windows: &Windows) -> Result<()> {
+        let mut samples = 0;
+        for (key, record) in windows {
+            let window = Window {
+                id: hash::combine(&[key.shard, key.window]),
+                ids: &record.ids,
+                failed: &record.failed,
+                caption_chars: &record.caption_chars,
+                signals: record.signals.as_ref(),
+                judged: None,
+            };
+            self.planner.add(key.shard, key.window, &window).map_err(|error| error.in_shard(&shard.url))?;
+            samples += record.ids.len() as u64;
+        }
+        let (source, path) = (shard.source.to_string(), shard.path.to_string());
+        self.shards.push(PlannedShard { source, path, hash: shard.hash, samples });
+        Ok(())
+    }
+
+    fn finish(mut self, walk: &Walk<'_>) -> Result<PlanFile> {
+        self.shards.sort_unstable();
+        Ok(PlanFile {
+            plan: self.planner.decide()?,
+            captioner: walk.encoder,
+            reading: walk.reading,
+            window: walk.job.window,
+            shards: self.shards,
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! A ledger as data: the windows that a captioner's signals are recorded for, one after the other.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::ledger::{Ledger, RecordedShard, Recording, WindowKey, WindowRecord};
+use crate::sample::Outcome;
+use crate::select::Window;
+
+/// Bytes of the ledger in memory: windows are looked at once.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// Which recording of a ledger is meant, where there may be several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Fingerprint of the encoder.
+    pub encoder: Option<u64>,
+    /// Fingerprint of the reading options.
+    pub reading: Option<u64>,
+    /// Samples per window.
+    pub window: Option<usize>,
+}
+
+/// One recording of a ledger in a folder.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub(super) ledger: Ledger,
+    pub(super) recording: Recording,
+}
+
+impl Recorded {
+    /// Opens the ledger in `path`.
+    ///
+    /// # Errors
+    /// No ledger is there, or none or several of its recordings are what is wanted; the error names
+    /// what there is.
+    pub(super) fn open(path: &Path, wanted: Wanted) -> Result<Self> {
+        let refuse = |accepted: String| Error::option("ledger", format!("{:?}", path.display()), accepted);
+        if !path.is_dir() {
+            return Err(refuse("the folder of a ledger".into()));
+        }
+        let ledger = Ledger::open(path, Some(CACHE_BYTES))?;
+        let all = ledger.recordings()?;
+        let fits = |r: &&Recording| {
+            r.encoder != 0
+                && wanted.encoder.is_none_or(|encoder| encoder == r.encoder)
+                && wanted.reading.is_none_or(|reading| reading == r.reading)
+                && wanted.window.is_none_or(|window| window == r.size)
+        };
+        let mut fitting = all.iter().filter(fits);
+        match (fitting.next(), fitting.next()) {
+            (Some(one), None) => Ok(Self { recording: one.clone(), ledger }),
+            (None, _) if all.is_empty() => Err(refuse("a ledger with signals; this one has none".into())),
+            (first, _) => {
+                let names: Vec<String> = all.iter().map(name).collect();
+                let what = if first.is_some() { "several that fit" } else { "none that fits" };
+                Err(refuse(format!(
+                    "a ledger with one recording of this captioner, window size and reading options; of the \
+                     recordings here there are {what}: {}; say which with captioner and window",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    pub(super) fn key(&self, shard: &RecordedShard, window: u64) -> WindowKey {
+        let Recording { encoder, reading, size, .. } = self.recording;
+        WindowKey { shard: shard.hash, window, size, version: shard.version, encoder, reading }
+    }
+
+    /// What is known of a window; `None`, and a warning, where its files are damaged.
+    pub(super) fn window(&self, key: &WindowKey) -> Option<Arc<WindowRecord>> {
+        self.ledger.window(key).filter(|record| record.ids.is_empty() || record.signals.is_some())
+    }
+}
+
+fn name(recording: &Recording) -> String {
+    let Recording { encoder, reading, size, shards, .. } = recording;
+    format!(
+        "captioner {encoder:016x}, reading options {reading:016x}, windows of {size} ({} shards)",
+        shards.len()
+    )
+}
+
+/// The selector's view of a window.
+pub(super) fn window_of<'a>(key: &WindowKey, record: &'a WindowRecord) -> Window<'a> {
+    Window {
+        id: crate::hash::combine(&[key.shard, key.window]),
+        ids: &record.ids,
+        failed: &record.failed,
+        caption_chars: &record.caption_chars,
+        signals: record.signals.as_ref(),
+        judged: None,
+    }
+}
+
+/// Every usable sample as kept: no policy decides.
+pub(super) fn all_kept(record: &WindowRecord) -> Vec<Outcome> {
+    record.failed.iter().map(|failed| failed.map_or(Outcome::Kept { pi: None }, Outcome::Failed)).collect()
+}

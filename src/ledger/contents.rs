@@ -1,0 +1,138 @@
+//! What the folder of a ledger holds, told from the names of its files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::{Error, Result};
+
+/// The signals that one captioner gave under one set of reading options and one window size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// Fingerprint of the encoder; 0 where none ran.
+    pub encoder: u64,
+    /// Fingerprint of the reading options.
+    pub reading: u64,
+    /// Samples per window.
+    pub size: usize,
+    /// Its shards, in order of their hashes; of a shard that changed, the version recorded last.
+    pub shards: Vec<RecordedShard>,
+    /// Fingerprints of the generation settings of captions of these windows, in order.
+    pub generations: Vec<u64>,
+}
+
+/// The recorded windows of one version of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedShard {
+    /// [`SampleId::shard_hash`](crate::SampleId::shard_hash).
+    pub hash: u64,
+    /// Hash of the version.
+    pub version: u64,
+    /// Indices of its windows, in order.
+    pub windows: Vec<u64>,
+}
+
+/// All recordings below the folder `root`, in order of encoder, reading and size. Files of other names
+/// are passed over.
+pub(super) fn recordings(root: &Path) -> Result<Vec<Recording>> {
+    let mut recordings = vec![];
+    for (settings, folder) in named(&root.join("signals"))? {
+        let Some([encoder, reading, size]) = numbers(&settings, [16, 16, 10]) else { continue };
+        let mut shards: BTreeMap<u64, (SystemTime, RecordedShard)> = BTreeMap::new();
+        for (name, folder) in named(&folder)? {
+            let Some([hash, version]) = numbers(&name, [16, 16]) else { continue };
+            let windows = windows(&folder)?;
+            let changed = std::fs::metadata(&folder).and_then(|meta| meta.modified());
+            let changed = changed.unwrap_or(SystemTime::UNIX_EPOCH);
+            let newer =
+                shards.get(&hash).is_none_or(|(other, shard)| (*other, shard.version) < (changed, version));
+            if newer && !windows.is_empty() {
+                shards.insert(hash, (changed, RecordedShard { hash, version, windows }));
+            }
+        }
+        if !shards.is_empty() {
+            let shards = shards.into_values().map(|(_, shard)| shard).collect();
+            recordings.push(Recording { encoder, reading, size: size as usize, shards, generations: vec![] });
+        }
+    }
+    for (settings, _) in named(&root.join("captions"))? {
+        let Some([generation, reading, size]) = numbers(&settings, [16, 16, 10]) else { continue };
+        let of = recordings.iter_mut().filter(|r| r.reading == reading && r.size as u64 == size);
+        of.for_each(|recording| recording.generations.push(generation));
+    }
+    recordings.sort_by_key(|r| (r.encoder, r.reading, r.size));
+    Ok(recordings)
+}
+
+/// What a folder holds, sorted by name; nothing where it is not there.
+fn named(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let cannot = |error| Error::io(format!("list {}", folder.display()), error);
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => return Err(cannot(error)),
+    };
+    let mut named = vec![];
+    for entry in entries {
+        let entry = entry.map_err(cannot)?;
+        named.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    }
+    named.sort();
+    Ok(named)
+}
+
+/// Numbers of the windows that have a file in `folder`, in order.
+fn windows(folder: &Path) -> Result<Vec<u64>> {
+    let numbers = named(folder)?.into_iter().filter_map(|(name, _)| {
+        name.strip_suffix(".parquet").and_then(|stem| stem.split_once('-')?.0.parse().ok())
+    });
+    let mut numbers: Vec<u64> = numbers.collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
+}
+
+/// The parts of a name between its hyphens, as numbers of these bases.
+fn numbers<const N: usize>(name: &str, bases: [u32; N]) -> Option<[u64; N]> {
+    let mut parts = name.split('-');
+    let mut numbers = [0; N];
+    for (number, base) in numbers.iter_mut().zip(bases) {
+        *number = u64::from_str_radix(parts.next()?, base).ok()?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_of_files_tell_what_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let make = |path: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        let (a, b) = (format!("{:016x}-{:016x}-64", 5, 7), format!("{:016x}-{:016x}-64", 0, 7));
+        let shard = |hash: u64, version: u64| format!("{hash:016x}-{version:016x}");
+        for window in [10, 2, 0] {
+            make(&format!("signals/{a}/{}/{window:06}-00ff.parquet", shard(1, 3)));
+        }
+        make(&format!("signals/{a}/{}/000000-00fe.parquet", shard(1, 3)));
+        make(&format!("signals/{b}/{}/000000-00fe.parquet", shard(2, 3)));
+        make(&format!("captions/{a}/{}/000000-00fe.parquet", shard(1, 3)));
+        make("signals/notes.txt");
+        make(&format!("signals/{a}/rubbish/000000-00ff.parquet"));
+        let found = recordings(root.path()).unwrap();
+        let recorded = |hash, windows: &[u64]| RecordedShard { hash, version: 3, windows: windows.to_vec() };
+        let expected =
+            |encoder, shards| Recording { encoder, reading: 7, size: 64, shards, generations: vec![5] };
+        assert_eq!(
+            found,
+            [expected(0, vec![recorded(2, &[0])]), expected(5, vec![recorded(1, &[0, 2, 10])])]
+        );
+        assert!(recordings(&root.path().join("absent")).unwrap().is_empty());
+    }
+}

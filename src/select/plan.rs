@@ -1,0 +1,472 @@
+//! Corpus-wide decisions, from the signals of all windows.
+//!
+//! A window sees neither the counts of the corpus nor the near-copies that lie in other shards. A
+//! plan sees both, and changes as little as it can:
+//!
+//! 1. What the gate of each window lets through is a candidate, and has a place v in [0, 1) by the
+//!    window's own draw ([`reservoir`](crate::select::reservoir)).
+//! 2. Candidates stand in the order of their places. In a cluster the window survivors (v < pi) come
+//!    first, and that at every keep_ratio; with a priority other than uniform, they are put first.
+//! 3. Of near-copies the first in this order stays, greedily, as
+//!    [`dedup`](crate::select::dedup) does within a window.
+//! 4. Exact quotas: round(keep_ratio * readable) places, divided by the policy's rule over what is
+//!    in each cluster, never more than is left of it after 3. So a place that copies freed goes to
+//!    other candidates of the cluster, or where it has none to the other clusters.
+//! 5. Of each cluster the first ones in order fill its quota.
+//!
+//! The result is a function of the windows' signals, the policy and its seed, whatever the order in
+//! which windows come. Every candidate of a cluster that is left after 3 is as likely to be kept, but
+//! for terms of the order of 1 in their number: places within a window are spread more evenly than
+//! those of different windows.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use half::f16;
+
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::sample::{DropReason, Outcome, SampleId};
+use crate::select::plan_copies::{Hash, MAX_DISTANCE, UNKNOWN, expected_distance, near_copies};
+use crate::select::plan_quota::divide;
+use crate::select::policy::{Policy, Priority, Quota};
+use crate::select::selector::{Selector, Window};
+
+/// How far a pair may be beyond the distance that its cosine lets expect, in standard deviations,
+/// where embeddings tell in the end.
+const MARGIN: f64 = 3.0;
+
+/// How much of the places may be lacking for want of candidates, relative to them: the gate's pass
+/// rate, which the policy was checked against, was measured no better.
+const TOLERANCE: f64 = 0.01;
+
+/// What went into a plan and came out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PlanCounts {
+    /// Samples of the corpus.
+    pub samples: u64,
+    /// Of these, unusable.
+    pub failed: u64,
+    /// Usable samples below the gate.
+    pub gated: u64,
+    /// Samples that passed the gate.
+    pub candidates: u64,
+    /// Candidates without a semantic hash, which are never found to be copies.
+    pub unhashed: u64,
+    /// Candidates dropped as near-copies of one that stays.
+    pub copies: u64,
+    /// Places: round(keep_ratio * readable), or what caps in samples allow.
+    pub places: u64,
+    /// Samples kept; fewer than `places` only where so few candidates are left.
+    pub kept: u64,
+    /// Of these, kept by the draw of their window too.
+    pub window_survivors: u64,
+    /// Clusters with candidates.
+    pub clusters: u64,
+}
+
+/// The samples that a plan keeps of one window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Planned {
+    shard: u64,
+    number: u64,
+    start: u32,
+    end: u32,
+}
+
+/// Which samples of a corpus are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// What it was made with.
+    policy: Policy,
+    counts: PlanCounts,
+    /// Probability of inclusion in each cluster, `[clusters]`; empty where it depends on the sample.
+    rates: Vec<f32>,
+    /// Windows with kept samples, in order of (shard, number).
+    windows: Vec<Planned>,
+    /// Kept samples, windows in order, by id within one; `[kept]`.
+    ids: Vec<SampleId>,
+    /// Their clusters, `[kept]`.
+    clusters: Vec<u32>,
+    /// Range of each window in `ids`, by the identity of the window.
+    by_window: HashMap<u64, Range<usize>>,
+}
+
+/// A kept sample, and where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kept {
+    /// [`SampleId::shard_hash`] of its shard.
+    pub shard: u64,
+    /// Index of its window in the shard.
+    pub window: u64,
+    /// Identity.
+    pub id: SampleId,
+    /// Cluster; 0 where the policy does not look at clusters.
+    pub cluster: u32,
+}
+
+impl Plan {
+    /// A plan of its parts; `kept` in any order.
+    ///
+    /// # Errors
+    /// A sample twice, counts that say otherwise, a cluster without a rate.
+    pub fn new(policy: Policy, counts: PlanCounts, rates: Vec<f32>, mut kept: Vec<Kept>) -> Result<Self> {
+        kept.sort_unstable();
+        if let Some(pair) = kept.windows(2).find(|pair| {
+            (pair[0].shard, pair[0].window, pair[0].id) == (pair[1].shard, pair[1].window, pair[1].id)
+        }) {
+            return Err(Error::format(
+                "plan",
+                "each sample once",
+                format!("sample {:016x} twice", pair[0].id.0),
+            ));
+        }
+        if counts.kept != kept.len() as u64 {
+            return Err(Error::format(
+                "plan",
+                format!("{} kept samples, as it counts", counts.kept),
+                kept.len(),
+            ));
+        }
+        if let Some(stray) =
+            kept.iter().find(|kept| !rates.is_empty() && kept.cluster as usize >= rates.len())
+        {
+            let expected = format!("a cluster below {}, for each of which there is a rate", rates.len());
+            return Err(Error::format(format!("plan, sample {:016x}", stray.id.0), expected, stray.cluster));
+        }
+        let mut windows: Vec<Planned> = vec![];
+        let mut by_window = HashMap::new();
+        let mut start = 0;
+        for of_window in kept.chunk_by(|a, b| (a.shard, a.window) == (b.shard, b.window)) {
+            let end = start + of_window.len();
+            let (shard, number) = of_window.first().map_or((0, 0), |kept| (kept.shard, kept.window));
+            windows.push(Planned { shard, number, start: start as u32, end: end as u32 });
+            by_window.insert(hash::combine(&[shard, number]), start..end);
+            start = end;
+        }
+        Ok(Self {
+            policy,
+            counts,
+            rates,
+            windows,
+            ids: kept.iter().map(|kept| kept.id).collect(),
+            clusters: kept.iter().map(|kept| kept.cluster).collect(),
+            by_window,
+        })
+    }
+
+    /// The policy it was made with.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// What went in and came out.
+    pub fn counts(&self) -> &PlanCounts {
+        &self.counts
+    }
+
+    /// Probability of inclusion in each cluster, of a candidate that is no near-copy; empty where it
+    /// depends on the sample.
+    pub fn rates(&self) -> &[f32] {
+        &self.rates
+    }
+
+    /// The kept samples, in order of (shard, window, id).
+    pub fn kept(&self) -> impl Iterator<Item = Kept> + '_ {
+        self.windows.iter().flat_map(|w| {
+            (w.start as usize..w.end as usize).map(|i| Kept {
+                shard: w.shard,
+                window: w.number,
+                id: self.ids[i],
+                cluster: self.clusters[i],
+            })
+        })
+    }
+
+    /// Identifies the decisions, whatever policy led to them. O(kept).
+    pub fn fingerprint(&self) -> u64 {
+        let mut parts = vec![self.counts.samples, self.rates.len() as u64];
+        parts.extend(self.rates.iter().map(|rate| u64::from(rate.to_bits())));
+        self.kept().for_each(|k| parts.extend([k.shard, k.window, k.id.0, k.cluster.into()]));
+        hash::combine(&parts)
+    }
+
+    /// What becomes of each sample of `window`, `[n]`. What is not kept counts as dropped by the quota:
+    /// a plan does not say by what else. Signals are not looked at. O(n log n).
+    ///
+    /// # Errors
+    /// A sample that the plan keeps is not there, or cannot be used: the shard has changed.
+    pub fn decide(&self, window: &Window<'_>) -> Result<Vec<Outcome>> {
+        let range = self.by_window.get(&window.id).cloned().unwrap_or(0..0);
+        let (ids, clusters) = (&self.ids[range.clone()], &self.clusters[range]);
+        let mut missing = ids.len();
+        let mut outcomes = Vec::with_capacity(window.ids.len());
+        for (id, failed) in window.ids.iter().zip(window.failed) {
+            outcomes.push(match (failed, ids.binary_search(id)) {
+                (Some(reason), _) => Outcome::Failed(*reason),
+                (None, Err(_)) => Outcome::Dropped(DropReason::Quota),
+                (None, Ok(at)) => {
+                    missing = missing.saturating_sub(1);
+                    Outcome::Kept { pi: self.rates.get(clusters[at] as usize).copied() }
+                }
+            });
+        }
+        if missing > 0 {
+            let expected = format!("all {} samples that the plan keeps of a window", ids.len());
+            let found =
+                format!("{missing} that are not there or cannot be used: has the shard changed? Plan again");
+            return Err(Error::format("plan", expected, found));
+        }
+        Ok(outcomes)
+    }
+}
+
+/// A sample that passed the gate of its window: 64 bytes.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    /// Order of preference.
+    place: u64,
+    id: u64,
+    hash: Hash,
+    cluster: u32,
+    window: u32,
+    /// Its number, in the order in which candidates came: the row of its embedding.
+    came: u32,
+    survives: bool,
+    /// Whether it stands behind all window survivors.
+    behind: bool,
+}
+
+/// Collects the windows of a corpus, then decides.
+///
+/// Memory: 64 bytes a candidate (of a vector that doubles as it grows; `candidates` in
+/// [`new`](Self::new) spares that), 2 more for each value of its embedding where those are kept, and 41
+/// while near-copies are looked for.
+#[derive(Debug)]
+pub struct Planner {
+    selector: Selector,
+    /// Decides who survives in a window where the priority is not uniform.
+    by_priority: Option<Selector>,
+    candidates: Vec<Candidate>,
+    embeddings: Embeddings,
+    /// Shard and number of each window.
+    windows: Vec<(u64, u64)>,
+    counts: PlanCounts,
+}
+
+/// Embeddings of the candidates in the order in which they came.
+#[derive(Debug)]
+enum Embeddings {
+    /// Of no window so far.
+    Unknown,
+    /// Of all: values a row, and the rows end to end.
+    All(usize, Vec<f16>),
+    /// Some windows have none: none are used.
+    Missing,
+}
+
+impl Planner {
+    /// Begins a plan for `selector`'s policy; room is made for `candidates`.
+    ///
+    /// # Errors
+    /// A policy that rotates: a plan keeps the same samples in every epoch. Near-copies of a cosine
+    /// so low that semantic hashes cannot find them.
+    pub fn new(selector: Selector, candidates: usize) -> Result<Self> {
+        let policy = selector.policy();
+        if policy.rotate {
+            return Err(Error::option("rotate", true, "false: a plan keeps the same samples in every epoch"));
+        }
+        if let Some(cosine) = policy.dedup.filter(|&c| expected_distance(c) > f64::from(MAX_DISTANCE)) {
+            let accepted = format!(
+                "at least 0.93 for a plan: hashes of such images differ in more than {MAX_DISTANCE} of 256 bits"
+            );
+            return Err(Error::option("dedup", cosine, accepted));
+        }
+        let by_priority = (policy.priority != Priority::Uniform).then(|| selector.clone());
+        Ok(Self {
+            selector,
+            by_priority,
+            candidates: Vec::with_capacity(candidates),
+            embeddings: Embeddings::Unknown,
+            windows: vec![],
+            counts: PlanCounts::default(),
+        })
+    }
+
+    /// The plan by semantic hashes alone, also where embeddings are there.
+    #[must_use]
+    pub fn without_embeddings(mut self) -> Self {
+        self.embeddings = Embeddings::Missing;
+        self
+    }
+
+    /// Most bits in which the semantic hashes of near-copies differ; 0 where copies stay.
+    ///
+    /// Every pair within is found. Where embeddings are there, they are asked in the end, and the
+    /// distance has a margin of 3 standard deviations.
+    pub fn distance(&self) -> u32 {
+        let Some(cosine) = self.selector.policy().dedup else { return 0 };
+        let expected = expected_distance(cosine);
+        let margin = match self.embeddings {
+            Embeddings::All(..) => MARGIN * (expected * (1.0 - expected / 256.0)).sqrt(),
+            Embeddings::Unknown | Embeddings::Missing => 0.0,
+        };
+        ((expected + margin).round() as u32).min(MAX_DISTANCE)
+    }
+
+    /// Adds window `number` of the shard whose hash is `shard`. O(n log n).
+    ///
+    /// # Errors
+    /// As [`Selector::decide`]; a window of another identity; more than 2^32 candidates.
+    pub fn add(&mut self, shard: u64, number: u64, window: &Window<'_>) -> Result<()> {
+        if window.id != hash::combine(&[shard, number]) {
+            let expected = format!("the identity of window {number} of shard {shard:016x}");
+            return Err(Error::format("window", expected, format!("{:016x}", window.id)));
+        }
+        let (outcomes, placed) = self.selector.placed(window)?;
+        let first = [self.candidates.len() + placed.len(), self.windows.len() + 1];
+        if first.into_iter().any(|n| n > u32::MAX as usize) {
+            return Err(Error::format("plan", "at most 2^32 - 1 candidates and windows", "more"));
+        }
+        let survivors = match &self.by_priority {
+            Some(selector) => Some(selector.decide(window, 0)?),
+            None => None,
+        };
+        for outcome in &outcomes {
+            self.counts.samples += 1;
+            match outcome {
+                Outcome::Failed(_) => self.counts.failed += 1,
+                Outcome::Dropped(DropReason::Gate) => self.counts.gated += 1,
+                Outcome::Dropped(_) | Outcome::Kept { .. } => self.counts.candidates += 1,
+            }
+        }
+        let hashes =
+            window.signals.map(|signals| &signals.semantic_hash).filter(|h| h.len() == outcomes.len());
+        for placed in &placed {
+            let survives =
+                survivors.as_ref().map_or(placed.survives, |outcomes| outcomes[placed.row].is_kept());
+            self.candidates.push(Candidate {
+                place: placed.place.position(),
+                id: window.ids[placed.row].0,
+                hash: hashes.map_or(UNKNOWN, |hashes| hashes[placed.row]),
+                cluster: placed.cluster,
+                window: self.windows.len() as u32,
+                came: self.candidates.len() as u32,
+                survives,
+                behind: survivors.is_some() && !survives,
+            });
+        }
+        self.keep_embeddings(window, placed.iter().map(|placed| placed.row));
+        self.windows.push((shard, number));
+        Ok(())
+    }
+
+    fn keep_embeddings(&mut self, window: &Window<'_>, rows: impl ExactSizeIterator<Item = usize>) {
+        if self.selector.policy().dedup.is_none() || rows.len() == 0 {
+            return;
+        }
+        let embedding = window.signals.map(|signals| &signals.embedding);
+        let found = embedding.filter(|e| e.ncols() > 0 && e.nrows() == window.ids.len());
+        if matches!(self.embeddings, Embeddings::Unknown) {
+            self.embeddings = Embeddings::All(found.map_or(0, |e| e.ncols()), vec![]);
+        }
+        match (&mut self.embeddings, found) {
+            (Embeddings::All(dim, values), Some(embedding)) if *dim == embedding.ncols() => {
+                rows.for_each(|row| values.extend(embedding.row(row).iter().map(|&v| f16::from_f32(v))));
+            }
+            (embeddings, _) => *embeddings = Embeddings::Missing,
+        }
+    }
+
+    /// Decides.
+    ///
+    /// # Errors
+    /// A window that came twice; a keep_ratio above what the gate lets through (the error names the
+    /// maximum).
+    pub fn decide(mut self) -> Result<Plan> {
+        let mut seen = self.windows.clone();
+        seen.sort_unstable();
+        if let Some(pair) = seen.windows(2).find(|pair| pair[0] == pair[1]) {
+            let found = format!("window {} of shard {:016x} twice", pair[0].1, pair[0].0);
+            return Err(Error::format("plan", "each window once", found));
+        }
+        // No two candidates are equal here, so the order is the same whatever came first.
+        let windows = &self.windows;
+        self.candidates.sort_unstable_by_key(|c| (c.behind, c.place, c.id, windows[c.window as usize]));
+        let copies = self.copies();
+        let mut in_cluster = vec![0u64; self.selector.cluster_count()];
+        let mut left = in_cluster.clone();
+        for (candidate, &copy) in self.candidates.iter().zip(&copies) {
+            in_cluster[candidate.cluster as usize] += 1;
+            left[candidate.cluster as usize] += u64::from(!copy);
+        }
+        let (places, quotas) = self.quotas(&in_cluster, &left)?;
+        let mut counts = self.counts;
+        counts.unhashed = self.candidates.iter().filter(|c| c.hash == UNKNOWN).count() as u64;
+        counts.copies = copies.iter().filter(|copy| **copy).count() as u64;
+        counts.clusters = in_cluster.iter().filter(|n| **n > 0).count() as u64;
+        counts.places = places;
+        let uniform = self.selector.policy().priority == Priority::Uniform;
+        let rate = |cluster: usize| (quotas.shares[cluster] / left[cluster].max(1) as f64) as f32;
+        let rates = if uniform { (0..left.len()).map(rate).collect() } else { vec![] };
+        let mut open = quotas.places;
+        let mut kept = Vec::with_capacity(open.iter().sum::<u64>() as usize);
+        for (candidate, _) in self.candidates.iter().zip(&copies).filter(|(_, copy)| !**copy) {
+            let open = &mut open[candidate.cluster as usize];
+            if *open > 0 {
+                *open -= 1;
+                counts.window_survivors += u64::from(candidate.survives);
+                let (shard, window) = self.windows[candidate.window as usize];
+                kept.push(Kept { shard, window, id: SampleId(candidate.id), cluster: candidate.cluster });
+            }
+        }
+        counts.kept = kept.len() as u64;
+        Plan::new(self.selector.policy().clone(), counts, rates, kept)
+    }
+
+    /// Which candidates go as near-copies.
+    fn copies(&self) -> Vec<bool> {
+        let n = self.candidates.len() as u32;
+        let Some(cosine) = self.selector.policy().dedup else { return vec![false; n as usize] };
+        let candidate = |i: u32| &self.candidates[i as usize];
+        let alike = |i: u32, j: u32| match &self.embeddings {
+            Embeddings::All(dim, values) => {
+                let row = |i: u32| &values[candidate(i).came as usize * dim..][..*dim];
+                let product: f32 = row(i).iter().zip(row(j)).map(|(a, b)| a.to_f32() * b.to_f32()).sum();
+                product >= cosine
+            }
+            Embeddings::Unknown | Embeddings::Missing => true,
+        };
+        near_copies(n, |i| candidate(i).hash, self.distance(), alike)
+    }
+
+    /// Places of the corpus, and of each cluster, with `in_cluster` candidates of which `left` are no
+    /// copies.
+    fn quotas(&self, in_cluster: &[u64], left: &[u64]) -> Result<(u64, crate::select::plan_quota::Quotas)> {
+        let (policy, readable) = (self.selector.policy(), self.counts.samples - self.counts.failed);
+        let weigh = |alpha: f64| -> Vec<f64> {
+            in_cluster.iter().map(|&n| if n == 0 { 0.0 } else { (n as f64).powf(alpha) }).collect()
+        };
+        let alpha = match policy.quota {
+            Quota::CapAt(samples) => {
+                let room: Vec<u64> = left.iter().map(|&n| n.min(samples)).collect();
+                let places = in_cluster.iter().map(|&n| n.min(samples)).sum();
+                return Ok((places, divide(u64::MAX, &weigh(1.0), &room, policy.seed)));
+            }
+            Quota::Cap => 0.0,
+            Quota::Tempered(alpha) => alpha,
+            Quota::Proportional | Quota::Random => 1.0,
+        };
+        let places = (policy.keep_ratio * readable as f64).round() as u64;
+        let candidates: u64 = in_cluster.iter().sum();
+        if places as f64 > candidates as f64 * (1.0 + TOLERANCE) + 1.0 {
+            let most = (candidates as f64 / readable as f64 * 1e4).floor() / 1e4;
+            let accepted = format!(
+                "at most {most}: {candidates} of {readable} readable samples pass the gate; lower keep_ratio or \
+                 raise the gate"
+            );
+            return Err(Error::option("keep_ratio", policy.keep_ratio, accepted));
+        }
+        Ok((places, divide(places, &weigh(alpha), left, policy.seed)))
+    }
+}
