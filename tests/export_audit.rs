@@ -20,6 +20,7 @@ use tldr_loader::select::{Policy, Priority};
 const POLICY: Policy = Policy {
     keep_ratio: 0.25,
     gate: Some(0.5),
+    gate_by: tldr_loader::select::GateBy::Corpus,
     dedup: None,
     quota: tldr_loader::select::Quota::Proportional,
     priority: Priority::Uniform,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use tldr_loader::cluster::Clusters;
-use tldr_loader::select::{Policy, Priority, Quota};
+use tldr_loader::select::{GateBy, Policy, Priority, Quota};
 use tldr_loader::{Error, Result};
 
 /// How much is kept, and by which rules.
@@ -17,11 +17,14 @@ pub(super) struct Selection {
     /// Share of samples that pass, by alignment of image and original caption; 1 for no gate
     #[arg(long, default_value_t = 0.5)]
     gate: f64,
+    /// Of what the gate lets that share through: corpus or cluster
+    #[arg(long, default_value = "corpus")]
+    gate_by: String,
     /// How the kept share is spread over clusters: proportional, cap, cap(SAMPLES), tempered(ALPHA) or
     /// random
     #[arg(long, default_value = "proportional")]
     quota: String,
-    /// Which candidates fill a quota first: uniform, diverse or longest
+    /// Which candidates fill a quota first: uniform, diverse, hard, score, longest or every-nth
     #[arg(long, default_value = "uniform")]
     priority: String,
     /// Seed of every random choice
@@ -33,15 +36,21 @@ impl Selection {
     /// The policy, with `dedup` as given.
     pub(super) fn policy(&self, dedup: Option<f32>) -> Result<Policy> {
         let quota = Quota::from_str(&self.quota)?;
-        let priority = match self.priority.as_str() {
-            "uniform" => Priority::Uniform,
-            "diverse" => Priority::Diverse,
-            "longest" => Priority::Longest,
-            other => return Err(Error::option("priority", other, "one of uniform, diverse, longest")),
-        };
+        let priority = Priority::from_str(&self.priority)?;
+        let gate_by = GateBy::from_str(&self.gate_by)?;
         let gate = Some(self.gate).filter(|&gate| gate != 1.0);
         let keep_ratio = self.keep_ratio;
-        Ok(Policy { keep_ratio, gate, dedup, quota, priority, rotate: false, seed: self.seed, corpus: None })
+        Ok(Policy {
+            keep_ratio,
+            gate,
+            gate_by,
+            dedup,
+            quota,
+            priority,
+            rotate: false,
+            seed: self.seed,
+            corpus: None,
+        })
     }
 }
 

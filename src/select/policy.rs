@@ -149,6 +149,31 @@ pub enum Priority {
     EveryNth,
 }
 
+/// By its [name](Priority::name).
+impl FromStr for Priority {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|priority| priority.name() == text).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::option("priority", text, format!("one of {names}"))
+        })
+    }
+}
+
+/// `corpus` or `cluster`.
+impl FromStr for GateBy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "corpus" => Ok(Self::Corpus),
+            "cluster" => Ok(Self::Cluster),
+            _ => Err(Error::option("gate_by", text, "corpus or cluster")),
+        }
+    }
+}
+
 impl Priority {
     /// All of them.
     pub const ALL: [Self; 6] =

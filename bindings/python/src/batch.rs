@@ -35,6 +35,8 @@ struct Rows {
     pi: Vec<Option<f32>>,
     original: Vec<String>,
     generated: Vec<Option<std::sync::Arc<str>>>,
+    judged: Vec<Option<f32>>,
+    rescued: Vec<bool>,
     captions: Vec<String>,
 }
 
@@ -62,6 +64,8 @@ impl Batch {
                 pi: batch.pi,
                 original: batch.original,
                 generated: batch.generated,
+                judged: batch.judged,
+                rescued: batch.rescued,
                 captions: batch.captions,
             },
         })
@@ -135,6 +139,18 @@ impl Batch {
     #[getter]
     fn generated(&self) -> Vec<Option<&str>> {
         self.rows.generated.iter().map(Option::as_deref).collect()
+    }
+
+    /// What the judge says of the generated captions, in [0, 1]; `None` where it was not asked.
+    #[getter]
+    fn judged(&self) -> Vec<Option<f32>> {
+        self.rows.judged.clone()
+    }
+
+    /// Whether the gate dropped the sample and its generated caption brought it back.
+    #[getter]
+    fn rescued(&self) -> Vec<bool> {
+        self.rows.rescued.clone()
     }
 
     /// The captions to train on: original and generated, fused.

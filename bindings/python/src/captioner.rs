@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyType};
 use tch::Device;
 use tldr_loader::captioner::{
-    BlipOptions, CodebookStart, CodebookUpdate, Decay, DecodeFrom, Decoding, Precision, device_name,
+    BlipOptions, CodebookStart, CodebookUpdate, Decay, DecodeFrom, Decoding, Matcher, Precision, device_name,
     set_generation,
 };
 use tldr_loader::cluster::{AlignmentNorm, Features};
@@ -52,8 +52,8 @@ impl Captioner {
     }
 }
 
-fn device_or_cpu(device: Option<DeviceName>) -> Result<Device> {
-    device.map_or(Ok(Device::Cpu), |d| d.parse())
+pub(crate) fn device_or_cpu(device: Option<DeviceName>) -> Result<Device> {
+    device.map_or(Ok(Device::Cpu), |d| d.parse("device"))
 }
 
 #[pymethods]
@@ -209,13 +209,18 @@ impl Captioner {
     ///     preview_size: Side of the previews. Default: the model's own; for another size the
     ///         position embeddings are interpolated.
     ///     batch_size: Rows of every encode batch and caption batch.
+    ///     matcher: Folder of a Hugging Face BLIP for image-text retrieval, which then measures alignment.
     ///     device: `cpu` (the default), `cuda` or `cuda:N`.
     ///
     /// Raises:
     ///     ConfigError: An option cannot work.
     ///     DataError: A file is missing or not what it should be; names file and tensor.
     #[classmethod]
-    #[pyo3(signature = (source, path, *, preview_size=None, batch_size=32, device=None))]
+    #[pyo3(signature = (
+        source, path, *, preview_size=None, batch_size=32, matcher=None, device=None
+    ))]
+    // Python's keyword-only arguments: nobody calls this from Rust.
+    #[allow(clippy::too_many_arguments)]
     fn load_blip(
         _class: &Bound<'_, PyType>,
         py: Python<'_>,
@@ -223,6 +228,7 @@ impl Captioner {
         path: PathBuf,
         preview_size: Option<Whole>,
         batch_size: Whole,
+        matcher: Option<PathBuf>,
         device: Option<DeviceName>,
     ) -> PyResult<Self> {
         let device = device_or_cpu(device).or_raise(py)?;
@@ -238,7 +244,15 @@ impl Captioner {
                 &source,
                 "a folder with a Hugging Face BLIP, as `save_pretrained` writes it",
             )?;
-            tldr_loader::captioner::Captioner::load_blip(&source, &options, device)?.save(&path)?;
+            let mut model = tldr_loader::captioner::Captioner::load_blip(&source, &options, device)?;
+            if let Some(matcher) = matcher {
+                let accepted = "a folder with a Hugging Face BLIP for image-text retrieval";
+                must_exist("matcher", &matcher, accepted)?;
+                let size = Some(model.config().preview_size);
+                let options = BlipOptions { preview_size: size, ..options };
+                model.set_matcher(Some(Matcher::load_blip(&matcher, &options, device)?))?;
+            }
+            model.save(&path)?;
             Self::open(path, device)
         };
         py.detach(work).or_raise(py)

@@ -11,6 +11,7 @@ mod hand_over;
 mod interrupt;
 mod ledger;
 mod loader;
+mod matcher;
 mod options;
 mod plain;
 mod synth;
@@ -28,6 +29,8 @@ mod _native {
     use crate::ledger::Ledger;
     #[pymodule_export]
     use crate::loader::{Batches, Loader};
+    #[pymodule_export]
+    use crate::matcher::Matcher;
     #[pymodule_export]
     use crate::synth::synth;
 

@@ -20,7 +20,7 @@ use crate::batch::Batch;
 use crate::errors::{self, OrRaise};
 use crate::interrupt::{LOOK, interruptible};
 use crate::ledger::{Ledger, LedgerSource};
-use crate::options::{self, CaptionerSource, DeviceName, Urls, Whole, whole};
+use crate::options::{self, CaptionerSource, DeviceName, JudgeSource, Urls, Whole, whole};
 use crate::plain;
 
 /// How long the end of an epoch's threads is awaited: half of the second that Ctrl-C may take.
@@ -43,7 +43,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
 ///         captions only and do not unpack.
 ///     device: `cpu` (the default), `cuda` or `cuda:N`: where batches end up, and where the
-///         captioner runs unless it is a `Captioner` with a device of its own.
+///         captioner runs unless `captioner_device` says otherwise.
+///     captioner_device: Where captioner and judge run, such as a second GPU. Default: `device`; a
+///         `Captioner` or `Matcher` has a device of its own.
 ///     mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
 ///         every sample once, in order, with the eval transform and a short last batch.
 ///     gate: Share of samples that pass, by alignment of image and original caption; 1.0 turns the
@@ -59,8 +61,18 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         embeddings in a window), `hard` (worst aligned), `score` (best aligned), `longest` (captions),
 ///         or `every-nth` (as the paper's code; an ablation).
 ///     rotate: Whether epochs keep disjoint subsets until the pool is used up.
-///     fuse: The caption of a survivor: `original`, `generated`, `concat` or `best`; the last two
-///         take a number, as in `concat:16` tokens for the generated part or `best:0.5`.
+///     fuse: The caption of a survivor: `original`, `generated`, `concat`, `best`, `coin` or `gated`.
+///         The last four take a number, as in `concat:16` tokens for the generated part, `best:0.5`
+///         (the generated caption below this alignment), `coin:0.3` (the generated caption with this
+///         probability, drawn for each sample and epoch; `coin:{0: 0.2, 10: 0.5}` changes it from an
+///         epoch on) or `gated:0.5` (each caption must pass: a fair coin where both do, the original
+///         where none does).
+///     judge: Scores generated captions, for `gated` and `rescue`: a captioner that was trained on other
+///         data than the one that writes them, or a `Matcher`; a directory, or one that is loaded.
+///     rescue: Whether samples that the gate drops come back with their generated caption, where the judge
+///         scores it as high as the gate asks. They share the places of their window with those that pass
+///         by themselves, so that `keep_ratio` means what it means without. Each dropped sample then costs
+///         a caption.
 ///     replace_repetitive: Whether a generated caption that repeats a phrase three times in a row
 ///         gives way to the original, as an empty one always does.
 ///     seed: Seed of every random choice.
@@ -102,6 +114,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
 ///     max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
 ///     max_errors_per_shard: The same of one shard. Default: no limit.
+///     strict: Whether signals of the ledger that were computed on another kind of device, in another
+///         number type or by another torch end the run, instead of a warning.
 ///     ledger: Signals and captions to re-use and to add to: another loader's, or a folder. Default:
 ///         an empty one in memory.
 ///     plan: A plan of the corpus, as `tldr-loader plan` writes it: it says which samples survive, and the
@@ -123,14 +137,15 @@ impl Loader {
     #[new]
     #[pyo3(signature = (
         urls, *, captioner=None, keep_ratio=None, batch_size=256, image_size=224, tokenizer=None,
-        device=None, mode="reduced", gate=None, gate_by="corpus", dedup=None, quota=None, priority="uniform",
-        rotate=false, fuse="original", replace_repetitive=true, seed=0, transform=None,
+        device=None, captioner_device=None, mode="reduced", gate=None, gate_by="corpus", dedup=None,
+        quota=None, priority="uniform", rotate=false, fuse="original", judge=None, rescue=false,
+        replace_repetitive=true, seed=0, transform=None,
         crop_scale=None, crop_ratio=None, flip=None, mean=None, std=None, pixels="float32",
         context_length=77, rank=None, world_size=None, lanes=None, window=2048, shuffle_windows=8,
         threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, lengths=None,
         endpoint=None, read_timeout=None, retries=None, caption_key=None, max_image_pixels=None,
         exif_orientation=false, on_error="skip", max_errors=0.1,
-        max_errors_per_shard=None, ledger=None, plan=None
+        max_errors_per_shard=None, strict=false, ledger=None, plan=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -143,6 +158,7 @@ impl Loader {
         image_size: Whole,
         tokenizer: Option<PathBuf>,
         device: Option<DeviceName>,
+        captioner_device: Option<DeviceName>,
         mode: &str,
         gate: Option<f64>,
         gate_by: &str,
@@ -151,6 +167,8 @@ impl Loader {
         priority: &str,
         rotate: bool,
         fuse: &str,
+        judge: Option<JudgeSource>,
+        rescue: bool,
         replace_repetitive: bool,
         seed: Whole,
         transform: Option<&str>,
@@ -181,10 +199,13 @@ impl Loader {
         on_error: &str,
         max_errors: f64,
         max_errors_per_shard: Option<f64>,
+        strict: bool,
         ledger: Option<LedgerSource>,
         plan: Option<PathBuf>,
     ) -> PyResult<Self> {
-        let device = device.map_or(Ok(Device::Cpu), |d| d.parse()).or_raise(py)?;
+        let device = device.map_or(Ok(Device::Cpu), |d| d.parse("device")).or_raise(py)?;
+        let captioner_device = captioner_device.map_or(Ok(device), |d| d.parse("captioner_device"));
+        let captioner_device = captioner_device.or_raise(py)?;
         let normalize = Normalize {
             mean: mean.unwrap_or(Normalize::default().mean),
             std: std.unwrap_or(Normalize::default().std),
@@ -199,6 +220,7 @@ impl Loader {
                 .priority(options::priority(priority)?)
                 .rotate(rotate)
                 .fuse(fuse.parse()?)
+                .rescue(rescue)
                 .replace_repetitive(replace_repetitive)
                 .seed(whole("seed", seed)?)
                 .normalize(normalize)
@@ -209,7 +231,8 @@ impl Loader {
                 .exif_orientation(exif_orientation)
                 .prefetch(whole("prefetch", prefetch)?)
                 .on_error(options::on_error(on_error)?)
-                .max_errors(max_errors);
+                .max_errors(max_errors)
+                .strict(strict);
             builder = builder.gate_by(options::gate_by(gate_by)?);
             // A gate that lets everything through is none.
             if let Some(gate) = gate {
@@ -263,12 +286,15 @@ impl Loader {
                 builder = builder.tokenizer(Tokenizer::from_file(path)?);
             }
             if let Some(source) = captioner {
-                let model = source.load(device)?;
+                let model = source.load("captioner", captioner_device)?;
                 let clusters = model.clusters().cloned().ok_or_else(|| {
                     let accepted = "it has no clusters yet: run `Captioner.fit` or `tldr-loader fit` first";
                     Error::option("captioner", "a directory without clusters.safetensors", accepted)
                 })?;
                 builder = builder.captioner(model, clusters);
+            }
+            if let Some(source) = judge {
+                builder = source.judge(builder, captioner_device)?;
             }
             builder.build()
         };
@@ -368,9 +394,9 @@ impl Loader {
     /// `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
     /// `failures` the first failed samples by name, `seconds` the work of each stage. Further
     /// fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-    /// `captions_empty`, `captions_repetitive` (of survivors), `spilled_bytes` (for which
-    /// `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes`
-    /// (after damaged tar headers, by shard).
+    /// `judged` (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`,
+    /// `captions_repetitive` (of survivors), `spilled_bytes` (for which `buffer_bytes` had no room),
+    /// `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.stats())?)
     }

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use tldr_loader::captioner::parse_device;
+use tldr_loader::captioner::{self, parse_device};
 use tldr_loader::image::ImageTransform;
-use tldr_loader::loader::{Mode, OnError, PixelType};
+use tldr_loader::loader::{LoaderBuilder, Mode, OnError, PixelType};
 use tldr_loader::select::{GateBy, Priority};
-use tldr_loader::{Error, Result};
+use tldr_loader::{Error, ErrorKind, Result};
 
 use crate::captioner::Captioner;
+use crate::matcher::Matcher;
 
 /// A shard pattern, or several.
 #[derive(FromPyObject)]
@@ -43,14 +44,55 @@ pub(crate) enum CaptionerSource {
 
 impl CaptionerSource {
     /// Loads the model for one loader, which owns it. `device` is used for a plain directory.
-    pub(crate) fn load(&self, device: tch::Device) -> Result<tldr_loader::captioner::Captioner> {
+    pub(crate) fn load(
+        &self,
+        option: &'static str,
+        device: tch::Device,
+    ) -> Result<tldr_loader::captioner::Captioner> {
         let (path, device) = match self {
             Self::Loaded(captioner) => (captioner.get().path(), captioner.get().device()),
             Self::Directory(path) => (path.as_path(), device),
         };
-        must_exist("captioner", path, "a captioner directory, as `Captioner.train` writes it")?;
+        must_exist(option, path, "a captioner directory, as `Captioner.train` writes it")?;
         tldr_loader::captioner::Captioner::load(path, device)
     }
+}
+
+/// What scores generated captions.
+#[derive(FromPyObject)]
+pub(crate) enum JudgeSource {
+    /// An image-text matching model: its own directory and device.
+    Matcher(Py<Matcher>),
+    /// A captioner, or a directory of either kind.
+    Other(CaptionerSource),
+}
+
+impl JudgeSource {
+    /// Loads the model for one loader, which owns it.
+    pub(crate) fn judge(&self, builder: LoaderBuilder, device: tch::Device) -> Result<LoaderBuilder> {
+        let (path, device) = match self {
+            Self::Matcher(matcher) => (matcher.get().path(), matcher.get().device()),
+            Self::Other(CaptionerSource::Directory(path)) => (path.as_path(), device),
+            Self::Other(source @ CaptionerSource::Loaded(_)) => {
+                return fitted(builder, source, device);
+            }
+        };
+        must_exist("judge", path, "a directory of a captioner or a matcher")?;
+        if captioner::Matcher::is_at(path) {
+            return Ok(builder.judge(captioner::Matcher::load(path, device)?));
+        }
+        fitted(builder, &CaptionerSource::Directory(path.to_owned()), device)
+    }
+}
+
+/// A captioner as judge, which needs its quantiles.
+fn fitted(builder: LoaderBuilder, source: &CaptionerSource, device: tch::Device) -> Result<LoaderBuilder> {
+    let model = source.load("judge", device)?;
+    if model.clusters().is_none() {
+        let accepted = "it has no clusters yet: run `Captioner.fit` or `tldr-loader fit` first";
+        return Err(Error::option("judge", "a directory without clusters.safetensors", accepted));
+    }
+    Ok(builder.judge(model))
 }
 
 /// Refuses a path that leads nowhere, naming the option it was given for.
@@ -73,8 +115,12 @@ impl FromPyObject<'_, '_> for DeviceName {
 }
 
 impl DeviceName {
-    pub(crate) fn parse(&self) -> Result<tch::Device> {
-        parse_device(&self.0)
+    /// The device, where it is there; `option` is what it was given for.
+    pub(crate) fn parse(&self, option: &'static str) -> Result<tch::Device> {
+        parse_device(&self.0).map_err(|error| match error.kind {
+            ErrorKind::Option { given, accepted, .. } => Error::option(option, given, accepted),
+            kind => kind.into(),
+        })
     }
 }
 
@@ -121,11 +167,11 @@ pub(crate) fn pixels(name: &str) -> Result<PixelType> {
 }
 
 pub(crate) fn gate_by(name: &str) -> Result<GateBy> {
-    choose("gate_by", name, &[("corpus", GateBy::Corpus), ("cluster", GateBy::Cluster)])
+    name.parse()
 }
 
 pub(crate) fn priority(name: &str) -> Result<Priority> {
-    choose("priority", name, &Priority::ALL.map(|priority| (priority.name(), priority)))
+    name.parse()
 }
 
 /// The transform of that name; numbers that were not given are the training transform's own.

@@ -214,6 +214,53 @@ def test_a_blip_becomes_a_captioner(corpus: Corpus, tmp_path: Path) -> None:
     assert again == first
 
 
+def test_a_matcher_judges_what_the_captioner_writes(corpus: Corpus, tmp_path: Path) -> None:
+    retrieval = GOLDEN.parent / "blip_matcher" / "model"
+    captioner = tldr.Captioner.load_blip(GOLDEN / "base", tmp_path / "captioner", matcher=retrieval)
+    captioner.fit(corpus.urls, clusters=4, codes=20)
+    matcher = tldr.Matcher.load_blip(retrieval, tmp_path / "matcher")
+    assert (matcher.path, matcher.device, matcher.preview_size) == (str(tmp_path / "matcher"), "cpu", 32)
+    assert tldr.Matcher.load(tmp_path / "matcher").weights == matcher.weights > 1000
+    options = {"fuse": "gated:0.5", "rescue": True, "replace_repetitive": False, "strict": True}
+    seen = []
+    for judge in (matcher, tmp_path / "matcher"):
+        loader = reduced(corpus, captioner, judge=judge, captioner_device="cpu", **options)
+        rows = []
+        for batch in loader:
+            for rescued, alignment, judged, generated, fused in zip(
+                batch.rescued, batch.alignment, batch.judged, batch.generated, batch.captions, strict=True
+            ):
+                assert rescued == (alignment is not None and alignment < 0.5)
+                if rescued:
+                    assert judged is not None
+                    assert judged >= 0.5
+                    assert fused == generated
+                rows.append((rescued, judged, fused))
+        seen.append(rows)
+        stats = loader.stats()
+        assert stats["judged"] > 0
+        assert stats["rescued"] <= stats["counts"]["kept"]
+    assert seen[0] == seen[1]
+
+
+def test_a_caption_is_not_judged_by_its_generator(corpus: Corpus, directory: Path, tmp_path: Path) -> None:
+    with pytest.raises(tldr.ConfigError, match=r"fuse = gated:0\.5: a judge beside it"):
+        reduced(corpus, directory, fuse="gated")
+    with pytest.raises(tldr.ConfigError, match="judge = the captioner itself"):
+        reduced(corpus, directory, fuse="gated", judge=tldr.Captioner.load(directory))
+    with pytest.raises(tldr.ConfigError, match=r"judge = .*absent: it does not exist"):
+        reduced(corpus, directory, fuse="gated", judge=tmp_path / "absent")
+    with pytest.raises(tldr.ConfigError, match="captioner_device = tpu: cpu, cuda or cuda:N"):
+        reduced(corpus, directory, captioner_device="tpu")
+
+
+def test_a_coin_follows_its_schedule(corpus: Corpus, directory: Path) -> None:
+    loader = reduced(corpus, directory, fuse="coin:{0: 0, 1: 1}")
+    for wrote in (False, True):
+        for batch in loader:
+            assert [generated is not None for generated in batch.generated] == [wrote] * len(batch)
+
+
 def test_what_is_no_blip_is_named(tmp_path: Path) -> None:
     with pytest.raises(tldr.ConfigError, match=r"source = .*absent"):
         tldr.Captioner.load_blip(tmp_path / "absent", tmp_path / "out")

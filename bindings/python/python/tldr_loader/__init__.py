@@ -27,7 +27,7 @@ if not torch.__version__.startswith(_TORCH):
 
 # After torch, whose libraries the native module shares.
 from tldr_loader._errors import CaptionerError, ConfigError, DataError, StateError, TldrError
-from tldr_loader._native import Batch, Batches, Captioner, Ledger, Loader, __version__, synth
+from tldr_loader._native import Batch, Batches, Captioner, Ledger, Loader, Matcher, __version__, synth
 
 __all__ = [
     "Batch",
@@ -38,6 +38,7 @@ __all__ = [
     "DataError",
     "Ledger",
     "Loader",
+    "Matcher",
     "StateError",
     "TldrError",
     "__version__",

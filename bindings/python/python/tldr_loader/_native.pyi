@@ -9,7 +9,17 @@ _Path: TypeAlias = str | PathLike[str]
 _Urls: TypeAlias = _Path | Sequence[_Path]
 _Device: TypeAlias = str | torch.device | None
 
-__all__ = ["Batch", "Batches", "Captioner", "Ledger", "Loader", "__version__", "_hand_over", "synth"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "Captioner",
+    "Ledger",
+    "Loader",
+    "Matcher",
+    "__version__",
+    "_hand_over",
+    "synth",
+]
 
 __version__: str
 
@@ -32,7 +42,9 @@ class Loader:
         tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
             captions only and do not unpack.
         device: `cpu` (the default), `cuda` or `cuda:N`: where batches end up, and where the
-            captioner runs unless it is a `Captioner` with a device of its own.
+            captioner runs unless `captioner_device` says otherwise.
+        captioner_device: Where captioner and judge run, such as a second GPU. Default: `device`; a
+            `Captioner` or `Matcher` has a device of its own.
         mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
             every sample once, in order, with the eval transform and a short last batch.
         gate: Share of samples that pass, by alignment of image and original caption; 1.0 turns the
@@ -48,8 +60,18 @@ class Loader:
             embeddings in a window), `hard` (worst aligned), `score` (best aligned), `longest` (captions),
             or `every-nth` (as the paper's code; an ablation).
         rotate: Whether epochs keep disjoint subsets until the pool is used up.
-        fuse: The caption of a survivor: `original`, `generated`, `concat` or `best`; the last two
-            take a number, as in `concat:16` tokens for the generated part or `best:0.5`.
+        fuse: The caption of a survivor: `original`, `generated`, `concat`, `best`, `coin` or `gated`.
+            The last four take a number, as in `concat:16` tokens for the generated part, `best:0.5`
+            (the generated caption below this alignment), `coin:0.3` (the generated caption with this
+            probability, drawn for each sample and epoch; `coin:{0: 0.2, 10: 0.5}` changes it from an
+            epoch on) or `gated:0.5` (each caption must pass: a fair coin where both do, the original
+            where none does).
+        judge: Scores generated captions, for `gated` and `rescue`: a captioner that was trained on other
+            data than the one that writes them, or a `Matcher`; a directory, or one that is loaded.
+        rescue: Whether samples that the gate drops come back with their generated caption, where the judge
+            scores it as high as the gate asks. They share the places of their window with those that pass
+            by themselves, so that `keep_ratio` means what it means without. Each dropped sample then costs
+            a caption.
         replace_repetitive: Whether a generated caption that repeats a phrase three times in a row
             gives way to the original, as an empty one always does.
         seed: Seed of every random choice.
@@ -91,6 +113,8 @@ class Loader:
         on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
         max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
         max_errors_per_shard: The same of one shard. Default: no limit.
+        strict: Whether signals of the ledger that were computed on another kind of device, in another
+            number type or by another torch end the run, instead of a warning.
         ledger: Signals and captions to re-use and to add to: another loader's, or a folder. Default:
             an empty one in memory.
         plan: A plan of the corpus, as `tldr-loader plan` writes it: it says which samples survive, and the
@@ -111,6 +135,7 @@ class Loader:
         image_size: int = 224,
         tokenizer: _Path | None = None,
         device: _Device = None,
+        captioner_device: _Device = None,
         mode: Literal["reduced", "full", "eval"] = "reduced",
         gate: float | None = None,
         gate_by: Literal["corpus", "cluster"] = "corpus",
@@ -119,6 +144,8 @@ class Loader:
         priority: Literal["uniform", "diverse", "hard", "score", "longest", "every-nth"] = "uniform",
         rotate: bool = False,
         fuse: str = "original",
+        judge: Captioner | Matcher | _Path | None = None,
+        rescue: bool = False,
         replace_repetitive: bool = True,
         seed: int = 0,
         transform: Literal["train", "eval", "preview"] | None = None,
@@ -149,6 +176,7 @@ class Loader:
         on_error: Literal["skip", "raise"] = "skip",
         max_errors: float = 0.1,
         max_errors_per_shard: float | None = None,
+        strict: bool = False,
         ledger: Ledger | _Path | None = None,
         plan: _Path | None = None,
     ) -> Loader: ...
@@ -208,9 +236,9 @@ class Loader:
         `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
         `failures` the first failed samples by name, `seconds` the work of each stage. Further
         fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-        `captions_empty`, `captions_repetitive` (of survivors), `spilled_bytes` (for which
-        `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes`
-        (after damaged tar headers, by shard).
+        `judged` (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`,
+        `captions_repetitive` (of survivors), `spilled_bytes` (for which `buffer_bytes` had no room),
+        `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
         """
 
 @final
@@ -279,6 +307,14 @@ class Batch:
     @property
     def generated(self) -> list[str | None]:
         """Generated captions, where one was needed."""
+
+    @property
+    def judged(self) -> list[float | None]:
+        """What the judge says of the generated captions, in [0, 1]; `None` where it was not asked."""
+
+    @property
+    def rescued(self) -> list[bool]:
+        """Whether the gate dropped the sample and its generated caption brought it back."""
 
     @property
     def captions(self) -> list[str]:
@@ -380,6 +416,7 @@ class Captioner:
         *,
         preview_size: int | None = None,
         batch_size: int = 32,
+        matcher: _Path | None = None,
         device: _Device = None,
     ) -> Captioner:
         """Makes a captioner of a Hugging Face BLIP captioning model and saves it in the folder `path`.
@@ -394,6 +431,7 @@ class Captioner:
             preview_size: Side of the previews. Default: the model's own; for another size the
                 position embeddings are interpolated.
             batch_size: Rows of every encode batch and caption batch.
+            matcher: Folder of a Hugging Face BLIP for image-text retrieval, which then measures alignment.
             device: `cpu` (the default), `cuda` or `cuda:N`.
 
         Raises:
@@ -503,6 +541,64 @@ class Captioner:
     @property
     def clusters(self) -> int | None:
         """Number of clusters; `None` before the fit."""
+
+    @property
+    def weights(self) -> int:
+        """Number of trained weights."""
+
+    @property
+    def preview_size(self) -> int:
+        """Side of the square previews it takes, in pixels."""
+
+@final
+class Matcher:
+    """A matcher directory that was found to be sound: it tells whether a text belongs to an image.
+
+    It writes no captions, so it may be the `judge` of a loader, whatever writes them.
+    """
+
+    @classmethod
+    def load_blip(
+        cls,
+        source: _Path,
+        path: _Path,
+        *,
+        preview_size: int | None = None,
+        batch_size: int = 32,
+        device: _Device = None,
+    ) -> Matcher:
+        """Makes a matcher of a Hugging Face BLIP for image-text retrieval and saves it in the folder `path`.
+
+        Reads the files that `Captioner.load_blip` reads. Its scores are probabilities of a match.
+
+        Args:
+            source: Folder of the BLIP model.
+            path: The matcher directory to write; made if missing.
+            preview_size: Side of the previews. Default: the model's own; for another size the
+                position embeddings are interpolated.
+            batch_size: Rows of every batch.
+            device: `cpu` (the default), `cuda` or `cuda:N`.
+
+        Raises:
+            ConfigError: An option cannot work.
+            DataError: A file is missing or not what it should be; names file and tensor.
+        """
+
+    @classmethod
+    def load(cls, path: _Path, *, device: _Device = None) -> Matcher:
+        """Opens a matcher directory and checks it.
+
+        Raises:
+            DataError: A file is missing or not what it should be.
+        """
+
+    @property
+    def path(self) -> str:
+        """The matcher directory."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
 
     @property
     def weights(self) -> int:

@@ -1,0 +1,127 @@
+//! `Matcher`: load.
+
+use std::path::{Path, PathBuf};
+
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+use tch::Device;
+use tldr_loader::Result;
+use tldr_loader::captioner::{self, BlipOptions, device_name};
+
+use crate::captioner::device_or_cpu;
+use crate::errors::OrRaise;
+use crate::options::{DeviceName, Whole, must_exist, whole};
+
+/// A matcher directory that was found to be sound: it tells whether a text belongs to an image.
+///
+/// It writes no captions, so it may be the `judge` of a loader, whatever writes them.
+#[pyclass(frozen, module = "tldr_loader")]
+pub(crate) struct Matcher {
+    path: PathBuf,
+    device: Device,
+    weights: usize,
+    preview_size: usize,
+}
+
+impl Matcher {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        self.device
+    }
+
+    fn open(path: PathBuf, device: Device) -> Result<Self> {
+        let model = captioner::Matcher::load(&path, device)?;
+        Ok(Self { device, weights: model.weights(), preview_size: model.config().preview_size, path })
+    }
+}
+
+#[pymethods]
+impl Matcher {
+    /// Makes a matcher of a Hugging Face BLIP for image-text retrieval and saves it in the folder `path`.
+    ///
+    /// Reads the files that `Captioner.load_blip` reads. Its scores are probabilities of a match.
+    ///
+    /// Args:
+    ///     source: Folder of the BLIP model.
+    ///     path: The matcher directory to write; made if missing.
+    ///     preview_size: Side of the previews. Default: the model's own; for another size the
+    ///         position embeddings are interpolated.
+    ///     batch_size: Rows of every batch.
+    ///     device: `cpu` (the default), `cuda` or `cuda:N`.
+    ///
+    /// Raises:
+    ///     ConfigError: An option cannot work.
+    ///     DataError: A file is missing or not what it should be; names file and tensor.
+    #[classmethod]
+    #[pyo3(signature = (source, path, *, preview_size=None, batch_size=32, device=None))]
+    fn load_blip(
+        _class: &Bound<'_, PyType>,
+        py: Python<'_>,
+        source: PathBuf,
+        path: PathBuf,
+        preview_size: Option<Whole>,
+        batch_size: Whole,
+        device: Option<DeviceName>,
+    ) -> PyResult<Self> {
+        let device = device_or_cpu(device).or_raise(py)?;
+        let options = BlipOptions {
+            preview_size: preview_size.map(|n| whole("preview_size", n)).transpose().or_raise(py)?,
+            batch_size: whole("batch_size", batch_size).or_raise(py)?,
+            ..BlipOptions::default()
+        };
+        let work = || {
+            let accepted = "a folder with a Hugging Face BLIP, as `save_pretrained` writes it";
+            must_exist("source", &source, accepted)?;
+            captioner::Matcher::load_blip(&source, &options, device)?.save(&path)?;
+            Self::open(path, device)
+        };
+        py.detach(work).or_raise(py)
+    }
+
+    /// Opens a matcher directory and checks it.
+    ///
+    /// Raises:
+    ///     DataError: A file is missing or not what it should be.
+    #[classmethod]
+    #[pyo3(signature = (path, *, device=None))]
+    fn load(
+        _class: &Bound<'_, PyType>,
+        py: Python<'_>,
+        path: PathBuf,
+        device: Option<DeviceName>,
+    ) -> PyResult<Self> {
+        let device = device_or_cpu(device).or_raise(py)?;
+        py.detach(|| Self::open(path, device)).or_raise(py)
+    }
+
+    /// The matcher directory.
+    #[getter(path)]
+    fn python_path(&self) -> String {
+        self.path.to_string_lossy().into_owned()
+    }
+
+    /// Where it runs.
+    #[getter(device)]
+    fn python_device(&self) -> String {
+        device_name(self.device)
+    }
+
+    /// Number of trained weights.
+    #[getter]
+    fn weights(&self) -> usize {
+        self.weights
+    }
+
+    /// Side of the square previews it takes, in pixels.
+    #[getter]
+    fn preview_size(&self) -> usize {
+        self.preview_size
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Matcher({:?}, device={:?}, weights={})", self.path, device_name(self.device), self.weights)
+    }
+}
