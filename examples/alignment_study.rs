@@ -120,10 +120,11 @@ fn study_shards(options: &Options, dir: PathBuf) -> Result<()> {
     println!("{count} pairs, {swapped} of them swapped");
     let halves: Vec<Vec<usize>> =
         (0..2).map(|half| (0..count).filter(|&i| fold(options.seed, i) == half).collect()).collect();
-    let mut scored = vec![];
+    let (mut scored, mut captioners) = (vec![], vec![]);
     for half in &halves {
         let mut captioner = trained(options, &pairs, half, size)?;
         scored.push(score(&mut captioner, &pairs, size)?);
+        captioners.push(captioner);
     }
     for (name, other) in [("that has seen it", 0), ("that has not seen it", 1)] {
         let own = |norm: AlignmentNorm, noise: &str| -> Vec<f32> {
@@ -140,19 +141,12 @@ fn study_shards(options: &Options, dir: PathBuf) -> Result<()> {
             println!("AUC by the captioner {name}, {}: {found:.3}", norm.name());
         }
     }
-    // Clusters of one captioner, trained on everything.
-    let all: Vec<usize> = (0..count).collect();
-    let mut captioner = trained(options, &pairs, &all, size)?;
-    let whole = score(&mut captioner, &pairs, size)?;
-    let of = |noise: &str| -> Vec<f32> {
-        (0..count).filter(|&i| pairs.noise[i] == noise).map(|i| whole.sum[i]).collect()
-    };
-    println!("AUC by one captioner that has seen all, sum: {:.3}", auc(&of("none"), &of("swapped")));
+    // Clusters of all pairs, by the codes of the first.
     let groups = pairs.classes.iter().collect::<BTreeSet<_>>().len();
     let concepts = pairs.concepts.iter().collect::<BTreeSet<_>>().len();
     for clusters in [groups, (count / 100).max(2), (count / 3).max(2)] {
         let options = FitOptions { clusters, runs: 16, seed: options.seed, ..Default::default() };
-        let (_, report) = fit(&points(&whole, &captioner), &options)?;
+        let (_, report) = fit(&points(&scored[0], &captioners[0]), &options)?;
         println!(
             "{clusters} clusters: NMI {:.3} with {groups} groups, purity {:.3} with {concepts} concepts",
             nmi(&report.assignment, &pairs.classes),

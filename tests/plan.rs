@@ -404,7 +404,7 @@ fn a_quarter_of_a_corpus_with_four_copies_of_each_scene_is_distinct_scenes() {
     let distinct: BTreeSet<usize> = kept.iter().map(|kept| kept.0).collect();
     let clean: BTreeSet<usize> = samples.iter().filter(|s| s.1).map(|s| s.0).collect();
     let covered = clean.intersection(&distinct).count();
-    println!(
+    eprintln!(
         "{} kept, {} scenes, {covered} of {} with a clean pair",
         kept.len(),
         distinct.len(),

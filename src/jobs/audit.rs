@@ -228,7 +228,7 @@ impl Design<'_> {
         let all = || outcomes.iter().flatten();
         let readable = all().filter(|o| !matches!(o, Outcome::Failed(_))).count();
         let dropped = all().filter(|o| matches!(o, Outcome::Dropped(DropReason::Gate))).count();
-        let expected = Gate::passing(&self.policy, &self.clusters).iter().sum::<f64>();
+        let expected = Gate::passing(&self.policy, self.clusters).iter().sum::<f64>();
         Check {
             promise: "share of them that the gate lets through".into(),
             found: format!("{:.4}", (readable - dropped) as f64 / readable.max(1) as f64),

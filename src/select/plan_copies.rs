@@ -227,7 +227,7 @@ mod tests {
             assert_eq!(found, reference(&hashes, distance, |_, _| true), "distance {distance}");
             let some = found.iter().filter(|copy| **copy).count();
             assert!((20..580).contains(&some), "distance {distance}: {some} copies test nothing");
-            let alike = |i: u32, j: u32| (i ^ j) % 3 != 0;
+            let alike = |i: u32, j: u32| !(i ^ j).is_multiple_of(3);
             let found = near_copies(n, hash, distance, alike);
             assert_eq!(found, reference(&hashes, distance, alike), "distance {distance}, checked");
         }
