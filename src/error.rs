@@ -181,11 +181,13 @@ pub enum FailReason {
     TruncatedSample,
     /// The field named by `score_key` is missing or not a number.
     MissingScore,
+    /// The filter on metadata does not let it pass: not a fault, and not counted as one.
+    Excluded,
 }
 
 impl FailReason {
     /// Every reason, in the order in which statistics list them.
-    pub const ALL: [FailReason; 10] = [
+    pub const ALL: [FailReason; 11] = [
         Self::MissingImage,
         Self::MissingCaption,
         Self::EmptyCaption,
@@ -196,6 +198,7 @@ impl FailReason {
         Self::RepeatedKey,
         Self::TruncatedSample,
         Self::MissingScore,
+        Self::Excluded,
     ];
 
     /// The reason of this [`name`](Self::name).
@@ -216,6 +219,7 @@ impl FailReason {
             Self::RepeatedKey => "repeated-key",
             Self::TruncatedSample => "truncated-sample",
             Self::MissingScore => "missing-score",
+            Self::Excluded => "excluded",
         }
     }
 }

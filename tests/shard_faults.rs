@@ -114,7 +114,7 @@ fn each_reason_costs_one_sample() {
         (RepeatedKey, None, &[("a.jpg", b"i"), ("a.txt", b"x")], "key a was seen before"),
     ];
     for (reason, field, members, detail) in cases {
-        let options = ReadOptions { caption_key: field.map(str::to_owned) };
+        let options = ReadOptions { caption_key: field.map(str::to_owned), ..ReadOptions::default() };
         let good: &[(&str, &[u8])] = &[
             ("a.jpg", b"i"),
             ("a.txt", b"x"),
@@ -149,7 +149,7 @@ fn captions_come_from_json_or_text() {
         (Some("caption"), ["from json", "from caption"]),
         (Some("null"), ["from text", "from caption"]),
     ] {
-        let options = ReadOptions { caption_key: field.map(str::to_owned) };
+        let options = ReadOptions { caption_key: field.map(str::to_owned), ..ReadOptions::default() };
         let samples: Vec<_> = read(&bytes, &options).unwrap().into_iter().map(Result::unwrap).collect();
         assert_eq!(samples.iter().map(|s| s.caption.as_str()).collect::<Vec<_>>(), expected);
         assert_eq!(samples[0].image, b"first");

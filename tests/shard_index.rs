@@ -100,7 +100,7 @@ proptest! {
         if let Some(at) = cut {
             bytes.truncate(at.index(bytes.len()).max(512));
         }
-        let options = ReadOptions { caption_key: field.then(|| "caption".to_owned()) };
+        let options = ReadOptions { caption_key: field.then(|| "caption".to_owned()), ..ReadOptions::default() };
         check_same(&bytes, &options)?;
     }
 }

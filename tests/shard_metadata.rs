@@ -32,7 +32,11 @@ fn shard(folder: &Path, samples: &[(&str, Members<'_>)]) -> Shard {
 
 /// Key and caption, or reason, of each sample.
 fn captions(shard: &Shard, key: Option<&str>) -> Vec<(String, Result<String, FailReason>)> {
-    let mut reader = ShardReader::open(shard, &ReadOptions { caption_key: key.map(str::to_owned) }).unwrap();
+    let mut reader = ShardReader::open(
+        shard,
+        &ReadOptions { caption_key: key.map(str::to_owned), ..ReadOptions::default() },
+    )
+    .unwrap();
     let mut captions = vec![];
     while let Some(group) = reader.next_group().unwrap() {
         captions.push(match group {

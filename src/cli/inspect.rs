@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use tldr_loader::error::ErrorKind;
+use tldr_loader::error::{ErrorKind, FailReason};
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{self, InspectJob, Inspection, MetadataInspection, Spread};
 use tldr_loader::shard::{ReadOptions, list};
@@ -32,7 +32,7 @@ impl Args {
     pub(super) fn run(self) -> Result<()> {
         let shards = list(&self.source.urls, None, &self.source.stores())?;
         let job = InspectJob {
-            read: ReadOptions { caption_key: self.source.caption_key },
+            read: ReadOptions { filter: self.source.filter()?, caption_key: self.source.caption_key },
             limits: DecodeOptions {
                 max_pixels: self.max_image_pixels.unwrap_or(DecodeOptions::default().max_pixels),
                 ..DecodeOptions::default()
@@ -124,7 +124,8 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
             writeln!(out, "  {}: {} at byte {}: {} ({})", shard.url, f.key, f.offset, f.reason, f.detail)?;
         }
         let named = shard.failures.len() as u64;
-        let more = shard.failed.values().sum::<u64>() - named;
+        let excluded = shard.failed.get(&FailReason::Excluded).copied().unwrap_or(0);
+        let more = shard.failed.values().sum::<u64>() - excluded - named;
         if more > 0 {
             writeln!(out, "  {}: and {more} more", shard.url)?;
         }

@@ -133,6 +133,7 @@ impl Args {
         job.policy = self.selection.policy((!self.keep_copies).then_some(self.dedup))?;
         job.stores = self.source.stores();
         job.caption_key.clone_from(&self.source.caption_key);
+        job.filter = self.source.filter()?;
         job.source.clone_from(&self.name);
         job.window = self.window;
         job.embeddings = self.embeddings;

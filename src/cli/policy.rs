@@ -4,9 +4,9 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use tldr_loader::Result;
 use tldr_loader::cluster::Clusters;
 use tldr_loader::select::{GateBy, Policy, Priority, Quota};
-use tldr_loader::{Error, Result};
 
 /// How much is kept, and by which rules.
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,7 @@ impl Fitted {
             let captioner = Captioner::load(directory, parse_device("cpu")?)?;
             let clusters = captioner.clusters().cloned().ok_or_else(|| {
                 let accepted = "a captioner with clusters: run tldr-loader fit first";
-                Error::option("captioner", directory.display(), accepted)
+                tldr_loader::Error::option("captioner", directory.display(), accepted)
             })?;
             Ok(Self { clusters, encoder: Some(captioner.fingerprint()) })
         }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tldr_loader::shard::StoreOptions;
+use tldr_loader::Result;
+use tldr_loader::shard::{Filter, StoreOptions};
 
 /// Where shards are and how they are read.
 #[derive(Debug, clap::Args)]
@@ -14,6 +15,10 @@ pub(super) struct Source {
     /// the txt member where a sample has neither
     #[arg(long)]
     pub(super) caption_key: Option<String>,
+    /// Only samples whose metadata pass: "NSFW = 'UNLIKELY' and width >= 200" (fields of the json
+    /// member, or columns of the parquet beside the shard)
+    #[arg(long = "where", value_name = "FILTER")]
+    filter: Option<String>,
     /// URL of a server that speaks S3, for s3:// shards; the environment's, or Amazon, by default
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
@@ -26,6 +31,10 @@ pub(super) struct Source {
 }
 
 impl Source {
+    pub(super) fn filter(&self) -> Result<Option<Filter>> {
+        self.filter.as_deref().map(str::parse).transpose()
+    }
+
     pub(super) fn stores(&self) -> StoreOptions {
         StoreOptions {
             endpoint: self.endpoint.clone(),

@@ -15,7 +15,7 @@ use crate::cluster::alignment::passes_gate;
 use crate::cluster::{self, AlignmentNorm, Features, FitOptions, FitPoints, FitReport};
 use crate::error::{Error, Result};
 use crate::model::Encoder;
-use crate::shard::{self, ReadOptions, Shard, StoreOptions};
+use crate::shard::{self, Filter, ReadOptions, Shard, StoreOptions};
 use sample::{Sampled, SampledBatch};
 
 /// Points per cluster below which shares are too thin to trust (design, section 2).
@@ -62,6 +62,8 @@ pub struct FitJob {
     pub device: String,
     /// Field of the json member that holds the caption; the txt member where a sample lacks it.
     pub caption_key: Option<String>,
+    /// Which samples count, by their metadata; all where `None`.
+    pub filter: Option<Filter>,
     /// How remote shards are read.
     pub stores: StoreOptions,
     /// Samples per shard, in the order of the list, where they are known; else they are looked up
@@ -84,6 +86,7 @@ impl FitJob {
             seed: 0,
             device: "cpu".into(),
             caption_key: None,
+            filter: None,
             stores: StoreOptions::default(),
             lengths: None,
         }
@@ -196,7 +199,11 @@ impl Corpus {
                 return Err(Error::option("lengths", format!("{} numbers", lengths.len()), accepted));
             }
         };
-        Ok(Self { shards, lengths, read: ReadOptions { caption_key: job.caption_key.clone() } })
+        Ok(Self {
+            shards,
+            lengths,
+            read: ReadOptions { caption_key: job.caption_key.clone(), filter: job.filter.clone() },
+        })
     }
 
     fn samples(&self) -> u64 {

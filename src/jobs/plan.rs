@@ -18,7 +18,7 @@ use crate::loader::{Batch, Loader, Mode, PixelType, PlanFile, PlannedShard, read
 use crate::model::Encoder;
 use crate::select::gate::Gate;
 use crate::select::{Planner, Policy, Priority, Quota, Selector, Window};
-use crate::shard::{self, ReadOptions, Shard, StoreOptions};
+use crate::shard::{self, Filter, ReadOptions, Shard, StoreOptions};
 
 /// Bytes of the ledger in memory: each window is looked at once.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -39,6 +39,8 @@ pub struct PlanJob {
     pub stores: StoreOptions,
     /// Field of the json member that holds the caption; the txt member where a sample lacks it.
     pub caption_key: Option<String>,
+    /// Which samples count, by their metadata; all where `None`.
+    pub filter: Option<Filter>,
     /// Folder of the ledger, which is begun where nothing is.
     pub ledger: PathBuf,
     /// What to keep. Its `dedup` is the cosine of near-copies in the whole corpus; `corpus` is
@@ -63,6 +65,7 @@ impl PlanJob {
             source: None,
             stores: StoreOptions::default(),
             caption_key: None,
+            filter: None,
             ledger: ledger.into(),
             policy: Policy::default(),
             window: 2048,
@@ -78,7 +81,7 @@ impl PlanJob {
     }
 
     fn read(&self) -> ReadOptions {
-        ReadOptions { caption_key: self.caption_key.clone() }
+        ReadOptions { caption_key: self.caption_key.clone(), filter: self.filter.clone() }
     }
 
     fn check(&self) -> Result<()> {
@@ -255,7 +258,7 @@ pub fn estimate(
 fn measure(job: &PlanJob, missing: Vec<(Shard, u64)>, encoder: &mut dyn Encoder) -> Result<(u64, f64)> {
     let (shards, lengths) = missing.into_iter().unzip();
     let (batch, size) = (encoder.batch_size(), encoder.preview_size());
-    let mut builder = Loader::builder(job.urls.clone())
+    let builder = Loader::builder(job.urls.clone())
         .lengths(lengths)
         .shards(shards)
         .stores(job.stores.clone())
@@ -266,10 +269,8 @@ fn measure(job: &PlanJob, missing: Vec<(Shard, u64)>, encoder: &mut dyn Encoder)
         .batch_size(batch)
         .threads(job.threads)
         .rank(0)
-        .world_size(1);
-    if let Some(key) = &job.caption_key {
-        builder = builder.caption_key(key);
-    }
+        .world_size(1)
+        .read_options(job.read());
     let loader = builder.build()?;
     let (mut started, mut measured) = (Instant::now(), 0);
     for (number, examples) in loader.iter()?.enumerate() {
@@ -338,7 +339,7 @@ fn record(
     let lanes = if total >= (LANES * LANES * job.window) as u64 { LANES } else { 1 };
     // Of the policy only the gate tells on what is recorded: less is written of what it drops.
     let passing = Gate::passing(&job.policy, clusters).iter().sum::<f64>();
-    let mut builder = Loader::builder(job.urls.clone())
+    let builder = Loader::builder(job.urls.clone())
         .shards(shards.to_vec())
         .lengths(lengths)
         .stores(job.stores.clone())
@@ -353,10 +354,8 @@ fn record(
         .batch_size(lanes)
         .lanes(lanes)
         .rank(0)
-        .world_size(1);
-    if let Some(key) = &job.caption_key {
-        builder = builder.caption_key(key);
-    }
+        .world_size(1)
+        .read_options(job.read());
     let stats =
         builder.build()?.record(&mut |stats| progress(PlanStage::Record, stats.counts.read, total.max(1)))?;
     Ok(stats.encoded)
@@ -381,7 +380,7 @@ impl<'a> Walk<'a> {
 
     /// The key of window 0 of the shard as it is now.
     fn key(&self, shard: &Shard) -> Result<WindowKey> {
-        let version = shard.version_until(self.job.caption_key.is_some(), None)?;
+        let version = shard.version_until(self.job.read().looks_beside(), None)?;
         Ok(WindowKey {
             shard: shard.hash,
             window: 0,

@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::jobs::previews::{padded, previews};
 use crate::loader::{Batch, Loader};
 use crate::model::Encoder;
-use crate::shard::StoreOptions;
+use crate::shard::{Filter, StoreOptions};
 use crate::text::{Tokenizer, keywords};
 use checkpoint::{Checkpoints, Settings};
 use curve::Curve;
@@ -87,6 +87,8 @@ pub struct TrainJob {
     pub device: String,
     /// Field of the json member that holds the caption; the txt member where a sample lacks it.
     pub caption_key: Option<String>,
+    /// Which samples count, by their metadata; all where `None`.
+    pub filter: Option<Filter>,
     /// How remote shards are read.
     pub stores: StoreOptions,
     /// Samples per shard, in the order of the list, where they are known; else they are looked up
@@ -122,6 +124,7 @@ impl TrainJob {
             threads: 0,
             device: "cpu".into(),
             caption_key: None,
+            filter: None,
             stores: StoreOptions::default(),
             lengths: None,
             fold: None,

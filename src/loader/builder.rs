@@ -20,7 +20,7 @@ use crate::loader::stream::Loader;
 use crate::loader::world::from_world;
 use crate::model::Encoder;
 use crate::select::{GateBy, Priority, Quota};
-use crate::shard::{self, ReadOptions, Shard, StoreOptions};
+use crate::shard::{self, Filter, ReadOptions, Shard, StoreOptions};
 use crate::text::{Fuse, Tokenizer};
 
 /// Samples per window by default (design, section 2).
@@ -74,7 +74,7 @@ pub struct LoaderBuilder {
     pub(super) prefetch: usize,
     pub(super) buffer_bytes: u64,
     pub(super) spill_dir: Option<PathBuf>,
-    pub(super) caption_key: Option<String>,
+    pub(super) read: ReadOptions,
     pub(super) max_image_pixels: u64,
     pub(super) exif_orientation: bool,
     pub(super) strict: bool,
@@ -133,7 +133,7 @@ impl LoaderBuilder {
             prefetch: 2,
             buffer_bytes: BUFFER_BYTES,
             spill_dir: None,
-            caption_key: None,
+            read: ReadOptions::default(),
             max_image_pixels: DecodeOptions::default().max_pixels,
             exif_orientation: false,
             strict: false,
@@ -229,9 +229,6 @@ impl LoaderBuilder {
         buffer_bytes: u64 = buffer_bytes;
         /// Folder of these files. Default: the system's folder for temporary files (`TMPDIR`).
         spill_dir: impl Into<PathBuf> = Some(spill_dir.into());
-        /// Field of the json member that holds the caption; where a sample lacks it, the txt member
-        /// is used.
-        caption_key: impl Into<String> = Some(caption_key.into());
         /// Pixels an image may have; larger ones are refused from their header.
         max_image_pixels: u64 = max_image_pixels;
         /// Whether images are turned as their EXIF data say. Default: false, as CLIP trainers do.
@@ -264,6 +261,27 @@ impl LoaderBuilder {
     /// Times that a request is made again before a fault of its store ends the run. Default: 8.
     pub fn retries(mut self, retries: u32) -> Self {
         self.stores.retries = retries;
+        self
+    }
+
+    /// Field of the json member that holds the caption; where a sample lacks it, the txt member
+    /// is used.
+    pub fn caption_key(mut self, caption_key: impl Into<String>) -> Self {
+        self.read.caption_key = Some(caption_key.into());
+        self
+    }
+
+    /// Which samples count, by their metadata: `"NSFW = 'UNLIKELY' and width >= 200".parse()?`. The others
+    /// are passed over unseen, and are no part of what keep_ratio is a share of. How many they are is
+    /// estimated when the loader is built ([`included`](crate::shard::included)).
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.read.filter = Some(filter);
+        self
+    }
+
+    /// How samples are made of members, all at once.
+    pub(crate) fn read_options(mut self, read: ReadOptions) -> Self {
+        self.read = read;
         self
     }
 
@@ -325,7 +343,7 @@ impl LoaderBuilder {
             (Some(plan), Some(path)) => plan.lengths(path, &shards, self.lengths.as_deref())?,
             _ => self.check_lengths(&shards, progress)?,
         };
-        let samples = total(&lengths)?;
+        let samples = self.included(&shards, total(&lengths)?)?;
         let selector = self.decider(clusters.as_ref(), samples, plan.as_ref())?;
         let num_batches = self.num_batches(samples, world_size, selector.as_ref())?;
         let threads = match self.threads {
@@ -363,7 +381,7 @@ impl LoaderBuilder {
             num_batches,
             prefetch: self.prefetch,
             buffer: Buffer::new(self.buffer_bytes, &spill_dir),
-            read: ReadOptions { caption_key: self.caption_key },
+            read: self.read,
             decode: DecodeOptions {
                 max_pixels: self.max_image_pixels,
                 exif_orientation: self.exif_orientation,

@@ -192,6 +192,20 @@ impl LoaderBuilder {
         }
     }
 
+    /// Of `samples`, those that pass the filter, as far as can be told before they are read.
+    pub(super) fn included(&self, shards: &[Shard], samples: u64) -> Result<u64> {
+        let Some(filter) = self.read.filter.as_ref().filter(|_| self.mode != Mode::Eval) else {
+            return Ok(samples);
+        };
+        let share = shard::included(shards, filter)?;
+        if share == 0.0 {
+            let accepted = "a filter that some sample of the first shards passes: are the names of its fields \
+                            right, and in the json or the parquet beside the shards?";
+            return Err(Error::option("where", format!("{:?}", filter.to_string()), accepted));
+        }
+        Ok((share * samples as f64) as u64)
+    }
+
     pub(super) fn check_lengths(
         &self,
         shards: &[Shard],

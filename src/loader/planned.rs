@@ -9,7 +9,6 @@ use crate::loader::builder::LoaderBuilder;
 use crate::loader::plan::PlanFile;
 use crate::loader::spec::{Mode, reading};
 use crate::select::{GateBy, Priority};
-use crate::shard::ReadOptions;
 
 impl LoaderBuilder {
     /// The plan, checked against the options; what it says of shards is checked when they are listed.
@@ -54,11 +53,10 @@ impl LoaderBuilder {
             let own = format!("{:016x}", encoder.fingerprint());
             compare("the captioner's fingerprint", own, format!("{:016x}", plan.captioner));
         }
-        let read = ReadOptions { caption_key: self.caption_key.clone() };
         let decode =
             DecodeOptions { max_pixels: self.max_image_pixels, exif_orientation: self.exif_orientation };
-        let own = format!("{:016x}", hash::combine(&reading(&read, &decode)));
-        let what = "the fingerprint of caption_key, max_image_pixels and exif_orientation";
+        let own = format!("{:016x}", hash::combine(&reading(&self.read, &decode)));
+        let what = "the fingerprint of caption_key, where, max_image_pixels and exif_orientation";
         compare(what, own, format!("{:016x}", plan.reading));
         if differences.is_empty() {
             return Ok(Some(Arc::new(plan)));

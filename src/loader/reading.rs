@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::hash;
 use crate::ledger::{WindowKey, WindowRecord};
 use crate::loader::buffer::{Encoded, Keeping};
@@ -195,7 +195,10 @@ impl Reading<'_> {
             && spec.on_error == OnError::Raise
         {
             let base = segment.window * spec.window as u64;
-            let mine = |failed: &&FailedSample| raw.in_lane((failed.position - base) as usize, spec.window);
+            let mine = |failed: &&FailedSample| {
+                failed.reason != FailReason::Excluded
+                    && raw.in_lane((failed.position - base) as usize, spec.window)
+            };
             if let Some(failed) = record.failures.iter().find(mine) {
                 return Err(raised(failed));
             }
@@ -349,8 +352,8 @@ impl Reading<'_> {
 
     fn failed(&self, failed: FailedSample) -> Result<RawRow> {
         match self.spec.on_error {
-            OnError::Skip => Ok(RawRow::Failed(failed)),
-            OnError::Raise => Err(raised(&failed)),
+            OnError::Raise if failed.reason != FailReason::Excluded => Err(raised(&failed)),
+            OnError::Raise | OnError::Skip => Ok(RawRow::Failed(failed)),
         }
     }
 

@@ -66,7 +66,8 @@ fn exceeded(limit: f64, counts: &Counts, after: u64) -> bool {
     if limit >= 1.0 || limit == 0.0 {
         failed > limit
     } else {
-        counts.read >= after && failed > limit * counts.read as f64
+        let looked_at = counts.read - counts.excluded.min(counts.read);
+        looked_at >= after && failed > limit * looked_at as f64
     }
 }
 
@@ -93,7 +94,7 @@ impl Recorder {
         let mut inner = self.lock();
         inner.counts.merge(&counts);
         inner.shards.entry(Arc::clone(shard)).or_default().merge(&counts);
-        for f in failures {
+        for f in failures.filter(|f| f.reason != FailReason::Excluded) {
             Self::name(&mut inner, shard, f);
         }
         Self::check(&inner, shard, limit).map_err(|e| e.in_shard(shard))

@@ -135,7 +135,7 @@ impl Spec {
         let encoder = self.model.as_ref().filter(|_| self.needs_signals).map_or(0, |m| m.fingerprint);
         let held = &self.shards[shard];
         let version = if held.is_local() || self.ledger.root().is_some() {
-            held.version_until(self.read.caption_key.is_some(), Some(stop))?
+            held.version_until(self.read.looks_beside(), Some(stop))?
         } else {
             None
         };
@@ -203,7 +203,11 @@ impl Spec {
 /// What decides which samples are readable, and what of them is seen.
 pub(crate) fn reading(read: &ReadOptions, decode: &DecodeOptions) -> [u64; 3] {
     let caption_key = read.caption_key.as_deref().map_or(0, hash::hash_str);
-    [caption_key, decode.max_pixels, decode.exif_orientation.into()]
+    let fields = match &read.filter {
+        Some(filter) => hash::combine(&[caption_key, hash::hash_str(&filter.to_string())]),
+        None => caption_key,
+    };
+    [fields, decode.max_pixels, decode.exif_orientation.into()]
 }
 
 /// The version of a shard as it stands in a [`WindowKey`].

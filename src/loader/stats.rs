@@ -1,7 +1,7 @@
 //! What happened to every sample, and where the time went.
 //!
 //! Two equations hold for every shard at every window and for every epoch (design, section 3):
-//! read = kept + dropped + failed, and yielded = kept + repeats - surplus (of what was handed on
+//! read = kept + dropped + excluded + failed, and yielded = kept + repeats - surplus (of what was handed on
 //! so far). The first is checked at every window; a violation is a bug and ends the run.
 
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub struct Counts {
     pub dropped_dedup: u64,
     /// Readable samples beyond the quota.
     pub dropped_quota: u64,
+    /// Samples that the filter on metadata does not let pass.
+    pub excluded: u64,
     /// Unusable samples by reason.
     pub failed: BTreeMap<FailReason, u64>,
 }
@@ -36,6 +38,7 @@ impl Counts {
             Outcome::Dropped(DropReason::Gate) => self.dropped_gate += 1,
             Outcome::Dropped(DropReason::Dedup) => self.dropped_dedup += 1,
             Outcome::Dropped(DropReason::Quota) => self.dropped_quota += 1,
+            Outcome::Failed(FailReason::Excluded) => self.excluded += 1,
             Outcome::Failed(reason) => *self.failed.entry(reason).or_default() += 1,
         }
     }
@@ -48,7 +51,7 @@ impl Counts {
     /// Whether every sample read has exactly one outcome.
     pub fn conserved(&self) -> bool {
         let dropped = self.dropped_gate + self.dropped_dedup + self.dropped_quota;
-        self.read == self.kept + dropped + self.failures()
+        self.read == self.kept + dropped + self.excluded + self.failures()
     }
 
     /// Failed samples by reason, in words.
@@ -60,6 +63,7 @@ impl Counts {
     pub(crate) fn merge(&mut self, other: &Counts) {
         self.read += other.read;
         self.kept += other.kept;
+        self.excluded += other.excluded;
         self.dropped_gate += other.dropped_gate;
         self.dropped_dedup += other.dropped_dedup;
         self.dropped_quota += other.dropped_quota;

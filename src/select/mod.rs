@@ -16,7 +16,6 @@
 
 pub mod dedup;
 pub mod diverse;
-pub mod filter;
 pub mod gate;
 pub mod plan;
 mod plan_copies;
@@ -26,7 +25,6 @@ pub mod quota;
 pub mod reservoir;
 pub mod selector;
 
-pub use filter::Filter;
 pub use plan::{Plan, PlanCounts, Planner};
 pub use policy::{GateBy, Policy, Priority, Quota};
 pub use quota::Rates;

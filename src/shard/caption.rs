@@ -1,12 +1,13 @@
-//! The caption in a named field: of a sample's json, or of the metadata beside its shard.
+//! What named fields say of a sample, in its json or in the metadata beside its shard: its caption, and
+//! whether a filter lets it pass.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{FailReason, Result};
-use crate::shard::{ReadOptions, Shard, ShardMetadata};
+use crate::shard::{Filter, ReadOptions, Shard, ShardMetadata};
 
 /// Samples of a shard that may lack the field, all of the first ones, before that is worth a word.
 const LACKING: u64 = 64;
@@ -14,72 +15,121 @@ const LACKING: u64 = 64;
 /// Why a sample cannot be used, and what exactly was found.
 pub(super) type Unusable = (FailReason, String);
 
-/// Looks captions up in the field that `caption_key` names, if any.
+/// Looks fields up: the one that `caption_key` names, and those of the filter, if any.
 pub(super) struct Captions {
     field: Option<String>,
+    filter: Option<Arc<Filter>>,
     metadata: Beside,
-    /// Samples asked for, until one of them has the field.
-    lacking: Option<u64>,
+    /// For the caption's field and then those of the filter: samples asked for, until one has it.
+    lacking: Vec<Option<u64>>,
 }
 
-/// Metadata are read when a sample's own json has no caption: most corpora never need them.
+/// Metadata are read when a sample's own json lacks a field: most corpora never need them.
 enum Beside {
     Unread(Shard),
     Read(Option<ShardMetadata>),
 }
 
+/// What the fields say of a sample.
+pub(super) enum Found {
+    /// The filter does not let it pass.
+    Excluded,
+    /// The caption; `None` where its field is absent or null, or none is named.
+    Caption(Option<Result<String, Unusable>>),
+}
+
 impl Captions {
     pub(super) fn new(shard: &Shard, options: &ReadOptions) -> Self {
-        let metadata = Beside::Unread(shard.clone());
-        Self { field: options.caption_key.clone(), metadata, lacking: Some(0) }
+        let columns = options.filter.as_ref().map_or(0, |filter| filter.columns().len());
+        Self {
+            field: options.caption_key.clone(),
+            filter: options.filter.clone().map(Arc::new),
+            metadata: Beside::Unread(shard.clone()),
+            lacking: vec![Some(0); 1 + columns],
+        }
     }
 
-    /// The name of the field.
+    /// The name of the caption's field.
     pub(super) fn field(&self) -> Option<&str> {
         self.field.as_deref()
     }
 
-    /// What the field says of the sample `key`, whose json member is given; `None` where it is
-    /// absent or null.
+    /// What the fields say of the sample `key`, whose json member is given.
     ///
     /// # Errors
     /// Those of [`ShardMetadata::beside`].
-    pub(super) fn of(&mut self, key: &str, json: Option<&[u8]>) -> Result<Option<Result<String, Unusable>>> {
-        let Some(field) = &self.field else { return Ok(None) };
-        if let Some(json) = json {
-            let member = match serde_json::from_slice(json) {
-                Ok(Value::Object(member)) => member,
-                Ok(_) => return Ok(Some(Err((FailReason::BadJson, "it is not an object".into())))),
-                Err(error) => return Ok(Some(Err((FailReason::BadJson, error.to_string())))),
-            };
-            if let Some(found) = member.get(field).and_then(|value| text(value, field)) {
-                self.lacking = None;
-                return Ok(Some(found));
+    pub(super) fn of(&mut self, key: &str, json: Option<&[u8]>) -> Result<Found> {
+        if self.field.is_none() && self.filter.is_none() {
+            return Ok(Found::Caption(None));
+        }
+        let member = match json.map(serde_json::from_slice) {
+            None => Map::new(),
+            Some(Ok(Value::Object(member))) => member,
+            Some(Ok(_)) => return Ok(bad_json("it is not an object".into())),
+            Some(Err(error)) => return Ok(bad_json(error.to_string())),
+        };
+        if let Some(filter) = self.filter.clone()
+            && !self.passes(&filter, key, &member)?
+        {
+            return Ok(Found::Excluded);
+        }
+        let Some(field) = self.field.clone() else { return Ok(Found::Caption(None)) };
+        let value = self.value(0, &field, key, &member)?;
+        Ok(Found::Caption(value.and_then(|value| text(&value, &field))))
+    }
+
+    fn passes(&mut self, filter: &Filter, key: &str, member: &Map<String, Value>) -> Result<bool> {
+        let mut values = Vec::with_capacity(filter.columns().len());
+        for (i, column) in filter.columns().iter().enumerate() {
+            values.push(self.value(1 + i, column, key, member)?.unwrap_or_default());
+        }
+        Ok(filter.passes(&values))
+    }
+
+    /// What stands in `column`, the `i`-th that is looked for; `None` where it is absent or null.
+    fn value(
+        &mut self,
+        i: usize,
+        column: &str,
+        key: &str,
+        member: &Map<String, Value>,
+    ) -> Result<Option<Value>> {
+        let mut found = member.get(column).filter(|value| !value.is_null()).cloned();
+        if found.is_none() {
+            if let Beside::Unread(shard) = &self.metadata {
+                let filter = self.filter.iter().flat_map(|filter| filter.columns());
+                let columns: Vec<&str> = self.field.iter().chain(filter).map(String::as_str).collect();
+                self.metadata = Beside::Read(ShardMetadata::beside(shard, &columns)?);
+            }
+            if let Beside::Read(Some(metadata)) = &self.metadata {
+                found = metadata.value(key, column).filter(|value| !value.is_null()).cloned();
             }
         }
-        if let Beside::Unread(shard) = &self.metadata {
-            self.metadata = Beside::Read(ShardMetadata::beside(shard, &[field])?);
-        }
-        let found = match &self.metadata {
-            Beside::Read(Some(metadata)) => metadata.value(key, field).and_then(|value| text(value, field)),
-            _ => None,
-        };
-        self.lacking = self.lacking.filter(|_| found.is_none()).map(|lacking| lacking + 1);
-        if self.lacking == Some(LACKING) {
-            warn_of_absent(field);
+        let lacking = &mut self.lacking[i];
+        *lacking = lacking.filter(|_| found.is_none()).map(|lacking| lacking + 1);
+        if *lacking == Some(LACKING) {
+            warn_of_absent(column, i == 0);
         }
         Ok(found)
     }
 }
 
+fn bad_json(detail: String) -> Found {
+    Found::Caption(Some(Err((FailReason::BadJson, detail))))
+}
+
 /// Says, once per field, that no sample has it: a slip in its name would pass unseen where samples
 /// have a `.txt` too.
-fn warn_of_absent(field: &str) {
+fn warn_of_absent(field: &str, is_caption: bool) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(field.to_owned()) {
+        let (option, consequence) = match is_caption {
+            true => ("caption_key", "their .txt is used where there is one"),
+            false => ("where", "a test of it is true of none of them, but for `is null`"),
+        };
         tracing::warn!(
-            "caption_key: none of the first {LACKING} samples of a shard has a {field:?} in its json or its \
-             metadata; their .txt is used where there is one"
+            "{option}: none of the first {LACKING} samples of a shard has a {field:?} in its json or its \
+             metadata; {consequence}"
         );
     }
 }

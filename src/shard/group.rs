@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{FailReason, Result};
 use crate::sample::{FailedSample, Sample, SampleId};
-use crate::shard::caption::{Captions, Unusable, trimmed};
+use crate::shard::caption::{Captions, Found, Unusable, trimmed};
 
 /// Extensions of images, best first: a group with several has the first one for its image, as
 /// in open_clip.
@@ -190,8 +190,9 @@ impl Open {
         let caption = match self.fault() {
             Some(fault) => Err(fault),
             None => match captions.of(&self.key, self.json.as_deref())? {
-                Some(caption) => caption,
-                None => self.own_caption(captions.field()),
+                Found::Excluded => Err((FailReason::Excluded, String::new())),
+                Found::Caption(Some(caption)) => caption,
+                Found::Caption(None) => self.own_caption(captions.field()),
             },
         };
         let (id, key, offset) = (self.id, self.key, self.offset);

@@ -1,6 +1,6 @@
 //! Shards: tar files of image-text pairs, listed, measured, read and written.
 //!
-//! [`list`] turns what users write into [`Shard`]s, [`lengths`] counts their groups,
+//! [`list`] turns what users write into [`Shard`]s, [`lengths`] counts their groups, [`Filter`] says which of them count,
 //! [`ShardReader`] turns one shard into [`Sample`](crate::Sample)s, [`ShardMetadata`] reads what lies
 //! beside it, [`ShardWriter`] writes one.
 //! `store` is the one place that opens them; what lies in an object store or on an HTTP server is
@@ -13,6 +13,7 @@ use place::Place;
 
 mod caption;
 mod fetch;
+mod filter;
 mod group;
 mod index;
 mod lengths;
@@ -30,9 +31,10 @@ mod store;
 mod writer;
 
 pub use fetch::ShardFetcher;
+pub use filter::Filter;
 pub use group::Group;
 pub use index::{MemberRange, ShardIndex};
-pub use lengths::{lengths, listed};
+pub use lengths::{included, lengths, listed};
 pub use list::list;
 pub use metadata::ShardMetadata;
 pub use place::StoreOptions;

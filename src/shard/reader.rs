@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
+use crate::shard::Filter;
 use crate::shard::Shard;
 use crate::shard::caption::Captions;
 use crate::shard::group::{Group, Open, Place, split};
@@ -28,6 +29,17 @@ pub struct ReadOptions {
     /// where that has none either, the `.txt` or `.caption` member is used, as it is when this is
     /// `None`.
     pub caption_key: Option<String>,
+    /// Samples whose metadata (fields of the json member; where those are absent or null, columns of
+    /// the Parquet file beside the shard) do not pass come out as
+    /// [`Excluded`](crate::error::FailReason::Excluded).
+    pub filter: Option<Filter>,
+}
+
+impl ReadOptions {
+    /// Whether the Parquet file beside a shard may be read.
+    pub(crate) fn looks_beside(&self) -> bool {
+        self.caption_key.is_some() || self.filter.is_some()
+    }
 }
 
 /// Reads one shard, group by group, in order.

@@ -109,6 +109,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         Default: 8.
 ///     caption_key: Field of the json member, or column of the parquet beside the shard, that
 ///         holds the caption. Default: the txt member.
+///     where: Which samples count, by fields of their json or columns of the parquet beside the shard: a
+///         condition as in SQL, `"NSFW = 'UNLIKELY' and width >= 200"`. Default: all.
 ///     max_image_pixels: Pixels an image may have; larger ones are refused from their header.
 ///     exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
 ///     on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
@@ -143,7 +145,8 @@ impl Loader {
         crop_scale=None, crop_ratio=None, flip=None, mean=None, std=None, pixels="float32",
         context_length=77, rank=None, world_size=None, lanes=None, window=2048, shuffle_windows=8,
         threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, lengths=None,
-        endpoint=None, read_timeout=None, retries=None, caption_key=None, max_image_pixels=None,
+        endpoint=None, read_timeout=None, retries=None, caption_key=None, r#where=None,
+        max_image_pixels=None,
         exif_orientation=false, on_error="skip", max_errors=0.1,
         max_errors_per_shard=None, strict=false, ledger=None, plan=None
     ))]
@@ -194,6 +197,7 @@ impl Loader {
         read_timeout: Option<f64>,
         retries: Option<Whole>,
         caption_key: Option<String>,
+        r#where: Option<&str>,
         max_image_pixels: Option<Whole>,
         exif_orientation: bool,
         on_error: &str,
@@ -234,6 +238,9 @@ impl Loader {
                 .max_errors(max_errors)
                 .strict(strict);
             builder = builder.gate_by(options::gate_by(gate_by)?);
+            if let Some(filter) = r#where {
+                builder = builder.filter(filter.parse()?);
+            }
             // A gate that lets everything through is none.
             if let Some(gate) = gate {
                 builder = builder.gate(Some(gate).filter(|g| *g != 1.0));
@@ -391,8 +398,8 @@ impl Loader {
     /// Statistics of the epoch that was started last, on this rank.
     ///
     /// `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` +
-    /// `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
-    /// `failures` the first failed samples by name, `seconds` the work of each stage. Further
+    /// `dropped_dedup` + `dropped_quota` + `excluded` (by `where`) + all of `failed`, by reason), `shards`
+    /// the same by shard, `failures` the first failed samples by name, `seconds` the work of each stage. Further
     /// fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
     /// `judged` (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`,
     /// `captions_repetitive` (of survivors), `spilled_bytes` (for which `buffer_bytes` had no room),

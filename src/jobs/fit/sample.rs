@@ -13,7 +13,7 @@ use std::thread::Scope;
 use ndarray::{Array4, Axis};
 use rayon::prelude::*;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::hash::{self, Purpose};
 use crate::image::{DecodeOptions, Scratch, preview};
 use crate::model::PreviewFilter;
@@ -177,7 +177,7 @@ impl Sampled<'_> {
                 while reader.position() < window.end {
                     match reader.next_group()? {
                         Some(Ok(sample)) => samples.push(sample),
-                        Some(Err(_)) => lost += 1,
+                        Some(Err(failed)) => lost += u64::from(failed.reason != FailReason::Excluded),
                         // Shorter than its length said.
                         None => break,
                     }
@@ -226,7 +226,7 @@ mod tests {
         let lengths: Vec<u64> = (0..20).map(|i| 500 + 37 * i).collect();
         let total: u64 = lengths.iter().sum();
         let shards: Vec<Shard> = (0..20).map(|i| Shard::local(&format!("x/{i:02}.tar"), "x")).collect();
-        let read = ReadOptions { caption_key: None };
+        let read = ReadOptions::default();
         let mut hits = [0u32; 20];
         let seeds = 200;
         for seed in 0..seeds {
@@ -264,7 +264,7 @@ mod tests {
         let pattern = dir.path().join("train/{00000..00008}.tar").to_string_lossy().into_owned();
         let shards = crate::shard::list(&[pattern], None, &StoreOptions::default()).unwrap();
         let lengths = crate::shard::lengths(&shards, &mut |_, _| {}).unwrap();
-        let read = ReadOptions { caption_key: None };
+        let read = ReadOptions::default();
         let draw = |seed, wanted| {
             let sampled = Sampled {
                 shards: &shards,
@@ -311,7 +311,7 @@ mod tests {
         let pattern = dir.path().join("train/{00000..00008}.tar").to_string_lossy().into_owned();
         let shards = crate::shard::list(&[pattern], None, &StoreOptions::default()).unwrap();
         let lengths = crate::shard::lengths(&shards, &mut |_, _| {}).unwrap();
-        let read = ReadOptions { caption_key: None };
+        let read = ReadOptions::default();
         let sampled = Sampled {
             shards: &shards,
             lengths: &lengths,

@@ -104,7 +104,7 @@ impl Data {
     pub(super) fn captions(&self, job: &TrainJob) -> Result<Vec<String>> {
         let mut shards: Vec<&Shard> = self.trained.shards.iter().collect();
         shards.sort_by_key(|s| hash::hash(job.seed, Purpose::Fit, s.hash));
-        let options = ReadOptions { caption_key: job.caption_key.clone() };
+        let options = ReadOptions { caption_key: job.caption_key.clone(), filter: job.filter.clone() };
         let mut captions: Vec<String> = vec![];
         'shards: for shard in shards {
             let mut reader = ShardReader::open(shard, &options)?;
@@ -133,10 +133,7 @@ fn stream(job: &TrainJob, part: &Part, size: usize) -> LoaderBuilder {
         .seed(job.seed)
         .rank(0)
         .world_size(1);
-    match &job.caption_key {
-        Some(key) => builder.caption_key(key),
-        None => builder,
-    }
+    builder.read_options(ReadOptions { caption_key: job.caption_key.clone(), filter: job.filter.clone() })
 }
 
 /// Shards of fold `index` of `of`: every `of`-th in hash order, so that folds differ by one shard at

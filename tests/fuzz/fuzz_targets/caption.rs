@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(bytes) = builder.into_inner() else { return };
     let shard = Shard::local("s/00000.tar", "s");
     for caption_key in [None, Some("caption".to_owned())] {
-        let options = ReadOptions { caption_key };
+        let options = ReadOptions { caption_key, ..ReadOptions::default() };
         let mut reader = ShardReader::over(&shard, Cursor::new(bytes.clone()), &options).unwrap();
         if let Ok(sample) = reader.next_group().unwrap().unwrap() {
             assert!(!sample.caption.is_empty() && sample.caption.trim() == sample.caption);

@@ -10,7 +10,7 @@ use tldr_loader::shard::{ReadOptions, ShardReader};
 
 fuzz_target!(|data: &[u8]| {
     let shard = Shard::local("s/00000.tar", "s");
-    let options = ReadOptions { caption_key: data.first().is_some_and(|b| b & 1 == 1).then(|| "caption".into()) };
+    let options = ReadOptions { caption_key: data.first().is_some_and(|b| b & 1 == 1).then(|| "caption".into()), ..ReadOptions::default() };
     let open = || ShardReader::over(&shard, Cursor::new(data.to_vec()), &options);
     let (Ok(mut reader), Ok(mut skipper)) = (open(), open()) else { return };
     loop {

@@ -108,6 +108,8 @@ class Loader:
             Default: 8.
         caption_key: Field of the json member, or column of the parquet beside the shard, that
             holds the caption. Default: the txt member.
+        where: Which samples count, by fields of their json or columns of the parquet beside the shard: a
+            condition as in SQL, `"NSFW = 'UNLIKELY' and width >= 200"`. Default: all.
         max_image_pixels: Pixels an image may have; larger ones are refused from their header.
         exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
         on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
@@ -171,6 +173,7 @@ class Loader:
         read_timeout: float | None = None,
         retries: int | None = None,
         caption_key: str | None = None,
+        where: str | None = None,
         max_image_pixels: int | None = None,
         exif_orientation: bool = False,
         on_error: Literal["skip", "raise"] = "skip",
@@ -233,8 +236,8 @@ class Loader:
         """Statistics of the epoch that was started last, on this rank.
 
         `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` +
-        `dropped_dedup` + `dropped_quota` + all of `failed`, by reason), `shards` the same by shard,
-        `failures` the first failed samples by name, `seconds` the work of each stage. Further
+        `dropped_dedup` + `dropped_quota` + `excluded` (by `where`) + all of `failed`, by reason), `shards`
+        the same by shard, `failures` the first failed samples by name, `seconds` the work of each stage. Further
         fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
         `judged` (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`,
         `captions_repetitive` (of survivors), `spilled_bytes` (for which `buffer_bytes` had no room),

@@ -140,6 +140,9 @@ fn any(truths: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     found
 }
 
+/// Numbers are finite, and so equal to themselves.
+impl Eq for Filter {}
+
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
