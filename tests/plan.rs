@@ -403,12 +403,6 @@ fn a_quarter_of_a_corpus_with_four_copies_of_each_scene_is_distinct_scenes() {
     let distinct: BTreeSet<usize> = kept.iter().map(|kept| kept.0).collect();
     let clean: BTreeSet<usize> = samples.iter().filter(|s| s.1).map(|s| s.0).collect();
     let covered = clean.intersection(&distinct).count();
-    println!(
-        "{} kept, {} scenes, {covered} of {} with a clean pair",
-        kept.len(),
-        distinct.len(),
-        clean.len()
-    );
     assert!(distinct.len() as f64 >= 0.95 * kept.len() as f64);
     // 2,900 or so of the 3,000 scenes have a pair that passes the gate; each of them is kept, and no
     // more can be.

@@ -87,10 +87,7 @@ struct Group<'a> {
 
 impl Table {
     fn new(items: &[u32], hash: &impl Fn(u32) -> Hash, band: usize) -> Self {
-        let value = |hash: &Hash| {
-            let bit = band * BAND;
-            (hash[bit / 64] >> (bit % 64)) as usize & ((1 << BAND) - 1)
-        };
+        let value = |hash: &Hash| value(hash, band);
         let mut starts = vec![0u32; (1 << BAND) + 1];
         items.iter().for_each(|&i| starts[value(&hash(i)) + 1] += 1);
         (0..1 << BAND).for_each(|v| starts[v + 1] += starts[v]);
@@ -115,11 +112,11 @@ impl Table {
     /// Calls `work` with each group and itself, and with `flips` with each two groups whose values
     /// differ in one bit, either first.
     fn groups(&self, flips: bool, mut work: impl FnMut(Group<'_>, Group<'_>)) {
-        for value in 0..1 << BAND {
+        let mut at = 0;
+        while let Some(hash) = self.hashes.get(at) {
+            let value = value(hash, self.band);
             let group = self.group(value);
-            if group.items.is_empty() {
-                continue;
-            }
+            at += group.items.len();
             work(group, group);
             for bit in (0..BAND).filter(|_| flips) {
                 work(self.group(value ^ (1 << bit)), group);
@@ -149,6 +146,12 @@ impl Group<'_> {
             marks[j as usize] = near.any(|(&i, _)| counts(i) && alike(i, j));
         }
     }
+}
+
+/// The bits of a hash in `band`.
+fn value(hash: &Hash, band: usize) -> usize {
+    let bit = band * BAND;
+    (hash[bit / 64] >> (bit % 64)) as usize & ((1 << BAND) - 1)
 }
 
 /// Whether two hashes that share `band` differ in at most `distance` bits.
@@ -227,7 +230,7 @@ mod tests {
             assert_eq!(found, reference(&hashes, distance, |_, _| true), "distance {distance}");
             let some = found.iter().filter(|copy| **copy).count();
             assert!((20..580).contains(&some), "distance {distance}: {some} copies test nothing");
-            let alike = |i: u32, j: u32| (i ^ j) % 3 != 0;
+            let alike = |i: u32, j: u32| !(i ^ j).is_multiple_of(3);
             let found = near_copies(n, hash, distance, alike);
             assert_eq!(found, reference(&hashes, distance, alike), "distance {distance}, checked");
         }
