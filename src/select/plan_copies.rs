@@ -3,8 +3,8 @@
 //! Two hashes are near where they differ in at most `distance` bits. They are found by multi-index
 //! hashing (Norouzi, Punjani and Fleet 2012): the hash is cut into bands of 16 bits, and of two
 //! hashes that differ in less than (r + 1) bits per band, one band differs in at most r bits. With
-//! r = 0, `distance + 1` bands find every pair up to 15 bits apart; with r = 1, all 16 bands find
-//! every pair up to 31. No pair is missed, whatever the hashes.
+//! r = 0, `distance + 1` bands find every pair up to 15 bits apart; with r = 1, `distance / 2 + 1` bands
+//! find every pair up to 31. No pair is missed, whatever the hashes.
 //!
 //! What goes is what [`dedup`](crate::select::dedup) would drop of a window that holds all: an item
 //! goes where an earlier one is near that has not gone itself. The items without an earlier near one
@@ -32,7 +32,7 @@ const BANDS: usize = SEMANTIC_HASH_BITS / BAND;
 ///
 /// Items stand in the order in which they may stay. `distance` above [`MAX_DISTANCE`] counts as that.
 /// O(n * bands) plus the pairs that share a band (with r = 1: nearly share one): for even hashes about
-/// n² * distance / 2^17 (n² / 2^9) comparisons of 3 ns. 41 bytes an item, at the peak.
+/// n² * distance / 2^17 (n² * distance / 2^14) comparisons of a few ns. 41 bytes an item, at the peak.
 pub(super) fn near_copies(
     n: u32,
     hash: impl Fn(u32) -> Hash,
@@ -41,7 +41,7 @@ pub(super) fn near_copies(
 ) -> Vec<bool> {
     let distance = distance.min(MAX_DISTANCE);
     let flips = distance as usize >= BANDS;
-    let bands = if flips { BANDS } else { distance as usize + 1 };
+    let bands = distance as usize / if flips { 2 } else { 1 } + 1;
     let mut copies = vec![false; n as usize];
     let mut open: Vec<u32> = (0..n).filter(|&i| hash(i) != UNKNOWN).collect();
     // Whether an earlier item is near that may stay.
