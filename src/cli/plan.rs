@@ -31,7 +31,7 @@ pub(super) struct Args {
     #[command(flatten)]
     selection: Selection,
     /// Cosine of two embeddings from which the images count as near-copies, from 0.93
-    #[arg(long, value_name = "COSINE", default_value_t = 0.98)]
+    #[arg(long, value_name = "COSINE", default_value_t = 0.99)]
     dedup: f32,
     /// Keep near-copies
     #[arg(long)]
@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// Let embeddings say in the end what is a near-copy; they are kept in the ledger, 4 bytes a value
     #[arg(long)]
     embeddings: bool,
+    /// Let near-copies fill the places for which nothing else is left
+    #[arg(long)]
+    fill_with_copies: bool,
     /// Samples per decision window: those of the loader that is to take the plan
     #[arg(long, default_value_t = 2048)]
     window: usize,
@@ -137,6 +140,7 @@ impl Args {
         job.source.clone_from(&self.name);
         job.window = self.window;
         job.embeddings = self.embeddings;
+        job.fill_with_copies = self.fill_with_copies;
         job.threads = self.threads;
         if let Some(part) = &self.part {
             let numbers = part.split_once('/').map(|(i, n)| (i.trim().parse(), n.trim().parse()));
@@ -162,7 +166,7 @@ fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
         None => println!("  near-copies  stay"),
     }
     println!("  candidates   {} in {} clusters, near-copies included", counts.candidates, counts.clusters);
-    println!("  places       {}", counts.places);
+    println!("  places       {}, of which near-copies fill {}", counts.places, counts.refilled);
     println!("  also kept by their window alone: {}", counts.window_survivors);
     println!("  fingerprint  {:016x}", file.fingerprint());
     if counts.kept < counts.places {

@@ -51,6 +51,8 @@ pub struct PlanJob {
     /// Whether embeddings say in the end what is a near-copy, and not semantic hashes alone. They are
     /// kept in the ledger; windows without are encoded again.
     pub embeddings: bool,
+    /// Whether near-copies fill the places for which nothing else is left.
+    pub fill_with_copies: bool,
     /// Only record the shards whose index in the list is `.0` modulo `.1`, and do not plan.
     pub part: Option<(usize, usize)>,
     /// Threads that decode previews; one per core where 0.
@@ -70,6 +72,7 @@ impl PlanJob {
             policy: Policy::default(),
             window: 2048,
             embeddings: false,
+            fill_with_copies: false,
             part: None,
             threads: 0,
         }
@@ -442,7 +445,7 @@ impl Deciding {
     fn new(job: &PlanJob, policy: Policy, clusters: &Arc<Clusters>) -> Result<Self> {
         let planner = Planner::new(Selector::new(policy, Some(Arc::clone(clusters)))?, 0)?;
         let planner = if job.embeddings { planner } else { planner.without_embeddings() };
-        Ok(Self { planner, shards: vec![] })
+        Ok(Self { planner: planner.fill_with_copies(job.fill_with_copies), shards: vec![] })
     }
 
     fn add(&mut self, shard: &Shard, windows: &Windows) -> Result<()> {

@@ -1,4 +1,4 @@
-//! A loader that takes a plan: whether the two fit.
+//! A plan in the place of a policy: checked against the options.
 
 use std::sync::Arc;
 

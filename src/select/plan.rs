@@ -12,7 +12,8 @@
 //! 4. Exact quotas: round(keep_ratio * readable) places, divided by the policy's rule over what is
 //!    in each cluster, never more than is left of it after 3. So a place that copies freed goes to
 //!    other candidates of the cluster, or where it has none to the other clusters.
-//! 5. Of each cluster the first ones in order fill its quota.
+//! 5. Of each cluster the first ones in order fill its quota. Where too few are left in all, the last
+//!    places stay empty, or by option go to near-copies.
 //!
 //! The result is a function of the windows' signals, the policy and its seed, whatever the order in
 //! which windows come. Every candidate of a cluster that is left after 3 is as likely to be kept, but
@@ -59,6 +60,8 @@ pub struct PlanCounts {
     pub places: u64,
     /// Samples kept; fewer than `places` only where so few candidates are left.
     pub kept: u64,
+    /// Of these, near-copies that fill places for want of others.
+    pub refilled: u64,
     /// Of these, kept by the draw of their window too.
     pub window_survivors: u64,
     /// Clusters with candidates.
@@ -249,6 +252,7 @@ pub struct Planner {
     by_priority: Option<Selector>,
     candidates: Vec<Candidate>,
     embeddings: Embeddings,
+    fill_with_copies: bool,
     /// Shard and number of each window.
     windows: Vec<(u64, u64)>,
     counts: PlanCounts,
@@ -288,6 +292,7 @@ impl Planner {
             by_priority,
             candidates: Vec::with_capacity(candidates),
             embeddings: Embeddings::Unknown,
+            fill_with_copies: false,
             windows: vec![],
             counts: PlanCounts::default(),
         })
@@ -297,6 +302,13 @@ impl Planner {
     #[must_use]
     pub fn without_embeddings(mut self) -> Self {
         self.embeddings = Embeddings::Missing;
+        self
+    }
+
+    /// Lets near-copies fill the places for which no other candidates are left; else these stay empty.
+    #[must_use]
+    pub fn fill_with_copies(mut self, fill: bool) -> Self {
+        self.fill_with_copies = fill;
         self
     }
 
@@ -401,17 +413,21 @@ impl Planner {
             left[candidate.cluster as usize] += u64::from(!copy);
         }
         let (places, quotas) = self.quotas(&in_cluster, &left)?;
-        let mut counts = self.counts;
+        let mut counts = self.counts.clone();
         counts.unhashed = self.candidates.iter().filter(|c| c.hash == UNKNOWN).count() as u64;
         counts.copies = copies.iter().filter(|copy| **copy).count() as u64;
         counts.clusters = in_cluster.iter().filter(|n| **n > 0).count() as u64;
         counts.places = places;
-        let uniform = self.selector.policy().priority == Priority::Uniform;
+        let mut refill = self.refill(&in_cluster, &left, places);
+        counts.refilled = refill.iter().sum();
+        // What fills the last places is not as likely to be kept as the others.
+        let uniform = self.selector.policy().priority == Priority::Uniform && counts.refilled == 0;
         let rate = |cluster: usize| (quotas.shares[cluster] / left[cluster].max(1) as f64) as f32;
         let rates = if uniform { (0..left.len()).map(rate).collect() } else { vec![] };
         let mut open = quotas.places;
         let mut kept = Vec::with_capacity(open.iter().sum::<u64>() as usize);
-        for (candidate, _) in self.candidates.iter().zip(&copies).filter(|(_, copy)| !**copy) {
+        for (candidate, &copy) in self.candidates.iter().zip(&copies) {
+            let open = if copy { &mut refill } else { &mut open };
             let open = &mut open[candidate.cluster as usize];
             if *open > 0 {
                 *open -= 1;
@@ -422,6 +438,17 @@ impl Planner {
         }
         counts.kept = kept.len() as u64;
         Plan::new(self.selector.policy().clone(), counts, rates, kept)
+    }
+
+    /// Places of each cluster for near-copies.
+    fn refill(&self, in_cluster: &[u64], left: &[u64], places: u64) -> Vec<u64> {
+        let copies: Vec<u64> = in_cluster.iter().zip(left).map(|(all, left)| all - left).collect();
+        let empty = places.saturating_sub(left.iter().sum());
+        if !self.fill_with_copies || matches!(self.selector.policy().quota, Quota::CapAt(_)) {
+            return vec![0; copies.len()];
+        }
+        let weights: Vec<f64> = copies.iter().map(|&n| n as f64).collect();
+        divide(empty, &weights, &copies, self.selector.policy().seed).places
     }
 
     /// Which candidates go as near-copies.

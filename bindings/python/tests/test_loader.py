@@ -244,3 +244,11 @@ def test_a_ledger_is_shared(corpus: Corpus) -> None:
 def test_the_merges_file_is_the_one_of_open_clip() -> None:
     with gzip.open(MERGES) as file:
         assert b"bpe_simple_vocab_16e6" in file.readline()
+
+
+def test_a_plan_that_is_none_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(tldr.DataError, match="cannot read the plan"):
+        tldr.Loader(corpus.urls, plan=tmp_path / "absent.parquet")
+    (tmp_path / "text.parquet").write_text("no plan")
+    with pytest.raises(tldr.DataError, match=r"text\.parquet: expected a plan, as tldr-loader plan"):
+        tldr.Loader(corpus.urls, plan=tmp_path / "text.parquet")
