@@ -39,7 +39,7 @@ const CODEBOOK_IMAGES: u64 = 1024;
 /// What to fit, to what.
 #[derive(Debug, Clone)]
 pub struct FitJob {
-    /// Shards, as for [`Loader::builder`].
+    /// Shards, as for [`Loader::builder`](crate::Loader::builder).
     pub urls: Vec<String>,
     /// The captioner directory; `clusters.safetensors` is written into it.
     pub captioner: PathBuf,
