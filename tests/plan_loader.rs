@@ -241,7 +241,7 @@ fn what_it_was_not_made_for_is_refused() {
         (|b| b.rotate(true), "rotate is true"),
         (|b| b.window(128), "window is 128, and 64"),
         (|b| b.mode(Mode::Full), "mode is Full"),
-        (|b| b.caption_key("text"), "caption_key, max_image_pixels"),
+        (|b| b.caption_key("text"), "caption_key, where, max_image_pixels"),
         (|b| b.lengths(vec![100, 100, 99, 100]), "99 samples for 00002.tar, where it found 100"),
     ];
     for (change, expected) in refusals {
