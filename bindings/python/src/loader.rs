@@ -399,8 +399,8 @@ impl Loader {
     ///
     /// `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` +
     /// `dropped_dedup` + `dropped_quota` + `excluded` (by `where`) + all of `failed`, by reason), `shards`
-    /// the same by shard, `failures` the first failed samples by name, `seconds` the work of each stage. Further
-    /// fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
+    /// the same by shard, `failures` the first failed samples by name, `seconds` the work of each stage.
+    /// Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
     /// `judged` (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`,
     /// `captions_repetitive` (of survivors), `spilled_bytes` (for which `buffer_bytes` had no room),
     /// `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
