@@ -175,7 +175,9 @@ fn an_audit_of_a_real_ledger_holds() {
         let job = AuditJob { seeds: 200, ..AuditJob::new(run.path("ledger"), policy) };
         let found = audit(&job, &clusters(), &mut |_, _| Ok(())).unwrap();
         assert_eq!(found.broken().count(), 0, "{quota}\n{found}");
-        assert!(found.checks.iter().filter(|check| check.holds.is_some()).count() >= 6, "{found}");
+        // How far a run is off is promised where it has one rate.
+        let least = if quota == "cap" { 5 } else { 6 };
+        assert!(found.checks.iter().filter(|check| check.holds.is_some()).count() >= least, "{found}");
     }
     // Windows of no policy's own: nothing to test against, and said so.
     let longest = Policy { priority: Priority::Longest, ..POLICY };
@@ -200,7 +202,7 @@ fn the_command_line_prints_the_table() {
     fs::create_dir(&captioner).unwrap();
     clusters().save(captioner.join("clusters.safetensors")).unwrap();
     let [ledger, captioner] = [run.path("ledger"), captioner].map(|path| path.display().to_string());
-    let output = cli(&["audit", &ledger, "--captioner", &captioner, "--seeds", "100"]);
+    let output = cli(&["audit", &ledger, "--captioner", &captioner, "--seeds", "200"]);
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{table}{}", String::from_utf8_lossy(&output.stderr));
     assert!(table.lines().count() == 9 && table.contains("holds") && !table.contains("BROKEN"), "{table}");

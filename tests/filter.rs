@@ -94,6 +94,7 @@ fn keep_ratio_is_a_share_of_those_that_pass() {
     assert_eq!(loader.num_batches(), passing.len() as u64 / 2 / 16);
     let first = epoch(&loader);
     assert_eq!(encoded.load(std::sync::atomic::Ordering::SeqCst), passing.len(), "and no other was encoded");
+    assert_eq!(loader.stats().encoded, passing.len() as u64, "nor counted, nor given a place in a batch");
     let counts = loader.stats().counts;
     // Runs are off by 3 at most; here the window's 64 samples have about 13 that pass, in 9 runs.
     assert!((counts.kept as f64 - passing.len() as f64 / 2.0).abs() < 20.0, "{counts:?}");

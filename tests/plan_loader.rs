@@ -363,3 +363,40 @@ fn a_recording_pass_can_be_stopped_and_goes_on() {
     let error = plan(&given, StubCaptioner::new(), clusters(), &mut |_, _, _| Ok(())).unwrap_err();
     assert!(error.to_string().contains("part = 3/3"), "{error}");
 }
+
+/// A shard of which the filter lets nothing pass is recorded like any other, also as a part of its own, and
+/// is no part of what keep_ratio is a share of. Where no gate drops anything, all of the shares pass,
+/// whatever their sum is in floating point.
+#[test]
+fn a_filter_may_leave_nothing_of_a_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rng = Rng::new(1, Purpose::Synth, 0);
+    for shard in 0..2 {
+        let path = folder.path().join(format!("{shard:05}.tar"));
+        let mut writer = tldr_loader::shard::ShardWriter::create(path).unwrap();
+        for i in 0..120 {
+            let image = support::png([0, 1, 2].map(|_| rng.below(256) as u8));
+            let json: &[u8] = if shard == 0 { br#"{"ok": true}"# } else { br#"{"ok": false}"# };
+            let members: [(&str, &[u8]); 3] = [("png", &image), ("txt", b"a picture"), ("json", json)];
+            writer.write(&format!("{shard}{i:03}"), &members).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    let urls = support::pattern(folder.path(), 2);
+    let policy = Policy { gate: None, keep_ratio: 0.5, ..Policy::default() };
+    let filter = Some("ok = true".parse().unwrap());
+    let whole = PlanJob { filter, policy, ..job(&urls, &folder.path().join("ledger")) };
+    let (summary, encoded) = run(&PlanJob { part: Some((1, 2)), ..whole.clone() });
+    assert_eq!((summary.recorded, encoded), (1, 0), "nothing to encode in it");
+    let (summary, encoded) = run(&whole);
+    let file = summary.plan.unwrap();
+    let counts = file.plan.counts();
+    assert_eq!((counts.samples, counts.excluded, counts.failed, counts.readable()), (240, 120, 0, 120));
+    assert_eq!((counts.kept, encoded), (60, 120));
+    let path = folder.path().join("plan.parquet");
+    file.save(&path).unwrap();
+    let loader = builder(&urls).plan(&path).filter("ok = true".parse().unwrap()).lanes(1).build().unwrap();
+    assert_eq!(loader.num_batches(), 60 / 16);
+    assert!(epoch(&loader).iter().flatten().all(|row| row.key.starts_with('0')));
+    assert_eq!(loader.stats().counts.excluded, 120);
+}

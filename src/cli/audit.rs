@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tldr_loader::jobs::{AuditJob, Wanted, audit};
 use tldr_loader::{Error, Result};
 
-use super::policy::{Fitted, Selection};
+use super::policy::{Fitted, Reading, Selection};
 use super::progress_bar;
 
 /// Check what selection promises on the signals of a real run.
@@ -28,6 +28,8 @@ pub(super) struct Args {
     /// Samples per window, where the ledger has several kinds
     #[arg(long)]
     window: Option<usize>,
+    #[command(flatten)]
+    reading: Reading,
     /// Seeds that are tried
     #[arg(long, default_value_t = 400)]
     seeds: u64,
@@ -40,7 +42,11 @@ impl Args {
     pub(super) fn run(self) -> Result<()> {
         let fitted = Fitted::load(&self.captioner)?;
         let job = AuditJob {
-            wanted: Wanted { encoder: fitted.encoder, reading: None, window: self.window },
+            wanted: Wanted {
+                encoder: fitted.encoder,
+                reading: self.reading.fingerprint()?,
+                window: self.window,
+            },
             seeds: self.seeds,
             windows: self.windows,
             ..AuditJob::new(&self.ledger, self.selection.policy(self.dedup)?)

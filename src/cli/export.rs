@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tldr_loader::jobs::{ExportBy, ExportJob, Wanted, export};
 use tldr_loader::{Error, Result};
 
-use super::policy::{Fitted, Selection};
+use super::policy::{Fitted, Reading, Selection};
 use super::progress_bar;
 
 /// Write the samples that are kept of a corpus: shard, key, id, cluster, alignment, pi, weight, caption.
@@ -33,6 +33,8 @@ pub(super) struct Args {
     /// Samples per window, where the ledger has several kinds
     #[arg(long)]
     window: Option<usize>,
+    #[command(flatten)]
+    reading: Reading,
     /// Fingerprint of the captions that are meant, where the ledger has several
     #[arg(long, value_name = "HEX")]
     generation: Option<String>,
@@ -48,7 +50,7 @@ impl Args {
         let job = ExportJob {
             ledger,
             by,
-            wanted: Wanted { encoder, reading: None, window: self.window },
+            wanted: Wanted { encoder, reading: self.reading.fingerprint()?, window: self.window },
             generation: generation.transpose()?,
             out: self.out.clone(),
         };

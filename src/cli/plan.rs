@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "LEDGER")]
     ledger: PathBuf,
     /// Plan to write, a Parquet file
-    #[arg(long, value_name = "PLAN", required_unless_present_any = ["part", "estimate"])]
+    #[arg(long, value_name = "PLAN", required_unless_present_any = ["part", "estimate"], conflicts_with_all = ["part", "estimate"])]
     out: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
@@ -155,8 +155,11 @@ impl Args {
 
 fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
     let counts = file.plan.counts();
-    let readable = counts.samples - counts.failed;
+    let readable = counts.readable();
     println!("{out}: {} of {readable} readable samples kept, in {:.1} s", counts.kept, summary.seconds[1]);
+    if counts.excluded > 0 {
+        println!("  excluded     {} (where)", counts.excluded);
+    }
     println!("  unusable     {}", counts.failed);
     println!("  gated out    {}", counts.gated);
     match summary.distance {

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use tldr_loader::Result;
 use tldr_loader::cluster::Clusters;
+use tldr_loader::image::DecodeOptions;
+use tldr_loader::loader::reading_fingerprint;
 use tldr_loader::select::{GateBy, Policy, Priority, Quota};
+use tldr_loader::shard::ReadOptions;
 
 /// How much is kept, and by which rules.
 #[derive(Debug, clap::Args)]
@@ -51,6 +54,29 @@ impl Selection {
             seed: self.seed,
             corpus: None,
         })
+    }
+}
+
+/// How what a ledger recorded was read, where it has several kinds.
+#[derive(Debug, clap::Args)]
+pub(super) struct Reading {
+    /// Field of the caption that the recorded run had, where the ledger has several kinds
+    #[arg(long)]
+    caption_key: Option<String>,
+    /// Filter that the recorded run had, where the ledger has several kinds
+    #[arg(long = "where", value_name = "FILTER")]
+    filter: Option<String>,
+}
+
+impl Reading {
+    /// Fingerprint of these options with the others' defaults; `None` where neither is given.
+    pub(super) fn fingerprint(&self) -> Result<Option<u64>> {
+        if self.caption_key.is_none() && self.filter.is_none() {
+            return Ok(None);
+        }
+        let filter = self.filter.as_deref().map(str::parse).transpose()?;
+        let read = ReadOptions { caption_key: self.caption_key.clone(), filter };
+        Ok(Some(reading_fingerprint(&read, &DecodeOptions::default())))
     }
 }
 

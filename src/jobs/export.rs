@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
-use crate::jobs::recorded::{Recorded, Wanted, all_kept, window_of};
+use crate::jobs::recorded::{Recorded, Wanted, all_kept, included, view, window_of};
 use crate::ledger::{Captions, Column, Table, WindowKey, WindowRecord, place};
 use crate::loader::PlanFile;
 use crate::sample::{Outcome, SampleId};
@@ -94,8 +94,8 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
         ExportBy::Plan(_) | ExportBy::All => None,
     };
     let decide = |key: &WindowKey, record: &WindowRecord| match (&plan, &selector) {
-        (Some(plan), _) => plan.plan.decide(&window_of(key, record)),
-        (None, Some(selector)) => selector.decide(&window_of(key, record), 0),
+        (Some(plan), _) => plan.plan.decide(&view(key, record)),
+        (None, Some(selector)) => selector.decide(&window_of(key, record, selector)?, 0),
         (None, None) => Ok(all_kept(record)),
     };
     let mut rows = Rows::default();
@@ -129,11 +129,11 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
     Ok(summary)
 }
 
-/// Samples of a recording.
+/// Samples of a recording that its filter let pass.
 fn samples(recorded: &Recorded) -> u64 {
     let shards = recorded.recording.shards.iter();
     let keys = shards.flat_map(|shard| shard.windows.iter().map(|&window| recorded.key(shard, window)));
-    keys.filter_map(|key| recorded.window(&key)).map(|record| record.ids.len() as u64).sum()
+    keys.filter_map(|key| recorded.window(&key)).map(|record| included(&record)).sum()
 }
 
 /// The captions that are meant; `None` where there are none.

@@ -88,6 +88,10 @@ impl PlanJob {
     }
 
     fn check(&self) -> Result<()> {
+        if self.fill_with_copies && matches!(self.policy.quota, Quota::CapAt(_)) {
+            let accepted = "left out with quota = cap(samples), whose clusters have no places to spare";
+            return Err(Error::option("fill_with_copies", true, accepted));
+        }
         if self.window == 0 {
             return Err(Error::option("window", 0, "at least 1"));
         }
@@ -322,7 +326,12 @@ fn counted(
 /// The policy with the number of samples, where it needs that.
 fn with_corpus(job: &PlanJob, shards: &[Shard]) -> Result<Policy> {
     let corpus = match job.policy.quota {
-        Quota::CapAt(_) => Some(counted(shards, &mut |_, _, _| Ok(()))?.iter().sum()),
+        Quota::CapAt(_) => {
+            let samples: u64 = counted(shards, &mut |_, _, _| Ok(()))?.iter().sum();
+            // As the loader counts them.
+            let share = job.filter.as_ref().map_or(Ok(1.0), |filter| shard::included(shards, filter))?;
+            Some((share * samples as f64) as u64)
+        }
         _ => None,
     };
     Ok(Policy { corpus, ..job.policy.clone() })
@@ -341,7 +350,7 @@ fn record(
     let total: u64 = lengths.iter().sum();
     let lanes = if total >= (LANES * LANES * job.window) as u64 { LANES } else { 1 };
     // Of the policy only the gate tells on what is recorded: less is written of what it drops.
-    let passing = Gate::passing(&job.policy, clusters).iter().sum::<f64>();
+    let passing = Gate::passing(&job.policy, clusters).iter().sum::<f64>().min(1.0);
     let builder = Loader::builder(job.urls.clone())
         .shards(shards.to_vec())
         .lengths(lengths)
@@ -358,7 +367,8 @@ fn record(
         .lanes(lanes)
         .rank(0)
         .world_size(1)
-        .read_options(job.read());
+        .read_options(job.read())
+        .only_recording();
     let stats =
         builder.build()?.record(&mut |stats| progress(PlanStage::Record, stats.counts.read, total.max(1)))?;
     Ok(stats.encoded)

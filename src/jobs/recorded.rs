@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FailReason, Result};
 use crate::ledger::{Ledger, RecordedShard, Recording, WindowKey, WindowRecord};
 use crate::sample::Outcome;
-use crate::select::Window;
+use crate::select::{Selector, Window};
 
 /// Bytes of the ledger in memory: windows are looked at once.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -57,7 +57,7 @@ impl Recorded {
                 let what = if first.is_some() { "several that fit" } else { "none that fits" };
                 Err(refuse(format!(
                     "a ledger with one recording of this captioner, window size and reading options; of the \
-                     recordings here there are {what}: {}; say which with captioner and window",
+                     recordings here there are {what}: {}; say which with captioner, window, caption_key and where",
                     names.join(", ")
                 )))
             }
@@ -83,8 +83,30 @@ fn name(recording: &Recording) -> String {
     )
 }
 
+/// Samples of a window that the filter of its recording let pass.
+pub(super) fn included(record: &WindowRecord) -> u64 {
+    record.failed.iter().filter(|failed| **failed != Some(FailReason::Excluded)).count() as u64
+}
+
 /// The selector's view of a window.
-pub(super) fn window_of<'a>(key: &WindowKey, record: &'a WindowRecord) -> Window<'a> {
+///
+/// # Errors
+/// The policy looks at embeddings, which were not recorded: an option that names them.
+pub(super) fn window_of<'a>(
+    key: &WindowKey,
+    record: &'a WindowRecord,
+    selector: &Selector,
+) -> Result<Window<'a>> {
+    if selector.needs_embedding() && !record.has_embedding && !record.ids.is_empty() {
+        let accepted = "a ledger with embeddings, which dedup and priority = diverse look at: that of a loader \
+                        with this policy, or of plan --embeddings; or leave these options out";
+        return Err(Error::option("ledger", "signals without embeddings", accepted));
+    }
+    Ok(view(key, record))
+}
+
+/// As [`window_of`], where no embedding is looked at.
+pub(super) fn view<'a>(key: &WindowKey, record: &'a WindowRecord) -> Window<'a> {
     Window {
         id: crate::hash::combine(&[key.shard, key.window]),
         ids: &record.ids,

@@ -42,6 +42,7 @@ pub struct LoaderBuilder {
     pub(super) shards: Option<Vec<Shard>>,
     pub(super) lengths: Option<Vec<u64>>,
     pub(super) plan: Option<PathBuf>,
+    pub(super) only_recording: bool,
     pub(super) stores: StoreOptions,
     pub(super) encoder: Option<(Box<dyn Encoder>, Arc<Clusters>)>,
     pub(super) judge: Option<Box<dyn Encoder>>,
@@ -101,6 +102,7 @@ impl LoaderBuilder {
             shards: None,
             lengths: None,
             plan: None,
+            only_recording: false,
             stores: StoreOptions::default(),
             encoder: None,
             judge: None,
@@ -276,6 +278,12 @@ impl LoaderBuilder {
     /// estimated when the loader is built ([`included`](crate::shard::included)).
     pub fn filter(mut self, filter: Filter) -> Self {
         self.read.filter = Some(filter);
+        self
+    }
+
+    /// For [`Loader::record`] only: nothing is yielded, so that no number of batches has to be told.
+    pub(crate) fn only_recording(mut self) -> Self {
+        self.only_recording = true;
         self
     }
 

@@ -194,7 +194,8 @@ impl LoaderBuilder {
 
     /// Of `samples`, those that pass the filter, as far as can be told before they are read.
     pub(super) fn included(&self, shards: &[Shard], samples: u64) -> Result<u64> {
-        let Some(filter) = self.read.filter.as_ref().filter(|_| self.mode != Mode::Eval) else {
+        let counts = self.mode != Mode::Eval && !self.only_recording;
+        let Some(filter) = self.read.filter.as_ref().filter(|_| counts) else {
             return Ok(samples);
         };
         let share = shard::included(shards, filter)?;
@@ -238,7 +239,7 @@ impl LoaderBuilder {
             Mode::Full => samples,
             Mode::Reduced => selector.map_or(samples, |selector| selector.expected(samples)),
         };
-        if expected < global {
+        if expected < global && !self.only_recording {
             let accepted = format!(
                 "at most {expected}, the samples expected in an epoch ({samples} in the shards), \
                  divided by the world size, {world_size}"

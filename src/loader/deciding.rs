@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use ndarray::{Array2, Array4, s};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::image::ImageError;
 use crate::ledger::{WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
@@ -27,7 +27,7 @@ use crate::loader::reading::{Known, RawRow, RawWindow, Waiting, raised, window_o
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{OnError, Spec};
 use crate::loader::stats::Stage;
-use crate::model::Signals;
+use crate::model::{SEMANTIC_HASH_BITS, Signals};
 use crate::sample::{FailedSample, Outcome, Sample};
 use crate::select::Selector;
 
@@ -260,9 +260,42 @@ impl<'a> Deciding<'a> {
         Ok(record)
     }
 
-    /// Runs the encoder over a window, in batches that are slices of it in order. While the
-    /// captioner works on one batch, the pool decodes the previews of the next.
+    /// Runs the encoder over a window, all but what its filter excludes: that has signals of zeros.
     fn encode(&self, rows: &mut [RawRow]) -> Result<Option<Signals>> {
+        let is_excluded =
+            |row: &RawRow| matches!(row, RawRow::Failed(failed) if failed.reason == FailReason::Excluded);
+        let wanted: Vec<usize> = (0..rows.len()).filter(|&row| !is_excluded(&rows[row])).collect();
+        if wanted.len() == rows.len() {
+            return self.encode_all(rows);
+        }
+        let take = |row: &usize| std::mem::replace(&mut rows[*row], RawRow::Skipped);
+        let mut some: Vec<RawRow> = wanted.iter().map(take).collect();
+        let found = self.encode_all(&mut some)?;
+        wanted.iter().zip(some).for_each(|(&row, seen)| rows[row] = seen);
+        if self.spec.model.is_none() {
+            return Ok(None);
+        }
+        let dim = found.as_ref().map_or(0, |found| found.embedding.ncols());
+        let mut signals = Signals {
+            cluster: vec![0; rows.len()],
+            alignment: vec![0.0; rows.len()],
+            embedding: Array2::zeros((rows.len(), dim)),
+            semantic_hash: vec![[0; SEMANTIC_HASH_BITS / 64]; rows.len()],
+        };
+        if let Some(found) = found {
+            for (at, row) in wanted.into_iter().enumerate() {
+                signals.cluster[row] = found.cluster[at];
+                signals.alignment[row] = found.alignment[at];
+                signals.semantic_hash[row] = found.semantic_hash[at];
+                signals.embedding.row_mut(row).assign(&found.embedding.row(at));
+            }
+        }
+        Ok(Some(signals))
+    }
+
+    /// Runs the encoder over `rows`, in batches that are slices of them in order. While the
+    /// captioner works on one batch, the pool decodes the previews of the next.
+    fn encode_all(&self, rows: &mut [RawRow]) -> Result<Option<Signals>> {
         let Some(model) = &self.spec.model else { return Ok(None) };
         let mut signals: Option<Signals> = None;
         let mut in_flight: VecDeque<(usize, Receiver<Answer<Signals>>)> = VecDeque::new();

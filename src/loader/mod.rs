@@ -33,7 +33,7 @@ pub use batch::{Batch, Images, PixelType};
 pub use builder::LoaderBuilder;
 pub use device::{Element, HostArray};
 pub use plan::{PlanFile, PlannedShard};
-pub use spec::{Mode, OnError};
+pub use spec::{Mode, OnError, reading_fingerprint};
 pub(crate) use spec::{reading, version_hash};
 pub use state::LoaderState;
 pub use stats::{Counts, Failure, LengthMismatch, Stage, Stats};

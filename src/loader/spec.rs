@@ -200,6 +200,11 @@ impl Spec {
     }
 }
 
+/// Identifies how samples are read: what a ledger records is kept apart by it.
+pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
+    hash::combine(&reading(read, decode))
+}
+
 /// What decides which samples are readable, and what of them is seen.
 pub(crate) fn reading(read: &ReadOptions, decode: &DecodeOptions) -> [u64; 3] {
     let caption_key = read.caption_key.as_deref().map_or(0, hash::hash_str);

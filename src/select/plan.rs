@@ -25,7 +25,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FailReason, Result};
 use crate::hash;
 use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::plan_copies::{Hash, MAX_DISTANCE, UNKNOWN, expected_distance, near_copies};
@@ -37,6 +37,10 @@ use crate::select::selector::{Selector, Window};
 /// where embeddings tell in the end.
 const MARGIN: f64 = 3.0;
 
+/// How far rounding to f16 may take the cosine of two embeddings from what it is: 2^-11 for each value,
+/// which is relative, so that a sum of products is off by 2^-10 at most.
+const ROUNDING: f32 = 1.0 / 1024.0;
+
 /// How much of the places may be lacking for want of candidates, relative to them: the gate's pass
 /// rate, which the policy was checked against, was measured no better.
 const TOLERANCE: f64 = 0.01;
@@ -46,7 +50,10 @@ const TOLERANCE: f64 = 0.01;
 pub struct PlanCounts {
     /// Samples of the corpus.
     pub samples: u64,
-    /// Of these, unusable.
+    /// Of these, excluded by the filter on metadata.
+    #[serde(default)]
+    pub excluded: u64,
+    /// Of these, unusable otherwise.
     pub failed: u64,
     /// Usable samples below the gate.
     pub gated: u64,
@@ -66,6 +73,13 @@ pub struct PlanCounts {
     pub window_survivors: u64,
     /// Clusters with candidates.
     pub clusters: u64,
+}
+
+impl PlanCounts {
+    /// Samples of which keep_ratio is a share.
+    pub fn readable(&self) -> u64 {
+        self.samples - self.excluded - self.failed
+    }
 }
 
 /// The samples that a plan keeps of one window.
@@ -347,6 +361,7 @@ impl Planner {
         for outcome in &outcomes {
             self.counts.samples += 1;
             match outcome {
+                Outcome::Failed(FailReason::Excluded) => self.counts.excluded += 1,
                 Outcome::Failed(_) => self.counts.failed += 1,
                 Outcome::Dropped(DropReason::Gate) => self.counts.gated += 1,
                 Outcome::Dropped(_) | Outcome::Kept { .. } => self.counts.candidates += 1,
@@ -460,7 +475,7 @@ impl Planner {
             Embeddings::All(dim, values) => {
                 let row = |i: u32| &values[candidate(i).came as usize * dim..][..*dim];
                 let product: f32 = row(i).iter().zip(row(j)).map(|(a, b)| a.to_f32() * b.to_f32()).sum();
-                product >= cosine
+                product >= cosine - ROUNDING
             }
             Embeddings::Unknown | Embeddings::Missing => true,
         };
@@ -470,7 +485,7 @@ impl Planner {
     /// Places of the corpus, and of each cluster, with `in_cluster` candidates of which `left` are no
     /// copies.
     fn quotas(&self, in_cluster: &[u64], left: &[u64]) -> Result<(u64, crate::select::plan_quota::Quotas)> {
-        let (policy, readable) = (self.selector.policy(), self.counts.samples - self.counts.failed);
+        let (policy, readable) = (self.selector.policy(), self.counts.readable());
         let weigh = |alpha: f64| -> Vec<f64> {
             in_cluster.iter().map(|&n| if n == 0 { 0.0 } else { (n as f64).powf(alpha) }).collect()
         };
