@@ -45,7 +45,7 @@ pub struct FitJob {
     pub captioner: PathBuf,
     /// Number of clusters; a hundredth of the sampled points, between 8 and 3,000, where `None`.
     pub clusters: Option<usize>,
-    /// Points to sample; all, up to 300,000, where `None`.
+    /// Points to sample, of those that `filter` lets through; all, up to 300,000, where `None`.
     pub samples: Option<u64>,
     /// How raw alignments are made comparable.
     pub alignment_norm: AlignmentNorm,
