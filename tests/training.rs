@@ -274,6 +274,25 @@ fn folds_are_trained_on_different_shards_and_say_which() {
 }
 
 #[test]
+fn a_fit_whose_caller_has_gone_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls = corpus(&dir.path().join("data"));
+    let out = dir.path().join("captioner");
+    run(&job(&urls, &out), u64::MAX).unwrap();
+    let fitting = FitJob { clusters: Some(4), ..FitJob::new(urls, &out) };
+    let mut whole = 0;
+    let stopped = fit(&fitting, &mut |done, total| {
+        whole += u32::from(done == total);
+        // All points are in the first time.
+        if whole > 1 { Err(Error::captioner("gone")) } else { Ok(()) }
+    });
+    assert!(stopped.unwrap_err().to_string().contains("gone"));
+    assert!(!out.join("clusters.safetensors").exists());
+    fit(&fitting, &mut |_, _| Ok(())).unwrap();
+    assert!(out.join("clusters.safetensors").exists());
+}
+
+#[test]
 fn a_fit_says_what_it_found_and_encoding_agrees_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let urls = corpus(&dir.path().join("data"));
