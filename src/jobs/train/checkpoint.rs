@@ -48,6 +48,11 @@ impl Resume {
     }
 }
 
+/// Whether a run for the captioner directory `out` has left a checkpoint, of whatever settings.
+pub(super) fn is_beside(out: &Path) -> bool {
+    Checkpoints::beside(out).is_ok_and(|checkpoints| checkpoints.dir.join(STATE).exists())
+}
+
 /// Settings of a run that its weights depend on, by name.
 pub(super) type Settings = BTreeMap<String, String>;
 
