@@ -319,6 +319,20 @@ fn folds_that_are_trained_anew_are_no_pair_until_both_are() {
 }
 
 #[test]
+fn a_checkpoint_leaves_the_tokenizer_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls = corpus(&dir.path().join("data"));
+    let out = dir.path().join("captioner");
+    run(&job(&urls, &out), 5).unwrap_err();
+    let tokenizer = beside(&out).join("tokenizer.json");
+    let marked = std::fs::read_to_string(&tokenizer).unwrap() + "\n\n";
+    std::fs::write(&tokenizer, &marked).unwrap();
+    run(&job(&urls, &out), 9).unwrap_err();
+    assert!(beside(&out).join("step-000000008.safetensors").exists());
+    assert_eq!(std::fs::read_to_string(&tokenizer).unwrap(), marked);
+}
+
+#[test]
 fn a_fit_says_what_it_found_and_encoding_agrees_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let urls = corpus(&dir.path().join("data"));
