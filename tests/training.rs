@@ -274,6 +274,65 @@ fn folds_are_trained_on_different_shards_and_say_which() {
 }
 
 #[test]
+fn a_fit_whose_caller_has_gone_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls = corpus(&dir.path().join("data"));
+    let out = dir.path().join("captioner");
+    run(&job(&urls, &out), u64::MAX).unwrap();
+    let fitting = FitJob { clusters: Some(4), ..FitJob::new(urls, &out) };
+    let mut whole = 0;
+    let stopped = fit(&fitting, &mut |done, total| {
+        whole += u32::from(done == total);
+        // All points are in the first time.
+        if whole > 1 { Err(Error::captioner("gone")) } else { Ok(()) }
+    });
+    assert!(stopped.unwrap_err().to_string().contains("gone"));
+    assert!(!out.join("clusters.safetensors").exists());
+    fit(&fitting, &mut |_, _| Ok(())).unwrap();
+    assert!(out.join("clusters.safetensors").exists());
+}
+
+#[test]
+fn folds_that_are_trained_anew_are_no_pair_until_both_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls = corpus(&dir.path().join("data"));
+    let out = dir.path().join("captioners");
+    let job = TrainJob { epochs: 1, checkpoint_every: 2, ..job(&urls, &out) };
+    train_folds(&job, 2, &mut |_| Ok(())).unwrap();
+    // A job that is refused has changed nothing.
+    let refused = TrainJob { urls: vec!["nowhere/{0..3}.tar".into()], ..job.clone() };
+    assert!(train_folds(&refused, 2, &mut |_| Ok(())).is_err());
+    let must = TrainJob { resume: Resume::Must, ..job.clone() };
+    let message = train_folds(&must, 2, &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(message.starts_with("resume = must: ") && message.contains("no fold below"), "{message}");
+    Folds::load(&out).unwrap();
+    // The first fold is new, the second still the old one.
+    let stopped = train_folds(&job, 2, &mut |at| match at.fold {
+        (1, 2) => Err(Error::captioner("stopped by the test")),
+        _ => Ok(()),
+    });
+    assert!(stopped.is_err() && Folds::load(&out).is_err());
+    // The second fold has no checkpoint yet, and needs none.
+    let summaries = train_folds(&must, 2, &mut |_| Ok(())).unwrap();
+    assert!(summaries[0].resumed_at > 0 && summaries[1].resumed_at == 0, "{summaries:?}");
+    Folds::load(&out).unwrap();
+}
+
+#[test]
+fn a_checkpoint_leaves_the_tokenizer_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls = corpus(&dir.path().join("data"));
+    let out = dir.path().join("captioner");
+    run(&job(&urls, &out), 5).unwrap_err();
+    let tokenizer = beside(&out).join("tokenizer.json");
+    let marked = std::fs::read_to_string(&tokenizer).unwrap() + "\n\n";
+    std::fs::write(&tokenizer, &marked).unwrap();
+    run(&job(&urls, &out), 9).unwrap_err();
+    assert!(beside(&out).join("step-000000008.safetensors").exists());
+    assert_eq!(std::fs::read_to_string(&tokenizer).unwrap(), marked);
+}
+
+#[test]
 fn a_fit_says_what_it_found_and_encoding_agrees_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let urls = corpus(&dir.path().join("data"));

@@ -201,7 +201,7 @@ impl Captioner {
     fn likelihood_ratio(&self, visual: &Tensor, text: &TextBatch, mask: &Tensor) -> Result<Tensor> {
         let decoder = self.decoder_in_use();
         let with = decoder.log_likelihood(&text.ids, &text.targets, &decoder.memory(visual)?)?;
-        let null = self.null_memory(text.lengths.len())?;
+        let null = self.null_memory(decoder, text.lengths.len())?;
         let without = decoder.log_likelihood(&text.ids, &text.targets, &null)?;
         let ratio = with.f_sub(&without)?.f_mul(mask)?;
         Ok(ratio.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?)

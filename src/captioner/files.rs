@@ -1,6 +1,7 @@
 //! How the files of a captioner or matcher directory are read and written.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
@@ -19,13 +20,19 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(path, bytes).map_err(|e| Error::io(format!("write {}", path.display()), e))
 }
 
-/// Lets `write` make the file aside, then renames it to `path`.
-pub(super) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Lets `write` make the file aside, then renames it to `path`. Nothing is left aside where that fails.
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    // Two that write the same file must not write into one another's.
     let mut aside = path.as_os_str().to_owned();
-    aside.push(".part");
+    aside.push(format!(".{}-{}.part", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
     let aside = Path::new(&aside);
-    write(aside)?;
-    std::fs::rename(aside, path).map_err(|e| Error::io(format!("write {}", path.display()), e))
+    let moved =
+        |()| std::fs::rename(aside, path).map_err(|e| Error::io(format!("write {}", path.display()), e));
+    write(aside).and_then(moved).inspect_err(|_| {
+        // There may be none; what went wrong before is what the caller has to know.
+        let _ = std::fs::remove_file(aside);
+    })
 }
 
 /// Tensors as a safetensors file, f32.
@@ -60,4 +67,31 @@ pub(super) fn tensors_hash(tensors: &NamedTensors) -> u64 {
         })
         .collect();
     hash::combine(&parts)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn two_writers_do_not_meet_and_one_that_fails_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        replace(&path, |outer| {
+            replace(&path, |inner| {
+                assert_ne!(outer, inner);
+                write(inner, b"inner")
+            })?;
+            write(outer, b"outer")
+        })
+        .unwrap();
+        let failed = replace(&path, |aside| {
+            write(aside, b"half")?;
+            Err(Error::captioner("full"))
+        });
+        assert!(failed.unwrap_err().to_string().contains("full"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"outer");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

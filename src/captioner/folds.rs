@@ -92,6 +92,20 @@ impl Folds {
         })
     }
 
+    /// Removes `folds.json` from `dir`, where there is one: its captioners are about to change.
+    ///
+    /// # Errors
+    /// A file that cannot be removed.
+    pub(crate) fn remove(dir: impl AsRef<Path>) -> Result<()> {
+        let path = dir.as_ref().join(FILE);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", path.display()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// All folds, in order.
     pub fn folds(&self) -> &[Fold] {
         &self.folds

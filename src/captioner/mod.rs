@@ -86,6 +86,7 @@ pub use config::{
 };
 pub use device::{Precision, device_name, parse_device};
 pub use encode::RawSignals;
+pub(crate) use files::replace;
 pub use folds::{Fold, Folds};
 pub use generation::{Decoding, GenerationConfig};
 pub use learn::{CodebookReport, PatchSample};

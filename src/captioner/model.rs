@@ -238,7 +238,7 @@ impl Captioner {
         self.set_clusters(None)
     }
 
-    /// Number type in which images are encoded and captions scored and written.
+    /// Number type in which images are encoded, alignment is measured and captions are written.
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -354,12 +354,12 @@ impl Captioner {
         }
     }
 
-    /// Keys and values of the null image for `batch` captions.
-    pub(super) fn null_memory(&self, batch: usize) -> Result<Memory> {
+    /// Keys and values of the null image for `batch` captions, as `decoder` makes them.
+    pub(super) fn null_memory(&self, decoder: &TextDecoder, batch: usize) -> Result<Memory> {
         let null = self.null_image.as_ref();
         let null =
             null.ok_or_else(|| Error::captioner("no mean image: run `fit` on this captioner first"))?;
-        self.decoder_in_use().memory(null)?.expand(batch as i64)
+        decoder.memory(null)?.expand(batch as i64)
     }
 
     /// The codebook that is trained with the model.

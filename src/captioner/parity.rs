@@ -182,6 +182,27 @@ fn half_precision_is_close_and_leaves_the_weights() {
 }
 
 #[test]
+fn scores_are_the_same_in_every_precision() {
+    let mut captioner = load("base", |_| ());
+    let images: Vec<u8> = Vec::try_from(expected("base")["previews"].flatten(0, -1)).unwrap();
+    let (rows, size) = (captioner.batch_size(), captioner.config().preview_size);
+    let images = ndarray::Array4::from_shape_vec((6, 3, size, size), images).unwrap();
+    let images =
+        ndarray::Array4::from_shape_fn((rows, 3, size, size), |(i, c, y, x)| images[[i % 6, c, y, x]]);
+    let mut sample = PatchSample::new(captioner.config().patches(), 0);
+    let ids: Vec<crate::SampleId> = (0..rows as u64).map(crate::SampleId).collect();
+    captioner.sample_patches(images.view(), &ids, &mut sample).unwrap();
+    captioner.learn_codebook(&sample, 4, 0).unwrap();
+    let mut score = |precision| {
+        captioner.set_precision(precision).unwrap();
+        let mut scores = Scores::default();
+        captioner.score(images.view(), &["a red circle", "two dogs"], &mut scores).unwrap();
+        scores.summary().unwrap()
+    };
+    assert_eq!(score(Precision::Bfloat16), score(Precision::Float32));
+}
+
+#[test]
 fn drawn_tokens_come_from_the_nucleus_in_proportion() {
     let mut captioner = load("base", |options| {
         options.generation =

@@ -53,7 +53,8 @@ impl Captioner {
     /// Scores the first rows of `previews` `[batch_size, 3, preview_size, preview_size]` with their
     /// `captions`, each also against the caption of the next row that says something else.
     ///
-    /// Costs one pass of the image encoder and four of the decoder.
+    /// Costs one pass of the image encoder and four of the decoder, all in f32 whatever the
+    /// [`precision`](Self::precision), so that runs can be compared.
     ///
     /// # Errors
     /// Arrays of another shape, more captions than rows; a failure of the device.
@@ -70,7 +71,7 @@ impl Captioner {
         let _inference = Inference::on(self.device);
         let tokens = self.vision.forward(&self.previews(previews, batch)?)?;
         let memory = self.decoder.memory(&self.seen(&tokens, None)?)?;
-        let null = self.null_memory(batch)?;
+        let null = self.null_memory(&self.decoder, batch)?;
         // Likelihood with the image, and its logarithmic ratio to that without, `[rows]` each.
         let score = |captions: &[&str]| -> Result<(Vec<f32>, Vec<f32>, Vec<usize>)> {
             let mut padded = captions.to_vec();

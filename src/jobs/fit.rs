@@ -45,7 +45,7 @@ pub struct FitJob {
     pub captioner: PathBuf,
     /// Number of clusters; a hundredth of the sampled points, between 8 and 3,000, where `None`.
     pub clusters: Option<usize>,
-    /// Points to sample; all, up to 300,000, where `None`.
+    /// Points to sample, of those that `filter` lets through; all, up to 300,000, where `None`.
     pub samples: Option<u64>,
     /// How raw alignments are made comparable.
     pub alignment_norm: AlignmentNorm,
@@ -134,7 +134,8 @@ impl fmt::Display for SourcePass {
 }
 
 /// Runs the job. `progress(done, total)` is called after every batch, in images while a codebook is
-/// learned, then in points; an error from it ends the run.
+/// learned, then in points, and once more with all of them before anything is written; an error from it
+/// ends the run, and the captioner directory is then as it was.
 ///
 /// # Errors
 /// Options by name; an unreadable captioner directory; a corpus smaller than the clusters asked
@@ -166,6 +167,8 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
     let (clusters, report) = cluster::fit(&points.finish(captioner.config().codes())?, &options)?;
     let pass_by_source = pass_by_source(&corpus.shards, &shards, &report.quantiles);
     let (found, runs) = (clusters.len(), clusters.run_count());
+    // Clustering may take minutes, in which a caller may have gone.
+    progress(wanted, wanted)?;
     captioner.set_clusters(Some(Arc::new(clusters)))?;
     captioner.save(&job.captioner)?;
     Ok(FitSummary {

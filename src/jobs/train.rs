@@ -274,7 +274,9 @@ fn train_whole(
 
 /// Trains two captioners, each on every other shard by hash(seed, shard), in `out/fold-0` and
 /// `out/fold-1`, and writes `out/folds.json`, from which [`Folds`] says which of them has not seen a
-/// sample.
+/// sample. A `folds.json` that is there goes before the first step: it is of other captioners.
+///
+/// With [`Resume::Must`], a checkpoint of any fold is enough: a fold that has none yet starts.
 ///
 /// # Errors
 /// As [`train`]; fewer than two shards; a number of folds other than two; a job that is a fold.
@@ -289,19 +291,34 @@ pub fn train_folds(
     if job.fold.is_some() {
         return Err(Error::option("folds", folds, "1 for a job that is a fold already"));
     }
-    let (mut summaries, mut made, mut done) = (vec![], vec![], vec![]);
+    let (mut jobs, mut made) = (vec![], vec![]);
     for index in 0..folds {
         let name = format!("fold-{index}");
-        let own = TrainJob { out: job.out.join(&name), fold: Some((index, folds)), ..job.clone() };
+        let mut own = TrainJob { out: job.out.join(&name), fold: Some((index, folds)), ..job.clone() };
+        if job.resume == Resume::Must {
+            own.resume = Resume::Auto;
+        }
         let data = Data::of(&own)?;
         let shards = data.trained.shards.iter().chain(&data.held_out.shards);
         let shards = shards.map(|s| (s.source.to_string(), s.path.to_string())).collect();
         made.push(Fold { captioner: name, shards });
-        let (summary, checkpoints) = train_whole(&own, job.checkpoint_every > 0, progress)?;
+        jobs.push(own);
+    }
+    let made = Folds::new(made)?;
+    if job.resume == Resume::Must && !jobs.iter().any(|own| checkpoint::is_beside(&own.out)) {
+        let accepted =
+            format!("auto or never: no fold below {} has a checkpoint to resume from", job.out.display());
+        return Err(Error::option("resume", "must", accepted));
+    }
+    // From here on it would call captioners of two runs a pair.
+    Folds::remove(&job.out)?;
+    let (mut summaries, mut done) = (vec![], vec![]);
+    for own in &jobs {
+        let (summary, checkpoints) = train_whole(own, job.checkpoint_every > 0, progress)?;
         summaries.push(summary);
         done.push(checkpoints);
     }
-    Folds::new(made)?.save(&job.out)?;
+    made.save(&job.out)?;
     // Only now: a run that was stopped in the second fold has the first one still.
     done.iter().try_for_each(Checkpoints::remove)?;
     Ok(summaries)

@@ -2,8 +2,9 @@
 //! previews.
 //!
 //! Windows are drawn by hash over all shards, so that every sample has the same chance to be in, and
-//! are read in the order of the shards, so that each is opened once. Several shards are read at a
-//! time; the order of what comes out depends on the seed only.
+//! are read in the order of the shards, so that each is opened once. Where a filter or faults leave too
+//! few, more are drawn in another round, as many as the share that was usable so far asks for. Several
+//! shards are read at a time; the order of what comes out depends on the seed only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,9 +62,8 @@ struct Window {
     end: u64,
 }
 
-/// Draws windows that hold `wanted` samples at least, where there are as many, in the order of the
-/// list.
-fn windows(sampled: &Sampled<'_>, wanted: u64) -> Vec<Window> {
+/// All windows, in the order that they are drawn in.
+fn windows(sampled: &Sampled<'_>) -> Vec<Window> {
     let mut all: Vec<Window> = vec![];
     for (shard, &length) in sampled.lengths.iter().enumerate() {
         let firsts = (0..length).step_by(WINDOW as usize);
@@ -74,14 +74,35 @@ fn windows(sampled: &Sampled<'_>, wanted: u64) -> Vec<Window> {
         (hash::hash(sampled.seed, Purpose::Fit, id), *w)
     };
     all.sort_by_cached_key(draw);
-    let mut taken = 0;
-    let enough = all.iter().position(|w| {
-        taken += w.end - w.first;
-        taken >= wanted
-    });
-    all.truncate(enough.map_or(all.len(), |last| last + 1));
-    all.sort_unstable();
     all
+}
+
+/// How many windows from the first on hold `wanted` samples at least; all where there are fewer.
+fn holding(drawn: &[Window], wanted: u64) -> usize {
+    let mut held = 0;
+    let last = drawn.iter().position(|w| {
+        held += w.end - w.first;
+        held >= wanted
+    });
+    last.map_or(drawn.len(), |last| last + 1)
+}
+
+/// What has come in of a sample.
+#[derive(Default)]
+struct Intake {
+    /// Decoded, with the shard and the pixels, and in no batch yet.
+    waiting: Vec<(usize, Sample, Vec<u8>)>,
+    /// Samples that were in batches.
+    taken: u64,
+    /// Samples that passed the filter, and those of them that were unusable.
+    read: u64,
+    failed: u64,
+}
+
+impl Intake {
+    fn usable(&self) -> u64 {
+        self.taken + self.waiting.len() as u64
+    }
 }
 
 /// What a reader says: samples of a window, those that were unusable, or why it ends.
@@ -98,15 +119,37 @@ impl Sampled<'_> {
         wanted: u64,
         each: &mut dyn FnMut(&SampledBatch) -> Result<bool>,
     ) -> Result<u64> {
-        let windows = windows(self, wanted);
-        let stop = Arc::new(AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            let found = self.read_all(scope, &windows, &stop, wanted, each);
-            // Readers may wait for a store, or for room in a channel that is gone by now.
-            stop.store(true, Ordering::SeqCst);
-            found
-        })
+        let drawn = windows(self);
+        let (mut rest, mut looked_at, mut intake) = (&drawn[..], 0u64, Intake::default());
+        while intake.usable() < wanted && !rest.is_empty() {
+            let missing = wanted - intake.usable();
+            let wanted_of_rest = match intake.usable() {
+                0 => missing.max(looked_at),
+                usable => (missing as f64 * looked_at as f64 / usable as f64).ceil() as u64,
+            };
+            let (round, later) = rest.split_at(holding(rest, wanted_of_rest));
+            rest = later;
+            looked_at += round.iter().map(|w| w.end - w.first).sum::<u64>();
+            let mut round = round.to_vec();
+            round.sort_unstable();
+            let stop = Arc::new(AtomicBool::new(false));
+            let goes_on = std::thread::scope(|scope| {
+                let found = self.read_all(scope, &round, &stop, wanted, &mut intake, each);
+                // Readers may wait for a store, or for room in a channel that is gone by now.
+                stop.store(true, Ordering::SeqCst);
+                found
+            })?;
+            if !goes_on {
+                return Ok(intake.failed);
+            }
+        }
+        if !intake.waiting.is_empty() {
+            each(&self.batch_of(intake.waiting))?;
+        }
+        Ok(intake.failed)
     }
+
+    /// Reads one round of windows, given in the order of the shards. Says whether more may come.
 
     fn read_all<'scope>(
         &'scope self,
@@ -114,8 +157,9 @@ impl Sampled<'_> {
         windows: &[Window],
         stop: &Arc<AtomicBool>,
         wanted: u64,
+        intake: &mut Intake,
         each: &mut dyn FnMut(&SampledBatch) -> Result<bool>,
-    ) -> Result<u64> {
+    ) -> Result<bool> {
         let by_shard: Vec<Vec<Window>> =
             windows.chunk_by(|a, b| a.shard == b.shard).map(<[Window]>::to_vec).collect();
         let readers: Vec<Receiver<Word>> = (0..READERS.min(by_shard.len()))
@@ -132,7 +176,6 @@ impl Sampled<'_> {
                 receive
             })
             .collect();
-        let (mut waiting, mut failed, mut taken, mut read) = (vec![], 0u64, 0u64, 0u64);
         for (place, own) in by_shard.iter().enumerate() {
             for _ in own {
                 let word = readers[place % READERS].recv();
@@ -140,30 +183,29 @@ impl Sampled<'_> {
                     let detail = "its thread has ended without a word".into();
                     Error::from(ErrorKind::Stage { stage: "sample", detail })
                 })??;
-                read += samples.len() as u64 + lost;
+                intake.read += samples.len() as u64 + lost;
                 let decoded: Vec<Option<(Sample, Vec<u8>)>> =
                     samples.into_par_iter().map_init(Scratch::default, |s, x| self.decode(x, s)).collect();
-                failed += lost + decoded.iter().filter(|d| d.is_none()).count() as u64;
-                waiting.extend(decoded.into_iter().flatten().map(|(sample, pixels)| (shard, sample, pixels)));
+                intake.failed += lost + decoded.iter().filter(|d| d.is_none()).count() as u64;
+                let usable = decoded.into_iter().flatten().map(|(sample, pixels)| (shard, sample, pixels));
+                intake.waiting.extend(usable);
+                let Intake { failed, read, .. } = *intake;
                 if read >= JUDGED_FROM && failed as f64 > MAX_ERRORS * read as f64 {
                     let limit = format!("a share of {MAX_ERRORS}");
                     let reasons = "`tldr-loader inspect --decode` names them".into();
                     return Err(ErrorKind::TooManyErrors { failed, read, limit, reasons }.into());
                 }
-                while waiting.len() >= self.batch {
-                    let rest = waiting.split_off(self.batch);
-                    let full = std::mem::replace(&mut waiting, rest);
-                    taken += full.len() as u64;
-                    if !each(&self.batch_of(full))? || taken >= wanted {
-                        return Ok(failed);
+                while intake.waiting.len() >= self.batch {
+                    let rest = intake.waiting.split_off(self.batch);
+                    let full = std::mem::replace(&mut intake.waiting, rest);
+                    intake.taken += full.len() as u64;
+                    if !each(&self.batch_of(full))? || intake.taken >= wanted {
+                        return Ok(false);
                     }
                 }
             }
         }
-        if !waiting.is_empty() {
-            each(&self.batch_of(waiting))?;
-        }
-        Ok(failed)
+        Ok(true)
     }
 
     /// Reads windows, given shard by shard, in order.
@@ -239,12 +281,13 @@ mod tests {
                 filter: PreviewFilter::Bilinear,
                 batch: 8,
             };
-            let chosen = windows(&sampled, total / 4);
+            let drawn = windows(&sampled);
+            let chosen = &drawn[..holding(&drawn, total / 4)];
             let taken: u64 = chosen.iter().map(|w| w.end - w.first).sum();
             assert!((total / 4..total / 4 + WINDOW).contains(&taken), "{taken}");
-            assert!(chosen.is_sorted());
             chosen.iter().for_each(|w| hits[w.shard] += (w.end - w.first) as u32);
-            assert_eq!(windows(&sampled, total).len(), windows(&sampled, u64::MAX).len());
+            assert_eq!(holding(&drawn, total), drawn.len());
+            assert_eq!(holding(&drawn, u64::MAX), drawn.len());
         }
         // A shard of L samples has about L / 64 windows, each in with probability 1/4: over 200 seeds
         // the mean share is 0.25 with a standard deviation of sqrt(0.1875 / (8 * 200)) = 0.011; 5 of
@@ -300,6 +343,49 @@ mod tests {
         assert_ne!(part, draw(4, 200));
         assert!((200..200 + 64).contains(&part.len()), "{}", part.len());
         assert!(part.iter().all(|row| expected.contains(row)));
+    }
+
+    #[test]
+    fn only_what_passes_a_filter_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let options =
+            SynthOptions { samples: 700, shards: 9, test_samples: 0, size: 16, ..Default::default() };
+        write_corpus(dir.path(), &options, &mut |_, _| {}).unwrap();
+        let pattern = dir.path().join("train/{00000..00008}.tar").to_string_lossy().into_owned();
+        let shards = crate::shard::list(&[pattern], None, &StoreOptions::default()).unwrap();
+        let lengths = crate::shard::lengths(&shards, &mut |_, _| {}).unwrap();
+        let draw = |filter: Option<&str>, wanted| {
+            let filter = filter.map(|text| text.parse().unwrap());
+            let read = ReadOptions { filter, ..ReadOptions::default() };
+            let sampled = Sampled {
+                shards: &shards,
+                lengths: &lengths,
+                read: &read,
+                seed: 3,
+                size: 16,
+                filter: PreviewFilter::Bilinear,
+                batch: 32,
+            };
+            let mut ids = std::collections::BTreeSet::new();
+            let mut rows = 0;
+            let each = &mut |batch: &SampledBatch| {
+                rows += batch.ids.len();
+                ids.extend(batch.ids.iter().copied());
+                Ok(true)
+            };
+            assert_eq!(sampled.for_each(wanted, each).unwrap(), 0);
+            assert_eq!(rows, ids.len(), "no sample comes twice");
+            ids
+        };
+        let all = draw(None, u64::MAX);
+        assert_eq!(all.len(), 700);
+        let passing = draw(Some("class = 0"), u64::MAX);
+        let wanted = passing.len() / 2;
+        assert!(wanted > 20 && passing.len() < 350, "{}", passing.len());
+        let found = draw(Some("class = 0"), wanted as u64);
+        assert!((wanted..wanted + WINDOW as usize).contains(&found.len()), "{} for {wanted}", found.len());
+        assert!(found.is_subset(&passing));
+        assert!(draw(Some("class = -1"), 10).is_empty());
     }
 
     #[test]

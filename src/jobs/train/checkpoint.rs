@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::captioner::{CaptionerConfig, StepReport, Trainer};
+use crate::captioner::{CaptionerConfig, StepReport, Trainer, replace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::loader::LoaderState;
@@ -46,6 +46,11 @@ impl Resume {
             _ => Err(Error::option("resume", name, "auto, never or must")),
         }
     }
+}
+
+/// Whether a run for the captioner directory `out` has left a checkpoint, of whatever settings.
+pub(super) fn is_beside(out: &Path) -> bool {
+    Checkpoints::beside(out).is_ok_and(|checkpoints| checkpoints.dir.join(STATE).exists())
 }
 
 /// Settings of a run that its weights depend on, by name.
@@ -167,13 +172,14 @@ impl Checkpoints {
         let file = format!("step-{step:09}.safetensors");
         let content = format!("{:016x}", trainer.save_state(self.dir.join(&file))?);
         let tokenizer = self.dir.join(TOKENIZER);
-        trainer.captioner().tokenizer().save(&tokenizer)?;
+        // The same at every step, and the checkpoint before needs it: what is there stays.
+        if !tokenizer.exists() {
+            replace(&tokenizer, |aside| trainer.captioner().tokenizer().save(aside))?;
+        }
         let (format, settings) = (FORMAT.into(), settings.clone());
         let state = Checkpoint { format, step, last, pairs, loader, settings, file: file.clone(), content };
         let json = serde_json::to_string_pretty(&state).map_err(Error::captioner)?;
-        let (path, aside) = (self.dir.join(STATE), self.dir.join(format!("{STATE}.part")));
-        std::fs::write(&aside, json).map_err(io("write", &aside))?;
-        std::fs::rename(&aside, &path).map_err(io("write", &path))?;
+        replace(&self.dir.join(STATE), |aside| std::fs::write(aside, json).map_err(io("write", aside)))?;
         // Nothing refers to the older ones any more.
         for entry in std::fs::read_dir(&self.dir).map_err(io("list", &self.dir))? {
             let entry = entry.map_err(io("list", &self.dir))?;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::captioner::{StepReport, Validation};
+use crate::captioner::{StepReport, Validation, replace};
 use crate::error::{Error, Result};
 use crate::jobs::train::plot::{self, Line, Panel};
 
@@ -47,11 +47,14 @@ impl Curve {
             .filter_map(|line| Row::parse(line).map(|row| (row, line)))
             .filter(|(row, _)| row.step <= steps)
             .collect();
-        let mut file = std::io::BufWriter::new(std::fs::File::create(&csv).map_err(cannot)?);
-        writeln!(file, "{HEADER}").map_err(cannot)?;
-        for (_, line) in &kept {
-            writeln!(file, "{line}").map_err(cannot)?;
-        }
+        let lines: String = [HEADER]
+            .into_iter()
+            .chain(kept.iter().map(|(_, line)| *line))
+            .fold(String::new(), |text, line| text + line + "\n");
+        // What was drawn so far is in this file only: it is there whenever the run is stopped.
+        replace(&csv, |aside| std::fs::write(aside, lines).map_err(cannot))?;
+        let file = std::fs::OpenOptions::new().append(true).open(&csv).map_err(cannot)?;
+        let file = std::io::BufWriter::new(file);
         let rows = kept.into_iter().map(|(row, _)| row).collect();
         Ok(Self { png: out.join(PNG), csv, file, rows })
     }
@@ -168,6 +171,9 @@ mod tests {
             text.contains("\n4,3.46000,2.96000,0.50000,14.00,16,1.000e-3,100.0,2.50000,0.90000\n"),
             "{text}"
         );
+        // Killed before anything new was flushed: a destructor that flushes does not run.
+        std::mem::forget(Curve::open(cut.path(), 8).unwrap());
+        assert_eq!(std::fs::read_to_string(cut.path().join(CSV)).unwrap().lines().count(), 9);
         // A new run forgets what was there.
         push(&mut Curve::open(cut.path(), 0).unwrap(), 1..=2);
         assert_eq!(std::fs::read_to_string(cut.path().join(CSV)).unwrap().lines().count(), 3);
