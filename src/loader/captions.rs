@@ -3,7 +3,7 @@
 //! Two moments need them. When a window is decided under `rescue`, the samples that the gate drops get a
 //! caption and a score, so that the decision knows who comes back. When a shuffle group closes, its
 //! survivors get what fusion needs. Both are functions of the window, and both are remembered, the
-//! scores under a fingerprint of generator and judge.
+//! scores under a fingerprint of generator and judge and of how they compute.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -248,12 +248,20 @@ fn gated_out<'r>(selector: &'r Selector, record: &'r WindowRecord) -> impl Itera
     })
 }
 
-/// Where the scores of a window are: those of another generator, another judge, or another idea of what
-/// says nothing are not mixed with them.
+/// Where the scores of a window are: those of another generator, another judge, another way of computing
+/// in either, or another idea of what says nothing are not mixed with them. The last bits of a score, and
+/// with them a decision, may depend on the device.
 fn score_key(spec: &Spec, window: &WindowKey) -> Option<CaptionKey> {
-    let shape = spec.model.as_ref()?.caption?;
+    let writer = spec.model.as_ref()?;
     let judge = spec.judge.as_ref()?;
-    let parts = [shape.fingerprint, judge.fingerprint, spec.replace_repetitive.into()];
+    let shape = writer.caption?;
+    let parts = [
+        shape.fingerprint,
+        judge.fingerprint,
+        spec.replace_repetitive.into(),
+        hash::hash_str(&writer.compute),
+        hash::hash_str(&judge.compute),
+    ];
     Some(window.captions(hash::combine(&parts)))
 }
 
