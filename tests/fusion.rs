@@ -221,6 +221,22 @@ fn scores_of_another_device_are_made_anew() {
     assert_eq!(judged(["cpu", "cpu"]), 0);
 }
 
+#[test]
+fn a_fault_of_the_judge_is_called_the_judges() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 2, 150);
+    let panicking = "the judge stage stopped: no memory";
+    for (ways, says) in [
+        (["", "badly"], panicking),
+        (["badly", ""], "the captioner stage stopped: no memory"),
+        (["", "too little"], "signals of 8 rows expected of the judge"),
+    ] {
+        let (loader, _) = counted_on(&urls, 0.5, &Ledger::new(), ways);
+        let error = loader.iter().unwrap().find_map(Result::err).expect("it fails").to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
 #[cfg(feature = "parquet")]
 #[test]
 fn a_ledger_in_a_folder_keeps_scores() {

@@ -17,7 +17,7 @@ use crate::hash;
 use crate::ledger::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
 use crate::loader::deciding::Survivor;
-use crate::loader::model_thread::{Answer, CaptionShape, ModelThread, wait};
+use crate::loader::model_thread::{Answer, CaptionShape, ModelThread};
 use crate::loader::previews::decode_previews;
 use crate::loader::reading::RawRow;
 use crate::loader::recorder::Recorder;
@@ -176,7 +176,7 @@ impl Captioning<'_> {
         let mut in_flight: VecDeque<Awaited> = VecDeque::new();
         let mut written = Vec::with_capacity(samples.len());
         let mut take = |(seen, answer): Awaited| -> Result<()> {
-            let captions = wait(&answer)?.0.into_iter().zip(seen);
+            let captions = model.wait(&answer)?.0.into_iter().zip(seen);
             written.extend(captions.map(|(caption, seen)| Written { caption: caption.into(), seen }));
             Ok(())
         };
@@ -205,7 +205,7 @@ impl Captioning<'_> {
         let mut in_flight = VecDeque::new();
         let mut scores: Vec<f32> = Vec::with_capacity(pairs.len());
         let mut take = |(rows, answer): (usize, Receiver<Answer<crate::model::Signals>>)| -> Result<()> {
-            scores.extend_from_slice(&wait(&answer)?.0.alignment[..rows]);
+            scores.extend_from_slice(&judge.wait(&answer)?.0.alignment[..rows]);
             Ok(())
         };
         for chunk in pairs.chunks(judge.batch_size) {
