@@ -150,7 +150,6 @@ impl Sampled<'_> {
     }
 
     /// Reads one round of windows, given in the order of the shards. Says whether more may come.
-
     fn read_all<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
