@@ -9,13 +9,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ndarray::ArrayView4;
+
 use support::{
     StubCaptioner, StubJudge, builder, clusters, corpus, epoch, full, judged, with_judge, with_stub,
 };
-use tldr_loader::Loader;
 use tldr_loader::hash::{self, Purpose};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Batch, LoaderBuilder};
+use tldr_loader::model::{Encoder, Recaptioner, Signals};
+use tldr_loader::{Loader, Result};
 
 /// What the stubs say of every sample of a corpus: its original caption by id.
 fn originals(urls: &str) -> BTreeMap<u64, String> {
@@ -113,14 +116,58 @@ fn each_caption_must_pass_and_the_rescued_come_back_with_theirs() {
     assert_eq!(rows, loader.num_samples());
 }
 
+/// A model that says that it computes in some way.
+struct On<E>(E, &'static str);
+
+impl<E: Encoder> Encoder for On<E> {
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+    fn preview_size(&self) -> usize {
+        self.0.preview_size()
+    }
+    fn batch_size(&self) -> usize {
+        self.0.batch_size()
+    }
+    fn clusters(&self) -> usize {
+        self.0.clusters()
+    }
+    fn fingerprint(&self) -> u64 {
+        self.0.fingerprint()
+    }
+    fn compute(&self) -> String {
+        self.1.into()
+    }
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        match self.1 {
+            "badly" => panic!("no memory"),
+            "too little" => self.0.encode(previews, captions).map(|s| Signals { cluster: vec![], ..s }),
+            _ => self.0.encode(previews, captions),
+        }
+    }
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        self.0.recaptioner()
+    }
+}
+
 /// A loader with a ledger, and what its models were asked.
 fn counted(urls: &str, gate: f64, ledger: &Ledger) -> (Loader, [Arc<AtomicUsize>; 3]) {
+    counted_on(urls, gate, ledger, [""; 2])
+}
+
+/// As [`counted`], with the ways in which captioner and judge compute.
+fn counted_on(
+    urls: &str,
+    gate: f64,
+    ledger: &Ledger,
+    ways: [&'static str; 2],
+) -> (Loader, [Arc<AtomicUsize>; 3]) {
     let stub = StubCaptioner::new();
     let judge = StubJudge { asked: Arc::default() };
     let counts = [Arc::clone(&stub.encoded), Arc::clone(&stub.captioned), Arc::clone(&judge.asked)];
     let loader = builder(urls)
-        .captioner(stub, clusters())
-        .judge(judge)
+        .captioner(On(stub, ways[0]), clusters())
+        .judge(On(judge, ways[1]))
         .rescue(true)
         .keep_ratio(0.2)
         .gate(Some(gate))
@@ -155,6 +202,39 @@ fn a_second_epoch_asks_no_model_and_another_gate_only_of_captions() {
     assert!(encoded == 0 && captioned > 50 && judged > 50, "{encoded} {captioned} {judged}");
     let (fresh, _) = counted(&urls, 0.3, &Ledger::new());
     assert_eq!(found, epoch(&fresh), "with and without a ledger");
+}
+
+#[test]
+fn scores_of_another_device_are_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 2, 150);
+    let ledger = Ledger::new();
+    let judged = |ways| {
+        let (loader, counts) = counted_on(&urls, 0.5, &ledger, ways);
+        epoch(&loader);
+        asked(&counts)[2]
+    };
+    assert!(judged(["cpu", "cpu"]) > 100);
+    assert_eq!(judged(["cpu", "cpu"]), 0);
+    assert!(judged(["cpu", "cuda"]) > 100, "the judge's");
+    assert!(judged(["cuda", "cpu"]) > 100, "of captions that were written elsewhere");
+    assert_eq!(judged(["cpu", "cpu"]), 0);
+}
+
+#[test]
+fn a_fault_of_the_judge_is_called_the_judges() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 2, 150);
+    let panicking = "the judge stage stopped: no memory";
+    for (ways, says) in [
+        (["", "badly"], panicking),
+        (["badly", ""], "the captioner stage stopped: no memory"),
+        (["", "too little"], "signals of 8 rows expected of the judge"),
+    ] {
+        let (loader, _) = counted_on(&urls, 0.5, &Ledger::new(), ways);
+        let error = loader.iter().unwrap().find_map(Result::err).expect("it fails").to_string();
+        assert!(error.contains(says), "{error}");
+    }
 }
 
 #[cfg(feature = "parquet")]

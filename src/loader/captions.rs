@@ -3,7 +3,7 @@
 //! Two moments need them. When a window is decided under `rescue`, the samples that the gate drops get a
 //! caption and a score, so that the decision knows who comes back. When a shuffle group closes, its
 //! survivors get what fusion needs. Both are functions of the window, and both are remembered, the
-//! scores under a fingerprint of generator and judge.
+//! scores under a fingerprint of generator and judge and of how they compute.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ use crate::hash;
 use crate::ledger::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
 use crate::loader::deciding::Survivor;
-use crate::loader::model_thread::{Answer, CaptionShape, ModelThread, wait};
+use crate::loader::model_thread::{Answer, CaptionShape, ModelThread};
 use crate::loader::previews::decode_previews;
 use crate::loader::reading::RawRow;
 use crate::loader::recorder::Recorder;
@@ -176,7 +176,7 @@ impl Captioning<'_> {
         let mut in_flight: VecDeque<Awaited> = VecDeque::new();
         let mut written = Vec::with_capacity(samples.len());
         let mut take = |(seen, answer): Awaited| -> Result<()> {
-            let captions = wait(&answer)?.0.into_iter().zip(seen);
+            let captions = model.wait(&answer)?.0.into_iter().zip(seen);
             written.extend(captions.map(|(caption, seen)| Written { caption: caption.into(), seen }));
             Ok(())
         };
@@ -205,7 +205,7 @@ impl Captioning<'_> {
         let mut in_flight = VecDeque::new();
         let mut scores: Vec<f32> = Vec::with_capacity(pairs.len());
         let mut take = |(rows, answer): (usize, Receiver<Answer<crate::model::Signals>>)| -> Result<()> {
-            scores.extend_from_slice(&wait(&answer)?.0.alignment[..rows]);
+            scores.extend_from_slice(&judge.wait(&answer)?.0.alignment[..rows]);
             Ok(())
         };
         for chunk in pairs.chunks(judge.batch_size) {
@@ -248,12 +248,20 @@ fn gated_out<'r>(selector: &'r Selector, record: &'r WindowRecord) -> impl Itera
     })
 }
 
-/// Where the scores of a window are: those of another generator, another judge, or another idea of what
-/// says nothing are not mixed with them.
+/// Where the scores of a window are: those of another generator, another judge, another way of computing
+/// in either, or another idea of what says nothing are not mixed with them. The last bits of a score, and
+/// with them a decision, may depend on the device.
 fn score_key(spec: &Spec, window: &WindowKey) -> Option<CaptionKey> {
-    let shape = spec.model.as_ref()?.caption?;
+    let writer = spec.model.as_ref()?;
     let judge = spec.judge.as_ref()?;
-    let parts = [shape.fingerprint, judge.fingerprint, spec.replace_repetitive.into()];
+    let shape = writer.caption?;
+    let parts = [
+        shape.fingerprint,
+        judge.fingerprint,
+        spec.replace_repetitive.into(),
+        hash::hash_str(&writer.compute),
+        hash::hash_str(&judge.compute),
+    ];
     Some(window.captions(hash::combine(&parts)))
 }
 

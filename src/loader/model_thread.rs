@@ -71,6 +71,11 @@ impl Role {
             Self::Judge => Stage::Judge,
         }
     }
+
+    /// The error of a call after the thread has ended.
+    fn gone(self) -> Error {
+        ErrorKind::Stage { stage: self.name(), detail: "its thread has ended".into() }.into()
+    }
 }
 
 /// Handle to the thread; dropping it joins the thread.
@@ -82,6 +87,7 @@ pub(crate) struct ModelThread {
     /// How it computes, in words.
     pub(crate) compute: Arc<str>,
     pub(crate) caption: Option<CaptionShape>,
+    role: Role,
     requests: Option<Sender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -103,8 +109,8 @@ impl ModelThread {
         let (requests, inbox) = bounded(QUEUE);
         let thread = std::thread::Builder::new()
             .name(format!("tldr-{}", role.name()))
-            .spawn(move || serve(model.as_mut(), &inbox, role.stage()))
-            .map_err(|e| Error::io("start the captioner thread", e))?;
+            .spawn(move || serve(model.as_mut(), &inbox, role))
+            .map_err(|e| Error::io(format!("start the {} thread", role.name()), e))?;
         Ok(Self {
             preview_size,
             preview_filter: model_filter,
@@ -112,6 +118,7 @@ impl ModelThread {
             fingerprint,
             compute,
             caption,
+            role,
             requests: Some(requests),
             thread: Some(thread),
         })
@@ -147,18 +154,23 @@ impl ModelThread {
     }
 
     fn send(&self, request: Request) -> Result<()> {
-        self.requests.as_ref().and_then(|r| r.send(request).ok()).ok_or_else(gone)
+        self.requests.as_ref().and_then(|r| r.send(request).ok()).ok_or_else(|| self.role.gone())
+    }
+
+    /// Waits for an answer of this model.
+    pub(crate) fn wait<T>(&self, answer: &Receiver<Answer<T>>) -> Result<(T, Array4<u8>)> {
+        wait_for(self.role, answer)
     }
 }
 
-/// Waits for an answer.
+/// Waits for an answer of the captioner.
 pub(crate) fn wait<T>(answer: &Receiver<Answer<T>>) -> Result<(T, Array4<u8>)> {
-    let (result, buffer) = answer.recv().map_err(|_| gone())?;
-    Ok((result?, buffer))
+    wait_for(Role::Captioner, answer)
 }
 
-fn gone() -> Error {
-    ErrorKind::Stage { stage: "captioner", detail: "its thread has ended".into() }.into()
+fn wait_for<T>(role: Role, answer: &Receiver<Answer<T>>) -> Result<(T, Array4<u8>)> {
+    let (result, buffer) = answer.recv().map_err(|_| role.gone())?;
+    Ok((result?, buffer))
 }
 
 impl Drop for ModelThread {
@@ -170,16 +182,16 @@ impl Drop for ModelThread {
     }
 }
 
-fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>, encoding: Stage) {
+fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>, role: Role) {
     for request in inbox {
         // A reply that nobody waits for any more (the epoch was dropped) is no error.
         match request {
             Request::Encode { previews, captions, recorder, reply } => {
                 let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
-                let result = recorder.time(encoding, || {
-                    guarded(|| {
+                let result = recorder.time(role.stage(), || {
+                    guarded(role, || {
                         let signals = model.encode(previews.view(), &captions)?;
-                        check(&signals, captions.len(), model.clusters())?;
+                        check(role, &signals, captions.len(), model.clusters())?;
                         Ok(signals)
                     })
                 });
@@ -187,7 +199,7 @@ fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>, encoding: Stage) {
             }
             Request::Caption { previews, ids, recorder, reply } => {
                 let result = recorder.time(Stage::Caption, || {
-                    guarded(|| {
+                    guarded(role, || {
                         let writer = model.recaptioner().ok_or_else(|| {
                             Error::captioner("captions are needed, but this encoder writes none")
                         })?;
@@ -207,15 +219,15 @@ fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>, encoding: Stage) {
 }
 
 /// Runs the model; a panic in it becomes an error of the caller instead of a hang.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn guarded<T>(role: Role, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let detail = super::pipeline::panic_message(&*panic);
-        Err(ErrorKind::Stage { stage: "captioner", detail }.into())
+        Err(ErrorKind::Stage { stage: role.name(), detail }.into())
     })
 }
 
 /// Checks the shape of signals, since encoders may be the user's own.
-fn check(signals: &Signals, rows: usize, clusters: usize) -> Result<()> {
+fn check(role: Role, signals: &Signals, rows: usize, clusters: usize) -> Result<()> {
     let lengths = [
         signals.cluster.len(),
         signals.alignment.len(),
@@ -224,11 +236,15 @@ fn check(signals: &Signals, rows: usize, clusters: usize) -> Result<()> {
     ];
     if lengths.iter().any(|&n| n != rows) {
         return Err(Error::captioner(format!(
-            "signals of {rows} rows expected, found [cluster, alignment, embedding, semantic_hash] of {lengths:?}"
+            "signals of {rows} rows expected of the {}, found [cluster, alignment, embedding, semantic_hash] \
+             of {lengths:?}",
+            role.name()
         )));
     }
     if let Some(cluster) = signals.cluster.iter().find(|&&c| c as usize >= clusters) {
-        return Err(Error::captioner(format!("cluster {cluster} found, but there are only {clusters}")));
+        let name = role.name();
+        let found = format!("cluster {cluster} found in signals of the {name}, which has only {clusters}");
+        return Err(Error::captioner(found));
     }
     Ok(())
 }
