@@ -383,7 +383,7 @@ fn a_filter_may_leave_nothing_of_a_shard() {
         writer.finish().unwrap();
     }
     let urls = support::pattern(folder.path(), 2);
-    let policy = Policy { gate: None, keep_ratio: 0.5, ..Policy::default() };
+    let policy = Policy { gate: None, ..Policy::default() };
     let filter = Some("ok = true".parse().unwrap());
     let whole = PlanJob { filter, policy, ..job(&urls, &folder.path().join("ledger")) };
     let (summary, encoded) = run(&PlanJob { part: Some((1, 2)), ..whole.clone() });
@@ -392,11 +392,11 @@ fn a_filter_may_leave_nothing_of_a_shard() {
     let file = summary.plan.unwrap();
     let counts = file.plan.counts();
     assert_eq!((counts.samples, counts.excluded, counts.failed, counts.readable()), (240, 120, 0, 120));
-    assert_eq!((counts.kept, encoded), (60, 120));
+    assert_eq!((counts.kept, encoded), (30, 120));
     let path = folder.path().join("plan.parquet");
     file.save(&path).unwrap();
     let loader = builder(&urls).plan(&path).filter("ok = true".parse().unwrap()).lanes(1).build().unwrap();
-    assert_eq!(loader.num_batches(), 60 / 16);
+    assert_eq!(loader.num_batches(), 30 / 16);
     assert!(epoch(&loader).iter().flatten().all(|row| row.key.starts_with('0')));
     assert_eq!(loader.stats().counts.excluded, 120);
 }
