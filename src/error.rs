@@ -201,6 +201,11 @@ impl FailReason {
         Self::Excluded,
     ];
 
+    /// Whether something is wrong with the sample: it is named, and counts against the limits.
+    pub fn is_fault(self) -> bool {
+        self != Self::Excluded
+    }
+
     /// The reason of this [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)

@@ -287,7 +287,7 @@ impl Part {
                 Err(failed) => failed,
             };
             *self.shard.failed.entry(failed.reason).or_default() += 1;
-            if self.shard.failures.len() < NAMED && failed.reason != FailReason::Excluded {
+            if self.shard.failures.len() < NAMED && failed.reason.is_fault() {
                 let FailedSample { key, offset, reason, detail, .. } = failed;
                 self.shard.failures.push(Fault { key, offset, reason, detail });
             }

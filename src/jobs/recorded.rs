@@ -85,7 +85,7 @@ fn name(recording: &Recording) -> String {
 
 /// Samples of a window that the filter of its recording let pass.
 pub(super) fn included(record: &WindowRecord) -> u64 {
-    record.failed.iter().filter(|failed| **failed != Some(FailReason::Excluded)).count() as u64
+    record.failed.iter().filter(|failed| failed.is_none_or(FailReason::is_fault)).count() as u64
 }
 
 /// The selector's view of a window.

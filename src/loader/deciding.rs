@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use ndarray::{Array2, Array4, s};
 
-use crate::error::{Error, ErrorKind, FailReason, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageError;
 use crate::ledger::{WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
@@ -262,8 +262,7 @@ impl<'a> Deciding<'a> {
 
     /// Runs the encoder over a window, all but what its filter excludes: that has signals of zeros.
     fn encode(&self, rows: &mut [RawRow]) -> Result<Option<Signals>> {
-        let is_excluded =
-            |row: &RawRow| matches!(row, RawRow::Failed(failed) if failed.reason == FailReason::Excluded);
+        let is_excluded = |row: &RawRow| matches!(row, RawRow::Failed(failed) if !failed.reason.is_fault());
         let wanted: Vec<usize> = (0..rows.len()).filter(|&row| !is_excluded(&rows[row])).collect();
         if wanted.len() == rows.len() {
             return self.encode_all(rows);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
 
-use crate::error::{Error, ErrorKind, FailReason, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::ledger::{WindowKey, WindowRecord};
 use crate::loader::buffer::{Encoded, Keeping};
@@ -196,8 +196,7 @@ impl Reading<'_> {
         {
             let base = segment.window * spec.window as u64;
             let mine = |failed: &&FailedSample| {
-                failed.reason != FailReason::Excluded
-                    && raw.in_lane((failed.position - base) as usize, spec.window)
+                failed.reason.is_fault() && raw.in_lane((failed.position - base) as usize, spec.window)
             };
             if let Some(failed) = record.failures.iter().find(mine) {
                 return Err(raised(failed));
@@ -352,7 +351,7 @@ impl Reading<'_> {
 
     fn failed(&self, failed: FailedSample) -> Result<RawRow> {
         match self.spec.on_error {
-            OnError::Raise if failed.reason != FailReason::Excluded => Err(raised(&failed)),
+            OnError::Raise if failed.reason.is_fault() => Err(raised(&failed)),
             OnError::Raise | OnError::Skip => Ok(RawRow::Failed(failed)),
         }
     }

@@ -94,7 +94,7 @@ impl Recorder {
         let mut inner = self.lock();
         inner.counts.merge(&counts);
         inner.shards.entry(Arc::clone(shard)).or_default().merge(&counts);
-        for f in failures.filter(|f| f.reason != FailReason::Excluded) {
+        for f in failures.filter(|f| f.reason.is_fault()) {
             Self::name(&mut inner, shard, f);
         }
         Self::check(&inner, shard, limit).map_err(|e| e.in_shard(shard))

@@ -19,13 +19,15 @@ pub mod diverse;
 pub mod gate;
 pub mod plan;
 mod plan_copies;
+mod plan_counts;
 mod plan_quota;
 pub mod policy;
 pub mod quota;
 pub mod reservoir;
 pub mod selector;
 
-pub use plan::{Plan, PlanCounts, Planner};
+pub use plan::{Plan, Planner};
+pub use plan_counts::PlanCounts;
 pub use policy::{GateBy, Policy, Priority, Quota};
 pub use quota::Rates;
 pub use selector::{Selector, Window};

@@ -29,6 +29,7 @@ use crate::error::{Error, FailReason, Result};
 use crate::hash;
 use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::plan_copies::{Hash, MAX_DISTANCE, UNKNOWN, expected_distance, near_copies};
+use crate::select::plan_counts::PlanCounts;
 use crate::select::plan_quota::divide;
 use crate::select::policy::{Policy, Priority, Quota};
 use crate::select::selector::{Selector, Window};
@@ -44,43 +45,6 @@ const ROUNDING: f32 = 1.0 / 1024.0;
 /// How much of the places may be lacking for want of candidates, relative to them: the gate's pass
 /// rate, which the policy was checked against, was measured no better.
 const TOLERANCE: f64 = 0.01;
-
-/// What went into a plan and came out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct PlanCounts {
-    /// Samples of the corpus.
-    pub samples: u64,
-    /// Of these, excluded by the filter on metadata.
-    #[serde(default)]
-    pub excluded: u64,
-    /// Of these, unusable otherwise.
-    pub failed: u64,
-    /// Usable samples below the gate.
-    pub gated: u64,
-    /// Samples that passed the gate.
-    pub candidates: u64,
-    /// Candidates without a semantic hash, which are never found to be copies.
-    pub unhashed: u64,
-    /// Candidates dropped as near-copies of one that stays.
-    pub copies: u64,
-    /// Places: round(keep_ratio * readable), or what caps in samples allow.
-    pub places: u64,
-    /// Samples kept; fewer than `places` only where so few candidates are left.
-    pub kept: u64,
-    /// Of these, near-copies that fill places for want of others.
-    pub refilled: u64,
-    /// Of these, kept by the draw of their window too.
-    pub window_survivors: u64,
-    /// Clusters with candidates.
-    pub clusters: u64,
-}
-
-impl PlanCounts {
-    /// Samples of which keep_ratio is a share.
-    pub fn readable(&self) -> u64 {
-        self.samples - self.excluded - self.failed
-    }
-}
 
 /// The samples that a plan keeps of one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

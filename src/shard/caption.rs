@@ -17,7 +17,7 @@ pub(super) type Unusable = (FailReason, String);
 
 /// Looks fields up: the one that `caption_key` names, and those of the filter, if any.
 pub(super) struct Captions {
-    field: Option<String>,
+    field: Option<Arc<str>>,
     filter: Option<Arc<Filter>>,
     metadata: Beside,
     /// For the caption's field and then those of the filter: samples asked for, until one has it.
@@ -42,7 +42,7 @@ impl Captions {
     pub(super) fn new(shard: &Shard, options: &ReadOptions) -> Self {
         let columns = options.filter.as_ref().map_or(0, |filter| filter.columns().len());
         Self {
-            field: options.caption_key.clone(),
+            field: options.caption_key.as_deref().map(Arc::from),
             filter: options.filter.clone().map(Arc::new),
             metadata: Beside::Unread(shard.clone()),
             lacking: vec![Some(0); 1 + columns],
@@ -98,7 +98,7 @@ impl Captions {
         if found.is_none() {
             if let Beside::Unread(shard) = &self.metadata {
                 let filter = self.filter.iter().flat_map(|filter| filter.columns());
-                let columns: Vec<&str> = self.field.iter().chain(filter).map(String::as_str).collect();
+                let columns: Vec<&str> = self.field().into_iter().chain(filter.map(String::as_str)).collect();
                 self.metadata = Beside::Read(ShardMetadata::beside(shard, &columns)?);
             }
             if let Beside::Read(Some(metadata)) = &self.metadata {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
-use crate::error::{Error, FailReason, Result};
+use crate::error::{Error, Result};
 use crate::shard::list::count_beside;
 use crate::shard::metadata::successes;
 use crate::shard::place::{Place, Sidecar};
@@ -236,7 +236,7 @@ pub fn included(shards: &[Shard], filter: &Filter) -> Result<f64> {
         for _ in 0..LOOKED_AT {
             let Some(group) = reader.next_group()? else { break };
             // Whether a sample can be used is another question.
-            passing += u64::from(!matches!(&group, Err(failed) if failed.reason == FailReason::Excluded));
+            passing += u64::from(!matches!(&group, Err(failed) if !failed.reason.is_fault()));
             all += 1;
         }
     }

@@ -14,7 +14,7 @@ use std::thread::Scope;
 use ndarray::{Array4, Axis};
 use rayon::prelude::*;
 
-use crate::error::{Error, ErrorKind, FailReason, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hash::{self, Purpose};
 use crate::image::{DecodeOptions, Scratch, preview};
 use crate::model::PreviewFilter;
@@ -218,7 +218,7 @@ impl Sampled<'_> {
                 while reader.position() < window.end {
                     match reader.next_group()? {
                         Some(Ok(sample)) => samples.push(sample),
-                        Some(Err(failed)) => lost += u64::from(failed.reason != FailReason::Excluded),
+                        Some(Err(failed)) => lost += u64::from(failed.reason.is_fault()),
                         // Shorter than its length said.
                         None => break,
                     }

@@ -1,0 +1,100 @@
+//! What a training run is asked for.
+
+use std::path::PathBuf;
+
+use crate::captioner::{CodebookStart, CodebookUpdate, Decay, Precision};
+use crate::jobs::train::Resume;
+use crate::shard::{Filter, StoreOptions};
+
+/// What to train, on what, and where to put it.
+#[derive(Debug, Clone)]
+pub struct TrainJob {
+    /// Shards, as for [`Loader::builder`](crate::Loader::builder).
+    pub urls: Vec<String>,
+    /// Folder of the captioner directory; made if missing.
+    pub out: PathBuf,
+    /// Preset of sizes: `tiny`, `small` or `base`.
+    pub preset: String,
+    /// A tokenizer to use; trained on the captions where there is none.
+    pub tokenizer: Option<PathBuf>,
+    /// Entries of a tokenizer that is trained.
+    pub vocab_size: usize,
+    /// Passes over the corpus.
+    pub epochs: u64,
+    /// Pairs per step.
+    pub batch_size: usize,
+    /// Parts that a batch is worked on in, one after the other, to save memory.
+    pub accumulate: usize,
+    /// Numbers that matrix products are computed in; bf16 on a GPU and f32 on a CPU where `None`.
+    pub precision: Option<Precision>,
+    /// Highest learning rate; the preset's own where `None`.
+    pub learning_rate: Option<f64>,
+    /// What the learning rate does after the warm-up.
+    pub schedule: Decay,
+    /// Steps of linear warm-up; a tenth of all steps at most.
+    pub warmup: u64,
+    /// Where the codes stand before the first step.
+    pub codebook_start: CodebookStart,
+    /// How codes follow their patches.
+    pub codebook_update: CodebookUpdate,
+    /// Weight of the commitment loss.
+    pub commitment: f64,
+    /// Shards that are validated on instead of trained on: a share of them below 1, or a count.
+    pub validate: f64,
+    /// Steps between two checkpoints, each with a validation; 0 for none.
+    pub checkpoint_every: u64,
+    /// What to do with a checkpoint that is there.
+    pub resume: Resume,
+    /// Seed of weights, order, dropped images and held-out shards.
+    pub seed: u64,
+    /// Threads that train, on a CPU; 0 is one per core. Sums of gradients, and with them the weights,
+    /// depend on it in the last digits.
+    pub threads: usize,
+    /// `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Field of the json member that holds the caption; the txt member where a sample lacks it.
+    pub caption_key: Option<String>,
+    /// Which samples count, by their metadata; all where `None`.
+    pub filter: Option<Filter>,
+    /// How remote shards are read.
+    pub stores: StoreOptions,
+    /// Samples per shard, in the order of the list, where they are known; else they are looked up
+    /// or counted.
+    pub lengths: Option<Vec<u64>>,
+    /// Train on fold `.0` of `.1` only: see [`train_folds`].
+    pub fold: Option<(usize, usize)>,
+}
+
+impl TrainJob {
+    /// The defaults: preset `small` for 10 epochs of batches of 32 on the CPU.
+    pub fn new(urls: Vec<String>, out: impl Into<PathBuf>) -> Self {
+        Self {
+            urls,
+            out: out.into(),
+            preset: "small".into(),
+            tokenizer: None,
+            vocab_size: 2000,
+            epochs: 10,
+            batch_size: 32,
+            accumulate: 1,
+            precision: None,
+            learning_rate: None,
+            schedule: Decay::Cosine,
+            warmup: 3000,
+            codebook_start: CodebookStart::default(),
+            codebook_update: CodebookUpdate::default(),
+            commitment: 0.25,
+            validate: 0.0,
+            checkpoint_every: 1000,
+            resume: Resume::Auto,
+            seed: 0,
+            threads: 0,
+            device: "cpu".into(),
+            caption_key: None,
+            filter: None,
+            stores: StoreOptions::default(),
+            lengths: None,
+            fold: None,
+        }
+    }
+}
