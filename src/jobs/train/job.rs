@@ -61,7 +61,7 @@ pub struct TrainJob {
     /// Samples per shard, in the order of the list, where they are known; else they are looked up
     /// or counted.
     pub lengths: Option<Vec<u64>>,
-    /// Train on fold `.0` of `.1` only: see [`train_folds`].
+    /// Train on fold `.0` of `.1` only: see [`train_folds`](crate::jobs::train_folds).
     pub fold: Option<(usize, usize)>,
 }
 
