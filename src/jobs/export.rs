@@ -172,7 +172,7 @@ impl Rows {
             self.cluster.push(record.signals.as_ref().map(|signals| signals.cluster[row] as i32));
             self.alignment.push(record.signals.as_ref().map(|signals| signals.alignment[row]));
             self.pi.push(*pi);
-            self.caption.push(captions.and_then(|captions| captions.get(&id)).map(|text| text.to_string()));
+            self.caption.push(captions.and_then(|captions| captions.get(id)).map(str::to_owned));
         }
     }
 

@@ -6,11 +6,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use lru::LruCache;
 
 use crate::error::{Error, Result};
 use crate::hash;
@@ -29,11 +32,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Numbers of windows, and the files of each.
 type Listing = HashMap<u64, Vec<PathBuf>>;
 
+/// Folders, one for each shard and kind of content, whose listings are held: those of far more lanes than
+/// a rank has.
+const LISTINGS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
-    /// Folders that were listed, which files written since were added to.
-    listed: Mutex<HashMap<PathBuf, Listing>>,
+    /// Folders that were listed lately, which files written since were added to.
+    listed: Mutex<LruCache<PathBuf, Listing>>,
     warned: AtomicBool,
 }
 
@@ -73,7 +80,11 @@ impl Folder {
             patience -= 1;
             std::thread::sleep(PAUSE);
         }
-        Ok(Self { root: root.to_owned(), listed: Mutex::default(), warned: AtomicBool::new(false) })
+        Ok(Self {
+            root: root.to_owned(),
+            listed: Mutex::new(LruCache::new(LISTINGS)),
+            warned: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -136,7 +147,7 @@ impl Folder {
     fn with_listing<T>(&self, below: &Path, work: impl FnOnce(&mut Listing) -> T) -> T {
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         // Listing happens under the lock: two lanes rarely begin the same shard, and a listing is short.
-        work(listed.entry(below.to_owned()).or_insert_with(|| list(&self.root.join(below))))
+        work(listed.get_or_insert_mut(below.to_owned(), || list(&self.root.join(below))))
     }
 }
 

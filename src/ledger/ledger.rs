@@ -8,10 +8,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lru::LruCache;
-
 use crate::error::Result;
-use crate::ledger::record::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
+use crate::ledger::cache::Cache;
+use crate::ledger::captions::Captions;
+use crate::ledger::record::{CaptionKey, Scores, WindowKey, WindowRecord};
 #[cfg(feature = "parquet")]
 use crate::ledger::stored::Stored;
 use crate::sample::Outcome;
@@ -31,17 +31,6 @@ struct Shared {
     cache: Mutex<Cache>,
     #[cfg(feature = "parquet")]
     stored: Option<Stored>,
-}
-
-/// What is in memory.
-#[derive(Debug)]
-struct Cache {
-    windows: LruCache<WindowKey, Arc<WindowRecord>>,
-    captions: LruCache<CaptionKey, Arc<Captions>>,
-    scores: LruCache<CaptionKey, Arc<Scores>>,
-    bytes: u64,
-    /// Most bytes; `None` where there is no other place.
-    limit: Option<u64>,
 }
 
 impl Default for Ledger {
@@ -118,8 +107,8 @@ impl Ledger {
 
     /// The record of a window, if it has one.
     pub fn window(&self, key: &WindowKey) -> Option<Arc<WindowRecord>> {
-        if let Some(record) = self.cache().windows.get(key) {
-            return Some(Arc::clone(record));
+        if let Some(record) = self.cache().window(key) {
+            return Some(record);
         }
         #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored
@@ -152,8 +141,8 @@ impl Ledger {
 
     /// The captions generated for samples of a window; empty where there are none.
     pub fn captions_of(&self, key: &CaptionKey) -> Arc<Captions> {
-        if let Some(captions) = self.cache().captions.get(key) {
-            return Arc::clone(captions);
+        if let Some(captions) = self.cache().captions(key) {
+            return captions;
         }
         #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored {
@@ -173,16 +162,15 @@ impl Ledger {
         if let Some(stored) = &self.shared.stored {
             stored.record_captions(&key, &captions);
         }
-        let mut all = Captions::clone(&self.captions_of(&key));
-        all.extend(captions);
+        let all = self.captions_of(&key).with(&captions);
         self.cache().put_captions(key, Arc::new(all));
     }
 
     /// What a judge said of generated captions of a window; `key.generation` names generator and judge.
     /// Empty where nothing was judged.
     pub fn scores_of(&self, key: &CaptionKey) -> Arc<Scores> {
-        if let Some(scores) = self.cache().scores.get(key) {
-            return Arc::clone(scores);
+        if let Some(scores) = self.cache().scores(key) {
+            return scores;
         }
         #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored {
@@ -209,81 +197,18 @@ impl Ledger {
 
     /// Number of windows in memory.
     pub fn windows(&self) -> usize {
-        self.cache().windows.len()
+        self.cache().window_count()
     }
 
     /// Number of captions in memory.
     pub fn captions(&self) -> usize {
-        self.cache().captions.iter().map(|(_, captions)| captions.len()).sum()
+        self.cache().caption_count()
     }
 
     /// Approximate size in memory, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.cache().bytes
+        self.cache().bytes()
     }
-}
-
-impl Cache {
-    fn new(limit: Option<u64>) -> Self {
-        let (windows, captions) = (LruCache::unbounded(), LruCache::unbounded());
-        Self { windows, captions, scores: LruCache::unbounded(), bytes: 0, limit }
-    }
-
-    fn put_window(&mut self, key: WindowKey, record: Arc<WindowRecord>) {
-        if self.windows.peek(&key).is_some_and(|old| old.has_embedding && !record.has_embedding) {
-            return;
-        }
-        self.bytes += record.bytes();
-        if let Some(old) = self.windows.put(key, record) {
-            self.bytes -= old.bytes();
-        }
-        self.shrink();
-    }
-
-    fn put_captions(&mut self, key: CaptionKey, captions: Arc<Captions>) {
-        self.bytes += size(&captions);
-        if let Some(old) = self.captions.put(key, captions) {
-            self.bytes -= size(&old);
-        }
-        self.shrink();
-    }
-
-    fn put_scores(&mut self, key: CaptionKey, scores: Arc<Scores>) {
-        self.bytes += score_size(&scores);
-        if let Some(old) = self.scores.put(key, scores) {
-            self.bytes -= score_size(&old);
-        }
-        self.shrink();
-    }
-
-    /// Lets go of what was used least lately, windows first: captions and scores are few.
-    fn shrink(&mut self) {
-        while self.limit.is_some_and(|limit| self.bytes > limit) {
-            if let Some((_, record)) = self.windows.pop_lru() {
-                self.bytes -= record.bytes();
-            } else if let Some((_, captions)) = self.captions.pop_lru() {
-                self.bytes -= size(&captions);
-            } else if let Some((_, scores)) = self.scores.pop_lru() {
-                self.bytes -= score_size(&scores);
-            } else {
-                return;
-            }
-        }
-    }
-}
-
-/// Approximate size of captions in memory, in bytes.
-fn size(captions: &Captions) -> u64 {
-    const WINDOW: u64 = 150; // the key and the tables, of a window without captions too
-    const ENTRY: usize = 40; // id, pointer, length and the table's overhead
-    WINDOW + captions.values().map(|caption| (caption.len() + ENTRY) as u64).sum::<u64>()
-}
-
-/// Approximate size of scores in memory, in bytes.
-fn score_size(scores: &Scores) -> u64 {
-    const WINDOW: u64 = 150; // as above
-    const ENTRY: u64 = 24; // id, score and the table's overhead
-    WINDOW + ENTRY * scores.len() as u64
 }
 
 #[cfg(test)]
@@ -343,9 +268,9 @@ mod tests {
     fn captions_are_kept_per_generation_setting() {
         let ledger = Ledger::new();
         let at = key(0).captions(7);
-        ledger.record_captions(at, Captions::from([(SampleId(1), "a red square".into())]));
-        ledger.record_captions(at, Captions::from([(SampleId(2), "a dog".into())]));
-        assert_eq!(ledger.captions_of(&at).get(&SampleId(1)).map(|c| &**c), Some("a red square"));
+        ledger.record_captions(at, Captions::from_iter([(SampleId(1), "a red square")]));
+        ledger.record_captions(at, Captions::from_iter([(SampleId(2), "a dog")]));
+        assert_eq!(ledger.captions_of(&at).get(SampleId(1)), Some("a red square"));
         assert_eq!(ledger.captions_of(&at).len(), 2);
         assert!(ledger.captions_of(&key(0).captions(8)).is_empty());
         assert_eq!(ledger.captions(), 2);
@@ -361,19 +286,5 @@ mod tests {
         assert_eq!((scores[&SampleId(1)], scores[&SampleId(2)].is_nan()), (0.25, true));
         assert!(ledger.scores_of(&key(0).captions(8)).is_empty());
         assert!(ledger.captions_of(&at).is_empty(), "captions are something else");
-    }
-
-    #[test]
-    fn what_was_used_least_lately_goes_first() {
-        let one = record(false).bytes();
-        let mut cache = Cache::new(Some(2 * one));
-        for window in 0..2 {
-            cache.put_window(key(window), record(false));
-        }
-        cache.windows.get(&key(0));
-        cache.put_window(key(2), record(false));
-        let held: Vec<bool> = (0..3).map(|window| cache.windows.contains(&key(window))).collect();
-        assert_eq!(held, [true, false, true]);
-        assert_eq!(cache.bytes, 2 * one);
     }
 }

@@ -5,6 +5,8 @@
 //! in a folder of Parquet files (feature `parquet`): `columns` says what stands in them, `files` how
 //! they come there.
 
+mod cache;
+mod captions;
 #[cfg(feature = "parquet")]
 mod columns;
 #[cfg(feature = "parquet")]
@@ -19,11 +21,12 @@ mod stored;
 #[cfg(feature = "parquet")]
 mod table;
 
+pub use captions::Captions;
 #[cfg(feature = "parquet")]
 pub use contents::{RecordedShard, Recording};
 #[cfg(feature = "parquet")]
 pub(crate) use files::place;
 pub use ledger::Ledger;
-pub use record::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
+pub use record::{CaptionKey, Scores, WindowKey, WindowRecord};
 #[cfg(feature = "parquet")]
 pub(crate) use table::{Column, Table};

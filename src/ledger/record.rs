@@ -103,6 +103,3 @@ impl WindowKey {
 /// What a judge says of generated captions of samples of one window; not a number where a caption says
 /// nothing.
 pub type Scores = HashMap<SampleId, f32>;
-
-/// Generated captions of samples of one window.
-pub type Captions = HashMap<SampleId, Arc<str>>;

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
+use crate::ledger::captions::Captions;
 use crate::ledger::columns;
 use crate::ledger::files::Folder;
-use crate::ledger::record::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
+use crate::ledger::record::{CaptionKey, Scores, WindowKey, WindowRecord};
 use crate::ledger::table::{Column, Table};
 use crate::sample::{Outcome, SampleId};
 use crate::shard::Shard;
@@ -77,9 +78,9 @@ impl Stored {
 
     /// All captions of a window.
     pub(super) fn captions(&self, key: &CaptionKey) -> Captions {
-        let mut captions = Captions::new();
+        let mut captions: Vec<(SampleId, String)> = vec![];
         if key.version == 0 {
-            return captions;
+            return Captions::default();
         }
         for path in self.folder.files(&captions_of(key), key.window) {
             let Some(content) = self.folder.read(&path) else { continue };
@@ -88,13 +89,11 @@ impl Stored {
                 self.folder.warn(&format!("{} is passed over: it is no table of captions", path.display()));
                 continue;
             };
-            for (id, text) in ids.into_iter().zip(texts) {
-                if let (Some(id), Some(text)) = (id, text) {
-                    captions.insert(SampleId(id as u64), text.into());
-                }
-            }
+            let known =
+                ids.into_iter().zip(texts).filter_map(|(id, text)| Some((SampleId(id? as u64), text?)));
+            captions.extend(known);
         }
-        captions
+        captions.into_iter().collect()
     }
 
     /// Writes captions of a window, beside those that are there.
@@ -102,10 +101,8 @@ impl Stored {
         if key.version == 0 {
             return;
         }
-        let mut sorted: Vec<_> = captions.iter().collect();
-        sorted.sort_unstable_by_key(|(id, _)| **id);
-        let ids = sorted.iter().map(|(id, _)| Some(id.0 as i64)).collect();
-        let texts = sorted.iter().map(|(_, text)| Some(text.to_string())).collect();
+        let ids = captions.iter().map(|(id, _)| Some(id.0 as i64)).collect();
+        let texts = captions.iter().map(|(_, text)| Some(text.to_owned())).collect();
         let columns = vec![("id".to_owned(), Column::I64(ids)), ("caption".to_owned(), Column::Text(texts))];
         self.write(&captions_of(key), key.window, &Table { columns, notes: vec![] });
     }

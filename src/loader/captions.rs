@@ -14,7 +14,7 @@ use crossbeam_channel::Receiver;
 
 use crate::error::Result;
 use crate::hash;
-use crate::ledger::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
+use crate::ledger::{CaptionKey, Scores, WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
 use crate::loader::deciding::Survivor;
 use crate::loader::model_thread::{Answer, CaptionShape, ModelThread};
@@ -56,20 +56,20 @@ impl Captioning<'_> {
         let key = window.captions(shape.fingerprint);
         let known = self.spec.ledger.captions_of(&key);
         for survivor in survivors.iter_mut().filter(|s| self.needs_caption(s, epoch)) {
-            survivor.generated = known.get(&survivor.sample.id).cloned();
+            survivor.generated = known.get(survivor.sample.id).map(Arc::from);
         }
         let is_missing = |s: &Survivor| s.generated.is_none() && self.needs_caption(s, epoch);
         let missing: Vec<(SampleId, &Encoded)> =
             survivors.iter().filter(|s| is_missing(s)).map(|s| (s.sample.id, &s.image)).collect();
         let Some(written) = self.write(model, shape, &missing)? else { return Ok(()) };
-        let mut new = Captions::new();
+        let mut new: Vec<(SampleId, Arc<str>)> = vec![];
         for (survivor, written) in survivors.iter_mut().filter(|s| is_missing(s)).zip(written) {
             if written.seen {
-                new.insert(survivor.sample.id, Arc::clone(&written.caption));
+                new.push((survivor.sample.id, Arc::clone(&written.caption)));
             }
             survivor.generated = Some(written.caption);
         }
-        self.spec.ledger.record_captions(key, new);
+        self.spec.ledger.record_captions(key, new.into_iter().collect());
         survivors.iter().filter_map(|s| s.generated.as_deref()).for_each(|c| self.recorder.generated(c));
         if self.spec.fuse.needs_judge() { self.judge_survivors(window, survivors) } else { Ok(()) }
     }
@@ -141,16 +141,16 @@ impl Captioning<'_> {
         let Some(scores) = self.judge(judge, &judged)? else { return Ok(None) };
         // Also where nothing could be judged: the next epoch must not try again.
         let mut new: Scores = images.iter().map(|&(id, _)| (id, f32::NAN)).collect();
-        let mut captions = Captions::new();
+        let mut captions: Vec<(SampleId, Arc<str>)> = vec![];
         let signals = record.signals.iter().flat_map(|signals| &signals.cluster);
         let clusters: HashMap<SampleId, u32> = record.ids.iter().copied().zip(signals.copied()).collect();
         for ((id, _, caption), score) in pairs.into_iter().zip(scores) {
             new.insert(id, score);
             if clusters.get(&id).is_some_and(|&cluster| selector.is_rescued_by(score, cluster)) {
-                captions.insert(id, Arc::clone(caption));
+                captions.push((id, Arc::clone(caption)));
             }
         }
-        self.spec.ledger.record_captions(window.captions(shape.fingerprint), captions);
+        self.spec.ledger.record_captions(window.captions(shape.fingerprint), captions.into_iter().collect());
         let scores = |id: &SampleId| new.get(id).or(known.get(id)).copied().unwrap_or(f32::NAN);
         let gated_out = gated_out(selector, record);
         let all = record.ids.iter().zip(gated_out).map(|(id, out)| if out { scores(id) } else { f32::NAN });

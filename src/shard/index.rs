@@ -127,6 +127,13 @@ impl ShardIndex {
         (self.keys.len() + groups + extensions + self.harms.len() * size_of::<Harm>()) as u64
     }
 
+    /// Gives back what its vectors hold beyond their contents.
+    pub(super) fn shrink_to_fit(&mut self) {
+        self.keys.shrink_to_fit();
+        self.groups.shrink_to_fit();
+        self.members.shrink_to_fit();
+    }
+
     /// The shard as it was when the index was made, where it can be read at random.
     pub(super) fn mark(&self) -> Option<&Mark> {
         self.mark.as_ref()

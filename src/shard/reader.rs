@@ -187,7 +187,9 @@ impl ShardReader {
     /// first); costs nothing beyond the memory.
     pub fn take_index(&mut self) -> ShardIndex {
         let next = self.index.after();
-        std::mem::replace(&mut self.index, next)
+        let mut taken = std::mem::replace(&mut self.index, next);
+        taken.shrink_to_fit(); // a ledger holds many
+        taken
     }
 
     fn advance(&mut self, read: bool) -> Result<Option<Open>> {
