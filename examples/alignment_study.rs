@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use ndarray::{Array2, Array4, Axis, s};
-use tldr_loader::captioner::{Captioner, CaptionerConfig, TrainOptions, Trainer, parse_device};
+use tldr_loader::captioner::{Augment, Captioner, CaptionerConfig, TrainOptions, Trainer, parse_device};
 use tldr_loader::cluster::agreement::{auc, nmi, purity};
 use tldr_loader::cluster::alignment::passes_gate;
 use tldr_loader::cluster::{AlignmentNorm, AlignmentTable, FitOptions, FitPoints, RawAlignment, fit};
@@ -52,6 +52,9 @@ struct Options {
     /// Preset of the captioner.
     #[arg(long, default_value = "small")]
     preset: String,
+    /// What is done to previews: none, shift or shift-flip.
+    #[arg(long, default_value = "none")]
+    augment: String,
     /// Threads to train with.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -246,6 +249,7 @@ fn trained(options: &Options, pairs: &Pairs, rows: &[usize], size: usize) -> Res
         learning_rate: options.learning_rate,
         seed: options.seed,
         threads: options.threads,
+        augment: Augment::from_name(&options.augment)?,
         ..TrainOptions::small(steps)
     };
     let mut trainer = Trainer::new(captioner, settings)?;

@@ -14,7 +14,8 @@ use ndarray::{Array4, Axis, s};
 use safetensors::tensor::{Dtype, TensorView};
 use tch::Device;
 use tldr_loader::captioner::{
-    BlipOptions, Captioner, DecodeFrom, Decoding, GenerationConfig, TrainOptions, Trainer, set_generation,
+    BlipOptions, Captioner, DecodeFrom, Decoding, GenerationConfig, Matcher, TrainOptions, Trainer,
+    set_generation,
 };
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::jobs::{FitJob, fit};
@@ -344,6 +345,42 @@ fn tensors_that_do_not_fit_are_named() {
     let copy = Copy::of("base");
     copy.tensors(|t| t.get_mut(norm).unwrap().0 = Dtype::I32);
     copy.refused(&["model.safetensors", norm, "F32, F16 or BF16", "I32"]);
+    let copy = Copy::of("base");
+    copy.tensors(|t| t.get_mut(norm).unwrap().2[..4].copy_from_slice(&f32::NAN.to_le_bytes()));
+    copy.refused(&["model.safetensors", norm, "expected finite numbers"]);
+}
+
+#[test]
+fn a_model_of_another_kind_is_never_replaced() {
+    let copy = Copy::of("base");
+    let captioner = copy.load().unwrap();
+    let contents = |dir: &Path| -> BTreeMap<String, Vec<u8>> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+        entries
+            .map(|e| (e.file_name().to_string_lossy().into_owned(), std::fs::read(e.path()).unwrap()))
+            .collect()
+    };
+    let before = contents(copy.0.path());
+    let message = captioner.save(copy.0.path()).unwrap_err().to_string();
+    assert!(message.starts_with("out = ") && message.contains("no captioner"), "{message}");
+    assert_eq!(contents(copy.0.path()), before);
+    // Its own kind is: that is how a fit saves.
+    let own = tempfile::tempdir().unwrap();
+    captioner.save(own.path()).unwrap();
+    captioner.save(own.path()).unwrap();
+    let matcher_of = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/blip_matcher/model");
+    let matcher = Matcher::load_blip(matcher_of, &options(Decoding::Greedy), Device::Cpu).unwrap();
+    let before = contents(own.path());
+    for place in [own.path(), copy.0.path()] {
+        let message = matcher.save(place).unwrap_err().to_string();
+        assert!(message.starts_with("out = ") && message.contains("no matcher"), "{message}");
+    }
+    assert_eq!(contents(own.path()), before);
+    let other = tempfile::tempdir().unwrap();
+    matcher.save(other.path()).unwrap();
+    assert!(captioner.save(other.path()).unwrap_err().to_string().contains("no captioner"));
+    let message = Captioner::load(other.path(), Device::Cpu).err().unwrap().to_string();
+    assert!(message.contains("a matcher, which judges captions"), "{message}");
 }
 
 #[test]
@@ -413,7 +450,7 @@ fn a_vocabulary_larger_than_the_embedding_is_refused() {
     std::fs::remove_file(copy.path("tokenizer.json")).unwrap();
     let vocab = std::fs::read_to_string(copy.path("vocab.txt")).unwrap();
     std::fs::write(copy.path("vocab.txt"), vocab + "two\nmore\nthan\n").unwrap();
-    copy.refused(&["decoder.vocab = 115", "at least the tokenizer's vocabulary of 116"]);
+    copy.refused(&["expected at most 115 tokens", "the embedding", "found 116 tokens"]);
 }
 
 #[test]

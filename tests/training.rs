@@ -41,12 +41,23 @@ fn job(urls: &[String], out: &Path) -> TrainJob {
     }
 }
 
-/// Runs until `stop` steps are done, if there are as many.
+/// Runs until `stop` steps are done, if there are as many, and is then killed: nothing more is written.
 fn run(job: &TrainJob, stop: u64) -> Result<TrainSummary> {
-    train(job, &mut |at| match at.report.step {
-        step if step >= stop => Err(Error::captioner("stopped by the test")),
-        _ => Ok(()),
+    killed(|| {
+        train(job, &mut |at| match at.report.step {
+            step if step >= stop => kill(),
+            _ => Ok(()),
+        })
     })
+}
+
+fn kill<T>() -> T {
+    std::panic::resume_unwind(Box::new("killed by the test"))
+}
+
+fn killed<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::captioner("stopped by the test")))
 }
 
 fn model(out: &Path) -> Vec<u8> {
@@ -141,6 +152,111 @@ fn checkpoints_of_other_settings_are_refused() {
     assert_eq!(run(&anew, u64::MAX).unwrap().resumed_at, 0);
     let must = TrainJob { resume: Resume::Must, ..job(&urls, &out) };
     assert!(run(&must, 1).unwrap_err().to_string().contains("to resume from it"));
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_leaves_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls = corpus(&dir.path().join("data"));
+    let stopped = |job: &TrainJob| {
+        train(job, &mut |at| if at.report.step == 6 { Err(Error::captioner("told to stop")) } else { Ok(()) })
+    };
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    run(&job(&urls, &whole), u64::MAX).unwrap();
+    assert!(stopped(&job(&urls, &cut)).unwrap_err().to_string().contains("told to stop"));
+    assert_eq!(run(&job(&urls, &cut), u64::MAX).unwrap().resumed_at, 6);
+    assert!(model(&whole) == model(&cut));
+    assert_eq!(curve(&whole), curve(&cut));
+    // Who wants no checkpoints gets none.
+    let without = dir.path().join("without");
+    stopped(&TrainJob { checkpoint_every: 0, ..job(&urls, &without) }).unwrap_err();
+    assert!(!beside(&without).exists());
+}
+
+#[test]
+fn a_captioner_that_is_whole_is_not_trained_again_nor_replaced_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls = corpus(&dir.path().join("data"));
+    let out = dir.path().join("captioner");
+    let first = run(&job(&urls, &out), u64::MAX).unwrap();
+    fit(&FitJob { clusters: Some(4), ..FitJob::new(urls.clone(), &out) }, &mut |_, _| Ok(())).unwrap();
+    let before = model(&out);
+    let again = run(&job(&urls, &out), 0).unwrap();
+    assert_eq!((again.resumed_at, again.steps, again.pairs), (first.steps, first.steps, first.pairs));
+    assert_eq!((again.last.step, again.weights), (first.last.step, first.weights));
+    assert!((again.last.loss - first.last.loss).abs() < 1e-12);
+    let other = TrainJob { seed: 1, commitment: 0.5, ..job(&urls, &out) };
+    let message = run(&other, 0).unwrap_err().to_string();
+    for part in ["seed was 0 and is 1", "commitment was 0.25 and is 0.5", "resume = never"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!message.contains("sizes"), "{message}");
+    let fewer = vec![urls[0].replace("00005", "00004")];
+    let message = run(&job(&fewer, &out), 0).unwrap_err().to_string();
+    assert!(message.contains("shards and lengths"), "{message}");
+    // One that came from elsewhere, as far as can be told.
+    let note = std::fs::read_to_string(out.join("trained.json")).unwrap();
+    for text in [None, Some("{}".to_owned()), Some(note.replace("\"model\": \"", "\"model\": \"0"))] {
+        match text {
+            None => std::fs::remove_file(out.join("trained.json")).unwrap(),
+            Some(text) => std::fs::write(out.join("trained.json"), text).unwrap(),
+        }
+        let message = run(&job(&urls, &out), 0).unwrap_err().to_string();
+        assert!(message.contains("was not trained here"), "{message}");
+    }
+    assert!(model(&out) == before && out.join("clusters.safetensors").exists());
+    run(&TrainJob { resume: Resume::Never, ..other }, u64::MAX).unwrap();
+    assert!(model(&out) != before && !out.join("clusters.safetensors").exists());
+}
+
+#[test]
+fn two_runs_do_not_work_on_one_captioner() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls = corpus(&dir.path().join("data"));
+    let out = dir.path().join("captioner");
+    let mut messages = vec![];
+    train(&job(&urls, &out), &mut |_| {
+        if messages.is_empty() {
+            messages.push(run(&job(&urls, &out), 1).unwrap_err().to_string());
+        }
+        Ok(())
+    })
+    .unwrap();
+    fit(&FitJob::new(urls.clone(), &out), &mut |_, _| {
+        if messages.len() == 1 {
+            messages.push(fit(&FitJob::new(urls.clone(), &out), &mut |_, _| Ok(())).unwrap_err().to_string());
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert!(messages.iter().all(|message| message.contains("another run trains or fits")), "{messages:?}");
+    assert_eq!(messages.len(), 2);
+}
+
+#[test]
+fn what_holds_nothing_usable_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let urls = corpus(&dir.path().join("data"));
+    let out = dir.path().join("captioner");
+    // An empty shard among others is left out.
+    let empty = dir.path().join("data/train/00006.tar");
+    std::fs::write(&empty, [0; 1024]).unwrap();
+    let with_empty = vec![urls[0].replace("00005", "00006")];
+    let lengths = Some(vec![16, 16, 16, 16, 16, 16, 0]);
+    run(&TrainJob { lengths, ..job(&with_empty, &out) }, u64::MAX).unwrap();
+    let only = vec![empty.to_string_lossy().into_owned()];
+    let nothing = TrainJob { lengths: Some(vec![0]), ..job(&only, &dir.path().join("other")) };
+    let message = run(&nothing, 1).unwrap_err().to_string();
+    assert!(message.starts_with("urls = ") && message.contains("shards with samples"), "{message}");
+    let fitting = FitJob { lengths: Some(vec![0]), ..FitJob::new(only, &out) };
+    let message = fit(&fitting, &mut |_, _| Ok(())).unwrap_err().to_string();
+    assert!(message.starts_with("urls = ") && message.contains("usable samples"), "{message}");
+    let nobody =
+        FitJob { filter: Some("key = 'nobody'".parse().unwrap()), ..FitJob::new(urls.clone(), &out) };
+    let message = fit(&nobody, &mut |_, _| Ok(())).unwrap_err().to_string();
+    assert!(message.contains("`where`"), "{message}");
+    let none = FitJob { samples: Some(0), ..FitJob::new(urls, &out) };
+    assert!(fit(&none, &mut |_, _| Ok(())).unwrap_err().to_string().starts_with("samples = 0: "));
 }
 
 #[test]
@@ -255,7 +371,11 @@ fn folds_are_trained_on_different_shards_and_say_which() {
         Ok(())
     })
     .unwrap();
-    assert_eq!((summaries.len(), summaries[0].resumed_at, summaries[1].resumed_at), (2, 8, 4));
+    assert_eq!(
+        (summaries.len(), summaries[0].resumed_at, summaries[1].resumed_at),
+        (2, 8, 5),
+        "the second goes on where it was stopped"
+    );
     assert!(trained.iter().all(|&fold| fold == 1));
     assert!(first == model(&out.join("fold-0")));
     let folds = Folds::load(&out).unwrap();
@@ -306,10 +426,17 @@ fn folds_that_are_trained_anew_are_no_pair_until_both_are() {
     let message = train_folds(&must, 2, &mut |_| Ok(())).unwrap_err().to_string();
     assert!(message.starts_with("resume = must: ") && message.contains("no fold below"), "{message}");
     Folds::load(&out).unwrap();
+    // Both are whole: nothing is trained again.
+    train_folds(&job, 2, &mut |_| Err(Error::captioner("trained again"))).unwrap();
     // The first fold is new, the second still the old one.
-    let stopped = train_folds(&job, 2, &mut |at| match at.fold {
-        (1, 2) => Err(Error::captioner("stopped by the test")),
-        _ => Ok(()),
+    let job = TrainJob { seed: 1, ..job };
+    let must = TrainJob { resume: Resume::Must, ..job.clone() };
+    let never = TrainJob { resume: Resume::Never, ..job.clone() };
+    let stopped = killed(|| {
+        train_folds(&never, 2, &mut |at| match at.fold {
+            (1, 2) => kill(),
+            _ => Ok(()),
+        })
     });
     assert!(stopped.is_err() && Folds::load(&out).is_err());
     // The second fold has no checkpoint yet, and needs none.

@@ -10,7 +10,7 @@ use crate::captioner::config::{
     Activation, CLIP_MEAN, CLIP_STD, CaptionerConfig, DecodeFrom, DecoderConfig, Specials, VisionConfig,
 };
 use crate::captioner::device::check_device;
-use crate::captioner::files::read_json;
+use crate::captioner::files::{check_vocabulary, read_json};
 use crate::captioner::generation::GenerationConfig;
 use crate::captioner::matcher::{Matcher, MatcherConfig};
 use crate::captioner::model::Captioner;
@@ -70,6 +70,7 @@ impl Captioner {
         config.validate().map_err(invalid)?;
         interpolate_positions(&mut weights, blip.patches_per_side(), &config)?;
         let tokenizer = tokenizer(dir)?;
+        check_vocabulary(dir, &tokenizer, config.decoder.vocab)?;
         Self::build(config, tokenizer, None, device, weights)
     }
 }
@@ -122,6 +123,7 @@ impl Matcher {
         blip.check(&file, BlipKind::Matching)?;
         let mut shared = blip.captioner_config(dir, options)?;
         let tokenizer = tokenizer(dir)?;
+        check_vocabulary(dir, &tokenizer, shared.decoder.vocab)?;
         let (text, name) = (&mut shared.decoder, file.display().to_string());
         text.max_tokens = MAX_MATCHED.min(text.positions);
         // A text for an encoder starts otherwise than one for a decoder, and config.json names the latter.

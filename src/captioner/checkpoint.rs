@@ -8,7 +8,8 @@ use tch::Device;
 
 use crate::captioner::config::CaptionerConfig;
 use crate::captioner::device::check_device;
-use crate::captioner::files::{replace, serialised, tensors_hash, write};
+use crate::captioner::files::{Aside, check_own, check_vocabulary, replace, serialised, tensors_hash, write};
+use crate::captioner::folds::Folds;
 use crate::captioner::generation::GenerationConfig;
 use crate::captioner::matcher::Matcher;
 use crate::captioner::model::{Captioner, check_prompt};
@@ -42,6 +43,7 @@ impl Captioner {
         check_device(device)?;
         let config = load_config(&dir.join(CONFIG))?;
         let tokenizer = Tokenizer::from_file(dir.join(TOKENIZER))?;
+        check_vocabulary(&dir.join(TOKENIZER), &tokenizer, config.decoder.vocab)?;
         let clusters = dir.join(CLUSTERS);
         let clusters = clusters.exists().then(|| Clusters::load(&clusters)).transpose()?.map(Arc::new);
         let weights = Weights::from_file(&dir.join(MODEL), device)?;
@@ -58,21 +60,30 @@ impl Captioner {
     /// renamed into place.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// A file that cannot be written; a folder that holds another kind of model, which stays.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         std::fs::create_dir_all(dir).map_err(|e| Error::io(format!("create {}", dir.display()), e))?;
+        check_own(dir, "captioner", |config| {
+            config.get("decoder").is_some()
+                && config.get("kind").is_none()
+                && config.get("model_type").is_none()
+        })?;
+        let json = serde_json::to_string_pretty(&self.config).map_err(Error::captioner)?;
+        let model = serialised(&self.tensors)?;
+        // All of them before the first is in its place: a disk that is full leaves what is there.
+        let files = [
+            Aside::new(&dir.join(MODEL), |path| write(path, &model))?,
+            Aside::new(&dir.join(TOKENIZER), |path| self.tokenizer.save(path))?,
+            Aside::new(&dir.join(CONFIG), |path| write(path, json.as_bytes()))?,
+        ];
         // Old clusters would not fit new weights: they go first, and new ones come last.
         let clusters = dir.join(CLUSTERS);
         if clusters.exists() {
             std::fs::remove_file(&clusters)
                 .map_err(|e| Error::io(format!("remove {}", clusters.display()), e))?;
         }
-        let json = serde_json::to_string_pretty(&self.config).map_err(Error::captioner)?;
-        replace(&dir.join(CONFIG), |path| write(path, json.as_bytes()))?;
-        replace(&dir.join(TOKENIZER), |path| self.tokenizer.save(path))?;
-        let model = serialised(&self.tensors)?;
-        replace(&dir.join(MODEL), |path| write(path, &model))?;
+        files.into_iter().try_for_each(Aside::place)?;
         let matcher = dir.join(MATCHER);
         match &self.matcher {
             Some(own) => own.save(&matcher)?,
@@ -129,12 +140,24 @@ pub fn set_generation(
 
 fn load_config(path: &Path) -> Result<CaptionerConfig> {
     let name = path.display().to_string();
+    if let Some(folder) = path.parent().filter(|_| !path.exists())
+        && let Ok(folds) = Folds::load(folder)
+    {
+        let names: Vec<&str> = folds.folds().iter().map(|fold| fold.captioner.as_str()).collect();
+        let accepted = format!("one of the captioners in it: {}", names.join(", "));
+        return Err(Error::option("captioner", folder.display(), accepted));
+    }
     let json = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {name}"), e))?;
     let config: CaptionerConfig = serde_json::from_str(&json).map_err(|e| {
         let found = match is_transformers(&json) {
             true => {
                 "that of a Hugging Face model: make a captioner of a BLIP first, with `tldr-loader load` \
                      or `Captioner.load_blip`"
+                    .to_owned()
+            }
+            false if Matcher::is_at(path.parent().unwrap_or(Path::new("."))) => {
+                "that of a matcher, which judges captions and writes none: give it to a loader as judge, or to a \
+                     captioner with `load --matcher`"
                     .to_owned()
             }
             false => e.to_string(),

@@ -1,13 +1,15 @@
 //! How the files of a captioner or matcher directory are read and written.
 
-use std::path::Path;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::captioner::weights::{NamedTensors, to_f32};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
+use crate::text::Tokenizer;
 
 /// Reads `path` as JSON; `expected` says what it should hold.
 pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
@@ -20,19 +22,93 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(path, bytes).map_err(|e| Error::io(format!("write {}", path.display()), e))
 }
 
+/// Keeps others from training or fitting the captioner in `dir` as long as the result lives.
+///
+/// # Errors
+/// Another process, or thread, has it.
+pub(crate) fn lock(dir: &Path) -> Result<Option<File>> {
+    let folder = File::open(dir).map_err(|e| Error::io(format!("open {}", dir.display()), e))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => {
+            let detail = format!(
+                "another run trains or fits the captioner in {}: wait for it, or take another folder; where \
+                 several processes are started (torchrun), train and fit before them, once",
+                dir.display()
+            );
+            Err(ErrorKind::State(detail).into())
+        }
+        // Some network filesystems know no locks.
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// Fails where the folder `dir` holds a model that is no `own`: it is not to be replaced unasked.
+pub(super) fn check_own(
+    dir: &Path,
+    own: &str,
+    is_own: impl FnOnce(&serde_json::Value) -> bool,
+) -> Result<()> {
+    let Ok(json) = std::fs::read_to_string(dir.join("config.json")) else { return Ok(()) };
+    let is_own = serde_json::from_str(&json).is_ok_and(|config| is_own(&config));
+    if is_own {
+        return Ok(());
+    }
+    let accepted = format!("a folder of its own: this one holds config.json of something that is no {own}");
+    Err(Error::option("out", dir.display(), accepted))
+}
+
+/// Fails where the tokenizer in the file `path` has more tokens than the embedding has rows.
+pub(super) fn check_vocabulary(path: &Path, tokenizer: &Tokenizer, rows: usize) -> Result<()> {
+    let tokens = tokenizer.vocab_size();
+    if tokens <= rows {
+        return Ok(());
+    }
+    let expected = format!("at most {rows} tokens, the rows of the embedding that config.json names");
+    Err(Error::format(path.display().to_string(), expected, format!("{tokens} tokens")))
+}
+
 /// Lets `write` make the file aside, then renames it to `path`. Nothing is left aside where that fails.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    static MADE: AtomicU64 = AtomicU64::new(0);
-    // Two that write the same file must not write into one another's.
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}-{}.part", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
-    let aside = Path::new(&aside);
-    let moved =
-        |()| std::fs::rename(aside, path).map_err(|e| Error::io(format!("write {}", path.display()), e));
-    write(aside).and_then(moved).inspect_err(|_| {
-        // There may be none; what went wrong before is what the caller has to know.
-        let _ = std::fs::remove_file(aside);
-    })
+    Aside::new(path, write)?.place()
+}
+
+/// A file that is written and not yet in its place. Dropped, it is gone.
+pub(super) struct Aside {
+    aside: PathBuf,
+    path: PathBuf,
+}
+
+impl Aside {
+    /// Lets `write` make the file that is to be at `path`.
+    ///
+    /// # Errors
+    /// What `write` returns.
+    pub(super) fn new(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        // Two that write the same file must not write into one another's.
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(format!(".{}-{}.part", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
+        let made = Self { aside: aside.into(), path: path.to_owned() };
+        write(&made.aside)?;
+        Ok(made)
+    }
+
+    /// Renames it to where it belongs.
+    ///
+    /// # Errors
+    /// It cannot be.
+    pub(super) fn place(self) -> Result<()> {
+        std::fs::rename(&self.aside, &self.path)
+            .map_err(|e| Error::io(format!("write {}", self.path.display()), e))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // There is none once it is in its place; what went wrong before is what the caller has to know.
+        let _ = std::fs::remove_file(&self.aside);
+    }
 }
 
 /// Tensors as a safetensors file, f32.

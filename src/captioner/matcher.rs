@@ -16,7 +16,9 @@ use crate::captioner::bert::{Bert, Sight};
 use crate::captioner::config::{CaptionerConfig, DecodeFrom, DecoderConfig, VisionConfig};
 use crate::captioner::device::{Inference, Precision, check_device, describe};
 use crate::captioner::encode::{Projections, hash_words};
-use crate::captioner::files::{read_json, replace, serialised, tensors_hash, write};
+use crate::captioner::files::{
+    Aside, check_own, check_vocabulary, read_json, serialised, tensors_hash, write,
+};
 use crate::captioner::generation::GenerationConfig;
 use crate::captioner::layers::{Linear, unit_rows};
 use crate::captioner::vit::VisionModel;
@@ -196,6 +198,7 @@ impl Matcher {
         let name = path.display().to_string();
         config.validate().map_err(|e| Error::format(name, "sizes that fit together", e))?;
         let tokenizer = Tokenizer::from_file(dir.join(TOKENIZER))?;
+        check_vocabulary(&dir.join(TOKENIZER), &tokenizer, config.text.vocab)?;
         let weights = Weights::from_file(&dir.join(MODEL), device)?;
         Self::build(config, tokenizer, device, weights)
     }
@@ -204,15 +207,19 @@ impl Matcher {
     /// place.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// A file that cannot be written; a folder that holds another kind of model, which stays.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         std::fs::create_dir_all(dir).map_err(|e| Error::io(format!("create {}", dir.display()), e))?;
+        check_own(dir, "matcher", |config| config.get("kind").and_then(|kind| kind.as_str()) == Some(KIND))?;
         let json = serde_json::to_string_pretty(&self.config).map_err(Error::captioner)?;
-        replace(&dir.join(CONFIG), |path| write(path, json.as_bytes()))?;
-        replace(&dir.join(TOKENIZER), |path| self.tokenizer.save(path))?;
         let model = serialised(&self.tensors)?;
-        replace(&dir.join(MODEL), |path| write(path, &model))
+        let files = [
+            Aside::new(&dir.join(MODEL), |path| write(path, &model))?,
+            Aside::new(&dir.join(TOKENIZER), |path| self.tokenizer.save(path))?,
+            Aside::new(&dir.join(CONFIG), |path| write(path, json.as_bytes()))?,
+        ];
+        files.into_iter().try_for_each(Aside::place)
     }
 
     /// Sizes and settings.

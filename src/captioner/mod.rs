@@ -28,7 +28,7 @@
 //! | `checkpoint`, `files` | the captioner directory, fingerprints |
 //! | `train_options` | [`TrainOptions`]: schedule, precision |
 //! | `start` | where the codes of a new codebook stand |
-//! | `adamw`, `autocast`, `train` | [`Trainer`] |
+//! | `adamw`, `augment`, `autocast`, `train` | [`Trainer`] |
 //! | `resume` | a training run on disk |
 //! | `score` | [`Validation`] on held-out pairs |
 //! | `folds` | [`Folds`]: captioners that have seen different shards |
@@ -47,6 +47,7 @@
 //! one copy, of packed signals (`encode`) or token ids (`rules`).
 
 mod adamw;
+mod augment;
 mod autocast;
 mod beam;
 mod bert;
@@ -78,6 +79,7 @@ mod train_options;
 mod vit;
 mod weights;
 
+pub use augment::Augment;
 pub use blip::{BlipKind, BlipOptions};
 pub use checkpoint::set_generation;
 pub use config::{
@@ -86,7 +88,7 @@ pub use config::{
 };
 pub use device::{Precision, device_name, parse_device};
 pub use encode::RawSignals;
-pub(crate) use files::replace;
+pub(crate) use files::{lock, replace};
 pub use folds::{Fold, Folds};
 pub use generation::{Decoding, GenerationConfig};
 pub use learn::{CodebookReport, PatchSample};

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::Encoder;
 
 /// What was measured on held-out pairs.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Validation {
     /// Pairs that were scored.
     pub pairs: u64,

@@ -99,8 +99,8 @@ impl Trainer {
     }
 
     /// One step on `previews` `[rows, 3, preview_size, preview_size]`, `captions` and `ids`
-    /// `[rows]`. Rows may change from step to step. Which images are dropped depends on the seed,
-    /// the step and the ids.
+    /// `[rows]`. Rows may change from step to step. Which images are dropped, and how they are
+    /// shifted, depends on the seed, the step and the ids.
     ///
     /// # Errors
     /// No rows, or arrays that do not fit together; a loss or gradient that is not finite: the
@@ -121,6 +121,8 @@ impl Trainer {
             ));
         }
         self.captioner.check_previews(&previews, rows)?;
+        let augmented = self.options.augment.apply(&previews, ids, self.options.seed, self.step);
+        let previews = augmented.as_ref().map_or(previews, |augmented| augmented.view());
         let tokens = self.captioner.tokens(captions);
         let dropped: Vec<bool> = ids.iter().map(|id| self.drops_image(*id)).collect();
         let batch =

@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind};
 
+use crate::captioner::augment::Augment;
 use crate::captioner::device::Precision;
 use crate::error::{Error, Result};
 
@@ -67,6 +68,8 @@ pub struct TrainOptions {
     /// Numbers that matrix products are computed in; bf16 on a GPU and f32 on a CPU where `None`.
     /// Weights, norms, losses and the lookup of codes are f32 in any case.
     pub precision: Option<Precision>,
+    /// What is done to previews.
+    pub augment: Augment,
     /// Seed of everything random in a step.
     pub seed: u64,
     /// Parts that a batch is cut into on a CPU, one thread for each. The gradient is that of the
@@ -90,6 +93,7 @@ impl TrainOptions {
             gradient_clip: 1.0,
             accumulate: 1,
             precision: None,
+            augment: Augment::None,
             seed: 0,
             threads: 1,
         }

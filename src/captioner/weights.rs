@@ -100,7 +100,13 @@ impl Weights {
             let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
             // Deserialisation has checked that the bytes are as many as dtype and shape need.
             let value = Tensor::f_from_data_size(view.data(), &shape, kind)?;
-            tensors.insert(tensor.to_owned(), value.f_to_kind(Kind::Float)?);
+            let value = value.f_to_kind(Kind::Float)?;
+            // A number that is none would be found far from here, in a sample's signals.
+            if !bool::try_from(value.f_isfinite()?.f_all()?)? {
+                let found = "numbers that are infinite or none";
+                return Err(Error::format(format!("{name}: tensor {tensor}"), "finite numbers", found));
+            }
+            tensors.insert(tensor.to_owned(), value);
         }
         Ok(Self { source: Source::File { name, tensors }, device, kind: Kind::Float, taken: BTreeMap::new() })
     }

@@ -6,7 +6,8 @@ use tldr_loader::jobs::{AuditJob, Wanted, audit};
 use tldr_loader::{Error, Result};
 
 use super::policy::{Fitted, Reading, Selection};
-use super::progress_bar;
+use super::progress::Progress;
+use super::say;
 
 /// Check what selection promises on the signals of a real run.
 ///
@@ -51,14 +52,13 @@ impl Args {
             windows: self.windows,
             ..AuditJob::new(&self.ledger, self.selection.policy(self.dedup)?)
         };
-        let bar = progress_bar("seeds");
+        let bar = Progress::new("seeds");
         let found = audit(&job, &fitted.clusters, &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
+            bar.at(done, total);
             Ok(())
         })?;
-        bar.finish_and_clear();
-        print!("{found}");
+        bar.finish();
+        say!("{}", found.to_string().trim_end());
         let broken: Vec<&str> = found.broken().map(|check| check.promise.as_str()).collect();
         if broken.is_empty() {
             return Ok(());

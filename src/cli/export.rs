@@ -6,7 +6,8 @@ use tldr_loader::jobs::{ExportBy, ExportJob, Wanted, export};
 use tldr_loader::{Error, Result};
 
 use super::policy::{Fitted, Reading, Selection};
-use super::progress_bar;
+use super::progress::Progress;
+use super::say;
 
 /// Write the samples that are kept of a corpus: shard, key, id, cluster, alignment, pi, weight, caption.
 ///
@@ -54,14 +55,13 @@ impl Args {
             generation: generation.transpose()?,
             out: self.out.clone(),
         };
-        let bar = progress_bar("shards");
+        let bar = Progress::new("shards");
         let summary = export(&job, &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
+            bar.at(done, total);
             Ok(())
         })?;
-        bar.finish_and_clear();
-        println!(
+        bar.finish();
+        say!(
             "{}: {} samples, {} of them with a generated caption",
             self.out.display(),
             summary.samples,

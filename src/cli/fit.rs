@@ -7,8 +7,10 @@ use tldr_loader::cluster::{AlignmentNorm, Features};
 use tldr_loader::jobs::{FitJob, fit};
 use tldr_loader::{Error, Result};
 
+use super::counted;
+use super::progress::Progress;
+use super::say;
 use super::source::Source;
-use super::{counted, progress_bar};
 
 /// Find the clusters of a corpus, their shares and the alignment quantiles.
 ///
@@ -64,15 +66,14 @@ impl Args {
         job.seed = self.seed;
         job.device = self.device;
         job.lengths = Some(counted(&job.urls, &job.stores)?);
-        let bar = progress_bar("points");
+        let bar = Progress::new("points");
         let summary = fit(&job, &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
+            bar.at(done, total);
             Ok(())
         })?;
-        bar.finish_and_clear();
+        bar.finish();
         if let Some(codebook) = &summary.codebook {
-            println!(
+            say!(
                 "{}: {} codes from {} patches; reconstruction error {:.3} of the patches' variance",
                 job.captioner.display(),
                 codebook.codes,
@@ -80,7 +81,7 @@ impl Args {
                 codebook.error
             );
         }
-        println!(
+        say!(
             "{}: {} clusters in {} runs from {} points in {:.1} s",
             job.captioner.display(),
             summary.clusters,
@@ -88,13 +89,13 @@ impl Args {
             summary.points,
             summary.seconds
         );
-        println!("{}", summary.report);
-        println!("a gate of 0.5 passes, by source:");
-        summary.pass_by_source.iter().for_each(|source| println!("{source}"));
+        say!("{}", summary.report);
+        say!("a gate of 0.5 passes, by source:");
+        summary.pass_by_source.iter().for_each(|source| say!("{source}"));
         if summary.failed > 0 {
-            println!("{} samples could not be used", summary.failed);
+            say!("{} samples could not be used", summary.failed);
         }
-        println!("fingerprint {:016x}", summary.fingerprint);
+        say!("fingerprint {:016x}", summary.fingerprint);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use tldr_loader::jobs::{self, InspectJob, Inspection, MetadataInspection, Spread
 use tldr_loader::shard::{ReadOptions, list};
 use tldr_loader::{Error, Result};
 
-use super::progress_bar;
+use super::progress::Progress;
 use super::source::Source;
 
 /// Read shards and show samples, sizes, dimensions, formats and faults.
@@ -39,10 +39,9 @@ impl Args {
             },
             decode: self.decode,
         };
-        let bar = progress_bar("shards");
-        bar.set_length(shards.len() as u64);
-        let found = jobs::inspect(&shards, &job, &|done| bar.set_position(done as u64))?;
-        bar.finish_and_clear();
+        let bar = Progress::new("shards");
+        let found = jobs::inspect(&shards, &job, &|done| bar.at(done as u64, shards.len() as u64))?;
+        bar.finish();
         if self.json {
             let text = serde_json::to_string_pretty(&found)
                 .map_err(|error| Error::io("write JSON", std::io::Error::other(error)))?;

@@ -7,6 +7,8 @@ use tldr_loader::captioner::{
 };
 use tldr_loader::{Error, Result};
 
+use super::say;
+
 /// Make a captioner of a Hugging Face BLIP captioning model, or a matcher of one for retrieval.
 ///
 /// Reads config.json, model.safetensors and tokenizer.json or vocab.txt from a folder, as
@@ -47,6 +49,9 @@ pub(super) struct Args {
     /// Seed of what is drawn, for nucleus
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// cpu, cuda or cuda:N: where the model is checked; what is written is the same
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Fewest tokens of a caption
     #[arg(long, default_value_t = 5)]
     min_tokens: usize,
@@ -87,7 +92,7 @@ impl Args {
         }
         let options =
             BlipOptions { preview_size: self.preview_size, batch_size: self.batch_size, generation };
-        let device = parse_device("cpu")?;
+        let device = parse_device(&self.device)?;
         if BlipKind::of(&self.dir)? == BlipKind::Matching {
             if let Some(matcher) = &self.matcher {
                 let accepted = "left out: DIR is a BLIP for retrieval itself";
@@ -95,7 +100,7 @@ impl Args {
             }
             let matcher = Matcher::load_blip(&self.dir, &options, device)?;
             matcher.save(&self.out)?;
-            println!(
+            say!(
                 "{}: a matcher of {} weights, previews of {} pixels; next: a loader with judge = {}",
                 self.out.display(),
                 matcher.weights(),
@@ -111,7 +116,7 @@ impl Args {
             captioner.set_matcher(Some(Matcher::load_blip(matcher, &options, device)?))?;
         }
         captioner.save(&self.out)?;
-        println!(
+        say!(
             "{}: {} weights, previews of {} pixels, {} tokens; next: tldr-loader fit SHARDS --captioner {}",
             self.out.display(),
             captioner.weights(),

@@ -1,12 +1,11 @@
-//! Subcommands and what they share: parsing, error output and progress bars.
+//! Subcommands and what they share: parsing, output, error output.
 //!
 //! A subcommand is a file with a `clap::Args` struct and its `run`; it is listed in [`Command`].
 
+use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 #[cfg(feature = "tch")]
 use tldr_loader::shard::{self, StoreOptions};
 use tldr_loader::{ErrorKind, Result};
@@ -24,6 +23,7 @@ mod load;
 mod plan;
 #[cfg(feature = "parquet")]
 mod policy;
+mod progress;
 mod source;
 mod synth;
 #[cfg(feature = "tch")]
@@ -88,25 +88,31 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// A progress bar on stderr, in `unit`s; silent where stderr is not a terminal.
-fn progress_bar(unit: &str) -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left  {{msg}}");
-    // A template with a fault falls back to the plain bar.
-    bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+/// Writes a line to stdout. Output that nobody reads any more (`fit .. | head`) is no error.
+fn line(text: std::fmt::Arguments<'_>) {
+    if let Err(error) = writeln!(std::io::stdout(), "{text}")
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        eprintln!("warning: cannot write to stdout: {error}");
+    }
 }
+
+/// As `println!`, which panics where nobody reads any more.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::cli::line(format_args!($($text)*))
+    };
+}
+use say;
 
 /// Samples of each shard, with a bar where they have to be counted.
 #[cfg(feature = "tch")]
 fn counted(urls: &[String], stores: &StoreOptions) -> Result<Vec<u64>> {
     let shards = shard::list(urls, None, stores)?;
-    let bar = progress_bar("shards counted");
+    let bar = progress::Progress::new("shards counted");
     let lengths = shard::lengths(&shards, &mut |done, of| {
-        bar.set_length(of as u64);
-        bar.set_position(done as u64);
+        bar.at(done as u64, of as u64);
     });
-    bar.finish_and_clear();
+    bar.finish();
     lengths
 }

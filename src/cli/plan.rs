@@ -1,6 +1,7 @@
 //! `tldr-loader plan`: decides for a whole corpus.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tldr_loader::captioner::{Captioner, parse_device};
 use tldr_loader::jobs::{PlanJob, PlanStage, PlanSummary, estimate, plan};
@@ -8,7 +9,8 @@ use tldr_loader::loader::PlanFile;
 use tldr_loader::{Error, Result};
 
 use super::policy::Selection;
-use super::progress_bar;
+use super::progress::{Progress, humanised};
+use super::say;
 use super::source::Source;
 
 /// Decide for a whole corpus at once: exact quotas, and no near-copies across shards.
@@ -74,39 +76,38 @@ impl Args {
             let accepted = "a captioner with clusters: run tldr-loader fit first";
             Error::option("captioner", self.captioner.display(), accepted)
         })?;
-        let bar = progress_bar("samples");
+        let bar = Progress::new("samples");
         let mut progress = |stage, done, total| {
-            bar.set_message(match stage {
+            bar.say(match stage {
                 PlanStage::Look => "shards looked for in the ledger",
                 PlanStage::Count => "shards counted",
                 PlanStage::Record => "encoding",
             });
-            bar.set_length(total);
-            bar.set_position(done);
+            bar.at(done, total);
             Ok(())
         };
         if self.estimate {
             let found = estimate(&job, &mut captioner, &mut progress)?;
-            bar.finish_and_clear();
-            println!("samples     {}, of which {} are not in the ledger", found.samples, found.missing);
+            bar.finish();
+            say!("samples     {}, of which {} are not in the ledger", found.samples, found.missing);
             if found.missing > 0 {
-                println!(
+                say!(
                     "recording   {}: {:.1} samples/s, measured on {}",
-                    duration(found.seconds()),
+                    humanised(Duration::from_secs_f64(found.seconds())),
                     1.0 / found.seconds_per_sample,
                     found.measured
                 );
             }
             let keep = job.policy.keep_ratio;
             match self.train_rate {
-                Some(rate) if rate > 0.0 => println!(
+                Some(rate) if rate > 0.0 => say!(
                     "break-even  after {:.2} epochs at {rate} samples/s; generated captions come on top",
                     found.break_even(keep, rate)
                 ),
                 Some(rate) => {
                     return Err(Error::option("train_rate", rate, "samples per second, more than 0"));
                 }
-                None => println!(
+                None => say!(
                     "break-even  after {:.6} epochs for each sample/s of training (--train-rate); generated captions \
                      come on top",
                     found.break_even(keep, 1.0)
@@ -115,8 +116,8 @@ impl Args {
             return Ok(());
         }
         let summary = plan(&job, captioner, clusters, &mut progress)?;
-        bar.finish_and_clear();
-        println!(
+        bar.finish();
+        say!(
             "{}: {} shards, {} of them recorded now ({} samples encoded in {:.1} s)",
             job.ledger.display(),
             summary.shards,
@@ -156,38 +157,30 @@ impl Args {
 fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
     let counts = file.plan.counts();
     let readable = counts.readable();
-    println!("{out}: {} of {readable} readable samples kept, in {:.1} s", counts.kept, summary.seconds[1]);
+    say!("{out}: {} of {readable} readable samples kept, in {:.1} s", counts.kept, summary.seconds[1]);
     if counts.excluded > 0 {
-        println!("  excluded     {} (where)", counts.excluded);
+        say!("  excluded     {} (where)", counts.excluded);
     }
-    println!("  unusable     {}", counts.failed);
-    println!("  gated out    {}", counts.gated);
+    say!("  unusable     {}", counts.failed);
+    say!("  gated out    {}", counts.gated);
     match summary.distance {
         Some(bits) => {
-            println!("  near-copies  {} (hashes that differ in at most {bits} of 256 bits)", counts.copies)
+            say!("  near-copies  {} (hashes that differ in at most {bits} of 256 bits)", counts.copies)
         }
-        None => println!("  near-copies  stay"),
+        None => say!("  near-copies  stay"),
     }
-    println!("  candidates   {} in {} clusters, near-copies included", counts.candidates, counts.clusters);
-    println!("  places       {}, of which near-copies fill {}", counts.places, counts.refilled);
-    println!("  also kept by their window alone: {}", counts.window_survivors);
-    println!("  fingerprint  {:016x}", file.fingerprint());
+    say!("  candidates   {} in {} clusters, near-copies included", counts.candidates, counts.clusters);
+    say!("  places       {}, of which near-copies fill {}", counts.places, counts.refilled);
+    say!("  also kept by their window alone: {}", counts.window_survivors);
+    say!("  fingerprint  {:016x}", file.fingerprint());
     if counts.kept < counts.places {
-        println!("warning: {} places are not filled, for want of candidates", counts.places - counts.kept);
+        say!("warning: {} places are not filled, for want of candidates", counts.places - counts.kept);
     }
     if summary.distance.is_some() && counts.unhashed > 0 {
-        println!(
+        say!(
             "warning: {} candidates have no semantic hash, since an earlier run's gate dropped them, and are not \
              looked at for near-copies; a new ledger has all",
             counts.unhashed
         );
-    }
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
     }
 }

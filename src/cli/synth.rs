@@ -6,7 +6,8 @@ use std::time::Instant;
 use tldr_loader::Result;
 use tldr_loader::synth::{NoiseShares, SynthOptions, write_corpus};
 
-use super::progress_bar;
+use super::progress::Progress;
+use super::say;
 
 /// Draw a synthetic web-like corpus with ground truth, as WebDataset shards.
 ///
@@ -78,14 +79,13 @@ impl Args {
             seed: self.seed,
             threads: self.threads,
         };
-        let bar = progress_bar("samples");
+        let bar = Progress::new("samples");
         let start = Instant::now();
         let summary = write_corpus(&self.out, &options, &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
+            bar.at(done, total);
         })?;
-        bar.finish_and_clear();
-        println!(
+        bar.finish();
+        say!(
             "{}: {} samples of {} scenes in {} shards, {} test samples, {:.1} MB, {:.1} s",
             self.out.display(),
             summary.samples,
@@ -97,7 +97,7 @@ impl Args {
         );
         let kinds: Vec<String> =
             summary.noise.iter().map(|(noise, count)| format!("{} {count}", noise.name())).collect();
-        println!("noise: {}", kinds.join(", "));
+        say!("noise: {}", kinds.join(", "));
         Ok(())
     }
 }

@@ -1,13 +1,17 @@
 //! `tldr-loader train`: trains a captioner on a stream of shards.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tldr_loader::Result;
-use tldr_loader::captioner::{CodebookStart, CodebookUpdate, Decay, Precision, Validation};
+use tldr_loader::captioner::{Augment, CodebookStart, CodebookUpdate, Decay, Precision, Validation};
 use tldr_loader::jobs::{Resume, TrainJob, TrainProgress, TrainSummary, train, train_folds};
+use tldr_loader::{Error, ErrorKind, Result};
 
+use super::counted;
+use super::progress::Progress;
+use super::say;
 use super::source::Source;
-use super::{counted, progress_bar};
 
 /// Train a codebook captioner from scratch on image-text shards.
 ///
@@ -43,7 +47,7 @@ pub(super) struct Args {
     #[arg(long)]
     precision: Option<String>,
     /// Highest learning rate; the preset's own by default
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     learning_rate: Option<f64>,
     /// What the learning rate does after the warm-up: cosine, or step (the paper's: times 0.9 an epoch)
     #[arg(long, default_value = "cosine")]
@@ -51,6 +55,9 @@ pub(super) struct Args {
     /// Steps of linear warm-up; a tenth of all steps at most
     #[arg(long, default_value_t = 3000)]
     warmup: u64,
+    /// What is done to previews: none, shift (by up to an eighth), or shift-flip (mirrored too)
+    #[arg(long, default_value = "none")]
+    augment: String,
     /// Where codes start: patches of the first batch, kmeans of patches, uniform, or keywords (the paper's)
     #[arg(long, default_value = "patches")]
     codebook_start: String,
@@ -98,6 +105,7 @@ impl Args {
         job.precision = self.precision.map(|name| Precision::from_name(&name)).transpose()?;
         job.learning_rate = self.learning_rate.or(job.learning_rate);
         job.schedule = Decay::from_name(&self.schedule)?;
+        job.augment = Augment::from_name(&self.augment)?;
         job.codebook_start = CodebookStart::from_name(&self.codebook_start)?;
         job.codebook_update = CodebookUpdate::from_name(&self.codebook_update)?;
         job.commitment = self.commitment;
@@ -109,11 +117,20 @@ impl Args {
         job.threads = self.threads;
         job.device = self.device;
         job.lengths = Some(counted(&job.urls, &job.stores)?);
-        let bar = progress_bar("steps");
+        let stop = stop_on_signal()?;
+        let bar = Progress::new("steps");
         let mut said = |progress: &TrainProgress| {
-            bar.set_length(progress.steps);
-            bar.set_position(progress.report.step);
-            bar.set_message(message(progress));
+            bar.say(message(progress));
+            bar.at(progress.report.step, progress.steps);
+            if stop.load(Ordering::SeqCst) {
+                let step = progress.report.step;
+                let next = match job.checkpoint_every {
+                    0 => "no checkpoint was asked for",
+                    _ => "the same command goes on from here",
+                };
+                let text = format!("stopped by a signal after step {step}: {next}");
+                return Err(ErrorKind::State(text).into());
+            }
             Ok(())
         };
         let summaries = match self.folds {
@@ -123,12 +140,26 @@ impl Args {
                 summaries.map(|(i, summary)| (job.out.join(format!("fold-{i}")), summary)).collect()
             }
         };
-        bar.finish_and_clear();
+        bar.finish();
         for (out, summary) in &summaries {
-            println!("{}: {}", out.display(), text(summary));
+            say!("{}: {}", out.display(), text(summary));
         }
         Ok(())
     }
+}
+
+/// Set by Ctrl-C and SIGTERM (a cluster's way to say that time is up), so that the run can leave a
+/// checkpoint; the second one ends it at once.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&stop);
+    let handler = move || {
+        if set.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|e| Error::io("watch for signals", std::io::Error::other(e)))?;
+    Ok(stop)
 }
 
 /// What stands beside the bar, which shows the remaining time.

@@ -265,7 +265,7 @@ fn warnings(n: usize, options: &FitOptions, sizes: &[usize], table: &AlignmentTa
         let fewer = (n / POINTS_PER_CLUSTER).max(1);
         warnings.push(format!(
             "{n} points for {k} clusters are {:.1} per cluster: shares, and so the kept share, will be off; \
-             sample {} points, or take {fewer} clusters",
+             sample {} points where the corpus has as many, or take {fewer} clusters",
             n as f64 / k as f64,
             k * POINTS_PER_CLUSTER,
         ));

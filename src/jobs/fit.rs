@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ndarray::{Array2, s};
 
-use crate::captioner::{Captioner, CodebookReport, DecodeFrom, LearnedBy, PatchSample, parse_device};
+use crate::captioner::{Captioner, CodebookReport, DecodeFrom, LearnedBy, PatchSample, lock, parse_device};
 use crate::cluster::alignment::passes_gate;
 use crate::cluster::{self, AlignmentNorm, Features, FitOptions, FitPoints, FitReport};
 use crate::error::{Error, Result};
@@ -138,11 +138,15 @@ impl fmt::Display for SourcePass {
 /// ends the run, and the captioner directory is then as it was.
 ///
 /// # Errors
-/// Options by name; an unreadable captioner directory; a corpus smaller than the clusters asked
-/// for.
+/// Options by name; an unreadable captioner directory, or one that another run works on; a corpus without
+/// a usable sample, with too many unusable ones, or smaller than the clusters asked for.
 pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<FitSummary> {
     let started = std::time::Instant::now();
+    if job.samples == Some(0) {
+        return Err(Error::option("samples", 0, "at least 1"));
+    }
     let mut captioner = Captioner::load(&job.captioner, parse_device(&job.device)?)?;
+    let _alone = lock(&job.captioner)?;
     let corpus = Corpus::of(job)?;
     let codebook = learn_codebook(job, &mut captioner, &corpus, progress)?;
     if let Some(decode_from) = job.decode_from {
@@ -155,7 +159,15 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
         progress(points.rows().min(wanted), wanted)?;
         Ok(true)
     })?;
-    let automatic = (points.rows() / POINTS_PER_CLUSTER).clamp(MIN_CLUSTERS, MAX_CLUSTERS);
+    if points.rows() == 0 {
+        let accepted = format!(
+            "shards with usable samples: of {} in the shards {failed} cannot be used, and `where`, if it is given, \
+             passes over the others; `tldr-loader inspect --decode` says why",
+            corpus.samples()
+        );
+        return Err(Error::option("urls", job.urls.join(" "), accepted));
+    }
+    let automatic = (points.rows() / POINTS_PER_CLUSTER).clamp(MIN_CLUSTERS, MAX_CLUSTERS).min(points.rows());
     let options = FitOptions {
         clusters: job.clusters.unwrap_or(automatic as usize),
         norm: job.alignment_norm,

@@ -7,6 +7,7 @@
 mod checkpoint;
 mod curve;
 mod data;
+mod finished;
 mod job;
 mod plot;
 
@@ -17,7 +18,7 @@ use ndarray::{Array4, s};
 
 use crate::captioner::{
     Captioner, CaptionerConfig, CodebookStart, Fold, Folds, PatchSample, Precision, Scores, StepReport,
-    TrainOptions, Trainer, Validation, parse_device,
+    TrainOptions, Trainer, Validation, lock, parse_device,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::jobs::previews::{padded, previews};
@@ -27,6 +28,7 @@ use crate::text::{Tokenizer, keywords};
 use checkpoint::{Checkpoints, Settings};
 use curve::Curve;
 use data::Data;
+use finished::Finished;
 
 pub use checkpoint::Resume;
 pub use job::TrainJob;
@@ -57,11 +59,11 @@ pub struct TrainProgress {
 }
 
 /// How a training run ended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub struct TrainSummary {
     /// Steps done.
     pub steps: u64,
-    /// Steps that a checkpoint had done before.
+    /// Steps that were done before: by the run of a checkpoint, or all where the captioner was whole.
     pub resumed_at: u64,
     /// Pairs seen, repeats included.
     pub pairs: u64,
@@ -77,23 +79,34 @@ pub struct TrainSummary {
     pub seconds: f64,
 }
 
-/// Runs the job. `progress` is called after every step; an error from it ends the run, which a
-/// checkpoint, if there is one, can go on from.
+/// Runs the job. `progress` is called after every step; an error from it ends the run, with a checkpoint
+/// to go on from unless the job wants none. Where the folder holds the captioner of this very job
+/// already, there is nothing to do.
 ///
 /// # Errors
-/// Options by name; a corpus smaller than a batch; a checkpoint of other settings, with the
-/// differences; a loss that is not finite, with the step and the keys of its batch.
+/// Options by name; a corpus smaller than a batch; a checkpoint or a captioner of other settings, with the
+/// differences; another run in the same folder; a loss that is not finite, with the step and the keys of
+/// its batch.
 pub fn train(job: &TrainJob, progress: &mut dyn FnMut(&TrainProgress) -> Result<()>) -> Result<TrainSummary> {
-    let (summary, checkpoints) = train_whole(job, false, progress)?;
+    let (summary, checkpoints) = train_whole(job, &Place::default(), progress)?;
     // The captioner is whole: there is nothing to go on from.
     checkpoints.remove()?;
     Ok(summary)
 }
 
-/// Runs the job. With `last_too`, the last step leaves a checkpoint: the captioner is one of several.
+/// What a run is part of.
+#[derive(Debug, Default)]
+struct Place {
+    /// Whether the last step leaves a checkpoint: the captioner is one of several.
+    last_too: bool,
+    /// Whether a captioner that is there goes: others of the same run are new already.
+    replaces: bool,
+}
+
+/// Runs the job.
 fn train_whole(
     job: &TrainJob,
-    last_too: bool,
+    place: &Place,
     progress: &mut dyn FnMut(&TrainProgress) -> Result<()>,
 ) -> Result<(TrainSummary, Checkpoints)> {
     let started = Instant::now();
@@ -106,6 +119,7 @@ fn train_whole(
     let device = parse_device(&job.device)?;
     let data = Data::of(job)?;
     std::fs::create_dir_all(&job.out).map_err(|e| Error::io(format!("make {}", job.out.display()), e))?;
+    let _alone = lock(&job.out)?;
     let checkpoints = Checkpoints::beside(&job.out)?;
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = match job.threads {
@@ -115,6 +129,14 @@ fn train_whole(
     };
     let settings = settings(job, threads, job.precision.unwrap_or(Precision::of(device)))?;
     let found = checkpoints.find(job.resume, &settings)?;
+    if found.is_none() && job.resume == Resume::Auto {
+        let stream = data.training_stream(job, config(job, 4)?.preview_size)?;
+        match Finished::find(&job.out, &settings, &stream) {
+            Ok(Some(summary)) => return Ok((summary, checkpoints)),
+            Err(error) if !place.replaces => return Err(error),
+            Ok(None) | Err(_) => {}
+        }
+    }
     let mut words = Words::default();
     let tokenizer = match (&found, &job.tokenizer) {
         (Some(_), _) => checkpoints.tokenizer()?,
@@ -148,7 +170,7 @@ fn train_whole(
         pairs: found.as_ref().map_or(0, |f| f.pairs),
         validation: None,
         last: found.as_ref().map(|f| f.last),
-        last_too,
+        last_too: place.last_too,
     };
     let resumed_at = found.as_ref().map_or(0, |f| f.step);
     match &found {
@@ -163,6 +185,7 @@ fn train_whole(
     run.curve.flush()?;
     let captioner = run.trainer.into_captioner();
     captioner.save(&job.out)?;
+    let stream = run.loader.state();
     let last = run
         .last
         .ok_or_else(|| Error::option("urls", job.urls.join(" "), "shards with samples to train on"))?;
@@ -176,6 +199,7 @@ fn train_whole(
         weights: captioner.weights(),
         seconds: started.elapsed().as_secs_f64(),
     };
+    Finished::note(&job.out, &run.settings, &stream, &summary)?;
     Ok((summary, run.checkpoints))
 }
 
@@ -217,11 +241,15 @@ pub fn train_folds(
             format!("auto or never: no fold below {} has a checkpoint to resume from", job.out.display());
         return Err(Error::option("resume", "must", accepted));
     }
+    let place = Place {
+        last_too: job.checkpoint_every > 0,
+        replaces: jobs.iter().any(|own| checkpoint::is_beside(&own.out)),
+    };
     // From here on it would call captioners of two runs a pair.
     Folds::remove(&job.out)?;
     let (mut summaries, mut done) = (vec![], vec![]);
     for own in &jobs {
-        let (summary, checkpoints) = train_whole(own, job.checkpoint_every > 0, progress)?;
+        let (summary, checkpoints) = train_whole(own, &place, progress)?;
         summaries.push(summary);
         done.push(checkpoints);
     }
@@ -261,6 +289,7 @@ fn options(job: &TrainJob, steps: u64, epoch_steps: u64, threads: usize) -> Trai
         warmup: job.warmup,
         accumulate: job.accumulate,
         precision: job.precision,
+        augment: job.augment,
         learning_rate: job.learning_rate.unwrap_or(base.learning_rate),
         seed: job.seed,
         threads,
@@ -286,6 +315,7 @@ fn settings(job: &TrainJob, threads: usize, precision: Precision) -> Result<Sett
         ("learning_rate", base.learning_rate.to_string()),
         ("schedule", job.schedule.name().into()),
         ("warmup", job.warmup.to_string()),
+        ("augment", job.augment.name().into()),
         ("codebook_start", job.codebook_start.name().into()),
         ("codebook_update", job.codebook_update.name().into()),
         ("commitment", job.commitment.to_string()),
@@ -382,20 +412,22 @@ impl Run<'_> {
                 let measured = if due || end { self.validate()? } else { None };
                 self.curve.push(&report, measured)?;
                 if if end { self.last_too } else { due } {
-                    self.curve.flush()?;
-                    let (trainer, state) = (&self.trainer, self.loader.state());
-                    self.checkpoints.write(trainer, report, self.pairs, state, &self.settings)?;
+                    self.checkpoint(report)?;
                 }
                 let speed = images as f64 / started.elapsed().as_secs_f64().max(1e-9);
                 let left = (self.steps - report.step) as f64 * self.job.batch_size as f64;
-                progress(&TrainProgress {
+                let told = progress(&TrainProgress {
                     fold: self.job.fold.unwrap_or((0, 1)),
                     steps: self.steps,
                     report,
                     validation: self.validation.map(|(_, measured)| measured),
                     images_per_s: speed,
                     seconds_left: left / speed,
-                })?;
+                });
+                if told.is_err() && every > 0 && !due && !end {
+                    self.checkpoint(report)?;
+                }
+                told?;
             }
             // None in an epoch that a checkpoint was written at the very end of; none in two epochs
             // one after the other means that there are none.
@@ -409,6 +441,13 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Leaves what the run needs to go on after `last`.
+    fn checkpoint(&mut self, last: StepReport) -> Result<()> {
+        self.curve.flush()?;
+        let (trainer, state) = (&self.trainer, self.loader.state());
+        self.checkpoints.write(trainer, last, self.pairs, state, &self.settings)
     }
 
     fn step(&mut self, batch: &Batch) -> Result<StepReport> {

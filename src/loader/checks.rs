@@ -9,7 +9,7 @@ use crate::loader::decider::Decider;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::plan::PlanFile;
 use crate::loader::spec::Mode;
-use crate::select::{Policy, Quota, Selector};
+use crate::select::{GateBy, Policy, Quota, Selector};
 use crate::shard::{self, Shard};
 use crate::text::Fuse;
 
@@ -149,7 +149,24 @@ impl LoaderBuilder {
             let accepted = "only false without a captioner that writes captions; give one with `captioner`";
             return Err(Error::option("rescue", self.rescue, accepted));
         }
+        self.warn_of_idle_fusion(selector);
         Ok(selector.needs_signals() || self.fuse.needs_alignment())
+    }
+
+    /// `best` looks at what the gate has looked at already.
+    fn warn_of_idle_fusion(&self, selector: &Decider) {
+        let gate = selector.selector().and_then(|selector| selector.policy().gate);
+        if let (Fuse::Best { threshold }, Some(gate), GateBy::Corpus, false) =
+            (&self.fuse, gate, self.gate_by, self.rescue)
+            && 1.0 - gate >= f64::from(*threshold)
+        {
+            tracing::warn!(
+                "fuse = {}: the gate of {gate} lets nothing through below an alignment of {:.2}, so that every survivor \
+                 keeps its original caption; use a higher best:Q, a wider gate, or fuse = original",
+                self.fuse,
+                1.0 - gate
+            );
+        }
     }
 
     /// Fails where generated captions would have to be judged and nothing may judge them.

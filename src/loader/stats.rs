@@ -177,10 +177,11 @@ pub struct Stats {
     pub judged: u64,
     /// Survivors that the gate dropped and their generated caption brought back; of `counts.kept`.
     pub rescued: u64,
-    /// Survivors whose generated caption is empty: they keep their original.
+    /// Generated captions that are empty: survivors keep their original, and what the gate dropped is not
+    /// rescued.
     pub captions_empty: u64,
-    /// Survivors whose generated caption repeats a phrase three times in a row: they keep their
-    /// original where `replace_repetitive` is on.
+    /// Generated captions that repeat a phrase three times in a row: where `replace_repetitive` is on,
+    /// survivors keep their original, and what the gate dropped is not rescued.
     pub captions_repetitive: u64,
     /// Seconds of work by stage; threads of a stage add up.
     pub seconds: BTreeMap<&'static str, f64>,

@@ -247,7 +247,7 @@ impl Batches {
                 self.progress.epoch.store(self.epoch + 1, Ordering::SeqCst);
                 self.progress.step.store(0, Ordering::SeqCst);
                 for warning in self.recorder.snapshot().warnings(self.batch_size) {
-                    tracing::warn!("{warning}");
+                    tracing::warn!(target: "tldr_loader::epoch", "{warning}");
                 }
                 Ok(Next::End)
             }

@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyType};
 use tch::Device;
 use tldr_loader::captioner::{
-    BlipOptions, CodebookStart, CodebookUpdate, Decay, DecodeFrom, Decoding, Matcher, Precision, device_name,
-    set_generation,
+    Augment, BlipOptions, CodebookStart, CodebookUpdate, Decay, DecodeFrom, Decoding, Matcher, Precision,
+    device_name, set_generation,
 };
 use tldr_loader::cluster::{AlignmentNorm, Features};
 use tldr_loader::jobs::{self, FitJob, Resume, TrainJob};
@@ -75,6 +75,8 @@ impl Captioner {
     ///     schedule: What the learning rate does after the warm-up: `cosine`, or `step`, the paper's:
     ///         times 0.9 after every epoch.
     ///     warmup: Steps of linear warm-up; a tenth of all steps at most.
+    ///     augment: What is done to previews: `none`, `shift` (by up to an eighth of the side), or
+    ///         `shift-flip` (every second one is mirrored too).
     ///     codebook_start: Where codes start: on `patches` of the first batch, on `kmeans` centroids
     ///         of patches, anywhere (`uniform`), or on the embeddings of `keywords`, the paper's way.
     ///     codebook_update: How codes follow their patches: as moving averages (`ema`), or by a
@@ -106,7 +108,7 @@ impl Captioner {
     #[pyo3(signature = (
         urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=32,
         accumulate=1, precision=None, learning_rate=None, schedule="cosine", warmup=3000,
-        codebook_start="patches", codebook_update="ema", commitment=0.25, validate=0.0,
+        augment="none", codebook_start="patches", codebook_update="ema", commitment=0.25, validate=0.0,
         checkpoint_every=1000, resume="auto", folds=1, seed=0, threads=None, device=None,
         caption_key=None, endpoint=None, progress=None
     ))]
@@ -127,6 +129,7 @@ impl Captioner {
         learning_rate: Option<f64>,
         schedule: &str,
         warmup: Whole,
+        augment: &str,
         codebook_start: &str,
         codebook_update: &str,
         commitment: f64,
@@ -153,6 +156,7 @@ impl Captioner {
             learning_rate,
             schedule: Decay::from_name(schedule).or_raise(py)?,
             warmup: whole("warmup", warmup).or_raise(py)?,
+            augment: Augment::from_name(augment).or_raise(py)?,
             codebook_start: CodebookStart::from_name(codebook_start).or_raise(py)?,
             codebook_update: CodebookUpdate::from_name(codebook_update).or_raise(py)?,
             commitment,

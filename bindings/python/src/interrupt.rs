@@ -1,15 +1,20 @@
 //! Long work that Ctrl-C can end.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use tldr_loader::{Error, ErrorKind, Result};
 
 use crate::errors::OrRaise;
+use crate::log;
 
 /// Time between two looks at Python's signals.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
+
+/// Longest wait for work that an exception ends.
+const FAREWELL: Duration = Duration::from_secs(20);
 
 /// What a long job tells its caller.
 enum Word<P, T> {
@@ -20,7 +25,7 @@ enum Word<P, T> {
 /// Runs `work` on a thread of its own, and Python's signal handlers and `progress` on this one.
 ///
 /// `work` gets a function to report progress with; it fails once nobody listens, after an exception
-/// here, and `work` is to end then. The exception does not wait for that.
+/// here, and `work` is to end then. The exception waits a while for that.
 ///
 /// # Errors
 /// The exception of a signal handler or of `progress`, or what `work` fails with.
@@ -32,7 +37,7 @@ pub(crate) fn interruptible<P: Send + 'static, T: Send + 'static>(
 ) -> PyResult<T> {
     let (send, mut receive) = channel();
     let stopped = move |detail: &str| Error::from(ErrorKind::Stage { stage, detail: detail.into() });
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name(format!("tldr-{stage}"))
         .spawn(move || {
             let mut report =
@@ -46,14 +51,31 @@ pub(crate) fn interruptible<P: Send + 'static, T: Send + 'static>(
         // The receiver goes in and out: `detach` takes nothing by reference that is not `Sync`.
         let word;
         (word, receive) = py.detach(move || (receive.recv_timeout(LOOK), receive));
-        match word {
-            Ok(Word::Progress(p)) => progress(p)?,
+        log::hand_over(py)?;
+        let heard = match word {
+            Ok(Word::Progress(p)) => progress(p),
             Ok(Word::Done(result)) => return result.or_raise(py),
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(stopped("its thread panicked, which is a bug")).or_raise(py);
             }
+        };
+        if let Err(exception) = heard.and_then(|()| py.check_signals()) {
+            drop(receive);
+            farewell(py, &thread);
+            return Err(exception);
         }
-        py.check_signals()?;
+    }
+}
+
+/// Waits until the thread has ended, which may leave a checkpoint first: for [`FAREWELL`], or until another
+/// signal comes.
+fn farewell(py: Python<'_>, thread: &JoinHandle<()>) {
+    let since = Instant::now();
+    while !thread.is_finished() && since.elapsed() < FAREWELL {
+        py.detach(|| std::thread::sleep(LOOK));
+        if py.check_signals().is_err() {
+            return;
+        }
     }
 }

@@ -11,6 +11,7 @@ mod hand_over;
 mod interrupt;
 mod ledger;
 mod loader;
+mod log;
 mod matcher;
 mod options;
 mod plain;
@@ -37,4 +38,10 @@ mod _native {
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        crate::log::install();
+        Ok(())
+    }
 }

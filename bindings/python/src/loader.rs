@@ -20,6 +20,7 @@ use crate::batch::Batch;
 use crate::errors::{self, OrRaise};
 use crate::interrupt::{LOOK, interruptible};
 use crate::ledger::{Ledger, LedgerSource};
+use crate::log;
 use crate::options::{self, CaptionerSource, DeviceName, JudgeSource, Urls, Whole, whole};
 use crate::plain;
 
@@ -306,6 +307,7 @@ impl Loader {
             builder.build()
         };
         let loader = interruptible(py, "build", build, |()| Ok(()))?;
+        log::hand_over(py)?;
         Ok(Self { loader, device, compared: AtomicBool::new(false) })
     }
 
@@ -451,6 +453,7 @@ impl Batches {
                     Ok((found, ended))
                 })
                 .or_raise(py)?;
+            log::hand_over(py)?;
             if just_ended {
                 for warning in loader.loader.stats().warnings(loader.loader.batch_size()) {
                     let text = CString::new(warning).unwrap_or_default();

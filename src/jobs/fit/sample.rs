@@ -26,7 +26,8 @@ const WINDOW: u64 = 64;
 /// Shards that are read at a time, and windows that each reader is ahead.
 const READERS: usize = 8;
 const AHEAD: usize = 2;
-/// Share of unusable samples that ends a fit, judged from that many samples on: as in a loader.
+/// Share of unusable samples that ends a fit, judged from that many samples on, as in a loader, and at its
+/// end.
 const MAX_ERRORS: f64 = 0.1;
 const JUDGED_FROM: u64 = 1000;
 
@@ -103,6 +104,17 @@ impl Intake {
     fn usable(&self) -> u64 {
         self.taken + self.waiting.len() as u64
     }
+
+    /// Fails where too many samples are unusable.
+    fn check(&self) -> Result<()> {
+        let Self { failed, read, .. } = *self;
+        if failed as f64 <= MAX_ERRORS * read as f64 {
+            return Ok(());
+        }
+        let limit = format!("a share of {MAX_ERRORS}");
+        let reasons = "`tldr-loader inspect --decode` names them".into();
+        Err(ErrorKind::TooManyErrors { failed, read, limit, reasons }.into())
+    }
 }
 
 /// What a reader says: samples of a window, those that were unusable, or why it ends.
@@ -143,6 +155,7 @@ impl Sampled<'_> {
                 return Ok(intake.failed);
             }
         }
+        intake.check()?;
         if !intake.waiting.is_empty() {
             each(&self.batch_of(intake.waiting))?;
         }
@@ -188,11 +201,8 @@ impl Sampled<'_> {
                 intake.failed += lost + decoded.iter().filter(|d| d.is_none()).count() as u64;
                 let usable = decoded.into_iter().flatten().map(|(sample, pixels)| (shard, sample, pixels));
                 intake.waiting.extend(usable);
-                let Intake { failed, read, .. } = *intake;
-                if read >= JUDGED_FROM && failed as f64 > MAX_ERRORS * read as f64 {
-                    let limit = format!("a share of {MAX_ERRORS}");
-                    let reasons = "`tldr-loader inspect --decode` names them".into();
-                    return Err(ErrorKind::TooManyErrors { failed, read, limit, reasons }.into());
+                if intake.read >= JUDGED_FROM {
+                    intake.check()?;
                 }
                 while intake.waiting.len() >= self.batch {
                     let rest = intake.waiting.split_off(self.batch);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::captioner::{CaptionerConfig, StepReport, Trainer, replace};
+use crate::captioner::{CaptionerConfig, CodebookUpdate, StepReport, Trainer, replace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::loader::LoaderState;
@@ -205,13 +205,17 @@ impl Checkpoints {
     }
 }
 
-/// The sizes that a preset stands for, as one setting.
+/// The sizes that a preset stands for, as one setting; how codes are trained is others.
 pub(super) fn sizes(config: &CaptionerConfig) -> String {
-    format!("{:016x}", hash::hash_str(&serde_json::to_string(config).unwrap_or_default()))
+    let mut config = config.clone();
+    if let Some(codebook) = &mut config.codebook {
+        (codebook.update, codebook.commitment) = (CodebookUpdate::default(), 0.0);
+    }
+    format!("{:016x}", hash::hash_str(&serde_json::to_string(&config).unwrap_or_default()))
 }
 
 /// Each setting that differs, both ways.
-fn differences(own: &Settings, saved: &Settings) -> Vec<String> {
+pub(super) fn differences(own: &Settings, saved: &Settings) -> Vec<String> {
     let names: std::collections::BTreeSet<&String> = own.keys().chain(saved.keys()).collect();
     let text = |value: Option<&String>| value.map_or("nothing", String::as_str).to_owned();
     names

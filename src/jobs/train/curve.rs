@@ -86,7 +86,7 @@ impl Curve {
         };
         let panels = [
             Panel {
-                title: "caption loss in nats, validation in orange".into(),
+                title: "caption loss in nats by step, validation in orange".into(),
                 from_zero: false,
                 lines: vec![
                     line(plot::BLUE, &|row| Some(row.lm_loss)),
@@ -94,7 +94,7 @@ impl Curve {
                 ],
             },
             Panel {
-                title: "used codes, perplexity in orange".into(),
+                title: "used codes by step, perplexity in orange".into(),
                 from_zero: true,
                 lines: vec![
                     line(plot::BLUE, &|row| Some(row.used_codes)),
@@ -102,6 +102,11 @@ impl Curve {
                 ],
             },
         ];
+        let auc = line(plot::ORANGE, &|row| Some(row.validation?.1));
+        let measured = !auc.points.is_empty();
+        let title = "AUC by step, of true against swapped captions, held out".into();
+        let auc = measured.then_some(Panel { title, from_zero: false, lines: vec![auc] });
+        let panels: Vec<Panel> = panels.into_iter().chain(auc).collect();
         plot::draw(&panels, &self.png)
     }
 

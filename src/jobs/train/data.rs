@@ -55,7 +55,11 @@ impl Data {
                 return Err(Error::option("lengths", format!("{} numbers", lengths.len()), accepted));
             }
         };
-        let all: Vec<(Shard, u64)> = shards.into_iter().zip(lengths).collect();
+        let all: Vec<(Shard, u64)> =
+            shards.into_iter().zip(lengths).filter(|(_, length)| *length > 0).collect();
+        if all.is_empty() {
+            return Err(Error::option("urls", job.urls.join(" "), "shards with samples to train on"));
+        }
         let own = match job.fold {
             None => all,
             Some(fold) => fold_of(&all, fold, job.seed)?,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::captioner::{CodebookStart, CodebookUpdate, Decay, Precision};
+use crate::captioner::{Augment, CodebookStart, CodebookUpdate, Decay, Precision};
 use crate::jobs::train::Resume;
 use crate::shard::{Filter, StoreOptions};
 
@@ -45,6 +45,8 @@ pub struct TrainJob {
     pub checkpoint_every: u64,
     /// What to do with a checkpoint that is there.
     pub resume: Resume,
+    /// What is done to previews.
+    pub augment: Augment,
     /// Seed of weights, order, dropped images and held-out shards.
     pub seed: u64,
     /// Threads that train, on a CPU; 0 is one per core. Sums of gradients, and with them the weights,
@@ -87,6 +89,7 @@ impl TrainJob {
             validate: 0.0,
             checkpoint_every: 1000,
             resume: Resume::Auto,
+            augment: Augment::None,
             seed: 0,
             threads: 0,
             device: "cpu".into(),

@@ -351,6 +351,7 @@ class Captioner:
         learning_rate: float | None = None,
         schedule: Literal["cosine", "step"] = "cosine",
         warmup: int = 3000,
+        augment: Literal["none", "shift", "shift-flip"] = "none",
         codebook_start: Literal["patches", "kmeans", "uniform", "keywords"] = "patches",
         codebook_update: Literal["ema", "loss"] = "ema",
         commitment: float = 0.25,
@@ -382,6 +383,8 @@ class Captioner:
             schedule: What the learning rate does after the warm-up: `cosine`, or `step`, the paper's:
                 times 0.9 after every epoch.
             warmup: Steps of linear warm-up; a tenth of all steps at most.
+            augment: What is done to previews: `none`, `shift` (by up to an eighth of the side), or
+                `shift-flip` (every second one is mirrored too).
             codebook_start: Where codes start: on `patches` of the first batch, on `kmeans` centroids
                 of patches, anywhere (`uniform`), or on the embeddings of `keywords`, the paper's way.
             codebook_update: How codes follow their patches: as moving averages (`ema`), or by a

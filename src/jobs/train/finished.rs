@@ -1,0 +1,89 @@
+//! `trained.json` in a captioner directory: which run made it, so that the same run is not done twice.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::captioner::replace;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hash;
+use crate::jobs::train::TrainSummary;
+use crate::jobs::train::checkpoint::{Settings, differences};
+use crate::loader::{Loader, LoaderState};
+
+/// Value of `format`: another layout gets another number.
+const FORMAT: &str = "tldr-loader training 1";
+const FILE: &str = "trained.json";
+const MODEL: &str = "model.safetensors";
+
+/// A run that was done to its end.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Finished {
+    format: String,
+    settings: Settings,
+    /// Of the stream that it read.
+    stream: LoaderState,
+    /// Hash of the weights' file, in hexadecimal digits.
+    model: String,
+    summary: TrainSummary,
+}
+
+impl Finished {
+    /// Notes that the captioner in `out` is what a run of `settings` over `stream` made.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub(super) fn note(
+        out: &Path,
+        settings: &Settings,
+        stream: &LoaderState,
+        summary: &TrainSummary,
+    ) -> Result<()> {
+        let (format, model) = (FORMAT.into(), model_hash(out)?);
+        let (settings, stream, summary) = (settings.clone(), stream.clone(), *summary);
+        let json = serde_json::to_string_pretty(&Self { format, settings, stream, model, summary })
+            .map_err(Error::captioner)?;
+        replace(&out.join(FILE), |aside| {
+            std::fs::write(aside, &json).map_err(|e| Error::io(format!("write {}", aside.display()), e))
+        })
+    }
+
+    /// What the run of `settings` over the stream of `loader` reached, where the captioner in `out` is its
+    /// work; `None` where there is no captioner.
+    ///
+    /// # Errors
+    /// A captioner that something else made, with the differences: it is not to be replaced unasked.
+    pub(super) fn find(out: &Path, settings: &Settings, loader: &Loader) -> Result<Option<TrainSummary>> {
+        if !out.join(MODEL).exists() {
+            return Ok(None);
+        }
+        let keeps = |why: &str| -> Error {
+            let text = format!(
+                "{} holds a captioner that {why}: train into another folder, or replace it with resume = never",
+                out.display()
+            );
+            ErrorKind::State(text).into()
+        };
+        // A file that is cut or damaged says no more than one that is not there.
+        let text = std::fs::read_to_string(out.join(FILE)).unwrap_or_default();
+        let Ok(found) = serde_json::from_str::<Self>(&text) else {
+            return Err(keeps("was not trained here, or by another version"));
+        };
+        if found.format != FORMAT || found.model != model_hash(out)? {
+            return Err(keeps("was not trained here, or was changed since"));
+        }
+        let mut other = differences(settings, &found.settings);
+        other.extend(loader.load_state(&found.stream).err().map(|error| error.to_string()));
+        if !other.is_empty() {
+            return Err(keeps(&format!("was trained with other settings ({})", other.join(", "))));
+        }
+        Ok(Some(TrainSummary { resumed_at: found.summary.steps, seconds: 0.0, ..found.summary }))
+    }
+}
+
+fn model_hash(out: &Path) -> Result<String> {
+    let model = out.join(MODEL);
+    let bytes = std::fs::read(&model).map_err(|e| Error::io(format!("read {}", model.display()), e))?;
+    Ok(format!("{:016x}", hash::hash_bytes(&bytes)))
+}
