@@ -1,5 +1,5 @@
-//! Promise: shards in a bucket read as local ones, with what the environment says of credentials
-//! and endpoints. The bucket is moto's.
+//! Promise: shards in a bucket read as local ones, and a ledger in a bucket serves as a local one, with
+//! what the environment says of credentials and endpoints. The bucket is moto's.
 #![cfg(feature = "remote")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -136,6 +136,8 @@ fn buckets_read_as_local_folders() {
     {
         run_with(test, folder.path(), &by_option);
     }
+    #[cfg(feature = "parquet")]
+    run_with("inside::a_ledger", folder.path(), &by_option);
     run_with("inside::formats", folder.path(), &by_variable);
     let unsigned = [("AWS_SKIP_SIGNATURE", "true"), ("AWS_ENDPOINT_URL", &endpoint)];
     run_with("inside::reading_is_unsigned", folder.path(), &unsigned);
@@ -203,6 +205,47 @@ mod inside {
             let far = make("s3://shards/data/bulk/{00000..00003}.tar").stores(options()).build().unwrap();
             assert!(!near.is_empty() && near == support::epoch(&far));
         }
+    }
+
+    #[test]
+    #[cfg(feature = "parquet")]
+    #[ignore = "needs the environment of buckets_read_as_local_folders"]
+    fn a_ledger() {
+        use std::sync::atomic::Ordering;
+        use support::{StubCaptioner, builder, clusters};
+        use tldr_loader::ledger::Ledger;
+
+        let open = |place: &str| Ledger::open_with(place, Some(4000), &options());
+        let run = |ledger: &Ledger, urls: &str| {
+            let stub = StubCaptioner::new();
+            let asked = (stub.encoded.clone(), stub.captioned.clone());
+            let loader = builder(urls).captioner(stub, clusters()).fuse("concat".parse().unwrap());
+            let batches = support::epoch(&loader.stores(options()).ledger(ledger.clone()).build().unwrap());
+            (batches, asked.0.load(Ordering::Relaxed), asked.1.load(Ordering::Relaxed))
+        };
+        let (place, far) = ("s3://shards/ledgers/one/", "s3://shards/data/bulk/{00000..00003}.tar");
+        let expected = run(&Ledger::new(), far);
+        assert!(expected.1 > 0 && expected.2 > 0);
+        assert!(!Ledger::is_at(place, &options()).unwrap());
+        let first = open(place).unwrap();
+        assert_eq!(first.place().as_deref(), Some("s3://shards/ledgers/one"));
+        assert_eq!(run(&first, far).0, expected.0);
+        assert!(Ledger::is_at(place, &options()).unwrap());
+        // What another process sees, and another one yet of local shards.
+        let again = open(place).unwrap();
+        assert_eq!(run(&again, far), (expected.0.clone(), 0, 0));
+        assert!(!first.recordings().unwrap().is_empty());
+        assert_eq!(again.recordings().unwrap(), first.recordings().unwrap());
+        let local = support::pattern(&folder().join("bulk"), 4);
+        assert_eq!(run(&again, &local).0, expected.0);
+        assert_eq!(run(&open(place).unwrap(), &local), (expected.0, 0, 0));
+        // What is no ledger, and what can hold none.
+        let message = open("s3://shards/data").unwrap_err().to_string();
+        assert!(message.contains("a folder of its own"), "{message}");
+        let message = open("https://example.org/ledger").unwrap_err().to_string();
+        assert!(message.contains("HTTP servers take no files"), "{message}");
+        let message = open("s3://no-bucket/ledger").unwrap_err().to_string();
+        assert!(message.contains("open the ledger s3://no-bucket/ledger"), "{message}");
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Args {
     }
 
     fn source(&self) -> Result<(PathBuf, ExportBy, Option<u64>)> {
-        let is_ledger = self.from.is_dir();
+        // A plan is a local file, a ledger may be in a bucket.
+        let is_ledger = self.from.is_dir() || self.from.to_str().is_some_and(|from| from.contains("://"));
         match (&self.ledger, &self.captioner) {
             (Some(ledger), None) if !is_ledger => {
                 Ok((ledger.clone(), ExportBy::Plan(self.from.clone()), None))

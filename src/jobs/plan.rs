@@ -174,7 +174,7 @@ pub fn plan(
 ) -> Result<PlanSummary> {
     job.check()?;
     let started = Instant::now();
-    let ledger = Ledger::open(&job.ledger, Some(CACHE_BYTES))?;
+    let ledger = Ledger::open_with(&job.ledger, Some(CACHE_BYTES), &job.stores)?;
     let mut shards = shard::list(&job.urls, job.source.as_deref(), &job.stores)?;
     if let Some((part, of)) = job.part {
         shards = shards.into_iter().skip(part).step_by(of).collect();
@@ -239,8 +239,10 @@ pub fn estimate(
 ) -> Result<PlanEstimate> {
     job.check()?;
     // A folder that is not there stays so.
-    let ledger =
-        if job.ledger.exists() { Ledger::open(&job.ledger, Some(CACHE_BYTES))? } else { Ledger::new() };
+    let ledger = match Ledger::is_at(&job.ledger, &job.stores)? {
+        true => Ledger::open_with(&job.ledger, Some(CACHE_BYTES), &job.stores)?,
+        false => Ledger::new(),
+    };
     let shards = shard::list(&job.urls, job.source.as_deref(), &job.stores)?;
     let lengths = counted(&shards, progress)?;
     let walk = Walk::new(job, &ledger, encoder.fingerprint());

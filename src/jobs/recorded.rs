@@ -7,6 +7,7 @@ use crate::error::{Error, FailReason, Result};
 use crate::ledger::{Ledger, RecordedShard, Recording, WindowKey, WindowRecord};
 use crate::sample::Outcome;
 use crate::select::{Selector, Window};
+use crate::shard::StoreOptions;
 
 /// Bytes of the ledger in memory: windows are looked at once.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -37,7 +38,7 @@ impl Recorded {
     /// what there is.
     pub(super) fn open(path: &Path, wanted: Wanted) -> Result<Self> {
         let refuse = |accepted: String| Error::option("ledger", format!("{:?}", path.display()), accepted);
-        if !path.is_dir() {
+        if !Ledger::is_at(path, &StoreOptions::default())? {
             return Err(refuse("the folder of a ledger".into()));
         }
         let ledger = Ledger::open(path, Some(CACHE_BYTES))?;

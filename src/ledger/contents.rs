@@ -1,10 +1,11 @@
 //! What the folder of a ledger holds, told from the names of its files.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
+use crate::ledger::root::{Entry, Root};
 
 /// The signals that one captioner gave under one set of reading options and one window size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,16 +35,16 @@ pub struct RecordedShard {
 
 /// All recordings below the folder `root`, in order of encoder, reading and size. Files of other names
 /// are passed over.
-pub(super) fn recordings(root: &Path) -> Result<Vec<Recording>> {
+pub(super) fn recordings(root: &Root) -> Result<Vec<Recording>> {
     let mut recordings = vec![];
-    for (settings, folder) in named(&root.join("signals"))? {
-        let Some([encoder, reading, size]) = numbers(&settings, [16, 16, 10]) else { continue };
+    let signals = Path::new("signals");
+    for settings in named(root, signals)? {
+        let Some([encoder, reading, size]) = numbers(&settings.name, [16, 16, 10]) else { continue };
+        let folder = signals.join(&settings.name);
         let mut shards: BTreeMap<u64, (SystemTime, RecordedShard)> = BTreeMap::new();
-        for (name, folder) in named(&folder)? {
-            let Some([hash, version]) = numbers(&name, [16, 16]) else { continue };
-            let windows = windows(&folder)?;
-            let changed = std::fs::metadata(&folder).and_then(|meta| meta.modified());
-            let changed = changed.unwrap_or(SystemTime::UNIX_EPOCH);
+        for shard in named(root, &folder)? {
+            let Some([hash, version]) = numbers(&shard.name, [16, 16]) else { continue };
+            let (windows, changed) = windows(&named(root, &folder.join(&shard.name))?);
             let newer =
                 shards.get(&hash).is_none_or(|(other, shard)| (*other, shard.version) < (changed, version));
             if newer && !windows.is_empty() {
@@ -55,8 +56,8 @@ pub(super) fn recordings(root: &Path) -> Result<Vec<Recording>> {
             recordings.push(Recording { encoder, reading, size: size as usize, shards, generations: vec![] });
         }
     }
-    for (settings, _) in named(&root.join("captions"))? {
-        let Some([generation, reading, size]) = numbers(&settings, [16, 16, 10]) else { continue };
+    for settings in named(root, Path::new("captions"))? {
+        let Some([generation, reading, size]) = numbers(&settings.name, [16, 16, 10]) else { continue };
         let of = recordings.iter_mut().filter(|r| r.reading == reading && r.size as u64 == size);
         of.for_each(|recording| recording.generations.push(generation));
     }
@@ -65,31 +66,23 @@ pub(super) fn recordings(root: &Path) -> Result<Vec<Recording>> {
 }
 
 /// What a folder holds, sorted by name; nothing where it is not there.
-fn named(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let cannot = |error| Error::io(format!("list {}", folder.display()), error);
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(error) => return Err(cannot(error)),
-    };
-    let mut named = vec![];
-    for entry in entries {
-        let entry = entry.map_err(cannot)?;
-        named.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
-    }
-    named.sort();
-    Ok(named)
+fn named(root: &Root, below: &Path) -> Result<Vec<Entry>> {
+    root.list(below).map_err(|error| Error::io(format!("list {}", root.name_of(below)), error))
 }
 
-/// Numbers of the windows that have a file in `folder`, in order.
-fn windows(folder: &Path) -> Result<Vec<u64>> {
-    let numbers = named(folder)?.into_iter().filter_map(|(name, _)| {
-        name.strip_suffix(".parquet").and_then(|stem| stem.split_once('-')?.0.parse().ok())
-    });
-    let mut numbers: Vec<u64> = numbers.collect();
+/// Numbers of the windows that have a file, in order, and when the last of them was written.
+fn windows(files: &[Entry]) -> (Vec<u64>, SystemTime) {
+    let (mut numbers, mut changed) = (vec![], SystemTime::UNIX_EPOCH);
+    for Entry { name, modified } in files {
+        let window = name.strip_suffix(".parquet").and_then(|stem| stem.split_once('-')?.0.parse().ok());
+        if let Some(window) = window {
+            numbers.push(window);
+            changed = changed.max(*modified);
+        }
+    }
     numbers.sort_unstable();
     numbers.dedup();
-    Ok(numbers)
+    (numbers, changed)
 }
 
 /// The parts of a name between its hyphens, as numbers of these bases.
@@ -125,7 +118,7 @@ mod tests {
         make(&format!("captions/{a}/{}/000000-00fe.parquet", shard(1, 3)));
         make("signals/notes.txt");
         make(&format!("signals/{a}/rubbish/000000-00ff.parquet"));
-        let found = recordings(root.path()).unwrap();
+        let found = recordings(&Root::Local(root.path().into())).unwrap();
         let recorded = |hash, windows: &[u64]| RecordedShard { hash, version: 3, windows: windows.to_vec() };
         let expected =
             |encoder, shards| Recording { encoder, reading: 7, size: 64, shards, generations: vec![5] };
@@ -133,6 +126,6 @@ mod tests {
             found,
             [expected(0, vec![recorded(2, &[0])]), expected(5, vec![recorded(1, &[0, 2, 10])])]
         );
-        assert!(recordings(&root.path().join("absent")).unwrap().is_empty());
+        assert!(recordings(&Root::Local(root.path().join("absent"))).unwrap().is_empty());
     }
 }

@@ -1,13 +1,11 @@
-//! The folder of a ledger: files that are written aside, renamed into place and never changed.
+//! The folder of a ledger: files that are there whole or not at all, and never changed.
 //!
 //! A file's name ends in the hash of its content. So a file that is cut or damaged is no file of the
 //! ledger, and two lanes (or ranks, or runs) that write the same window write the same file.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,13 +15,11 @@ use lru::LruCache;
 
 use crate::error::{Error, Result};
 use crate::hash;
+use crate::ledger::root::{ASIDE, Root};
 
 /// Says what the folder is, and in which layout.
 const MARKER: &str = "ledger.json";
 const MARKER_CONTENT: &str = "{\"format\": \"tldr-loader ledger\", \"layout\": 1}\n";
-
-/// What names of files begin with that are being written.
-const ASIDE: &str = ".aside-";
 
 /// Looks for a marker, and waits between them, where others begin the same ledger.
 const PATIENCE: u32 = 10;
@@ -38,7 +34,7 @@ const LISTINGS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 #[derive(Debug)]
 pub(super) struct Folder {
-    root: PathBuf,
+    root: Root,
     /// Folders that were listed lately, which files written since were added to.
     listed: Mutex<LruCache<PathBuf, Listing>>,
     warned: AtomicBool,
@@ -49,45 +45,51 @@ impl Folder {
     ///
     /// # Errors
     /// The folder holds something else, cannot be made, or cannot be written.
-    pub(super) fn open(root: &Path) -> Result<Self> {
-        let cannot = |error| Error::io(format!("open the ledger {}", root.display()), error);
-        let marker = root.join(MARKER);
+    pub(super) fn open(root: Root) -> Result<Self> {
+        let cannot = |error| Error::io(format!("open the ledger {}", root.name()), error);
+        let marker = Path::new(MARKER);
         let mut patience = PATIENCE;
         loop {
-            match fs::read_to_string(&marker) {
-                Ok(content) if content == MARKER_CONTENT => break,
-                Ok(content) => {
+            match root.read(marker).map_err(cannot)? {
+                Some(content) if content == MARKER_CONTENT.as_bytes() => break,
+                Some(content) => {
                     let expected = format!(
                         "{}; use another folder, or the version that wrote it",
                         MARKER_CONTENT.trim()
                     );
-                    return Err(Error::format(marker.display().to_string(), expected, content.trim()));
+                    let found = String::from_utf8_lossy(&content).trim().to_owned();
+                    return Err(Error::format(root.name_of(marker), expected, found));
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(cannot(error)),
+                None => {}
             }
-            fs::create_dir_all(root).map_err(cannot)?;
-            let mut others = fs::read_dir(root).map_err(cannot)?.flatten().map(|entry| entry.file_name());
-            if !others.any(|name| !name.to_string_lossy().starts_with(ASIDE)) {
-                place(&marker, MARKER_CONTENT.as_bytes()).map_err(cannot)?;
+            root.make().map_err(cannot)?;
+            let others = root.list(Path::new("")).map_err(cannot)?;
+            if others.iter().all(|entry| entry.name.starts_with(ASIDE)) {
+                root.write(marker, MARKER_CONTENT.as_bytes()).map_err(cannot)?;
                 break;
             }
             // Another rank may have begun the ledger meanwhile, and its marker may take a while to show.
             if patience == 0 {
                 let accepted = "a folder of its own: one that is not there, is empty, or holds a ledger";
-                return Err(Error::option("ledger", format!("{:?}", root.display()), accepted));
+                return Err(Error::option("ledger", format!("{:?}", root.name()), accepted));
             }
             patience -= 1;
             std::thread::sleep(PAUSE);
         }
-        Ok(Self {
-            root: root.to_owned(),
-            listed: Mutex::new(LruCache::new(LISTINGS)),
-            warned: AtomicBool::new(false),
-        })
+        Ok(Self { root, listed: Mutex::new(LruCache::new(LISTINGS)), warned: AtomicBool::new(false) })
     }
 
-    pub(super) fn root(&self) -> &Path {
+    /// Whether there is a ledger in `root`.
+    ///
+    /// # Errors
+    /// It cannot be looked into.
+    pub(super) fn is_at(root: &Root) -> Result<bool> {
+        let marker = root.read(Path::new(MARKER));
+        let marker = marker.map_err(|e| Error::io(format!("open the ledger {}", root.name()), e))?;
+        Ok(marker.is_some())
+    }
+
+    pub(super) fn root(&self) -> &Root {
         &self.root
     }
 
@@ -99,16 +101,19 @@ impl Folder {
     /// The content of a file; `None`, and a warning, where it cannot be read or is not what its name
     /// says.
     pub(super) fn read(&self, path: &Path) -> Option<Vec<u8>> {
-        let content = match fs::read(path) {
+        let found =
+            self.root.read(path).and_then(|content| content.ok_or_else(|| ErrorKind::NotFound.into()));
+        let content = match found {
             Ok(content) => content,
             Err(error) => {
-                self.warn(&format!("{} cannot be read and is passed over: {error}", path.display()));
+                self.warn(&format!("{} cannot be read and is passed over: {error}", self.root.name_of(path)));
                 return None;
             }
         };
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         if stem.rsplit('-').next() != Some(digest(&content).as_str()) {
-            self.warn(&format!("{} is damaged and is passed over; it may be deleted", path.display()));
+            let name = self.root.name_of(path);
+            self.warn(&format!("{name} is damaged and is passed over; it may be deleted"));
             return None;
         }
         Some(content)
@@ -117,10 +122,8 @@ impl Folder {
     /// Writes a file of `window` into the folder `below` the root. Where that fails, a warning says
     /// so, once: a ledger is a cache.
     pub(super) fn write(&self, below: &Path, window: u64, content: &[u8]) {
-        let folder = self.root.join(below);
-        let path = folder.join(format!("{window:06}-{}.parquet", digest(content)));
-        let written = fs::create_dir_all(&folder).and_then(|()| place(&path, content));
-        match written {
+        let path = below.join(format!("{window:06}-{}.parquet", digest(content)));
+        match self.root.write(&path, content) {
             Ok(()) => self.with_listing(below, |listing| {
                 let files = listing.entry(window).or_default();
                 if !files.contains(&path) {
@@ -130,7 +133,7 @@ impl Folder {
             }),
             Err(error) => self.warn(&format!(
                 "the ledger cannot be written, and what is not in it will be computed again: {}: {error}",
-                path.display()
+                self.root.name_of(&path)
             )),
         }
     }
@@ -147,36 +150,26 @@ impl Folder {
     fn with_listing<T>(&self, below: &Path, work: impl FnOnce(&mut Listing) -> T) -> T {
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         // Listing happens under the lock: two lanes rarely begin the same shard, and a listing is short.
-        work(listed.get_or_insert_mut(below.to_owned(), || list(&self.root.join(below))))
+        work(listed.get_or_insert_mut(below.to_owned(), || self.list(below)))
     }
-}
 
-/// The Parquet files of a folder, by window; none where there is no folder.
-fn list(folder: &Path) -> Listing {
-    let mut listing = Listing::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let window = name.strip_suffix(".parquet").and_then(|stem| stem.split_once('-')?.0.parse().ok());
-        if let Some(window) = window {
-            listing.entry(window).or_default().push(path);
+    /// The Parquet files of a folder, by window; none where there is no folder.
+    fn list(&self, below: &Path) -> Listing {
+        let entries = self.root.list(below).unwrap_or_else(|error| {
+            self.warn(&format!("{} cannot be listed: {error}", self.root.name_of(below)));
+            vec![]
+        });
+        let mut listing = Listing::new();
+        for name in entries.into_iter().map(|entry| entry.name) {
+            let window = name.strip_suffix(".parquet").and_then(|stem| stem.split_once('-')?.0.parse().ok());
+            if let Some(window) = window {
+                listing.entry(window).or_default().push(below.join(name));
+            }
         }
+        listing
     }
-    listing.values_mut().for_each(|files| files.sort());
-    listing
 }
 
 fn digest(content: &[u8]) -> String {
     format!("{:016x}", hash::hash_bytes(content))
-}
-
-/// Writes `content` aside and renames it to `path`: there is never half a file of that name.
-pub(crate) fn place(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // As other files are made: those who may read the folder may read its files.
-    let everyone = fs::Permissions::from_mode(0o666);
-    let mut aside = tempfile::Builder::new().prefix(ASIDE).permissions(everyone).tempfile_in(folder)?;
-    aside.write_all(content)?;
-    aside.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }

@@ -5,17 +5,21 @@
 //! captions. In a folder, memory holds what was used last, up to `cache_bytes`. Loaders that differ in
 //! keep_ratio, gate, policy or seed share one, so that a sweep runs the captioner once.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::ledger::cache::Cache;
 use crate::ledger::captions::Captions;
+#[cfg(feature = "parquet")]
+use crate::ledger::files::Folder;
 use crate::ledger::record::{CaptionKey, Scores, WindowKey, WindowRecord};
+#[cfg(feature = "parquet")]
+use crate::ledger::root::Root;
 #[cfg(feature = "parquet")]
 use crate::ledger::stored::Stored;
 use crate::sample::Outcome;
-use crate::shard::Shard;
+use crate::shard::{Shard, StoreOptions};
 
 /// Bytes of windows and captions in memory, of a ledger in a folder, by default.
 const CACHE_BYTES: u64 = 512 << 20;
@@ -52,7 +56,8 @@ impl Ledger {
         }
     }
 
-    /// The ledger in the folder `root`, which is begun where nothing is. At most `cache_bytes` of it
+    /// The ledger in the folder `root`, a path or the URL of a bucket's folder (`s3://BUCKET/FOLDER`, also
+    /// `gs://`, `az://`), which is begun where nothing is. At most `cache_bytes` of it
     /// are in memory (default: 512 MiB); a window that is larger is not kept there.
     ///
     /// Signals are taken for a sample again where captioner, reading options and the shard (its size
@@ -61,12 +66,27 @@ impl Ledger {
     /// # Errors
     /// The folder holds something else, cannot be made or cannot be written.
     pub fn open(root: impl AsRef<Path>, cache_bytes: Option<u64>) -> Result<Self> {
+        Self::open_with(root, cache_bytes, &StoreOptions::default())
+    }
+
+    /// As [`open`](Self::open); `stores` says how a bucket is asked.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        root: impl AsRef<Path>,
+        cache_bytes: Option<u64>,
+        stores: &StoreOptions,
+    ) -> Result<Self> {
         let cache = Mutex::new(Cache::new(Some(cache_bytes.unwrap_or(CACHE_BYTES))));
         #[cfg(feature = "parquet")]
-        return Ok(Self { shared: Arc::new(Shared { cache, stored: Some(Stored::open(root.as_ref())?) }) });
+        {
+            let stored = Some(Stored::open(Root::of(root.as_ref(), stores)?)?);
+            Ok(Self { shared: Arc::new(Shared { cache, stored }) })
+        }
         #[cfg(not(feature = "parquet"))]
         {
-            drop(cache);
+            let _ = (cache, stores);
             let given = format!("{:?}", root.as_ref().display());
             Err(crate::error::Error::option(
                 "ledger",
@@ -76,10 +96,19 @@ impl Ledger {
         }
     }
 
-    /// The folder it is in; `None` in memory.
-    pub fn root(&self) -> Option<PathBuf> {
+    /// Whether there is a ledger in the folder `root`, a path or a URL.
+    ///
+    /// # Errors
+    /// A URL of something else than a bucket; a folder that cannot be looked into.
+    #[cfg(feature = "parquet")]
+    pub fn is_at(root: impl AsRef<Path>, stores: &StoreOptions) -> Result<bool> {
+        Folder::is_at(&Root::of(root.as_ref(), stores)?)
+    }
+
+    /// The folder it is in, a path or a URL; `None` in memory.
+    pub fn place(&self) -> Option<String> {
         #[cfg(feature = "parquet")]
-        return self.shared.stored.as_ref().map(|stored| stored.root().to_owned());
+        return self.shared.stored.as_ref().map(|stored| stored.root().name());
         #[cfg(not(feature = "parquet"))]
         None
     }
@@ -90,7 +119,8 @@ impl Ledger {
     /// The folder cannot be listed.
     #[cfg(feature = "parquet")]
     pub fn recordings(&self) -> Result<Vec<crate::ledger::Recording>> {
-        self.root().map_or(Ok(vec![]), |root| crate::ledger::contents::recordings(&root))
+        let root = self.shared.stored.as_ref().map(Stored::root);
+        root.map_or(Ok(vec![]), crate::ledger::contents::recordings)
     }
 
     /// Source and file name of the shard of a window, as they stand in its file; `None` in memory, and

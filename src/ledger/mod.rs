@@ -2,8 +2,8 @@
 //!
 //! A ledger is a cache. Deleting it changes nothing but the time: signals are a function of the
 //! sample and the captioner, captions of the sample and the generation settings. It is in memory, or
-//! in a folder of Parquet files (feature `parquet`): `columns` says what stands in them, `files` how
-//! they come there.
+//! in a folder of Parquet files, local or in a bucket (feature `parquet`): `columns` says what stands in
+//! them, `files` and `root` how they come there.
 
 mod cache;
 mod captions;
@@ -17,6 +17,8 @@ mod files;
 mod ledger;
 mod record;
 #[cfg(feature = "parquet")]
+mod root;
+#[cfg(feature = "parquet")]
 mod stored;
 #[cfg(feature = "parquet")]
 mod table;
@@ -24,9 +26,9 @@ mod table;
 pub use captions::Captions;
 #[cfg(feature = "parquet")]
 pub use contents::{RecordedShard, Recording};
-#[cfg(feature = "parquet")]
-pub(crate) use files::place;
 pub use ledger::Ledger;
 pub use record::{CaptionKey, Scores, WindowKey, WindowRecord};
+#[cfg(feature = "parquet")]
+pub(crate) use root::place;
 #[cfg(feature = "parquet")]
 pub(crate) use table::{Column, Table};

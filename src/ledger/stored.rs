@@ -7,6 +7,7 @@ use crate::ledger::captions::Captions;
 use crate::ledger::columns;
 use crate::ledger::files::Folder;
 use crate::ledger::record::{CaptionKey, Scores, WindowKey, WindowRecord};
+use crate::ledger::root::Root;
 use crate::ledger::table::{Column, Table};
 use crate::sample::{Outcome, SampleId};
 use crate::shard::Shard;
@@ -20,11 +21,11 @@ pub(super) struct Stored {
 impl Stored {
     /// # Errors
     /// Those of [`Folder::open`].
-    pub(super) fn open(root: &Path) -> Result<Self> {
+    pub(super) fn open(root: Root) -> Result<Self> {
         Ok(Self { folder: Folder::open(root)? })
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Root {
         self.folder.root()
     }
 
@@ -44,7 +45,9 @@ impl Stored {
                     best = Some(record);
                 }
                 Ok(_) => {}
-                Err(why) => self.folder.warn(&format!("{} is passed over: {why}", path.display())),
+                Err(why) => {
+                    self.folder.warn(&format!("{} is passed over: {why}", self.folder.root().name_of(&path)))
+                }
             }
         }
         best
@@ -86,7 +89,10 @@ impl Stored {
             let Some(content) = self.folder.read(&path) else { continue };
             let table = Table::read(content).map(|mut table| (table.take("id"), table.take("caption")));
             let Ok((Some(Column::I64(ids)), Some(Column::Text(texts)))) = table else {
-                self.folder.warn(&format!("{} is passed over: it is no table of captions", path.display()));
+                self.folder.warn(&format!(
+                    "{} is passed over: it is no table of captions",
+                    self.folder.root().name_of(&path)
+                ));
                 continue;
             };
             let known =
@@ -117,7 +123,10 @@ impl Stored {
             let Some(content) = self.folder.read(&path) else { continue };
             let table = Table::read(content).map(|mut table| (table.take("id"), table.take("score")));
             let Ok((Some(Column::I64(ids)), Some(Column::F32(values)))) = table else {
-                self.folder.warn(&format!("{} is passed over: it is no table of scores", path.display()));
+                self.folder.warn(&format!(
+                    "{} is passed over: it is no table of scores",
+                    self.folder.root().name_of(&path)
+                ));
                 continue;
             };
             let known = ids.into_iter().zip(values).filter_map(|(id, score)| Some((id?, score)));

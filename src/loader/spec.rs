@@ -134,7 +134,7 @@ impl Spec {
     pub(crate) fn window_key(&self, shard: usize, window: u64, stop: &Arc<AtomicBool>) -> Result<WindowKey> {
         let encoder = self.model.as_ref().filter(|_| self.needs_signals).map_or(0, |m| m.fingerprint);
         let held = &self.shards[shard];
-        let version = if held.is_local() || self.ledger.root().is_some() {
+        let version = if held.is_local() || self.ledger.place().is_some() {
             held.version_until(self.read.looks_beside(), Some(stop))?
         } else {
             None

@@ -30,6 +30,9 @@ mod remote;
 mod store;
 mod writer;
 
+#[cfg(all(feature = "remote", feature = "parquet"))]
+pub(crate) use remote::Bucket;
+
 pub use fetch::ShardFetcher;
 pub use filter::Filter;
 pub use group::Group;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
+use tldr_loader::shard::StoreOptions;
 use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
@@ -15,16 +16,23 @@ use crate::options::{Whole, whole};
 /// one to begin with. It is a cache: without it everything is the same, and slower.
 ///
 /// Args:
-///     path: Folder of Parquet files to keep it in; begun where nothing is. Default: memory.
+///     path: Folder of Parquet files to keep it in, local or of a bucket (`s3://BUCKET/FOLDER`); begun
+///         where nothing is. Default: memory.
 ///     cache_bytes: Bytes of a folder's contents that may be in memory. Default: 512 MiB.
+///     endpoint: URL of a server that speaks S3, as for `Loader`.
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Ledger(pub(crate) tldr_loader::ledger::Ledger);
 
 #[pymethods]
 impl Ledger {
     #[new]
-    #[pyo3(signature = (path=None, *, cache_bytes=None))]
-    fn new(py: Python<'_>, path: Option<PathBuf>, cache_bytes: Option<Whole>) -> PyResult<Self> {
+    #[pyo3(signature = (path=None, *, cache_bytes=None, endpoint=None))]
+    fn new(
+        py: Python<'_>,
+        path: Option<PathBuf>,
+        cache_bytes: Option<Whole>,
+        endpoint: Option<String>,
+    ) -> PyResult<Self> {
         let open = || match path {
             None if cache_bytes.is_some() => {
                 let accepted = "left out without a path: a ledger in memory has no other place";
@@ -33,16 +41,17 @@ impl Ledger {
             None => Ok(tldr_loader::ledger::Ledger::new()),
             Some(path) => {
                 let cache_bytes = cache_bytes.map(|n| whole("cache_bytes", n)).transpose()?;
-                tldr_loader::ledger::Ledger::open(path, cache_bytes)
+                let stores = StoreOptions { endpoint, ..StoreOptions::default() };
+                tldr_loader::ledger::Ledger::open_with(path, cache_bytes, &stores)
             }
         };
-        open().map(Self).or_raise(py)
+        py.detach(open).map(Self).or_raise(py)
     }
 
-    /// The folder it is in; None in memory.
+    /// The folder it is in, a path or a URL; None in memory.
     #[getter]
-    fn path(&self) -> Option<PathBuf> {
-        self.0.root()
+    fn path(&self) -> Option<String> {
+        self.0.place()
     }
 
     /// Number of windows in memory.
@@ -78,10 +87,10 @@ pub(crate) enum LedgerSource {
 }
 
 impl LedgerSource {
-    pub(crate) fn open(&self) -> Result<tldr_loader::ledger::Ledger> {
+    pub(crate) fn open(&self, stores: &StoreOptions) -> Result<tldr_loader::ledger::Ledger> {
         match self {
             Self::Open(ledger) => Ok(ledger.get().0.clone()),
-            Self::Folder(path) => tldr_loader::ledger::Ledger::open(path, None),
+            Self::Folder(path) => tldr_loader::ledger::Ledger::open_with(path, None, stores),
         }
     }
 }

@@ -119,8 +119,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     max_errors_per_shard: The same of one shard. Default: no limit.
 ///     strict: Whether signals of the ledger that were computed on another kind of device, in another
 ///         number type or by another torch end the run, instead of a warning.
-///     ledger: Signals and captions to re-use and to add to: another loader's, or a folder. Default:
-///         an empty one in memory.
+///     ledger: Signals and captions to re-use and to add to: another loader's, or a folder, local or of a
+///         bucket. Default: an empty one in memory.
 ///     plan: A plan of the corpus, as `tldr-loader plan` writes it: it says which samples survive, and the
 ///         options of the policy may be left out. Default: the policy decides, window by window.
 ///
@@ -259,15 +259,10 @@ impl Loader {
             macro_rules! set_where_given {
                 ($($name:ident),*) => { $(if let Some(value) = $name { builder = builder.$name(value); })* };
             }
-            set_where_given!(
-                plan,
-                keep_ratio,
-                spill_dir,
-                source,
-                endpoint,
-                caption_key,
-                max_errors_per_shard
-            );
+            set_where_given!(plan, keep_ratio, spill_dir, source, caption_key, max_errors_per_shard);
+            if let Some(endpoint) = endpoint.clone() {
+                builder = builder.endpoint(endpoint);
+            }
             macro_rules! set_whole_where_given {
                 ($($name:ident),*) => {
                     $(if let Some(value) = $name { builder = builder.$name(whole(stringify!($name), value)?); })*
@@ -282,7 +277,8 @@ impl Loader {
                 builder = builder.read_timeout(options::seconds("read_timeout", seconds)?);
             }
             if let Some(ledger) = ledger {
-                builder = builder.ledger(ledger.open()?);
+                let stores = StoreOptions { endpoint: endpoint.clone(), ..StoreOptions::default() };
+                builder = builder.ledger(ledger.open(&stores)?);
             }
             Ok(builder)
         };

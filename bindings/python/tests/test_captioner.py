@@ -87,7 +87,7 @@ def test_a_ledger_in_a_folder_outlives_its_loader_and_opens_anywhere(
     captioned = loader.stats()["captioned"]
     assert captioned > 0
     again = reduced(corpus, directory, fuse="concat", ledger=tldr.Ledger(folder, cache_bytes=10_000))
-    assert again.ledger.path == folder
+    assert again.ledger.path == str(folder)
     assert [batch.keys for batch in again] == first
     stats = again.stats()
     assert (stats["encoded"], stats["captioned"]) == (0, 0)
@@ -277,3 +277,24 @@ def test_settings_that_cannot_work_change_nothing(directory: Path) -> None:
     with pytest.raises(tldr.ConfigError, match="decoding = best: one of greedy, beam, nucleus"):
         captioner.set_generation(decoding="best")  # type: ignore[arg-type]
     assert captioner.set_generation() == before
+
+
+def test_a_captioner_that_is_whole_is_not_trained_again(corpus: Corpus, directory: Path) -> None:
+    seen: list[dict[str, float]] = []
+    captioner = tldr.Captioner.train(
+        corpus.urls, directory, preset="tiny", epochs=2, batch_size=20, vocab_size=300, progress=seen.append
+    )
+    assert seen == []
+    assert captioner.clusters == 8
+    with pytest.raises(tldr.StateError, match="epochs was 2 and is 3.*resume = never"):
+        tldr.Captioner.train(corpus.urls, directory, preset="tiny", epochs=3, batch_size=20, vocab_size=300)
+
+
+def test_warnings_reach_the_logger(
+    corpus: Corpus, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reduced(corpus, directory, gate=0.5, fuse="best:0.7")
+    assert caplog.records == []
+    reduced(corpus, directory, gate=0.5, fuse="best")
+    assert [record.name for record in caplog.records] == ["tldr_loader"]
+    assert "every survivor keeps its original caption" in caplog.text

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 mod address;
+mod bucket;
 mod chosen;
 mod fault;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod reader;
 mod store;
 
 pub(super) use address::Address;
+pub(crate) use bucket::Bucket;
 pub(super) use chosen::ChosenReader;
 pub(super) use fetch::{Identity, read_small, version_now};
 pub(super) use reader::RemoteReader;

@@ -207,7 +207,7 @@ impl Stores {
         if let Some(store) = self.buckets.get(root) {
             return Ok(Arc::clone(store));
         }
-        let store = connect(kind, root, bucket, &self.options).map_err(|error| {
+        let store = connect(kind, root, bucket, &self.options, no_retries()).map_err(|error| {
             let accepted =
                 format!("a bucket; AWS_*, GOOGLE_* and AZURE_* variables say how to ask it: {error}");
             Error::option("urls", format!("{root:?}"), accepted)
@@ -218,16 +218,17 @@ impl Stores {
 }
 
 /// A client for one bucket, with what the environment says.
-fn connect(
+pub(super) fn connect(
     kind: Kind,
     root: &str,
     bucket: &str,
     options: &StoreOptions,
+    retry: RetryConfig,
 ) -> object_store::Result<Arc<dyn ObjectStore>> {
     let connector = |insecure| Connector { options: options.clone(), insecure };
     Ok(match kind {
         Kind::S3 => {
-            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(no_retries());
+            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
             if let Some(endpoint) = &options.endpoint {
                 builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
             }
@@ -239,14 +240,14 @@ fn connect(
         Kind::Gcs => Arc::new(
             GoogleCloudStorageBuilder::from_env()
                 .with_bucket_name(bucket)
-                .with_retry(no_retries())
+                .with_retry(retry)
                 .with_http_connector(connector(false))
                 .build()?,
         ),
         Kind::Azure => Arc::new(
             MicrosoftAzureBuilder::from_env()
                 .with_url(root)
-                .with_retry(no_retries())
+                .with_retry(retry)
                 .with_http_connector(connector(false))
                 .build()?,
         ),

@@ -117,8 +117,8 @@ class Loader:
         max_errors_per_shard: The same of one shard. Default: no limit.
         strict: Whether signals of the ledger that were computed on another kind of device, in another
             number type or by another torch end the run, instead of a warning.
-        ledger: Signals and captions to re-use and to add to: another loader's, or a folder. Default:
-            an empty one in memory.
+        ledger: Signals and captions to re-use and to add to: another loader's, or a folder, local or of a
+            bucket. Default: an empty one in memory.
         plan: A plan of the corpus, as `tldr-loader plan` writes it: it says which samples survive, and the
             options of the policy may be left out. Default: the policy decides, window by window.
 
@@ -623,14 +623,18 @@ class Ledger:
     one to begin with. It is a cache: without it everything is the same, and slower.
 
     Args:
-        path: Folder of Parquet files to keep it in; begun where nothing is. Default: memory.
+        path: Folder of Parquet files to keep it in, local or of a bucket (`s3://BUCKET/FOLDER`); begun
+            where nothing is. Default: memory.
         cache_bytes: Bytes of a folder's contents that may be in memory. Default: 512 MiB.
+        endpoint: URL of a server that speaks S3, as for `Loader`.
     """
 
-    def __new__(cls, path: _Path | None = None, *, cache_bytes: int | None = None) -> Ledger: ...
+    def __new__(
+        cls, path: _Path | None = None, *, cache_bytes: int | None = None, endpoint: str | None = None
+    ) -> Ledger: ...
     @property
-    def path(self) -> Path | None:
-        """The folder it is in; None in memory."""
+    def path(self) -> str | None:
+        """The folder it is in, a path or a URL; None in memory."""
 
     @property
     def windows(self) -> int:
