@@ -52,6 +52,7 @@ impl Args {
             by,
             wanted: Wanted { encoder, reading: self.reading.fingerprint()?, window: self.window },
             generation: generation.transpose()?,
+            score_key: self.selection.score_key().map(str::to_owned),
             out: self.out.clone(),
         };
         let bar = progress_bar("shards");

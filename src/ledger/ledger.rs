@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 use crate::error::Result;
-use crate::ledger::record::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
+use crate::ledger::record::{CaptionKey, Captions, CorpusScores, ScoreKey, Scores, WindowKey, WindowRecord};
 #[cfg(feature = "parquet")]
 use crate::ledger::stored::Stored;
 use crate::sample::Outcome;
@@ -39,6 +39,7 @@ struct Cache {
     windows: LruCache<WindowKey, Arc<WindowRecord>>,
     captions: LruCache<CaptionKey, Arc<Captions>>,
     scores: LruCache<CaptionKey, Arc<Scores>>,
+    corpus_scores: LruCache<ScoreKey, CorpusScores>,
     bytes: u64,
     /// Most bytes; `None` where there is no other place.
     limit: Option<u64>,
@@ -207,6 +208,40 @@ impl Ledger {
         self.cache().put_scores(key, Arc::new(all));
     }
 
+    /// The scores of the corpus for a window, where they are known.
+    pub fn corpus_scores(&self, key: &ScoreKey) -> Option<CorpusScores> {
+        if let Some(scores) = self.cache().corpus_scores.get(key) {
+            return Some(Arc::clone(scores));
+        }
+        #[cfg(feature = "parquet")]
+        if let Some(stored) = &self.shared.stored
+            && let Some(scores) = stored.corpus_scores(key, Some(key.beside))
+        {
+            let scores = CorpusScores::from(scores);
+            self.cache().put_corpus_scores(*key, Arc::clone(&scores));
+            return Some(scores);
+        }
+        None
+    }
+
+    /// As [`corpus_scores`](Self::corpus_scores) of a folder, whatever lay beside the shard; `None` also where
+    /// several versions of that do not agree.
+    #[cfg(feature = "parquet")]
+    pub fn corpus_scores_of(&self, key: &WindowKey, field: &str) -> Option<CorpusScores> {
+        let stored = self.shared.stored.as_ref()?;
+        stored.corpus_scores(&key.scores(field, 0), None).map(CorpusScores::from)
+    }
+
+    /// Records the scores of the corpus for a window, which were read from `field`.
+    pub fn record_corpus_scores(&self, key: ScoreKey, field: &str, scores: CorpusScores) {
+        #[cfg(feature = "parquet")]
+        if let Some(stored) = &self.shared.stored {
+            stored.record_corpus_scores(&key, field, &scores);
+        }
+        let _ = field;
+        self.cache().put_corpus_scores(key, scores);
+    }
+
     /// Number of windows in memory.
     pub fn windows(&self) -> usize {
         self.cache().windows.len()
@@ -225,8 +260,14 @@ impl Ledger {
 
 impl Cache {
     fn new(limit: Option<u64>) -> Self {
-        let (windows, captions) = (LruCache::unbounded(), LruCache::unbounded());
-        Self { windows, captions, scores: LruCache::unbounded(), bytes: 0, limit }
+        Self {
+            windows: LruCache::unbounded(),
+            captions: LruCache::unbounded(),
+            scores: LruCache::unbounded(),
+            corpus_scores: LruCache::unbounded(),
+            bytes: 0,
+            limit,
+        }
     }
 
     fn put_window(&mut self, key: WindowKey, record: Arc<WindowRecord>) {
@@ -256,11 +297,21 @@ impl Cache {
         self.shrink();
     }
 
+    fn put_corpus_scores(&mut self, key: ScoreKey, scores: CorpusScores) {
+        self.bytes += corpus_score_size(&scores);
+        if let Some(old) = self.corpus_scores.put(key, scores) {
+            self.bytes -= corpus_score_size(&old);
+        }
+        self.shrink();
+    }
+
     /// Lets go of what was used least lately, windows first: captions and scores are few.
     fn shrink(&mut self) {
         while self.limit.is_some_and(|limit| self.bytes > limit) {
             if let Some((_, record)) = self.windows.pop_lru() {
                 self.bytes -= record.bytes();
+            } else if let Some((_, scores)) = self.corpus_scores.pop_lru() {
+                self.bytes -= corpus_score_size(&scores);
             } else if let Some((_, captions)) = self.captions.pop_lru() {
                 self.bytes -= size(&captions);
             } else if let Some((_, scores)) = self.scores.pop_lru() {
@@ -284,6 +335,12 @@ fn score_size(scores: &Scores) -> u64 {
     const WINDOW: u64 = 150; // as above
     const ENTRY: u64 = 24; // id, score and the table's overhead
     WINDOW + ENTRY * scores.len() as u64
+}
+
+/// Approximate size of scores of the corpus in memory, in bytes.
+fn corpus_score_size(scores: &CorpusScores) -> u64 {
+    const WINDOW: u64 = 150; // as above
+    WINDOW + 4 * scores.len() as u64
 }
 
 #[cfg(test)]
@@ -310,6 +367,7 @@ mod tests {
             signals: None,
             compute: Arc::default(),
             has_embedding,
+            from_table: vec![],
             failures: vec![],
             index: None,
         })
@@ -361,6 +419,22 @@ mod tests {
         assert_eq!((scores[&SampleId(1)], scores[&SampleId(2)].is_nan()), (0.25, true));
         assert!(ledger.scores_of(&key(0).captions(8)).is_empty());
         assert!(ledger.captions_of(&at).is_empty(), "captions are something else");
+    }
+
+    #[test]
+    fn scores_of_the_corpus_are_kept_per_field_and_version() {
+        let ledger = Ledger::new();
+        let at = key(0).scores("similarity", 3);
+        ledger.record_corpus_scores(at, "similarity", vec![0.25, f32::NAN].into());
+        let found = ledger.corpus_scores(&at).unwrap();
+        assert!(found[0] == 0.25 && found[1].is_nan());
+        for other in
+            [key(1).scores("similarity", 3), key(0).scores("other", 3), key(0).scores("similarity", 4)]
+        {
+            assert!(ledger.corpus_scores(&other).is_none());
+        }
+        let other_captioner = WindowKey { encoder: 8, ..key(0) };
+        assert!(ledger.corpus_scores(&other_captioner.scores("similarity", 3)).is_some());
     }
 
     #[test]

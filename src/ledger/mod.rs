@@ -1,4 +1,5 @@
-//! What the loader remembers of samples it has seen: signals, captions and what a judge says of them.
+//! What the loader remembers of samples it has seen: signals, captions, what a judge says of them, and scores
+//! that the corpus has.
 //!
 //! A ledger is a cache. Deleting it changes nothing but the time: signals are a function of the
 //! sample and the captioner, captions of the sample and the generation settings. It is in memory, or
@@ -24,6 +25,6 @@ pub use contents::{RecordedShard, Recording};
 #[cfg(feature = "parquet")]
 pub(crate) use files::place;
 pub use ledger::Ledger;
-pub use record::{CaptionKey, Captions, Scores, WindowKey, WindowRecord};
+pub use record::{CaptionKey, Captions, CorpusScores, ScoreKey, Scores, WindowKey, WindowRecord};
 #[cfg(feature = "parquet")]
 pub(crate) use table::{Column, Table};
