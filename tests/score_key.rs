@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+#[cfg(feature = "parquet")]
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::Ordering;

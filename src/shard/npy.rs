@@ -16,6 +16,9 @@ const MAX_HEADER: usize = 1 << 16;
 /// Longest text of an array, in bytes.
 const MAX_ITEM: usize = 1 << 12;
 
+/// Items that are read at a time.
+const ITEMS: usize = 1024;
+
 /// Types of items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Item {
@@ -106,11 +109,15 @@ pub(super) fn uids(mut file: impl Read, each: &mut dyn FnMut(u64)) -> Result<(),
     file.read_exact(&mut header).map_err(cut)?;
     let header: String = String::from_utf8_lossy(&header).chars().filter(|c| !c.is_whitespace()).collect();
     let (item, mut left) = parse(&header).ok_or_else(|| format!("an array with the header {header}"))?;
-    let mut bytes = vec![0; item.size()];
+    let mut bytes = vec![0; ITEMS * item.size()];
     while left > 0 {
-        file.read_exact(&mut bytes).map_err(cut)?;
-        each(item.uid(&bytes).ok_or("an item that is no text")?);
-        left -= 1;
+        let items = left.min(ITEMS as u64);
+        let some = &mut bytes[..items as usize * item.size()];
+        file.read_exact(some).map_err(cut)?;
+        for bytes in some.chunks_exact(item.size()) {
+            each(item.uid(bytes).ok_or("an item that is no text")?);
+        }
+        left -= items;
     }
     match file.read(&mut [0; 1]) {
         Ok(0) => Ok(()),
