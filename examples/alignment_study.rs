@@ -9,14 +9,15 @@
 //! On the synthetic corpus the captioner is trained on noisy pairs and measured on new ones with the
 //! same noise: for every normalisation, the AUC of clean pairs against each kind of noise, and how
 //! much a gate of one half depends on what it should not, length and class, among clean pairs. On
-//! shards, captions are swapped first, two captioners are trained, each on one half, and every pair is
-//! scored by each.
+//! shards, captions are swapped first, captioners are trained, each on all pairs but those of one fold, and
+//! every pair is scored by each.
 #![allow(clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::Parser;
+use clap::builder::TypedValueParser;
 use ndarray::{Array2, Array4, Axis, s};
 use tldr_loader::captioner::{Augment, Captioner, CaptionerConfig, TrainOptions, Trainer, parse_device};
 use tldr_loader::cluster::agreement::{auc, nmi, purity};
@@ -52,6 +53,9 @@ struct Options {
     /// Preset of the captioner.
     #[arg(long, default_value = "small")]
     preset: String,
+    /// Captioners, with --shards: each is trained on all parts of the pairs but one.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=20).map(|n| n as usize))]
+    folds: usize,
     /// What is done to previews: none, shift or shift-flip.
     #[arg(long, default_value = "none")]
     augment: String,
@@ -121,18 +125,18 @@ fn study_shards(options: &Options, dir: PathBuf) -> Result<()> {
     let count = pairs.captions.len();
     let swapped = pairs.noise.iter().filter(|n| **n != "none").count();
     println!("{count} pairs, {swapped} of them swapped");
-    let halves: Vec<Vec<usize>> =
-        (0..2).map(|half| (0..count).filter(|&i| fold(options.seed, i) == half).collect()).collect();
+    let fold = |i: usize| Rng::new(options.seed, Purpose::Fit, i as u64).below(options.folds);
     let (mut scored, mut captioners) = (vec![], vec![]);
-    for half in &halves {
-        let mut captioner = trained(options, &pairs, half, size)?;
+    for held_out in 0..options.folds {
+        let seen: Vec<usize> = (0..count).filter(|&i| fold(i) != held_out).collect();
+        let mut captioner = trained(options, &pairs, &seen, size)?;
         scored.push(score(&mut captioner, &pairs, size)?);
         captioners.push(captioner);
     }
-    for (name, other) in [("that has seen it", 0), ("that has not seen it", 1)] {
+    for (name, other) in [("that has seen it", 1), ("that has not seen it", 0)] {
         let own = |norm: AlignmentNorm, noise: &str| -> Vec<f32> {
             let rows = (0..count).filter(|&i| pairs.noise[i] == noise);
-            let by = |i: usize| &scored[(fold(options.seed, i) + other) % 2];
+            let by = |i: usize| &scored[(fold(i) + other) % options.folds];
             rows.map(|i| match norm {
                 AlignmentNorm::Mean => by(i).sum[i] / by(i).tokens[i].max(1) as f32,
                 _ => by(i).sum[i],
@@ -157,11 +161,6 @@ fn study_shards(options: &Options, dir: PathBuf) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Which half a pair belongs to.
-fn fold(seed: u64, i: usize) -> usize {
-    Rng::new(seed, Purpose::Fit, i as u64).below(2)
 }
 
 fn synthetic(count: usize, seed: u64, size: usize) -> Result<Pairs> {

@@ -179,15 +179,14 @@ pub enum FailReason {
     RepeatedKey,
     /// The shard ends, or is damaged, inside this sample.
     TruncatedSample,
-    /// The field named by `score_key` is missing or not a number.
-    MissingScore,
-    /// The filter on metadata does not let it pass: not a fault, and not counted as one.
+    /// The filter on metadata does not let it pass, or the subset does not name it: not a fault, and not
+    /// counted as one.
     Excluded,
 }
 
 impl FailReason {
     /// Every reason, in the order in which statistics list them.
-    pub const ALL: [FailReason; 11] = [
+    pub const ALL: [FailReason; 10] = [
         Self::MissingImage,
         Self::MissingCaption,
         Self::EmptyCaption,
@@ -197,7 +196,6 @@ impl FailReason {
         Self::ImageTooLarge,
         Self::RepeatedKey,
         Self::TruncatedSample,
-        Self::MissingScore,
         Self::Excluded,
     ];
 
@@ -223,7 +221,6 @@ impl FailReason {
             Self::ImageTooLarge => "image-too-large",
             Self::RepeatedKey => "repeated-key",
             Self::TruncatedSample => "truncated-sample",
-            Self::MissingScore => "missing-score",
             Self::Excluded => "excluded",
         }
     }

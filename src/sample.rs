@@ -24,7 +24,7 @@ impl SampleId {
 }
 
 /// One group of members of a shard that share a key: an image and its caption, encoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Identity.
     pub id: SampleId,
@@ -38,6 +38,11 @@ pub struct Sample {
     pub image: Vec<u8>,
     /// Original caption, trimmed, never empty.
     pub caption: String,
+    /// Whether it is that of [`ReadOptions::captions`](crate::shard::ReadOptions::captions).
+    pub from_table: bool,
+    /// What [`ReadOptions::score_key`](crate::shard::ReadOptions::score_key) says of it; `None` where that
+    /// is absent or no number.
+    pub score: Option<f32>,
     /// The json member, as stored.
     pub json: Option<Vec<u8>>,
 }

@@ -27,6 +27,7 @@ const POLICY: Policy = Policy {
     rotate: false,
     seed: 0,
     corpus: None,
+    score: None,
 };
 
 /// A corpus, its ledger after an epoch with generated captions, and what that epoch yielded: the
@@ -55,7 +56,7 @@ impl Run {
 
     fn job(&self, by: ExportBy, out: &str) -> ExportJob {
         let (ledger, out) = (self.path("ledger"), self.path(out));
-        ExportJob { ledger, by, wanted: Wanted::default(), generation: None, out }
+        ExportJob { ledger, by, wanted: Wanted::default(), generation: None, score_key: None, out }
     }
 }
 

@@ -12,7 +12,7 @@ use support::{StubCaptioner, builder, clusters, epoch, full, png};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder, Mode, OnError};
-use tldr_loader::shard::{Filter, ShardWriter, included, list};
+use tldr_loader::shard::{ReadOptions, ShardWriter, list, survey};
 
 const FILTER: &str = "NSFW = 'UNLIKELY' and width >= 200";
 
@@ -76,7 +76,8 @@ fn keep_ratio_is_a_share_of_those_that_pass() {
     let folder = tempfile::tempdir().unwrap();
     let (urls, passing) = corpus(folder.path());
     let shards = list(std::slice::from_ref(&urls), None, &Default::default()).unwrap();
-    let share = included(&shards, &FILTER.parse::<Filter>().unwrap()).unwrap();
+    let read = ReadOptions { filter: Some(FILTER.parse().unwrap()), ..ReadOptions::default() };
+    let share = survey(&shards, &[200; 3], &read).unwrap().share();
     assert_eq!(share, passing.len() as f64 / 600.0, "shards this small are looked at whole");
     let stub = StubCaptioner::new();
     let encoded = stub.encoded.clone();
@@ -139,5 +140,6 @@ fn columns_beside_the_shard_are_fields() {
     assert_eq!(of("similarity >= 0.3 and width > 400"), ["000000000", "000000005"]);
     assert_eq!(of("similarity is null"), ["000000003"]);
     let shards = list(&[urls], None, &Default::default()).unwrap();
-    assert_eq!(included(&shards, &"width > 400".parse().unwrap()).unwrap(), 0.5, "by the file alone");
+    let read = ReadOptions { filter: Some("width > 400".parse().unwrap()), ..ReadOptions::default() };
+    assert_eq!(survey(&shards, &[4], &read).unwrap().share(), 0.5, "by the file alone");
 }

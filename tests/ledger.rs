@@ -298,6 +298,7 @@ fn a_gated_out_sample_costs_24_bytes_and_a_candidate_56_keys_aside() {
         signals: Some(signals),
         compute: Arc::default(),
         has_embedding: false,
+        from_table: vec![],
         failures: vec![],
         index: Some(reader.take_index()),
     });

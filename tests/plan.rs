@@ -105,6 +105,7 @@ const GATED: Policy = Policy {
     rotate: false,
     seed: 3,
     corpus: Some(8 * 512),
+    score: None,
 };
 
 #[test]

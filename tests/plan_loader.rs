@@ -18,6 +18,7 @@ use tldr_loader::jobs::{PlanJob, PlanSummary, estimate, plan};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{LoaderBuilder, LoaderState, Mode, PlanFile};
 use tldr_loader::select::Policy;
+use tldr_loader::shard::ReadOptions;
 
 fn job(urls: &str, ledger: &Path) -> PlanJob {
     let policy = Policy { gate: Some(0.5), ..Policy::default() };
@@ -241,7 +242,7 @@ fn what_it_was_not_made_for_is_refused() {
         (|b| b.rotate(true), "rotate is true"),
         (|b| b.window(128), "window is 128, and 64"),
         (|b| b.mode(Mode::Full), "mode is Full"),
-        (|b| b.caption_key("text"), "caption_key, where, max_image_pixels"),
+        (|b| b.caption_key("text"), "caption_key, where, subset, captions, max_image_pixels"),
         (|b| b.lengths(vec![100, 100, 99, 100]), "99 samples for 00002.tar, where it found 100"),
     ];
     for (change, expected) in refusals {
@@ -384,8 +385,8 @@ fn a_filter_may_leave_nothing_of_a_shard() {
     }
     let urls = support::pattern(folder.path(), 2);
     let policy = Policy { gate: None, ..Policy::default() };
-    let filter = Some("ok = true".parse().unwrap());
-    let whole = PlanJob { filter, policy, ..job(&urls, &folder.path().join("ledger")) };
+    let read = ReadOptions { filter: Some("ok = true".parse().unwrap()), ..ReadOptions::default() };
+    let whole = PlanJob { read, policy, ..job(&urls, &folder.path().join("ledger")) };
     let (summary, encoded) = run(&PlanJob { part: Some((1, 2)), ..whole.clone() });
     assert_eq!((summary.recorded, encoded), (1, 0), "nothing to encode in it");
     let (summary, encoded) = run(&whole);

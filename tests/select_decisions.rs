@@ -467,7 +467,15 @@ fn windows_that_do_not_fit_are_errors() {
     signals.embedding = Array2::zeros((3, 2));
     assert!(error(Window { signals: Some(&signals), ..held.window() }).contains("signals.embedding"));
     let nothing: [SampleId; 0] = [];
-    let empty = Window { id: 0, ids: &nothing, failed: &[], caption_chars: &[], signals: None, judged: None };
+    let empty = Window {
+        id: 0,
+        ids: &nothing,
+        failed: &[],
+        caption_chars: &[],
+        signals: None,
+        judged: None,
+        scores: None,
+    };
     let random = Policy { quota: Quota::Random, ..Policy::default() };
     let selector = Selector::new(random, None).unwrap();
     assert!(!selector.needs_signals() && selector.decide(&empty, 0).unwrap().is_empty());

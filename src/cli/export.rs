@@ -53,6 +53,7 @@ impl Args {
             by,
             wanted: Wanted { encoder, reading: self.reading.fingerprint()?, window: self.window },
             generation: generation.transpose()?,
+            score_key: self.selection.score_key().map(str::to_owned),
             out: self.out.clone(),
         };
         let bar = Progress::new("shards");

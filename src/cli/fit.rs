@@ -52,8 +52,7 @@ impl Args {
     pub(super) fn run(self) -> Result<()> {
         let mut job = FitJob::new(self.source.urls.clone(), self.captioner);
         job.stores = self.source.stores();
-        job.filter = self.source.filter()?;
-        job.caption_key = self.source.caption_key;
+        job.read = self.source.read()?;
         job.clusters = self.clusters;
         job.samples = self.samples;
         if let Some(name) = &self.alignment_norm {

@@ -6,7 +6,7 @@ use std::io::Write;
 use tldr_loader::error::{ErrorKind, FailReason};
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{self, InspectJob, Inspection, MetadataInspection, Spread};
-use tldr_loader::shard::{ReadOptions, list};
+use tldr_loader::shard::list;
 use tldr_loader::{Error, Result};
 
 use super::progress::Progress;
@@ -32,7 +32,7 @@ impl Args {
     pub(super) fn run(self) -> Result<()> {
         let shards = list(&self.source.urls, None, &self.source.stores())?;
         let job = InspectJob {
-            read: ReadOptions { filter: self.source.filter()?, caption_key: self.source.caption_key },
+            read: self.source.read()?,
             limits: DecodeOptions {
                 max_pixels: self.max_image_pixels.unwrap_or(DecodeOptions::default().max_pixels),
                 ..DecodeOptions::default()

@@ -136,8 +136,7 @@ impl Args {
         let mut job = PlanJob::new(self.source.urls.clone(), &self.ledger);
         job.policy = self.selection.policy((!self.keep_copies).then_some(self.dedup))?;
         job.stores = self.source.stores();
-        job.caption_key.clone_from(&self.source.caption_key);
-        job.filter = self.source.filter()?;
+        job.read = self.source.read()?;
         job.source.clone_from(&self.name);
         job.window = self.window;
         job.embeddings = self.embeddings;

@@ -1,6 +1,6 @@
 //! The options of every subcommand that selects.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -8,8 +8,10 @@ use tldr_loader::Result;
 use tldr_loader::cluster::Clusters;
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::loader::reading_fingerprint;
-use tldr_loader::select::{GateBy, Policy, Priority, Quota};
+use tldr_loader::select::{GateBy, Policy, Priority, Quota, ScoreGate};
 use tldr_loader::shard::ReadOptions;
+
+use super::source::read_options;
 
 /// How much is kept, and by which rules.
 #[derive(Debug, clap::Args)]
@@ -17,9 +19,17 @@ pub(super) struct Selection {
     /// Share of the readable samples to keep, in (0, 1]
     #[arg(long, default_value_t = 0.25)]
     keep_ratio: f64,
-    /// Share of samples that pass, by alignment of image and original caption; 1 for no gate
-    #[arg(long, default_value_t = 0.5)]
-    gate: f64,
+    /// Share of samples that pass, by alignment of image and original caption, or by --score-key; 1 for
+    /// no gate; 0.5 by default, without --threshold
+    #[arg(long)]
+    gate: Option<f64>,
+    /// Gate by a score that the corpus has: a field of the json member, or column of the parquet beside
+    /// the shard
+    #[arg(long, value_name = "FIELD")]
+    score_key: Option<String>,
+    /// Least score that passes, instead of a share
+    #[arg(long, value_name = "SCORE", requires = "score_key", conflicts_with = "gate")]
+    threshold: Option<f64>,
     /// Of what the gate lets that share through: corpus or cluster
     #[arg(long, default_value = "corpus")]
     gate_by: String,
@@ -36,12 +46,21 @@ pub(super) struct Selection {
 }
 
 impl Selection {
+    /// The field of a score.
+    pub(super) fn score_key(&self) -> Option<&str> {
+        self.score_key.as_deref()
+    }
+
     /// The policy, with `dedup` as given.
     pub(super) fn policy(&self, dedup: Option<f32>) -> Result<Policy> {
         let quota = Quota::from_str(&self.quota)?;
         let priority = Priority::from_str(&self.priority)?;
         let gate_by = GateBy::from_str(&self.gate_by)?;
-        let gate = Some(self.gate).filter(|&gate| gate != 1.0);
+        let gate = match (self.gate, self.threshold) {
+            (None, Some(_)) => None,
+            (gate, _) => Some(gate.unwrap_or(0.5)).filter(|&gate| gate != 1.0),
+        };
+        let score = self.score_key.clone().map(|key| ScoreGate::new(key, self.threshold));
         let keep_ratio = self.keep_ratio;
         Ok(Policy {
             keep_ratio,
@@ -53,6 +72,7 @@ impl Selection {
             rotate: false,
             seed: self.seed,
             corpus: None,
+            score,
         })
     }
 }
@@ -66,17 +86,25 @@ pub(super) struct Reading {
     /// Filter that the recorded run had, where the ledger has several kinds
     #[arg(long = "where", value_name = "FILTER")]
     filter: Option<String>,
+    /// List of samples that the recorded run had, where the ledger has several kinds
+    #[arg(long, value_name = "FILE")]
+    subset: Option<PathBuf>,
+    /// Table of captions that the recorded run had, where the ledger has several kinds
+    #[arg(long, value_name = "FILE")]
+    captions: Option<PathBuf>,
 }
 
 impl Reading {
-    /// Fingerprint of these options with the others' defaults; `None` where neither is given.
+    /// Fingerprint of these options with the others' defaults; `None` where none is given.
     pub(super) fn fingerprint(&self) -> Result<Option<u64>> {
-        if self.caption_key.is_none() && self.filter.is_none() {
-            return Ok(None);
-        }
-        let filter = self.filter.as_deref().map(str::parse).transpose()?;
-        let read = ReadOptions { caption_key: self.caption_key.clone(), filter };
-        Ok(Some(reading_fingerprint(&read, &DecodeOptions::default())))
+        let read = read_options(
+            self.caption_key.as_ref(),
+            self.filter.as_deref(),
+            self.subset.as_ref(),
+            self.captions.as_ref(),
+        )?;
+        let is_given = read != ReadOptions::default();
+        Ok(is_given.then(|| reading_fingerprint(&read, &DecodeOptions::default())))
     }
 }
 

@@ -48,6 +48,7 @@ impl Progress {
     }
 
     /// What stands beside the numbers.
+    #[cfg(feature = "tch")]
     pub(super) fn say(&self, message: impl Into<std::borrow::Cow<'static, str>>) {
         self.bar.set_message(message);
     }

@@ -1,9 +1,11 @@
 //! The options of every subcommand that reads shards.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tldr_loader::Result;
-use tldr_loader::shard::{Filter, StoreOptions};
+use tldr_loader::shard::{CaptionTable, ReadOptions, StoreOptions, Subset};
 
 /// Where shards are and how they are read.
 #[derive(Debug, clap::Args)]
@@ -14,11 +16,18 @@ pub(super) struct Source {
     /// Field of the json member, or column of the parquet beside the shard, that holds the caption;
     /// the txt member where a sample has neither
     #[arg(long)]
-    pub(super) caption_key: Option<String>,
+    caption_key: Option<String>,
     /// Only samples whose metadata pass: "NSFW = 'UNLIKELY' and width >= 200" (fields of the json
     /// member, or columns of the parquet beside the shard)
     #[arg(long = "where", value_name = "FILTER")]
     filter: Option<String>,
+    /// Only samples that this file lists: keys or uids in a .parquet, .jsonl or .txt, DataComp's .npy, or an
+    /// export
+    #[arg(long, value_name = "FILE")]
+    subset: Option<PathBuf>,
+    /// Captions by key or uid, in a .parquet, .jsonl or .tsv; samples that are not in it keep their own
+    #[arg(long, value_name = "FILE")]
+    captions: Option<PathBuf>,
     /// URL of a server that speaks S3, for s3:// shards; the environment's, or Amazon, by default
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
@@ -31,8 +40,14 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn filter(&self) -> Result<Option<Filter>> {
-        self.filter.as_deref().map(str::parse).transpose()
+    /// How samples are read; opens the tables.
+    pub(super) fn read(&self) -> Result<ReadOptions> {
+        read_options(
+            self.caption_key.as_ref(),
+            self.filter.as_deref(),
+            self.subset.as_ref(),
+            self.captions.as_ref(),
+        )
     }
 
     pub(super) fn stores(&self) -> StoreOptions {
@@ -44,4 +59,20 @@ impl Source {
             ..StoreOptions::default()
         }
     }
+}
+
+/// The options of reading, as they are given.
+pub(super) fn read_options(
+    caption_key: Option<&String>,
+    filter: Option<&str>,
+    subset: Option<&PathBuf>,
+    captions: Option<&PathBuf>,
+) -> Result<ReadOptions> {
+    Ok(ReadOptions {
+        caption_key: caption_key.cloned(),
+        filter: filter.map(str::parse).transpose()?,
+        subset: subset.map(Subset::open).transpose()?.map(Arc::new),
+        captions: captions.map(CaptionTable::open).transpose()?.map(Arc::new),
+        score_key: None,
+    })
 }

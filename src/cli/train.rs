@@ -94,8 +94,7 @@ impl Args {
     pub(super) fn run(self) -> Result<()> {
         let mut job = TrainJob::new(self.source.urls.clone(), self.out);
         job.stores = self.source.stores();
-        job.filter = self.source.filter()?;
-        job.caption_key = self.source.caption_key;
+        job.read = self.source.read()?;
         job.preset = self.preset;
         job.tokenizer = self.tokenizer;
         job.vocab_size = self.vocab_size;

@@ -18,7 +18,7 @@ use crate::cluster::Clusters;
 use crate::error::{Error, Result};
 use crate::hash::{self, Purpose};
 use crate::jobs::recorded::{Recorded, Wanted, included, window_of};
-use crate::ledger::{WindowKey, WindowRecord};
+use crate::ledger::{CorpusScores, WindowKey, WindowRecord};
 use crate::sample::{DropReason, Outcome};
 use crate::select::gate::Gate;
 use crate::select::{Policy, Priority, Quota, Rates, Selector};
@@ -127,13 +127,15 @@ pub fn audit(
     keys.sort_by_key(|key| hash::hash(0, Purpose::Fit, hash::combine(&[key.shard, key.window])));
     keys.truncate(job.windows);
     keys.sort_by_key(|key| (key.shard, key.window));
-    let windows: Vec<(WindowKey, Arc<WindowRecord>)> = keys
-        .into_iter()
-        .filter_map(|key| Some((key, recorded.window(&key)?)))
-        .filter(|(_, record)| !record.ids.is_empty())
-        .collect();
-    let samples: u64 = windows.iter().map(|(_, record)| record.ids.len() as u64).sum();
-    let included: u64 = windows.iter().map(|(_, record)| included(record)).sum();
+    let mut windows: Vec<Looked> = vec![];
+    for key in keys {
+        let Some(record) = recorded.window(&key).filter(|record| !record.ids.is_empty()) else { continue };
+        let score = job.policy.score.as_ref();
+        let scores = score.map(|score| recorded.scores(&key, &record, &score.key)).transpose()?;
+        windows.push((key, record, scores));
+    }
+    let samples: u64 = windows.iter().map(|(_, record, _)| record.ids.len() as u64).sum();
+    let included: u64 = windows.iter().map(|(_, record, _)| included(record)).sum();
     if samples == 0 {
         let accepted = "a ledger with signals of samples";
         return Err(Error::option("ledger", format!("{:?}", job.ledger.display()), accepted));
@@ -141,12 +143,15 @@ pub fn audit(
     let policy = Policy {
         // A cap in samples counts those of the corpus: about as many in each window.
         corpus: Some((included as f64 / windows.len() as f64 * of_corpus as f64) as u64),
-        ..job.policy.clone()
+        ..recorded.with_scores(&job.policy)?
     };
     let design = Design { policy, clusters, windows };
     let rule = |policy: &Policy, epoch: u64| -> Result<Vec<Vec<Outcome>>> {
         let selector = Selector::new(policy.clone(), Some(Arc::clone(clusters)))?;
-        design.windows.iter().map(|(key, r)| selector.decide(&window_of(key, r, &selector)?, epoch)).collect()
+        let windows = design.windows.iter().map(|(key, record, scores)| {
+            selector.decide(&window_of(key, record, scores.as_deref(), &selector)?, epoch)
+        });
+        windows.collect()
     };
     let mut checks = vec![Check {
         promise: "windows looked at".into(),
@@ -161,11 +166,14 @@ pub fn audit(
 /// A rule: what becomes of each sample of each window, by policy and epoch.
 type Rule<'a> = dyn Fn(&Policy, u64) -> Result<Vec<Vec<Outcome>>> + 'a;
 
+/// A recorded window, with the scores of the corpus where the policy looks at them.
+type Looked = (WindowKey, Arc<WindowRecord>, Option<CorpusScores>);
+
 /// Recorded windows and a policy.
 struct Design<'a> {
     policy: Policy,
     clusters: &'a Arc<Clusters>,
-    windows: Vec<(WindowKey, Arc<WindowRecord>)>,
+    windows: Vec<Looked>,
 }
 
 impl Design<'_> {
@@ -233,7 +241,10 @@ impl Design<'_> {
         Check {
             promise: "share of them that the gate lets through".into(),
             found: format!("{:.4}", (readable - dropped) as f64 / readable.max(1) as f64),
-            accepted: format!("{expected:.4}, by the fit"),
+            accepted: format!(
+                "{expected:.4}, by the {}",
+                if self.policy.score.is_some() { "scores" } else { "fit" }
+            ),
             holds: None,
         }
     }
@@ -253,7 +264,7 @@ impl Design<'_> {
             let seed = hash::combine(&[self.policy.seed, number]);
             let policy = Policy { seed, rotate: false, ..self.policy.clone() };
             let mut excess = [[0.0; GROUPS]; 3];
-            for ((at, (_, record)), outcomes) in self.windows.iter().enumerate().zip(rule(&policy, 0)?) {
+            for ((at, (_, record, _)), outcomes) in self.windows.iter().enumerate().zip(rule(&policy, 0)?) {
                 let mut off: BTreeMap<u32, f64> = BTreeMap::new();
                 for (row, outcome) in outcomes.into_iter().enumerate() {
                     let kept = match outcome {
@@ -302,9 +313,9 @@ impl Design<'_> {
 
     /// Group of each row of each window: by arrival, by position, and by how many rows its cluster has.
     fn groupings(&self) -> [Vec<Vec<u8>>; 3] {
-        let total: usize = self.windows.iter().map(|(_, record)| record.ids.len()).sum();
+        let total: usize = self.windows.iter().map(|(_, record, _)| record.ids.len()).sum();
         let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
-        for (_, record) in &self.windows {
+        for (_, record, _) in &self.windows {
             (0..record.ids.len()).for_each(|row| *sizes.entry(self.cluster(record, row)).or_default() += 1);
         }
         // Clusters from the smallest on; each group has about a tenth of the samples, and no cluster
@@ -319,7 +330,7 @@ impl Design<'_> {
         }
         let mut arrived = 0;
         let mut groupings: [Vec<Vec<u8>>; 3] = Default::default();
-        for (_, record) in &self.windows {
+        for (_, record, _) in &self.windows {
             let n = record.ids.len();
             groupings[0].push((arrived..arrived + n).map(|i| (i * GROUPS / total) as u8).collect());
             groupings[1].push((0..n).map(|row| (row * GROUPS / n) as u8).collect());
@@ -355,10 +366,10 @@ impl Design<'_> {
     fn rotating(&self, rule: &Rule<'_>, rates: &Rates) -> Result<Check> {
         let policy = Policy { rotate: true, ..self.policy.clone() };
         let mut times: Vec<Vec<u64>> =
-            self.windows.iter().map(|(_, record)| vec![0; record.ids.len()]).collect();
+            self.windows.iter().map(|(_, record, _)| vec![0; record.ids.len()]).collect();
         let mut twice = 0;
         for epoch in 0..EPOCHS {
-            for ((times, (_, record)), outcomes) in
+            for ((times, (_, record, _)), outcomes) in
                 times.iter_mut().zip(&self.windows).zip(rule(&policy, epoch)?)
             {
                 for (row, outcome) in outcomes.into_iter().enumerate() {
@@ -441,7 +452,7 @@ mod tests {
         })
     }
 
-    fn windows(clusters: &Clusters, count: u64, n: usize) -> Vec<(WindowKey, Arc<WindowRecord>)> {
+    fn windows(clusters: &Clusters, count: u64, n: usize) -> Vec<Looked> {
         let mut rng = Rng::new(1, Purpose::Synth, 0);
         let mut draw = || {
             let u = rng.unit();
@@ -466,12 +477,13 @@ mod tests {
                         semantic_hash: vec![[0; 4]; n],
                     }),
                     has_embedding: false,
+                    from_table: vec![],
                     failures: vec![],
                     compute: "".into(),
                     index: None,
                 };
                 let key = WindowKey { shard: 5, window, size: n, version: 1, encoder: 2, reading: 3 };
-                (key, Arc::new(record))
+                (key, Arc::new(record), None)
             })
             .collect()
     }
@@ -487,7 +499,7 @@ mod tests {
             let mut outcomes: Outcomes = design
                 .windows
                 .iter()
-                .map(|(key, record)| selector.decide(&window_of(key, record, &selector)?, epoch))
+                .map(|(key, record, _)| selector.decide(&window_of(key, record, None, &selector)?, epoch))
                 .collect::<Result<_>>()?;
             change(&design, policy, epoch, &mut outcomes);
             Ok(outcomes)
@@ -506,6 +518,7 @@ mod tests {
         rotate: false,
         seed: 1,
         corpus: Some(4 * 512),
+        score: None,
     };
 
     #[test]
@@ -521,7 +534,7 @@ mod tests {
         let has = |found: &[String], part: &str| found.iter().any(|promise| promise.contains(part));
         // A cluster with candidates always keeps one: the tail is favoured.
         let at_least_one = broken(POLICY, |design, _, _, outcomes| {
-            for ((_, record), outcomes) in design.windows.iter().zip(outcomes) {
+            for ((_, record, _), outcomes) in design.windows.iter().zip(outcomes) {
                 let mut seen: BTreeMap<u32, (bool, usize)> = BTreeMap::new();
                 for (row, outcome) in outcomes.iter().enumerate() {
                     if outcome.is_kept() || *outcome == Outcome::Dropped(DropReason::Quota) {
@@ -551,7 +564,7 @@ mod tests {
         assert!(has(&early, "position in the window"), "{early:?}");
         // Random draws: fair, and far off.
         let random = broken(POLICY, |design, policy, epoch, outcomes| {
-            for ((_, record), outcomes) in design.windows.iter().zip(outcomes) {
+            for ((_, record, _), outcomes) in design.windows.iter().zip(outcomes) {
                 for (id, outcome) in record.ids.iter().zip(outcomes) {
                     if outcome.is_kept() || *outcome == Outcome::Dropped(DropReason::Quota) {
                         let seed = hash::combine(&[policy.seed, epoch, policy.keep_ratio.to_bits()]);

@@ -34,6 +34,9 @@ pub struct ExportJob {
     pub wanted: Wanted,
     /// Fingerprint of the generation settings whose captions are meant, where there are several.
     pub generation: Option<u64>,
+    /// Field of a score of the corpus, whose recorded values are exported too; a plan or a policy that goes by
+    /// one says so itself.
+    pub score_key: Option<String>,
     /// File to write: `.parquet` for all columns, `.txt` for one key a line.
     pub out: PathBuf,
 }
@@ -56,6 +59,7 @@ struct Rows {
     id: Vec<Option<i64>>,
     cluster: Vec<Option<i32>>,
     alignment: Vec<Option<f32>>,
+    score: Vec<Option<f32>>,
     pi: Vec<Option<f32>>,
     caption: Vec<Option<String>>,
 }
@@ -87,17 +91,20 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
     let recorded = Recorded::open(&job.ledger, wanted)?;
     let generation = generation(job, &recorded)?;
     let selector = match &job.by {
-        ExportBy::Policy(policy, clusters) => Some(Selector::new(
-            Policy { corpus: Some(samples(&recorded)), ..Policy::clone(policy) },
-            Some(Arc::clone(clusters)),
-        )?),
+        ExportBy::Policy(policy, clusters) => {
+            let policy = Policy { corpus: Some(samples(&recorded)), ..recorded.with_scores(policy)? };
+            Some(Selector::new(policy, Some(Arc::clone(clusters)))?)
+        }
         ExportBy::Plan(_) | ExportBy::All => None,
     };
-    let decide = |key: &WindowKey, record: &WindowRecord| match (&plan, &selector) {
-        (Some(plan), _) => plan.plan.decide(&view(key, record)),
-        (None, Some(selector)) => selector.decide(&window_of(key, record, selector)?, 0),
+    let decide = |key: &WindowKey, record: &WindowRecord, scores: Option<&[f32]>| match (&plan, &selector) {
+        (Some(plan), _) => plan.plan.decide(&view(key, record, scores)),
+        (None, Some(selector)) => selector.decide(&window_of(key, record, scores, selector)?, 0),
         (None, None) => Ok(all_kept(record)),
     };
+    let policy = plan.as_ref().map(|plan| plan.plan.policy()).or(selector.as_ref().map(Selector::policy));
+    let of_policy = policy.and_then(|policy| policy.score.as_ref()).map(|score| score.key.as_str());
+    let score_key = of_policy.or(job.score_key.as_deref());
     let mut rows = Rows::default();
     let shards = &recorded.recording.shards;
     for (done, shard) in shards.iter().enumerate() {
@@ -106,10 +113,13 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
         for &window in &shard.windows {
             let key = recorded.key(shard, window);
             let Some(record) = recorded.window(&key) else { continue };
-            let outcomes = decide(&key, &record).map_err(|error| error.in_shard(&path.as_str().into()))?;
+            let named = score_key.filter(|_| !record.ids.is_empty());
+            let scores = named.map(|name| recorded.scores(&key, &record, name)).transpose()?;
+            let outcomes = decide(&key, &record, scores.as_deref())
+                .map_err(|error| error.in_shard(&path.as_str().into()))?;
             let captions =
                 generation.map(|generation| recorded.ledger.captions_of(&key.captions(generation)));
-            rows.push(&source, &path, &record, &outcomes, captions.as_deref());
+            rows.push(&source, &path, &record, scores.as_deref(), &outcomes, captions.as_deref());
         }
         progress(done as u64 + 1, shards.len() as u64)?;
     }
@@ -158,6 +168,7 @@ impl Rows {
         source: &str,
         shard: &str,
         record: &WindowRecord,
+        scores: Option<&[f32]>,
         outcomes: &[Outcome],
         captions: Option<&Captions>,
     ) {
@@ -171,6 +182,7 @@ impl Rows {
             self.id.push(Some(id.0 as i64));
             self.cluster.push(record.signals.as_ref().map(|signals| signals.cluster[row] as i32));
             self.alignment.push(record.signals.as_ref().map(|signals| signals.alignment[row]));
+            self.score.push(scores.map(|scores| scores[row]).filter(|score| !score.is_nan()));
             self.pi.push(*pi);
             self.caption.push(captions.and_then(|captions| captions.get(id)).map(str::to_owned));
         }
@@ -194,6 +206,7 @@ impl Rows {
             ("id".to_owned(), Column::I64(self.id)),
             ("cluster".to_owned(), Column::I32(self.cluster)),
             ("alignment".to_owned(), Column::F32(self.alignment)),
+            ("score".to_owned(), Column::F32(self.score)),
             ("pi".to_owned(), Column::F32(self.pi)),
             ("weight".to_owned(), Column::F32(weight)),
             ("caption".to_owned(), Column::Text(self.caption)),

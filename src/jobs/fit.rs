@@ -15,7 +15,7 @@ use crate::cluster::alignment::passes_gate;
 use crate::cluster::{self, AlignmentNorm, Features, FitOptions, FitPoints, FitReport};
 use crate::error::{Error, Result};
 use crate::model::Encoder;
-use crate::shard::{self, Filter, ReadOptions, Shard, StoreOptions};
+use crate::shard::{self, ReadOptions, Shard, StoreOptions};
 use sample::{Sampled, SampledBatch};
 
 /// Points per cluster below which shares are too thin to trust (design, section 2).
@@ -45,7 +45,7 @@ pub struct FitJob {
     pub captioner: PathBuf,
     /// Number of clusters; a hundredth of the sampled points, between 8 and 3,000, where `None`.
     pub clusters: Option<usize>,
-    /// Points to sample, of those that `filter` lets through; all, up to 300,000, where `None`.
+    /// Points to sample, of those that count; all, up to 300,000, where `None`.
     pub samples: Option<u64>,
     /// How raw alignments are made comparable.
     pub alignment_norm: AlignmentNorm,
@@ -60,10 +60,8 @@ pub struct FitJob {
     pub seed: u64,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// Field of the json member that holds the caption; the txt member where a sample lacks it.
-    pub caption_key: Option<String>,
-    /// Which samples count, by their metadata; all where `None`.
-    pub filter: Option<Filter>,
+    /// How samples are made of members, and which of them count.
+    pub read: ReadOptions,
     /// How remote shards are read.
     pub stores: StoreOptions,
     /// Samples per shard, in the order of the list, where they are known; else they are looked up
@@ -85,8 +83,7 @@ impl FitJob {
             decode_from: None,
             seed: 0,
             device: "cpu".into(),
-            caption_key: None,
-            filter: None,
+            read: ReadOptions::default(),
             stores: StoreOptions::default(),
             lengths: None,
         }
@@ -214,11 +211,7 @@ impl Corpus {
                 return Err(Error::option("lengths", format!("{} numbers", lengths.len()), accepted));
             }
         };
-        Ok(Self {
-            shards,
-            lengths,
-            read: ReadOptions { caption_key: job.caption_key.clone(), filter: job.filter.clone() },
-        })
+        Ok(Self { shards, lengths, read: job.read.clone() })
     }
 
     fn samples(&self) -> u64 {

@@ -3,6 +3,8 @@
 //! Signals come by the loader's own reading (TL;DR's first pass, without training), so that a run with
 //! or without the plan finds them in the ledger. Decisions are those of [`crate::select::plan`].
 
+mod walk;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,13 +14,14 @@ use ndarray::{Array4, s};
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::image::{DecodeOptions, ImageTransform};
-use crate::ledger::{Ledger, WindowKey, WindowRecord};
-use crate::loader::{Batch, Loader, Mode, PixelType, PlanFile, PlannedShard, reading, version_hash};
+use crate::image::ImageTransform;
+use crate::ledger::Ledger;
+use crate::loader::{Batch, Loader, Mode, PixelType, PlanFile, PlannedShard, included, measured};
 use crate::model::Encoder;
 use crate::select::gate::Gate;
 use crate::select::{Planner, Policy, Priority, Quota, Selector, Window};
-use crate::shard::{self, Filter, ReadOptions, Shard, StoreOptions};
+use crate::shard::{self, ReadOptions, Shard, StoreOptions};
+use walk::{Walk, Windows};
 
 /// Bytes of the ledger in memory: each window is looked at once.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -37,10 +40,8 @@ pub struct PlanJob {
     pub source: Option<String>,
     /// How remote shards are read.
     pub stores: StoreOptions,
-    /// Field of the json member that holds the caption; the txt member where a sample lacks it.
-    pub caption_key: Option<String>,
-    /// Which samples count, by their metadata; all where `None`.
-    pub filter: Option<Filter>,
+    /// How samples are made of members, and which of them count; `policy` names the field of a score.
+    pub read: ReadOptions,
     /// Folder of the ledger, which is begun where nothing is.
     pub ledger: PathBuf,
     /// What to keep. Its `dedup` is the cosine of near-copies in the whole corpus; `corpus` is
@@ -66,8 +67,7 @@ impl PlanJob {
             urls,
             source: None,
             stores: StoreOptions::default(),
-            caption_key: None,
-            filter: None,
+            read: ReadOptions::default(),
             ledger: ledger.into(),
             policy: Policy::default(),
             window: 2048,
@@ -81,10 +81,6 @@ impl PlanJob {
     /// Whether windows must have embeddings.
     fn needs_embeddings(&self) -> bool {
         self.embeddings && self.policy.dedup.is_some() || self.policy.priority == Priority::Diverse
-    }
-
-    fn read(&self) -> ReadOptions {
-        ReadOptions { caption_key: self.caption_key.clone(), filter: self.filter.clone() }
     }
 
     fn check(&self) -> Result<()> {
@@ -176,6 +172,8 @@ pub fn plan(
     let started = Instant::now();
     let ledger = Ledger::open_with(&job.ledger, Some(CACHE_BYTES), &job.stores)?;
     let mut shards = shard::list(&job.urls, job.source.as_deref(), &job.stores)?;
+    // Of all shards: every part of a job array has the same gate.
+    let job = &PlanJob { policy: with_scores(job, &shards)?, ..job.clone() };
     if let Some((part, of)) = job.part {
         shards = shards.into_iter().skip(part).step_by(of).collect();
     }
@@ -279,7 +277,7 @@ fn measure(job: &PlanJob, missing: Vec<(Shard, u64)>, encoder: &mut dyn Encoder)
         .threads(job.threads)
         .rank(0)
         .world_size(1)
-        .read_options(job.read());
+        .read_options(job.read.clone());
     let loader = builder.build()?;
     let (mut started, mut measured) = (Instant::now(), 0);
     for (number, examples) in loader.iter()?.enumerate() {
@@ -325,14 +323,31 @@ fn counted(
     stopped.map(|()| lengths)
 }
 
+/// The policy with its score's gate measured, where it has one: as the loader measures it.
+fn with_scores(job: &PlanJob, shards: &[Shard]) -> Result<Policy> {
+    let Some(score) = job.policy.score.clone() else { return Ok(job.policy.clone()) };
+    // An option that cannot work is refused before anything is read.
+    let assumed = Some(score.clone().assumed(job.policy.gate));
+    Selector::new(Policy { score: assumed, quota: Quota::Random, ..job.policy.clone() }, None).map(drop)?;
+    let lengths = counted(shards, &mut |_, _, _| Ok(()))?;
+    let read = ReadOptions { score_key: Some(score.key.clone()), ..job.read.clone() };
+    let found = shard::survey(shards, &lengths, &read)?;
+    Ok(Policy { score: Some(measured(score, job.policy.gate, &found)?), ..job.policy.clone() })
+}
+
 /// The policy with the number of samples, where it needs that.
 fn with_corpus(job: &PlanJob, shards: &[Shard]) -> Result<Policy> {
     let corpus = match job.policy.quota {
         Quota::CapAt(_) => {
-            let samples: u64 = counted(shards, &mut |_, _, _| Ok(()))?.iter().sum();
+            let lengths = counted(shards, &mut |_, _, _| Ok(()))?;
+            let samples: u64 = lengths.iter().sum();
             // As the loader counts them.
-            let share = job.filter.as_ref().map_or(Ok(1.0), |filter| shard::included(shards, filter))?;
-            Some((share * samples as f64) as u64)
+            if job.read.takes_all() {
+                Some(samples)
+            } else {
+                let found = shard::survey(shards, &lengths, &job.read)?;
+                Some(included(&job.read, &found, samples)?)
+            }
         }
         _ => None,
     };
@@ -369,82 +384,15 @@ fn record(
         .lanes(lanes)
         .rank(0)
         .world_size(1)
-        .read_options(job.read())
+        .read_options(job.read.clone())
         .only_recording();
+    let builder = match &job.policy.score {
+        Some(score) => builder.score_gate(score.clone()),
+        None => builder,
+    };
     let stats =
         builder.build()?.record(&mut |stats| progress(PlanStage::Record, stats.counts.read, total.max(1)))?;
     Ok(stats.encoded)
-}
-
-/// Reads a ledger shard by shard.
-struct Walk<'a> {
-    job: &'a PlanJob,
-    ledger: &'a Ledger,
-    encoder: u64,
-    reading: u64,
-}
-
-/// The windows of a shard: their keys and what is known of them.
-type Windows = Vec<(WindowKey, Arc<WindowRecord>)>;
-
-impl<'a> Walk<'a> {
-    fn new(job: &'a PlanJob, ledger: &'a Ledger, encoder: u64) -> Self {
-        let reading = hash::combine(&reading(&job.read(), &DecodeOptions::default()));
-        Self { job, ledger, encoder, reading }
-    }
-
-    /// The key of window 0 of the shard as it is now.
-    fn key(&self, shard: &Shard) -> Result<WindowKey> {
-        let version = shard.version_until(self.job.read().looks_beside(), None)?;
-        Ok(WindowKey {
-            shard: shard.hash,
-            window: 0,
-            size: self.job.window,
-            version: version_hash(version.as_deref()),
-            encoder: self.encoder,
-            reading: self.reading,
-        })
-    }
-
-    /// What is known of a window, if that is enough.
-    fn window(&self, key: &WindowKey) -> Option<Arc<WindowRecord>> {
-        self.ledger.window(key).filter(|record| {
-            let embeddings = !self.job.needs_embeddings() || record.has_embedding;
-            record.ids.is_empty() || record.signals.is_some() && embeddings
-        })
-    }
-
-    /// All windows of `shard`; `None` where one is not known.
-    fn windows(&self, shard: &Shard) -> Result<Option<Windows>> {
-        let mut key = self.key(shard)?;
-        let mut windows = vec![];
-        while let Some(record) = self.window(&key) {
-            let ends = record.ids.len() < self.job.window;
-            if !record.ids.is_empty() {
-                windows.push((key, record));
-            }
-            if ends {
-                return Ok(Some(windows));
-            }
-            key.window += 1;
-        }
-        Ok(None)
-    }
-
-    /// How many of the `length` samples of `shard` are in windows that are not known.
-    fn lacking(&self, shard: &Shard, length: u64) -> Result<u64> {
-        let (mut key, size) = (self.key(shard)?, self.job.window as u64);
-        let mut lacking = 0;
-        for window in 0..length.div_ceil(size) {
-            key.window = window;
-            match self.window(&key) {
-                Some(record) if (record.ids.len() as u64) < size => break,
-                Some(_) => {}
-                None => lacking += size.min(length - window * size),
-            }
-        }
-        Ok(lacking)
-    }
 }
 
 /// A plan that is being made.
@@ -462,7 +410,7 @@ impl Deciding {
 
     fn add(&mut self, shard: &Shard, windows: &Windows) -> Result<()> {
         let mut samples = 0;
-        for (key, record) in windows {
+        for (key, record, scores) in windows {
             let window = Window {
                 id: hash::combine(&[key.shard, key.window]),
                 ids: &record.ids,
@@ -470,6 +418,7 @@ impl Deciding {
                 caption_chars: &record.caption_chars,
                 signals: record.signals.as_ref(),
                 judged: None,
+                scores: scores.as_deref(),
             };
             self.planner.add(key.shard, key.window, &window).map_err(|error| error.in_shard(&shard.url))?;
             samples += record.ids.len() as u64;

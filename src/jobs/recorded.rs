@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, FailReason, Result};
-use crate::ledger::{Ledger, RecordedShard, Recording, WindowKey, WindowRecord};
+use crate::ledger::{CorpusScores, Ledger, RecordedShard, Recording, WindowKey, WindowRecord};
 use crate::sample::Outcome;
-use crate::select::{Selector, Window};
+use crate::select::{Policy, Selector, Window};
 use crate::shard::StoreOptions;
 
 /// Bytes of the ledger in memory: windows are looked at once.
@@ -58,7 +58,8 @@ impl Recorded {
                 let what = if first.is_some() { "several that fit" } else { "none that fits" };
                 Err(refuse(format!(
                     "a ledger with one recording of this captioner, window size and reading options; of the \
-                     recordings here there are {what}: {}; say which with captioner, window, caption_key and where",
+                     recordings here there are {what}: {}; say which with captioner, window, caption_key, where, subset \
+                     and captions",
                     names.join(", ")
                 )))
             }
@@ -68,6 +69,41 @@ impl Recorded {
     pub(super) fn key(&self, shard: &RecordedShard, window: u64) -> WindowKey {
         let Recording { encoder, reading, size, .. } = self.recording;
         WindowKey { shard: shard.hash, window, size, version: shard.version, encoder, reading }
+    }
+
+    /// Scores of the corpus for the samples of a window, by the field `name`.
+    ///
+    /// # Errors
+    /// They are not there: an option that names the field.
+    pub(super) fn scores(&self, key: &WindowKey, record: &WindowRecord, name: &str) -> Result<CorpusScores> {
+        let found = self.ledger.corpus_scores_of(key, name).filter(|scores| scores.len() == record.ids.len());
+        found.ok_or_else(|| {
+            let accepted = "a field whose scores the ledger has, of one version: those of a loader or a plan with \
+                            this score_key";
+            Error::option("score_key", format!("{name:?}"), accepted)
+        })
+    }
+
+    /// `policy` with the gate of its score, if it has one, measured on all that is recorded.
+    ///
+    /// # Errors
+    /// As [`scores`](Self::scores).
+    pub(super) fn with_scores(&self, policy: &Policy) -> Result<Policy> {
+        let mut policy = policy.clone();
+        let Some(score) = policy.score.take() else { return Ok(policy) };
+        let mut all = vec![];
+        for shard in &self.recording.shards {
+            for key in shard.windows.iter().map(|&window| self.key(shard, window)) {
+                let Some(record) = self.window(&key).filter(|record| !record.ids.is_empty()) else {
+                    continue;
+                };
+                let scores = self.scores(&key, &record, &score.key)?;
+                let usable = record.failed.iter().zip(scores.iter()).filter(|(failed, _)| failed.is_none());
+                all.extend(usable.map(|(_, score)| *score));
+            }
+        }
+        policy.score = Some(score.measured(policy.gate, &all));
+        Ok(policy)
     }
 
     /// What is known of a window; `None`, and a warning, where its files are damaged.
@@ -96,6 +132,7 @@ pub(super) fn included(record: &WindowRecord) -> u64 {
 pub(super) fn window_of<'a>(
     key: &WindowKey,
     record: &'a WindowRecord,
+    scores: Option<&'a [f32]>,
     selector: &Selector,
 ) -> Result<Window<'a>> {
     if selector.needs_embedding() && !record.has_embedding && !record.ids.is_empty() {
@@ -103,11 +140,11 @@ pub(super) fn window_of<'a>(
                         with this policy, or of plan --embeddings; or leave these options out";
         return Err(Error::option("ledger", "signals without embeddings", accepted));
     }
-    Ok(view(key, record))
+    Ok(view(key, record, scores))
 }
 
 /// As [`window_of`], where no embedding is looked at.
-pub(super) fn view<'a>(key: &WindowKey, record: &'a WindowRecord) -> Window<'a> {
+pub(super) fn view<'a>(key: &WindowKey, record: &'a WindowRecord, scores: Option<&'a [f32]>) -> Window<'a> {
     Window {
         id: crate::hash::combine(&[key.shard, key.window]),
         ids: &record.ids,
@@ -115,6 +152,7 @@ pub(super) fn view<'a>(key: &WindowKey, record: &'a WindowRecord) -> Window<'a> 
         caption_chars: &record.caption_chars,
         signals: record.signals.as_ref(),
         judged: None,
+        scores,
     }
 }
 

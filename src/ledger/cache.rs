@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use crate::ledger::captions::Captions;
-use crate::ledger::record::{CaptionKey, Scores, WindowKey, WindowRecord};
+use crate::ledger::record::{CaptionKey, CorpusScores, ScoreKey, Scores, WindowKey, WindowRecord};
 use crate::sample::SampleId;
 
 /// Parts of a ledger, up to a number of bytes.
@@ -23,6 +23,7 @@ enum Key {
     Window(WindowKey),
     Captions(CaptionKey),
     Scores(CaptionKey),
+    CorpusScores(ScoreKey),
 }
 
 #[derive(Debug)]
@@ -30,6 +31,7 @@ enum Entry {
     Window(Arc<WindowRecord>),
     Captions(Arc<Captions>),
     Scores(Arc<Scores>),
+    CorpusScores(CorpusScores),
 }
 
 impl Cache {
@@ -59,6 +61,13 @@ impl Cache {
         }
     }
 
+    pub(super) fn corpus_scores(&mut self, key: &ScoreKey) -> Option<CorpusScores> {
+        match self.entries.get(&Key::CorpusScores(*key)) {
+            Some(Entry::CorpusScores(scores)) => Some(Arc::clone(scores)),
+            _ => None,
+        }
+    }
+
     /// A record with embeddings is not replaced by one without.
     pub(super) fn put_window(&mut self, key: WindowKey, record: Arc<WindowRecord>) {
         if let Some(Entry::Window(old)) = self.entries.peek(&Key::Window(key))
@@ -78,6 +87,10 @@ impl Cache {
         self.put(Key::Scores(key), Entry::Scores(scores));
     }
 
+    pub(super) fn put_corpus_scores(&mut self, key: ScoreKey, scores: CorpusScores) {
+        self.put(Key::CorpusScores(key), Entry::CorpusScores(scores));
+    }
+
     /// Number of windows. Linear in the entries.
     pub(super) fn window_count(&self) -> usize {
         self.entries.iter().filter(|(key, _)| matches!(key, Key::Window(_))).count()
@@ -87,7 +100,7 @@ impl Cache {
     pub(super) fn caption_count(&self) -> usize {
         let captions = self.entries.iter().filter_map(|(_, entry)| match entry {
             Entry::Captions(captions) => Some(captions.len()),
-            Entry::Window(_) | Entry::Scores(_) => None,
+            Entry::Window(_) | Entry::Scores(_) | Entry::CorpusScores(_) => None,
         });
         captions.sum()
     }
@@ -118,6 +131,7 @@ impl Entry {
         let parts = match self {
             Self::Window(record) => record.bytes() as usize,
             Self::Captions(captions) => captions.bytes(),
+            Self::CorpusScores(scores) => size_of_val(&scores[..]),
             // A place of the table has a byte of its own, and one in eight is empty.
             Self::Scores(scores) => scores.capacity() * (size_of::<(SampleId, f32)>() + 1) * 8 / 7,
         };

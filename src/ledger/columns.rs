@@ -6,6 +6,7 @@
 //! | `failed`, `detail` | why the sample cannot be used; null where it can |
 //! | `offset` | byte offset of its first header in the decompressed shard |
 //! | `caption_chars` | length of the original caption |
+//! | `caption_from` | `table` where the caption is that of a table; only where there is one |
 //! | `cluster`, `alignment` | signals; null where no encoder ran, or the sample failed |
 //! | `semantic_hash` | 32 bytes, little-endian; null also where the gate dropped the sample |
 //! | `embedding` | f32, little-endian; null unless the policy needed embeddings |
@@ -32,6 +33,9 @@ const HASH_BYTES: usize = SEMANTIC_HASH_BITS / 8;
 /// The members that a sample is made of, and the columns that say where they are.
 const MEMBERS: [(&str, &[&str]); 3] =
     [("image", &["jpg", "png", "jpeg", "webp"]), ("caption", &["txt", "caption"]), ("json", &["json"])];
+
+/// What stands in `caption_from`.
+const TABLE: &str = "table";
 
 /// The table of `record`; `outcomes` say which samples the gate dropped. `None` where the keys are
 /// not known.
@@ -66,6 +70,10 @@ pub(super) fn table(
             Column::I32(record.caption_chars.iter().map(|&chars| i32::try_from(chars).ok()).collect()),
         ),
     ];
+    if !record.from_table.is_empty() {
+        let from = |row: usize| record.from_table.get(row).is_some_and(|&t| t).then(|| TABLE.to_owned());
+        columns.push(("caption_from".into(), Column::Text(rows.clone().map(from).collect())));
+    }
     if let Some(signals) = &record.signals {
         let usable = |row: usize| is_usable(row).then_some(row);
         let is_candidate = |row: usize| {
@@ -161,6 +169,11 @@ pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, 
     let (reasons, details) = (columns.text("failed")?, columns.text("detail")?);
     let offsets = columns.i64("offset")?;
     let caption_chars = columns.i32("caption_chars")?;
+    let mut from_table = vec![];
+    if columns.has("caption_from") {
+        from_table =
+            columns.text("caption_from")?.iter().map(|from| from.as_deref() == Some(TABLE)).collect();
+    }
     let mut places = Vec::with_capacity(MEMBERS.len());
     for (name, _) in MEMBERS {
         let kinds =
@@ -176,6 +189,7 @@ pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, 
         has_embedding: signals.as_ref().is_some_and(|signals| signals.embedding.ncols() > 0),
         signals,
         compute,
+        from_table,
         failures: vec![],
         index: None,
     };

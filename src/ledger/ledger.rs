@@ -13,7 +13,7 @@ use crate::ledger::cache::Cache;
 use crate::ledger::captions::Captions;
 #[cfg(feature = "parquet")]
 use crate::ledger::files::Folder;
-use crate::ledger::record::{CaptionKey, Scores, WindowKey, WindowRecord};
+use crate::ledger::record::{CaptionKey, CorpusScores, ScoreKey, Scores, WindowKey, WindowRecord};
 #[cfg(feature = "parquet")]
 use crate::ledger::root::Root;
 #[cfg(feature = "parquet")]
@@ -225,6 +225,40 @@ impl Ledger {
         self.cache().put_scores(key, Arc::new(all));
     }
 
+    /// The scores of the corpus for a window, where they are known.
+    pub fn corpus_scores(&self, key: &ScoreKey) -> Option<CorpusScores> {
+        if let Some(scores) = self.cache().corpus_scores(key) {
+            return Some(scores);
+        }
+        #[cfg(feature = "parquet")]
+        if let Some(stored) = &self.shared.stored
+            && let Some(scores) = stored.corpus_scores(key, Some(key.beside))
+        {
+            let scores = CorpusScores::from(scores);
+            self.cache().put_corpus_scores(*key, Arc::clone(&scores));
+            return Some(scores);
+        }
+        None
+    }
+
+    /// As [`corpus_scores`](Self::corpus_scores) of a folder, whatever lay beside the shard; `None` also where
+    /// several versions of that do not agree.
+    #[cfg(feature = "parquet")]
+    pub fn corpus_scores_of(&self, key: &WindowKey, field: &str) -> Option<CorpusScores> {
+        let stored = self.shared.stored.as_ref()?;
+        stored.corpus_scores(&key.scores(field, 0), None).map(CorpusScores::from)
+    }
+
+    /// Records the scores of the corpus for a window, which were read from `field`.
+    pub fn record_corpus_scores(&self, key: ScoreKey, field: &str, scores: CorpusScores) {
+        #[cfg(feature = "parquet")]
+        if let Some(stored) = &self.shared.stored {
+            stored.record_corpus_scores(&key, field, &scores);
+        }
+        let _ = field;
+        self.cache().put_corpus_scores(key, scores);
+    }
+
     /// Number of windows in memory.
     pub fn windows(&self) -> usize {
         self.cache().window_count()
@@ -265,6 +299,7 @@ mod tests {
             signals: None,
             compute: Arc::default(),
             has_embedding,
+            from_table: vec![],
             failures: vec![],
             index: None,
         })
@@ -316,5 +351,21 @@ mod tests {
         assert_eq!((scores[&SampleId(1)], scores[&SampleId(2)].is_nan()), (0.25, true));
         assert!(ledger.scores_of(&key(0).captions(8)).is_empty());
         assert!(ledger.captions_of(&at).is_empty(), "captions are something else");
+    }
+
+    #[test]
+    fn scores_of_the_corpus_are_kept_per_field_and_version() {
+        let ledger = Ledger::new();
+        let at = key(0).scores("similarity", 3);
+        ledger.record_corpus_scores(at, "similarity", vec![0.25, f32::NAN].into());
+        let found = ledger.corpus_scores(&at).unwrap();
+        assert!(found[0] == 0.25 && found[1].is_nan());
+        for other in
+            [key(1).scores("similarity", 3), key(0).scores("other", 3), key(0).scores("similarity", 4)]
+        {
+            assert!(ledger.corpus_scores(&other).is_none());
+        }
+        let other_captioner = WindowKey { encoder: 8, ..key(0) };
+        assert!(ledger.corpus_scores(&other_captioner.scores("similarity", 3)).is_some());
     }
 }

@@ -1,4 +1,5 @@
-//! What the loader remembers of samples it has seen: signals, captions and what a judge says of them.
+//! What the loader remembers of samples it has seen: signals, captions, what a judge says of them, and scores
+//! that the corpus has.
 //!
 //! A ledger is a cache. Deleting it changes nothing but the time: signals are a function of the
 //! sample and the captioner, captions of the sample and the generation settings. It is in memory, or
@@ -27,7 +28,7 @@ pub use captions::Captions;
 #[cfg(feature = "parquet")]
 pub use contents::{RecordedShard, Recording};
 pub use ledger::Ledger;
-pub use record::{CaptionKey, Scores, WindowKey, WindowRecord};
+pub use record::{CaptionKey, CorpusScores, ScoreKey, Scores, WindowKey, WindowRecord};
 #[cfg(feature = "parquet")]
 pub(crate) use root::place;
 #[cfg(feature = "parquet")]

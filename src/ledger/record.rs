@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::FailReason;
+use crate::hash;
 use crate::model::Signals;
 use crate::sample::{FailedSample, SampleId};
 use crate::shard::ShardIndex;
@@ -42,6 +43,8 @@ pub struct WindowRecord {
     pub compute: Arc<str>,
     /// Whether `signals.embedding` is kept (else it has zero columns).
     pub has_embedding: bool,
+    /// Whether the caption of a row is that of a table; empty where there is none.
+    pub from_table: Vec<bool>,
     /// The failed samples with their details, in shard order.
     pub failures: Vec<FailedSample>,
     /// Where the rows lie in the shard, so that survivors can be read alone.
@@ -58,6 +61,7 @@ impl WindowRecord {
             signals: None,
             compute: Arc::default(),
             has_embedding: false,
+            from_table: vec![],
             failures: vec![],
             index,
         }
@@ -71,7 +75,7 @@ impl WindowRecord {
                 + s.embedding.len() * 4
         });
         let index = self.index.as_ref().map_or(0, ShardIndex::bytes);
-        (self.ids.len() * row + signals) as u64 + index
+        (self.ids.len() * row + self.from_table.len() + signals) as u64 + index
     }
 }
 
@@ -92,13 +96,42 @@ pub struct CaptionKey {
     pub reading: u64,
 }
 
+/// What identifies the scores of the corpus that were read for a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ScoreKey {
+    /// [`SampleId::shard_hash`] of the shard.
+    pub shard: u64,
+    /// Index of the window in the shard.
+    pub window: u64,
+    /// Samples per window in force.
+    pub size: usize,
+    /// As in [`WindowKey`].
+    pub version: u64,
+    /// As in [`WindowKey`].
+    pub reading: u64,
+    /// Hash of the name of their field.
+    pub field: u64,
+    /// Hash of the version of the shard and of the Parquet file beside it.
+    pub beside: u64,
+}
+
 impl WindowKey {
+    /// Where the scores of its samples in `field` are, which were read from the shard and what lay beside it
+    /// in the version `beside`.
+    pub fn scores(&self, field: &str, beside: u64) -> ScoreKey {
+        let Self { shard, window, size, version, reading, .. } = *self;
+        ScoreKey { shard, window, size, version, reading, field: hash::hash_str(field), beside }
+    }
+
     /// Where the captions of its samples are, by the generation settings.
     pub fn captions(&self, generation: u64) -> CaptionKey {
         let Self { shard, window, size, version, reading, .. } = *self;
         CaptionKey { shard, window, size, version, generation, reading }
     }
 }
+
+/// Scores that the corpus has, of the rows of one window; not a number where there is none.
+pub type CorpusScores = Arc<[f32]>;
 
 /// What a judge says of generated captions of samples of one window; not a number where a caption says
 /// nothing.

@@ -1,4 +1,4 @@
-//! Windows, captions and scores in the folder of a ledger.
+//! Windows, captions, scores of captions and scores of the corpus in the folder of a ledger.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ledger::captions::Captions;
 use crate::ledger::columns;
 use crate::ledger::files::Folder;
-use crate::ledger::record::{CaptionKey, Scores, WindowKey, WindowRecord};
+use crate::ledger::record::{CaptionKey, ScoreKey, Scores, WindowKey, WindowRecord};
 use crate::ledger::root::Root;
 use crate::ledger::table::{Column, Table};
 use crate::sample::{Outcome, SampleId};
@@ -149,6 +149,54 @@ impl Stored {
         self.write(&scores_of(key), key.window, &Table { columns, notes: vec![] });
     }
 
+    /// The scores of the corpus for a window, which were read from what was `beside` it; where that is `None`,
+    /// from whatever was, if all files say the same.
+    pub(super) fn corpus_scores(&self, key: &ScoreKey, beside: Option<u64>) -> Option<Vec<f32>> {
+        if key.version == 0 {
+            return None;
+        }
+        let mut found: Option<Vec<f32>> = None;
+        for path in self.folder.files(&corpus_scores_of(key), key.window) {
+            let Some(content) = self.folder.read(&path) else { continue };
+            let mut table = match Table::read(content) {
+                Ok(table) => table,
+                Err(why) => {
+                    self.folder.warn(&format!("{} is passed over: {why}", self.folder.root().name_of(&path)));
+                    continue;
+                }
+            };
+            // The folder's name says the rest.
+            let is_of = |name: &str, value: String| table.note(name) == Some(value.as_str());
+            let fits = is_of("window", key.window.to_string())
+                && beside.is_none_or(|beside| is_of("beside", format!("{beside:016x}")));
+            let Some(Column::F32(scores)) = table.take("score").filter(|_| fits) else { continue };
+            let scores: Vec<f32> = scores.into_iter().map(|score| score.unwrap_or(f32::NAN)).collect();
+            let same =
+                |other: &Vec<f32>| other.iter().map(|s| s.to_bits()).eq(scores.iter().map(|s| s.to_bits()));
+            if found.as_ref().is_some_and(|other| !same(other)) {
+                return None;
+            }
+            found = Some(scores);
+        }
+        found
+    }
+
+    /// Writes the scores of the corpus for a window.
+    pub(super) fn record_corpus_scores(&self, key: &ScoreKey, field: &str, scores: &[f32]) {
+        if key.version == 0 {
+            return;
+        }
+        let values = scores.iter().map(|&score| Some(score).filter(|score| !score.is_nan())).collect();
+        let columns = vec![("score".to_owned(), Column::F32(values))];
+        let notes = [
+            ("score_key", field.to_owned()),
+            ("window", key.window.to_string()),
+            ("beside", format!("{:016x}", key.beside)),
+        ];
+        let notes = notes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.write(&corpus_scores_of(key), key.window, &Table { columns, notes });
+    }
+
     fn write(&self, below: &Path, window: u64, table: &Table) {
         match table.write() {
             Ok(content) => self.folder.write(below, window, &content),
@@ -168,6 +216,11 @@ fn captions_of(key: &CaptionKey) -> PathBuf {
 
 fn scores_of(key: &CaptionKey) -> PathBuf {
     made_for("scores", key)
+}
+
+fn corpus_scores_of(key: &ScoreKey) -> PathBuf {
+    let settings = format!("{:016x}-{:016x}-{}", key.field, key.reading, key.size);
+    ["corpus_scores", &settings, &shard_of(key.shard, key.version)].iter().collect()
 }
 
 fn made_for(what: &str, key: &CaptionKey) -> PathBuf {

@@ -12,14 +12,14 @@ use crate::image::{DecodeOptions, ImagePipeline, ImageTransform, Normalize};
 use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
-use crate::loader::checks::total;
+use crate::loader::decider::Decider;
 use crate::loader::model_thread::{ModelThread, Role};
 use crate::loader::recorder::MaxErrors;
 use crate::loader::spec::{Mode, OnError, Spec};
 use crate::loader::stream::Loader;
 use crate::loader::world::from_world;
 use crate::model::Encoder;
-use crate::select::{GateBy, Priority, Quota};
+use crate::select::{GateBy, Priority, Quota, ScoreGate};
 use crate::shard::{self, Filter, ReadOptions, Shard, StoreOptions};
 use crate::text::{Fuse, Tokenizer};
 
@@ -52,6 +52,8 @@ pub struct LoaderBuilder {
     pub(super) keep_ratio: Option<f64>,
     pub(super) gate: Option<Option<f64>>,
     pub(super) gate_by: GateBy,
+    pub(super) score: Option<ScoreGate>,
+    pub(super) threshold: Option<f64>,
     pub(super) dedup: Option<f32>,
     pub(super) quota: Option<Quota>,
     pub(super) priority: Priority,
@@ -76,6 +78,8 @@ pub struct LoaderBuilder {
     pub(super) buffer_bytes: u64,
     pub(super) spill_dir: Option<PathBuf>,
     pub(super) read: ReadOptions,
+    pub(super) subset: Option<PathBuf>,
+    pub(super) captions: Option<PathBuf>,
     pub(super) max_image_pixels: u64,
     pub(super) exif_orientation: bool,
     pub(super) strict: bool,
@@ -112,6 +116,8 @@ impl LoaderBuilder {
             keep_ratio: None,
             gate: None,
             gate_by: GateBy::Corpus,
+            score: None,
+            threshold: None,
             dedup: None,
             quota: None,
             priority: Priority::Uniform,
@@ -136,6 +142,8 @@ impl LoaderBuilder {
             buffer_bytes: BUFFER_BYTES,
             spill_dir: None,
             read: ReadOptions::default(),
+            subset: None,
+            captions: None,
             max_image_pixels: DecodeOptions::default().max_pixels,
             exif_orientation: false,
             strict: false,
@@ -167,11 +175,21 @@ impl LoaderBuilder {
         mode: Mode = mode;
         /// Share of readable samples to keep, in (0, 1]. Default: 0.25.
         keep_ratio: f64 = Some(keep_ratio);
-        /// Share of samples that pass the gate, by alignment of image and original caption.
-        /// `None` turns the gate off. Default: 0.5 with a captioner, else none.
+        /// Share of samples that pass the gate, by alignment of image and original caption, or by the
+        /// [`score_key`](Self::score_key). `None` turns the gate off. Default: 0.5 with a captioner or a
+        /// score_key, else none; none with a [`threshold`](Self::threshold).
         gate: Option<f64> = Some(gate);
         /// Of what the gate lets its share through: the corpus (default) or each cluster.
         gate_by: GateBy = gate_by;
+        /// Least score of the [`score_key`](Self::score_key) that passes, instead of a share. Default: a share.
+        threshold: f64 = Some(threshold);
+        /// Only samples that this file lists count: keys, uids or identities
+        /// ([`Subset`](crate::shard::Subset)). The others are passed over unseen, as those that a
+        /// [`filter`](Self::filter) does not let pass. Default: all.
+        subset: impl Into<PathBuf> = Some(subset.into());
+        /// Captions by key, uid or identity ([`CaptionTable`](crate::shard::CaptionTable)): where this file has
+        /// one, it takes the place of the sample's own, or serves where it has none. Default: none.
+        captions: impl Into<PathBuf> = Some(captions.into());
         /// Cosine of embeddings from which two samples of a window count as near-copies.
         /// Default: `None`, no deduplication.
         dedup: Option<f32> = dedup;
@@ -275,9 +293,24 @@ impl LoaderBuilder {
 
     /// Which samples count, by their metadata: `"NSFW = 'UNLIKELY' and width >= 200".parse()?`. The others
     /// are passed over unseen, and are no part of what keep_ratio is a share of. How many they are is
-    /// estimated when the loader is built ([`included`](crate::shard::included)).
+    /// estimated when the loader is built ([`survey`](crate::shard::survey)).
     pub fn filter(mut self, filter: Filter) -> Self {
         self.read.filter = Some(filter);
+        self
+    }
+
+    /// Field of the json member, or column of the Parquet file beside the shard, whose number takes the place
+    /// of the alignment in the gate and in the priorities `hard` and `score`: a CLIP similarity, say. A sample
+    /// without one does not pass. No captioner is needed for it. Where a share passes, the least score that
+    /// does is measured when the loader is built, on a sample of the corpus ([`survey`](crate::shard::survey)).
+    pub fn score_key(self, score_key: impl Into<String>) -> Self {
+        self.score_gate(ScoreGate::new(score_key, None))
+    }
+
+    /// As [`score_key`](Self::score_key) and [`threshold`](Self::threshold) in one, measured or not.
+    pub(crate) fn score_gate(mut self, score: ScoreGate) -> Self {
+        self.threshold = score.threshold.or(self.threshold);
+        self.score = Some(score);
         self
     }
 
@@ -320,6 +353,7 @@ impl LoaderBuilder {
     /// have to be counted.
     pub fn build_with_progress(mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Loader> {
         self.check_numbers()?;
+        self.open_tables()?;
         let world_size = from_world(self.world_size, "WORLD_SIZE", "world_size", 1)?;
         let rank = from_world(self.rank, "RANK", "rank", 0)?;
         let lanes = self.check_lanes(rank, world_size)?;
@@ -351,7 +385,7 @@ impl LoaderBuilder {
             (Some(plan), Some(path)) => plan.lengths(path, &shards, self.lengths.as_deref())?,
             _ => self.check_lengths(&shards, progress)?,
         };
-        let samples = self.included(&shards, total(&lengths)?)?;
+        let samples = self.look(&shards, &lengths)?;
         let selector = self.decider(clusters.as_ref(), samples, plan.as_ref())?;
         let num_batches = self.num_batches(samples, world_size, selector.as_ref())?;
         let threads = match self.threads {
@@ -363,6 +397,9 @@ impl LoaderBuilder {
             .thread_name(|i| format!("tldr-pixels-{i}"))
             .build()
             .map_err(|e| Error::io("start the pixel threads", std::io::Error::other(e)))?;
+        // The field is not looked up where nothing goes by it.
+        let needs_scores = selector.as_ref().is_some_and(Decider::needs_scores);
+        self.read.score_key = self.score.filter(|_| needs_scores).map(|score| score.key);
         let spill_dir = self.spill_dir.unwrap_or_else(std::env::temp_dir);
         if !spill_dir.is_dir() {
             let accepted = "a folder, for samples that wait and that `buffer_bytes` has no room for";

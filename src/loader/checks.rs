@@ -9,7 +9,7 @@ use crate::loader::decider::Decider;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::plan::PlanFile;
 use crate::loader::spec::Mode;
-use crate::select::{GateBy, Policy, Quota, Selector};
+use crate::select::{GateBy, Policy, Quota, ScoreGate, Selector};
 use crate::shard::{self, Shard};
 use crate::text::Fuse;
 
@@ -46,6 +46,7 @@ impl LoaderBuilder {
             return Err(Error::option("max_image_pixels", 0, "at least 1"));
         }
         // Also where the mode does not use it: what cannot be meant is never passed over.
+        self.score_gate_in_force()?;
         if let Some(keep_ratio) = self.keep_ratio.filter(|&ratio| !(ratio > 0.0 && ratio <= 1.0)) {
             return Err(Error::option("keep_ratio", keep_ratio, "a number in (0, 1]"));
         }
@@ -95,9 +96,19 @@ impl LoaderBuilder {
             let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
             return Err(Error::option("keep_ratio", keep_ratio, accepted));
         }
+        let score = self.score_gate_in_force()?;
+        let gate = match &score {
+            Some(ScoreGate { threshold: Some(_), .. }) => self.gate.flatten(),
+            _ => self.gate.unwrap_or((with || score.is_some()).then_some(0.5)),
+        };
+        // Before the corpus was looked at, what is asked for is taken to pass.
+        let score = score.map(|score| match score.measured {
+            Some(_) => score,
+            None => score.assumed(gate),
+        });
         let policy = Policy {
             keep_ratio: self.keep_ratio.unwrap_or(KEEP_RATIO),
-            gate: self.gate.unwrap_or(with.then_some(0.5)),
+            gate,
             gate_by: self.gate_by,
             dedup: self.dedup,
             quota: self.quota.unwrap_or(if with { Quota::Proportional } else { Quota::Random }),
@@ -105,6 +116,7 @@ impl LoaderBuilder {
             rotate: self.rotate,
             seed: self.seed,
             corpus: Some(corpus),
+            score,
         };
         Selector::new(policy, clusters.cloned()).map(Some)
     }
@@ -176,6 +188,10 @@ impl LoaderBuilder {
             let accepted = "only false with a plan, which has decided already";
             return Err(Error::option("rescue", self.rescue, accepted));
         }
+        if self.rescue && decider.needs_scores() {
+            let accepted = "only false with score_key, whose scores no judge gives";
+            return Err(Error::option("rescue", self.rescue, accepted));
+        }
         if self.rescue && decider.selector().is_some_and(|selector| selector.policy().gate.is_none()) {
             let accepted = "only false without a gate, which drops what it brings back; set `gate`";
             return Err(Error::option("rescue", self.rescue, accepted));
@@ -209,19 +225,18 @@ impl LoaderBuilder {
         }
     }
 
-    /// Of `samples`, those that pass the filter, as far as can be told before they are read.
-    pub(super) fn included(&self, shards: &[Shard], samples: u64) -> Result<u64> {
-        let counts = self.mode != Mode::Eval && !self.only_recording;
-        let Some(filter) = self.read.filter.as_ref().filter(|_| counts) else {
-            return Ok(samples);
-        };
-        let share = shard::included(shards, filter)?;
-        if share == 0.0 {
-            let accepted = "a filter that some sample of the first shards passes: are the names of its fields \
-                            right, and in the json or the parquet beside the shards?";
-            return Err(Error::option("where", format!("{:?}", filter.to_string()), accepted));
+    /// The score's key and threshold together.
+    fn score_gate_in_force(&self) -> Result<Option<ScoreGate>> {
+        match (&self.score, self.threshold) {
+            (None, Some(threshold)) => {
+                let accepted = "left out without score_key, whose least score it is; of alignments a share passes, \
+                                `gate`";
+                Err(Error::option("threshold", threshold, accepted))
+            }
+            (score, threshold) => {
+                Ok(score.clone().map(|score| ScoreGate { threshold: score.threshold.or(threshold), ..score }))
+            }
         }
-        Ok((share * samples as f64) as u64)
     }
 
     pub(super) fn check_lengths(

@@ -49,6 +49,14 @@ impl Decider {
         }
     }
 
+    /// As [`Selector::needs_scores`].
+    pub(crate) fn needs_scores(&self) -> bool {
+        match self {
+            Self::Select(selector) => selector.needs_scores(),
+            Self::Plan(_) => false,
+        }
+    }
+
     /// As [`Selector::decide`]; a plan decides the same in every epoch.
     pub(crate) fn decide(&self, window: &Window<'_>, epoch: u64) -> Result<Vec<Outcome>> {
         match self {

@@ -15,7 +15,7 @@ use ndarray::{Array2, Array4, s};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageError;
-use crate::ledger::{WindowKey, WindowRecord};
+use crate::ledger::{CorpusScores, WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
 use crate::loader::captions::Captioning;
 use crate::loader::decider::Decider;
@@ -118,6 +118,7 @@ impl<'a> Deciding<'a> {
         let (record, judged, outcomes) = match (raw.known.take(), &self.spec.selector) {
             (Some(Known { record, judged, outcomes }), _) => (Some(record), judged, outcomes),
             (None, Some(selector)) => {
+                self.read_scores(&mut raw);
                 let recorded = raw.undecided.take();
                 let is_new = recorded.is_none();
                 let record = match recorded {
@@ -135,7 +136,7 @@ impl<'a> Deciding<'a> {
                         return Ok(vec![]); // the run is to stop
                     }
                 }
-                let view = window_of(&raw.key, &record, judged.as_deref());
+                let view = window_of(&raw.key, &record, judged.as_deref(), raw.scores.as_deref());
                 let outcomes = self.recorder.time(Stage::Select, || selector.decide(&view, self.epoch))?;
                 if is_new {
                     let shard = &self.spec.shards[raw.segment.shard];
@@ -154,6 +155,21 @@ impl<'a> Deciding<'a> {
             return Ok(vec![]);
         }
         self.survivors(raw, record.as_deref(), judged.as_deref(), &outcomes)
+    }
+
+    /// Takes the scores of a window whose rows were read, where the ledger has none.
+    fn read_scores(&self, raw: &mut RawWindow) {
+        if raw.score_key.is_some() && raw.scores.as_ref().is_none_or(|s| s.len() != raw.rows.len()) {
+            let score = |row: &RawRow| match row {
+                RawRow::Sample(waiting) => waiting.sample.score.unwrap_or(f32::NAN),
+                RawRow::Failed(_) | RawRow::Skipped => f32::NAN,
+            };
+            let scores: CorpusScores = raw.rows.iter().map(score).collect();
+            if let (Some(key), Some(field)) = (raw.score_key, &self.spec.read.score_key) {
+                self.spec.ledger.record_corpus_scores(key, field, Arc::clone(&scores));
+            }
+            raw.scores = Some(scores);
+        }
     }
 
     fn survivors(
@@ -207,6 +223,20 @@ impl<'a> Deciding<'a> {
         let base = raw.segment.window * spec.window as u64;
         let mine = |row: usize| raw.in_lane(row, spec.window);
         let part = outcomes.iter().enumerate().filter(|(row, _)| mine(*row)).map(|(_, &o)| o);
+        let from_table = |row: usize| match (record, raw.rows.get(row)) {
+            (Some(record), _) => record.from_table.get(row).copied().unwrap_or(false),
+            (None, Some(RawRow::Sample(waiting))) => waiting.sample.from_table,
+            (None, _) => false,
+        };
+        let is_unscored = |row: usize| {
+            let usable = !matches!(outcomes[row], Outcome::Failed(_));
+            usable && raw.scores.as_ref().is_some_and(|scores| scores[row].is_nan())
+        };
+        let count = |what: &dyn Fn(usize) -> bool| -> u64 {
+            (0..outcomes.len()).filter(|&row| mine(row) && what(row)).count() as u64
+        };
+        self.recorder.from_table.fetch_add(count(&from_table), Ordering::Relaxed);
+        self.recorder.unscored.fetch_add(count(&is_unscored), Ordering::Relaxed);
         if let Some(record) = record {
             let failures = record.failures.iter().filter(|f| mine((f.position - base) as usize));
             self.recorder.window(url, part, failures, spec.max_errors)
@@ -230,20 +260,24 @@ impl<'a> Deciding<'a> {
             compute: self.spec.compute(),
             signals,
             has_embedding: false,
+            from_table: vec![],
             failures: vec![],
             index: None,
         };
+        let mut from_table = Vec::with_capacity(rows.len());
         for row in rows.iter() {
             match row {
                 RawRow::Sample(Waiting { sample, .. }) => {
                     record.ids.push(sample.id);
                     record.failed.push(None);
                     record.caption_chars.push(sample.caption.chars().count() as u32);
+                    from_table.push(sample.from_table);
                 }
                 RawRow::Failed(failed) => {
                     record.ids.push(failed.id);
                     record.failed.push(Some(failed.reason));
                     record.caption_chars.push(0);
+                    from_table.push(false);
                     record.failures.push(failed.clone());
                 }
                 RawRow::Skipped => {
@@ -251,6 +285,9 @@ impl<'a> Deciding<'a> {
                     return Err(ErrorKind::Stage { stage: "select", detail }.into());
                 }
             }
+        }
+        if self.spec.read.captions.is_some() {
+            record.from_table = from_table;
         }
         let keep = self.spec.selector.as_ref().is_some_and(|s| s.needs_embedding());
         record.has_embedding = keep && record.signals.is_some();

@@ -36,6 +36,13 @@ impl LoaderBuilder {
         if self.gate_by != GateBy::Corpus {
             compare("gate_by", format!("{:?}", self.gate_by), format!("{:?}", policy.gate_by));
         }
+        let of_plan = policy.score.as_ref();
+        if let Some(score) = &self.score {
+            compare("score_key", score.key.clone(), of_plan.map_or("none".into(), |s| s.key.clone()));
+        }
+        if self.threshold.is_some() {
+            compare("threshold", shown(self.threshold), shown(of_plan.and_then(|score| score.threshold)));
+        }
         if let Some(quota) = self.quota {
             compare("quota", quota.to_string(), policy.quota.to_string());
         }
@@ -56,7 +63,8 @@ impl LoaderBuilder {
         let decode =
             DecodeOptions { max_pixels: self.max_image_pixels, exif_orientation: self.exif_orientation };
         let own = format!("{:016x}", hash::combine(&reading(&self.read, &decode)));
-        let what = "the fingerprint of caption_key, where, max_image_pixels and exif_orientation";
+        let what =
+            "the fingerprint of caption_key, where, subset, captions, max_image_pixels and exif_orientation";
         compare(what, own, format!("{:016x}", plan.reading));
         if differences.is_empty() {
             return Ok(Some(Arc::new(plan)));

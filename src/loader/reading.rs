@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
-use crate::ledger::{WindowKey, WindowRecord};
+use crate::ledger::{CorpusScores, ScoreKey, WindowKey, WindowRecord};
 use crate::loader::buffer::{Encoded, Keeping};
 use crate::loader::captions::known_scores;
 use crate::loader::lane::{self, Segment};
@@ -30,6 +30,9 @@ pub(crate) struct RawWindow {
     pub(crate) known: Option<Known>,
     /// What the ledger knows where scores are missing for a decision: the rows were read whole.
     pub(crate) undecided: Option<Arc<WindowRecord>>,
+    /// The ledger's place for scores of the corpus, where decisions look at them, and those that it has.
+    pub(crate) score_key: Option<ScoreKey>,
+    pub(crate) scores: Option<CorpusScores>,
     pub(crate) rows: Vec<RawRow>,
     /// Where the rows lie in the shard, for the ledger; of a window that was read whole.
     pub(crate) index: Option<ShardIndex>,
@@ -64,6 +67,12 @@ impl RawWindow {
     pub(crate) fn in_lane(&self, row: usize, window: usize) -> bool {
         let position = self.segment.window * window as u64 + row as u64;
         position >= self.segment.start && (position < self.segment.end || self.segment.tail)
+    }
+
+    /// Whether decisions look at scores, and the ledger has none for the samples of `record`.
+    fn lacks_scores(&self, record: &WindowRecord) -> bool {
+        let has_all = self.scores.as_ref().is_some_and(|scores| scores.len() == record.ids.len());
+        self.score_key.is_some() && !has_all
     }
 }
 
@@ -167,7 +176,18 @@ impl Reading<'_> {
     fn window(&self, segment: Segment, open: &mut OpenShard, keeping: &mut Keeping) -> Result<RawWindow> {
         let spec = self.spec;
         let key = spec.window_key(segment.shard, segment.window, self.stop)?;
-        let mut raw = RawWindow { segment, key, known: None, undecided: None, rows: vec![], index: None };
+        let score_key = spec.score_key(segment.shard, &key, self.stop)?;
+        let scores = score_key.as_ref().and_then(|key| spec.ledger.corpus_scores(key));
+        let mut raw = RawWindow {
+            segment,
+            key,
+            known: None,
+            undecided: None,
+            score_key,
+            scores,
+            rows: vec![],
+            index: None,
+        };
         if let Some(selector) = &spec.selector
             && let Some(record) = spec.recorded(&key)
         {
@@ -176,6 +196,10 @@ impl Reading<'_> {
             spec.check_compute(&record)?;
             if record.ids.is_empty() {
                 raw.known = Some(Known { record, judged: None, outcomes: vec![] });
+            } else if complete && raw.lacks_scores(&record) {
+                // Signals stay: of samples that are read again only the scores are taken.
+                raw.scores = None;
+                raw.undecided = Some(record);
             } else if complete {
                 let rescuer = selector.selector().filter(|_| spec.rescue);
                 let judged = rescuer.map(|rescuer| known_scores(spec, &key, rescuer, &record));
@@ -183,7 +207,7 @@ impl Reading<'_> {
                     Some(None) => raw.undecided = Some(record),
                     judged => {
                         let judged = judged.flatten();
-                        let view = window_of(&key, &record, judged.as_deref());
+                        let view = window_of(&key, &record, judged.as_deref(), raw.scores.as_deref());
                         let outcomes = selector.decide(&view, self.epoch)?;
                         raw.known = Some(Known { record, judged, outcomes });
                     }
@@ -402,6 +426,7 @@ pub(crate) fn window_of<'a>(
     key: &WindowKey,
     record: &'a WindowRecord,
     judged: Option<&'a [f32]>,
+    scores: Option<&'a [f32]>,
 ) -> Window<'a> {
     Window {
         id: hash::combine(&[key.shard, key.window]),
@@ -410,5 +435,6 @@ pub(crate) fn window_of<'a>(
         caption_chars: &record.caption_chars,
         signals: record.signals.as_ref(),
         judged,
+        scores,
     }
 }

@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, FailReason, Result};
-use crate::loader::stats::{Counts, Failure, LengthMismatch, Stage, Stats};
+use crate::loader::spec::Spec;
+use crate::loader::stats::{Counts, Failure, Joined, LengthMismatch, Stage, Stats};
 use crate::sample::{FailedSample, Outcome};
+use crate::shard::{JoinBy, OUTSIDE};
 use crate::text::is_repetitive;
 
 /// Failed samples of a reason that are named one by one; the others are counted.
@@ -31,6 +33,11 @@ pub(crate) struct Recorder {
     pub(crate) judged: AtomicU64,
     pub(crate) rescued: AtomicU64,
     pub(crate) spilled: AtomicU64,
+    /// Samples with a caption of the table, and those without a score.
+    pub(crate) from_table: AtomicU64,
+    pub(crate) unscored: AtomicU64,
+    /// The tables that samples are joined with.
+    joins: Joins,
     captions_empty: AtomicU64,
     captions_repetitive: AtomicU64,
 }
@@ -38,6 +45,8 @@ pub(crate) struct Recorder {
 #[derive(Debug, Default)]
 struct Inner {
     counts: Counts,
+    /// Of `counts.excluded`, those that the subset does not name.
+    outside: u64,
     shards: BTreeMap<Arc<str>, Counts>,
     failures: Vec<Failure>,
     /// Failures by reason so far, each counted when it is named.
@@ -46,6 +55,21 @@ struct Inner {
     skipped_bytes: BTreeMap<Arc<str>, u64>,
     /// Whether a shard was read through for the sake of a few of its samples.
     streamed: bool,
+}
+
+/// What samples are joined with: by what, and entries.
+#[derive(Debug, Default)]
+struct Joins {
+    subset: Option<(JoinBy, u64)>,
+    captions: Option<(JoinBy, u64)>,
+    /// Samples of the corpus.
+    samples: u64,
+}
+
+impl Joins {
+    fn joined(&self, (by, entries): (JoinBy, u64), matched: u64) -> Joined {
+        Joined { by: by.name(), entries, matched, corpus: self.samples }
+    }
 }
 
 /// Limits on failed samples: counts, or below 1 shares of what was read.
@@ -76,6 +100,16 @@ impl Recorder {
         Self { epoch, ..Self::default() }
     }
 
+    /// As [`new`](Self::new), of an epoch of `spec`.
+    pub(crate) fn of(spec: &Spec, epoch: u64) -> Self {
+        let joins = Joins {
+            subset: spec.read.subset.as_ref().map(|subset| (subset.by(), subset.len() as u64)),
+            captions: spec.read.captions.as_ref().map(|captions| (captions.by(), captions.len() as u64)),
+            samples: spec.lengths.iter().sum(),
+        };
+        Self { joins, ..Self::new(epoch) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,8 +128,12 @@ impl Recorder {
         let mut inner = self.lock();
         inner.counts.merge(&counts);
         inner.shards.entry(Arc::clone(shard)).or_default().merge(&counts);
-        for f in failures.filter(|f| f.reason.is_fault()) {
-            Self::name(&mut inner, shard, f);
+        for f in failures {
+            if f.reason.is_fault() {
+                Self::name(&mut inner, shard, f);
+            } else if f.detail == OUTSIDE {
+                inner.outside += 1;
+            }
         }
         Self::check(&inner, shard, limit).map_err(|e| e.in_shard(shard))
     }
@@ -239,6 +277,9 @@ impl Recorder {
             failures: inner.failures.clone(),
             length_mismatches: inner.length_mismatches.clone(),
             skipped_bytes: inner.skipped_bytes.clone(),
+            unscored: get(&self.unscored),
+            subset: self.joins.subset.map(|of| self.joins.joined(of, inner.counts.read - inner.outside)),
+            captions: self.joins.captions.map(|of| self.joins.joined(of, get(&self.from_table))),
         }
     }
 }

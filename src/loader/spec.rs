@@ -8,7 +8,7 @@ use rayon::ThreadPool;
 use crate::error::{ErrorKind, Result};
 use crate::hash::{self, Purpose};
 use crate::image::{DecodeOptions, ImagePipeline};
-use crate::ledger::{Ledger, WindowKey, WindowRecord};
+use crate::ledger::{Ledger, ScoreKey, WindowKey, WindowRecord};
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
 use crate::loader::decider::Decider;
@@ -149,6 +149,23 @@ impl Spec {
         })
     }
 
+    /// The ledger's key of the scores of a window, where decisions look at them.
+    ///
+    /// # Errors
+    /// As [`window_key`](Self::window_key).
+    pub(crate) fn score_key(
+        &self,
+        shard: usize,
+        window: &WindowKey,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Option<ScoreKey>> {
+        let Some(field) = &self.read.score_key else { return Ok(None) };
+        let held = &self.shards[shard];
+        let asks = held.is_local() || self.ledger.place().is_some();
+        let beside = if asks { held.version_until(true, Some(stop))? } else { None };
+        Ok(Some(window.scores(field, version_hash(beside.as_deref()))))
+    }
+
     /// How the signals of new windows are computed, in words; empty where none are.
     pub(crate) fn compute(&self) -> Arc<str> {
         self.model.as_ref().filter(|_| self.needs_signals).map(|m| Arc::clone(&m.compute)).unwrap_or_default()
@@ -208,10 +225,19 @@ pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
 /// What decides which samples are readable, and what of them is seen.
 pub(crate) fn reading(read: &ReadOptions, decode: &DecodeOptions) -> [u64; 3] {
     let caption_key = read.caption_key.as_deref().map_or(0, hash::hash_str);
-    let fields = match &read.filter {
+    let mut fields = match &read.filter {
         Some(filter) => hash::combine(&[caption_key, hash::hash_str(&filter.to_string())]),
         None => caption_key,
     };
+    let tables = [
+        ("subset", read.subset.as_ref().map(|subset| subset.fingerprint())),
+        ("captions", read.captions.as_ref().map(|captions| captions.fingerprint())),
+    ];
+    for (option, table) in tables {
+        if let Some(table) = table {
+            fields = hash::combine(&[fields, hash::hash_str(option), table]);
+        }
+    }
     [fields, decode.max_pixels, decode.exif_orientation.into()]
 }
 

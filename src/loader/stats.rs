@@ -88,6 +88,35 @@ pub struct Failure {
     pub detail: String,
 }
 
+/// How a table that samples are joined with fits the corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Joined {
+    /// What it goes by: `key`, `uid` or `id`.
+    pub by: &'static str,
+    /// Its entries.
+    pub entries: u64,
+    /// Samples that were found in it, of those that this rank's lanes have decided so far.
+    pub matched: u64,
+    /// Samples of the corpus.
+    #[serde(skip)]
+    pub(crate) corpus: u64,
+}
+
+impl Joined {
+    /// What is odd about it after `read` samples, if anything: less than a tenth of what could have been met.
+    fn warning(&self, option: &str, read: u64) -> Option<String> {
+        let Self { by, entries, matched, corpus } = *self;
+        // Not all of a table is in a corpus that is smaller.
+        let could = entries.min(corpus) as f64 * read as f64 / corpus.max(1) as f64;
+        (could >= 10.0 && (matched as f64) < 0.1 * could).then(|| {
+            format!(
+                "{option}: of {entries} entries, by {by}, {matched} were found among {read} samples: is it of \
+                 another corpus, or are its entries not what the corpus calls {by}?"
+            )
+        })
+    }
+}
+
 /// A shard whose number of samples is not the one in the length table.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct LengthMismatch {
@@ -193,6 +222,12 @@ pub struct Stats {
     pub length_mismatches: Vec<LengthMismatch>,
     /// Bytes passed over by shard: after damaged tar headers, and behind end markers.
     pub skipped_bytes: BTreeMap<Arc<str>, u64>,
+    /// Usable samples without a number in the field of `score_key`: they pass no gate.
+    pub unscored: u64,
+    /// How `subset` fits the corpus, where there is one; what matches may still be excluded by `where`.
+    pub subset: Option<Joined>,
+    /// How `captions` fits the corpus, where there is one; only usable samples count.
+    pub captions: Option<Joined>,
 }
 
 impl Stats {
@@ -228,6 +263,15 @@ impl Stats {
                 self.epoch,
                 self.counts.read,
                 self.counts.reasons()
+            ));
+        }
+        for (option, joined) in [("subset", self.subset), ("captions", self.captions)] {
+            warnings.extend(joined.and_then(|joined| joined.warning(option, self.counts.read)));
+        }
+        if self.unscored * 2 > self.counts.read.saturating_sub(self.counts.excluded) {
+            warnings.push(format!(
+                "epoch {}: {} of {} samples have no number in the field of score_key, and pass no gate",
+                self.epoch, self.unscored, self.counts.read
             ));
         }
         for (shard, bytes) in &self.skipped_bytes {

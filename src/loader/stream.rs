@@ -141,7 +141,7 @@ impl Loader {
         let epoch = self.progress.epoch.load(Ordering::SeqCst);
         let first_step = self.progress.resume_at.swap(0, Ordering::SeqCst);
         self.progress.step.store(first_step, Ordering::SeqCst);
-        let recorder = Arc::new(Recorder::new(epoch));
+        let recorder = Arc::new(Recorder::of(&self.spec, epoch));
         *self.progress.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&recorder);
         let running = pipeline::start(&self.spec, epoch, first_step, &recorder)?;
         Ok(Batches {
@@ -163,7 +163,7 @@ impl Loader {
     /// As [`iter`](Self::iter), and the first error of any stage.
     pub fn record(&self, watch: &mut dyn FnMut(&Stats) -> Result<()>) -> Result<Stats> {
         let epoch = self.epoch();
-        let recorder = Arc::new(Recorder::new(epoch));
+        let recorder = Arc::new(Recorder::of(&self.spec, epoch));
         pipeline::record(&self.spec, epoch, &recorder, &mut || watch(&recorder.snapshot()))?;
         Ok(recorder.snapshot())
     }

@@ -7,31 +7,42 @@
 use crate::cluster::Clusters;
 use crate::cluster::alignment::passes_gate;
 use crate::select::policy::{GateBy, Policy};
+use crate::select::score::ScoreCut;
 
 /// Lets the best aligned share of a corpus, or of each cluster, through, by quantiles fixed at fit
-/// time. Whether a sample passes depends on that sample only.
+/// time; or what has a score that is high enough. Whether a sample passes depends on that sample only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gate {
     /// Share that passes of each cluster's scale of quantiles: one for all, or one each; `None` where
     /// everything passes.
     shares: Option<Vec<f64>>,
+    /// What takes its place where a score gates.
+    cut: Option<ScoreCut>,
 }
 
 impl Gate {
     /// The gate of `policy`. O(clusters).
     pub fn new(policy: &Policy, clusters: Option<&Clusters>) -> Self {
+        if let Some(score) = &policy.score {
+            return Self { shares: None, cut: score.measured };
+        }
         let shares = policy.gate.map(|gate| match (policy.gate_by, clusters) {
             (GateBy::Cluster, Some(clusters)) => {
                 (0..clusters.len()).map(|c| clusters.gate_of(c, gate)).collect()
             }
             _ => vec![gate],
         });
-        Self { shares }
+        Self { shares, cut: None }
     }
 
-    /// Whether there is nothing to pass.
+    /// Whether alignments do not matter.
     pub fn is_open(&self) -> bool {
         self.shares.is_none()
+    }
+
+    /// Whether a score of the corpus passes, or none gates.
+    pub fn passes_score(&self, score: f32) -> bool {
+        self.cut.is_none_or(|cut| cut.passes(score))
     }
 
     /// Whether clusters have gates of their own.
@@ -48,9 +59,13 @@ impl Gate {
         })
     }
 
-    /// Share of the corpus that is in each cluster and passes, as measured at fit time, `[clusters]`.
+    /// Share of the corpus that is in each cluster and passes, as measured at fit time, `[clusters]`. Of a
+    /// score that gates only its pass rate over all clusters is known, which is taken for that of each.
     /// O(clusters).
     pub fn passing(policy: &Policy, clusters: &Clusters) -> Vec<f64> {
+        if let Some(cut) = policy.score.as_ref().and_then(|score| score.measured) {
+            return clusters.shares.iter().map(|share| share * cut.pass_rate).collect();
+        }
         let gate = policy.gate.unwrap_or(1.0);
         match policy.gate_by {
             GateBy::Corpus => clusters.passing(gate),

@@ -4,7 +4,7 @@
 //! not depend on other windows, on their order, or on anything that runs beside it; one bad sample
 //! can change decisions in its own window only.
 //!
-//! 1. [`gate`] drops what is badly aligned with its caption.
+//! 1. [`gate`] drops what is badly aligned with its caption, or has a low [`score`].
 //! 2. [`dedup`] drops near-copies within the window.
 //! 3. [`quota`] gives each cluster its rate pi.
 //! 4. [`reservoir`] draws with exactly these rates, evenly over similar clusters; with another
@@ -24,10 +24,12 @@ mod plan_quota;
 pub mod policy;
 pub mod quota;
 pub mod reservoir;
+pub mod score;
 pub mod selector;
 
 pub use plan::{Plan, Planner};
 pub use plan_counts::PlanCounts;
 pub use policy::{GateBy, Policy, Priority, Quota};
 pub use quota::Rates;
+pub use score::{ScoreCut, ScoreGate};
 pub use selector::{Selector, Window};

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::hash;
+use crate::select::score::ScoreGate;
 
 /// How much to keep, and by which rules. [`Selector::new`](crate::select::Selector::new) checks it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -29,6 +30,9 @@ pub struct Policy {
     pub seed: u64,
     /// Samples of the corpus: what a quota that counts samples needs.
     pub corpus: Option<u64>,
+    /// A score of the corpus that takes the place of alignments in the gate, and in the priorities `hard` and
+    /// `score`.
+    pub score: Option<ScoreGate>,
 }
 
 impl Default for Policy {
@@ -44,6 +48,7 @@ impl Default for Policy {
             rotate: false,
             seed: 0,
             corpus: None,
+            score: None,
         }
     }
 }
@@ -204,7 +209,7 @@ impl Policy {
         let [gated, gate] = optional(self.gate);
         let [deduped, dedup] = optional(self.dedup.map(f64::from));
         let quota = self.quota.to_string();
-        hash::combine(&[
+        let base = hash::combine(&[
             self.keep_ratio.to_bits(),
             gated,
             gate,
@@ -216,6 +221,7 @@ impl Policy {
             u64::from(self.rotate),
             self.seed,
             if matches!(self.quota, Quota::CapAt(_)) { self.corpus.unwrap_or(0) } else { 0 },
-        ])
+        ]);
+        self.score.as_ref().map_or(base, |score| hash::combine(&[base, score.fingerprint()]))
     }
 }

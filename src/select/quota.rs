@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::select::gate::Gate;
 use crate::select::policy::{GateBy, Policy, Quota};
 use crate::select::reservoir::Rate;
+use crate::select::score::ScoreGate;
 
 /// How far keep_ratio may lie above the measured pass rate, relative to it: the measurement itself
 /// is not better (at 10,000 points and a gate of 0.5 it has a standard deviation of 1%).
@@ -31,6 +32,9 @@ impl Rates {
     /// number is out of range, or that counts samples of a corpus of unknown size.
     pub fn solve(policy: &Policy, clusters: Option<&Clusters>) -> Result<Self> {
         let pass_rate = match (policy.gate, policy.gate_by, clusters) {
+            _ if policy.score.is_some() => {
+                policy.score.as_ref().map_or(Ok(1.0), |score| score.cut().map(|cut| cut.pass_rate))?
+            }
             (Some(gate), GateBy::Corpus, Some(clusters)) => clusters.pass_rate(gate),
             (Some(gate), GateBy::Cluster, Some(_)) => gate,
             _ => 1.0,
@@ -43,10 +47,17 @@ impl Rates {
         if pi > 1.0 + TOLERANCE {
             // Rounding up is safe: it stays within the tolerance.
             let most = (pass_rate * 1e4).round() / 1e4;
-            let gate = policy.gate.unwrap_or(1.0);
-            let accepted = format!(
-                "at most {most}, the share that gate = {gate} lets through; lower keep_ratio or raise the gate"
-            );
+            let gate = match (&policy.score, policy.gate) {
+                (Some(ScoreGate { key, threshold: Some(threshold), .. }), _) => {
+                    format!(
+                        "threshold = {threshold} lets through of {key:?}; lower keep_ratio or the threshold"
+                    )
+                }
+                (_, gate) => {
+                    format!("gate = {} lets through; lower keep_ratio or raise the gate", gate.unwrap_or(1.0))
+                }
+            };
+            let accepted = format!("at most {most}, the share that {gate}");
             return Err(Error::option("keep_ratio", policy.keep_ratio, accepted));
         }
         let expected_share = policy.keep_ratio.min(pass_rate);

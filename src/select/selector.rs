@@ -12,7 +12,7 @@ use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::dedup::near_copies;
 use crate::select::diverse::farthest_first;
 use crate::select::gate::Gate;
-use crate::select::policy::{Policy, Priority};
+use crate::select::policy::{GateBy, Policy, Priority};
 use crate::select::quota::Rates;
 use crate::select::reservoir::{Place, Rate, places};
 
@@ -37,6 +37,9 @@ pub struct Window<'a> {
     /// candidate after all where it says enough. Not a number where nothing was judged; `None` where
     /// nothing is rescued.
     pub judged: Option<&'a [f32]>,
+    /// Scores that the corpus has, `[n]`, not a number where a sample has none; `None` where
+    /// [`Selector::needs_scores`] is false.
+    pub scores: Option<&'a [f32]>,
 }
 
 /// Applies one [`Policy`] to windows. Holds no state: decisions about a window are the same
@@ -100,9 +103,11 @@ impl Selector {
         if let Some(dedup) = policy.dedup.filter(|&cosine| !ratio(f64::from(cosine))) {
             return Err(Error::option("dedup", dedup, "a cosine in (0, 1], or none to keep copies"));
         }
+        check_score(&policy)?;
         if clusters.is_none() {
             let needs = |why: &str| format!("needs a captioner directory with clusters ({why})");
-            if let Some(gate) = policy.gate {
+            let by_score = policy.score.is_some();
+            if let Some(gate) = policy.gate.filter(|_| !by_score) {
                 return Err(Error::option("gate", gate, needs("for alignments; run fit, or leave it out")));
             }
             if let Some(dedup) = policy.dedup {
@@ -112,7 +117,7 @@ impl Selector {
             if policy.priority == Priority::Diverse {
                 return Err(Error::option("priority", priority, needs("for embeddings; or use uniform")));
             }
-            if policy.priority.needs_alignment() {
+            if policy.priority.needs_alignment() && !by_score {
                 return Err(Error::option("priority", priority, needs("for alignments; or use uniform")));
             }
             if policy.quota.is_by_cluster() {
@@ -148,8 +153,13 @@ impl Selector {
     pub fn needs_signals(&self) -> bool {
         self.policy.quota.is_by_cluster()
             || !self.gate.is_open()
-            || self.policy.priority.needs_alignment()
+            || self.policy.priority.needs_alignment() && !self.needs_scores()
             || self.needs_embedding()
+    }
+
+    /// Whether windows must bring scores of the corpus.
+    pub fn needs_scores(&self) -> bool {
+        self.policy.score.is_some()
     }
 
     /// Whether decisions look at embeddings.
@@ -268,6 +278,10 @@ impl Selector {
                 continue;
             }
             let (mut cluster, mut rescued) = (0, false);
+            if window.scores.is_some_and(|scores| !self.gate.passes_score(scores[row])) {
+                outcomes[row] = Outcome::Dropped(DropReason::Gate);
+                continue;
+            }
             if let Some(signals) = signals {
                 let own = signals.cluster[row];
                 if (self.policy.quota.is_by_cluster() || self.gate.is_by_cluster())
@@ -335,13 +349,19 @@ impl Selector {
                 let order = farthest_first(embeddings.view(), (start + count).min(run.len()));
                 order.into_iter().map(|i| ordered[i].row).collect()
             }
-            (Priority::Hard | Priority::Score, Some(signals)) => {
-                let alignment = |c: &Candidate| signals.alignment[c.row as usize];
+            (Priority::Hard | Priority::Score, _) => {
+                let worst_first = self.policy.priority == Priority::Hard;
+                let merit = |c: &Candidate| {
+                    let row = c.row as usize;
+                    let of_captioner = || signals.map_or(f32::NAN, |signals| signals.alignment[row]);
+                    let scores = window.scores.filter(|_| self.needs_scores());
+                    let merit = scores.map_or_else(of_captioner, |scores| scores[row]);
+                    let key = if worst_first { merit } else { -merit };
+                    // What has no score comes last in both.
+                    if key.is_nan() { f32::INFINITY } else { key }
+                };
                 // Stable: ties stay in order of hash.
-                match self.policy.priority {
-                    Priority::Hard => ordered.sort_by(|a, b| alignment(a).total_cmp(&alignment(b))),
-                    _ => ordered.sort_by(|a, b| alignment(b).total_cmp(&alignment(a))),
-                }
+                ordered.sort_by(|a, b| merit(a).total_cmp(&merit(b)));
                 ordered.into_iter().map(|c| c.row).collect()
             }
             (Priority::EveryNth, _) => {
@@ -374,6 +394,17 @@ impl Selector {
         if let Some(judged) = window.judged {
             lengths.push(("judged", judged.len()));
         }
+        match window.scores {
+            Some(scores) => lengths.push(("scores", scores.len())),
+            None if self.needs_scores() => {
+                return Err(Error::format(
+                    "scores of a window",
+                    "those of the corpus, for this policy",
+                    "none",
+                ));
+            }
+            None => {}
+        }
         if let Some(signals) = signals {
             lengths.push(("signals.cluster", signals.cluster.len()));
             lengths.push(("signals.alignment", signals.alignment.len()));
@@ -392,6 +423,32 @@ impl Selector {
             None => Ok(signals),
         }
     }
+}
+
+/// Refuses options that do not go with a score, or that one makes no sense of.
+fn check_score(policy: &Policy) -> Result<()> {
+    let Some(score) = &policy.score else { return Ok(()) };
+    let given = format!("{:?}", score.key);
+    if score.key.is_empty() {
+        return Err(Error::option("score_key", given, "the name of a field or column"));
+    }
+    if let Some(threshold) = score.threshold.filter(|threshold| !threshold.is_finite()) {
+        return Err(Error::option("threshold", threshold, "a finite number, the least score that passes"));
+    }
+    if let (Some(threshold), Some(gate)) = (score.threshold, policy.gate) {
+        let accepted = format!("left out with gate = {gate}: a score is cut at a share or at a threshold");
+        return Err(Error::option("threshold", threshold, accepted));
+    }
+    if policy.gate_by == GateBy::Cluster {
+        let accepted = "corpus with score_key, whose distribution by cluster is not known";
+        return Err(Error::option("gate_by", "cluster", accepted));
+    }
+    if score.threshold.is_none() && policy.gate.is_none() && !policy.priority.needs_alignment() {
+        let accepted =
+            "left out, or with a gate, a threshold, or the priority hard or score, which look at it";
+        return Err(Error::option("score_key", given, accepted));
+    }
+    score.cut().map(drop)
 }
 
 /// Embeddings of the candidates, `[candidates, dim]`.

@@ -1,5 +1,5 @@
-//! What named fields say of a sample, in its json or in the metadata beside its shard: its caption, and
-//! whether a filter lets it pass.
+//! What named fields, and tables beside the corpus, say of a sample: whether it counts, its caption, its
+//! score. Fields stand in its json or in the metadata beside its shard.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,22 +7,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Map, Value};
 
 use crate::error::{FailReason, Result};
-use crate::shard::{Filter, ReadOptions, Shard, ShardMetadata};
+use crate::sample::SampleId;
+use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid};
+use crate::shard::{CaptionTable, Filter, ReadOptions, Shard, ShardMetadata, Subset};
 
 /// Samples of a shard that may lack the field, all of the first ones, before that is worth a word.
 const LACKING: u64 = 64;
 
+/// What is noted of a sample that a subset does not name, where a filter leaves no word.
+pub(crate) const OUTSIDE: &str = "not in the subset";
+
 /// Why a sample cannot be used, and what exactly was found.
 pub(super) type Unusable = (FailReason, String);
 
-/// Looks fields up: the one that `caption_key` names, and those of the filter, if any.
+/// The fields of a json member.
+type Fields = Map<String, Value>;
+
+/// Looks fields and tables up.
 pub(super) struct Captions {
     field: Option<Arc<str>>,
     filter: Option<Arc<Filter>>,
+    score: Option<Arc<str>>,
+    subset: Option<Arc<Subset>>,
+    table: Option<Arc<CaptionTable>>,
     metadata: Beside,
-    /// For the caption's field and then those of the filter: samples asked for, until one has it.
+    /// For the fields of caption, uid and score, then those of the filter: samples asked for, until one has
+    /// it.
     lacking: Vec<Option<u64>>,
 }
+
+/// Places in [`Captions::lacking`].
+const CAPTION_AT: usize = 0;
+const UID_AT: usize = 1;
+const SCORE_AT: usize = 2;
+const FILTER_AT: usize = 3;
 
 /// Metadata are read when a sample's own json lacks a field: most corpora never need them.
 enum Beside {
@@ -30,12 +48,15 @@ enum Beside {
     Read(Option<ShardMetadata>),
 }
 
-/// What the fields say of a sample.
-pub(super) enum Found {
-    /// The filter does not let it pass.
-    Excluded,
-    /// The caption; `None` where its field is absent or null, or none is named.
-    Caption(Option<Result<String, Unusable>>),
+/// What is known of a sample that counts.
+#[derive(Default)]
+pub(super) struct Found {
+    /// The caption; `None` where the text member has it.
+    pub(super) caption: Option<Result<String, Unusable>>,
+    /// Whether the caption is that of the table.
+    pub(super) from_table: bool,
+    /// The score; `None` where it is absent or no number, or none is named.
+    pub(super) score: Option<f32>,
 }
 
 impl Captions {
@@ -44,46 +65,133 @@ impl Captions {
         Self {
             field: options.caption_key.as_deref().map(Arc::from),
             filter: options.filter.clone().map(Arc::new),
+            score: options.score_key.as_deref().map(Arc::from),
+            subset: options.subset.clone(),
+            table: options.captions.clone(),
             metadata: Beside::Unread(shard.clone()),
-            lacking: vec![Some(0); 1 + columns],
+            lacking: vec![Some(0); FILTER_AT + columns],
         }
     }
 
-    /// The name of the caption's field.
-    pub(super) fn field(&self) -> Option<&str> {
-        self.field.as_deref()
+    /// Where else than in the text member a caption may stand, in words.
+    pub(super) fn elsewhere(&self) -> Option<String> {
+        match (&self.field, &self.table) {
+            (Some(field), Some(_)) => Some(format!("no caption in the table, no json with a {field:?}")),
+            (Some(field), None) => Some(format!("no json with a {field:?}")),
+            (None, Some(_)) => Some("no caption in the table".into()),
+            (None, None) => None,
+        }
     }
 
-    /// What the fields say of the sample `key`, whose json member is given.
+    /// Whether a sample is outside of the subset by its name alone: nothing of it need be read.
+    pub(super) fn is_outside(&self, key: &str, id: SampleId) -> bool {
+        self.subset.as_ref().is_some_and(|subset| match subset.by() {
+            JoinBy::Key => !subset.contains(of_key(key)),
+            JoinBy::Id => !subset.contains(of_id(id)),
+            JoinBy::Uid => false,
+        })
+    }
+
+    /// Whether the subset goes by a field: the json must be read to know what is outside.
+    pub(super) fn subset_needs_json(&self) -> bool {
+        self.subset.as_ref().is_some_and(|subset| subset.by() == JoinBy::Uid)
+    }
+
+    /// Whether a table goes by uids.
+    fn needs_uid(&self) -> bool {
+        let uids = [self.subset.as_ref().map(|s| s.by()), self.table.as_ref().map(|t| t.by())];
+        uids.contains(&Some(JoinBy::Uid))
+    }
+
+    /// What is known of the sample `key`, whose json member is given; why it cannot be used, where that is
+    /// so. `fault` is what is wrong with it whatever its fields say, unless the subset does not name it.
     ///
     /// # Errors
     /// Those of [`ShardMetadata::beside`].
-    pub(super) fn of(&mut self, key: &str, json: Option<&[u8]>) -> Result<Found> {
-        if self.field.is_none() && self.filter.is_none() {
-            return Ok(Found::Caption(None));
+    pub(super) fn of(
+        &mut self,
+        key: &str,
+        id: SampleId,
+        json: Option<&[u8]>,
+        fault: Option<Unusable>,
+    ) -> Result<Result<Found, Unusable>> {
+        if self.is_outside(key, id) {
+            return Ok(Err((FailReason::Excluded, OUTSIDE.into())));
         }
-        let member = match json.map(serde_json::from_slice) {
-            None => Map::new(),
-            Some(Ok(Value::Object(member))) => member,
-            Some(Ok(_)) => return Ok(bad_json("it is not an object".into())),
-            Some(Err(error)) => return Ok(bad_json(error.to_string())),
-        };
+        let needs_uid = self.needs_uid();
+        if let Some(fault) = &fault
+            && !self.subset_needs_json()
+        {
+            return Ok(Err(fault.clone()));
+        }
+        let (mut member, mut bad) = (Fields::new(), None);
+        if self.field.is_some() || self.filter.is_some() || self.score.is_some() || needs_uid {
+            match json.map(serde_json::from_slice) {
+                None => {}
+                Some(Ok(Value::Object(fields))) => member = fields,
+                Some(Ok(_)) => bad = Some("it is not an object".to_owned()),
+                Some(Err(error)) => bad = Some(error.to_string()),
+            }
+        }
+        let uid = if needs_uid { self.uid(key, &member)? } else { None };
+        if let Some(subset) = self.subset.as_ref().filter(|subset| subset.by() == JoinBy::Uid)
+            && !uid.is_some_and(|uid| subset.contains(uid))
+        {
+            return Ok(Err((FailReason::Excluded, OUTSIDE.into())));
+        }
+        if let Some(fault) = fault {
+            return Ok(Err(fault));
+        }
+        if let Some(detail) = bad.filter(|_| self.field.is_some() || self.filter.is_some()) {
+            return Ok(Err((FailReason::BadJson, detail)));
+        }
         if let Some(filter) = self.filter.clone()
             && !self.passes(&filter, key, &member)?
         {
-            return Ok(Found::Excluded);
+            return Ok(Err((FailReason::Excluded, String::new())));
         }
-        let Some(field) = self.field.clone() else { return Ok(Found::Caption(None)) };
-        let value = self.value(0, &field, key, &member)?;
-        Ok(Found::Caption(value.and_then(|value| text(&value, &field))))
+        let mut found = Found::default();
+        if let Some(table) = &self.table {
+            let name = match table.by() {
+                JoinBy::Key => Some(of_key(key)),
+                JoinBy::Id => Some(of_id(id)),
+                JoinBy::Uid => uid,
+            };
+            found.caption = name.and_then(|name| table.caption(name)).map(|caption| Ok(caption.to_owned()));
+            found.from_table = found.caption.is_some();
+        }
+        if let Some(field) = self.field.clone().filter(|_| !found.from_table) {
+            let value = self.value(CAPTION_AT, &field, key, &member)?;
+            found.caption = value.and_then(|value| text(&value, &field));
+        }
+        if let Some(field) = self.score.clone() {
+            found.score = self.value(SCORE_AT, &field, key, &member)?.as_ref().and_then(score);
+        }
+        Ok(Ok(found))
     }
 
-    fn passes(&mut self, filter: &Filter, key: &str, member: &Map<String, Value>) -> Result<bool> {
+    /// The hash of the sample's uid.
+    fn uid(&mut self, key: &str, member: &Fields) -> Result<Option<u64>> {
+        Ok(match self.value(UID_AT, UID, key, member)? {
+            Some(Value::String(uid)) => Some(of_uid(&uid)),
+            Some(Value::Number(uid)) => Some(of_uid(&uid.to_string())),
+            _ => None,
+        })
+    }
+
+    fn passes(&mut self, filter: &Filter, key: &str, member: &Fields) -> Result<bool> {
         let mut values = Vec::with_capacity(filter.columns().len());
         for (i, column) in filter.columns().iter().enumerate() {
-            values.push(self.value(1 + i, column, key, member)?.unwrap_or_default());
+            values.push(self.value(FILTER_AT + i, column, key, member)?.unwrap_or_default());
         }
         Ok(filter.passes(&values))
+    }
+
+    /// Names of the columns that may be asked for.
+    fn columns(&self) -> Vec<String> {
+        let filter = self.filter.iter().flat_map(|filter| filter.columns().to_vec());
+        let named = self.field.iter().chain(&self.score).map(|name| name.to_string());
+        filter.chain(named).chain(self.needs_uid().then(|| UID.to_owned())).collect()
     }
 
     /// What stands in `column`, the `i`-th that is looked for; `None` where it is absent or null.
@@ -97,8 +205,8 @@ impl Captions {
         let mut found = member.get(column).filter(|value| !value.is_null()).cloned();
         if found.is_none() {
             if let Beside::Unread(shard) = &self.metadata {
-                let filter = self.filter.iter().flat_map(|filter| filter.columns());
-                let columns: Vec<&str> = self.field().into_iter().chain(filter.map(String::as_str)).collect();
+                let columns = self.columns();
+                let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
                 self.metadata = Beside::Read(ShardMetadata::beside(shard, &columns)?);
             }
             if let Beside::Read(Some(metadata)) = &self.metadata {
@@ -108,24 +216,32 @@ impl Captions {
         let lacking = &mut self.lacking[i];
         *lacking = lacking.filter(|_| found.is_none()).map(|lacking| lacking + 1);
         if *lacking == Some(LACKING) {
-            warn_of_absent(column, i == 0);
+            warn_of_absent(column, i);
         }
         Ok(found)
     }
 }
 
-fn bad_json(detail: String) -> Found {
-    Found::Caption(Some(Err((FailReason::BadJson, detail))))
+/// The score that `value` holds: a number, or a text that is one, since some tools write every field so.
+pub(super) fn score(value: &Value) -> Option<f32> {
+    let score = match value {
+        Value::Number(number) => number.as_f64()? as f32,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    (!score.is_nan()).then_some(score)
 }
 
 /// Says, once per field, that no sample has it: a slip in its name would pass unseen where samples
 /// have a `.txt` too.
-fn warn_of_absent(field: &str, is_caption: bool) {
+fn warn_of_absent(field: &str, at: usize) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(field.to_owned()) {
-        let (option, consequence) = match is_caption {
-            true => ("caption_key", "their .txt is used where there is one"),
-            false => ("where", "a test of it is true of none of them, but for `is null`"),
+        let (option, consequence) = match at {
+            CAPTION_AT => ("caption_key", "their .txt is used where there is one"),
+            UID_AT => ("subset or captions", "none of them is in a table of uids"),
+            SCORE_AT => ("score_key", "none of them passes a gate"),
+            _ => ("where", "a test of it is true of none of them, but for `is null`"),
         };
         tracing::warn!(
             "{option}: none of the first {LACKING} samples of a shard has a {field:?} in its json or its \

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{FailReason, Result};
 use crate::sample::{FailedSample, Sample, SampleId};
-use crate::shard::caption::{Captions, Found, Unusable, trimmed};
+use crate::shard::caption::{Captions, Unusable, trimmed};
 
 /// Extensions of images, best first: a group with several has the first one for its image, as
 /// in open_clip.
@@ -101,6 +101,8 @@ pub(super) struct Open {
     /// Its members in order, repeated ones left out.
     pub(super) places: Vec<Place>,
     pub(super) harm: Harm,
+    /// Whether its data are of no use: the subset does not name it.
+    pub(super) is_outside: bool,
     image: Option<(usize, Vec<u8>)>,
     caption: Option<(usize, Vec<u8>)>,
     json: Option<Vec<u8>>,
@@ -114,6 +116,7 @@ impl Open {
             offset,
             places: Vec::new(),
             harm: Harm::default(),
+            is_outside: false,
             image: None,
             caption: None,
             json: None,
@@ -175,11 +178,12 @@ impl Open {
     /// be read for [`judge`](Self::judge) to say why.
     pub(super) fn is_hopeless(&self, captions: &Captions) -> bool {
         let has = |wanted: fn(Role) -> bool| self.places.iter().any(|p| wanted(Role::of(&p.extension)));
-        let caption = has(|role| matches!(role, Role::Caption(_))) || captions.field().is_some();
-        self.harm.cut.is_some()
+        let caption = has(|role| matches!(role, Role::Caption(_))) || captions.elsewhere().is_some();
+        let fault = self.harm.cut.is_some()
             || self.harm.repeated.is_some()
             || !caption
-            || !has(|role| matches!(role, Role::Image(_)))
+            || !has(|role| matches!(role, Role::Image(_)));
+        captions.is_outside(&self.key, self.id) || fault && !captions.subset_needs_json()
     }
 
     /// Makes a sample of the group, or says why it cannot be used.
@@ -187,19 +191,17 @@ impl Open {
     /// # Errors
     /// Those of the metadata beside the shard, where `captions` needs them.
     pub(super) fn judge(self, position: u64, captions: &mut Captions) -> Result<Group> {
-        let caption = match self.fault() {
-            Some(fault) => Err(fault),
-            None => match captions.of(&self.key, self.json.as_deref())? {
-                Found::Excluded => Err((FailReason::Excluded, String::new())),
-                Found::Caption(Some(caption)) => caption,
-                Found::Caption(None) => self.own_caption(captions.field()),
-            },
-        };
+        let found = captions.of(&self.key, self.id, self.json.as_deref(), self.fault())?;
+        let found = found.and_then(|mut found| match found.caption.take() {
+            Some(caption) => Ok((caption?, found)),
+            None => Ok((self.own_caption(captions.elsewhere())?, found)),
+        });
         let (id, key, offset) = (self.id, self.key, self.offset);
-        Ok(match caption {
-            Ok(caption) => {
+        Ok(match found {
+            Ok((caption, found)) => {
                 let image = self.image.map(|(_, bytes)| bytes).unwrap_or_default();
-                Ok(Sample { id, key, position, offset, image, caption, json: self.json })
+                let (from_table, score) = (found.from_table, found.score);
+                Ok(Sample { id, key, position, offset, image, caption, from_table, score, json: self.json })
             }
             Err((reason, detail)) => Err(FailedSample { id, key, position, offset, reason, detail }),
         })
@@ -217,11 +219,11 @@ impl Open {
         (!has_image).then(|| self.missing(FailReason::MissingImage, "no jpg, png, jpeg or webp"))
     }
 
-    /// The caption of the text member; `field` was looked for in vain.
-    fn own_caption(&self, field: Option<&str>) -> Result<String, Unusable> {
+    /// The caption of the text member; what is said of `elsewhere` was looked for in vain.
+    fn own_caption(&self, elsewhere: Option<String>) -> Result<String, Unusable> {
         let Some((rank, bytes)) = &self.caption else {
-            let what = match field {
-                Some(field) => format!("no json with a {field:?}, no txt, no caption"),
+            let what = match elsewhere {
+                Some(elsewhere) => format!("{elsewhere}, no txt, no caption"),
                 None => "no txt, no caption".to_owned(),
             };
             return Err(self.missing(FailReason::MissingCaption, &what));

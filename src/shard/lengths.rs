@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::shard::list::count_beside;
 use crate::shard::metadata::successes;
 use crate::shard::place::{Place, Sidecar};
-use crate::shard::{Filter, ReadOptions, Shard, ShardMetadata, ShardReader};
+use crate::shard::{ReadOptions, Shard, ShardReader};
 
 /// Groups by file name: what a `sizes.json` holds.
 type Sizes = HashMap<String, u64>;
@@ -199,48 +199,6 @@ fn scan_rest(
         }
     });
     failed.map_or(Ok(()), |(_, error)| Err(error))
-}
-
-/// Shards that [`included`] looks into.
-const LOOKED_INTO: usize = 16;
-
-/// Groups of each that it reads, where no Parquet file lies beside it.
-const LOOKED_AT: usize = 256;
-
-/// Share of the samples of `shards` that pass `filter`, measured on at most 16 of them, chosen by hash: on
-/// all samples of one with a Parquet file beside it that has the filter's columns, on the first 256 of
-/// another. Of p, it has a standard deviation of about sqrt(p (1 - p) / samples), and more where shards
-/// differ.
-///
-/// # Errors
-/// As [`ShardReader`] and [`ShardMetadata`].
-pub fn included(shards: &[Shard], filter: &Filter) -> Result<f64> {
-    let mut chosen: Vec<&Shard> = shards.iter().collect();
-    chosen.sort_unstable_by_key(|shard| shard.hash);
-    chosen.truncate(LOOKED_INTO);
-    let columns: Vec<&str> = filter.columns().iter().map(String::as_str).collect();
-    let options = ReadOptions { filter: Some(filter.clone()), ..ReadOptions::default() };
-    let (mut all, mut passing) = (0u64, 0u64);
-    for shard in chosen {
-        let metadata = ShardMetadata::beside(shard, &columns)?;
-        let has_all = |m: &ShardMetadata| filter.columns().iter().all(|column| m.columns().contains(column));
-        if let Some(metadata) = metadata.filter(has_all) {
-            for key in metadata.keys() {
-                let value = |column: &&str| metadata.value(key, column).cloned().unwrap_or_default();
-                passing += u64::from(filter.passes(&columns.iter().map(value).collect::<Vec<_>>()));
-            }
-            all += metadata.len() as u64;
-            continue;
-        }
-        let mut reader = ShardReader::open(shard, &options)?;
-        for _ in 0..LOOKED_AT {
-            let Some(group) = reader.next_group()? else { break };
-            // Whether a sample can be used is another question.
-            passing += u64::from(!matches!(&group, Err(failed) if !failed.reason.is_fault()));
-            all += 1;
-        }
-    }
-    Ok(passing as f64 / all.max(1) as f64)
 }
 
 fn scan(shard: &Shard) -> Result<u64> {

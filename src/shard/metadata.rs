@@ -5,7 +5,12 @@
 //! feature `parquet`; without it, there is no metadata.
 
 #[cfg(feature = "parquet")]
+mod columns;
+#[cfg(feature = "parquet")]
 mod parquet;
+
+#[cfg(feature = "parquet")]
+pub(super) use columns::{Cell, Columns};
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! Shards: tar files of image-text pairs, listed, measured, read and written.
 //!
-//! [`list`] turns what users write into [`Shard`]s, [`lengths`] counts their groups, [`Filter`] says which of them count,
+//! [`list`] turns what users write into [`Shard`]s, [`lengths`] counts their groups, [`Filter`] and
+//! [`Subset`] say which of them count, [`CaptionTable`] brings other captions along, [`survey`] takes a sample,
 //! [`ShardReader`] turns one shard into [`Sample`](crate::Sample)s, [`ShardMetadata`] reads what lies
 //! beside it, [`ShardWriter`] writes one.
 //! `store` is the one place that opens them; what lies in an object store or on an HTTP server is
@@ -12,37 +13,47 @@ use crate::sample::SampleId;
 use place::Place;
 
 mod caption;
+mod caption_table;
 mod fetch;
 mod filter;
 mod group;
 mod index;
+mod join;
 mod lengths;
 mod list;
 mod local;
 mod mark;
 mod members;
 mod metadata;
+mod npy;
 mod patterns;
 mod place;
 mod reader;
 #[cfg(feature = "remote")]
 mod remote;
 mod store;
+mod subset;
+mod survey;
+mod table;
 mod writer;
 
-#[cfg(all(feature = "remote", feature = "parquet"))]
-pub(crate) use remote::Bucket;
-
+pub(crate) use caption::OUTSIDE;
+pub use caption_table::CaptionTable;
 pub use fetch::ShardFetcher;
 pub use filter::Filter;
 pub use group::Group;
 pub use index::{MemberRange, ShardIndex};
-pub use lengths::{included, lengths, listed};
+pub use join::JoinBy;
+pub use lengths::{lengths, listed};
 pub use list::list;
 pub use metadata::ShardMetadata;
 pub use place::StoreOptions;
 pub use reader::{ReadOptions, ShardReader};
+#[cfg(all(feature = "remote", feature = "parquet"))]
+pub(crate) use remote::Bucket;
 pub use store::ShardFormat;
+pub use subset::Subset;
+pub use survey::{Survey, survey};
 pub use writer::ShardWriter;
 
 /// One shard of a corpus.

@@ -13,13 +13,13 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
-use crate::shard::Filter;
-use crate::shard::Shard;
 use crate::shard::caption::Captions;
-use crate::shard::group::{Group, Open, Place, split};
+use crate::shard::group::{Group, Open, Place, Role, split};
 use crate::shard::index::ShardIndex;
+use crate::shard::join::JoinBy;
 use crate::shard::members::{End, Member, Members, Step};
 use crate::shard::store::{ShardFormat, Stream};
+use crate::shard::{CaptionTable, Filter, Shard, Subset};
 
 /// How samples are made of members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,12 +33,28 @@ pub struct ReadOptions {
     /// the Parquet file beside the shard) do not pass come out as
     /// [`Excluded`](crate::error::FailReason::Excluded).
     pub filter: Option<Filter>,
+    /// Samples that it does not name come out as `Excluded` too, whatever else is wrong with them.
+    pub subset: Option<Arc<Subset>>,
+    /// Captions that take the place of the samples' own, or serve where they have none.
+    pub captions: Option<Arc<CaptionTable>>,
+    /// Field of the json member, or column of the Parquet file beside the shard, that holds a sample's
+    /// [score](crate::Sample::score). It says nothing about which samples can be used.
+    pub score_key: Option<String>,
 }
 
 impl ReadOptions {
-    /// Whether the Parquet file beside a shard may be read.
+    /// Whether the Parquet file beside a shard may tell which samples can be used, or their captions.
     pub(crate) fn looks_beside(&self) -> bool {
-        self.caption_key.is_some() || self.filter.is_some()
+        let uid = Some(JoinBy::Uid);
+        self.caption_key.is_some()
+            || self.filter.is_some()
+            || self.subset.as_ref().map(|subset| subset.by()) == uid
+            || self.captions.as_ref().map(|captions| captions.by()) == uid
+    }
+
+    /// Whether all samples of a corpus count.
+    pub(crate) fn takes_all(&self) -> bool {
+        self.filter.is_none() && self.subset.is_none()
     }
 }
 
@@ -68,6 +84,8 @@ pub struct ShardReader {
     format: ShardFormat,
     /// The groups passed since it was taken last.
     index: ShardIndex,
+    /// Whether images are read.
+    images: bool,
 }
 
 /// A member that belongs to a group.
@@ -134,7 +152,15 @@ impl ShardReader {
             skipped_bytes: 0,
             ended: false,
             lost: None,
+            images: true,
         }
+    }
+
+    /// From here on samples come without the data of their images, which a plain local file then need not
+    /// be read for.
+    pub(super) fn without_images(mut self) -> Self {
+        self.images = false;
+        self
     }
 
     /// Reads the next group; `None` at the end, and ever after an error.
@@ -240,7 +266,7 @@ impl ShardReader {
                     if let Some(damage) = self.damage.take() {
                         open.harm.cut = Some(damage);
                     }
-                    add(open, named.place, &mut self.members, read)?;
+                    add(open, named.place, &mut self.members, read, self.images)?;
                 }
                 None => group = Some(self.start(named, read)?),
                 Some(open) => {
@@ -263,7 +289,8 @@ impl ShardReader {
         if !self.seen.insert(open.id) {
             open.harm.repeated = Some(format!("the key {} was seen before in this shard", open.key));
         }
-        add(&mut open, member.place, &mut self.members, read)?;
+        open.is_outside = read && self.captions.is_outside(&open.key, open.id);
+        add(&mut open, member.place, &mut self.members, read, self.images)?;
         Ok(open)
     }
 
@@ -293,8 +320,10 @@ impl ShardReader {
     }
 }
 
-/// Adds the current member of `members` to `open`, with its data if `read`.
-fn add(open: &mut Open, place: Place, members: &mut Members, read: bool) -> Result<()> {
+/// Adds the current member of `members` to `open`, with its data if `read`, where they are of use.
+fn add(open: &mut Open, place: Place, members: &mut Members, read: bool, images: bool) -> Result<()> {
+    let is_image = matches!(Role::of(&place.extension), Role::Image(_));
+    let read = read && !open.is_outside && (images || !is_image);
     let mut data = |into: &mut Vec<u8>| members.read(into);
     open.add(place, read.then_some(&mut data))
 }

@@ -30,6 +30,7 @@ impl Held {
             caption_chars: &self.caption_chars,
             signals: Some(&self.signals),
             judged: None,
+            scores: None,
         }
     }
 }

@@ -12,7 +12,7 @@ use tldr_loader::captioner::{
 };
 use tldr_loader::cluster::{AlignmentNorm, Features};
 use tldr_loader::jobs::{self, FitJob, Resume, TrainJob};
-use tldr_loader::shard::StoreOptions;
+use tldr_loader::shard::{ReadOptions, StoreOptions};
 use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
@@ -166,7 +166,7 @@ impl Captioner {
             seed: whole("seed", seed).or_raise(py)?,
             threads: whole("threads", threads.unwrap_or(0)).or_raise(py)?,
             device: device_name(device),
-            caption_key,
+            read: ReadOptions { caption_key, ..ReadOptions::default() },
             stores: StoreOptions { endpoint, ..StoreOptions::default() },
             ..TrainJob::new(urls.patterns(), &path)
         };
@@ -402,7 +402,7 @@ impl Captioner {
             decode_from: decode_from.map(DecodeFrom::from_name).transpose().or_raise(py)?,
             seed: whole("seed", seed).or_raise(py)?,
             device: device_name(self.device),
-            caption_key,
+            read: ReadOptions { caption_key, ..ReadOptions::default() },
             stores: StoreOptions { endpoint, ..StoreOptions::default() },
             ..FitJob::new(urls.patterns(), &self.path)
         };

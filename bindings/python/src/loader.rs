@@ -13,6 +13,7 @@ use pyo3::types::PyDict;
 use tch::Device;
 use tldr_loader::image::Normalize;
 use tldr_loader::loader::{LoaderState, Mode, Next};
+use tldr_loader::shard::StoreOptions;
 use tldr_loader::text::Tokenizer;
 use tldr_loader::{Error, ErrorKind, Result};
 
@@ -49,9 +50,14 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         `Captioner` or `Matcher` has a device of its own.
 ///     mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
 ///         every sample once, in order, with the eval transform and a short last batch.
-///     gate: Share of samples that pass, by alignment of image and original caption; 1.0 turns the
-///         gate off, None is the default. Default: 0.5 with a captioner, off without.
+///     gate: Share of samples that pass, by alignment of image and original caption, or by `score_key`; 1.0
+///         turns the gate off, None is the default. Default: 0.5 with a captioner or a score_key, off
+///         without, and off with a threshold.
 ///     gate_by: Of what the gate lets that share through: the `corpus`, or each `cluster`.
+///     score_key: A score that the corpus has, such as a CLIP similarity: field of the json member, or column
+///         of the parquet beside the shard. It takes the place of the alignment in the gate and in the
+///         priorities `hard` and `score`; no captioner is needed for it. A sample without one does not pass.
+///     threshold: Least score that passes, with `score_key`, instead of a share.
 ///     dedup: Cosine of image embeddings from which two samples of a window are near-copies.
 ///         Default: no deduplication.
 ///     quota: How likely a sample is kept, by the size n of its cluster: `proportional` (the same for
@@ -112,6 +118,11 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         holds the caption. Default: the txt member.
 ///     where: Which samples count, by fields of their json or columns of the parquet beside the shard: a
 ///         condition as in SQL, `"NSFW = 'UNLIKELY' and width >= 200"`. Default: all.
+///     subset: A file that lists the samples that count: a `.parquet` or `.jsonl` with `uid` or `key` (or as
+///         `tldr-loader export` writes it), a `.txt` of one key a line, or DataComp's `.npy` of uids.
+///         Default: all.
+///     captions: A `.parquet`, `.jsonl` or `.tsv` with `caption`, and `uid` or `key`: samples that are in it
+///         have their caption from there, the others their own. Default: none.
 ///     max_image_pixels: Pixels an image may have; larger ones are refused from their header.
 ///     exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
 ///     on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
@@ -140,13 +151,15 @@ impl Loader {
     #[new]
     #[pyo3(signature = (
         urls, *, captioner=None, keep_ratio=None, batch_size=256, image_size=224, tokenizer=None,
-        device=None, captioner_device=None, mode="reduced", gate=None, gate_by="corpus", dedup=None,
+        device=None, captioner_device=None, mode="reduced", gate=None, gate_by="corpus",
+        score_key=None, threshold=None, dedup=None,
         quota=None, priority="uniform", rotate=false, fuse="original", judge=None, rescue=false,
         replace_repetitive=true, seed=0, transform=None,
         crop_scale=None, crop_ratio=None, flip=None, mean=None, std=None, pixels="float32",
         context_length=77, rank=None, world_size=None, lanes=None, window=2048, shuffle_windows=8,
         threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, lengths=None,
         endpoint=None, read_timeout=None, retries=None, caption_key=None, r#where=None,
+        subset=None, captions=None,
         max_image_pixels=None,
         exif_orientation=false, on_error="skip", max_errors=0.1,
         max_errors_per_shard=None, strict=false, ledger=None, plan=None
@@ -166,6 +179,8 @@ impl Loader {
         mode: &str,
         gate: Option<f64>,
         gate_by: &str,
+        score_key: Option<String>,
+        threshold: Option<f64>,
         dedup: Option<f32>,
         quota: Option<&str>,
         priority: &str,
@@ -199,6 +214,8 @@ impl Loader {
         retries: Option<Whole>,
         caption_key: Option<String>,
         r#where: Option<&str>,
+        subset: Option<PathBuf>,
+        captions: Option<PathBuf>,
         max_image_pixels: Option<Whole>,
         exif_orientation: bool,
         on_error: &str,
@@ -259,7 +276,18 @@ impl Loader {
             macro_rules! set_where_given {
                 ($($name:ident),*) => { $(if let Some(value) = $name { builder = builder.$name(value); })* };
             }
-            set_where_given!(plan, keep_ratio, spill_dir, source, caption_key, max_errors_per_shard);
+            set_where_given!(
+                plan,
+                keep_ratio,
+                spill_dir,
+                source,
+                caption_key,
+                score_key,
+                threshold,
+                subset,
+                captions,
+                max_errors_per_shard
+            );
             if let Some(endpoint) = endpoint.clone() {
                 builder = builder.endpoint(endpoint);
             }
@@ -396,12 +424,15 @@ impl Loader {
     /// Statistics of the epoch that was started last, on this rank.
     ///
     /// `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` +
-    /// `dropped_dedup` + `dropped_quota` + `excluded` (by `where`) + all of `failed`, by reason), `shards`
-    /// the same by shard, `failures` the first failed samples by name, `seconds` the work of each stage.
+    /// `dropped_dedup` + `dropped_quota` + `excluded` (by `where` or `subset`) + all of `failed`, by reason),
+    /// `shards` the same by shard, `failures` the first failed samples by name, `seconds` the work of each
+    /// stage.
     /// Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
     /// `judged` (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`,
     /// `captions_repetitive` (of survivors), `spilled_bytes` (for which `buffer_bytes` had no room),
-    /// `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
+    /// `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard), `unscored` (usable samples
+    /// without a `score_key`), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid`
+    /// or `id`), `entries`, and `matched`, the samples of this rank that were found in it.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.stats())?)
     }

@@ -7,7 +7,7 @@ use crate::image::ImageTransform;
 use crate::jobs::previews::largest_divisor;
 use crate::jobs::train::TrainJob;
 use crate::loader::{Loader, LoaderBuilder, Mode, PixelType};
-use crate::shard::{self, ReadOptions, Shard, ShardReader};
+use crate::shard::{self, Shard, ShardReader};
 
 /// Captions that a tokenizer is trained on and keywords are counted in: more change little, and
 /// reading them takes time.
@@ -108,10 +108,9 @@ impl Data {
     pub(super) fn captions(&self, job: &TrainJob) -> Result<Vec<String>> {
         let mut shards: Vec<&Shard> = self.trained.shards.iter().collect();
         shards.sort_by_key(|s| hash::hash(job.seed, Purpose::Fit, s.hash));
-        let options = ReadOptions { caption_key: job.caption_key.clone(), filter: job.filter.clone() };
         let mut captions: Vec<String> = vec![];
         'shards: for shard in shards {
-            let mut reader = ShardReader::open(shard, &options)?;
+            let mut reader = ShardReader::open(shard, &job.read)?;
             while let Some(group) = reader.next_group()? {
                 captions.extend(group.ok().map(|sample| sample.caption));
                 if captions.len() >= CAPTIONS {
@@ -137,7 +136,7 @@ fn stream(job: &TrainJob, part: &Part, size: usize) -> LoaderBuilder {
         .seed(job.seed)
         .rank(0)
         .world_size(1);
-    builder.read_options(ReadOptions { caption_key: job.caption_key.clone(), filter: job.filter.clone() })
+    builder.read_options(job.read.clone())
 }
 
 /// Shards of fold `index` of `of`: every `of`-th in hash order, so that folds differ by one shard at

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::captioner::{Augment, CodebookStart, CodebookUpdate, Decay, Precision};
 use crate::jobs::train::Resume;
-use crate::shard::{Filter, StoreOptions};
+use crate::shard::{ReadOptions, StoreOptions};
 
 /// What to train, on what, and where to put it.
 #[derive(Debug, Clone)]
@@ -54,10 +54,8 @@ pub struct TrainJob {
     pub threads: usize,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// Field of the json member that holds the caption; the txt member where a sample lacks it.
-    pub caption_key: Option<String>,
-    /// Which samples count, by their metadata; all where `None`.
-    pub filter: Option<Filter>,
+    /// How samples are made of members, and which of them count.
+    pub read: ReadOptions,
     /// How remote shards are read.
     pub stores: StoreOptions,
     /// Samples per shard, in the order of the list, where they are known; else they are looked up
@@ -93,8 +91,7 @@ impl TrainJob {
             seed: 0,
             threads: 0,
             device: "cpu".into(),
-            caption_key: None,
-            filter: None,
+            read: ReadOptions::default(),
             stores: StoreOptions::default(),
             lengths: None,
             fold: None,

@@ -47,9 +47,14 @@ class Loader:
             `Captioner` or `Matcher` has a device of its own.
         mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
             every sample once, in order, with the eval transform and a short last batch.
-        gate: Share of samples that pass, by alignment of image and original caption; 1.0 turns the
-            gate off, None is the default. Default: 0.5 with a captioner, off without.
+        gate: Share of samples that pass, by alignment of image and original caption, or by `score_key`; 1.0
+            turns the gate off, None is the default. Default: 0.5 with a captioner or a score_key, off
+            without, and off with a threshold.
         gate_by: Of what the gate lets that share through: the `corpus`, or each `cluster`.
+        score_key: A score that the corpus has, such as a CLIP similarity: field of the json member, or column
+            of the parquet beside the shard. It takes the place of the alignment in the gate and in the
+            priorities `hard` and `score`; no captioner is needed for it. A sample without one does not pass.
+        threshold: Least score that passes, with `score_key`, instead of a share.
         dedup: Cosine of image embeddings from which two samples of a window are near-copies.
             Default: no deduplication.
         quota: How likely a sample is kept, by the size n of its cluster: `proportional` (the same for
@@ -110,6 +115,11 @@ class Loader:
             holds the caption. Default: the txt member.
         where: Which samples count, by fields of their json or columns of the parquet beside the shard: a
             condition as in SQL, `"NSFW = 'UNLIKELY' and width >= 200"`. Default: all.
+        subset: A file that lists the samples that count: a `.parquet` or `.jsonl` with `uid` or `key` (or as
+            `tldr-loader export` writes it), a `.txt` of one key a line, or DataComp's `.npy` of uids.
+            Default: all.
+        captions: A `.parquet`, `.jsonl` or `.tsv` with `caption`, and `uid` or `key`: samples that are in it
+            have their caption from there, the others their own. Default: none.
         max_image_pixels: Pixels an image may have; larger ones are refused from their header.
         exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
         on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
@@ -141,6 +151,8 @@ class Loader:
         mode: Literal["reduced", "full", "eval"] = "reduced",
         gate: float | None = None,
         gate_by: Literal["corpus", "cluster"] = "corpus",
+        score_key: str | None = None,
+        threshold: float | None = None,
         dedup: float | None = None,
         quota: str | None = None,
         priority: Literal["uniform", "diverse", "hard", "score", "longest", "every-nth"] = "uniform",
@@ -174,6 +186,8 @@ class Loader:
         retries: int | None = None,
         caption_key: str | None = None,
         where: str | None = None,
+        subset: _Path | None = None,
+        captions: _Path | None = None,
         max_image_pixels: int | None = None,
         exif_orientation: bool = False,
         on_error: Literal["skip", "raise"] = "skip",
@@ -236,12 +250,15 @@ class Loader:
         """Statistics of the epoch that was started last, on this rank.
 
         `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` +
-        `dropped_dedup` + `dropped_quota` + `excluded` (by `where`) + all of `failed`, by reason), `shards`
-        the same by shard, `failures` the first failed samples by name, `seconds` the work of each stage.
+        `dropped_dedup` + `dropped_quota` + `excluded` (by `where` or `subset`) + all of `failed`, by reason),
+        `shards` the same by shard, `failures` the first failed samples by name, `seconds` the work of each
+        stage.
         Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
         `judged` (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`,
         `captions_repetitive` (of survivors), `spilled_bytes` (for which `buffer_bytes` had no room),
-        `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
+        `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard), `unscored` (usable samples
+        without a `score_key`), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid`
+        or `id`), `entries`, and `matched`, the samples of this rank that were found in it.
         """
 
 @final

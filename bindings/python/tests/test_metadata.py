@@ -1,0 +1,105 @@
+"""What a corpus knows of its samples: scores, lists and captions, as other tools write them."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import tldr_loader as tldr
+from conftest import SIZE, add_member, png
+
+COUNT = 120
+UIDS = [f"{(i * 0x9E3779B97F4A7C15) % 2**64:016x}{i:016x}" for i in range(COUNT)]
+SCORES = [(7 * i % COUNT) / COUNT for i in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("scored")
+    rng = np.random.default_rng(0)
+    for shard in range(2):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for i in range(shard * COUNT // 2, (shard + 1) * COUNT // 2):
+                fields = {"uid": UIDS[i], "similarity": SCORES[i]}
+                if i % 10 == 9:
+                    del fields["similarity"]
+                add_member(tar, f"{i:05d}.png", png(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)))
+                add_member(tar, f"{i:05d}.txt", f"number {i}".encode())
+                add_member(tar, f"{i:05d}.json", json.dumps(fields).encode())
+    return f"{folder}/{{00000..00001}}.tar"
+
+
+def loader(urls: str, **options: Any) -> tldr.Loader:
+    return tldr.Loader(urls, **{"batch_size": 4, "image_size": SIZE, "lanes": 1, **options})
+
+
+def captions(loader: tldr.Loader) -> dict[str, str]:
+    return {key: text for batch in loader for key, text in zip(batch.keys, batch.captions, strict=True)}
+
+
+WANTED = [i for i in range(COUNT) if i % 3 == 0]
+
+
+def test_a_list_of_uids_as_numpy_and_arrow_write_them(urls: str, tmp_path: Path) -> None:
+    wanted = [UIDS[i] for i in WANTED]
+    halves = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in wanted], np.dtype("u8,u8"))
+    # As DataComp's scripts do: sorted.
+    np.save(tmp_path / "halves.npy", np.sort(halves))
+    np.save(tmp_path / "text.npy", np.array(wanted))
+    np.save(tmp_path / "bytes.npy", np.array(wanted, dtype="S32"))
+    pq.write_table(pa.table({"uid": wanted, "other": range(len(wanted))}), tmp_path / "uids.parquet")
+    pq.write_table(pa.table({"key": [f"{i:05d}" for i in WANTED]}), tmp_path / "keys.parquet")
+    (tmp_path / "keys.txt").write_text("".join(f"{i:05d}\n" for i in WANTED))
+    for path in sorted(tmp_path.iterdir()):
+        found = loader(urls, mode="eval", subset=path)
+        assert list(captions(found)) == [f"{i:05d}" for i in WANTED], path
+        by = "key" if path.stem == "keys" else "uid"
+        assert found.stats()["subset"] == {"by": by, "entries": len(WANTED), "matched": len(WANTED)}
+        assert found.stats()["counts"]["excluded"] == COUNT - len(WANTED)
+
+
+def test_arrays_that_hold_no_uids_are_refused(urls: str, tmp_path: Path) -> None:
+    for name, array in [
+        ("floats.npy", np.zeros(3)),
+        ("big.npy", np.zeros(3, np.dtype(">u8,>u8"))),
+        ("table.npy", np.zeros((2, 2), np.dtype("u8,u8"))),
+    ]:
+        np.save(tmp_path / name, array)
+        with pytest.raises(tldr.DataError, match=f"subset = .*{name}.*expected uids"):
+            loader(urls, mode="eval", subset=tmp_path / name)
+
+
+def test_captions_of_a_table(urls: str, tmp_path: Path) -> None:
+    table = pa.table({"uid": UIDS[:5], "caption": ["a", None, "c", "", "e"]})
+    pq.write_table(table, tmp_path / "side.parquet")
+    found = loader(urls, mode="eval", captions=tmp_path / "side.parquet")
+    expected = {f"{i:05d}": f"number {i}" for i in range(COUNT)}
+    expected |= {"00000": "a", "00002": "c", "00004": "e"}
+    assert captions(found) == expected
+    assert found.stats()["captions"] == {"by": "uid", "entries": 3, "matched": 3}
+    assert found.stats()["subset"] is None
+
+
+def test_scores_gate_without_a_captioner(urls: str) -> None:
+    scored = {f"{i:05d}": SCORES[i] for i in range(COUNT) if i % 10 != 9}
+    passing = {key for key, score in scored.items() if score >= 0.5}
+    found = loader(urls, score_key="similarity", threshold=0.5, keep_ratio=len(passing) / COUNT, batch_size=1)
+    assert set(captions(found)) == passing
+    assert found.stats()["unscored"] == COUNT - len(scored)
+    half = set(captions(loader(urls, score_key="similarity", keep_ratio=0.5, batch_size=1)))
+    best = sorted(scored, key=lambda key: scored[key])[-COUNT // 2 :]
+    assert half == set(best)
+    for options, message in [
+        ({"threshold": 0.5}, "threshold = 0.5: left out without score_key"),
+        ({"score_key": "score"}, "their fields are similarity, uid"),
+        ({"score_key": "similarity", "threshold": 0.5, "gate": 0.5}, "left out with gate = 0.5"),
+    ]:
+        with pytest.raises(tldr.ConfigError, match=message):
+            loader(urls, **options)

@@ -1,0 +1,113 @@
+//! What a loader learns of its corpus before it reads it: tables beside it, which share of it counts, and how
+//! its scores are distributed.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::loader::builder::LoaderBuilder;
+use crate::loader::checks::total;
+use crate::loader::spec::Mode;
+use crate::select::ScoreGate;
+use crate::shard::{self, CaptionTable, ReadOptions, Shard, Subset, Survey};
+
+/// Entries of a subset that should have been met, if all are in the corpus, before it counts that none was:
+/// chance leaves none with a probability of e^-20.
+const SURE_TO_MEET: f64 = 20.0;
+
+impl LoaderBuilder {
+    /// Opens the tables that samples are joined with.
+    pub(super) fn open_tables(&mut self) -> Result<()> {
+        if let Some(path) = &self.subset {
+            self.read.subset = Some(Arc::new(Subset::open(path)?));
+        }
+        if let Some(path) = &self.captions {
+            self.read.captions = Some(Arc::new(CaptionTable::open(path)?));
+        }
+        Ok(())
+    }
+
+    /// Samples that filter and subset let pass, as far as can be told before they are read; on the way the
+    /// score's gate is measured.
+    pub(super) fn look(&mut self, shards: &[Shard], lengths: &[u64]) -> Result<u64> {
+        let samples = total(lengths)?;
+        let counts = self.mode != Mode::Eval && !self.only_recording && !self.read.takes_all();
+        let unmeasured = |score: &&ScoreGate| score.measured.is_none();
+        let by_policy = self.mode == Mode::Reduced && self.plan.is_none();
+        let score = self.score.as_ref().filter(|_| by_policy).filter(unmeasured).cloned();
+        if !counts && score.is_none() {
+            return Ok(samples);
+        }
+        let read = ReadOptions { score_key: score.as_ref().map(|s| s.key.clone()), ..self.read.clone() };
+        let found = shard::survey(shards, lengths, &read)?;
+        let included = if counts { included(&read, &found, samples)? } else { samples };
+        if let Some(mut score) = score {
+            score.threshold = score.threshold.or(self.threshold);
+            let gate = if score.threshold.is_some() { None } else { self.gate.unwrap_or(Some(0.5)) };
+            self.score = Some(measured(score, gate, &found)?);
+        }
+        Ok(included)
+    }
+}
+
+/// The gate, measured.
+///
+/// # Errors
+/// No sample has a score: the error names the fields that are there.
+pub(crate) fn measured(score: ScoreGate, gate: Option<f64>, found: &Survey) -> Result<ScoreGate> {
+    // Of a subset so small that none of it was met nothing is known: nothing passes, which is refused there.
+    if !found.has_scores() && !found.scores.is_empty() {
+        let fields = if found.fields.is_empty() { "none at all".to_owned() } else { found.fields.join(", ") };
+        let accepted = format!(
+            "a field of the json, or a column of the parquet beside the shards, with a number: none of {} samples \
+             that were looked at has one there; their fields are {fields}",
+            found.scores.len()
+        );
+        return Err(Error::option("score_key", format!("{:?}", score.key), accepted));
+    }
+    let measured = score.measured(gate, &found.scores);
+    if let Some(cut) = measured.measured {
+        tracing::info!(
+            score_key = measured.key,
+            least = cut.least,
+            pass_rate = cut.pass_rate,
+            points = cut.points,
+            "the score's gate was measured"
+        );
+    }
+    Ok(measured)
+}
+
+/// Of `samples`, those that count.
+///
+/// # Errors
+/// None does, although some should have been met.
+pub(crate) fn included(read: &ReadOptions, found: &Survey, samples: u64) -> Result<u64> {
+    if found.included > 0 {
+        return Ok((found.share() * samples as f64) as u64);
+    }
+    let Some(subset) = &read.subset else {
+        let filter = read.filter.as_ref().map(ToString::to_string).unwrap_or_default();
+        let accepted = "a filter that some sample of the first shards passes: are the names of its fields \
+                        right, and in the json or the parquet beside the shards?";
+        return Err(Error::option("where", format!("{filter:?}"), accepted));
+    };
+    // At most as many as it has entries can be in the corpus.
+    let entries = (subset.len() as u64).min(samples);
+    let should = found.looked_at as f64 * entries as f64 / samples.max(1) as f64;
+    let (by, given) = (subset.by(), format!("{} entries, by {}", subset.len(), subset.by()));
+    if should > SURE_TO_MEET {
+        let accepted = format!(
+            "a list with samples of this corpus: none of {} that were looked at is in it{}. Does it hold what the \
+             corpus calls {by}?",
+            found.looked_at,
+            if read.filter.is_some() { " and passes the filter" } else { "" }
+        );
+        return Err(Error::option("subset", given, accepted));
+    }
+    tracing::warn!(
+        "subset = {given}: none of {} samples that were looked at is in it, as may be with so few; {entries} are \
+         taken to be in the corpus",
+        found.looked_at
+    );
+    Ok(entries)
+}

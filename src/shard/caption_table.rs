@@ -1,0 +1,168 @@
+//! Captions from a table beside the corpus.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::shard::join::JoinBy;
+use crate::shard::table::rows;
+
+/// Captions by key, uid or identity: a sample that is in it has its caption from here, any other its own.
+///
+/// In memory 20 bytes a caption and its text. Names are hashes of 64 bits, as in [`Subset`](super::Subset).
+#[derive(Debug)]
+pub struct CaptionTable {
+    by: JoinBy,
+    /// Hash of a name, and where its caption begins in `texts`; ascending.
+    entries: Vec<(u64, u64)>,
+    /// Of each caption its length, four bytes, and its text.
+    texts: Vec<u8>,
+    fingerprint: u64,
+}
+
+impl CaptionTable {
+    /// Reads a table: a `.parquet`, `.jsonl` or `.tsv` with `caption`, and `uid` or `key` (or as
+    /// `tldr-loader export` writes it). Rows whose caption is null or empty are passed over.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is none of these, or has no caption; two captions of one sample.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let (mut entries, mut texts) = (vec![], Vec::new());
+        let by = rows("captions", path, true, &mut |name, caption| {
+            let caption = caption.unwrap_or_default().trim();
+            if !caption.is_empty() {
+                let length = u32::try_from(caption.len()).map_err(|_| "a caption of 4 GiB".to_owned())?;
+                entries.push((name, texts.len() as u64));
+                texts.extend_from_slice(&length.to_le_bytes());
+                texts.extend_from_slice(caption.as_bytes());
+            }
+            Ok(())
+        })?;
+        let given = || format!("{:?}", path.display());
+        if entries.is_empty() {
+            return Err(Error::option("captions", given(), "a table of one caption or more"));
+        }
+        entries.sort_unstable();
+        let mut table = Self { by, entries, texts, fingerprint: 0 };
+        let of_two = table.entries.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+        let (mut repeats, mut differ) = (false, None);
+        for pair in of_two {
+            repeats = true;
+            let two = (table.text(pair[0].1), table.text(pair[1].1));
+            if two.0 != two.1 {
+                differ = Some(format!("two for one {by}, {:?} and {:?}", two.0, two.1));
+                break;
+            }
+        }
+        if let Some(differ) = differ {
+            return Err(Error::format(format!("captions = {}", given()), "one caption a sample", differ));
+        }
+        if repeats {
+            table.entries.dedup_by_key(|(name, _)| *name);
+        }
+        table.entries.shrink_to_fit();
+        table.texts.shrink_to_fit();
+        let parts =
+            table.entries.iter().map(|&(name, at)| hash::combine(&[name, hash::hash_str(table.text(at))]));
+        let parts: Vec<u64> = parts.collect();
+        table.fingerprint = hash::combine(&[hash::hash_str(by.name()), hash::combine(&parts)]);
+        Ok(table)
+    }
+
+    /// What samples are found by.
+    pub fn by(&self) -> JoinBy {
+        self.by
+    }
+
+    /// Number of captions.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Identifies names and captions.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The caption of the sample with this hash. O(log captions).
+    pub(super) fn caption(&self, hash: u64) -> Option<&str> {
+        let at = self.entries.binary_search_by_key(&hash, |(name, _)| *name).ok()?;
+        Some(self.text(self.entries[at].1))
+    }
+
+    /// The caption that begins at `at`, which was written from a text.
+    fn text(&self, at: u64) -> &str {
+        let bytes = self.texts.get(at as usize..).unwrap_or_default();
+        let Some((length, rest)) = bytes.split_first_chunk() else { return "" };
+        let text = rest.get(..u32::from_le_bytes(*length) as usize).unwrap_or_default();
+        std::str::from_utf8(text).unwrap_or_default()
+    }
+}
+
+impl PartialEq for CaptionTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl Eq for CaptionTable {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::shard::join::of_key;
+
+    fn table(name: &str, content: &str) -> Result<CaptionTable> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        CaptionTable::open(path)
+    }
+
+    #[test]
+    fn captions_are_found_by_name() {
+        let lines = "{\"key\": \"b\", \"caption\": \" é \"}\n{\"key\": \"a\", \"caption\": \"x\"}\n\
+                     {\"key\": \"c\", \"caption\": null}\n{\"key\": \"a\", \"caption\": \"x\"}\n{\"key\": \"d\"}\n";
+        let one = table("a.jsonl", lines).unwrap();
+        assert_eq!((one.len(), one.by()), (2, JoinBy::Key));
+        let found = ["a", "b", "c", "d"].map(|key| one.caption(of_key(key)));
+        assert_eq!(found, [Some("x"), Some("é"), None, None]);
+        let other = table("b.tsv", "x\tkey\tcaption\n1\ta\tx\n2\tb\té\n").unwrap();
+        assert_eq!(one, other, "order, format and other columns do not matter");
+        assert_ne!(one, table("b.tsv", "key\tcaption\na\tx\nb\ty\n").unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for (name, content, why) in [
+            ("a.tsv", "key\tcaption\na\tx\na\ty\n", "two for one key, \"x\" and \"y\""),
+            ("b.tsv", "key\tcaption\na\tx\ty\n", "line 2: 3 columns, not the 2"),
+            ("c.tsv", "key\ttext\na\tx\n", "among its columns: key, text"),
+            ("d.tsv", "key\tcaption\na\t\n", "one caption or more"),
+            ("e.txt", "a", "a .parquet, .jsonl or .tsv"),
+            ("f.jsonl", "{\"key\": \"a\", \"caption\": 7}", "line 1: the caption is no text"),
+            ("g.jsonl", "", "no line"),
+        ] {
+            let error = table(name, content).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("captions = "), "{error}");
+        }
+    }
+
+    #[cfg(feature = "parquet")]
+    #[test]
+    fn nulls_of_a_parquet_file_are_passed_over() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/subset/captions.parquet");
+        let table = CaptionTable::open(golden).unwrap();
+        let uid = |uid: &str| table.caption(crate::shard::join::of_uid(uid)).map(str::to_owned);
+        assert_eq!((table.len(), table.by()), (3, JoinBy::Uid));
+        assert_eq!(uid("7fffffffffffffff8000000000000000").unwrap(), "snow\non a ridge");
+        assert_eq!(uid("0123456789abcdeffedcba9876543210"), None);
+    }
+}

@@ -1,0 +1,222 @@
+//! Single columns of a Parquet file of any size, a few thousand rows at a time.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::{ByteArray, DataType};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+
+/// Rows that are in memory at a time.
+const ROWS: usize = 8192;
+
+/// A value of a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::shard) enum Cell {
+    Text(String),
+    Number(i64),
+}
+
+/// Takes the values of a row.
+pub(in crate::shard) type EachRow<'a> = dyn FnMut(&mut [Option<Cell>]) -> Result<(), String> + 'a;
+
+/// An open file.
+pub(in crate::shard) struct Columns {
+    file: SerializedFileReader<File>,
+}
+
+impl Columns {
+    /// # Errors
+    /// What is wrong with the file, in words.
+    pub(in crate::shard) fn open(path: &Path) -> Result<Self, String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        guarded(|| Ok(Self { file: SerializedFileReader::new(file)? }))
+    }
+
+    /// Names of the columns that are not nested.
+    pub(in crate::shard) fn names(&self) -> Vec<String> {
+        let schema = self.file.metadata().file_metadata().schema_descr();
+        let plain = schema.columns().iter().filter(|column| column.path().parts().len() == 1);
+        plain.map(|column| column.name().to_owned()).collect()
+    }
+
+    /// Hands the values of `columns` to `each`, row by row: texts and whole numbers, null as `None`.
+    ///
+    /// # Errors
+    /// A column that is not there, is nested or holds something else; damage; what `each` says.
+    pub(in crate::shard) fn each(&self, columns: &[&str], each: &mut EachRow<'_>) -> Result<(), String> {
+        // What `each` says passes through the guard beside the errors of the crate.
+        let mut said = Ok(());
+        guarded(|| self.rows(columns, each, &mut said))?;
+        said
+    }
+
+    fn rows(
+        &self,
+        columns: &[&str],
+        each: &mut EachRow<'_>,
+        said: &mut Result<(), String>,
+    ) -> Result<(), ParquetError> {
+        let schema = self.file.metadata().file_metadata().schema_descr();
+        let mut at = Vec::with_capacity(columns.len());
+        for name in columns {
+            let found =
+                schema.columns().iter().position(|column| column.path().parts() == [(*name).to_owned()]);
+            let index = found.ok_or_else(|| ParquetError::General(format!("no plain column {name:?}")))?;
+            at.push((
+                index,
+                schema.column(index).max_def_level() > 0,
+                schema.column(index).max_rep_level() > 0,
+            ));
+        }
+        if let Some(name) =
+            columns.iter().zip(&at).find_map(|(name, (_, _, repeats))| repeats.then_some(name))
+        {
+            return Err(ParquetError::General(format!("the column {name:?} repeats its values")));
+        }
+        for group in 0..self.file.num_row_groups() {
+            let rows = self.file.get_row_group(group)?;
+            let mut left = usize::try_from(rows.metadata().num_rows()).unwrap_or(0);
+            let mut readers = Vec::with_capacity(columns.len());
+            for (index, _, _) in &at {
+                readers.push(rows.get_column_reader(*index)?);
+            }
+            while left > 0 {
+                let wanted = left.min(ROWS);
+                let mut values = Vec::with_capacity(columns.len());
+                for ((reader, (_, optional, _)), name) in readers.iter_mut().zip(&at).zip(columns) {
+                    let cells = cells(reader, wanted, *optional, name)?;
+                    if cells.len() != wanted {
+                        let what = format!("{name:?} has fewer rows than the file says");
+                        return Err(ParquetError::General(what));
+                    }
+                    values.push(cells.into_iter());
+                }
+                for _ in 0..wanted {
+                    let mut row: Vec<Option<Cell>> =
+                        values.iter_mut().map(|cells| cells.next().flatten()).collect();
+                    if let Err(why) = each(&mut row) {
+                        *said = Err(why);
+                        return Ok(());
+                    }
+                }
+                left -= wanted;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next `wanted` values of a column.
+fn cells(
+    reader: &mut ColumnReader,
+    wanted: usize,
+    optional: bool,
+    name: &str,
+) -> Result<Vec<Option<Cell>>, ParquetError> {
+    match reader {
+        ColumnReader::ByteArrayColumnReader(column) => {
+            let text = |value: ByteArray| Ok(Cell::Text(value.as_utf8()?.to_owned()));
+            values(column, wanted, optional, text)
+        }
+        ColumnReader::Int64ColumnReader(column) => values(column, wanted, optional, |n| Ok(Cell::Number(n))),
+        ColumnReader::Int32ColumnReader(column) => {
+            values(column, wanted, optional, |n| Ok(Cell::Number(n.into())))
+        }
+        _ => Err(ParquetError::General(format!("the column {name:?} holds neither texts nor whole numbers"))),
+    }
+}
+
+fn values<T: DataType>(
+    column: &mut ColumnReaderImpl<T>,
+    wanted: usize,
+    optional: bool,
+    cell: impl Fn(T::T) -> Result<Cell, ParquetError>,
+) -> Result<Vec<Option<Cell>>, ParquetError> {
+    let (mut levels, mut found) = (Vec::with_capacity(wanted), Vec::with_capacity(wanted));
+    let (records, _, _) = column.read_records(wanted, optional.then_some(&mut levels), None, &mut found)?;
+    let mut found = found.into_iter();
+    if !optional {
+        return found.map(|value| cell(value).map(Some)).collect();
+    }
+    let missing = || ParquetError::General("it has fewer values than it says".into());
+    levels.truncate(records);
+    levels
+        .into_iter()
+        .map(
+            |level| {
+                if level > 0 { found.next().ok_or_else(missing).and_then(&cell).map(Some) } else { Ok(None) }
+            },
+        )
+        .collect()
+}
+
+/// Runs `work`. The crate checks what it reads, but not everywhere: damage must cost an error, no more.
+fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|_| "pages that cannot be decoded".to_owned())?
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn golden(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    }
+
+    #[test]
+    fn rows_of_all_groups_come_in_order() {
+        let columns = Columns::open(&golden("subset/captions.parquet")).unwrap();
+        assert_eq!(columns.names(), ["url", "uid", "caption", "score"]);
+        let mut rows = vec![];
+        columns
+            .each(&["caption", "uid"], &mut |row| {
+                rows.push((row[0].take(), row[1].take()));
+                Ok(())
+            })
+            .unwrap();
+        let captions: Vec<Option<Cell>> = rows.iter().map(|(caption, _)| caption.clone()).collect();
+        let text = |text: &str| Some(Cell::Text(text.into()));
+        let expected =
+            [text("a red kite"), None, text("snow\non a ridge"), text(""), text("é"), text("lost")];
+        assert_eq!(captions, expected);
+        assert_eq!((rows[5].1.clone(), rows[0].1.clone()), (None, text("000000000000000000000000000000ff")));
+        let stopped = columns.each(&["uid"], &mut |_| Err("enough".into()));
+        assert_eq!(stopped, Err("enough".to_owned()));
+    }
+
+    #[test]
+    fn numbers_are_read_and_other_types_refused() {
+        let columns = Columns::open(&golden("metadata.parquet")).unwrap();
+        let mut widths = vec![];
+        let mut read = |name: &str| {
+            columns.each(&[name], &mut |row| {
+                widths.push(row[0].take());
+                Ok(())
+            })
+        };
+        read("width").unwrap();
+        assert!(read("similarity").unwrap_err().contains("neither texts nor whole numbers"));
+        assert!(read("tags").unwrap_err().contains("no plain column"));
+        assert_eq!(widths[..2], [Some(Cell::Number(640)), None]);
+    }
+
+    #[test]
+    fn damage_is_an_error_or_other_values_never_a_panic() {
+        let whole = std::fs::read(golden("subset/captions.parquet")).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for at in (0..whole.len()).step_by(3) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x55;
+            std::fs::write(file.path(), damaged).unwrap();
+            if let Ok(columns) = Columns::open(file.path()) {
+                let _ = columns.each(&["uid", "caption"], &mut |_| Ok(()));
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Tables of samples that users bring along: a list of those that count, or their captions.
+//!
+//! | ending | rows |
+//! | --- | --- |
+//! | `.parquet` | the columns `uid` or `key`, and `caption`; or what `tldr-loader export` writes |
+//! | `.jsonl` | objects with the same fields, one a line |
+//! | `.tsv` | columns between tabs, named in the first line; captions |
+//! | `.txt` | one key a line; a list |
+//! | `.npy` | uids, as DataComp's files have them; a list |
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::shard::join::{JoinBy, of_key};
+#[cfg(feature = "parquet")]
+use crate::shard::metadata::{Cell, Columns};
+use crate::shard::npy;
+
+/// Name of the column of captions.
+const CAPTION: &str = "caption";
+
+/// What is wrong with a table, in words.
+type Wrong = String;
+
+/// Takes the hash of a row's name and its caption, where it has one.
+type Each<'a> = dyn FnMut(u64, Option<&str>) -> std::result::Result<(), Wrong> + 'a;
+
+/// Hands every row of the table at `path` to `each`: its name, and its caption if `with_captions`. Rows
+/// without a name are passed over.
+///
+/// # Errors
+/// A file that cannot be read, is none of these or lacks a column; the error names `option`, which it was
+/// given for.
+pub(super) fn rows(
+    option: &'static str,
+    path: &Path,
+    with_captions: bool,
+    each: &mut Each<'_>,
+) -> Result<JoinBy> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let given = format!("{:?}", path.display());
+    if !path.is_file() {
+        return Err(Error::option(option, given, "a local file that is there"));
+    }
+    let found = match (ending, with_captions) {
+        ("parquet", _) => of_parquet(path, with_captions, each),
+        ("jsonl", _) => of_jsonl(path, with_captions, each),
+        ("tsv", true) => of_tsv(path, each),
+        ("txt", false) => of_text(path, each),
+        ("npy", false) => of_npy(path, each),
+        (_, true) => return Err(Error::option(option, given, "a .parquet, .jsonl or .tsv with captions")),
+        (_, false) => return Err(Error::option(option, given, "a .parquet, .jsonl, .txt or .npy")),
+    };
+    found.map_err(|found| {
+        let expected = match (ending, with_captions) {
+            ("txt", _) => "one key a line, in UTF-8",
+            ("npy", _) => "uids, as np.dtype(\"u8,u8\") or text",
+            (_, true) => "rows of `key` or `uid`, and `caption`",
+            (_, false) => "rows of `key` or `uid`, or an export of a ledger",
+        };
+        Error::format(format!("{option} = {given}"), expected, found)
+    })
+}
+
+fn no_name(columns: &[String]) -> Wrong {
+    format!("none of these among its columns: {}", columns.join(", "))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn of_parquet(_: &Path, _: bool, _: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
+    Err("a Parquet file, and this build has no feature `parquet`".into())
+}
+
+#[cfg(feature = "parquet")]
+fn of_parquet(path: &Path, with_captions: bool, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
+    let columns = Columns::open(path)?;
+    let names = columns.names();
+    let by = JoinBy::of(|name| names.iter().any(|own| own == name)).ok_or_else(|| no_name(&names))?;
+    let wanted = if with_captions { vec![by.name(), CAPTION] } else { vec![by.name()] };
+    columns.each(&wanted, &mut |row| {
+        let name = match row[0].take() {
+            Some(Cell::Text(text)) => Some(by.of_text(&text).ok_or_else(|| not_an_id(&text))?),
+            Some(Cell::Number(number)) => Some(by.of_number(number)),
+            None => None,
+        };
+        let caption = match row.get_mut(1).and_then(Option::take) {
+            Some(Cell::Number(number)) => return Err(format!("the caption {number}, no text")),
+            Some(Cell::Text(text)) => Some(text),
+            None => None,
+        };
+        name.map_or(Ok(()), |name| each(name, caption.as_deref()))
+    })?;
+    Ok(by)
+}
+
+fn not_an_id(text: &str) -> Wrong {
+    format!("the id {text:?}, no number of 64 bits")
+}
+
+/// Hands the lines of the file to `each`, numbered from 1, without their ends and empty ones.
+fn lines(
+    path: &Path,
+    each: &mut dyn FnMut(usize, &str) -> std::result::Result<(), Wrong>,
+) -> std::result::Result<(), Wrong> {
+    let mut file = BufReader::new(File::open(path).map_err(|error| error.to_string())?);
+    let (mut bytes, mut number) = (Vec::new(), 0);
+    loop {
+        bytes.clear();
+        number += 1;
+        if file.read_until(b'\n', &mut bytes).map_err(|error| error.to_string())? == 0 {
+            return Ok(());
+        }
+        let line = std::str::from_utf8(&bytes).map_err(|error| format!("line {number}: {error}"))?;
+        let line = line.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']);
+        if !line.trim().is_empty() {
+            each(number, line)?;
+        }
+    }
+}
+
+fn of_text(path: &Path, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
+    lines(path, &mut |_, line| each(of_key(line.trim()), None))?;
+    Ok(JoinBy::Key)
+}
+
+fn of_npy(path: &Path, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut said = Ok(());
+    npy::uids(BufReader::new(file), &mut |uid| {
+        if said.is_ok() {
+            said = each(uid, None);
+        }
+    })?;
+    said.map(|()| JoinBy::Uid)
+}
+
+fn of_jsonl(path: &Path, with_captions: bool, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
+    let mut by = None;
+    lines(path, &mut |number, line| {
+        let wrong = |what: &str| format!("line {number}: {what}");
+        let row: Value = serde_json::from_str(line).map_err(|error| wrong(&error.to_string()))?;
+        let row = row.as_object().ok_or_else(|| wrong("no object"))?;
+        // The first row says what all have.
+        let by = match by {
+            Some(by) => by,
+            None => {
+                let names: Vec<String> = row.keys().cloned().collect();
+                *by.insert(JoinBy::of(|name| row.contains_key(name)).ok_or_else(|| no_name(&names))?)
+            }
+        };
+        let name = match row.get(by.name()) {
+            Some(Value::String(text)) => Some(by.of_text(text).ok_or_else(|| wrong(&not_an_id(text)))?),
+            Some(Value::Number(value)) => {
+                let text = value.to_string();
+                Some(by.of_text(&text).ok_or_else(|| wrong(&not_an_id(&text)))?)
+            }
+            Some(Value::Null) | None => None,
+            Some(_) => return Err(wrong(&format!("the {by} is neither a text nor a number"))),
+        };
+        let caption = match row.get(CAPTION).filter(|_| with_captions) {
+            Some(Value::String(text)) => Some(text.as_str()),
+            Some(Value::Null) | None => None,
+            Some(_) => return Err(wrong("the caption is no text")),
+        };
+        name.map_or(Ok(()), |name| each(name, caption))
+    })?;
+    by.ok_or_else(|| "no line".into())
+}
+
+fn of_tsv(path: &Path, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
+    let mut columns: Option<(JoinBy, usize, usize, usize)> = None;
+    lines(path, &mut |number, line| {
+        let cells: Vec<&str> = line.split('\t').collect();
+        let Some((by, name, caption, count)) = columns else {
+            let names: Vec<String> = cells.iter().map(|name| name.trim().to_owned()).collect();
+            let at = |wanted: &str| names.iter().position(|name| name == wanted);
+            let by = JoinBy::of(|name| at(name).is_some()).ok_or_else(|| no_name(&names))?;
+            let (Some(name), Some(caption)) = (at(by.name()), at(CAPTION)) else {
+                return Err(no_name(&names));
+            };
+            columns = Some((by, name, caption, names.len()));
+            return Ok(());
+        };
+        if cells.len() != count {
+            return Err(format!("line {number}: {} columns, not the {count} of the first line", cells.len()));
+        }
+        let text = cells[name].trim();
+        let hash = by.of_text(text).ok_or_else(|| format!("line {number}: {}", not_an_id(text)))?;
+        each(hash, Some(cells[caption]))
+    })?;
+    columns.map(|(by, ..)| by).ok_or_else(|| "no line".into())
+}
