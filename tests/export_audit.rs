@@ -19,6 +19,7 @@ use tldr_loader::select::{Policy, Priority};
 
 const POLICY: Policy = Policy {
     keep_ratio: 0.25,
+    later_ratios: Vec::new(),
     gate: Some(0.5),
     gate_by: tldr_loader::select::GateBy::Corpus,
     dedup: None,

@@ -97,6 +97,7 @@ fn cosine(bits: u32) -> f32 {
 
 const GATED: Policy = Policy {
     keep_ratio: 0.2,
+    later_ratios: Vec::new(),
     gate: Some(0.5),
     gate_by: GateBy::Corpus,
     dedup: None,

@@ -45,6 +45,7 @@ impl Selection {
         let keep_ratio = self.keep_ratio;
         Ok(Policy {
             keep_ratio,
+            later_ratios: Vec::new(),
             gate,
             gate_by,
             dedup,

@@ -498,6 +498,7 @@ mod tests {
 
     const POLICY: Policy = Policy {
         keep_ratio: 0.2,
+        later_ratios: Vec::new(),
         gate: Some(0.6),
         gate_by: crate::select::GateBy::Corpus,
         dedup: None,

@@ -105,7 +105,7 @@ impl Assembling<'_> {
         feeds: &mut [LaneFeed],
         out: &Sender<Message<Batch>>,
     ) -> Result<()> {
-        let mut steps = 0..self.spec.num_batches;
+        let mut steps = 0..self.spec.num_batches(self.epoch);
         loop {
             // While a lane would have to be waited for, what is being made goes out first.
             let may_wait = ordered.is_empty() || feeds.iter().all(|feed| feed.has(self.spec.per_lane()));

@@ -19,7 +19,7 @@ use crate::loader::spec::{Mode, OnError, Spec};
 use crate::loader::stream::Loader;
 use crate::loader::world::from_world;
 use crate::model::Encoder;
-use crate::select::{GateBy, Priority, Quota};
+use crate::select::{GateBy, KeepRatio, Priority, Quota};
 use crate::shard::{self, Filter, ReadOptions, Shard, StoreOptions};
 use crate::text::{Fuse, Tokenizer};
 
@@ -49,7 +49,7 @@ pub struct LoaderBuilder {
     pub(super) rescue: bool,
     pub(super) ledger: Ledger,
     pub(super) mode: Mode,
-    pub(super) keep_ratio: Option<f64>,
+    pub(super) keep_ratio: Option<KeepRatio>,
     pub(super) gate: Option<Option<f64>>,
     pub(super) gate_by: GateBy,
     pub(super) dedup: Option<f32>,
@@ -165,8 +165,10 @@ impl LoaderBuilder {
         ledger: Ledger = ledger;
         /// What the loader yields. Default: [`Mode::Reduced`].
         mode: Mode = mode;
-        /// Share of readable samples to keep, in (0, 1]. Default: 0.25.
-        keep_ratio: f64 = Some(keep_ratio);
+        /// Share of readable samples to keep, in (0, 1]: one number, or one from each of several epochs
+        /// on, `[(0, 0.25), (28, 1.0)]`. In a schedule 1 keeps every readable sample, whatever gate, dedup
+        /// and quota say. Default: 0.25.
+        keep_ratio: impl Into<KeepRatio> = Some(keep_ratio.into());
         /// Share of samples that pass the gate, by alignment of image and original caption.
         /// `None` turns the gate off. Default: 0.5 with a captioner, else none.
         gate: Option<f64> = Some(gate);

@@ -9,7 +9,7 @@ use crate::loader::decider::Decider;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::plan::PlanFile;
 use crate::loader::spec::Mode;
-use crate::select::{Policy, Quota, Selector};
+use crate::select::{KeepRatio, Policy, Quota, Schedule, Selector};
 use crate::shard::{self, Shard};
 use crate::text::Fuse;
 
@@ -46,8 +46,8 @@ impl LoaderBuilder {
             return Err(Error::option("max_image_pixels", 0, "at least 1"));
         }
         // Also where the mode does not use it: what cannot be meant is never passed over.
-        if let Some(keep_ratio) = self.keep_ratio.filter(|&ratio| !(ratio > 0.0 && ratio <= 1.0)) {
-            return Err(Error::option("keep_ratio", keep_ratio, "a number in (0, 1]"));
+        if let Some(keep_ratio) = &self.keep_ratio {
+            keep_ratio.checked()?;
         }
         for (option, limit) in
             [("max_errors", self.max_errors), ("max_errors_per_shard", self.max_errors_per_shard)]
@@ -91,12 +91,15 @@ impl LoaderBuilder {
             return Ok(None);
         }
         let with = clusters.is_some();
-        if let (Some(Quota::CapAt(_)), Some(keep_ratio)) = (self.quota, self.keep_ratio) {
+        if let (Some(Quota::CapAt(_)), Some(keep_ratio)) = (self.quota, &self.keep_ratio) {
             let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
             return Err(Error::option("keep_ratio", keep_ratio, accepted));
         }
+        let (keep_ratio, later_ratios) =
+            self.keep_ratio.as_ref().map_or(Ok((KEEP_RATIO, vec![])), KeepRatio::checked)?;
         let policy = Policy {
-            keep_ratio: self.keep_ratio.unwrap_or(KEEP_RATIO),
+            keep_ratio,
+            later_ratios,
             gate: self.gate.unwrap_or(with.then_some(0.5)),
             gate_by: self.gate_by,
             dedup: self.dedup,
@@ -226,9 +229,23 @@ impl LoaderBuilder {
         }
     }
 
-    /// Batches per epoch: the same on every rank.
+    /// Batches of each epoch: the same on every rank.
     pub(super) fn num_batches(
         &self,
+        samples: u64,
+        world_size: usize,
+        selector: Option<&Decider>,
+    ) -> Result<Schedule<u64>> {
+        let mut stretches = selector.map_or(vec![0], Decider::stretches).into_iter();
+        let of = |epoch| self.batches_of(epoch, samples, world_size, selector);
+        let first = of(stretches.next().unwrap_or(0))?;
+        let later = stretches.map(|epoch| Ok((epoch, of(epoch)?))).collect::<Result<_>>()?;
+        Ok(Schedule::new(first, later))
+    }
+
+    fn batches_of(
+        &self,
+        epoch: u64,
         samples: u64,
         world_size: usize,
         selector: Option<&Decider>,
@@ -237,11 +254,11 @@ impl LoaderBuilder {
         let expected = match self.mode {
             Mode::Eval => return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64)),
             Mode::Full => samples,
-            Mode::Reduced => selector.map_or(samples, |selector| selector.expected(samples)),
+            Mode::Reduced => selector.map_or(samples, |selector| selector.expected(samples, epoch)),
         };
         if expected < global && !self.only_recording {
             let accepted = format!(
-                "at most {expected}, the samples expected in an epoch ({samples} in the shards), \
+                "at most {expected}, the samples expected in epoch {epoch} ({samples} in the shards), \
                  divided by the world size, {world_size}"
             );
             return Err(Error::option("batch_size", self.batch_size, accepted));

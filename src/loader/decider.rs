@@ -57,15 +57,20 @@ impl Decider {
         }
     }
 
-    /// Survivors of a corpus of `samples`: expected, or exactly those of the plan.
-    pub(crate) fn expected(&self, samples: u64) -> u64 {
+    /// Survivors of a corpus of `samples` in `epoch`: expected, or exactly those of the plan.
+    pub(crate) fn expected(&self, samples: u64, epoch: u64) -> u64 {
         match self {
             // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
             Self::Select(selector) => {
-                (selector.expected_share() * samples as f64 + 1e-9 * samples as f64) as u64
+                (selector.expected_share(epoch) * samples as f64 + 1e-9 * samples as f64) as u64
             }
             Self::Plan(plan) => plan.plan.counts().kept,
         }
+    }
+
+    /// First epoch of each stretch of epochs with as many survivors.
+    pub(crate) fn stretches(&self) -> Vec<u64> {
+        self.selector().map_or(vec![0], |selector| selector.stretches().collect())
     }
 
     /// Identifies the decisions.

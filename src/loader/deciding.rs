@@ -179,10 +179,15 @@ impl<'a> Deciding<'a> {
                 RawRow::Skipped => continue, // the lane became satisfied while this was read
             };
             let alignment = signals.map(|s| s.alignment[row]);
-            let gated_out = |selector: &Selector| {
-                signals.is_some_and(|s| selector.is_gated_out(s.alignment[row], s.cluster[row]))
+            // In an epoch that keeps everything, what the gate drops is there by itself too.
+            let judgement = judged.map(|scores| scores[row]);
+            let brought_back = |selector: &Selector| {
+                signals.zip(judgement).is_some_and(|(s, judgement)| {
+                    selector.is_gated_out(s.alignment[row], s.cluster[row])
+                        && selector.is_rescued_by(judgement, s.cluster[row])
+                })
             };
-            let rescued = self.spec.selector.as_ref().and_then(Decider::selector).is_some_and(gated_out);
+            let rescued = self.spec.selector.as_ref().and_then(Decider::selector).is_some_and(brought_back);
             self.recorder.rescued.fetch_add(rescued.into(), Ordering::Relaxed);
             survivors.push(Survivor {
                 sample,
@@ -193,7 +198,7 @@ impl<'a> Deciding<'a> {
                 alignment,
                 pi,
                 generated: None,
-                judged: judged.map(|scores| scores[row]).filter(|_| rescued),
+                judged: judgement.filter(|_| rescued),
                 rescued,
             });
         }
@@ -381,7 +386,7 @@ impl<'a> Deciding<'a> {
         if self.spec.mode != super::Mode::Eval {
             group.sort_by_cached_key(|s| (self.spec.shuffle_hash(self.epoch, s.sample.id), s.sample.id));
         }
-        let quota = self.spec.lane_quota();
+        let quota = self.spec.lane_quota(self.epoch);
         let room = (quota - self.sent).min(total);
         group.truncate(room as usize);
         self.recorder.surplus.fetch_add(total - room, Ordering::Relaxed);

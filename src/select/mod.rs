@@ -24,10 +24,13 @@ mod plan_quota;
 pub mod policy;
 pub mod quota;
 pub mod reservoir;
+mod schedule;
 pub mod selector;
 
 pub use plan::{Plan, Planner};
 pub use plan_counts::PlanCounts;
 pub use policy::{GateBy, Policy, Priority, Quota};
 pub use quota::Rates;
+pub use schedule::KeepRatio;
+pub(crate) use schedule::Schedule;
 pub use selector::{Selector, Window};

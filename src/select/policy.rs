@@ -10,8 +10,14 @@ use crate::hash;
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// Share of the readable samples to keep, in (0, 1]. [`Quota::CapAt`] sets it itself.
+    /// Share of the readable samples to keep, in (0, 1], from epoch 0 on. [`Quota::CapAt`] sets it
+    /// itself.
     pub keep_ratio: f64,
+    /// Other shares from later epochs on: first epoch and share, ascending. Where there are any, a
+    /// share of 1, in `keep_ratio` too, keeps every readable sample, whatever the gate, near-copies and
+    /// the quota.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub later_ratios: Vec<(u64, f64)>,
     /// Share of the corpus, best aligned first, that is let through, in (0, 1]; `None` for all.
     pub gate: Option<f64>,
     /// Of what the gate lets that share through.
@@ -36,6 +42,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             keep_ratio: 0.25,
+            later_ratios: Vec::new(),
             gate: None,
             gate_by: GateBy::Corpus,
             dedup: None,
@@ -204,7 +211,7 @@ impl Policy {
         let [gated, gate] = optional(self.gate);
         let [deduped, dedup] = optional(self.dedup.map(f64::from));
         let quota = self.quota.to_string();
-        hash::combine(&[
+        let mut parts = vec![
             self.keep_ratio.to_bits(),
             gated,
             gate,
@@ -216,6 +223,9 @@ impl Policy {
             u64::from(self.rotate),
             self.seed,
             if matches!(self.quota, Quota::CapAt(_)) { self.corpus.unwrap_or(0) } else { 0 },
-        ])
+        ];
+        // Lists of different lengths differ, so that a policy without more says nothing of it.
+        parts.extend(self.later_ratios.iter().flat_map(|&(from, ratio)| [from, ratio.to_bits()]));
+        hash::combine(&parts)
     }
 }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use ndarray::Array2;
 
 use crate::cluster::Clusters;
-use crate::error::{Error, FailReason, Result};
+use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::hash::{self, Purpose};
 use crate::model::Signals;
 use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::dedup::near_copies;
 use crate::select::diverse::farthest_first;
 use crate::select::gate::Gate;
-use crate::select::policy::{Policy, Priority};
+use crate::select::policy::{Policy, Priority, Quota};
 use crate::select::quota::Rates;
-use crate::select::reservoir::{Place, Rate, places};
+use crate::select::reservoir::{Covered, Place, Rate, places};
+use crate::select::schedule::{KeepRatio, Schedule, is_ratio};
 
 /// Version of the rules, part of the fingerprint: raised whenever a decision could change.
 const RULES: u64 = 2;
@@ -46,7 +47,25 @@ pub struct Selector {
     policy: Policy,
     clusters: Option<Arc<Clusters>>,
     gate: Gate,
-    rates: Rates,
+    phases: Schedule<Phase>,
+}
+
+/// How much is kept for some epochs.
+#[derive(Debug, Clone)]
+enum Phase {
+    /// The rates of the clusters.
+    Share(Rates),
+    /// Every readable sample.
+    Everything,
+}
+
+impl Phase {
+    fn rate(&self, cluster: u32) -> Rate {
+        match self {
+            Self::Share(rates) => rates.rate(cluster),
+            Self::Everything => Rate::new(1.0),
+        }
+    }
 }
 
 /// A candidate as a plan sees it.
@@ -58,6 +77,9 @@ pub(super) struct Placed {
     /// Whether the draw of its window keeps it.
     pub(super) survives: bool,
 }
+
+/// Where everything is kept, inclusion is certain.
+const EVERY: Outcome = Outcome::Kept { pi: Some(1.0) };
 
 /// A sample that passed the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +104,25 @@ impl Crowding {
     }
 }
 
+/// The rates of one epoch in one window, and those of the epochs that it goes on from.
+struct Turn<'a> {
+    now: (&'a Phase, Crowding),
+    /// Each with its number of epochs; none where nothing rotates.
+    before: Vec<(&'a Phase, Crowding, u64)>,
+}
+
+impl Turn<'_> {
+    fn rate(&self, cluster: u32) -> Rate {
+        self.now.1.of(self.now.0.rate(cluster))
+    }
+
+    fn covered(&self, cluster: u32) -> Covered {
+        self.before.iter().fold(Covered::default(), |covered, (phase, crowding, epochs)| {
+            covered.and(crowding.of(phase.rate(cluster)), *epochs)
+        })
+    }
+}
+
 impl Selector {
     /// Checks `policy` and solves its rates.
     ///
@@ -90,7 +131,7 @@ impl Selector {
     /// keep_ratio above what the gate lets through. The error names option, value and what is
     /// accepted.
     pub fn new(policy: Policy, clusters: Option<Arc<Clusters>>) -> Result<Self> {
-        let ratio = |value: f64| value > 0.0 && value <= 1.0;
+        let ratio = is_ratio;
         if !ratio(policy.keep_ratio) {
             return Err(Error::option("keep_ratio", policy.keep_ratio, "a number in (0, 1]"));
         }
@@ -123,9 +164,41 @@ impl Selector {
             let accepted = "a fixed choice, with this priority: leave rotate out, or use uniform";
             return Err(Error::option("priority", policy.priority.name(), accepted));
         }
-        let rates = Rates::solve(&policy, clusters.as_deref())?;
+        let phases = Self::phases(&policy, clusters.as_deref())?;
         let gate = Gate::new(&policy, clusters.as_deref());
-        Ok(Self { gate, rates, clusters, policy })
+        Ok(Self { gate, phases, clusters, policy })
+    }
+
+    /// Solves the rates of every epoch.
+    fn phases(policy: &Policy, clusters: Option<&Clusters>) -> Result<Schedule<Phase>> {
+        let later = &policy.later_ratios;
+        if later.is_empty() {
+            let rates = Rates::solve(policy, clusters)?;
+            return Ok(Schedule::new(Phase::Share(rates), vec![]));
+        }
+        let all = || KeepRatio::from([vec![(0, policy.keep_ratio)], later.clone()].concat());
+        all().checked()?;
+        if matches!(policy.quota, Quota::CapAt(_)) {
+            let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
+            return Err(Error::option("keep_ratio", all(), accepted));
+        }
+        Schedule::new(policy.keep_ratio, later.clone()).map(|from, &ratio| {
+            if ratio == 1.0 {
+                return Ok(Phase::Everything);
+            }
+            let own = Policy { keep_ratio: ratio, ..policy.clone() };
+            Rates::solve(&own, clusters).map(Phase::Share).map_err(|error| match error.kind {
+                ErrorKind::Option { option: option @ "keep_ratio", given, accepted } => {
+                    let given = format!("{given} (from epoch {from} on)");
+                    Error::option(
+                        option,
+                        given,
+                        format!("{accepted}, or 1 to keep everything in these epochs"),
+                    )
+                }
+                kind => kind.into(),
+            })
+        })
     }
 
     /// Whether the gate drops a sample of this alignment and cluster, which a rescue could bring back.
@@ -163,14 +236,22 @@ impl Selector {
         hash::combine(&[RULES, self.policy.fingerprint(), clusters])
     }
 
-    /// Share of the readable samples that is kept, in expectation: keep_ratio. Where `dedup` is on,
-    /// near-copies go before the quota counts, so that somewhat less is kept.
-    pub fn expected_share(&self) -> f64 {
-        self.rates.expected_share()
+    /// Share of the readable samples that is kept in `epoch`, in expectation: its keep_ratio. Where
+    /// `dedup` is on, near-copies go before the quota counts, so that somewhat less is kept.
+    pub fn expected_share(&self, epoch: u64) -> f64 {
+        match self.phases.at(epoch) {
+            Phase::Share(rates) => rates.expected_share(),
+            Phase::Everything => 1.0,
+        }
+    }
+
+    /// First epoch of each stretch of epochs that keep the same share, from 0 on.
+    pub fn stretches(&self) -> impl Iterator<Item = u64> {
+        self.phases.steps().map(|(from, _)| from)
     }
 
     /// Decides what becomes of each sample of `window`, `[n]`, in `epoch`. Without
-    /// [`Policy::rotate`] every epoch gets the same decisions.
+    /// [`Policy::rotate`] every epoch of the same keep_ratio gets the same decisions.
     ///
     /// O(n log n); `dedup` adds O(n² * dim), `diverse` O(run * kept of it * dim) for each run.
     ///
@@ -179,11 +260,13 @@ impl Selector {
     /// that does not exist.
     pub fn decide(&self, window: &Window<'_>, epoch: u64) -> Result<Vec<Outcome>> {
         let signals = self.check(window)?;
-        let mut outcomes: Vec<Outcome> = window
-            .failed
-            .iter()
-            .map(|failed| failed.map_or(Outcome::Dropped(DropReason::Quota), Outcome::Failed))
-            .collect();
+        let everything = matches!(self.phases.at(epoch), Phase::Everything);
+        let usable = if everything { EVERY } else { Outcome::Dropped(DropReason::Quota) };
+        let mut outcomes: Vec<Outcome> =
+            window.failed.iter().map(|failed| failed.map_or(usable, Outcome::Failed)).collect();
+        if everything {
+            return Ok(outcomes);
+        }
         let mut candidates = self.candidates(window, signals, &mut outcomes)?;
         if let (Some(threshold), Some(signals)) = (self.policy.dedup, signals) {
             candidates.sort_unstable_by_key(|c| (c.hash, c.row));
@@ -198,20 +281,21 @@ impl Selector {
             });
         }
         candidates.sort_unstable();
-        let crowding = self.crowding(&candidates);
-        let epoch = if self.policy.rotate { epoch } else { 0 };
+        let turn = self.turn(&candidates, epoch);
         for run in candidates.chunk_by(|a, b| self.run(a.cluster) == self.run(b.cluster)) {
             let number = run.first().map_or(0, |c| self.run(c.cluster));
             let placed = run.iter().zip(places(self.policy.seed, window.id, u64::from(number)));
-            let placed = placed.map(|(c, place)| (c, place, crowding.of(self.rates.rate(c.cluster))));
             match self.policy.priority {
                 Priority::Uniform => {
-                    for (c, _, rate) in placed.filter(|(_, place, rate)| place.is_kept(*rate, epoch)) {
-                        outcomes[c.row as usize] = Outcome::Kept { pi: Some(rate.value() as f32) };
+                    for (c, place) in placed {
+                        let rate = turn.rate(c.cluster);
+                        if place.is_kept(rate, turn.covered(c.cluster)) {
+                            outcomes[c.row as usize] = Outcome::Kept { pi: Some(rate.value() as f32) };
+                        }
                     }
                 }
                 _ => {
-                    for row in self.by_priority(run, placed, epoch, window, signals) {
+                    for row in self.by_priority(run, placed, &turn, window, signals) {
                         outcomes[row as usize] = Outcome::Kept { pi: None };
                     }
                 }
@@ -240,7 +324,7 @@ impl Selector {
                 row: c.row as usize,
                 cluster: c.cluster,
                 place,
-                survives: place.is_kept(self.rates.rate(c.cluster), 0),
+                survives: place.is_kept(self.phases.at(0).rate(c.cluster), Covered::default()),
             }));
         }
         Ok((outcomes, placed))
@@ -296,16 +380,24 @@ impl Selector {
 
     /// The rescued share the places of those that pass by themselves, all alike: a window then keeps as
     /// many as without them in expectation, and keep_ratio stays a share of the readable samples.
-    fn crowding(&self, candidates: &[Candidate]) -> Crowding {
-        if candidates.iter().all(|c| !c.rescued) {
+    fn crowding(&self, phase: &Phase, candidates: &[Candidate]) -> Crowding {
+        if matches!(phase, Phase::Everything) || candidates.iter().all(|c| !c.rescued) {
             return Crowding(None);
         }
         let sum = |rescued: bool| -> f64 {
             let some = candidates.iter().filter(|c| c.rescued == rescued);
-            some.map(|c| self.rates.rate(c.cluster).value()).sum()
+            some.map(|c| phase.rate(c.cluster).value()).sum()
         };
         let (own, guests) = (sum(false), sum(true));
         Crowding((own + guests > 0.0).then(|| own / (own + guests)))
+    }
+
+    /// The rates of `epoch`, and in rotation of the epochs before it.
+    fn turn(&self, candidates: &[Candidate], epoch: u64) -> Turn<'_> {
+        let with = |phase| (phase, self.crowding(phase, candidates));
+        let before = self.phases.before(if self.policy.rotate { epoch } else { 0 });
+        let before = before.map(|(phase, epochs)| (phase, self.crowding(phase, candidates), epochs));
+        Turn { now: with(self.phases.at(epoch)), before: before.collect() }
     }
 
     /// Rows of the candidates of one run that this epoch keeps, where the places only say how many.
@@ -315,16 +407,17 @@ impl Selector {
     fn by_priority<'c>(
         &self,
         run: &[Candidate],
-        placed: impl Iterator<Item = (&'c Candidate, Place, Rate)>,
-        epoch: u64,
+        placed: impl Iterator<Item = (&'c Candidate, Place)>,
+        turn: &Turn<'_>,
         window: &Window<'_>,
         signals: Option<&Signals>,
     ) -> Vec<u32> {
         let n = run.len() as u128;
         let (mut before, mut count) = (0u128, 0);
-        for (_, place, rate) in placed {
-            before += u128::from(place.times_kept(rate, epoch));
-            count += usize::from(place.is_kept(rate, epoch));
+        for (c, place) in placed {
+            let covered = turn.covered(c.cluster);
+            before += u128::from(place.times_kept(covered));
+            count += usize::from(place.is_kept(turn.rate(c.cluster), covered));
         }
         let start = (before % n.max(1)) as usize;
         let mut ordered = run.to_vec();

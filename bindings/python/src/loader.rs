@@ -20,7 +20,7 @@ use crate::batch::Batch;
 use crate::errors::{self, OrRaise};
 use crate::interrupt::{LOOK, interruptible};
 use crate::ledger::{Ledger, LedgerSource};
-use crate::options::{self, CaptionerSource, DeviceName, JudgeSource, Urls, Whole, whole};
+use crate::options::{self, CaptionerSource, DeviceName, JudgeSource, Ratio, Urls, Whole, whole};
 use crate::plain;
 
 /// How long the end of an epoch's threads is awaited: half of the second that Ctrl-C may take.
@@ -30,14 +30,16 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///
 /// Iterating starts an epoch; once it is used up, the loader moves on to the next one. The sequence
 /// of batches depends on the data, the captioner directory, the policy and the seed: not on
-/// threads, ranks or machine load. `len(loader)` is the number of batches in an epoch.
+/// threads, ranks or machine load. `len(loader)` is the number of batches in the current epoch.
 ///
 /// Args:
 ///     urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
 ///         with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
 ///     captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
 ///         selection is plain random.
-///     keep_ratio: Share of readable samples to keep, in (0, 1]. Default: 0.25.
+///     keep_ratio: Share of readable samples to keep, in (0, 1]; or one from each of several epochs on,
+///         `{0: 0.25, 28: 1.0}`, where 1 keeps every readable sample, whatever `gate`, `dedup` and `quota`
+///         say. Default: 0.25.
 ///     batch_size: Samples per batch and rank.
 ///     image_size: Side of the square images, in pixels.
 ///     tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
@@ -156,7 +158,7 @@ impl Loader {
         py: Python<'_>,
         urls: Urls,
         captioner: Option<CaptionerSource>,
-        keep_ratio: Option<f64>,
+        keep_ratio: Option<Ratio>,
         batch_size: Whole,
         image_size: Whole,
         tokenizer: Option<PathBuf>,
@@ -258,15 +260,10 @@ impl Loader {
             macro_rules! set_where_given {
                 ($($name:ident),*) => { $(if let Some(value) = $name { builder = builder.$name(value); })* };
             }
-            set_where_given!(
-                plan,
-                keep_ratio,
-                spill_dir,
-                source,
-                endpoint,
-                caption_key,
-                max_errors_per_shard
-            );
+            set_where_given!(plan, spill_dir, source, endpoint, caption_key, max_errors_per_shard);
+            if let Some(ratio) = keep_ratio {
+                builder = builder.keep_ratio(ratio.parse()?);
+            }
             macro_rules! set_whole_where_given {
                 ($($name:ident),*) => {
                     $(if let Some(value) = $name { builder = builder.$name(whole(stringify!($name), value)?); })*
@@ -332,13 +329,18 @@ impl Loader {
         self.loader.num_batches() as usize
     }
 
-    /// Batches per epoch, the same on every rank. In mode `eval` as many as the lengths make.
+    /// Batches of the current epoch, the same on every rank; in mode `eval` as the lengths make.
     #[getter]
     fn num_batches(&self) -> u64 {
         self.loader.num_batches()
     }
 
-    /// Samples per epoch over all ranks.
+    /// Batches of an epoch: epochs differ where `keep_ratio` is a schedule.
+    fn num_batches_of(&self, py: Python<'_>, epoch: Whole) -> PyResult<u64> {
+        Ok(self.loader.num_batches_of(whole("epoch", epoch).or_raise(py)?))
+    }
+
+    /// Samples of the current epoch over all ranks.
     #[getter]
     fn num_samples(&self) -> u64 {
         self.loader.num_samples()

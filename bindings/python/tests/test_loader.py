@@ -252,3 +252,16 @@ def test_a_plan_that_is_none_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no plan")
     with pytest.raises(tldr.DataError, match=r"text\.parquet: expected a plan, as tldr-loader plan"):
         tldr.Loader(corpus.urls, plan=tmp_path / "text.parquet")
+
+
+def test_keep_ratio_may_change_by_epoch(corpus: Corpus) -> None:
+    scheduled = loader(corpus, keep_ratio={0: 0.25, 2: 1.0})
+    assert [scheduled.num_batches_of(epoch) for epoch in range(4)] == [6, 6, 25, 25]
+    assert len(scheduled) == 6
+    scheduled.set_epoch(2)
+    assert (len(scheduled), scheduled.num_samples) == (25, 200)
+    assert len({key for batch in scheduled for key in batch.keys}) == 200
+    with pytest.raises(tldr.ConfigError, match=r"= \{1: 0.25\}: a schedule that begins with epoch 0"):
+        loader(corpus, keep_ratio={1: 0.25})
+    with pytest.raises(tldr.ConfigError, match="keep_ratio = -1: a whole number, 0 or more"):
+        loader(corpus, keep_ratio={-1: 0.25})

@@ -29,14 +29,16 @@ class Loader:
 
     Iterating starts an epoch; once it is used up, the loader moves on to the next one. The sequence
     of batches depends on the data, the captioner directory, the policy and the seed: not on
-    threads, ranks or machine load. `len(loader)` is the number of batches in an epoch.
+    threads, ranks or machine load. `len(loader)` is the number of batches in the current epoch.
 
     Args:
         urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
             with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
         captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
             selection is plain random.
-        keep_ratio: Share of readable samples to keep, in (0, 1]. Default: 0.25.
+        keep_ratio: Share of readable samples to keep, in (0, 1]; or one from each of several epochs on,
+            `{0: 0.25, 28: 1.0}`, where 1 keeps every readable sample, whatever `gate`, `dedup` and `quota`
+            say. Default: 0.25.
         batch_size: Samples per batch and rank.
         image_size: Side of the square images, in pixels.
         tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
@@ -132,7 +134,7 @@ class Loader:
         urls: _Urls,
         *,
         captioner: Captioner | _Path | None = None,
-        keep_ratio: float | None = None,
+        keep_ratio: float | dict[int, float] | None = None,
         batch_size: int = 256,
         image_size: int = 224,
         tokenizer: _Path | None = None,
@@ -195,11 +197,14 @@ class Loader:
     def __len__(self) -> int: ...
     @property
     def num_batches(self) -> int:
-        """Batches per epoch, the same on every rank. In mode `eval` as many as the lengths make."""
+        """Batches of the current epoch, the same on every rank; in mode `eval` as the lengths make."""
+
+    def num_batches_of(self, epoch: int) -> int:
+        """Batches of an epoch: epochs differ where `keep_ratio` is a schedule."""
 
     @property
     def num_samples(self) -> int:
-        """Samples per epoch over all ranks."""
+        """Samples of the current epoch over all ranks."""
 
     @property
     def batch_size(self) -> int:
