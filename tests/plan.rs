@@ -104,6 +104,7 @@ const GATED: Policy = Policy {
     quota: Quota::Proportional,
     priority: Priority::Uniform,
     rotate: false,
+    thin: false,
     seed: 3,
     corpus: Some(8 * 512),
 };

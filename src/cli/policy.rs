@@ -52,6 +52,7 @@ impl Selection {
             quota,
             priority,
             rotate: false,
+            thin: false,
             seed: self.seed,
             corpus: None,
         })

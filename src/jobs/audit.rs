@@ -130,17 +130,20 @@ pub fn audit(
     let windows: Vec<(WindowKey, Arc<WindowRecord>)> = keys
         .into_iter()
         .filter_map(|key| Some((key, recorded.window(&key)?)))
-        .filter(|(_, record)| !record.ids.is_empty())
+        .filter(|(_, record)| !record.ids.is_empty() && record.encoded.is_none())
         .collect();
     let samples: u64 = windows.iter().map(|(_, record)| record.ids.len() as u64).sum();
     let included: u64 = windows.iter().map(|(_, record)| included(record)).sum();
     if samples == 0 {
-        let accepted = "a ledger with signals of samples";
+        let accepted = "a ledger with signals of samples, in some window of all";
         return Err(Error::option("ledger", format!("{:?}", job.ledger.display()), accepted));
     }
     let policy = Policy {
         // A cap in samples counts those of the corpus: about as many in each window.
         corpus: Some((included as f64 / windows.len() as f64 * of_corpus as f64) as u64),
+        // Seeds are tried in one epoch, and a thinned stream would need signals of what it leaves out.
+        later_ratios: vec![],
+        thin: false,
         ..job.policy.clone()
     };
     let design = Design { policy, clusters, windows };
@@ -465,6 +468,7 @@ mod tests {
                         embedding: Array2::zeros((n, 0)),
                         semantic_hash: vec![[0; 4]; n],
                     }),
+                    encoded: None,
                     has_embedding: false,
                     failures: vec![],
                     compute: "".into(),
@@ -505,6 +509,7 @@ mod tests {
         quota: crate::select::Quota::Proportional,
         priority: Priority::Uniform,
         rotate: false,
+        thin: false,
         seed: 1,
         corpus: Some(4 * 512),
     };

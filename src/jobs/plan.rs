@@ -408,7 +408,7 @@ impl<'a> Walk<'a> {
     fn window(&self, key: &WindowKey) -> Option<Arc<WindowRecord>> {
         self.ledger.window(key).filter(|record| {
             let embeddings = !self.job.needs_embeddings() || record.has_embedding;
-            record.ids.is_empty() || record.signals.is_some() && embeddings
+            record.ids.is_empty() || record.signals.is_some() && record.encoded.is_none() && embeddings
         })
     }
 

@@ -133,7 +133,8 @@ impl Ledger {
     }
 
     /// Records a window of `shard`; `outcomes` say which samples its gate dropped, of which less is
-    /// written. A record with embeddings is never replaced by one without. Where a folder cannot be
+    /// written. A record that knows more is not replaced: with
+    /// embeddings, or with signals of more rows. Where a folder cannot be
     /// written, a warning says so.
     pub fn record_window(
         &self,
@@ -230,7 +231,7 @@ impl Cache {
     }
 
     fn put_window(&mut self, key: WindowKey, record: Arc<WindowRecord>) {
-        if self.windows.peek(&key).is_some_and(|old| old.has_embedding && !record.has_embedding) {
+        if self.windows.peek(&key).is_some_and(|old| old.extent() > record.extent()) {
             return;
         }
         self.bytes += record.bytes();
@@ -308,6 +309,7 @@ mod tests {
             failed: vec![None, Some(FailReason::MissingImage)],
             caption_chars: vec![5, 0],
             signals: None,
+            encoded: None,
             compute: Arc::default(),
             has_embedding,
             failures: vec![],

@@ -58,6 +58,9 @@ pub struct LoaderBuilder {
     pub(super) rotate: bool,
     pub(super) fuse: Fuse,
     pub(super) replace_repetitive: bool,
+    pub(super) thin: bool,
+    pub(super) defer_duplicates: bool,
+    pub(super) weights: bool,
     pub(super) seed: u64,
     pub(super) batch_size: usize,
     pub(super) image_size: usize,
@@ -118,6 +121,9 @@ impl LoaderBuilder {
             rotate: false,
             fuse: Fuse::Original,
             replace_repetitive: true,
+            thin: false,
+            defer_duplicates: false,
+            weights: false,
             seed: 0,
             batch_size: 256,
             image_size: 224,
@@ -184,6 +190,15 @@ impl LoaderBuilder {
         priority: Priority = priority;
         /// Whether epochs keep disjoint subsets until the pool is used up. Default: false.
         rotate: bool = rotate;
+        /// Whether the draw comes before everything else: a share of keep_ratio / gate of the stream is
+        /// taken, and what of it passes the gate survives. Nothing else is decoded or encoded, so that a
+        /// survivor costs 1 / gate encodes instead of 1 / keep_ratio. Its price: a cluster has its quota in
+        /// expectation only. With quota proportional or random and priority uniform. Default: false.
+        thin: bool = thin;
+        /// Whether a survivor whose caption, or nearly whose image, stands in its lane's part of a batch
+        /// already waits for a later batch of the lane (64 at a time may wait). Images are compared where
+        /// signals are. Not in mode `Eval`. Default: false.
+        defer_duplicates: bool = defer_duplicates;
         /// Which caption survivors carry. Default: the original.
         fuse: Fuse = fuse;
         /// Whether a generated caption that repeats a phrase three times in a row gives way to the
@@ -194,6 +209,10 @@ impl LoaderBuilder {
         /// with those that pass by themselves: `keep_ratio`, and its maximum, mean what they mean without.
         /// Every sample that the gate drops then costs a caption. Default: false.
         rescue: bool = rescue;
+        /// Whether batches carry [`weights`](crate::Batch::weights), 1 / pi. With them sums over the kept
+        /// samples are unbiased for all that pass gate and dedup; they do not debias a contrastive loss,
+        /// whose terms are not sums over samples. Default: false.
+        weights: bool = weights;
         /// Seed of every random choice. Default: 0.
         seed: u64 = seed;
         /// Samples per batch and rank. Default: 256.
@@ -341,6 +360,7 @@ impl LoaderBuilder {
         let plan = self.load_plan()?;
         let wanted = self.decider(clusters.as_ref(), 1, plan.as_ref())?;
         self.check_judge(wanted.as_ref())?;
+        self.check_weights(wanted.as_ref())?;
         let spawn = |encoder, role| ModelThread::spawn(encoder, role);
         let model = self.encoder.take().map(|(encoder, _)| spawn(encoder, Role::Captioner)).transpose()?;
         let judge = self.judge.take().map(|judge| spawn(judge, Role::Judge)).transpose()?;
@@ -403,6 +423,9 @@ impl LoaderBuilder {
             context_length: self.context_length,
             fuse: if self.mode == Mode::Reduced { self.fuse } else { Fuse::Original },
             replace_repetitive: self.replace_repetitive,
+            defer_duplicates: self.defer_duplicates,
+            weights: self.weights,
+            policy: 0,
             strict: self.strict,
             warned: AtomicBool::new(false),
             on_error: self.on_error,

@@ -106,6 +106,7 @@ impl LoaderBuilder {
             quota: self.quota.unwrap_or(if with { Quota::Proportional } else { Quota::Random }),
             priority: self.priority,
             rotate: self.rotate,
+            thin: self.thin,
             seed: self.seed,
             corpus: Some(corpus),
         };
@@ -166,6 +167,11 @@ impl LoaderBuilder {
             let accepted = "only false without a gate, which drops what it brings back; set `gate`";
             return Err(Error::option("rescue", self.rescue, accepted));
         }
+        if self.rescue && self.thin {
+            let accepted =
+                "only false with thin: what is left out of the share would be missing among the rescued";
+            return Err(Error::option("rescue", self.rescue, accepted));
+        }
         let needs = if self.fuse.needs_judge() {
             Some(("fuse", self.fuse.to_string()))
         } else {
@@ -193,6 +199,21 @@ impl LoaderBuilder {
             }
             (None, None) => Ok(()),
         }
+    }
+
+    /// Fails where weights are asked for and the probabilities that they come from are not known.
+    pub(super) fn check_weights(&self, selector: Option<&Decider>) -> Result<()> {
+        let Some(decider) = selector.filter(|decider| self.weights && !decider.states_pi()) else {
+            return Ok(());
+        };
+        let accepted = match decider.selector() {
+            Some(selector) => format!(
+                "only false with priority = {}, which depends on the sample, so that no probability is known; or                  priority = uniform",
+                selector.policy().priority.name()
+            ),
+            None => "only false with this plan, which states no probabilities".to_owned(),
+        };
+        Err(Error::option("weights", self.weights, accepted))
     }
 
     /// Of `samples`, those that pass the filter, as far as can be told before they are read.

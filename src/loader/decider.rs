@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::loader::plan::PlanFile;
 use crate::sample::Outcome;
-use crate::select::{Selector, Window};
+use crate::select::{Priority, Selector, Window};
 
 /// A source of decisions about windows. Holds no state.
 pub(crate) enum Decider {
@@ -46,6 +46,19 @@ impl Decider {
         match self {
             Self::Select(selector) => selector.needs_embedding(),
             Self::Plan(_) => false,
+        }
+    }
+
+    /// As [`Selector::keeps_everything`].
+    pub(crate) fn keeps_everything(&self, epoch: u64) -> bool {
+        self.selector().is_some_and(|selector| selector.keeps_everything(epoch))
+    }
+
+    /// Whether it says of each survivor how likely it was to be kept.
+    pub(crate) fn states_pi(&self) -> bool {
+        match self {
+            Self::Select(selector) => selector.policy().priority == Priority::Uniform,
+            Self::Plan(plan) => !plan.plan.rates().is_empty(),
         }
     }
 

@@ -46,6 +46,9 @@ impl LoaderBuilder {
         if self.priority != Priority::Uniform {
             compare("priority", format!("{:?}", self.priority), format!("{:?}", policy.priority));
         }
+        if self.thin {
+            compare("thin", "true".into(), "false".into());
+        }
         if self.rotate {
             compare("rotate", "true".into(), "false".into());
         }

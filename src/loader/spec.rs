@@ -78,6 +78,12 @@ pub(crate) struct Spec {
     pub(crate) context_length: usize,
     pub(crate) fuse: Fuse,
     pub(crate) replace_repetitive: bool,
+    /// Whether survivors that are like another of their lane's stretch of a batch wait for the next.
+    pub(crate) defer_duplicates: bool,
+    /// Whether batches carry 1 / pi.
+    pub(crate) weights: bool,
+    /// Fingerprint of the policy, once it is known.
+    pub(crate) policy: u64,
     /// Whether signals that were computed otherwise are refused.
     pub(crate) strict: bool,
     /// Whether it was said that some were.

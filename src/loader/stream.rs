@@ -61,12 +61,13 @@ impl Loader {
         LoaderBuilder::new(urls.into_urls())
     }
 
-    pub(crate) fn new(spec: Spec) -> Self {
+    pub(crate) fn new(mut spec: Spec) -> Self {
+        spec.policy = fingerprint::policy(&spec);
         let state = LoaderState::new(
             spec.global_batch() as u64,
             spec.lanes as u64,
             fingerprint::data(&spec),
-            fingerprint::policy(&spec),
+            spec.policy,
             fingerprint::captioner(&spec),
         );
         let progress = Progress {

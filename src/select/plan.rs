@@ -263,6 +263,10 @@ impl Planner {
             let accepted = "one number: a plan keeps the same samples in every epoch";
             return Err(Error::option("keep_ratio", given, accepted));
         }
+        if policy.thin {
+            let accepted = "false: a plan looks at every sample";
+            return Err(Error::option("thin", true, accepted));
+        }
         if let Some(cosine) = policy.dedup.filter(|&c| expected_distance(c) > f64::from(MAX_DISTANCE)) {
             let accepted = format!(
                 "at least 0.93 for a plan: hashes of such images differ in more than {MAX_DISTANCE} of 256 bits"

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::hash;
 
+/// What stands in a fingerprint for a draw that comes first.
+const THIN: u64 = 0x7468_696e;
+
 /// How much to keep, and by which rules. [`Selector::new`](crate::select::Selector::new) checks it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -31,6 +34,10 @@ pub struct Policy {
     pub priority: Priority,
     /// Whether each epoch keeps other samples, until all were seen, instead of the same ones.
     pub rotate: bool,
+    /// Whether the draw comes first: a share of the stream is taken, and gate and quota work on that, so
+    /// that nothing else is decoded or encoded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub thin: bool,
     /// Seed of every random choice.
     pub seed: u64,
     /// Samples of the corpus: what a quota that counts samples needs.
@@ -49,6 +56,7 @@ impl Default for Policy {
             quota: Quota::Proportional,
             priority: Priority::Uniform,
             rotate: false,
+            thin: false,
             seed: 0,
             corpus: None,
         }
@@ -225,6 +233,7 @@ impl Policy {
             if matches!(self.quota, Quota::CapAt(_)) { self.corpus.unwrap_or(0) } else { 0 },
         ];
         // Lists of different lengths differ, so that a policy without more says nothing of it.
+        parts.extend(self.thin.then_some(THIN));
         parts.extend(self.later_ratios.iter().flat_map(|&(from, ratio)| [from, ratio.to_bits()]));
         hash::combine(&parts)
     }

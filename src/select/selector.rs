@@ -78,6 +78,9 @@ pub(super) struct Placed {
     pub(super) survives: bool,
 }
 
+/// Number of no run: the draw of a thinned stream has a start of its own.
+const STREAM: u64 = u64::MAX;
+
 /// Where everything is kept, inclusion is certain.
 const EVERY: Outcome = Outcome::Kept { pi: Some(1.0) };
 
@@ -164,9 +167,34 @@ impl Selector {
             let accepted = "a fixed choice, with this priority: leave rotate out, or use uniform";
             return Err(Error::option("priority", policy.priority.name(), accepted));
         }
+        Self::check_thin(&policy)?;
         let phases = Self::phases(&policy, clusters.as_deref())?;
         let gate = Gate::new(&policy, clusters.as_deref());
         Ok(Self { gate, phases, clusters, policy })
+    }
+
+    /// A draw that comes first knows nothing of the samples.
+    fn check_thin(policy: &Policy) -> Result<()> {
+        let refuse = |what: &str, why: &str| {
+            let accepted =
+                format!("only false with {what}: {why}, before which nothing is known of a sample");
+            Err(Error::option("thin", true, accepted))
+        };
+        match policy {
+            Policy { thin: false, .. } => Ok(()),
+            Policy { quota, .. } if !matches!(quota, Quota::Proportional | Quota::Random) => {
+                refuse(&format!("quota = {quota}"), "its rates differ by cluster, and the draw comes first")
+            }
+            Policy { priority, .. } if *priority != Priority::Uniform => refuse(
+                &format!("priority = {}", priority.name()),
+                "it chooses among the samples of a window, and the draw comes first",
+            ),
+            Policy { dedup: Some(cosine), .. } => refuse(
+                &format!("dedup = {cosine}"),
+                "near-copies are looked for among all of a window, and the draw comes first",
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Solves the rates of every epoch.
@@ -245,6 +273,35 @@ impl Selector {
         }
     }
 
+    /// Whether `epoch` keeps every readable sample, whatever the gate, near-copies and the quota.
+    pub fn keeps_everything(&self, epoch: u64) -> bool {
+        matches!(self.phases.at(epoch), Phase::Everything)
+    }
+
+    /// Which samples of a window are in the share of the stream that [`Policy::thin`] takes in `epoch`,
+    /// `[n]`: of these only, signals are looked at. `None` where all are.
+    ///
+    /// The share is drawn as a run is (see [`reservoir`](crate::select::reservoir)), by place in the window:
+    /// every sample is in it with probability keep_ratio / gate, its size is off by 2 at most, a lower
+    /// keep_ratio takes a part of it, and epochs in rotation take others. Whether a picture can be decoded
+    /// does not tell on it, since nobody knows that yet; `failed` says what `where` excludes. O(n).
+    pub fn thin_share(&self, window: u64, failed: &[Option<FailReason>], epoch: u64) -> Option<Vec<bool>> {
+        let turn = self.thin_turn(epoch)?;
+        let (rate, covered) = (turn.rate(0), turn.covered(0));
+        let mut places = places(self.policy.seed, window, STREAM);
+        let in_share = |failed: &Option<FailReason>| {
+            // What is excluded takes no place.
+            *failed != Some(FailReason::Excluded)
+                && places.next().is_some_and(|place| place.is_kept(rate, covered))
+        };
+        Some(failed.iter().map(in_share).collect())
+    }
+
+    /// The rate at which the stream is thinned in `epoch`; `None` where it is not.
+    fn thin_turn(&self, epoch: u64) -> Option<Turn<'_>> {
+        (self.policy.thin && !self.keeps_everything(epoch)).then(|| self.turn(&[], epoch))
+    }
+
     /// First epoch of each stretch of epochs that keep the same share, from 0 on.
     pub fn stretches(&self) -> impl Iterator<Item = u64> {
         self.phases.steps().map(|(from, _)| from)
@@ -260,14 +317,24 @@ impl Selector {
     /// that does not exist.
     pub fn decide(&self, window: &Window<'_>, epoch: u64) -> Result<Vec<Outcome>> {
         let signals = self.check(window)?;
-        let everything = matches!(self.phases.at(epoch), Phase::Everything);
+        let everything = self.keeps_everything(epoch);
         let usable = if everything { EVERY } else { Outcome::Dropped(DropReason::Quota) };
         let mut outcomes: Vec<Outcome> =
             window.failed.iter().map(|failed| failed.map_or(usable, Outcome::Failed)).collect();
         if everything {
             return Ok(outcomes);
         }
+        let share = self.thin_share(window.id, window.failed, epoch);
+        if let Some(share) = &share {
+            self.leave_out(share, window, &mut outcomes);
+        }
         let mut candidates = self.candidates(window, signals, &mut outcomes)?;
+        if let Some(turn) = self.thin_turn(epoch) {
+            for c in candidates {
+                outcomes[c.row as usize] = Outcome::Kept { pi: Some(turn.rate(0).value() as f32) };
+            }
+            return Ok(outcomes);
+        }
         if let (Some(threshold), Some(signals)) = (self.policy.dedup, signals) {
             candidates.sort_unstable_by_key(|c| (c.hash, c.row));
             let copies = near_copies(embeddings(signals, &candidates).view(), threshold);
@@ -302,6 +369,16 @@ impl Selector {
             }
         }
         Ok(outcomes)
+    }
+
+    /// Sets the outcome of what is not in the share, but for what could not even be read.
+    fn leave_out(&self, share: &[bool], window: &Window<'_>, outcomes: &mut [Outcome]) {
+        for (row, outcome) in outcomes.iter_mut().enumerate().filter(|(row, _)| !share[*row]) {
+            // Another run may know more of it than this one, which must not tell.
+            if window.failed[row].is_none_or(FailReason::is_of_pixels) {
+                *outcome = Outcome::Dropped(DropReason::Thin);
+            }
+        }
     }
 
     /// What a plan looks at: the outcome of each sample that is none of its candidates, and the
@@ -348,7 +425,7 @@ impl Selector {
         let clusters = self.clusters.as_ref().map_or(0, |clusters| clusters.len());
         let mut candidates = Vec::with_capacity(window.ids.len());
         for (row, id) in window.ids.iter().enumerate() {
-            if window.failed[row].is_some() {
+            if window.failed[row].is_some() || outcomes[row] == Outcome::Dropped(DropReason::Thin) {
                 continue;
             }
             let (mut cluster, mut rescued) = (0, false);

@@ -63,6 +63,10 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         embeddings in a window), `hard` (worst aligned), `score` (best aligned), `longest` (captions),
 ///         or `every-nth` (as the paper's code; an ablation).
 ///     rotate: Whether epochs keep disjoint subsets until the pool is used up.
+///     thin: Whether the draw comes before everything else: a share of keep_ratio / gate of the stream is
+///         taken, and what of it passes the gate survives. Nothing else is decoded or encoded, so that a
+///         survivor costs 1 / gate encodes instead of 1 / keep_ratio; clusters have their quota in
+///         expectation only. With quota `proportional` or `random` and priority `uniform`.
 ///     fuse: The caption of a survivor: `original`, `generated`, `concat`, `best`, `coin` or `gated`.
 ///         The last four take a number, as in `concat:16` tokens for the generated part, `best:0.5`
 ///         (the generated caption below this alignment), `coin:0.3` (the generated caption with this
@@ -77,6 +81,11 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         a caption.
 ///     replace_repetitive: Whether a generated caption that repeats a phrase three times in a row
 ///         gives way to the original, as an empty one always does.
+///     defer_duplicates: Whether a survivor whose caption, or nearly whose image, stands in its lane's part
+///         of a batch already waits for a later batch of the lane. Images are compared where signals are.
+///         Not in mode `eval`.
+///     weights: Whether batches carry `weights`, 1 / pi. They make sums over the kept samples unbiased for
+///         all that pass gate and dedup; they do not debias a contrastive loss.
 ///     seed: Seed of every random choice.
 ///     transform: `train` (random resized crop), `eval` (resize, centre crop) or `preview`
 ///         (squash). Default: by mode.
@@ -142,8 +151,8 @@ impl Loader {
     #[pyo3(signature = (
         urls, *, captioner=None, keep_ratio=None, batch_size=256, image_size=224, tokenizer=None,
         device=None, captioner_device=None, mode="reduced", gate=None, gate_by="corpus", dedup=None,
-        quota=None, priority="uniform", rotate=false, fuse="original", judge=None, rescue=false,
-        replace_repetitive=true, seed=0, transform=None,
+        quota=None, priority="uniform", rotate=false, thin=false, fuse="original", judge=None, rescue=false,
+        replace_repetitive=true, defer_duplicates=false, weights=false, seed=0, transform=None,
         crop_scale=None, crop_ratio=None, flip=None, mean=None, std=None, pixels="float32",
         context_length=77, rank=None, world_size=None, lanes=None, window=2048, shuffle_windows=8,
         threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, lengths=None,
@@ -171,10 +180,13 @@ impl Loader {
         quota: Option<&str>,
         priority: &str,
         rotate: bool,
+        thin: bool,
         fuse: &str,
         judge: Option<JudgeSource>,
         rescue: bool,
         replace_repetitive: bool,
+        defer_duplicates: bool,
+        weights: bool,
         seed: Whole,
         transform: Option<&str>,
         crop_scale: Option<(f64, f64)>,
@@ -225,9 +237,12 @@ impl Loader {
                 .dedup(dedup)
                 .priority(options::priority(priority)?)
                 .rotate(rotate)
+                .thin(thin)
                 .fuse(fuse.parse()?)
                 .rescue(rescue)
                 .replace_repetitive(replace_repetitive)
+                .defer_duplicates(defer_duplicates)
+                .weights(weights)
                 .seed(whole("seed", seed)?)
                 .normalize(normalize)
                 .pixels(options::pixels(pixels)?)
@@ -399,13 +414,16 @@ impl Loader {
 
     /// Statistics of the epoch that was started last, on this rank.
     ///
-    /// `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` +
-    /// `dropped_dedup` + `dropped_quota` + `excluded` (by `where`) + all of `failed`, by reason), `shards`
+    /// `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` + `dropped_dedup` +
+    /// `dropped_quota` + `dropped_thin` + `excluded` (by `where`) + all of `failed`, by reason), `shards`
     /// the same by shard, `failures` the first failed samples by name, `seconds` the work of each stage.
-    /// Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-    /// `judged` (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`,
-    /// `captions_repetitive` (of survivors), `spilled_bytes` (for which `buffer_bytes` had no room),
-    /// `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard).
+    /// `n_eff` is (sum of w)² / sum of w² over what was yielded, w being 1 / pi; `None` where a pi is not
+    /// known. `alike_captions` and `alike_images` are samples that repeat an earlier one of their batch, of
+    /// this rank: false negatives. Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`,
+    /// `encoded`, `captioned`, `judged` (captions scored), `rescued` (of `counts["kept"]`),
+    /// `captions_empty`, `captions_repetitive` (of survivors), `deferred` (by `defer_duplicates`),
+    /// `spilled_bytes` (for which `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes` (after
+    /// damaged tar headers, by shard).
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.stats())?)
     }
