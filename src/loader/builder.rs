@@ -209,7 +209,7 @@ impl LoaderBuilder {
         /// with those that pass by themselves: `keep_ratio`, and its maximum, mean what they mean without.
         /// Every sample that the gate drops then costs a caption. Default: false.
         rescue: bool = rescue;
-        /// Whether batches carry [`weights`](crate::Batch::weights), 1 / pi. With them sums over the kept
+        /// Whether batches carry [`weights`](crate::loader::Batch::weights), 1 / pi. With them sums over the kept
         /// samples are unbiased for all that pass gate and dedup; they do not debias a contrastive loss,
         /// whose terms are not sums over samples. Default: false.
         weights: bool = weights;
