@@ -425,7 +425,8 @@ impl Selector {
         let clusters = self.clusters.as_ref().map_or(0, |clusters| clusters.len());
         let mut candidates = Vec::with_capacity(window.ids.len());
         for (row, id) in window.ids.iter().enumerate() {
-            if window.failed[row].is_some() || outcomes[row] == Outcome::Dropped(DropReason::Thin) {
+            let left_out = || self.policy.thin && outcomes[row] == Outcome::Dropped(DropReason::Thin);
+            if window.failed[row].is_some() || left_out() {
                 continue;
             }
             let (mut cluster, mut rescued) = (0, false);
