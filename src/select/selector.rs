@@ -1,21 +1,24 @@
 //! Decides for all samples of a window at once.
 
+mod phase;
+mod thin;
+
 use std::sync::Arc;
 
 use ndarray::Array2;
 
 use crate::cluster::Clusters;
-use crate::error::{Error, ErrorKind, FailReason, Result};
+use crate::error::{Error, FailReason, Result};
 use crate::hash::{self, Purpose};
 use crate::model::Signals;
 use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::dedup::near_copies;
 use crate::select::diverse::farthest_first;
 use crate::select::gate::Gate;
-use crate::select::policy::{Policy, Priority, Quota};
-use crate::select::quota::Rates;
+use crate::select::policy::{Policy, Priority};
 use crate::select::reservoir::{Covered, Place, Rate, places};
-use crate::select::schedule::{KeepRatio, Schedule, is_ratio};
+use crate::select::schedule::{Schedule, is_ratio};
+use crate::select::selector::phase::Phase;
 
 /// Version of the rules, part of the fingerprint: raised whenever a decision could change.
 const RULES: u64 = 2;
@@ -50,24 +53,6 @@ pub struct Selector {
     phases: Schedule<Phase>,
 }
 
-/// How much is kept for some epochs.
-#[derive(Debug, Clone)]
-enum Phase {
-    /// The rates of the clusters.
-    Share(Rates),
-    /// Every readable sample.
-    Everything,
-}
-
-impl Phase {
-    fn rate(&self, cluster: u32) -> Rate {
-        match self {
-            Self::Share(rates) => rates.rate(cluster),
-            Self::Everything => Rate::new(1.0),
-        }
-    }
-}
-
 /// A candidate as a plan sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Placed {
@@ -77,9 +62,6 @@ pub(super) struct Placed {
     /// Whether the draw of its window keeps it.
     pub(super) survives: bool,
 }
-
-/// Number of no run: the draw of a thinned stream has a start of its own.
-const STREAM: u64 = u64::MAX;
 
 /// Where everything is kept, inclusion is certain.
 const EVERY: Outcome = Outcome::Kept { pi: Some(1.0) };
@@ -173,62 +155,6 @@ impl Selector {
         Ok(Self { gate, phases, clusters, policy })
     }
 
-    /// A draw that comes first knows nothing of the samples.
-    fn check_thin(policy: &Policy) -> Result<()> {
-        let refuse = |what: &str, why: &str| {
-            let accepted =
-                format!("only false with {what}: {why}, before which nothing is known of a sample");
-            Err(Error::option("thin", true, accepted))
-        };
-        match policy {
-            Policy { thin: false, .. } => Ok(()),
-            Policy { quota, .. } if !matches!(quota, Quota::Proportional | Quota::Random) => {
-                refuse(&format!("quota = {quota}"), "its rates differ by cluster, and the draw comes first")
-            }
-            Policy { priority, .. } if *priority != Priority::Uniform => refuse(
-                &format!("priority = {}", priority.name()),
-                "it chooses among the samples of a window, and the draw comes first",
-            ),
-            Policy { dedup: Some(cosine), .. } => refuse(
-                &format!("dedup = {cosine}"),
-                "near-copies are looked for among all of a window, and the draw comes first",
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    /// Solves the rates of every epoch.
-    fn phases(policy: &Policy, clusters: Option<&Clusters>) -> Result<Schedule<Phase>> {
-        let later = &policy.later_ratios;
-        if later.is_empty() {
-            let rates = Rates::solve(policy, clusters)?;
-            return Ok(Schedule::new(Phase::Share(rates), vec![]));
-        }
-        let all = || KeepRatio::from([vec![(0, policy.keep_ratio)], later.clone()].concat());
-        all().checked()?;
-        if matches!(policy.quota, Quota::CapAt(_)) {
-            let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
-            return Err(Error::option("keep_ratio", all(), accepted));
-        }
-        Schedule::new(policy.keep_ratio, later.clone()).map(|from, &ratio| {
-            if ratio == 1.0 {
-                return Ok(Phase::Everything);
-            }
-            let own = Policy { keep_ratio: ratio, ..policy.clone() };
-            Rates::solve(&own, clusters).map(Phase::Share).map_err(|error| match error.kind {
-                ErrorKind::Option { option: option @ "keep_ratio", given, accepted } => {
-                    let given = format!("{given} (from epoch {from} on)");
-                    Error::option(
-                        option,
-                        given,
-                        format!("{accepted}, or 1 to keep everything in these epochs"),
-                    )
-                }
-                kind => kind.into(),
-            })
-        })
-    }
-
     /// Whether the gate drops a sample of this alignment and cluster, which a rescue could bring back.
     pub fn is_gated_out(&self, alignment: f32, cluster: u32) -> bool {
         !self.gate.passes(alignment, cluster)
@@ -276,30 +202,6 @@ impl Selector {
     /// Whether `epoch` keeps every readable sample, whatever the gate, near-copies and the quota.
     pub fn keeps_everything(&self, epoch: u64) -> bool {
         matches!(self.phases.at(epoch), Phase::Everything)
-    }
-
-    /// Which samples of a window are in the share of the stream that [`Policy::thin`] takes in `epoch`,
-    /// `[n]`: of these only, signals are looked at. `None` where all are.
-    ///
-    /// The share is drawn as a run is (see [`reservoir`](crate::select::reservoir)), by place in the window:
-    /// every sample is in it with probability keep_ratio / gate, its size is off by 2 at most, a lower
-    /// keep_ratio takes a part of it, and epochs in rotation take others. Whether a picture can be decoded
-    /// does not tell on it, since nobody knows that yet; `failed` says what `where` excludes. O(n).
-    pub fn thin_share(&self, window: u64, failed: &[Option<FailReason>], epoch: u64) -> Option<Vec<bool>> {
-        let turn = self.thin_turn(epoch)?;
-        let (rate, covered) = (turn.rate(0), turn.covered(0));
-        let mut places = places(self.policy.seed, window, STREAM);
-        let in_share = |failed: &Option<FailReason>| {
-            // What is excluded takes no place.
-            *failed != Some(FailReason::Excluded)
-                && places.next().is_some_and(|place| place.is_kept(rate, covered))
-        };
-        Some(failed.iter().map(in_share).collect())
-    }
-
-    /// The rate at which the stream is thinned in `epoch`; `None` where it is not.
-    fn thin_turn(&self, epoch: u64) -> Option<Turn<'_>> {
-        (self.policy.thin && !self.keeps_everything(epoch)).then(|| self.turn(&[], epoch))
     }
 
     /// First epoch of each stretch of epochs that keep the same share, from 0 on.
@@ -369,16 +271,6 @@ impl Selector {
             }
         }
         Ok(outcomes)
-    }
-
-    /// Sets the outcome of what is not in the share, but for what could not even be read.
-    fn leave_out(&self, share: &[bool], window: &Window<'_>, outcomes: &mut [Outcome]) {
-        for (row, outcome) in outcomes.iter_mut().enumerate().filter(|(row, _)| !share[*row]) {
-            // Another run may know more of it than this one, which must not tell.
-            if window.failed[row].is_none_or(FailReason::is_of_pixels) {
-                *outcome = Outcome::Dropped(DropReason::Thin);
-            }
-        }
     }
 
     /// What a plan looks at: the outcome of each sample that is none of its candidates, and the
