@@ -204,6 +204,12 @@ impl FailReason {
         self != Self::Excluded
     }
 
+    /// Whether it is found only when the image is decoded: of a sample that is never decoded nobody
+    /// knows it.
+    pub fn is_of_pixels(self) -> bool {
+        matches!(self, Self::UndecodableImage | Self::ImageTooLarge)
+    }
+
     /// The reason of this [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)

@@ -81,6 +81,8 @@ pub enum DropReason {
     Dedup,
     /// The quota of its cluster is full.
     Quota,
+    /// It is not in the share of the stream that was looked at.
+    Thin,
 }
 
 /// What became of a sample.

@@ -19,12 +19,14 @@ use tldr_loader::select::{Policy, Priority};
 
 const POLICY: Policy = Policy {
     keep_ratio: 0.25,
+    later_ratios: Vec::new(),
     gate: Some(0.5),
     gate_by: tldr_loader::select::GateBy::Corpus,
     dedup: None,
     quota: tldr_loader::select::Quota::Proportional,
     priority: Priority::Uniform,
     rotate: false,
+    thin: false,
     seed: 0,
     corpus: None,
     score: None,
@@ -40,11 +42,17 @@ struct Run {
 
 impl Run {
     fn new(shards: usize, per_shard: usize) -> Self {
+        Self::of(shards, per_shard, false)
+    }
+
+    /// Of a loader that thins its stream, where `thin` is on.
+    fn of(shards: usize, per_shard: usize, thin: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let urls = corpus(folder.path(), shards, per_shard);
         let ledger = Ledger::open(folder.path().join("ledger"), None).unwrap();
         let builder = builder(&urls).captioner(StubCaptioner::new(), clusters()).ledger(ledger);
         // One lane: what it yields is the beginning of its survivors.
+        let builder = builder.thin(thin);
         let loader = builder.lanes(1).batch_size(2).fuse("generated".parse().unwrap()).build().unwrap();
         let yielded = epoch(&loader).into_iter().flatten().map(|row| (row.key, row.caption)).collect();
         Self { folder, urls, yielded }
@@ -110,6 +118,46 @@ fn a_policy_exports_what_a_loader_yields() {
     export(&run.job(by, "kept.txt"), &mut |_, _| Ok(())).unwrap();
     let lines = fs::read_to_string(run.path("kept.txt")).unwrap();
     assert_eq!(lines.lines().collect::<BTreeSet<_>>(), keys);
+}
+
+#[test]
+fn of_a_thinned_ledger_only_what_is_known_is_exported() {
+    let run = Run::of(4, 150, true);
+    let by = |thin| ExportBy::Policy(Box::new(Policy { thin, ..POLICY }), clusters());
+    export(&run.job(by(true), "kept.parquet"), &mut |_, _| Ok(())).unwrap();
+    let kept = table(&run.path("kept.parquet"));
+    let keys: BTreeSet<&str> = kept.iter().map(|row| text(&row["key"])).collect();
+    let yielded: BTreeSet<&str> = run.yielded.keys().map(String::as_str).collect();
+    assert!(yielded.len() > 100 && yielded.is_subset(&keys) && keys.len() < yielded.len() + 40);
+    assert!(kept.iter().all(|row| matches!(row["pi"], Field::Float(pi) if (pi - 0.5).abs() < 1e-6)));
+    let refused = export(&run.job(by(false), "kept.parquet"), &mut |_, _| Ok(())).unwrap_err().to_string();
+    assert!(refused.contains("window 0 lacks signals of") && refused.contains("without thin"), "{refused}");
+    let refused = audit(&AuditJob::new(run.path("ledger"), POLICY), &clusters(), &mut |_, _| Ok(()));
+    assert!(refused.unwrap_err().to_string().contains("in some window of all"));
+    // What was left out is there without signals.
+    export(&run.job(ExportBy::All, "all.parquet"), &mut |_, _| Ok(())).unwrap();
+    let all = table(&run.path("all.parquet"));
+    let unknown = all.iter().filter(|row| row["cluster"] == Field::Null && row["alignment"] == Field::Null);
+    assert!(all.len() == 600 && (250..350).contains(&unknown.count()));
+    // A plan needs all, completes the ledger, and is that of another.
+    let planned = |ledger: &str| {
+        let source = Some("test".to_owned());
+        let job = PlanJob {
+            policy: POLICY,
+            source,
+            window: 64,
+            ..PlanJob::new(vec![run.urls.clone()], run.path(ledger))
+        };
+        let stub = StubCaptioner::new();
+        let encoded = stub.encoded.clone();
+        let plan = plan(&job, stub, clusters(), &mut |_, _, _| Ok(())).unwrap().plan.unwrap();
+        (plan, encoded.load(std::sync::atomic::Ordering::Relaxed))
+    };
+    let ((plan, rest), (expected, whole)) = (planned("ledger"), planned("other"));
+    assert_eq!(plan, expected);
+    assert!(whole == 600 && (250..350).contains(&rest), "{rest} of {whole}");
+    assert_eq!(planned("ledger").1, 0);
+    assert!(export(&run.job(by(false), "kept.parquet"), &mut |_, _| Ok(())).is_ok());
 }
 
 #[test]

@@ -296,6 +296,7 @@ fn a_gated_out_sample_costs_24_bytes_and_a_candidate_56_keys_aside() {
         failed: vec![None; n],
         caption_chars: (0..n).map(|_| 10 + rng.below(120) as u32).collect(),
         signals: Some(signals),
+        encoded: None,
         compute: Arc::default(),
         has_embedding: false,
         from_table: vec![],

@@ -97,12 +97,14 @@ fn cosine(bits: u32) -> f32 {
 
 const GATED: Policy = Policy {
     keep_ratio: 0.2,
+    later_ratios: Vec::new(),
     gate: Some(0.5),
     gate_by: GateBy::Corpus,
     dedup: None,
     quota: Quota::Proportional,
     priority: Priority::Uniform,
     rotate: false,
+    thin: false,
     seed: 3,
     corpus: Some(8 * 512),
     score: None,

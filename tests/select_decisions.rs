@@ -259,6 +259,63 @@ fn rotating_epochs_are_disjoint_until_the_pool_is_used_up() {
 }
 
 #[test]
+fn rotation_goes_on_where_the_ratio_changes() {
+    let stream = stream(150, 2, 500, 0.05, 3);
+    let ratios = [(2, 0.3), (3, 1.0), (5, 0.1), (9, 0.45)];
+    for policy in
+        policies().into_iter().filter(|p| !matches!(p.quota, Quota::Tempered(_)) && p.dedup.is_none())
+    {
+        let policy = Policy { keep_ratio: 0.07, later_ratios: ratios.to_vec(), rotate: true, ..policy };
+        let gate = policy.gate.unwrap_or(1.0);
+        let rate = |epoch| match epoch {
+            0..2 => 0.07 / gate,
+            2 => 0.3 / gate,
+            3..5 => 1.0,
+            5..9 => 0.1 / gate,
+            _ => 0.45 / gate,
+        };
+        let selector = selector(&stream, policy.clone());
+        for held in &stream.windows {
+            let pool: Vec<usize> = (0..500)
+                .filter(|&i| held.failed[i].is_none() && f64::from(held.signals.alignment[i]) >= 1.0 - gate)
+                .collect();
+            let (mut times, mut covered) = (vec![0; 500], 0.0);
+            for epoch in 0..30 {
+                kept(&selector, held, epoch).into_iter().for_each(|row| times[row] += 1);
+                covered += rate(epoch);
+                let own = |&i: &usize| times[i];
+                let (least, most) = (pool.iter().map(own).min(), pool.iter().map(own).max());
+                assert!(most.unwrap() - least.unwrap() <= 1, "{policy:?}, epoch {epoch}: {times:?}");
+                // So long as the circle was not gone round once more, nobody comes once more.
+                let turns = f64::ceil(covered - 1e-9) as i32;
+                if policy.priority == Priority::Uniform {
+                    assert!(most.unwrap() <= turns, "{policy:?}, epoch {epoch}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_schedule_keeps_what_each_ratio_keeps() {
+    let stream = stream(150, 1, 500, 0.1, 3);
+    let held = &stream.windows[0];
+    let decide = |policy: Policy, epoch| selector(&stream, policy).decide(&held.window(), epoch).unwrap();
+    for policy in policies() {
+        let scheduled =
+            Policy { keep_ratio: 0.1, later_ratios: vec![(3, 0.4), (5, 1.0), (6, 0.2)], ..policy.clone() };
+        for (epoch, ratio) in [(0, 0.1), (2, 0.1), (3, 0.4), (4, 0.4), (6, 0.2), (99, 0.2)] {
+            let alone = decide(Policy { keep_ratio: ratio, ..policy.clone() }, epoch);
+            assert_eq!(decide(scheduled.clone(), epoch), alone, "{policy:?}, epoch {epoch}");
+        }
+        for (row, outcome) in decide(scheduled, 5).into_iter().enumerate() {
+            let expected = held.failed[row].map_or(Outcome::Kept { pi: Some(1.0) }, Outcome::Failed);
+            assert_eq!(outcome, expected, "{policy:?}");
+        }
+    }
+}
+
+#[test]
 fn rotation_keeps_each_sample_as_often_as_its_rate_says() {
     let stream = stream(150, 2, 500, 0.05, 3);
     let policy = Policy { quota: Quota::Tempered(0.3), rotate: true, ..Policy::default() };
@@ -386,7 +443,7 @@ fn a_gate_by_cluster_passes_its_share_of_each() {
         let policy =
             Policy { gate: Some(0.3), gate_by: GateBy::Cluster, keep_ratio: 0.3, quota, ..Policy::default() };
         let selector = selector(&stream, policy);
-        assert!((selector.expected_share() - 0.3).abs() < 1e-12);
+        assert!((selector.expected_share(0) - 0.3).abs() < 1e-12);
         let mut counts = vec![(0u32, 0u32); 20];
         for held in &stream.windows {
             let outcomes = selector.decide(&held.window(), 0).unwrap();
@@ -435,6 +492,17 @@ fn unusable_options_are_named_at_construction() {
         (with(|p| p.keep_ratio = 0.0), some(), "keep_ratio = 0: a number in (0, 1]"),
         (with(|p| p.keep_ratio = 1.5), some(), "keep_ratio = 1.5: a number in (0, 1]"),
         (with(|p| p.keep_ratio = f64::NAN), some(), "keep_ratio = NaN: a number in (0, 1]"),
+        (
+            with(|p| (p.gate, p.later_ratios) = (Some(0.5), vec![(7, 0.6)])),
+            some(),
+            "keep_ratio = 0.6 (from epoch 7 on): at most 0.5, the share that gate = 0.5",
+        ),
+        (
+            with(|p| (p.quota, p.later_ratios) = (Quota::CapAt(3), vec![(7, 0.6)])),
+            some(),
+            "keep_ratio = {0: 0.25, 7: 0.6}: left out with quota = cap(samples)",
+        ),
+        (with(|p| p.later_ratios = vec![(0, 0.5)]), some(), "names each epoch once"),
         (with(|p| p.gate = Some(0.0)), some(), "gate = 0: a number in (0, 1]"),
         (with(|p| p.dedup = Some(2.0)), some(), "dedup = 2: a cosine in (0, 1]"),
         (with(|p| p.gate = Some(0.2)), some(), "keep_ratio = 0.25: at most 0.2, the share that gate = 0.2"),
@@ -502,8 +570,11 @@ fn needs_follow_from_the_policy() {
 fn every_option_is_in_the_fingerprint() {
     let stream = stream(10, 1, 20, 0.0, 2);
     let base = Policy { gate: Some(0.9), ..Policy::default() };
-    let changes: [fn(&mut Policy); 10] = [
+    let changes: [fn(&mut Policy); 13] = [
         |_| (),
+        |p| p.later_ratios = vec![(3, 0.3)],
+        |p| p.later_ratios = vec![(4, 0.3)],
+        |p| p.later_ratios = vec![(3, 0.3), (4, 0.4)],
         |p| p.keep_ratio = 0.3,
         |p| p.gate = None,
         |p| p.gate_by = GateBy::Cluster,
@@ -522,7 +593,7 @@ fn every_option_is_in_the_fingerprint() {
             selector(&stream, policy).fingerprint()
         })
         .collect();
-    assert_eq!(fingerprints.len(), 10);
+    assert_eq!(fingerprints.len(), 13);
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tldr_loader::jobs::{ExportBy, ExportJob, Wanted, export};
+use tldr_loader::select::Policy;
 use tldr_loader::{Error, Result};
 
 use super::policy::{Fitted, Reading, Selection};
@@ -31,6 +32,9 @@ pub(super) struct Args {
     /// Cosine of two embeddings from which two samples of a window are near-copies; they stay by default
     #[arg(long, value_name = "COSINE")]
     dedup: Option<f32>,
+    /// The policy of a loader with thin=True: the draw comes first
+    #[arg(long)]
+    thin: bool,
     /// Samples per window, where the ledger has several kinds
     #[arg(long)]
     window: Option<usize>,
@@ -80,7 +84,8 @@ impl Args {
             }
             (None, Some(captioner)) if is_ledger => {
                 let fitted = Fitted::load(captioner)?;
-                let policy = Box::new(self.selection.policy(self.dedup)?);
+                let policy = Policy { thin: self.thin, ..self.selection.policy(self.dedup)? };
+                let policy = Box::new(policy);
                 Ok((self.from.clone(), ExportBy::Policy(policy, fitted.clusters), fitted.encoder))
             }
             (None, None) if is_ledger => Ok((self.from.clone(), ExportBy::All, None)),

@@ -64,12 +64,14 @@ impl Selection {
         let keep_ratio = self.keep_ratio;
         Ok(Policy {
             keep_ratio,
+            later_ratios: Vec::new(),
             gate,
             gate_by,
             dedup,
             quota,
             priority,
             rotate: false,
+            thin: false,
             seed: self.seed,
             corpus: None,
             score,

@@ -427,7 +427,10 @@ mod tests {
         let (_, report) = fit(&points, &options(10)).unwrap();
         let text = report.to_string();
         assert!(text.contains("50.0 per cluster"), "{text}");
-        assert!(text.contains("sample 1000 points where the corpus has as many, or take 5 clusters"), "{text}");
+        assert!(
+            text.contains("sample 1000 points where the corpus has as many, or take 5 clusters"),
+            "{text}"
+        );
         let (points, _) = corpus(1000, 8, 4);
         assert!(fit(&points, &options(10)).unwrap().1.warnings.is_empty());
     }

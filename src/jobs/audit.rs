@@ -129,7 +129,11 @@ pub fn audit(
     keys.sort_by_key(|key| (key.shard, key.window));
     let mut windows: Vec<Looked> = vec![];
     for key in keys {
-        let Some(record) = recorded.window(&key).filter(|record| !record.ids.is_empty()) else { continue };
+        let Some(record) =
+            recorded.window(&key).filter(|record| !record.ids.is_empty() && record.encoded.is_none())
+        else {
+            continue;
+        };
         let score = job.policy.score.as_ref();
         let scores = score.map(|score| recorded.scores(&key, &record, &score.key)).transpose()?;
         windows.push((key, record, scores));
@@ -137,12 +141,15 @@ pub fn audit(
     let samples: u64 = windows.iter().map(|(_, record, _)| record.ids.len() as u64).sum();
     let included: u64 = windows.iter().map(|(_, record, _)| included(record)).sum();
     if samples == 0 {
-        let accepted = "a ledger with signals of samples";
+        let accepted = "a ledger with signals of samples, in some window of all";
         return Err(Error::option("ledger", format!("{:?}", job.ledger.display()), accepted));
     }
     let policy = Policy {
         // A cap in samples counts those of the corpus: about as many in each window.
         corpus: Some((included as f64 / windows.len() as f64 * of_corpus as f64) as u64),
+        // Seeds are tried in one epoch, and a thinned stream would need signals of what it leaves out.
+        later_ratios: vec![],
+        thin: false,
         ..recorded.with_scores(&job.policy)?
     };
     let design = Design { policy, clusters, windows };
@@ -476,6 +483,7 @@ mod tests {
                         embedding: Array2::zeros((n, 0)),
                         semantic_hash: vec![[0; 4]; n],
                     }),
+                    encoded: None,
                     has_embedding: false,
                     from_table: vec![],
                     failures: vec![],
@@ -510,12 +518,14 @@ mod tests {
 
     const POLICY: Policy = Policy {
         keep_ratio: 0.2,
+        later_ratios: Vec::new(),
         gate: Some(0.6),
         gate_by: crate::select::GateBy::Corpus,
         dedup: None,
         quota: crate::select::Quota::Proportional,
         priority: Priority::Uniform,
         rotate: false,
+        thin: false,
         seed: 1,
         corpus: Some(4 * 512),
         score: None,

@@ -99,7 +99,15 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
     };
     let decide = |key: &WindowKey, record: &WindowRecord, scores: Option<&[f32]>| match (&plan, &selector) {
         (Some(plan), _) => plan.plan.decide(&view(key, record, scores)),
-        (None, Some(selector)) => selector.decide(&window_of(key, record, scores, selector)?, 0),
+        (None, Some(selector)) => {
+            if let Some(lacking) = lacking(key, record, selector) {
+                let given = format!("window {} lacks signals of {lacking} samples", key.window);
+                let accepted = "a ledger with signals of every sample that the policy looks at: that of a loader \
+                                with this policy, or of one without thin";
+                return Err(Error::option("ledger", given, accepted));
+            }
+            selector.decide(&window_of(key, record, scores, selector)?, 0)
+        }
         (None, None) => Ok(all_kept(record)),
     };
     let policy = plan.as_ref().map(|plan| plan.plan.policy()).or(selector.as_ref().map(Selector::policy));
@@ -137,6 +145,13 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
     };
     write(&job.out, &if is_text { rows.text() } else { rows.parquet(&job.out)? })?;
     Ok(summary)
+}
+
+/// How many samples that the policy looks at have no signals; `None` where all have.
+fn lacking(key: &WindowKey, record: &WindowRecord, selector: &Selector) -> Option<usize> {
+    let share = selector.thin_share(view(key, record, None).id, &record.failed, 0);
+    let lacks = |row: &usize| !record.is_encoded(*row) && share.as_ref().is_none_or(|share| share[*row]);
+    Some((0..record.ids.len()).filter(lacks).count()).filter(|&lacking| lacking > 0)
 }
 
 /// Samples of a recording that its filter let pass.
@@ -180,8 +195,9 @@ impl Rows {
             self.shard.push(Some(shard.to_owned()));
             self.key.push(key.map(str::to_owned));
             self.id.push(Some(id.0 as i64));
-            self.cluster.push(record.signals.as_ref().map(|signals| signals.cluster[row] as i32));
-            self.alignment.push(record.signals.as_ref().map(|signals| signals.alignment[row]));
+            let signals = record.signals.as_ref().filter(|_| record.is_encoded(row));
+            self.cluster.push(signals.map(|signals| signals.cluster[row] as i32));
+            self.alignment.push(signals.map(|signals| signals.alignment[row]));
             self.score.push(scores.map(|scores| scores[row]).filter(|score| !score.is_nan()));
             self.pi.push(*pi);
             self.caption.push(captions.and_then(|captions| captions.get(id)).map(str::to_owned));

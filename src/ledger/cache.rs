@@ -68,11 +68,10 @@ impl Cache {
         }
     }
 
-    /// A record with embeddings is not replaced by one without.
+    /// A record that says more is not replaced by one that says less.
     pub(super) fn put_window(&mut self, key: WindowKey, record: Arc<WindowRecord>) {
         if let Some(Entry::Window(old)) = self.entries.peek(&Key::Window(key))
-            && old.has_embedding
-            && !record.has_embedding
+            && old.extent() > record.extent()
         {
             return;
         }

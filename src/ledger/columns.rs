@@ -7,7 +7,7 @@
 //! | `offset` | byte offset of its first header in the decompressed shard |
 //! | `caption_chars` | length of the original caption |
 //! | `caption_from` | `table` where the caption is that of a table; only where there is one |
-//! | `cluster`, `alignment` | signals; null where no encoder ran, or the sample failed |
+//! | `cluster`, `alignment` | signals; null where no encoder ran, the sample failed, or a thinned stream left it out |
 //! | `semantic_hash` | 32 bytes, little-endian; null also where the gate dropped the sample |
 //! | `embedding` | f32, little-endian; null unless the policy needed embeddings |
 //! | `image`, `image_at`, `image_size` | extension, offset from `offset`, and bytes of the image member |
@@ -26,6 +26,9 @@ use crate::shard::{MemberRange, Shard, ShardIndex};
 
 /// Version of this layout.
 const LAYOUT: &str = "1";
+
+/// The same where some rows were not encoded, which a reader has to look for.
+const LAYOUT_OF_A_PART: &str = "2";
 
 /// Bytes of a semantic hash.
 const HASH_BYTES: usize = SEMANTIC_HASH_BITS / 8;
@@ -75,7 +78,7 @@ pub(super) fn table(
         columns.push(("caption_from".into(), Column::Text(rows.clone().map(from).collect())));
     }
     if let Some(signals) = &record.signals {
-        let usable = |row: usize| is_usable(row).then_some(row);
+        let usable = |row: usize| (is_usable(row) && record.is_encoded(row)).then_some(row);
         let is_candidate = |row: usize| {
             usable(row).filter(|_| {
                 !matches!(outcomes.get(row), Some(Outcome::Dropped(crate::sample::DropReason::Gate)))
@@ -87,6 +90,7 @@ pub(super) fn table(
         columns.push(("alignment".into(), Column::F32(rows.clone().map(alignment).collect())));
         let hash = |row: usize| {
             is_candidate(row)
+                .filter(|&row| signals.semantic_hash[row] != [0; HASH_BYTES / 8])
                 .map(|row| signals.semantic_hash[row].iter().flat_map(|w| w.to_le_bytes()).collect())
         };
         columns.push(("semantic_hash".into(), Column::Bytes(HASH_BYTES, rows.clone().map(hash).collect())));
@@ -118,7 +122,7 @@ pub(super) fn table(
         columns.push((format!("{name}_size"), Column::I64(sizes)));
     }
     let notes = [
-        ("layout", LAYOUT.to_owned()),
+        ("layout", if record.encoded.is_some() { LAYOUT_OF_A_PART } else { LAYOUT }.to_owned()),
         ("source", shard.source.to_string()),
         ("shard", shard.path.to_string()),
         ("mark", index.version().unwrap_or_default()),
@@ -148,7 +152,7 @@ fn of_key(key: &WindowKey) -> [(&'static str, String); 6] {
 pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, String> {
     let noted = |table: &Table, name: &str| table.note(name).unwrap_or("nothing").to_owned();
     let layout = noted(&table, "layout");
-    if layout != LAYOUT {
+    if ![LAYOUT, LAYOUT_OF_A_PART].contains(&layout.as_str()) {
         return Err(format!("its layout is {layout}, not {LAYOUT}: another version wrote it"));
     }
     for (name, expected) in of_key(key) {
@@ -180,7 +184,10 @@ pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, 
             if name == "json" { vec![Some("json".to_owned()); keys.len()] } else { columns.text(name)? };
         places.push((kinds, columns.i64(&format!("{name}_at"))?, columns.i64(&format!("{name}_size"))?));
     }
-    let signals = if columns.has("cluster") { Some(columns.signals()?) } else { None };
+    let (signals, known) = match columns.has("cluster") {
+        true => columns.signals().map(|(signals, known)| (Some(signals), known))?,
+        false => (None, vec![]),
+    };
     let mut index = ShardIndex::restored(key.shard, first, &mark);
     let mut record = WindowRecord {
         ids: Vec::with_capacity(keys.len()),
@@ -188,6 +195,7 @@ pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, 
         caption_chars: caption_chars.into_iter().map(|chars| chars.unwrap_or(0).max(0) as u32).collect(),
         has_embedding: signals.as_ref().is_some_and(|signals| signals.embedding.ncols() > 0),
         signals,
+        encoded: None,
         compute,
         from_table,
         failures: vec![],
@@ -222,6 +230,11 @@ pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, 
                 detail: details[row].clone().unwrap_or_default(),
             });
         }
+    }
+    if known.contains(&false) {
+        let encoded: Vec<bool> =
+            record.failed.iter().zip(known).map(|(failed, known)| known || failed.is_some()).collect();
+        record.encoded = encoded.contains(&false).then_some(encoded);
     }
     record.index = Some(index);
     Ok(record)
@@ -274,9 +287,12 @@ impl Columns<'_> {
         }
     }
 
-    fn signals(&mut self) -> Result<Signals, String> {
+    /// The signals, and which rows have some.
+    fn signals(&mut self) -> Result<(Signals, Vec<bool>), String> {
+        let cluster = self.i32("cluster")?;
+        let known = cluster.iter().map(Option::is_some).collect();
         // Rows of failed samples may hold anything.
-        let cluster = self.i32("cluster")?.into_iter().map(|c| c.map_or(0, |c| c.max(0) as u32)).collect();
+        let cluster = cluster.into_iter().map(|c| c.map_or(0, |c| c.max(0) as u32)).collect();
         let alignment = self.f32("alignment")?.into_iter().map(Option::unwrap_or_default).collect();
         let hashes = match self.table.take("semantic_hash") {
             Some(Column::Bytes(HASH_BYTES, values)) => self.checked("semantic_hash", values)?,
@@ -306,6 +322,6 @@ impl Columns<'_> {
             }
             Some(_) => return Err("its column embedding has another type".into()),
         };
-        Ok(Signals { cluster, alignment, embedding, semantic_hash })
+        Ok((Signals { cluster, alignment, embedding, semantic_hash }, known))
     }
 }

@@ -152,7 +152,8 @@ impl Ledger {
     }
 
     /// Records a window of `shard`; `outcomes` say which samples its gate dropped, of which less is
-    /// written. A record with embeddings is never replaced by one without. Where a folder cannot be
+    /// written. A record that knows more is not replaced: with
+    /// embeddings, or with signals of more rows. Where a folder cannot be
     /// written, a warning says so.
     pub fn record_window(
         &self,
@@ -297,6 +298,7 @@ mod tests {
             failed: vec![None, Some(FailReason::MissingImage)],
             caption_chars: vec![5, 0],
             signals: None,
+            encoded: None,
             compute: Arc::default(),
             has_embedding,
             from_table: vec![],

@@ -39,6 +39,9 @@ pub struct WindowRecord {
     pub caption_chars: Vec<u32>,
     /// Signals of the rows, where an encoder ran. Rows of failed samples hold anything.
     pub signals: Option<Signals>,
+    /// Which rows have signals: those that failed, and those that were encoded; `None` where all have. Of
+    /// a thinned stream a part of a window is encoded; the others hold zeros.
+    pub encoded: Option<Vec<bool>>,
     /// How the signals were computed, as [`Encoder::compute`](crate::model::Encoder::compute) says it.
     pub compute: Arc<str>,
     /// Whether `signals.embedding` is kept (else it has zero columns).
@@ -59,12 +62,26 @@ impl WindowRecord {
             failed: vec![],
             caption_chars: vec![],
             signals: None,
+            encoded: None,
             compute: Arc::default(),
             has_embedding: false,
             from_table: vec![],
             failures: vec![],
             index,
         }
+    }
+
+    /// Whether the row has signals, or failed.
+    pub fn is_encoded(&self, row: usize) -> bool {
+        self.encoded.as_ref().is_none_or(|encoded| encoded.get(row).copied().unwrap_or(false))
+    }
+
+    /// How much it knows, for one of two records of a window to be preferred: embeddings, rows with
+    /// signals, rows with semantic hashes.
+    pub(super) fn extent(&self) -> (bool, usize, usize) {
+        let encoded = (0..self.ids.len()).filter(|&row| self.is_encoded(row)).count();
+        let hashes = self.signals.iter().flat_map(|s| &s.semantic_hash);
+        (self.has_embedding, encoded, hashes.filter(|hash| **hash != [0; 4]).count())
     }
 
     /// Approximate size in memory, in bytes.
@@ -75,7 +92,8 @@ impl WindowRecord {
                 + s.embedding.len() * 4
         });
         let index = self.index.as_ref().map_or(0, ShardIndex::bytes);
-        (self.ids.len() * row + self.from_table.len() + signals) as u64 + index
+        let encoded = self.encoded.as_ref().map_or(0, Vec::len);
+        (self.ids.len() * row + self.from_table.len() + signals + encoded) as u64 + index
     }
 }
 

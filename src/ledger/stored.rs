@@ -29,7 +29,7 @@ impl Stored {
         self.folder.root()
     }
 
-    /// The record of a window: one with embeddings, where there are several.
+    /// The record of a window: the one that knows most, where there are several.
     pub(super) fn window(&self, key: &WindowKey) -> Option<WindowRecord> {
         if key.version == 0 {
             return None;
@@ -39,9 +39,7 @@ impl Stored {
             let Some(content) = self.folder.read(&path) else { continue };
             let record = Table::read(content).and_then(|table| columns::record(key, table));
             match record {
-                Ok(record)
-                    if best.as_ref().is_none_or(|best| record.has_embedding && !best.has_embedding) =>
-                {
+                Ok(record) if best.as_ref().is_none_or(|best| record.extent() > best.extent()) => {
                     best = Some(record);
                 }
                 Ok(_) => {}

@@ -20,6 +20,8 @@ use crate::hash::{self, Purpose};
 use crate::image::ImageError;
 use crate::loader::batch::Batch;
 use crate::loader::deciding::{Survivor, SurvivorGroup, failed_image};
+use crate::loader::deferring::Deferring;
+use crate::loader::device::HostArray;
 use crate::loader::filling::{Filled, Filling, Ordered};
 use crate::loader::pipeline::{Message, receive};
 use crate::loader::reading::raised;
@@ -36,13 +38,21 @@ pub(crate) struct LaneFeed {
     lane: usize,
     groups: Receiver<Message<SurvivorGroup>>,
     queue: VecDeque<Arc<Survivor>>,
+    deferring: Deferring<Arc<Survivor>>,
     first: Arc<[Arc<Survivor>]>,
     ended: bool,
 }
 
 impl LaneFeed {
     pub(crate) fn new(lane: usize, groups: Receiver<Message<SurvivorGroup>>) -> Self {
-        Self { lane, groups, queue: VecDeque::new(), first: Arc::new([]), ended: false }
+        Self {
+            lane,
+            groups,
+            queue: VecDeque::new(),
+            deferring: Deferring::default(),
+            first: Arc::new([]),
+            ended: false,
+        }
     }
 
     fn next(&mut self) -> Result<Option<Arc<Survivor>>> {
@@ -60,9 +70,22 @@ impl LaneFeed {
         Ok(self.queue.pop_front())
     }
 
+    /// The next `n` survivors, or as many as there are, none of them like another where `defer` is on and
+    /// it can be helped; and how many that put off.
+    fn take(&mut self, n: usize, defer: bool) -> Result<(Vec<Arc<Survivor>>, u64)> {
+        let mut deferring = std::mem::take(&mut self.deferring);
+        let taken = if defer {
+            deferring.take(n, || self.next())
+        } else {
+            (0..n).map_while(|_| self.next().transpose()).collect::<Result<_>>().map(|taken| (taken, 0))
+        };
+        self.deferring = deferring;
+        taken
+    }
+
     /// Whether `n` survivors can be taken without waiting, as far as can be told.
     fn has(&self, n: usize) -> bool {
-        self.queue.len() >= n || self.ended || !self.groups.is_empty()
+        self.deferring.len() + self.queue.len() >= n || self.ended || !self.groups.is_empty()
     }
 }
 
@@ -105,7 +128,7 @@ impl Assembling<'_> {
         feeds: &mut [LaneFeed],
         out: &Sender<Message<Batch>>,
     ) -> Result<()> {
-        let mut steps = 0..self.spec.num_batches;
+        let mut steps = 0..self.spec.num_batches(self.epoch);
         loop {
             // While a lane would have to be waited for, what is being made goes out first.
             let may_wait = ordered.is_empty() || feeds.iter().all(|feed| feed.has(self.spec.per_lane()));
@@ -146,9 +169,14 @@ impl Assembling<'_> {
         let per_lane = self.spec.per_lane();
         let mut places = Vec::with_capacity(self.spec.batch_size);
         for feed in feeds.iter_mut() {
+            let (taken, deferred) = feed.take(per_lane, self.spec.defer_duplicates)?;
+            if step >= self.first_step {
+                self.recorder.deferred.fetch_add(deferred, Ordering::Relaxed);
+            }
+            let mut taken = taken.into_iter();
             for slot in 0..per_lane {
                 let global = (feed.lane * per_lane + slot) as u64;
-                let survivor = match feed.next()? {
+                let survivor = match taken.next() {
                     Some(survivor) => {
                         if step < self.first_step {
                             self.recorder.replayed.fetch_add(1, Ordering::Relaxed);
@@ -215,7 +243,7 @@ impl Assembling<'_> {
             attempt += 1;
             failed = filling.decode(&places, &todo, &mut batch, &mut captions)?;
         }
-        describe(&mut batch, &places, captions)?;
+        self.describe(&mut batch, &places, captions)?;
         Ok(batch)
     }
 
@@ -279,9 +307,29 @@ impl Assembling<'_> {
             self.recorder.replayed.fetch_add(rows, Ordering::Relaxed);
             return Ok(true);
         }
-        describe(&mut batch, &places, captions)?;
+        self.describe(&mut batch, &places, captions)?;
         self.recorder.yielded.fetch_add(rows, Ordering::Relaxed);
         Ok(self.hand_over(batch, out))
+    }
+
+    /// Copies what is known of the survivors into the batch, and counts what it amounts to.
+    ///
+    /// # Errors
+    /// Json that waits in a file cannot be read back; no memory.
+    fn describe(&self, batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Result<()> {
+        describe(batch, places, captions)?;
+        batch.policy = self.spec.policy;
+        if self.spec.weights {
+            let mut weights = HostArray::zeros(&[batch.len()])?;
+            for (weight, pi) in weights.as_mut_slice().iter_mut().zip(&batch.pi) {
+                // Without a probability nothing was selected: it was there for certain.
+                *weight = pi.map_or(1.0, |pi| 1.0 / pi);
+            }
+            batch.weights = Some(weights);
+        }
+        let images = places.iter().map(|place| place.survivor.semantic_hash);
+        self.recorder.batch(&batch.pi, &batch.captions, images);
+        Ok(())
     }
 
     /// Counts a survivor that proved undecodable; `false` where it was counted before.

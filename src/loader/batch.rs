@@ -88,6 +88,12 @@ pub struct Batch {
     /// Probabilities of inclusion, given gate and dedup; `None` where the priority depends on the
     /// sample or nothing was selected.
     pub pi: Vec<Option<f32>>,
+    /// 1 / pi, `[batch]`; 1 where nothing was selected. `None` unless the loader was asked for
+    /// [weights](crate::loader::LoaderBuilder::weights).
+    pub weights: Option<HostArray<f32>>,
+    /// Fingerprint of what decided which samples are here, as in
+    /// [`LoaderState::policy`](crate::loader::LoaderState::policy).
+    pub policy: u64,
     /// Original captions.
     pub original: Vec<String>,
     /// Generated captions, where one was needed.
@@ -136,6 +142,8 @@ impl Batch {
             clusters: Vec::with_capacity(rows),
             alignment: Vec::with_capacity(rows),
             pi: Vec::with_capacity(rows),
+            weights: None,
+            policy: 0,
             original: Vec::with_capacity(rows),
             generated: Vec::with_capacity(rows),
             judged: Vec::with_capacity(rows),

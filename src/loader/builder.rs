@@ -19,7 +19,7 @@ use crate::loader::spec::{Mode, OnError, Spec};
 use crate::loader::stream::Loader;
 use crate::loader::world::from_world;
 use crate::model::Encoder;
-use crate::select::{GateBy, Priority, Quota, ScoreGate};
+use crate::select::{GateBy, KeepRatio, Priority, Quota, ScoreGate};
 use crate::shard::{self, Filter, ReadOptions, Shard, StoreOptions};
 use crate::text::{Fuse, Tokenizer};
 
@@ -49,7 +49,7 @@ pub struct LoaderBuilder {
     pub(super) rescue: bool,
     pub(super) ledger: Ledger,
     pub(super) mode: Mode,
-    pub(super) keep_ratio: Option<f64>,
+    pub(super) keep_ratio: Option<KeepRatio>,
     pub(super) gate: Option<Option<f64>>,
     pub(super) gate_by: GateBy,
     pub(super) score: Option<ScoreGate>,
@@ -60,6 +60,9 @@ pub struct LoaderBuilder {
     pub(super) rotate: bool,
     pub(super) fuse: Fuse,
     pub(super) replace_repetitive: bool,
+    pub(super) thin: bool,
+    pub(super) defer_duplicates: bool,
+    pub(super) weights: bool,
     pub(super) seed: u64,
     pub(super) batch_size: usize,
     pub(super) image_size: usize,
@@ -124,6 +127,9 @@ impl LoaderBuilder {
             rotate: false,
             fuse: Fuse::Original,
             replace_repetitive: true,
+            thin: false,
+            defer_duplicates: false,
+            weights: false,
             seed: 0,
             batch_size: 256,
             image_size: 224,
@@ -173,8 +179,10 @@ impl LoaderBuilder {
         ledger: Ledger = ledger;
         /// What the loader yields. Default: [`Mode::Reduced`].
         mode: Mode = mode;
-        /// Share of readable samples to keep, in (0, 1]. Default: 0.25.
-        keep_ratio: f64 = Some(keep_ratio);
+        /// Share of readable samples to keep, in (0, 1]: one number, or one from each of several epochs
+        /// on, `[(0, 0.25), (28, 1.0)]`. In a schedule 1 keeps every readable sample, whatever gate, dedup
+        /// and quota say. Default: 0.25.
+        keep_ratio: impl Into<KeepRatio> = Some(keep_ratio.into());
         /// Share of samples that pass the gate, by alignment of image and original caption, or by the
         /// [`score_key`](Self::score_key). `None` turns the gate off. Default: 0.5 with a captioner or a
         /// score_key, else none; none with a [`threshold`](Self::threshold).
@@ -200,6 +208,15 @@ impl LoaderBuilder {
         priority: Priority = priority;
         /// Whether epochs keep disjoint subsets until the pool is used up. Default: false.
         rotate: bool = rotate;
+        /// Whether the draw comes before everything else: a share of keep_ratio / gate of the stream is
+        /// taken, and what of it passes the gate survives. Nothing else is decoded or encoded, so that a
+        /// survivor costs 1 / gate encodes instead of 1 / keep_ratio. Its price: a cluster has its quota in
+        /// expectation only. With quota proportional or random and priority uniform. Default: false.
+        thin: bool = thin;
+        /// Whether a survivor whose caption, or nearly whose image, stands in its lane's part of a batch
+        /// already waits for a later batch of the lane (64 at a time may wait). Images are compared where
+        /// signals are. Not in mode `Eval`. Default: false.
+        defer_duplicates: bool = defer_duplicates;
         /// Which caption survivors carry. Default: the original.
         fuse: Fuse = fuse;
         /// Whether a generated caption that repeats a phrase three times in a row gives way to the
@@ -210,6 +227,10 @@ impl LoaderBuilder {
         /// with those that pass by themselves: `keep_ratio`, and its maximum, mean what they mean without.
         /// Every sample that the gate drops then costs a caption. Default: false.
         rescue: bool = rescue;
+        /// Whether batches carry [`weights`](crate::loader::Batch::weights), 1 / pi. With them sums over the kept
+        /// samples are unbiased for all that pass gate and dedup; they do not debias a contrastive loss,
+        /// whose terms are not sums over samples. Default: false.
+        weights: bool = weights;
         /// Seed of every random choice. Default: 0.
         seed: u64 = seed;
         /// Samples per batch and rank. Default: 256.
@@ -373,6 +394,7 @@ impl LoaderBuilder {
         let plan = self.load_plan()?;
         let wanted = self.decider(clusters.as_ref(), 1, plan.as_ref())?;
         self.check_judge(wanted.as_ref())?;
+        self.check_weights(wanted.as_ref())?;
         let spawn = |encoder, role| ModelThread::spawn(encoder, role);
         let model = self.encoder.take().map(|(encoder, _)| spawn(encoder, Role::Captioner)).transpose()?;
         let judge = self.judge.take().map(|judge| spawn(judge, Role::Judge)).transpose()?;
@@ -438,6 +460,9 @@ impl LoaderBuilder {
             context_length: self.context_length,
             fuse: if self.mode == Mode::Reduced { self.fuse } else { Fuse::Original },
             replace_repetitive: self.replace_repetitive,
+            defer_duplicates: self.defer_duplicates,
+            weights: self.weights,
+            policy: 0,
             strict: self.strict,
             warned: AtomicBool::new(false),
             on_error: self.on_error,

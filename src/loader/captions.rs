@@ -267,8 +267,24 @@ fn score_key(spec: &Spec, window: &WindowKey) -> Option<CaptionKey> {
     Some(window.captions(hash::combine(&parts)))
 }
 
+/// The caption that a survivor is trained on in `epoch`: original and generated, fused.
+pub(crate) fn caption_of(spec: &Spec, survivor: &Survivor, epoch: u64) -> String {
+    let generated = survivor.generated.as_deref().filter(|caption| is_usable(spec, caption));
+    match generated {
+        // It is there for the sake of this caption: the gate dropped it with the other.
+        Some(generated) if survivor.rescued => generated.trim().to_owned(),
+        generated => spec.fuse.fuse(
+            spec.tokenizer.as_ref(),
+            spec.context_length,
+            &survivor.sample.caption,
+            generated,
+            &spec.evidence(survivor, epoch),
+        ),
+    }
+}
+
 /// Whether a generated caption says something: others give way to the original, and are not judged.
-pub(crate) fn is_usable(spec: &Spec, caption: &str) -> bool {
+fn is_usable(spec: &Spec, caption: &str) -> bool {
     let says_nothing = caption.trim().is_empty() || spec.replace_repetitive && is_repetitive(caption);
     !says_nothing
 }

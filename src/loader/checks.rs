@@ -9,7 +9,7 @@ use crate::loader::decider::Decider;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::plan::PlanFile;
 use crate::loader::spec::Mode;
-use crate::select::{GateBy, Policy, Quota, ScoreGate, Selector};
+use crate::select::{GateBy, KeepRatio, Policy, Quota, Schedule, ScoreGate, Selector};
 use crate::shard::{self, Shard};
 use crate::text::Fuse;
 
@@ -47,8 +47,8 @@ impl LoaderBuilder {
         }
         // Also where the mode does not use it: what cannot be meant is never passed over.
         self.score_gate_in_force()?;
-        if let Some(keep_ratio) = self.keep_ratio.filter(|&ratio| !(ratio > 0.0 && ratio <= 1.0)) {
-            return Err(Error::option("keep_ratio", keep_ratio, "a number in (0, 1]"));
+        if let Some(keep_ratio) = &self.keep_ratio {
+            keep_ratio.checked()?;
         }
         for (option, limit) in
             [("max_errors", self.max_errors), ("max_errors_per_shard", self.max_errors_per_shard)]
@@ -92,7 +92,7 @@ impl LoaderBuilder {
             return Ok(None);
         }
         let with = clusters.is_some();
-        if let (Some(Quota::CapAt(_)), Some(keep_ratio)) = (self.quota, self.keep_ratio) {
+        if let (Some(Quota::CapAt(_)), Some(keep_ratio)) = (self.quota, &self.keep_ratio) {
             let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
             return Err(Error::option("keep_ratio", keep_ratio, accepted));
         }
@@ -106,14 +106,18 @@ impl LoaderBuilder {
             Some(_) => score,
             None => score.assumed(gate),
         });
+        let (keep_ratio, later_ratios) =
+            self.keep_ratio.as_ref().map_or(Ok((KEEP_RATIO, vec![])), KeepRatio::checked)?;
         let policy = Policy {
-            keep_ratio: self.keep_ratio.unwrap_or(KEEP_RATIO),
+            keep_ratio,
+            later_ratios,
             gate,
             gate_by: self.gate_by,
             dedup: self.dedup,
             quota: self.quota.unwrap_or(if with { Quota::Proportional } else { Quota::Random }),
             priority: self.priority,
             rotate: self.rotate,
+            thin: self.thin,
             seed: self.seed,
             corpus: Some(corpus),
             score,
@@ -196,6 +200,11 @@ impl LoaderBuilder {
             let accepted = "only false without a gate, which drops what it brings back; set `gate`";
             return Err(Error::option("rescue", self.rescue, accepted));
         }
+        if self.rescue && self.thin {
+            let accepted =
+                "only false with thin: what is left out of the share would be missing among the rescued";
+            return Err(Error::option("rescue", self.rescue, accepted));
+        }
         let needs = if self.fuse.needs_judge() {
             Some(("fuse", self.fuse.to_string()))
         } else {
@@ -223,6 +232,21 @@ impl LoaderBuilder {
             }
             (None, None) => Ok(()),
         }
+    }
+
+    /// Fails where weights are asked for and the probabilities that they come from are not known.
+    pub(super) fn check_weights(&self, selector: Option<&Decider>) -> Result<()> {
+        let Some(decider) = selector.filter(|decider| self.weights && !decider.states_pi()) else {
+            return Ok(());
+        };
+        let accepted = match decider.selector() {
+            Some(selector) => format!(
+                "only false with priority = {}, which depends on the sample, so that no probability is known; or                  priority = uniform",
+                selector.policy().priority.name()
+            ),
+            None => "only false with this plan, which states no probabilities".to_owned(),
+        };
+        Err(Error::option("weights", self.weights, accepted))
     }
 
     /// The score's key and threshold together.
@@ -258,9 +282,23 @@ impl LoaderBuilder {
         }
     }
 
-    /// Batches per epoch: the same on every rank.
+    /// Batches of each epoch: the same on every rank.
     pub(super) fn num_batches(
         &self,
+        samples: u64,
+        world_size: usize,
+        selector: Option<&Decider>,
+    ) -> Result<Schedule<u64>> {
+        let mut stretches = selector.map_or(vec![0], Decider::stretches).into_iter();
+        let of = |epoch| self.batches_of(epoch, samples, world_size, selector);
+        let first = of(stretches.next().unwrap_or(0))?;
+        let later = stretches.map(|epoch| Ok((epoch, of(epoch)?))).collect::<Result<_>>()?;
+        Ok(Schedule::new(first, later))
+    }
+
+    fn batches_of(
+        &self,
+        epoch: u64,
         samples: u64,
         world_size: usize,
         selector: Option<&Decider>,
@@ -269,11 +307,11 @@ impl LoaderBuilder {
         let expected = match self.mode {
             Mode::Eval => return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64)),
             Mode::Full => samples,
-            Mode::Reduced => selector.map_or(samples, |selector| selector.expected(samples)),
+            Mode::Reduced => selector.map_or(samples, |selector| selector.expected(samples, epoch)),
         };
         if expected < global && !self.only_recording {
             let accepted = format!(
-                "at most {expected}, the samples expected in an epoch ({samples} in the shards), \
+                "at most {expected}, the samples expected in epoch {epoch} ({samples} in the shards), \
                  divided by the world size, {world_size}"
             );
             return Err(Error::option("batch_size", self.batch_size, accepted));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::loader::plan::PlanFile;
 use crate::sample::Outcome;
-use crate::select::{Selector, Window};
+use crate::select::{Priority, Selector, Window};
 
 /// A source of decisions about windows. Holds no state.
 pub(crate) enum Decider {
@@ -57,6 +57,19 @@ impl Decider {
         }
     }
 
+    /// As [`Selector::keeps_everything`].
+    pub(crate) fn keeps_everything(&self, epoch: u64) -> bool {
+        self.selector().is_some_and(|selector| selector.keeps_everything(epoch))
+    }
+
+    /// Whether it says of each survivor how likely it was to be kept.
+    pub(crate) fn states_pi(&self) -> bool {
+        match self {
+            Self::Select(selector) => selector.policy().priority == Priority::Uniform,
+            Self::Plan(plan) => !plan.plan.rates().is_empty(),
+        }
+    }
+
     /// As [`Selector::decide`]; a plan decides the same in every epoch.
     pub(crate) fn decide(&self, window: &Window<'_>, epoch: u64) -> Result<Vec<Outcome>> {
         match self {
@@ -65,15 +78,20 @@ impl Decider {
         }
     }
 
-    /// Survivors of a corpus of `samples`: expected, or exactly those of the plan.
-    pub(crate) fn expected(&self, samples: u64) -> u64 {
+    /// Survivors of a corpus of `samples` in `epoch`: expected, or exactly those of the plan.
+    pub(crate) fn expected(&self, samples: u64, epoch: u64) -> u64 {
         match self {
             // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
             Self::Select(selector) => {
-                (selector.expected_share() * samples as f64 + 1e-9 * samples as f64) as u64
+                (selector.expected_share(epoch) * samples as f64 + 1e-9 * samples as f64) as u64
             }
             Self::Plan(plan) => plan.plan.counts().kept,
         }
+    }
+
+    /// First epoch of each stretch of epochs with as many survivors.
+    pub(crate) fn stretches(&self) -> Vec<u64> {
+        self.selector().map_or(vec![0], |selector| selector.stretches().collect())
     }
 
     /// Identifies the decisions.

@@ -13,11 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use ndarray::{Array2, Array4, s};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::image::ImageError;
 use crate::ledger::{CorpusScores, WindowKey, WindowRecord};
+use crate::loader::alike::{Hash, Seen};
 use crate::loader::buffer::Encoded;
-use crate::loader::captions::Captioning;
+use crate::loader::captions::{Captioning, caption_of};
+use crate::loader::completing::{joined, share};
 use crate::loader::decider::Decider;
 use crate::loader::lane;
 use crate::loader::model_thread::{Answer, ModelThread, wait};
@@ -34,6 +36,9 @@ use crate::select::Selector;
 /// Batches of one lane that may be with the captioner at a time: one worked on, one ready.
 const IN_FLIGHT: usize = 2;
 
+/// What a ledger says of a hash that it does not have.
+pub(crate) const UNKNOWN: Hash = [0; SEMANTIC_HASH_BITS / 64];
+
 /// A sample that was kept, with what is known of it.
 pub(crate) struct Survivor {
     /// All of it but image and json, which are empty here.
@@ -44,6 +49,12 @@ pub(crate) struct Survivor {
     pub(crate) cluster: Option<u32>,
     pub(crate) alignment: Option<f32>,
     pub(crate) pi: Option<f32>,
+    /// Hash of the image by its content; `None` where it is not known.
+    pub(crate) semantic_hash: Option<Hash>,
+    /// The same, where others of its lane's batch are compared with it.
+    pub(crate) look: Option<Hash>,
+    /// Identity of the caption to train on, where others of its lane's batch are compared with it.
+    pub(crate) text: Option<u64>,
     pub(crate) generated: Option<Arc<str>>,
     /// What the judge says of the generated caption.
     pub(crate) judged: Option<f32>,
@@ -124,7 +135,7 @@ impl<'a> Deciding<'a> {
                 let record = match recorded {
                     Some(record) => record,
                     None => {
-                        let mut record = self.record(&mut raw.rows)?;
+                        let mut record = self.complete(&mut raw, selector)?;
                         record.index = raw.index.take();
                         Arc::new(record)
                     }
@@ -140,7 +151,9 @@ impl<'a> Deciding<'a> {
                 let outcomes = self.recorder.time(Stage::Select, || selector.decide(&view, self.epoch))?;
                 if is_new {
                     let shard = &self.spec.shards[raw.segment.shard];
-                    self.spec.ledger.record_window(raw.key, shard, Arc::clone(&record), &outcomes);
+                    // Less is written of what the gate drops, unless it may be compared one day.
+                    let outcomes: &[Outcome] = if self.spec.defer_duplicates { &[] } else { &outcomes };
+                    self.spec.ledger.record_window(raw.key, shard, Arc::clone(&record), outcomes);
                 }
                 (Some(record), judged, outcomes)
             }
@@ -194,11 +207,19 @@ impl<'a> Deciding<'a> {
                 RawRow::Failed(failed) => return Err(changed(&failed.key)),
                 RawRow::Skipped => continue, // the lane became satisfied while this was read
             };
+            // A plan's survivors may be of a window that another run has thinned.
+            let signals = signals.filter(|_| record.is_some_and(|record| record.is_encoded(row)));
             let alignment = signals.map(|s| s.alignment[row]);
-            let gated_out = |selector: &Selector| {
-                signals.is_some_and(|s| selector.is_gated_out(s.alignment[row], s.cluster[row]))
+            let semantic_hash = signals.map(|s| s.semantic_hash[row]).filter(|hash| *hash != UNKNOWN);
+            // In an epoch that keeps everything, what the gate drops is there by itself too.
+            let judgement = judged.map(|scores| scores[row]);
+            let brought_back = |selector: &Selector| {
+                signals.zip(judgement).is_some_and(|(s, judgement)| {
+                    selector.is_gated_out(s.alignment[row], s.cluster[row])
+                        && selector.is_rescued_by(judgement, s.cluster[row])
+                })
             };
-            let rescued = self.spec.selector.as_ref().and_then(Decider::selector).is_some_and(gated_out);
+            let rescued = self.spec.selector.as_ref().and_then(Decider::selector).is_some_and(brought_back);
             self.recorder.rescued.fetch_add(rescued.into(), Ordering::Relaxed);
             survivors.push(Survivor {
                 sample,
@@ -208,8 +229,12 @@ impl<'a> Deciding<'a> {
                 cluster: signals.map(|s| s.cluster[row]),
                 alignment,
                 pi,
+                semantic_hash,
+                // Without need for signals it depends on the ledger whether there are any.
+                look: semantic_hash.filter(|_| self.spec.defer_duplicates && self.spec.needs_signals),
+                text: None,
                 generated: None,
-                judged: judged.map(|scores| scores[row]).filter(|_| rescued),
+                judged: judgement.filter(|_| rescued),
                 rescued,
             });
         }
@@ -238,7 +263,8 @@ impl<'a> Deciding<'a> {
         self.recorder.from_table.fetch_add(count(&from_table), Ordering::Relaxed);
         self.recorder.unscored.fetch_add(count(&is_unscored), Ordering::Relaxed);
         if let Some(record) = record {
-            let failures = record.failures.iter().filter(|f| mine((f.position - base) as usize));
+            let seen = |row: usize| mine(row) && matches!(outcomes[row], Outcome::Failed(_));
+            let failures = record.failures.iter().filter(|f| seen((f.position - base) as usize));
             self.recorder.window(url, part, failures, spec.max_errors)
         } else {
             let failures = raw.rows.iter().enumerate().filter_map(|(row, r)| match r {
@@ -249,16 +275,37 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// Collects what the ledger will remember of a new window; runs the encoder where signals are
-    /// needed. Rows whose preview cannot be decoded become failed rows.
-    fn record(&self, rows: &mut [RawRow]) -> Result<WindowRecord> {
-        let signals = if self.spec.needs_signals { self.encode(rows)? } else { None };
+    /// What is known of a window once all is encoded that this epoch needs and the ledger lacks.
+    fn complete(&self, raw: &mut RawWindow, selector: &Decider) -> Result<WindowRecord> {
+        let rows = &mut raw.rows;
+        if let Some((old, lacking)) = raw.partial.take() {
+            let fresh = self.record(rows, &lacking, old.has_embedding)?;
+            return Ok(joined(&old, fresh, &lacking));
+        }
+        let failed: Vec<Option<FailReason>> = rows
+            .iter()
+            .map(|row| match row {
+                RawRow::Failed(failed) => Some(failed.reason),
+                RawRow::Sample(_) | RawRow::Skipped => None,
+            })
+            .collect();
+        // What the filter excludes is not encoded, and has signals of zeros.
+        let wanted = share(selector, &raw.key, &failed, self.epoch)
+            .unwrap_or_else(|| failed.iter().map(|failed| failed.is_none_or(FailReason::is_fault)).collect());
+        self.record(rows, &wanted, selector.needs_embedding())
+    }
+
+    /// Collects what the ledger will remember of a new window; runs the encoder over the rows that are
+    /// `wanted`, where signals are needed. Rows whose preview cannot be decoded become failed rows.
+    fn record(&self, rows: &mut [RawRow], wanted: &[bool], keep_embedding: bool) -> Result<WindowRecord> {
+        let signals = if self.spec.needs_signals { self.encode(rows, wanted)? } else { None };
         let mut record = WindowRecord {
             ids: Vec::with_capacity(rows.len()),
             failed: Vec::with_capacity(rows.len()),
             caption_chars: Vec::with_capacity(rows.len()),
             compute: self.spec.compute(),
             signals,
+            encoded: None,
             has_embedding: false,
             from_table: vec![],
             failures: vec![],
@@ -289,18 +336,20 @@ impl<'a> Deciding<'a> {
         if self.spec.read.captions.is_some() {
             record.from_table = from_table;
         }
-        let keep = self.spec.selector.as_ref().is_some_and(|s| s.needs_embedding());
-        record.has_embedding = keep && record.signals.is_some();
-        if let (false, Some(signals)) = (keep, &mut record.signals) {
+        let encoded: Vec<bool> =
+            wanted.iter().zip(&record.failed).map(|(wanted, failed)| *wanted || failed.is_some()).collect();
+        record.encoded = (record.signals.is_some() && encoded.contains(&false)).then_some(encoded);
+        record.has_embedding = keep_embedding && record.signals.is_some();
+        if let (false, Some(signals)) = (keep_embedding, &mut record.signals) {
             signals.embedding = Array2::zeros((signals.embedding.nrows(), 0));
         }
         Ok(record)
     }
 
-    /// Runs the encoder over a window, all but what its filter excludes: that has signals of zeros.
-    fn encode(&self, rows: &mut [RawRow]) -> Result<Option<Signals>> {
-        let is_excluded = |row: &RawRow| matches!(row, RawRow::Failed(failed) if !failed.reason.is_fault());
-        let wanted: Vec<usize> = (0..rows.len()).filter(|&row| !is_excluded(&rows[row])).collect();
+    /// Runs the encoder over the rows of a window that are `wanted`, packed densely; the others have
+    /// signals of zeros.
+    fn encode(&self, rows: &mut [RawRow], wanted: &[bool]) -> Result<Option<Signals>> {
+        let wanted: Vec<usize> = (0..rows.len()).filter(|&row| wanted[row]).collect();
         if wanted.len() == rows.len() {
             return self.encode_all(rows);
         }
@@ -408,9 +457,15 @@ impl<'a> Deciding<'a> {
         let total = windows.iter().map(|(_, survivors)| survivors.len()).sum::<usize>() as u64;
         // Survivors that were handed over before a resume need no caption, but those of the first
         // group do: they fill places that lack a survivor.
-        if self.sent == 0 || self.sent + total > self.replayed {
+        let compares = self.spec.defer_duplicates;
+        if compares || self.sent == 0 || self.sent + total > self.replayed {
             for (key, survivors) in &mut windows {
                 self.captioning().complete(key, self.epoch, survivors)?;
+            }
+        }
+        if compares {
+            for survivor in windows.iter_mut().flat_map(|(_, survivors)| survivors) {
+                survivor.text = Some(Seen::caption(&caption_of(self.spec, survivor, self.epoch)));
             }
         }
         let mut group: SurvivorGroup =
@@ -418,7 +473,7 @@ impl<'a> Deciding<'a> {
         if self.spec.mode != super::Mode::Eval {
             group.sort_by_cached_key(|s| (self.spec.shuffle_hash(self.epoch, s.sample.id), s.sample.id));
         }
-        let quota = self.spec.lane_quota();
+        let quota = self.spec.lane_quota(self.epoch);
         let room = (quota - self.sent).min(total);
         group.truncate(room as usize);
         self.recorder.surplus.fetch_add(total - room, Ordering::Relaxed);

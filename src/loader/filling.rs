@@ -15,7 +15,7 @@ use crate::hash::{self, Purpose};
 use crate::image::ImageError;
 use crate::loader::assemble::Place;
 use crate::loader::batch::{Batch, Images};
-use crate::loader::captions::is_usable;
+use crate::loader::captions::caption_of;
 use crate::loader::deciding::Survivor;
 use crate::loader::pipeline::panic_message;
 use crate::loader::previews::with_scratch;
@@ -208,19 +208,7 @@ impl Filling<'_> {
             Pixels::Bf16(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
             Pixels::U8(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
         })?;
-        let generated = survivor.generated.as_deref();
-        let generated = generated.filter(|caption| is_usable(spec, caption));
-        *caption = match generated {
-            // It is there for the sake of this caption: the gate dropped it with the other.
-            Some(generated) if survivor.rescued => generated.trim().to_owned(),
-            generated => spec.fuse.fuse(
-                spec.tokenizer.as_ref(),
-                spec.context_length,
-                &survivor.sample.caption,
-                generated,
-                &spec.evidence(survivor, self.epoch),
-            ),
-        };
+        *caption = caption_of(spec, survivor, self.epoch);
         if let Some(tokenizer) = &spec.tokenizer {
             tokenizer.encode_clip(caption, tokens);
         }

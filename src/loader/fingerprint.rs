@@ -8,7 +8,7 @@ use crate::text::{Fuse, Tokenizer};
 /// Fingerprint of everything that decides which samples survive, in which order, with which
 /// pixels and tokens. Threads, ranks and prefetching are not part of it.
 pub(crate) fn policy(spec: &Spec) -> u64 {
-    let text = format!(
+    let mut text = format!(
         "{:?} {:?} {} {} {} {:x} {:?} {} {:?}",
         spec.mode,
         spec.selector.as_ref().map(Decider::fingerprint),
@@ -20,6 +20,9 @@ pub(crate) fn policy(spec: &Spec) -> u64 {
         spec.context_length,
         spec.tokenizer.as_ref().map(Tokenizer::fingerprint),
     );
+    if spec.defer_duplicates {
+        text.push_str(" defer_duplicates");
+    }
     hash::hash_str(&text)
 }
 

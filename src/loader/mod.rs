@@ -4,14 +4,17 @@
 //! lane one thread reads windows of encoded samples and one decides them; the captioner has a
 //! thread of its own; one thread assembles batches, whose pixels a pool decodes.
 
+mod alike;
 mod assemble;
 mod batch;
 mod buffer;
 mod builder;
 mod captions;
 mod checks;
+mod completing;
 mod decider;
 mod deciding;
+mod deferring;
 mod device;
 mod filling;
 mod fingerprint;

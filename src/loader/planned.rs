@@ -27,7 +27,7 @@ impl LoaderBuilder {
         let policy = plan.plan.policy();
         let shown = |gate: Option<f64>| gate.map_or("none".to_owned(), |gate| gate.to_string());
         compare("window", self.window.to_string(), plan.window.to_string());
-        if let Some(keep_ratio) = self.keep_ratio {
+        if let Some(keep_ratio) = &self.keep_ratio {
             compare("keep_ratio", keep_ratio.to_string(), policy.keep_ratio.to_string());
         }
         if let Some(gate) = self.gate {
@@ -52,6 +52,9 @@ impl LoaderBuilder {
         }
         if self.priority != Priority::Uniform {
             compare("priority", format!("{:?}", self.priority), format!("{:?}", policy.priority));
+        }
+        if self.thin {
+            compare("thin", "true".into(), "false".into());
         }
         if self.rotate {
             compare("rotate", "true".into(), "false".into());

@@ -13,6 +13,7 @@ use crate::hash;
 use crate::ledger::{CorpusScores, ScoreKey, WindowKey, WindowRecord};
 use crate::loader::buffer::{Encoded, Keeping};
 use crate::loader::captions::known_scores;
+use crate::loader::completing::{lacking, share};
 use crate::loader::lane::{self, Segment};
 use crate::loader::pipeline::Message;
 use crate::loader::recorder::Recorder;
@@ -30,6 +31,9 @@ pub(crate) struct RawWindow {
     pub(crate) known: Option<Known>,
     /// What the ledger knows where scores are missing for a decision: the rows were read whole.
     pub(crate) undecided: Option<Arc<WindowRecord>>,
+    /// What the ledger knows where signals of some rows are lacking, and which these are: the rows were
+    /// read whole.
+    pub(crate) partial: Option<(Arc<WindowRecord>, Vec<bool>)>,
     /// The ledger's place for scores of the corpus, where decisions look at them, and those that it has.
     pub(crate) score_key: Option<ScoreKey>,
     pub(crate) scores: Option<CorpusScores>,
@@ -183,6 +187,7 @@ impl Reading<'_> {
             key,
             known: None,
             undecided: None,
+            partial: None,
             score_key,
             scores,
             rows: vec![],
@@ -196,6 +201,13 @@ impl Reading<'_> {
             spec.check_compute(&record)?;
             if record.ids.is_empty() {
                 raw.known = Some(Known { record, judged: None, outcomes: vec![] });
+            } else if let Some(lacking) =
+                complete.then(|| lacking(spec, selector, &key, &record, self.epoch)).flatten()
+            {
+                if raw.lacks_scores(&record) {
+                    raw.scores = None;
+                }
+                raw.partial = Some((record, lacking));
             } else if complete && raw.lacks_scores(&record) {
                 // Signals stay: of samples that are read again only the scores are taken.
                 raw.scores = None;
@@ -215,12 +227,17 @@ impl Reading<'_> {
             }
         }
         let recorded = raw.known.as_ref().map(|known| &known.record).or(raw.undecided.as_ref());
+        let recorded = recorded.or(raw.partial.as_ref().map(|(record, _)| record));
         if let Some(record) = recorded
             && spec.on_error == OnError::Raise
         {
             let base = segment.window * spec.window as u64;
+            let share = spec.selector.as_ref().and_then(|s| share(s, &key, &record.failed, self.epoch));
             let mine = |failed: &&FailedSample| {
-                failed.reason.is_fault() && raw.in_lane((failed.position - base) as usize, spec.window)
+                let row = (failed.position - base) as usize;
+                // What is left out of the share is not decoded: nobody would know.
+                let seen = !failed.reason.is_of_pixels() || share.as_ref().is_none_or(|share| share[row]);
+                failed.reason.is_fault() && seen && raw.in_lane(row, spec.window)
             };
             if let Some(failed) = record.failures.iter().find(mine) {
                 return Err(raised(failed));
@@ -239,7 +256,8 @@ impl Reading<'_> {
             // A decision needs the whole window; without one, only the lane's own part is read.
             let all = spec.mode == Mode::Reduced;
             (raw.rows, raw.index) = self.read_new(&raw, all, open, keeping)?;
-            if let Some(record) = &raw.undecided
+            let recorded = raw.undecided.as_ref().or(raw.partial.as_ref().map(|(record, _)| record));
+            if let Some(record) = recorded
                 && !self.stop.load(Ordering::Relaxed)
             {
                 is_as_recorded(&raw.rows, record)?;

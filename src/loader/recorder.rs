@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, FailReason, Result};
+use crate::loader::alike::{Hash, Seen};
 use crate::loader::spec::Spec;
 use crate::loader::stats::{Counts, Failure, Joined, LengthMismatch, Stage, Stats};
 use crate::sample::{FailedSample, Outcome};
@@ -38,6 +39,10 @@ pub(crate) struct Recorder {
     pub(crate) unscored: AtomicU64,
     /// The tables that samples are joined with.
     joins: Joins,
+    pub(crate) deferred: AtomicU64,
+    alike_captions: AtomicU64,
+    alike_images: AtomicU64,
+    weights: Mutex<Weights>,
     captions_empty: AtomicU64,
     captions_repetitive: AtomicU64,
 }
@@ -69,6 +74,22 @@ struct Joins {
 impl Joins {
     fn joined(&self, (by, entries): (JoinBy, u64), matched: u64) -> Joined {
         Joined { by: by.name(), entries, matched, corpus: self.samples }
+    }
+}
+
+/// Sums over the weights of what was yielded.
+#[derive(Debug, Default)]
+struct Weights {
+    sum: f64,
+    squares: f64,
+    /// Whether a sample had none.
+    lacking: bool,
+}
+
+impl Weights {
+    /// (sum of w)² / sum of w²; `None` where there is nothing to say it of.
+    fn n_eff(&self) -> Option<f64> {
+        (!self.lacking && self.squares > 0.0).then(|| self.sum * self.sum / self.squares)
     }
 }
 
@@ -206,6 +227,40 @@ impl Recorder {
         }
     }
 
+    /// Adds a batch that is handed over: its weights, and its samples that repeat an earlier one of it.
+    /// O(rows) but for images that share a band of their hashes.
+    pub(crate) fn batch(
+        &self,
+        pi: &[Option<f32>],
+        captions: &[String],
+        images: impl Iterator<Item = Option<Hash>>,
+    ) {
+        let mut weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        for pi in pi {
+            match pi.map(f64::from) {
+                Some(pi) => {
+                    weights.sum += 1.0 / pi;
+                    weights.squares += 1.0 / (pi * pi);
+                }
+                None => weights.lacking = true,
+            }
+        }
+        drop(weights);
+        let mut seen = Seen::default();
+        let (mut same, mut near) = (0, 0);
+        for (caption, image) in captions.iter().zip(images) {
+            let caption = Seen::caption(caption);
+            same += u64::from(seen.has_caption(caption));
+            seen.add_caption(caption);
+            if let Some(image) = image {
+                near += u64::from(seen.has_image(&image));
+                seen.add_image(&image);
+            }
+        }
+        self.alike_captions.fetch_add(same, Ordering::Relaxed);
+        self.alike_images.fetch_add(near, Ordering::Relaxed);
+    }
+
     /// Notes bytes that were passed over in a shard, looking for a valid tar header; `bytes` counts
     /// from its start.
     pub(crate) fn skipped_bytes(&self, shard: &Arc<str>, bytes: u64) {
@@ -267,6 +322,10 @@ impl Recorder {
             captioned: get(&self.captioned),
             judged: get(&self.judged),
             rescued: get(&self.rescued),
+            alike_captions: get(&self.alike_captions),
+            alike_images: get(&self.alike_images),
+            deferred: get(&self.deferred),
+            n_eff: self.weights.lock().unwrap_or_else(PoisonError::into_inner).n_eff(),
             captions_empty: get(&self.captions_empty),
             captions_repetitive: get(&self.captions_repetitive),
             seconds: Stage::ALL

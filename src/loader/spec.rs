@@ -16,6 +16,7 @@ use crate::loader::deciding::Survivor;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::recorder::MaxErrors;
 use crate::sample::SampleId;
+use crate::select::Schedule;
 use crate::shard::{ReadOptions, Shard};
 use crate::text::{Evidence, Fuse, Tokenizer};
 
@@ -63,7 +64,7 @@ pub(crate) struct Spec {
     pub(crate) rank: usize,
     pub(crate) world_size: usize,
     pub(crate) batch_size: usize,
-    pub(crate) num_batches: u64,
+    pub(crate) num_batches: Schedule<u64>,
     pub(crate) prefetch: usize,
     /// Where encoded images wait.
     pub(crate) buffer: Arc<Buffer>,
@@ -77,6 +78,12 @@ pub(crate) struct Spec {
     pub(crate) context_length: usize,
     pub(crate) fuse: Fuse,
     pub(crate) replace_repetitive: bool,
+    /// Whether survivors that are like another of their lane's stretch of a batch wait for the next.
+    pub(crate) defer_duplicates: bool,
+    /// Whether batches carry 1 / pi.
+    pub(crate) weights: bool,
+    /// Fingerprint of the policy, once it is known.
+    pub(crate) policy: u64,
     /// Whether signals that were computed otherwise are refused.
     pub(crate) strict: bool,
     /// Whether it was said that some were.
@@ -102,11 +109,16 @@ impl Spec {
         (self.rank..self.lanes).step_by(self.world_size)
     }
 
-    /// Samples that a lane yields in an epoch; unbounded in mode `Eval`.
-    pub(crate) fn lane_quota(&self) -> u64 {
+    /// Batches of `epoch`, on every rank.
+    pub(crate) fn num_batches(&self, epoch: u64) -> u64 {
+        *self.num_batches.at(epoch)
+    }
+
+    /// Samples that a lane yields in `epoch`; unbounded in mode `Eval`.
+    pub(crate) fn lane_quota(&self, epoch: u64) -> u64 {
         match self.mode {
             Mode::Eval => u64::MAX,
-            Mode::Reduced | Mode::Full => self.num_batches * self.per_lane() as u64,
+            Mode::Reduced | Mode::Full => self.num_batches(epoch) * self.per_lane() as u64,
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Counts {
     pub dropped_dedup: u64,
     /// Readable samples beyond the quota.
     pub dropped_quota: u64,
+    /// Readable samples that `thin` left out before they were decoded.
+    pub dropped_thin: u64,
     /// Samples that the filter on metadata does not let pass.
     pub excluded: u64,
     /// Unusable samples by reason.
@@ -38,6 +40,7 @@ impl Counts {
             Outcome::Dropped(DropReason::Gate) => self.dropped_gate += 1,
             Outcome::Dropped(DropReason::Dedup) => self.dropped_dedup += 1,
             Outcome::Dropped(DropReason::Quota) => self.dropped_quota += 1,
+            Outcome::Dropped(DropReason::Thin) => self.dropped_thin += 1,
             Outcome::Failed(FailReason::Excluded) => self.excluded += 1,
             Outcome::Failed(reason) => *self.failed.entry(reason).or_default() += 1,
         }
@@ -50,7 +53,7 @@ impl Counts {
 
     /// Whether every sample read has exactly one outcome.
     pub fn conserved(&self) -> bool {
-        let dropped = self.dropped_gate + self.dropped_dedup + self.dropped_quota;
+        let dropped = self.dropped_gate + self.dropped_dedup + self.dropped_quota + self.dropped_thin;
         self.read == self.kept + dropped + self.excluded + self.failures()
     }
 
@@ -67,6 +70,7 @@ impl Counts {
         self.dropped_gate += other.dropped_gate;
         self.dropped_dedup += other.dropped_dedup;
         self.dropped_quota += other.dropped_quota;
+        self.dropped_thin += other.dropped_thin;
         for (&reason, n) in &other.failed {
             *self.failed.entry(reason).or_default() += n;
         }
@@ -206,6 +210,17 @@ pub struct Stats {
     pub judged: u64,
     /// Survivors that the gate dropped and their generated caption brought back; of `counts.kept`.
     pub rescued: u64,
+    /// (sum of w)² / sum of w² over the samples yielded, w being 1 / pi: how many samples of equal weight
+    /// an average of them is worth. `None` where the pi of one is not known.
+    pub n_eff: Option<f64>,
+    /// Samples yielded whose caption stands earlier in the batch, of this rank: for a contrastive loss
+    /// they are false negatives. A rank sees its own part of the global batch only.
+    pub alike_captions: u64,
+    /// The same of images: samples whose semantic hash differs from an earlier one of the batch in at most
+    /// 12 of its 256 bits, as those of images with a cosine of 0.99 do. Of those with signals only.
+    pub alike_images: u64,
+    /// Survivors that `defer_duplicates` put off to a later batch of their lane, each counted once.
+    pub deferred: u64,
     /// Generated captions that are empty: survivors keep their original, and what the gate dropped is not
     /// rescued.
     pub captions_empty: u64,

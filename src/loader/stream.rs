@@ -61,12 +61,13 @@ impl Loader {
         LoaderBuilder::new(urls.into_urls())
     }
 
-    pub(crate) fn new(spec: Spec) -> Self {
+    pub(crate) fn new(mut spec: Spec) -> Self {
+        spec.policy = fingerprint::policy(&spec);
         let state = LoaderState::new(
             spec.global_batch() as u64,
             spec.lanes as u64,
             fingerprint::data(&spec),
-            fingerprint::policy(&spec),
+            spec.policy,
             fingerprint::captioner(&spec),
         );
         let progress = Progress {
@@ -79,17 +80,22 @@ impl Loader {
         Self { spec: Arc::new(spec), progress: Arc::new(progress), process: std::process::id() }
     }
 
-    /// Batches per epoch, the same on every rank. In mode `Eval` as many as the
+    /// Batches of the [current](Self::epoch) epoch, the same on every rank. In mode `Eval` as many as the
     /// lengths of the shards make: unreadable samples and wrong lengths change that.
     pub fn num_batches(&self) -> u64 {
-        self.spec.num_batches
+        self.num_batches_of(self.epoch())
     }
 
-    /// Samples per epoch over all ranks. In mode `Eval` all samples of the shards.
+    /// Batches of `epoch`, the same on every rank: epochs differ where keep_ratio is a schedule.
+    pub fn num_batches_of(&self, epoch: u64) -> u64 {
+        self.spec.num_batches(epoch)
+    }
+
+    /// Samples of the current epoch over all ranks. In mode `Eval` all samples of the shards.
     pub fn num_samples(&self) -> u64 {
         match self.spec.mode {
             Mode::Eval => self.spec.lengths.iter().sum(),
-            Mode::Reduced | Mode::Full => self.spec.num_batches * self.spec.global_batch() as u64,
+            Mode::Reduced | Mode::Full => self.num_batches() * self.spec.global_batch() as u64,
         }
     }
 
@@ -183,7 +189,7 @@ impl Loader {
     /// # Errors
     /// [`ErrorKind::State`] that spells out every difference.
     pub fn load_state(&self, state: &LoaderState) -> Result<()> {
-        self.progress.state.check(state, self.spec.num_batches)?;
+        self.progress.state.check(state, self.num_batches_of(state.epoch))?;
         self.progress.epoch.store(state.epoch, Ordering::SeqCst);
         self.progress.step.store(state.step, Ordering::SeqCst);
         self.progress.resume_at.store(state.step, Ordering::SeqCst);

@@ -24,6 +24,7 @@ mod plan_quota;
 pub mod policy;
 pub mod quota;
 pub mod reservoir;
+mod schedule;
 pub mod score;
 pub mod selector;
 
@@ -31,5 +32,7 @@ pub use plan::{Plan, Planner};
 pub use plan_counts::PlanCounts;
 pub use policy::{GateBy, Policy, Priority, Quota};
 pub use quota::Rates;
+pub use schedule::KeepRatio;
+pub(crate) use schedule::Schedule;
 pub use score::{ScoreCut, ScoreGate};
 pub use selector::{Selector, Window};

@@ -251,12 +251,21 @@ impl Planner {
     /// Begins a plan for `selector`'s policy; room is made for `candidates`.
     ///
     /// # Errors
-    /// A policy that rotates: a plan keeps the same samples in every epoch. Near-copies of a cosine
+    /// A policy that rotates or changes its keep_ratio: a plan keeps the same samples in every epoch. Near-copies of a cosine
     /// so low that semantic hashes cannot find them.
     pub fn new(selector: Selector, candidates: usize) -> Result<Self> {
         let policy = selector.policy();
         if policy.rotate {
             return Err(Error::option("rotate", true, "false: a plan keeps the same samples in every epoch"));
+        }
+        if let Some((from, ratio)) = policy.later_ratios.first() {
+            let given = format!("{ratio} (from epoch {from} on)");
+            let accepted = "one number: a plan keeps the same samples in every epoch";
+            return Err(Error::option("keep_ratio", given, accepted));
+        }
+        if policy.thin {
+            let accepted = "false: a plan looks at every sample";
+            return Err(Error::option("thin", true, accepted));
         }
         if let Some(cosine) = policy.dedup.filter(|&c| expected_distance(c) > f64::from(MAX_DISTANCE)) {
             let accepted = format!(

@@ -7,12 +7,21 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::select::score::ScoreGate;
 
+/// What stands in a fingerprint for a draw that comes first.
+const THIN: u64 = 0x7468_696e;
+
 /// How much to keep, and by which rules. [`Selector::new`](crate::select::Selector::new) checks it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// Share of the readable samples to keep, in (0, 1]. [`Quota::CapAt`] sets it itself.
+    /// Share of the readable samples to keep, in (0, 1], from epoch 0 on. [`Quota::CapAt`] sets it
+    /// itself.
     pub keep_ratio: f64,
+    /// Other shares from later epochs on: first epoch and share, ascending. Where there are any, a
+    /// share of 1, in `keep_ratio` too, keeps every readable sample, whatever the gate, near-copies and
+    /// the quota.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub later_ratios: Vec<(u64, f64)>,
     /// Share of the corpus, best aligned first, that is let through, in (0, 1]; `None` for all.
     pub gate: Option<f64>,
     /// Of what the gate lets that share through.
@@ -26,6 +35,10 @@ pub struct Policy {
     pub priority: Priority,
     /// Whether each epoch keeps other samples, until all were seen, instead of the same ones.
     pub rotate: bool,
+    /// Whether the draw comes first: a share of the stream is taken, and gate and quota work on that, so
+    /// that nothing else is decoded or encoded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub thin: bool,
     /// Seed of every random choice.
     pub seed: u64,
     /// Samples of the corpus: what a quota that counts samples needs.
@@ -40,12 +53,14 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             keep_ratio: 0.25,
+            later_ratios: Vec::new(),
             gate: None,
             gate_by: GateBy::Corpus,
             dedup: None,
             quota: Quota::Proportional,
             priority: Priority::Uniform,
             rotate: false,
+            thin: false,
             seed: 0,
             corpus: None,
             score: None,
@@ -209,7 +224,7 @@ impl Policy {
         let [gated, gate] = optional(self.gate);
         let [deduped, dedup] = optional(self.dedup.map(f64::from));
         let quota = self.quota.to_string();
-        let base = hash::combine(&[
+        let mut parts = vec![
             self.keep_ratio.to_bits(),
             gated,
             gate,
@@ -221,7 +236,11 @@ impl Policy {
             u64::from(self.rotate),
             self.seed,
             if matches!(self.quota, Quota::CapAt(_)) { self.corpus.unwrap_or(0) } else { 0 },
-        ]);
+        ];
+        // Lists of different lengths differ, so that a policy without more says nothing of it.
+        parts.extend(self.thin.then_some(THIN));
+        parts.extend(self.later_ratios.iter().flat_map(|&(from, ratio)| [from, ratio.to_bits()]));
+        let base = hash::combine(&parts);
         self.score.as_ref().map_or(base, |score| hash::combine(&[base, score.fingerprint()]))
     }
 }

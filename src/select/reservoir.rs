@@ -2,7 +2,8 @@
 //!
 //! Candidates of a run stand in order; the i-th gets v_i = frac(U + i * 0.618...), with U uniform
 //! in [0, 1) from a hash of seed, window and run. It is kept in epoch e where
-//! frac(v_i - e * pi) < pi. Each v_i alone is uniform, so the probability is exactly pi. Together
+//! frac(v_i - S) < pi, where S is the sum of the rates of the epochs before it (e * pi, where the rate
+//! is always the same). Each v_i alone is uniform, so the probability is exactly pi. Together
 //! they are the golden-ratio sequence, whose every stretch is spread about as evenly as its length
 //! allows (its gaps take three lengths at most), so any neighbours keep their share to within two
 //! or so.
@@ -11,8 +12,8 @@
 //! So survivors at a lower rate are a subset of those at a higher one, and epochs in rotation lie
 //! end to end, without gap or overlap, for any epoch number.
 //!
-//! In rotation, epoch e keeps the places in [e * pi, (e + 1) * pi), modulo 1. The first
-//! floor(1 / pi) epochs are disjoint. The next one takes what is left of the pool, then begins
+//! In rotation, epoch e keeps the places in [S, S + pi), modulo 1. Epochs whose rates add up to 1 at
+//! most are disjoint. The next one takes what is left of the pool, then begins
 //! again at the start; and so on, so that at any time no candidate has been kept more than once
 //! more often than another.
 
@@ -38,6 +39,18 @@ impl Rate {
     }
 }
 
+/// How far round the circle the epochs before one went, in units of 2^-64: the S of the module's text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Covered(u128);
+
+impl Covered {
+    /// As it is, and `epochs` more of one rate. Exact for any sum of epochs below 2^64.
+    #[must_use]
+    pub fn and(self, rate: Rate, epochs: u64) -> Self {
+        Self(self.0.saturating_add(u128::from(epochs) * rate.0))
+    }
+}
+
 /// Where a candidate stands on the circle [0, 1), in units of 2^-64: the v_i of the module's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(u64);
@@ -48,18 +61,17 @@ impl Place {
         self.0
     }
 
-    /// Whether the candidate is kept in `epoch` (always 0 where nothing rotates).
-    pub fn is_kept(self, rate: Rate, epoch: u64) -> bool {
-        // e * pi modulo 1 is the low half of the product.
-        let start = u128::from(epoch).wrapping_mul(rate.0) as u64;
-        u128::from(self.0.wrapping_sub(start)) < rate.0
+    /// Whether the candidate is kept in the epoch that follows those which `covered` the circle so far
+    /// (none of it where nothing rotates).
+    pub fn is_kept(self, rate: Rate, covered: Covered) -> bool {
+        // S modulo 1 is its low half.
+        u128::from(self.0.wrapping_sub(covered.0 as u64)) < rate.0
     }
 
-    /// How often the candidate is kept in epochs `0..epoch`.
-    pub fn times_kept(self, rate: Rate, epoch: u64) -> u64 {
-        // Laid end to end, these epochs cover [0, epoch * pi): count the turns that reach v.
-        let covered = u128::from(epoch) * rate.0;
-        let beyond = covered.saturating_sub(u128::from(self.0));
+    /// How often the candidate is kept in the epochs that `covered` the circle so far.
+    pub fn times_kept(self, covered: Covered) -> u64 {
+        // Laid end to end, these epochs cover [0, S): count the turns that reach v.
+        let beyond = covered.0.saturating_sub(u128::from(self.0));
         beyond.div_ceil(1 << 64) as u64
     }
 }
@@ -72,8 +84,14 @@ pub fn places(seed: u64, window: u64, run: u64) -> impl Iterator<Item = Place> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::hash::Rng;
+
+    /// What `epoch` epochs of one rate cover.
+    fn by(rate: Rate, epoch: u64) -> Covered {
+        Covered::default().and(rate, epoch)
+    }
 
     #[test]
     fn places_are_those_of_the_golden_ratio() {
@@ -97,7 +115,8 @@ mod tests {
             let v = place.0 as f64 / 2f64.powi(64);
             let turned = (v - epoch as f64 * pi).rem_euclid(1.0);
             if [0.0, pi, 1.0].iter().all(|end| (turned - end).abs() > 1e-9) {
-                assert_eq!(place.is_kept(Rate::new(pi), epoch), turned < pi, "{v}, {pi}, {epoch}");
+                let rate = Rate::new(pi);
+                assert_eq!(place.is_kept(rate, by(rate, epoch)), turned < pi, "{v}, {pi}, {epoch}");
             }
         }
     }
@@ -111,9 +130,29 @@ mod tests {
                 let place = Place(rng.next_u64());
                 let mut times = 0;
                 for epoch in 0..40 {
-                    assert_eq!(place.times_kept(rate, epoch), times);
-                    times += u64::from(place.is_kept(rate, epoch));
+                    assert_eq!(place.times_kept(by(rate, epoch)), times);
+                    times += u64::from(place.is_kept(rate, by(rate, epoch)));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn epochs_of_any_rates_lie_end_to_end() {
+        let mut rng = Rng::new(4, Purpose::Candidate, 0);
+        for round in 0..200 {
+            let places: Vec<Place> = (0..50).map(|_| Place(rng.next_u64())).collect();
+            let (mut covered, mut times) = (Covered::default(), [0; 50]);
+            for epoch in 0..60 {
+                // Now and then all of the circle, or nothing of it.
+                let rate = Rate::new([rng.unit(), rng.unit() * 0.1, 1.0, 0.0][rng.below(4)]);
+                for (place, times) in places.iter().zip(&mut times) {
+                    assert_eq!(place.times_kept(covered), *times);
+                    *times += u64::from(place.is_kept(rate, covered));
+                }
+                covered = covered.and(rate, 1);
+                let (least, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+                assert!(most - least <= 1, "round {round}, epoch {epoch}: {least} to {most}");
             }
         }
     }
@@ -126,13 +165,14 @@ mod tests {
         for _ in 0..1000 {
             let place = Place(rng.next_u64());
             let start = (1u64 << 60) + rng.below(1000) as u64;
-            let kept = (start..start + 3).filter(|&e| place.is_kept(rate, e)).count();
+            let kept = (start..start + 3).filter(|&e| place.is_kept(rate, by(rate, e))).count();
             assert!(kept <= 1);
-            let kept = (start..start + 4).filter(|&e| place.is_kept(rate, e)).count();
+            let kept = (start..start + 4).filter(|&e| place.is_kept(rate, by(rate, e))).count();
             assert!(kept >= 1);
         }
-        assert!(Place(0).is_kept(Rate::new(1.0), u64::MAX));
-        assert_eq!(Place(u64::MAX).times_kept(Rate::new(1.0), u64::MAX), u64::MAX);
+        let whole = by(Rate::new(1.0), u64::MAX);
+        assert!(Place(0).is_kept(Rate::new(1.0), whole));
+        assert_eq!(Place(u64::MAX).times_kept(whole), u64::MAX);
     }
 
     #[test]
@@ -140,7 +180,7 @@ mod tests {
         assert_eq!(Rate::new(0.25), Rate(1 << 62));
         assert_eq!((Rate::new(1.7).value(), Rate::new(-1.0).value()), (1.0, 0.0));
         assert_eq!(Rate::new(f64::NAN).value(), 0.0);
-        assert!(!Place(0).is_kept(Rate::new(0.0), 3));
+        assert!(!Place(0).is_kept(Rate::new(0.0), Covered::default()));
         for pi in [0.1, 0.25, 0.5, 0.7321] {
             assert_eq!(Rate::new(pi).value(), pi);
         }

@@ -1,5 +1,8 @@
 //! Decides for all samples of a window at once.
 
+mod phase;
+mod thin;
+
 use std::sync::Arc;
 
 use ndarray::Array2;
@@ -13,8 +16,9 @@ use crate::select::dedup::near_copies;
 use crate::select::diverse::farthest_first;
 use crate::select::gate::Gate;
 use crate::select::policy::{GateBy, Policy, Priority};
-use crate::select::quota::Rates;
-use crate::select::reservoir::{Place, Rate, places};
+use crate::select::reservoir::{Covered, Place, Rate, places};
+use crate::select::schedule::{Schedule, is_ratio};
+use crate::select::selector::phase::Phase;
 
 /// Version of the rules, part of the fingerprint: raised whenever a decision could change.
 const RULES: u64 = 2;
@@ -49,7 +53,7 @@ pub struct Selector {
     policy: Policy,
     clusters: Option<Arc<Clusters>>,
     gate: Gate,
-    rates: Rates,
+    phases: Schedule<Phase>,
 }
 
 /// A candidate as a plan sees it.
@@ -61,6 +65,9 @@ pub(super) struct Placed {
     /// Whether the draw of its window keeps it.
     pub(super) survives: bool,
 }
+
+/// Where everything is kept, inclusion is certain.
+const EVERY: Outcome = Outcome::Kept { pi: Some(1.0) };
 
 /// A sample that passed the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +92,25 @@ impl Crowding {
     }
 }
 
+/// The rates of one epoch in one window, and those of the epochs that it goes on from.
+struct Turn<'a> {
+    now: (&'a Phase, Crowding),
+    /// Each with its number of epochs; none where nothing rotates.
+    before: Vec<(&'a Phase, Crowding, u64)>,
+}
+
+impl Turn<'_> {
+    fn rate(&self, cluster: u32) -> Rate {
+        self.now.1.of(self.now.0.rate(cluster))
+    }
+
+    fn covered(&self, cluster: u32) -> Covered {
+        self.before.iter().fold(Covered::default(), |covered, (phase, crowding, epochs)| {
+            covered.and(crowding.of(phase.rate(cluster)), *epochs)
+        })
+    }
+}
+
 impl Selector {
     /// Checks `policy` and solves its rates.
     ///
@@ -93,7 +119,7 @@ impl Selector {
     /// keep_ratio above what the gate lets through. The error names option, value and what is
     /// accepted.
     pub fn new(policy: Policy, clusters: Option<Arc<Clusters>>) -> Result<Self> {
-        let ratio = |value: f64| value > 0.0 && value <= 1.0;
+        let ratio = is_ratio;
         if !ratio(policy.keep_ratio) {
             return Err(Error::option("keep_ratio", policy.keep_ratio, "a number in (0, 1]"));
         }
@@ -128,9 +154,10 @@ impl Selector {
             let accepted = "a fixed choice, with this priority: leave rotate out, or use uniform";
             return Err(Error::option("priority", policy.priority.name(), accepted));
         }
-        let rates = Rates::solve(&policy, clusters.as_deref())?;
+        Self::check_thin(&policy)?;
+        let phases = Self::phases(&policy, clusters.as_deref())?;
         let gate = Gate::new(&policy, clusters.as_deref());
-        Ok(Self { gate, rates, clusters, policy })
+        Ok(Self { gate, phases, clusters, policy })
     }
 
     /// Whether the gate drops a sample of this alignment and cluster, which a rescue could bring back.
@@ -173,14 +200,27 @@ impl Selector {
         hash::combine(&[RULES, self.policy.fingerprint(), clusters])
     }
 
-    /// Share of the readable samples that is kept, in expectation: keep_ratio. Where `dedup` is on,
-    /// near-copies go before the quota counts, so that somewhat less is kept.
-    pub fn expected_share(&self) -> f64 {
-        self.rates.expected_share()
+    /// Share of the readable samples that is kept in `epoch`, in expectation: its keep_ratio. Where
+    /// `dedup` is on, near-copies go before the quota counts, so that somewhat less is kept.
+    pub fn expected_share(&self, epoch: u64) -> f64 {
+        match self.phases.at(epoch) {
+            Phase::Share(rates) => rates.expected_share(),
+            Phase::Everything => 1.0,
+        }
+    }
+
+    /// Whether `epoch` keeps every readable sample, whatever the gate, near-copies and the quota.
+    pub fn keeps_everything(&self, epoch: u64) -> bool {
+        matches!(self.phases.at(epoch), Phase::Everything)
+    }
+
+    /// First epoch of each stretch of epochs that keep the same share, from 0 on.
+    pub fn stretches(&self) -> impl Iterator<Item = u64> {
+        self.phases.steps().map(|(from, _)| from)
     }
 
     /// Decides what becomes of each sample of `window`, `[n]`, in `epoch`. Without
-    /// [`Policy::rotate`] every epoch gets the same decisions.
+    /// [`Policy::rotate`] every epoch of the same keep_ratio gets the same decisions.
     ///
     /// O(n log n); `dedup` adds O(n² * dim), `diverse` O(run * kept of it * dim) for each run.
     ///
@@ -189,12 +229,24 @@ impl Selector {
     /// that does not exist.
     pub fn decide(&self, window: &Window<'_>, epoch: u64) -> Result<Vec<Outcome>> {
         let signals = self.check(window)?;
-        let mut outcomes: Vec<Outcome> = window
-            .failed
-            .iter()
-            .map(|failed| failed.map_or(Outcome::Dropped(DropReason::Quota), Outcome::Failed))
-            .collect();
+        let everything = self.keeps_everything(epoch);
+        let usable = if everything { EVERY } else { Outcome::Dropped(DropReason::Quota) };
+        let mut outcomes: Vec<Outcome> =
+            window.failed.iter().map(|failed| failed.map_or(usable, Outcome::Failed)).collect();
+        if everything {
+            return Ok(outcomes);
+        }
+        let share = self.thin_share(window.id, window.failed, epoch);
+        if let Some(share) = &share {
+            self.leave_out(share, window, &mut outcomes);
+        }
         let mut candidates = self.candidates(window, signals, &mut outcomes)?;
+        if let Some(turn) = self.thin_turn(epoch) {
+            for c in candidates {
+                outcomes[c.row as usize] = Outcome::Kept { pi: Some(turn.rate(0).value() as f32) };
+            }
+            return Ok(outcomes);
+        }
         if let (Some(threshold), Some(signals)) = (self.policy.dedup, signals) {
             candidates.sort_unstable_by_key(|c| (c.hash, c.row));
             let copies = near_copies(embeddings(signals, &candidates).view(), threshold);
@@ -208,20 +260,21 @@ impl Selector {
             });
         }
         candidates.sort_unstable();
-        let crowding = self.crowding(&candidates);
-        let epoch = if self.policy.rotate { epoch } else { 0 };
+        let turn = self.turn(&candidates, epoch);
         for run in candidates.chunk_by(|a, b| self.run(a.cluster) == self.run(b.cluster)) {
             let number = run.first().map_or(0, |c| self.run(c.cluster));
             let placed = run.iter().zip(places(self.policy.seed, window.id, u64::from(number)));
-            let placed = placed.map(|(c, place)| (c, place, crowding.of(self.rates.rate(c.cluster))));
             match self.policy.priority {
                 Priority::Uniform => {
-                    for (c, _, rate) in placed.filter(|(_, place, rate)| place.is_kept(*rate, epoch)) {
-                        outcomes[c.row as usize] = Outcome::Kept { pi: Some(rate.value() as f32) };
+                    for (c, place) in placed {
+                        let rate = turn.rate(c.cluster);
+                        if place.is_kept(rate, turn.covered(c.cluster)) {
+                            outcomes[c.row as usize] = Outcome::Kept { pi: Some(rate.value() as f32) };
+                        }
                     }
                 }
                 _ => {
-                    for row in self.by_priority(run, placed, epoch, window, signals) {
+                    for row in self.by_priority(run, placed, &turn, window, signals) {
                         outcomes[row as usize] = Outcome::Kept { pi: None };
                     }
                 }
@@ -250,7 +303,7 @@ impl Selector {
                 row: c.row as usize,
                 cluster: c.cluster,
                 place,
-                survives: place.is_kept(self.rates.rate(c.cluster), 0),
+                survives: place.is_kept(self.phases.at(0).rate(c.cluster), Covered::default()),
             }));
         }
         Ok((outcomes, placed))
@@ -274,7 +327,8 @@ impl Selector {
         let clusters = self.clusters.as_ref().map_or(0, |clusters| clusters.len());
         let mut candidates = Vec::with_capacity(window.ids.len());
         for (row, id) in window.ids.iter().enumerate() {
-            if window.failed[row].is_some() {
+            let left_out = || self.policy.thin && outcomes[row] == Outcome::Dropped(DropReason::Thin);
+            if window.failed[row].is_some() || left_out() {
                 continue;
             }
             let (mut cluster, mut rescued) = (0, false);
@@ -310,16 +364,24 @@ impl Selector {
 
     /// The rescued share the places of those that pass by themselves, all alike: a window then keeps as
     /// many as without them in expectation, and keep_ratio stays a share of the readable samples.
-    fn crowding(&self, candidates: &[Candidate]) -> Crowding {
-        if candidates.iter().all(|c| !c.rescued) {
+    fn crowding(&self, phase: &Phase, candidates: &[Candidate]) -> Crowding {
+        if matches!(phase, Phase::Everything) || candidates.iter().all(|c| !c.rescued) {
             return Crowding(None);
         }
         let sum = |rescued: bool| -> f64 {
             let some = candidates.iter().filter(|c| c.rescued == rescued);
-            some.map(|c| self.rates.rate(c.cluster).value()).sum()
+            some.map(|c| phase.rate(c.cluster).value()).sum()
         };
         let (own, guests) = (sum(false), sum(true));
         Crowding((own + guests > 0.0).then(|| own / (own + guests)))
+    }
+
+    /// The rates of `epoch`, and in rotation of the epochs before it.
+    fn turn(&self, candidates: &[Candidate], epoch: u64) -> Turn<'_> {
+        let with = |phase| (phase, self.crowding(phase, candidates));
+        let before = self.phases.before(if self.policy.rotate { epoch } else { 0 });
+        let before = before.map(|(phase, epochs)| (phase, self.crowding(phase, candidates), epochs));
+        Turn { now: with(self.phases.at(epoch)), before: before.collect() }
     }
 
     /// Rows of the candidates of one run that this epoch keeps, where the places only say how many.
@@ -329,16 +391,17 @@ impl Selector {
     fn by_priority<'c>(
         &self,
         run: &[Candidate],
-        placed: impl Iterator<Item = (&'c Candidate, Place, Rate)>,
-        epoch: u64,
+        placed: impl Iterator<Item = (&'c Candidate, Place)>,
+        turn: &Turn<'_>,
         window: &Window<'_>,
         signals: Option<&Signals>,
     ) -> Vec<u32> {
         let n = run.len() as u128;
         let (mut before, mut count) = (0u128, 0);
-        for (_, place, rate) in placed {
-            before += u128::from(place.times_kept(rate, epoch));
-            count += usize::from(place.is_kept(rate, epoch));
+        for (c, place) in placed {
+            let covered = turn.covered(c.cluster);
+            before += u128::from(place.times_kept(covered));
+            count += usize::from(place.is_kept(turn.rate(c.cluster), covered));
         }
         let start = (before % n.max(1)) as usize;
         let mut ordered = run.to_vec();

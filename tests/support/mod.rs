@@ -212,6 +212,17 @@ pub fn with_stub(urls: &str) -> LoaderBuilder {
     builder(urls).captioner(StubCaptioner::new(), clusters()).fuse("concat".parse().unwrap())
 }
 
+/// A semantic hash of the scene `red`, of which the first `green` bits, drawn for the scene, are flipped.
+pub fn scene_hash([red, green]: [u8; 2]) -> [u64; 4] {
+    let mut rng = Rng::new(9, Purpose::Synth, u64::from(red));
+    let mut hash: [u64; 4] = std::array::from_fn(|_| rng.next_u64());
+    for _ in 0..green {
+        let bit = rng.below(256);
+        hash[bit / 64] ^= 1 << (bit % 64);
+    }
+    hash
+}
+
 /// What a training loop can see of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {

@@ -19,6 +19,9 @@ pub(crate) struct Batch {
     /// Token ids of `captions`, int64 `[batch, context_length]`; `None` without a tokenizer.
     #[pyo3(get)]
     tokens: Option<Py<PyAny>>,
+    /// 1 / pi, float32 `[batch]`, where `weights` was asked for; 1 where nothing was selected.
+    #[pyo3(get)]
+    weights: Option<Py<PyAny>>,
     /// Everything else; its images and tokens share the tensors' memory and are left empty.
     rows: Rows,
 }
@@ -33,6 +36,7 @@ struct Rows {
     clusters: Vec<Option<u32>>,
     alignment: Vec<Option<f32>>,
     pi: Vec<Option<f32>>,
+    policy: u64,
     original: Vec<String>,
     generated: Vec<Option<std::sync::Arc<str>>>,
     judged: Vec<Option<f32>>,
@@ -44,15 +48,18 @@ impl Batch {
     /// Takes a batch over and moves its tensors to `device`; on the CPU nothing is copied.
     pub(crate) fn new(py: Python<'_>, batch: tldr_loader::loader::Batch, device: Device) -> PyResult<Self> {
         let (images, tokens) = (batch.images.tensor(), batch.tokens.as_ref().map(|t| t.tensor()));
-        let (images, tokens) = py
+        let weights = batch.weights.as_ref().map(|w| w.tensor());
+        let (images, tokens, weights) = py
             .detach(move || {
                 let tokens = tokens.map(|t| moved(t, device)).transpose()?;
-                Ok((moved(images, device)?, tokens))
+                let weights = weights.map(|w| moved(w, device)).transpose()?;
+                Ok((moved(images, device)?, tokens, weights))
             })
             .or_raise(py)?;
         Ok(Self {
             images: hand_over::to_python(py, images)?,
             tokens: tokens.map(|t| hand_over::to_python(py, t)).transpose()?,
+            weights: weights.map(|w| hand_over::to_python(py, w)).transpose()?,
             rows: Rows {
                 epoch: batch.epoch,
                 step: batch.step,
@@ -62,6 +69,7 @@ impl Batch {
                 clusters: batch.clusters,
                 alignment: batch.alignment,
                 pi: batch.pi,
+                policy: batch.policy,
                 original: batch.original,
                 generated: batch.generated,
                 judged: batch.judged,
@@ -127,6 +135,12 @@ impl Batch {
     #[getter]
     fn pi(&self) -> Vec<Option<f32>> {
         self.rows.pi.clone()
+    }
+
+    /// Fingerprint of what decided which samples are here, as in the loader's state.
+    #[getter]
+    fn policy(&self) -> u64 {
+        self.rows.policy
     }
 
     /// Original captions.

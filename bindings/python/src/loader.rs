@@ -22,7 +22,7 @@ use crate::errors::{self, OrRaise};
 use crate::interrupt::{LOOK, interruptible};
 use crate::ledger::{Ledger, LedgerSource};
 use crate::log;
-use crate::options::{self, CaptionerSource, DeviceName, JudgeSource, Urls, Whole, whole};
+use crate::options::{self, CaptionerSource, DeviceName, JudgeSource, Ratio, Urls, Whole, whole};
 use crate::plain;
 
 /// How long the end of an epoch's threads is awaited: half of the second that Ctrl-C may take.
@@ -32,14 +32,16 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///
 /// Iterating starts an epoch; once it is used up, the loader moves on to the next one. The sequence
 /// of batches depends on the data, the captioner directory, the policy and the seed: not on
-/// threads, ranks or machine load. `len(loader)` is the number of batches in an epoch.
+/// threads, ranks or machine load. `len(loader)` is the number of batches in the current epoch.
 ///
 /// Args:
 ///     urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
 ///         with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
 ///     captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
 ///         selection is plain random.
-///     keep_ratio: Share of readable samples to keep, in (0, 1]. Default: 0.25.
+///     keep_ratio: Share of readable samples to keep, in (0, 1]; or one from each of several epochs on,
+///         `{0: 0.25, 28: 1.0}`, where 1 keeps every readable sample, whatever `gate`, `dedup` and `quota`
+///         say. Default: 0.25.
 ///     batch_size: Samples per batch and rank.
 ///     image_size: Side of the square images, in pixels.
 ///     tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
@@ -68,6 +70,10 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         embeddings in a window), `hard` (worst aligned), `score` (best aligned), `longest` (captions),
 ///         or `every-nth` (as the paper's code; an ablation).
 ///     rotate: Whether epochs keep disjoint subsets until the pool is used up.
+///     thin: Whether the draw comes before everything else: a share of keep_ratio / gate of the stream is
+///         taken, and what of it passes the gate survives. Nothing else is decoded or encoded, so that a
+///         survivor costs 1 / gate encodes instead of 1 / keep_ratio; clusters have their quota in
+///         expectation only. With quota `proportional` or `random` and priority `uniform`.
 ///     fuse: The caption of a survivor: `original`, `generated`, `concat`, `best`, `coin` or `gated`.
 ///         The last four take a number, as in `concat:16` tokens for the generated part, `best:0.5`
 ///         (the generated caption below this alignment), `coin:0.3` (the generated caption with this
@@ -82,6 +88,11 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///         a caption.
 ///     replace_repetitive: Whether a generated caption that repeats a phrase three times in a row
 ///         gives way to the original, as an empty one always does.
+///     defer_duplicates: Whether a survivor whose caption, or nearly whose image, stands in its lane's part
+///         of a batch already waits for a later batch of the lane. Images are compared where signals are.
+///         Not in mode `eval`.
+///     weights: Whether batches carry `weights`, 1 / pi. They make sums over the kept samples unbiased for
+///         all that pass gate and dedup; they do not debias a contrastive loss.
 ///     seed: Seed of every random choice.
 ///     transform: `train` (random resized crop), `eval` (resize, centre crop) or `preview`
 ///         (squash). Default: by mode.
@@ -153,8 +164,8 @@ impl Loader {
         urls, *, captioner=None, keep_ratio=None, batch_size=256, image_size=224, tokenizer=None,
         device=None, captioner_device=None, mode="reduced", gate=None, gate_by="corpus",
         score_key=None, threshold=None, dedup=None,
-        quota=None, priority="uniform", rotate=false, fuse="original", judge=None, rescue=false,
-        replace_repetitive=true, seed=0, transform=None,
+        quota=None, priority="uniform", rotate=false, thin=false, fuse="original", judge=None, rescue=false,
+        replace_repetitive=true, defer_duplicates=false, weights=false, seed=0, transform=None,
         crop_scale=None, crop_ratio=None, flip=None, mean=None, std=None, pixels="float32",
         context_length=77, rank=None, world_size=None, lanes=None, window=2048, shuffle_windows=8,
         threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, lengths=None,
@@ -170,7 +181,7 @@ impl Loader {
         py: Python<'_>,
         urls: Urls,
         captioner: Option<CaptionerSource>,
-        keep_ratio: Option<f64>,
+        keep_ratio: Option<Ratio>,
         batch_size: Whole,
         image_size: Whole,
         tokenizer: Option<PathBuf>,
@@ -185,10 +196,13 @@ impl Loader {
         quota: Option<&str>,
         priority: &str,
         rotate: bool,
+        thin: bool,
         fuse: &str,
         judge: Option<JudgeSource>,
         rescue: bool,
         replace_repetitive: bool,
+        defer_duplicates: bool,
+        weights: bool,
         seed: Whole,
         transform: Option<&str>,
         crop_scale: Option<(f64, f64)>,
@@ -241,9 +255,12 @@ impl Loader {
                 .dedup(dedup)
                 .priority(options::priority(priority)?)
                 .rotate(rotate)
+                .thin(thin)
                 .fuse(fuse.parse()?)
                 .rescue(rescue)
                 .replace_repetitive(replace_repetitive)
+                .defer_duplicates(defer_duplicates)
+                .weights(weights)
                 .seed(whole("seed", seed)?)
                 .normalize(normalize)
                 .pixels(options::pixels(pixels)?)
@@ -278,7 +295,6 @@ impl Loader {
             }
             set_where_given!(
                 plan,
-                keep_ratio,
                 spill_dir,
                 source,
                 caption_key,
@@ -290,6 +306,9 @@ impl Loader {
             );
             if let Some(endpoint) = endpoint.clone() {
                 builder = builder.endpoint(endpoint);
+            }
+            if let Some(ratio) = keep_ratio {
+                builder = builder.keep_ratio(ratio.parse()?);
             }
             macro_rules! set_whole_where_given {
                 ($($name:ident),*) => {
@@ -358,13 +377,18 @@ impl Loader {
         self.loader.num_batches() as usize
     }
 
-    /// Batches per epoch, the same on every rank. In mode `eval` as many as the lengths make.
+    /// Batches of the current epoch, the same on every rank; in mode `eval` as the lengths make.
     #[getter]
     fn num_batches(&self) -> u64 {
         self.loader.num_batches()
     }
 
-    /// Samples per epoch over all ranks.
+    /// Batches of an epoch: epochs differ where `keep_ratio` is a schedule.
+    fn num_batches_of(&self, py: Python<'_>, epoch: Whole) -> PyResult<u64> {
+        Ok(self.loader.num_batches_of(whole("epoch", epoch).or_raise(py)?))
+    }
+
+    /// Samples of the current epoch over all ranks.
     #[getter]
     fn num_samples(&self) -> u64 {
         self.loader.num_samples()
@@ -423,16 +447,18 @@ impl Loader {
 
     /// Statistics of the epoch that was started last, on this rank.
     ///
-    /// `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` +
-    /// `dropped_dedup` + `dropped_quota` + `excluded` (by `where` or `subset`) + all of `failed`, by reason),
+    /// `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` + `dropped_dedup` +
+    /// `dropped_quota` + `dropped_thin` + `excluded` (by `where` or `subset`) + all of `failed`, by reason),
     /// `shards` the same by shard, `failures` the first failed samples by name, `seconds` the work of each
-    /// stage.
-    /// Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-    /// `judged` (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`,
-    /// `captions_repetitive` (of survivors), `spilled_bytes` (for which `buffer_bytes` had no room),
+    /// stage. `n_eff` is (sum of w)² / sum of w² over what was yielded, w being 1 / pi; `None` where a pi is
+    /// not known. `alike_captions` and `alike_images` are samples that repeat an earlier one of their batch,
+    /// of this rank: false negatives. Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`,
+    /// `encoded` (windows that two lanes share are encoded by both), `captioned`, `judged` (captions scored),
+    /// `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of captions that were
+    /// generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which `buffer_bytes` had no room),
     /// `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard), `unscored` (usable samples
-    /// without a `score_key`), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid`
-    /// or `id`), `entries`, and `matched`, the samples of this rank that were found in it.
+    /// without a `score_key`), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid` or
+    /// `id`), `entries`, and `matched`, the samples of this rank that were found in it.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.stats())?)
     }

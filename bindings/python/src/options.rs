@@ -1,5 +1,6 @@
 //! Arguments as Python gives them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use pyo3::prelude::*;
 use tldr_loader::captioner::{self, parse_device};
 use tldr_loader::image::ImageTransform;
 use tldr_loader::loader::{LoaderBuilder, Mode, OnError, PixelType};
-use tldr_loader::select::{GateBy, Priority};
+use tldr_loader::select::{GateBy, KeepRatio, Priority};
 use tldr_loader::{Error, ErrorKind, Result};
 
 use crate::captioner::Captioner;
@@ -121,6 +122,28 @@ impl DeviceName {
             ErrorKind::Option { given, accepted, .. } => Error::option(option, given, accepted),
             kind => kind.into(),
         })
+    }
+}
+
+/// A keep_ratio: one, or one from each of several epochs on.
+#[derive(FromPyObject)]
+pub(crate) enum Ratio {
+    /// For all epochs.
+    One(f64),
+    /// By first epoch.
+    ByEpoch(BTreeMap<Whole, f64>),
+}
+
+impl Ratio {
+    /// What the loader takes.
+    pub(crate) fn parse(self) -> Result<KeepRatio> {
+        match self {
+            Self::One(ratio) => Ok(ratio.into()),
+            Self::ByEpoch(steps) => {
+                let step = |(epoch, ratio)| Ok((whole("keep_ratio", epoch)?, ratio));
+                steps.into_iter().map(step).collect::<Result<Vec<_>>>().map(KeepRatio::from)
+            }
+        }
     }
 }
 

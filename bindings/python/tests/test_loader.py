@@ -252,3 +252,66 @@ def test_a_plan_that_is_none_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no plan")
     with pytest.raises(tldr.DataError, match=r"text\.parquet: expected a plan, as tldr-loader plan"):
         tldr.Loader(corpus.urls, plan=tmp_path / "text.parquet")
+
+
+def test_keep_ratio_may_change_by_epoch(corpus: Corpus) -> None:
+    scheduled = loader(corpus, keep_ratio={0: 0.25, 2: 1.0})
+    assert [scheduled.num_batches_of(epoch) for epoch in range(4)] == [6, 6, 25, 25]
+    assert len(scheduled) == 6
+    scheduled.set_epoch(2)
+    assert (len(scheduled), scheduled.num_samples) == (25, 200)
+    assert len({key for batch in scheduled for key in batch.keys}) == 200
+    with pytest.raises(tldr.ConfigError, match=r"= \{1: 0.25\}: a schedule that begins with epoch 0"):
+        loader(corpus, keep_ratio={1: 0.25})
+    with pytest.raises(tldr.ConfigError, match="keep_ratio = -1: a whole number, 0 or more"):
+        loader(corpus, keep_ratio={-1: 0.25})
+
+
+def test_weights_are_one_over_pi_where_they_are_asked_for(corpus: Corpus) -> None:
+    weighted = loader(corpus, keep_ratio=0.25, weights=True)
+    for batch in weighted:
+        assert batch.weights is not None
+        torch.testing.assert_close(batch.weights, torch.full((8,), 4.0))
+        assert batch.pi == [0.25] * 8
+        assert batch.policy == weighted.state_dict()["policy"]
+    assert weighted.stats()["n_eff"] == pytest.approx(weighted.stats()["yielded"])
+    plain = loader(corpus, mode="full")
+    assert next(iter(plain)).weights is None
+    assert plain.stats()["n_eff"] is None
+    everything = next(iter(loader(corpus, mode="full", weights=True)))
+    assert everything.weights is not None
+    assert torch.equal(everything.weights, torch.ones(8))
+    with pytest.raises(tldr.ConfigError, match="weights = true: only false with priority = longest"):
+        loader(corpus, priority="longest", weights=True)
+
+
+def test_a_thinned_stream_keeps_a_share(corpus: Corpus) -> None:
+    thinned = loader(corpus, keep_ratio=0.25, thin=True)
+    kept = [key for batch in thinned for key in batch.keys]
+    stats = thinned.stats()["counts"]
+    assert len(kept) == 48
+    assert stats["dropped_thin"] == 200 - stats["kept"]
+    assert abs(stats["kept"] - 50) <= 8
+    with pytest.raises(tldr.ConfigError, match="thin = true: only false with priority = longest"):
+        loader(corpus, priority="longest", thin=True)
+
+
+def test_duplicates_wait_for_a_later_batch(tmp_path: Path, corpus: Corpus) -> None:
+    pairs = [Pair(f"{i:05d}", corpus.pairs[i].pixels, f"caption {i // 3}") for i in range(192)]
+    write_shard(tmp_path / "00000.tar", pairs)
+    counts = {}
+    for defer in (False, True):
+        whole = tldr.Loader(
+            tmp_path / "00000.tar",
+            mode="full",
+            batch_size=16,
+            image_size=SIZE,
+            lanes=1,
+            defer_duplicates=defer,
+        )
+        batches = [batch.captions for batch in whole]
+        assert sorted(caption for batch in batches for caption in batch) == sorted(p.caption for p in pairs)
+        counts[defer] = sum(len(batch) - len(set(batch)) for batch in batches)
+        assert whole.stats()["alike_captions"] == counts[defer]
+        assert (whole.stats()["deferred"] > 0) is defer
+    assert counts[True] < counts[False]

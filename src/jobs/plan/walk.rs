@@ -45,7 +45,7 @@ impl<'a> Walk<'a> {
     fn window(&self, key: &WindowKey, beside: u64) -> Option<(Arc<WindowRecord>, Option<CorpusScores>)> {
         let record = self.ledger.window(key).filter(|record| {
             let embeddings = !self.job.needs_embeddings() || record.has_embedding;
-            record.ids.is_empty() || record.signals.is_some() && embeddings
+            record.ids.is_empty() || record.signals.is_some() && record.encoded.is_none() && embeddings
         })?;
         let Some(score) = self.job.policy.score.as_ref().filter(|_| !record.ids.is_empty()) else {
             return Some((record, None));

@@ -29,14 +29,16 @@ class Loader:
 
     Iterating starts an epoch; once it is used up, the loader moves on to the next one. The sequence
     of batches depends on the data, the captioner directory, the policy and the seed: not on
-    threads, ranks or machine load. `len(loader)` is the number of batches in an epoch.
+    threads, ranks or machine load. `len(loader)` is the number of batches in the current epoch.
 
     Args:
         urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
             with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
         captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
             selection is plain random.
-        keep_ratio: Share of readable samples to keep, in (0, 1]. Default: 0.25.
+        keep_ratio: Share of readable samples to keep, in (0, 1]; or one from each of several epochs on,
+            `{0: 0.25, 28: 1.0}`, where 1 keeps every readable sample, whatever `gate`, `dedup` and `quota`
+            say. Default: 0.25.
         batch_size: Samples per batch and rank.
         image_size: Side of the square images, in pixels.
         tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
@@ -65,6 +67,10 @@ class Loader:
             embeddings in a window), `hard` (worst aligned), `score` (best aligned), `longest` (captions),
             or `every-nth` (as the paper's code; an ablation).
         rotate: Whether epochs keep disjoint subsets until the pool is used up.
+        thin: Whether the draw comes before everything else: a share of keep_ratio / gate of the stream is
+            taken, and what of it passes the gate survives. Nothing else is decoded or encoded, so that a
+            survivor costs 1 / gate encodes instead of 1 / keep_ratio; clusters have their quota in
+            expectation only. With quota `proportional` or `random` and priority `uniform`.
         fuse: The caption of a survivor: `original`, `generated`, `concat`, `best`, `coin` or `gated`.
             The last four take a number, as in `concat:16` tokens for the generated part, `best:0.5`
             (the generated caption below this alignment), `coin:0.3` (the generated caption with this
@@ -79,6 +85,11 @@ class Loader:
             a caption.
         replace_repetitive: Whether a generated caption that repeats a phrase three times in a row
             gives way to the original, as an empty one always does.
+        defer_duplicates: Whether a survivor whose caption, or nearly whose image, stands in its lane's part
+            of a batch already waits for a later batch of the lane. Images are compared where signals are.
+            Not in mode `eval`.
+        weights: Whether batches carry `weights`, 1 / pi. They make sums over the kept samples unbiased for
+            all that pass gate and dedup; they do not debias a contrastive loss.
         seed: Seed of every random choice.
         transform: `train` (random resized crop), `eval` (resize, centre crop) or `preview`
             (squash). Default: by mode.
@@ -142,7 +153,7 @@ class Loader:
         urls: _Urls,
         *,
         captioner: Captioner | _Path | None = None,
-        keep_ratio: float | None = None,
+        keep_ratio: float | dict[int, float] | None = None,
         batch_size: int = 256,
         image_size: int = 224,
         tokenizer: _Path | None = None,
@@ -157,10 +168,13 @@ class Loader:
         quota: str | None = None,
         priority: Literal["uniform", "diverse", "hard", "score", "longest", "every-nth"] = "uniform",
         rotate: bool = False,
+        thin: bool = False,
         fuse: str = "original",
         judge: Captioner | Matcher | _Path | None = None,
         rescue: bool = False,
         replace_repetitive: bool = True,
+        defer_duplicates: bool = False,
+        weights: bool = False,
         seed: int = 0,
         transform: Literal["train", "eval", "preview"] | None = None,
         crop_scale: tuple[float, float] | None = None,
@@ -209,11 +223,14 @@ class Loader:
     def __len__(self) -> int: ...
     @property
     def num_batches(self) -> int:
-        """Batches per epoch, the same on every rank. In mode `eval` as many as the lengths make."""
+        """Batches of the current epoch, the same on every rank; in mode `eval` as the lengths make."""
+
+    def num_batches_of(self, epoch: int) -> int:
+        """Batches of an epoch: epochs differ where `keep_ratio` is a schedule."""
 
     @property
     def num_samples(self) -> int:
-        """Samples per epoch over all ranks."""
+        """Samples of the current epoch over all ranks."""
 
     @property
     def batch_size(self) -> int:
@@ -249,16 +266,18 @@ class Loader:
     def stats(self) -> dict[str, Any]:
         """Statistics of the epoch that was started last, on this rank.
 
-        `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` +
-        `dropped_dedup` + `dropped_quota` + `excluded` (by `where` or `subset`) + all of `failed`, by reason),
+        `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` + `dropped_dedup` +
+        `dropped_quota` + `dropped_thin` + `excluded` (by `where` or `subset`) + all of `failed`, by reason),
         `shards` the same by shard, `failures` the first failed samples by name, `seconds` the work of each
-        stage.
-        Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded`, `captioned`,
-        `judged` (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`,
-        `captions_repetitive` (of survivors), `spilled_bytes` (for which `buffer_bytes` had no room),
+        stage. `n_eff` is (sum of w)² / sum of w² over what was yielded, w being 1 / pi; `None` where a pi is
+        not known. `alike_captions` and `alike_images` are samples that repeat an earlier one of their batch,
+        of this rank: false negatives. Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`,
+        `encoded` (windows that two lanes share are encoded by both), `captioned`, `judged` (captions scored),
+        `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of captions that were
+        generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which `buffer_bytes` had no room),
         `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard), `unscored` (usable samples
-        without a `score_key`), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid`
-        or `id`), `entries`, and `matched`, the samples of this rank that were found in it.
+        without a `score_key`), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid` or
+        `id`), `entries`, and `matched`, the samples of this rank that were found in it.
         """
 
 @final
@@ -319,6 +338,14 @@ class Batch:
     @property
     def pi(self) -> list[float | None]:
         """Probability of inclusion, given gate and dedup; `None` where it depends on the sample."""
+
+    @property
+    def weights(self) -> torch.Tensor | None:
+        """1 / pi, float32 `[batch]`, where `weights` was asked for; 1 where nothing was selected."""
+
+    @property
+    def policy(self) -> int:
+        """Fingerprint of what decided which samples are here, as in the loader's state."""
 
     @property
     def original(self) -> list[str]:

@@ -1,0 +1,61 @@
+//! How much each epoch keeps: the rates of a keep_ratio, or everything.
+
+use super::Selector;
+use crate::cluster::Clusters;
+use crate::error::{Error, ErrorKind, Result};
+use crate::select::policy::{Policy, Quota};
+use crate::select::quota::Rates;
+use crate::select::reservoir::Rate;
+use crate::select::schedule::{KeepRatio, Schedule};
+
+/// How much is kept for some epochs.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    /// The rates of the clusters.
+    Share(Rates),
+    /// Every readable sample.
+    Everything,
+}
+
+impl Phase {
+    pub(super) fn rate(&self, cluster: u32) -> Rate {
+        match self {
+            Self::Share(rates) => rates.rate(cluster),
+            Self::Everything => Rate::new(1.0),
+        }
+    }
+}
+
+impl Selector {
+    /// Solves the rates of every epoch.
+    pub(super) fn phases(policy: &Policy, clusters: Option<&Clusters>) -> Result<Schedule<Phase>> {
+        let later = &policy.later_ratios;
+        if later.is_empty() {
+            let rates = Rates::solve(policy, clusters)?;
+            return Ok(Schedule::new(Phase::Share(rates), vec![]));
+        }
+        let all = || KeepRatio::from([vec![(0, policy.keep_ratio)], later.clone()].concat());
+        all().checked()?;
+        if matches!(policy.quota, Quota::CapAt(_)) {
+            let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
+            return Err(Error::option("keep_ratio", all(), accepted));
+        }
+        Schedule::new(policy.keep_ratio, later.clone()).map(|from, &ratio| {
+            if ratio == 1.0 {
+                return Ok(Phase::Everything);
+            }
+            let own = Policy { keep_ratio: ratio, ..policy.clone() };
+            Rates::solve(&own, clusters).map(Phase::Share).map_err(|error| match error.kind {
+                ErrorKind::Option { option: option @ "keep_ratio", given, accepted } => {
+                    let given = format!("{given} (from epoch {from} on)");
+                    Error::option(
+                        option,
+                        given,
+                        format!("{accepted}, or 1 to keep everything in these epochs"),
+                    )
+                }
+                kind => kind.into(),
+            })
+        })
+    }
+}
