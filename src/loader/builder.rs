@@ -12,7 +12,7 @@ use crate::image::{DecodeOptions, ImagePipeline, ImageTransform, Normalize};
 use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
-use crate::loader::checks::total;
+use crate::loader::mix::Weighted;
 use crate::loader::model_thread::{ModelThread, Role};
 use crate::loader::recorder::MaxErrors;
 use crate::loader::spec::{Mode, OnError, Spec};
@@ -20,7 +20,7 @@ use crate::loader::stream::Loader;
 use crate::loader::world::from_world;
 use crate::model::Encoder;
 use crate::select::{GateBy, Priority, Quota};
-use crate::shard::{self, Filter, ReadOptions, Shard, StoreOptions};
+use crate::shard::{Filter, ReadOptions, Shard, StoreOptions};
 use crate::text::{Fuse, Tokenizer};
 
 /// Samples per window by default (design, section 2).
@@ -40,6 +40,8 @@ pub struct LoaderBuilder {
     pub(super) urls: Vec<String>,
     pub(super) source: Option<String>,
     pub(super) shards: Option<Vec<Shard>>,
+    pub(super) sources: Option<Vec<Weighted>>,
+    pub(super) samples_per_epoch: Option<u64>,
     pub(super) lengths: Option<Vec<u64>>,
     pub(super) plan: Option<PathBuf>,
     pub(super) only_recording: bool,
@@ -82,6 +84,7 @@ pub struct LoaderBuilder {
     pub(super) on_error: OnError,
     pub(super) max_errors: f64,
     pub(super) max_errors_per_shard: f64,
+    pub(super) stall_timeout: Option<Duration>,
 }
 
 macro_rules! setters {
@@ -100,6 +103,8 @@ impl LoaderBuilder {
             urls,
             source: None,
             shards: None,
+            sources: None,
+            samples_per_epoch: None,
             lengths: None,
             plan: None,
             only_recording: false,
@@ -142,6 +147,7 @@ impl LoaderBuilder {
             on_error: OnError::Skip,
             max_errors: MAX_ERRORS,
             max_errors_per_shard: f64::INFINITY,
+            stall_timeout: None,
         }
     }
 
@@ -154,6 +160,10 @@ impl LoaderBuilder {
         /// Samples per shard, in the order of the list, instead of what [`lengths`](crate::shard::lengths)
         /// finds.
         lengths: Vec<u64> = Some(lengths);
+        /// Samples that an epoch yields over all ranks, rounded down to whole batches: a part of a pass over
+        /// the shards, or several. The next epoch goes on in the shards where this one stops. Default: what
+        /// one pass is expected to keep.
+        samples_per_epoch: u64 = Some(samples_per_epoch);
         /// A plan, as `tldr-loader plan` writes it: it says which samples survive, instead of the
         /// policy, whose options may be left out. Shards, window size, reading options and captioner
         /// must be those it was made with; a captioner is only needed where captions are generated,
@@ -246,6 +256,10 @@ impl LoaderBuilder {
         /// Failed samples of one shard that end the run: a count, or below 1 a share of what was read
         /// of it (judged from 100 samples on). Default: no limit.
         max_errors_per_shard: f64 = max_errors_per_shard;
+        /// How long a stage may hold up the training loop without a sign of life, before the wait for a batch
+        /// ends in [`ErrorKind::Stall`](crate::ErrorKind::Stall), which names the stage and its shard. Default:
+        /// `None`, never; waits of a minute and more are warned of in any case.
+        stall_timeout: Option<Duration> = stall_timeout;
     }
 
     /// URL of a server that speaks S3, for `s3://` shards. Default: the environment's, or Amazon.
@@ -278,6 +292,12 @@ impl LoaderBuilder {
     /// estimated when the loader is built ([`included`](crate::shard::included)).
     pub fn filter(mut self, filter: Filter) -> Self {
         self.read.filter = Some(filter);
+        self
+    }
+
+    /// Corpora with weights, in place of the URLs.
+    pub(crate) fn weighted(mut self, sources: Vec<Weighted>) -> Self {
+        self.sources = Some(sources);
         self
     }
 
@@ -343,17 +363,16 @@ impl LoaderBuilder {
         let model = self.encoder.take().map(|(encoder, _)| spawn(encoder, Role::Captioner)).transpose()?;
         let judge = self.judge.take().map(|judge| spawn(judge, Role::Judge)).transpose()?;
         let needs_signals = self.needs_signals(wanted.as_ref(), model.as_ref())?;
-        let shards = match self.shards.take() {
-            Some(shards) => shards,
-            None => shard::list(&self.urls, self.source.as_deref(), &self.stores)?,
-        };
+        let (shards, listed) = self.list()?;
         let lengths = match (&plan, &self.plan) {
             (Some(plan), Some(path)) => plan.lengths(path, &shards, self.lengths.as_deref())?,
             _ => self.check_lengths(&shards, progress)?,
         };
-        let samples = self.included(&shards, total(&lengths)?)?;
-        let selector = self.decider(clusters.as_ref(), samples, plan.as_ref())?;
-        let num_batches = self.num_batches(samples, world_size, selector.as_ref())?;
+        let included = self.included_of(&listed, &shards, &lengths)?;
+        let selector = self.decider(clusters.as_ref(), included.iter().sum(), plan.as_ref())?;
+        let corpus = (&shards[..], &lengths[..]);
+        let (mix, num_batches) =
+            self.mix(listed, corpus, &included, selector.as_ref(), (lanes, world_size))?;
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
@@ -371,6 +390,7 @@ impl LoaderBuilder {
         Ok(Loader::new(Spec {
             shards,
             lengths,
+            mix,
             mode: self.mode,
             needs_signals,
             // Captions are written for survivors only: in the other modes no model runs.
@@ -405,6 +425,7 @@ impl LoaderBuilder {
             warned: AtomicBool::new(false),
             on_error: self.on_error,
             max_errors: MaxErrors { in_all: self.max_errors, per_shard: self.max_errors_per_shard },
+            stall_timeout: self.stall_timeout,
             pool: Arc::new(pool),
         }))
     }

@@ -23,6 +23,7 @@ const MAX_PREFETCH: usize = 1024;
 impl LoaderBuilder {
     pub(super) fn check_numbers(&self) -> Result<()> {
         self.stores.check()?;
+        self.check_mix()?;
         let positive: [(&'static str, usize); 5] = [
             ("batch_size", self.batch_size),
             ("window", self.window),
@@ -44,6 +45,9 @@ impl LoaderBuilder {
         }
         if self.max_image_pixels == 0 {
             return Err(Error::option("max_image_pixels", 0, "at least 1"));
+        }
+        if self.stall_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Error::option("stall_timeout", 0, "more than 0 seconds, or none to wait for ever"));
         }
         // Also where the mode does not use it: what cannot be meant is never passed over.
         if let Some(keep_ratio) = self.keep_ratio.filter(|&ratio| !(ratio > 0.0 && ratio <= 1.0)) {
@@ -226,19 +230,13 @@ impl LoaderBuilder {
         }
     }
 
-    /// Batches per epoch: the same on every rank.
-    pub(super) fn num_batches(
-        &self,
-        samples: u64,
-        world_size: usize,
-        selector: Option<&Decider>,
-    ) -> Result<u64> {
+    /// Batches of an epoch that is expected to yield `expected` of the `samples` in the shards: the same on
+    /// every rank.
+    pub(super) fn num_batches(&self, samples: u64, expected: u64, world_size: usize) -> Result<u64> {
         let global = (self.batch_size * world_size) as u64;
-        let expected = match self.mode {
-            Mode::Eval => return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64)),
-            Mode::Full => samples,
-            Mode::Reduced => selector.map_or(samples, |selector| selector.expected(samples)),
-        };
+        if self.mode == Mode::Eval {
+            return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64));
+        }
         if expected < global && !self.only_recording {
             let accepted = format!(
                 "at most {expected}, the samples expected in an epoch ({samples} in the shards), \

@@ -1,7 +1,7 @@
 //! The loader: lanes, a pipeline of threads, batches, state and statistics.
 //!
 //! [`Loader::builder`] takes the options and checks them; [`Loader::iter`] starts an epoch. Per
-//! lane one thread reads windows of encoded samples and one decides them; the captioner has a
+//! lane and corpus one thread reads windows of encoded samples and one decides them; the captioner has a
 //! thread of its own; one thread assembles batches, whose pixels a pool decodes.
 
 mod assemble;
@@ -16,6 +16,7 @@ mod device;
 mod filling;
 mod fingerprint;
 mod lane;
+mod mix;
 mod model_thread;
 mod pipeline;
 mod plan;
@@ -23,10 +24,12 @@ mod planned;
 mod previews;
 mod reading;
 mod recorder;
+mod shares;
 mod spec;
 mod state;
 mod stats;
 mod stream;
+mod watchdog;
 mod world;
 
 pub use batch::{Batch, Images, PixelType};
@@ -36,5 +39,5 @@ pub use plan::{PlanFile, PlannedShard};
 pub use spec::{Mode, OnError, reading_fingerprint};
 pub(crate) use spec::{reading, version_hash};
 pub use state::LoaderState;
-pub use stats::{Counts, Failure, LengthMismatch, Stage, Stats};
+pub use stats::{Activity, Counts, Failure, LengthMismatch, SourceStats, Stage, Stats};
 pub use stream::{Batches, IntoUrls, Loader, Next};

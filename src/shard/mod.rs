@@ -36,6 +36,7 @@ pub use group::Group;
 pub use index::{MemberRange, ShardIndex};
 pub use lengths::{included, lengths, listed};
 pub use list::list;
+pub(crate) use list::{refuse_duplicates, shown};
 pub use metadata::ShardMetadata;
 pub use place::StoreOptions;
 pub use reader::{ReadOptions, ShardReader};
