@@ -309,6 +309,9 @@ fn what_cannot_be_mixed_is_refused() {
     assert_eq!(option_of(corpora.mix(WEIGHTS).samples_per_epoch(u64::MAX)).0, "samples_per_epoch");
     let eval = small(Loader::builder(&*corpora.urls[0])).mode(Mode::Eval).samples_per_epoch(32);
     assert_eq!(option_of(eval).0, "samples_per_epoch");
+    let nothing = small(Loader::builder(&*corpora.urls[1])).keep_ratio(0.001).samples_per_epoch(32);
+    let (option, message) = option_of(nothing);
+    assert!(option == "samples_per_epoch" && message.contains("raise keep_ratio"), "{message}");
     assert_eq!(option_of(Loader::mix(Vec::<(String, f64)>::new())).0, "urls");
     let (option, message) =
         option_of(small(Loader::mix([(&*corpora.urls[0], 1.0), ("no/such/folder", 1.0)])));

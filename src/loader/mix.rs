@@ -206,6 +206,10 @@ impl LoaderBuilder {
             let accepted = "enough for one sample in an epoch; raise the weight, or samples_per_epoch";
             return Err(Error::option("weights", given, accepted));
         }
+        if expected == 0 && self.sources.is_none() {
+            let accepted = "left out: nothing of these shards is expected to survive; raise keep_ratio";
+            return Err(Error::option("samples_per_epoch", places, accepted));
+        }
         if expected == 0 {
             let accepted = "a source of which something is kept: nothing of this one is expected to survive";
             return Err(Error::option("weights", given, accepted));

@@ -64,4 +64,4 @@ def test_what_cannot_be_mixed_is_refused(corpora: tuple[Corpus, Corpus]) -> None
     with pytest.raises(tldr.ConfigError, match=r"^weights = .*eval"):
         mixed(corpora, mode="eval")
     with pytest.raises(TypeError):
-        tldr.Loader({urls: "much"})  # type: ignore[dict-item]
+        tldr.Loader({urls: "much"})  # type: ignore[arg-type]
