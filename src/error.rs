@@ -87,6 +87,16 @@ pub enum ErrorKind {
     /// A saved state does not fit this loader.
     #[error("state: {0}")]
     State(String),
+    /// The training loop waited too long for a batch (`stall_timeout`).
+    #[error("no batch came for {seconds:.1} s: {detail}")]
+    Stall {
+        /// Name of the stage that the others wait for.
+        stage: &'static str,
+        /// How long a batch was waited for.
+        seconds: f64,
+        /// Who waits for whom, and what the last of them is doing.
+        detail: String,
+    },
     /// A stage of the pipeline died. This is a bug, reported instead of a hang.
     #[error("the {stage} stage stopped: {detail}")]
     Stage {

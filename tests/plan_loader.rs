@@ -16,7 +16,7 @@ use tldr_loader::Error;
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::jobs::{PlanJob, PlanSummary, estimate, plan};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{LoaderBuilder, LoaderState, Mode, PlanFile};
+use tldr_loader::loader::{Loader, LoaderBuilder, LoaderState, Mode, PixelType, PlanFile};
 use tldr_loader::select::Policy;
 use tldr_loader::shard::ReadOptions;
 
@@ -179,6 +179,55 @@ fn a_loader_yields_the_plan() {
     let shares: Vec<Option<f32>> =
         planned.builder().build().unwrap().iter().unwrap().flat_map(|batch| batch.unwrap().pi).collect();
     assert!(shares.iter().all(|pi| pi.is_some_and(|pi| (pi - 0.5).abs() < 0.1)), "half of the gated half");
+}
+
+#[test]
+fn corpora_of_a_plan_are_mixed_by_weight() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |(name, shards, per_shard): (&str, usize, usize)| {
+        let path = folder.path().join(name);
+        fs::create_dir(&path).unwrap();
+        corpus(&path, shards, per_shard)
+    };
+    let urls = [("a", 3, 100), ("b", 1, 120)].map(make);
+    let ledger = folder.path().join("ledger");
+    let job = PlanJob { source: None, ..job(&urls.join("::"), &ledger) };
+    let file = run(&job).0.plan.unwrap();
+    let path = folder.path().join("plan.parquet");
+    file.save(&path).unwrap();
+    let hashes = |source: &str| -> BTreeSet<u64> {
+        file.shards.iter().filter(|shard| shard.source == source).map(|shard| shard.hash).collect()
+    };
+    let loader = Loader::mix(urls.clone().map(|urls| (urls, 2.0)))
+        .plan(&path)
+        .ledger(Ledger::open(&ledger, None).unwrap())
+        .samples_per_epoch(320)
+        .batch_size(8)
+        .image_size(8)
+        .pixels(PixelType::U8)
+        .window(64)
+        .rank(0)
+        .world_size(1)
+        .build()
+        .unwrap();
+    let kept: BTreeSet<u64> = file.plan.kept().map(|kept| kept.id.0).collect();
+    let mut seen = BTreeSet::new();
+    for _ in 0..2 {
+        let batches = epoch(&loader);
+        assert_eq!(batches.len(), 40);
+        seen.extend(batches.into_iter().flatten().map(|row| row.id));
+        let stats = loader.stats();
+        assert!(stats.counts.conserved());
+        for (source, name, samples) in [(0, "a", 300), (1, "b", 120)] {
+            let own = stats.sources.iter().find(|own| *own.name == *urls[source]).unwrap();
+            let hashes = hashes(name);
+            let planned = file.plan.kept().filter(|kept| hashes.contains(&kept.shard)).count();
+            let read = (160 * samples as usize).div_ceil(planned);
+            assert_eq!((own.yielded, own.read), (160, read as u64), "{name}");
+            assert!((own.passes - read as f64 / f64::from(samples)).abs() < 1e-9, "{name}");
+        }
+    }
+    assert_eq!(seen, kept, "all of it in a few passes, and nothing else");
 }
 
 #[test]

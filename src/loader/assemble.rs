@@ -1,4 +1,5 @@
-//! The assembling stage: every global batch takes the same number of survivors from every lane.
+//! The assembling stage: every global batch takes the same number of survivors from every lane, and of every
+//! source its share.
 //!
 //! Which survivor takes which place is decided here, one batch after the other; `filling` makes the
 //! examples, two batches at a time. A place that lacks a
@@ -26,37 +27,48 @@ use crate::loader::filling::{Filled, Filling, Ordered};
 use crate::loader::pipeline::{Message, receive};
 use crate::loader::reading::raised;
 use crate::loader::recorder::Recorder;
-use crate::loader::spec::{Mode, OnError, Spec};
+use crate::loader::spec::{Mode, OnError, Spec, Stream};
 use crate::loader::stats::Stage;
-use crate::sample::SampleId;
+use crate::loader::watchdog::{Doing, Post, Slot};
 
 /// First survivors of a lane that are held to fill places.
 const REPEAT_POOL: usize = 64;
 
-/// The survivors of one lane, one by one.
+/// The survivors that one lane has of one source, one by one.
 pub(crate) struct LaneFeed {
-    lane: usize,
+    stream: Stream,
     groups: Receiver<Message<SurvivorGroup>>,
     queue: VecDeque<Arc<Survivor>>,
     deferring: Deferring<Arc<Survivor>>,
     first: Arc<[Arc<Survivor>]>,
     ended: bool,
+    slot: Arc<Slot>,
 }
 
 impl LaneFeed {
-    pub(crate) fn new(lane: usize, groups: Receiver<Message<SurvivorGroup>>) -> Self {
+    /// `slot`: where the stage that takes them says what it waits for.
+    pub(crate) fn new(stream: Stream, groups: Receiver<Message<SurvivorGroup>>, slot: &Arc<Slot>) -> Self {
+        let slot = Arc::clone(slot);
         Self {
-            lane,
+            stream,
             groups,
             queue: VecDeque::new(),
             deferring: Deferring::default(),
             first: Arc::new([]),
             ended: false,
+            slot,
         }
     }
 
     fn next(&mut self) -> Result<Option<Arc<Survivor>>> {
+        self.load()?;
+        Ok(self.queue.pop_front())
+    }
+
+    /// Waits until there is a survivor to take, or none will come.
+    fn load(&mut self) -> Result<()> {
         while self.queue.is_empty() && !self.ended {
+            let _mark = self.slot.mark(Doing::Await(Post::Decide(self.stream)));
             match receive(&self.groups, "select")? {
                 Some(group) => {
                     if self.first.is_empty() {
@@ -67,7 +79,7 @@ impl LaneFeed {
                 None => self.ended = true,
             }
         }
-        Ok(self.queue.pop_front())
+        Ok(())
     }
 
     /// The next `n` survivors, or as many as there are, none of them like another where `defer` is on and
@@ -106,14 +118,18 @@ pub(crate) struct Assembling<'a> {
     pub(crate) epoch: u64,
     pub(crate) first_step: u64,
     pub(crate) recorder: &'a Recorder,
+    /// Where it says what it does.
+    pub(crate) slot: &'a Slot,
     /// Survivors that proved undecodable: each is counted once, whatever places it was to fill.
-    pub(crate) undecodable: RefCell<HashSet<SampleId>>,
+    pub(crate) undecodable: RefCell<HashSet<u64>>,
 }
 
 impl Assembling<'_> {
     /// Makes all batches of the epoch from `first_step` on.
     pub(crate) fn run(&self, mut feeds: Vec<LaneFeed>, out: &Sender<Message<Batch>>) -> Result<()> {
-        let filling = Filling { spec: self.spec, epoch: self.epoch, recorder: self.recorder };
+        let _mark = self.slot.mark(Doing::Work("puts batches together", None));
+        let filling =
+            Filling { spec: self.spec, epoch: self.epoch, recorder: self.recorder, slot: self.slot };
         filling.two_at_a_time(|ordered| match self.spec.mode {
             Mode::Eval => self.run_eval(ordered, &mut feeds, out),
             Mode::Reduced | Mode::Full => self.run_steps(&filling, ordered, &mut feeds, out),
@@ -124,14 +140,15 @@ impl Assembling<'_> {
     fn run_steps(
         &self,
         filling: &Filling<'_>,
-        ordered: &mut Ordered,
+        ordered: &mut Ordered<'_>,
         feeds: &mut [LaneFeed],
         out: &Sender<Message<Batch>>,
     ) -> Result<()> {
         let mut steps = 0..self.spec.num_batches(self.epoch);
         loop {
             // While a lane would have to be waited for, what is being made goes out first.
-            let may_wait = ordered.is_empty() || feeds.iter().all(|feed| feed.has(self.spec.per_lane()));
+            let may_wait =
+                ordered.is_empty() || feeds.iter().all(|feed| feed.has(self.due(feed.stream, steps.start)));
             let next = if ordered.has_room() && may_wait { steps.next() } else { None };
             if let Some(step) = next {
                 let places = self.places(step, feeds)?;
@@ -140,7 +157,6 @@ impl Assembling<'_> {
                 }
             } else if let Some(filled) = ordered.next()? {
                 let batch = self.complete(filling, filled)?;
-                self.recorder.yielded.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 if !self.hand_over(batch, out) {
                     return Ok(());
                 }
@@ -159,24 +175,37 @@ impl Assembling<'_> {
     /// Sends a batch and counts the time it waited; `false` when nobody takes batches any more.
     fn hand_over(&self, batch: Batch, out: &Sender<Message<Batch>>) -> bool {
         let start = Instant::now();
+        let _mark = self.slot.mark(Doing::Offer);
         let taken = out.send(Message::Item(batch)).is_ok();
         self.recorder.add_time(Stage::WaitConsumer, start.elapsed());
         taken
     }
 
+    /// Survivors that batch `step` takes from `stream`.
+    fn due(&self, stream: Stream, step: u64) -> usize {
+        self.spec.mix.at(self.epoch).shares.at(stream.source, stream.lane, step) as usize
+    }
+
     /// Takes the survivors of one step from every lane.
     fn places(&self, step: u64, feeds: &mut [LaneFeed]) -> Result<Vec<Place>> {
-        let per_lane = self.spec.per_lane();
+        let (per_lane, shares) = (self.spec.per_lane(), &self.spec.mix.at(self.epoch).shares);
         let mut places = Vec::with_capacity(self.spec.batch_size);
-        for feed in feeds.iter_mut() {
-            let (taken, deferred) = feed.take(per_lane, self.spec.defer_duplicates)?;
-            if step >= self.first_step {
-                self.recorder.deferred.fetch_add(deferred, Ordering::Relaxed);
+        // Lane by lane, and in each source by source.
+        for feeds in feeds.chunks_mut(shares.sources()) {
+            let Some(lane) = feeds.first().map(|feed| feed.stream.lane) else { continue };
+            let mut taken = Vec::with_capacity(feeds.len());
+            for feed in feeds.iter_mut() {
+                let (own, deferred) = feed.take(self.due(feed.stream, step), self.spec.defer_duplicates)?;
+                if step >= self.first_step {
+                    self.recorder.deferred.fetch_add(deferred, Ordering::Relaxed);
+                }
+                taken.push(own.into_iter());
             }
-            let mut taken = taken.into_iter();
-            for slot in 0..per_lane {
-                let global = (feed.lane * per_lane + slot) as u64;
-                let survivor = match taken.next() {
+            for (slot, source) in shares.order(lane, step).into_iter().enumerate() {
+                let global = (lane * per_lane + slot) as u64;
+                let found = taken[source].next();
+                let first = first_of(feeds, source)?;
+                let survivor = match found {
                     Some(survivor) => {
                         if step < self.first_step {
                             self.recorder.replayed.fetch_add(1, Ordering::Relaxed);
@@ -187,11 +216,10 @@ impl Assembling<'_> {
                         if step >= self.first_step {
                             self.recorder.repeats.fetch_add(1, Ordering::Relaxed);
                         }
-                        self.repeat(feed.lane, &feed.first, step, global, 0)?
+                        self.repeat(lane, &first, step, global, 0)?
                     }
                 };
-                let first = Arc::clone(&feed.first);
-                places.push(Place { survivor, lane: feed.lane, first, global });
+                places.push(Place { survivor, lane, first, global });
             }
         }
         Ok(places)
@@ -241,16 +269,23 @@ impl Assembling<'_> {
                 todo.push(row);
             }
             attempt += 1;
-            failed = filling.decode(&places, &todo, &mut batch, &mut captions)?;
+            failed = filling.decode(&places, &todo, &mut batch, &mut captions, self.slot)?;
         }
         self.describe(&mut batch, &places, captions)?;
+        self.count_yielded(&places);
         Ok(batch)
+    }
+
+    /// Counts what a batch is made of.
+    fn count_yielded(&self, places: &[Place]) {
+        self.recorder.yielded.fetch_add(places.len() as u64, Ordering::Relaxed);
+        places.iter().for_each(|place| self.recorder.yielded_of(place.survivor.source));
     }
 
     /// Mode `Eval`: every readable sample once, in order, and a short last batch.
     fn run_eval(
         &self,
-        ordered: &mut Ordered,
+        ordered: &mut Ordered<'_>,
         feeds: &mut [LaneFeed],
         out: &Sender<Message<Batch>>,
     ) -> Result<()> {
@@ -308,7 +343,7 @@ impl Assembling<'_> {
             return Ok(true);
         }
         self.describe(&mut batch, &places, captions)?;
-        self.recorder.yielded.fetch_add(rows, Ordering::Relaxed);
+        self.count_yielded(&places);
         Ok(self.hand_over(batch, out))
     }
 
@@ -334,7 +369,7 @@ impl Assembling<'_> {
 
     /// Counts a survivor that proved undecodable; `false` where it was counted before.
     fn late_failure(&self, survivor: &Survivor, error: ImageError) -> Result<bool> {
-        if !self.undecodable.borrow_mut().insert(survivor.sample.id) {
+        if !self.undecodable.borrow_mut().insert(survivor.moment()) {
             return Ok(false);
         }
         let failed = failed_image(&survivor.sample, error);
@@ -344,6 +379,20 @@ impl Assembling<'_> {
         self.recorder.failed_late(&survivor.shard, &failed, self.spec.max_errors)?;
         Ok(true)
     }
+}
+
+/// What fills the places that a lane's source has no survivor for: its first survivors, or where it has none
+/// at all, those of another source of the lane.
+fn first_of(feeds: &mut [LaneFeed], source: usize) -> Result<Arc<[Arc<Survivor>]>> {
+    if feeds[source].first.is_empty() {
+        for feed in feeds.iter_mut() {
+            feed.load()?;
+            if !feed.first.is_empty() {
+                return Ok(Arc::clone(&feed.first));
+            }
+        }
+    }
+    Ok(Arc::clone(&feeds[source].first))
 }
 
 /// Gives up when replacement after replacement cannot be decoded.
@@ -385,7 +434,7 @@ fn next_place(feeds: &mut [LaneFeed]) -> Result<Option<Place>> {
     for feed in feeds {
         if let Some(survivor) = feed.next()? {
             let first = Arc::clone(&feed.first);
-            return Ok(Some(Place { survivor, lane: feed.lane, first, global: 0 }));
+            return Ok(Some(Place { survivor, lane: feed.stream.lane, first, global: 0 }));
         }
     }
     Ok(None)

@@ -13,6 +13,7 @@ use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
 use crate::loader::decider::Decider;
+use crate::loader::mix::Weighted;
 use crate::loader::model_thread::{ModelThread, Role};
 use crate::loader::recorder::MaxErrors;
 use crate::loader::spec::{Mode, OnError, Spec};
@@ -20,7 +21,7 @@ use crate::loader::stream::Loader;
 use crate::loader::world::from_world;
 use crate::model::Encoder;
 use crate::select::{GateBy, KeepRatio, Priority, Quota, ScoreGate};
-use crate::shard::{self, Filter, ReadOptions, Shard, StoreOptions};
+use crate::shard::{Filter, ReadOptions, Shard, StoreOptions};
 use crate::text::{Fuse, Tokenizer};
 
 /// Samples per window by default (design, section 2).
@@ -40,6 +41,8 @@ pub struct LoaderBuilder {
     pub(super) urls: Vec<String>,
     pub(super) source: Option<String>,
     pub(super) shards: Option<Vec<Shard>>,
+    pub(super) sources: Option<Vec<Weighted>>,
+    pub(super) samples_per_epoch: Option<u64>,
     pub(super) lengths: Option<Vec<u64>>,
     pub(super) plan: Option<PathBuf>,
     pub(super) only_recording: bool,
@@ -89,6 +92,7 @@ pub struct LoaderBuilder {
     pub(super) on_error: OnError,
     pub(super) max_errors: f64,
     pub(super) max_errors_per_shard: f64,
+    pub(super) stall_timeout: Option<Duration>,
 }
 
 macro_rules! setters {
@@ -107,6 +111,8 @@ impl LoaderBuilder {
             urls,
             source: None,
             shards: None,
+            sources: None,
+            samples_per_epoch: None,
             lengths: None,
             plan: None,
             only_recording: false,
@@ -156,6 +162,7 @@ impl LoaderBuilder {
             on_error: OnError::Skip,
             max_errors: MAX_ERRORS,
             max_errors_per_shard: f64::INFINITY,
+            stall_timeout: None,
         }
     }
 
@@ -168,6 +175,10 @@ impl LoaderBuilder {
         /// Samples per shard, in the order of the list, instead of what [`lengths`](crate::shard::lengths)
         /// finds.
         lengths: Vec<u64> = Some(lengths);
+        /// Samples that an epoch yields over all ranks, rounded down to whole batches: a part of a pass over
+        /// the shards, or several. The next epoch goes on in the shards where this one stops. Default: what
+        /// one pass is expected to keep.
+        samples_per_epoch: u64 = Some(samples_per_epoch);
         /// A plan, as `tldr-loader plan` writes it: it says which samples survive, instead of the
         /// policy, whose options may be left out. Shards, window size, reading options and captioner
         /// must be those it was made with; a captioner is only needed where captions are generated,
@@ -285,6 +296,10 @@ impl LoaderBuilder {
         /// Failed samples of one shard that end the run: a count, or below 1 a share of what was read
         /// of it (judged from 100 samples on). Default: no limit.
         max_errors_per_shard: f64 = max_errors_per_shard;
+        /// How long a stage may hold up the training loop without a sign of life, before the wait for a batch
+        /// ends in [`ErrorKind::Stall`](crate::ErrorKind::Stall), which names the stage and its shard. Default:
+        /// `None`, never; waits of a minute and more are warned of in any case.
+        stall_timeout: Option<Duration> = stall_timeout;
     }
 
     /// URL of a server that speaks S3, for `s3://` shards. Default: the environment's, or Amazon.
@@ -332,6 +347,12 @@ impl LoaderBuilder {
     pub(crate) fn score_gate(mut self, score: ScoreGate) -> Self {
         self.threshold = score.threshold.or(self.threshold);
         self.score = Some(score);
+        self
+    }
+
+    /// Corpora with weights, in place of the URLs.
+    pub(crate) fn weighted(mut self, sources: Vec<Weighted>) -> Self {
+        self.sources = Some(sources);
         self
     }
 
@@ -399,17 +420,15 @@ impl LoaderBuilder {
         let model = self.encoder.take().map(|(encoder, _)| spawn(encoder, Role::Captioner)).transpose()?;
         let judge = self.judge.take().map(|judge| spawn(judge, Role::Judge)).transpose()?;
         let needs_signals = self.needs_signals(wanted.as_ref(), model.as_ref())?;
-        let shards = match self.shards.take() {
-            Some(shards) => shards,
-            None => shard::list(&self.urls, self.source.as_deref(), &self.stores)?,
-        };
+        let (shards, listed) = self.list()?;
         let lengths = match (&plan, &self.plan) {
             (Some(plan), Some(path)) => plan.lengths(path, &shards, self.lengths.as_deref())?,
             _ => self.check_lengths(&shards, progress)?,
         };
-        let samples = self.look(&shards, &lengths)?;
-        let selector = self.decider(clusters.as_ref(), samples, plan.as_ref())?;
-        let num_batches = self.num_batches(samples, world_size, selector.as_ref())?;
+        let included = self.look(&listed, &shards, &lengths)?;
+        let selector = self.decider(clusters.as_ref(), included.iter().sum(), plan.as_ref())?;
+        let corpus = (&shards[..], &lengths[..]);
+        let mix = self.mix(listed, corpus, &included, selector.as_ref(), (lanes, world_size))?;
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
@@ -430,6 +449,7 @@ impl LoaderBuilder {
         Ok(Loader::new(Spec {
             shards,
             lengths,
+            mix,
             mode: self.mode,
             needs_signals,
             // Captions are written for survivors only: in the other modes no model runs.
@@ -445,7 +465,6 @@ impl LoaderBuilder {
             rank,
             world_size,
             batch_size: self.batch_size,
-            num_batches,
             prefetch: self.prefetch,
             buffer: Buffer::new(self.buffer_bytes, &spill_dir),
             read: self.read,
@@ -467,6 +486,7 @@ impl LoaderBuilder {
             warned: AtomicBool::new(false),
             on_error: self.on_error,
             max_errors: MaxErrors { in_all: self.max_errors, per_shard: self.max_errors_per_shard },
+            stall_timeout: self.stall_timeout,
             pool: Arc::new(pool),
         }))
     }

@@ -22,6 +22,7 @@ use crate::loader::previews::decode_previews;
 use crate::loader::reading::RawRow;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::Spec;
+use crate::loader::watchdog::{Doing, Post, Slot};
 use crate::model::Signals;
 use crate::sample::SampleId;
 use crate::select::Selector;
@@ -35,6 +36,8 @@ pub(crate) struct Captioning<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) recorder: &'a Arc<Recorder>,
     pub(crate) stop: &'a AtomicBool,
+    /// Where the lane says what it does.
+    pub(crate) slot: &'a Slot,
 }
 
 /// A caption that was just written.
@@ -178,6 +181,7 @@ impl Captioning<'_> {
         let mut in_flight: VecDeque<Awaited> = VecDeque::new();
         let mut written = Vec::with_capacity(samples.len());
         let mut take = |(seen, answer): Awaited| -> Result<()> {
+            let _mark = self.slot.mark(Doing::Await(Post::Captioner));
             let captions = model.wait(&answer)?.0.into_iter().zip(seen);
             written.extend(captions.map(|(caption, seen)| Written { caption: caption.into(), seen }));
             Ok(())
@@ -194,6 +198,7 @@ impl Captioning<'_> {
             let errors = decode_previews(self.spec, self.recorder, model, &images, &mut previews)?;
             let ids = chunk.iter().map(|&(id, _)| id).collect();
             let seen = errors.iter().map(Option::is_none).collect();
+            let _mark = self.slot.mark(Doing::Await(Post::Captioner));
             in_flight.push_back((seen, model.caption(previews, ids, self.recorder)?));
         }
         in_flight.into_iter().try_for_each(&mut take)?;
@@ -207,6 +212,7 @@ impl Captioning<'_> {
         let mut in_flight = VecDeque::new();
         let mut scores: Vec<f32> = Vec::with_capacity(pairs.len());
         let mut take = |(rows, answer): (usize, Receiver<Answer<crate::model::Signals>>)| -> Result<()> {
+            let _mark = self.slot.mark(Doing::Await(Post::Judge));
             scores.extend_from_slice(&judge.wait(&answer)?.0.alignment[..rows]);
             Ok(())
         };
@@ -222,6 +228,7 @@ impl Captioning<'_> {
             decode_previews(self.spec, self.recorder, judge, &images, &mut previews)?;
             let mut captions: Vec<String> = chunk.iter().map(|&(_, caption)| caption.to_owned()).collect();
             captions.resize(judge.batch_size, String::new());
+            let _mark = self.slot.mark(Doing::Await(Post::Judge));
             in_flight.push_back((chunk.len(), judge.encode(previews, captions, self.recorder)?));
         }
         in_flight.into_iter().try_for_each(&mut take)?;

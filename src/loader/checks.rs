@@ -9,7 +9,7 @@ use crate::loader::decider::Decider;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::plan::PlanFile;
 use crate::loader::spec::Mode;
-use crate::select::{GateBy, KeepRatio, Policy, Quota, Schedule, ScoreGate, Selector};
+use crate::select::{GateBy, KeepRatio, Policy, Quota, ScoreGate, Selector};
 use crate::shard::{self, Shard};
 use crate::text::Fuse;
 
@@ -23,6 +23,7 @@ const MAX_PREFETCH: usize = 1024;
 impl LoaderBuilder {
     pub(super) fn check_numbers(&self) -> Result<()> {
         self.stores.check()?;
+        self.check_mix()?;
         let positive: [(&'static str, usize); 5] = [
             ("batch_size", self.batch_size),
             ("window", self.window),
@@ -44,6 +45,9 @@ impl LoaderBuilder {
         }
         if self.max_image_pixels == 0 {
             return Err(Error::option("max_image_pixels", 0, "at least 1"));
+        }
+        if self.stall_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Error::option("stall_timeout", 0, "more than 0 seconds, or none to wait for ever"));
         }
         // Also where the mode does not use it: what cannot be meant is never passed over.
         self.score_gate_in_force()?;
@@ -282,33 +286,19 @@ impl LoaderBuilder {
         }
     }
 
-    /// Batches of each epoch: the same on every rank.
+    /// Batches of an epoch that is expected to yield `expected` of the `samples` in the shards: the same on
+    /// every rank.
     pub(super) fn num_batches(
-        &self,
-        samples: u64,
-        world_size: usize,
-        selector: Option<&Decider>,
-    ) -> Result<Schedule<u64>> {
-        let mut stretches = selector.map_or(vec![0], Decider::stretches).into_iter();
-        let of = |epoch| self.batches_of(epoch, samples, world_size, selector);
-        let first = of(stretches.next().unwrap_or(0))?;
-        let later = stretches.map(|epoch| Ok((epoch, of(epoch)?))).collect::<Result<_>>()?;
-        Ok(Schedule::new(first, later))
-    }
-
-    fn batches_of(
         &self,
         epoch: u64,
         samples: u64,
+        expected: u64,
         world_size: usize,
-        selector: Option<&Decider>,
     ) -> Result<u64> {
         let global = (self.batch_size * world_size) as u64;
-        let expected = match self.mode {
-            Mode::Eval => return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64)),
-            Mode::Full => samples,
-            Mode::Reduced => selector.map_or(samples, |selector| selector.expected(samples, epoch)),
-        };
+        if self.mode == Mode::Eval {
+            return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64));
+        }
         if expected < global && !self.only_recording {
             let accepted = format!(
                 "at most {expected}, the samples expected in epoch {epoch} ({samples} in the shards), \

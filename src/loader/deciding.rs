@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use ndarray::{Array2, Array4, s};
 
 use crate::error::{Error, ErrorKind, FailReason, Result};
+use crate::hash;
 use crate::image::ImageError;
 use crate::ledger::{CorpusScores, WindowKey, WindowRecord};
 use crate::loader::alike::{Hash, Seen};
@@ -27,8 +28,9 @@ use crate::loader::pipeline::{Message, receive};
 use crate::loader::previews::decode_previews;
 use crate::loader::reading::{Known, RawRow, RawWindow, Waiting, raised, window_of};
 use crate::loader::recorder::Recorder;
-use crate::loader::spec::{OnError, Spec};
+use crate::loader::spec::{OnError, Spec, Stream};
 use crate::loader::stats::Stage;
+use crate::loader::watchdog::{Doing, Post, Slot};
 use crate::model::{SEMANTIC_HASH_BITS, Signals};
 use crate::sample::{FailedSample, Outcome, Sample};
 use crate::select::Selector;
@@ -60,18 +62,33 @@ pub(crate) struct Survivor {
     pub(crate) judged: Option<f32>,
     /// Whether the gate dropped it and its generated caption brought it back.
     pub(crate) rescued: bool,
+    /// Its corpus.
+    pub(crate) source: usize,
+    /// The pass over its corpus in which it survived.
+    pub(crate) pass: u64,
+}
+
+impl Survivor {
+    /// What chance has to go by where something is done to it: sample and pass. An epoch may have a sample
+    /// in several passes.
+    pub(crate) fn moment(&self) -> u64 {
+        hash::combine(&[self.pass, self.sample.id.0])
+    }
 }
 
 /// Survivors that leave a lane together.
 pub(crate) type SurvivorGroup = Vec<Arc<Survivor>>;
 
-/// What the deciding stage of one lane needs, and where it stands.
+/// What the deciding stage of one lane and source needs, and where it stands.
 pub(crate) struct Deciding<'a> {
     spec: &'a Spec,
+    stream: Stream,
     epoch: u64,
     recorder: &'a Arc<Recorder>,
     stop: &'a AtomicBool,
     satisfied: &'a AtomicBool,
+    /// Where it says what it does.
+    slot: Arc<Slot>,
     /// Survivors of this epoch that were handed over before the run was resumed.
     replayed: u64,
     /// Survivors sent on so far.
@@ -81,14 +98,16 @@ pub(crate) struct Deciding<'a> {
 impl<'a> Deciding<'a> {
     pub(crate) fn new(
         spec: &'a Spec,
+        stream: Stream,
         epoch: u64,
         first_step: u64,
         recorder: &'a Arc<Recorder>,
         stop: &'a AtomicBool,
         satisfied: &'a AtomicBool,
     ) -> Self {
-        let replayed = first_step * spec.per_lane() as u64;
-        Self { spec, epoch, recorder, stop, satisfied, replayed, sent: 0 }
+        let slot = recorder.board.post(Post::Decide(stream));
+        let replayed = spec.lane_quota_before(stream, epoch, first_step);
+        Self { spec, stream, epoch, recorder, stop, satisfied, slot, replayed, sent: 0 }
     }
 
     /// Decides all windows that come in, in order.
@@ -97,17 +116,24 @@ impl<'a> Deciding<'a> {
         input: &Receiver<Message<RawWindow>>,
         out: &Sender<Message<SurvivorGroup>>,
     ) -> Result<()> {
+        let slot = Arc::clone(&self.slot);
         let (mut group, mut group_index) = (vec![], 0);
         loop {
+            let mark = slot.mark(Doing::Await(Post::Read(self.stream)));
             let window = receive(input, "read")?;
+            drop(mark);
             let ended = window.is_none();
             if let Some(raw) = window {
                 let shard = Arc::clone(&self.spec.shards[raw.segment.shard].url);
                 let key = raw.key;
+                let _mark = slot.mark(Doing::Work("decides a window", Some(Arc::clone(&shard))));
                 group.push((key, self.window(raw).map_err(|e| e.in_shard(&shard))?));
             }
             if ended || group.len() >= lane::group_size(group_index, self.spec.shuffle_windows) {
+                let mark = slot.mark(Doing::Work("completes a group of survivors", None));
                 let survivors = self.close(std::mem::take(&mut group))?;
+                drop(mark);
+                let _mark = slot.mark(Doing::Offer);
                 if !survivors.is_empty() && out.send(Message::Item(survivors)).is_err() {
                     return Ok(());
                 }
@@ -120,8 +146,8 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    fn captioning(&self) -> Captioning<'a> {
-        Captioning { spec: self.spec, recorder: self.recorder, stop: self.stop }
+    fn captioning(&self) -> Captioning<'_> {
+        Captioning { spec: self.spec, recorder: self.recorder, stop: self.stop, slot: &self.slot }
     }
 
     /// Decides one window and returns the survivors of the lane's part, in window order.
@@ -148,7 +174,8 @@ impl<'a> Deciding<'a> {
                     }
                 }
                 let view = window_of(&raw.key, &record, judged.as_deref(), raw.scores.as_deref());
-                let outcomes = self.recorder.time(Stage::Select, || selector.decide(&view, self.epoch))?;
+                let pass = raw.segment.pass;
+                let outcomes = self.recorder.time(Stage::Select, || selector.decide(&view, pass))?;
                 if is_new {
                     let shard = &self.spec.shards[raw.segment.shard];
                     // Less is written of what the gate drops, unless it may be compared one day.
@@ -236,6 +263,8 @@ impl<'a> Deciding<'a> {
                 generated: None,
                 judged: judgement.filter(|_| rescued),
                 rescued,
+                source: self.stream.source,
+                pass: raw.segment.pass,
             });
         }
         Ok(survivors)
@@ -290,7 +319,7 @@ impl<'a> Deciding<'a> {
             })
             .collect();
         // What the filter excludes is not encoded, and has signals of zeros.
-        let wanted = share(selector, &raw.key, &failed, self.epoch)
+        let wanted = share(selector, &raw.key, &failed, raw.segment.pass)
             .unwrap_or_else(|| failed.iter().map(|failed| failed.is_none_or(FailReason::is_fault)).collect());
         self.record(rows, &wanted, selector.needs_embedding())
     }
@@ -394,6 +423,7 @@ impl<'a> Deciding<'a> {
             self.previews(model, chunk, &mut previews)?;
             let mut captions: Vec<String> = chunk.iter().map(original).collect();
             captions.resize(model.batch_size, String::new());
+            let _mark = self.slot.mark(Doing::Await(Post::Captioner));
             in_flight.push_back((chunk.len(), model.encode(previews, captions, self.recorder)?));
             self.recorder.encoded.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }
@@ -413,7 +443,9 @@ impl<'a> Deciding<'a> {
         let Some((used, answer)) = in_flight.pop_front() else {
             return Err(ErrorKind::Stage { stage: "encode", detail: "nothing is in flight".into() }.into());
         };
+        let mark = self.slot.mark(Doing::Await(Post::Captioner));
         let (batch, buffer) = wait(&answer)?;
+        drop(mark);
         let all = signals.get_or_insert_with(|| Signals {
             cluster: Vec::with_capacity(total),
             alignment: Vec::with_capacity(total),
@@ -471,9 +503,9 @@ impl<'a> Deciding<'a> {
         let mut group: SurvivorGroup =
             windows.into_iter().flat_map(|(_, survivors)| survivors).map(Arc::new).collect();
         if self.spec.mode != super::Mode::Eval {
-            group.sort_by_cached_key(|s| (self.spec.shuffle_hash(self.epoch, s.sample.id), s.sample.id));
+            group.sort_by_cached_key(|s| (self.spec.shuffle_hash(s), s.sample.id));
         }
-        let quota = self.spec.lane_quota(self.epoch);
+        let quota = self.spec.lane_quota(self.stream, self.epoch);
         let room = (quota - self.sent).min(total);
         group.truncate(room as usize);
         self.recorder.surplus.fetch_add(total - room, Ordering::Relaxed);

@@ -22,6 +22,7 @@ use crate::loader::previews::with_scratch;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::Spec;
 use crate::loader::stats::Stage;
+use crate::loader::watchdog::{Doing, Post, Slot};
 
 /// Batches that are made at a time.
 const AT_A_TIME: usize = 2;
@@ -43,12 +44,13 @@ struct Job {
 }
 
 /// Batches on their way, in order.
-pub(crate) struct Ordered {
+pub(crate) struct Ordered<'a> {
     jobs: Sender<Job>,
-    running: VecDeque<Receiver<Result<Filled>>>,
+    running: VecDeque<(u64, Receiver<Result<Filled>>)>,
+    slot: &'a Slot,
 }
 
-impl Ordered {
+impl Ordered<'_> {
     pub(crate) fn len(&self) -> usize {
         self.running.len()
     }
@@ -66,13 +68,14 @@ impl Ordered {
     pub(crate) fn start(&mut self, step: u64, places: Vec<Place>) -> Result<()> {
         let (reply, filled) = bounded(1);
         self.jobs.send(Job { step, places, reply }).map_err(|_| died())?;
-        self.running.push_back(filled);
+        self.running.push_back((step, filled));
         Ok(())
     }
 
     /// Waits for the batch that was begun first; `None` where there is none.
     pub(crate) fn next(&mut self) -> Result<Option<Filled>> {
-        let Some(first) = self.running.pop_front() else { return Ok(None) };
+        let Some((step, first)) = self.running.pop_front() else { return Ok(None) };
+        let _mark = self.slot.mark(Doing::Await(Post::examples(step)));
         first.recv().map_err(|_| died())?.map(Some)
     }
 }
@@ -86,11 +89,13 @@ pub(crate) struct Filling<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) epoch: u64,
     pub(crate) recorder: &'a Recorder,
+    /// Where the stage that takes the examples says what it waits for.
+    pub(crate) slot: &'a Slot,
 }
 
 impl Filling<'_> {
     /// Runs `work` beside threads that make the batches it begins.
-    pub(crate) fn two_at_a_time<T>(&self, work: impl FnOnce(&mut Ordered) -> Result<T>) -> Result<T> {
+    pub(crate) fn two_at_a_time<T>(&self, work: impl FnOnce(&mut Ordered<'_>) -> Result<T>) -> Result<T> {
         std::thread::scope(|scope| {
             let (jobs, todo) = bounded::<Job>(AT_A_TIME);
             for i in 0..AT_A_TIME {
@@ -112,7 +117,7 @@ impl Filling<'_> {
             }
             drop(todo); // theirs alone, so that a job cannot wait for threads that are gone
             // Dropped at the end of `work`, which ends the threads.
-            work(&mut Ordered { jobs, running: VecDeque::new() })
+            work(&mut Ordered { jobs, running: VecDeque::new(), slot: self.slot })
         })
     }
 
@@ -124,12 +129,14 @@ impl Filling<'_> {
         let mut batch = Batch::allocate(self.epoch, step, places.len(), size, spec.pixels, context)?;
         let mut captions = vec![String::new(); places.len()];
         let all: Vec<usize> = (0..places.len()).collect();
-        let failed = self.decode(&places, &all, &mut batch, &mut captions)?;
+        let slot = self.recorder.board.post(Post::examples(step));
+        let _mark = slot.mark(Doing::Work("decodes the images of a batch", None));
+        let failed = self.decode(&places, &all, &mut batch, &mut captions, &slot)?;
         Ok(Filled { places, batch, captions, failed })
     }
 
     /// Decodes, transforms, fuses and tokenises the rows of `todo` into their places of `batch`.
-    /// Returns the rows that failed, in order.
+    /// Returns the rows that failed, in order. `slot` is told of each.
     ///
     /// # Errors
     /// Images that wait in files cannot be read back.
@@ -139,6 +146,7 @@ impl Filling<'_> {
         todo: &[usize],
         batch: &mut Batch,
         captions: &mut [String],
+        slot: &Slot,
     ) -> Result<Vec<(usize, ImageError)>> {
         let spec = self.spec;
         let mut wanted = vec![false; places.len()];
@@ -174,6 +182,7 @@ impl Filling<'_> {
                 .enumerate()
                 .filter(|(row, _)| wanted[*row])
                 .filter_map(|(row, (place, pixels, tokens, caption))| {
+                    slot.tick();
                     let bytes = match place.survivor.image.bytes() {
                         Ok(bytes) => bytes,
                         Err(error) => return Some(Err(error)),
@@ -191,7 +200,7 @@ impl Filling<'_> {
         Ok(failed)
     }
 
-    /// Makes one example. Random choices depend on the seed, the epoch and the sample only.
+    /// Makes one example. Random choices depend on the seed, the pass and the sample only.
     fn example(
         &self,
         survivor: &Survivor,
@@ -201,8 +210,7 @@ impl Filling<'_> {
         caption: &mut String,
     ) -> Result<(), ImageError> {
         let spec = self.spec;
-        let id = hash::combine(&[self.epoch, survivor.sample.id.0]);
-        let mut rng = hash::Rng::new(spec.seed, Purpose::Augment, id);
+        let mut rng = hash::Rng::new(spec.seed, Purpose::Augment, survivor.moment());
         with_scratch(|scratch| match pixels {
             Pixels::F32(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
             Pixels::Bf16(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),

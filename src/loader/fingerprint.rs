@@ -26,11 +26,14 @@ pub(crate) fn policy(spec: &Spec) -> u64 {
     hash::hash_str(&text)
 }
 
-/// Fingerprint of the shards, their lengths and how they are read.
+/// Fingerprint of the shards, their lengths, how they are read, and how they are mixed.
 pub(crate) fn data(spec: &Spec) -> u64 {
     let mut parts = spec.reading().to_vec();
     for (shard, &length) in spec.shards.iter().zip(&spec.lengths) {
         parts.extend([shard.hash, length]);
+    }
+    if spec.mix.fingerprint != 0 {
+        parts.push(spec.mix.fingerprint);
     }
     hash::combine(&parts)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::loader::builder::LoaderBuilder;
 use crate::loader::checks::total;
+use crate::loader::mix::Listed;
 use crate::loader::spec::Mode;
 use crate::select::ScoreGate;
 use crate::shard::{self, CaptionTable, ReadOptions, Shard, Subset, Survey};
@@ -26,26 +27,35 @@ impl LoaderBuilder {
         Ok(())
     }
 
-    /// Samples that filter and subset let pass, as far as can be told before they are read; on the way the
-    /// score's gate is measured.
-    pub(super) fn look(&mut self, shards: &[Shard], lengths: &[u64]) -> Result<u64> {
+    /// Samples of each source that filter and subset let pass, as far as can be told before they are read; on
+    /// the way the score's gate is measured, over all sources.
+    pub(super) fn look(&mut self, listed: &[Listed], shards: &[Shard], lengths: &[u64]) -> Result<Vec<u64>> {
         let samples = total(lengths)?;
         let counts = self.mode != Mode::Eval && !self.only_recording && !self.read.takes_all();
         let unmeasured = |score: &&ScoreGate| score.measured.is_none();
         let by_policy = self.mode == Mode::Reduced && self.plan.is_none();
         let score = self.score.as_ref().filter(|_| by_policy).filter(unmeasured).cloned();
         if !counts && score.is_none() {
-            return Ok(samples);
+            return listed.iter().map(|source| total(&lengths[source.shards.clone()])).collect();
         }
         let read = ReadOptions { score_key: score.as_ref().map(|s| s.key.clone()), ..self.read.clone() };
         let found = shard::survey(shards, lengths, &read)?;
-        let included = if counts { included(&read, &found, samples)? } else { samples };
         if let Some(mut score) = score {
             score.threshold = score.threshold.or(self.threshold);
             let gate = if score.threshold.is_some() { None } else { self.gate.unwrap_or(Some(0.5)) };
             self.score = Some(measured(score, gate, &found)?);
         }
-        Ok(included)
+        if !counts {
+            return listed.iter().map(|source| total(&lengths[source.shards.clone()])).collect();
+        }
+        if listed.len() == 1 {
+            return Ok(vec![included(&read, &found, samples)?]);
+        }
+        let own = |source: &Listed| {
+            let (shards, lengths) = (&shards[source.shards.clone()], &lengths[source.shards.clone()]);
+            included(&self.read, &shard::survey(shards, lengths, &self.read)?, total(lengths)?)
+        };
+        listed.iter().map(own).collect()
     }
 }
 

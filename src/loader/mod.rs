@@ -1,7 +1,7 @@
 //! The loader: lanes, a pipeline of threads, batches, state and statistics.
 //!
 //! [`Loader::builder`] takes the options and checks them; [`Loader::iter`] starts an epoch. Per
-//! lane one thread reads windows of encoded samples and one decides them; the captioner has a
+//! lane and corpus one thread reads windows of encoded samples and one decides them; the captioner has a
 //! thread of its own; one thread assembles batches, whose pixels a pool decodes.
 
 mod alike;
@@ -20,6 +20,7 @@ mod filling;
 mod fingerprint;
 mod lane;
 mod look;
+mod mix;
 mod model_thread;
 mod pipeline;
 mod plan;
@@ -27,10 +28,12 @@ mod planned;
 mod previews;
 mod reading;
 mod recorder;
+mod shares;
 mod spec;
 mod state;
 mod stats;
 mod stream;
+mod watchdog;
 mod world;
 
 pub use batch::{Batch, Images, PixelType};
@@ -41,5 +44,5 @@ pub use plan::{PlanFile, PlannedShard};
 pub use spec::{Mode, OnError, reading_fingerprint};
 pub(crate) use spec::{reading, version_hash};
 pub use state::LoaderState;
-pub use stats::{Counts, Failure, Joined, LengthMismatch, Stage, Stats};
+pub use stats::{Activity, Counts, Failure, Joined, LengthMismatch, SourceStats, Stage, Stats};
 pub use stream::{Batches, IntoUrls, Loader, Next};

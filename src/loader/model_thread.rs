@@ -15,6 +15,7 @@ use ndarray::Array4;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader::recorder::Recorder;
 use crate::loader::stats::Stage;
+use crate::loader::watchdog::{Doing, Post};
 use crate::model::{Encoder, PreviewFilter, Signals};
 use crate::sample::SampleId;
 
@@ -69,6 +70,14 @@ impl Role {
         match self {
             Self::Captioner => Stage::Encode,
             Self::Judge => Stage::Judge,
+        }
+    }
+
+    /// Where the thread says what it does.
+    fn post(self) -> Post {
+        match self {
+            Self::Captioner => Post::Captioner,
+            Self::Judge => Post::Judge,
         }
     }
 
@@ -187,6 +196,8 @@ fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>, role: Role) {
         // A reply that nobody waits for any more (the epoch was dropped) is no error.
         match request {
             Request::Encode { previews, captions, recorder, reply } => {
+                let slot = recorder.board.post(role.post());
+                let _mark = slot.mark(Doing::Work("encodes images", None));
                 let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
                 let result = recorder.time(role.stage(), || {
                     guarded(role, || {
@@ -198,6 +209,8 @@ fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>, role: Role) {
                 let _ = reply.send((result, previews));
             }
             Request::Caption { previews, ids, recorder, reply } => {
+                let slot = recorder.board.post(role.post());
+                let _mark = slot.mark(Doing::Work("writes captions", None));
                 let result = recorder.time(Stage::Caption, || {
                     guarded(role, || {
                         let writer = model.recaptioner().ok_or_else(|| {

@@ -1,6 +1,6 @@
 //! The threads of an epoch on one rank, and how they end.
 //!
-//! Per lane a reading and a deciding thread, one assembling thread for the rank, a pool for
+//! Per lane and source a reading and a deciding thread, one assembling thread for the rank, a pool for
 //! pixels and the captioner's own thread; bounded channels between them. An error travels down
 //! the channels as itself; a channel that closes without [`Message::End`] means that its thread
 //! died, which is reported instead of taken for the end of the data.
@@ -20,7 +20,8 @@ use crate::loader::batch::Batch;
 use crate::loader::deciding::{Deciding, SurvivorGroup};
 use crate::loader::reading::Reading;
 use crate::loader::recorder::Recorder;
-use crate::loader::spec::Spec;
+use crate::loader::spec::{Spec, Stream};
+use crate::loader::watchdog::Post;
 
 /// What travels between two threads.
 pub(crate) enum Message<T> {
@@ -50,11 +51,13 @@ pub(crate) fn start(
     let (batch_out, batches) = bounded(spec.prefetch.max(1));
     let mut running = Running { batches, stop, threads: vec![] };
     let lanes = running.lanes(spec, epoch, first_step, recorder, false)?;
-    let feeds = lanes.into_iter().map(|(lane, groups)| LaneFeed::new(lane, groups)).collect();
+    let slot = recorder.board.post(Post::Batch);
+    let feeds = lanes.into_iter().map(|(stream, groups)| LaneFeed::new(stream, groups, &slot)).collect();
     let (spec, recorder) = (Arc::clone(spec), Arc::clone(recorder));
     running.spawn("tldr-batch".into(), "example", batch_out, move |out| {
         let undecodable = Default::default();
-        Assembling { spec: &spec, epoch, first_step, recorder: &recorder, undecodable }.run(feeds, out)
+        Assembling { spec: &spec, epoch, first_step, recorder: &recorder, slot: &slot, undecodable }
+            .run(feeds, out)
     })?;
     Ok(running)
 }
@@ -94,7 +97,7 @@ const WATCH: Duration = Duration::from_millis(200);
 type Groups = Receiver<Message<SurvivorGroup>>;
 
 impl Running {
-    /// Starts the reading and the deciding thread of each lane of the rank. With `satisfied` nobody
+    /// Starts the reading and the deciding thread of each lane of the rank and source. With `satisfied` nobody
     /// wants survivors: their bytes are not read where the ledger knows them, and none come.
     fn lanes(
         &mut self,
@@ -103,15 +106,15 @@ impl Running {
         first_step: u64,
         recorder: &Arc<Recorder>,
         satisfied: bool,
-    ) -> Result<Vec<(usize, Groups)>> {
-        spec.own_lanes()
-            .map(|lane| Ok((lane, self.lane(lane, spec, epoch, first_step, recorder, satisfied)?)))
+    ) -> Result<Vec<(Stream, Groups)>> {
+        spec.streams()
+            .map(|stream| Ok((stream, self.lane(stream, spec, epoch, first_step, recorder, satisfied)?)))
             .collect()
     }
 
     fn lane(
         &mut self,
-        lane: usize,
+        stream: Stream,
         spec: &Arc<Spec>,
         epoch: u64,
         first_step: u64,
@@ -119,22 +122,28 @@ impl Running {
         satisfied: bool,
     ) -> Result<Groups> {
         let satisfied = Arc::new(AtomicBool::new(satisfied));
+        let name = match spec.mix.sources.len() {
+            1 => stream.lane.to_string(),
+            _ => format!("{}-{}", stream.lane, stream.source),
+        };
         // A window that is read waits in the reading thread itself: one read ahead, one worked on.
         let (raw_out, raw_in) = bounded(0);
         {
             let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&self.stop));
             let satisfied = Arc::clone(&satisfied);
-            self.spawn(format!("tldr-read-{lane}"), "read", raw_out, move |out| {
-                Reading { spec: &spec, epoch, recorder: &recorder, stop: &stop, satisfied: &satisfied }
-                    .run(lane, out)
+            self.spawn(format!("tldr-read-{name}"), "read", raw_out, move |out| {
+                let slot = recorder.board.post(Post::Read(stream));
+                let (spec, recorder, slot) = (&*spec, &*recorder, &*slot);
+                Reading { spec, epoch, recorder, stop: &stop, satisfied: &satisfied, slot }.run(stream, out)
             })?;
         }
         // One group of survivors is used up while the next one is made.
         let (group_out, group_in) = bounded(1);
         {
             let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&self.stop));
-            self.spawn(format!("tldr-decide-{lane}"), "select", group_out, move |out| {
-                Deciding::new(&spec, epoch, first_step, &recorder, &stop, &satisfied).run(&raw_in, out)
+            self.spawn(format!("tldr-decide-{name}"), "select", group_out, move |out| {
+                Deciding::new(&spec, stream, epoch, first_step, &recorder, &stop, &satisfied)
+                    .run(&raw_in, out)
             })?;
         }
         Ok(group_in)

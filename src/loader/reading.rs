@@ -14,11 +14,12 @@ use crate::ledger::{CorpusScores, ScoreKey, WindowKey, WindowRecord};
 use crate::loader::buffer::{Encoded, Keeping};
 use crate::loader::captions::known_scores;
 use crate::loader::completing::{lacking, share};
-use crate::loader::lane::{self, Segment};
+use crate::loader::lane::Segment;
 use crate::loader::pipeline::Message;
 use crate::loader::recorder::Recorder;
-use crate::loader::spec::{Mode, OnError, Spec};
+use crate::loader::spec::{Mode, OnError, Spec, Stream};
 use crate::loader::stats::Stage;
+use crate::loader::watchdog::{Doing, Slot};
 use crate::sample::{FailedSample, Outcome, Sample};
 use crate::select::Window;
 use crate::shard::{Group, ShardFetcher, ShardIndex, ShardReader};
@@ -88,6 +89,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) stop: &'a Arc<AtomicBool>,
     /// Set once the lane has given all it has to give: bytes are no longer needed.
     pub(crate) satisfied: &'a AtomicBool,
+    /// Where it says what it does.
+    pub(crate) slot: &'a Slot,
 }
 
 /// What stays open from window to window of one shard.
@@ -110,13 +113,13 @@ enum Reached {
 }
 
 impl Reading<'_> {
-    /// Reads all windows of `lane` in order into `out`. Ends early when `out` is closed or
+    /// Reads all windows of `stream` in order into `out`. Ends early when `out` is closed or
     /// `stop` is set.
-    pub(crate) fn run(&self, lane: usize, out: &Sender<Message<RawWindow>>) -> Result<()> {
-        let order = self.spec.shard_order(self.epoch);
+    pub(crate) fn run(&self, stream: Stream, out: &Sender<Message<RawWindow>>) -> Result<()> {
+        let line = &self.spec.mix.sources[stream.source].line;
         let mut open = OpenShard::default();
         let mut keeping = Keeping::new(&self.spec.buffer);
-        for part in lane::parts(&self.spec.lengths, &order, self.spec.lanes, lane) {
+        for part in line.parts(self.epoch, self.spec.mix.piece(stream, self.epoch, self.spec.lanes)) {
             for segment in part.segments(self.spec.window) {
                 match self.segment(segment, &mut open, &mut keeping, out)? {
                     Reached::Window => {}
@@ -142,17 +145,22 @@ impl Reading<'_> {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(Reached::Stop);
             }
+            let url = &self.spec.shards[segment.shard].url;
+            let mark = self.slot.mark(Doing::Work("reads a window", Some(Arc::clone(url))));
             let raw = self
                 .recorder
                 .time(Stage::Read, || self.window(segment, open, keeping))
-                .map_err(|e| e.in_shard(&self.spec.shards[segment.shard].url))?;
+                .map_err(|e| e.in_shard(url))?;
+            drop(mark);
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(Reached::Stop); // the window may be cut short: nobody must take it for whole
             }
             let rows = raw.rows.len();
+            let mark = self.slot.mark(Doing::Offer);
             if rows > 0 && out.send(Message::Item(raw)).is_err() {
                 return Ok(Reached::Stop);
             }
+            drop(mark);
             self.check_length(&segment, rows);
             if rows < self.spec.window {
                 return Ok(Reached::ShardEnd);
@@ -202,7 +210,7 @@ impl Reading<'_> {
             if record.ids.is_empty() {
                 raw.known = Some(Known { record, judged: None, outcomes: vec![] });
             } else if let Some(lacking) =
-                complete.then(|| lacking(spec, selector, &key, &record, self.epoch)).flatten()
+                complete.then(|| lacking(spec, selector, &key, &record, segment.pass)).flatten()
             {
                 if raw.lacks_scores(&record) {
                     raw.scores = None;
@@ -220,7 +228,7 @@ impl Reading<'_> {
                     judged => {
                         let judged = judged.flatten();
                         let view = window_of(&key, &record, judged.as_deref(), raw.scores.as_deref());
-                        let outcomes = selector.decide(&view, self.epoch)?;
+                        let outcomes = selector.decide(&view, segment.pass)?;
                         raw.known = Some(Known { record, judged, outcomes });
                     }
                 }
@@ -232,7 +240,7 @@ impl Reading<'_> {
             && spec.on_error == OnError::Raise
         {
             let base = segment.window * spec.window as u64;
-            let share = spec.selector.as_ref().and_then(|s| share(s, &key, &record.failed, self.epoch));
+            let share = spec.selector.as_ref().and_then(|s| share(s, &key, &record.failed, segment.pass));
             let mine = |failed: &&FailedSample| {
                 let row = (failed.position - base) as usize;
                 // What is left out of the share is not decoded: nobody would know.
@@ -289,6 +297,7 @@ impl Reading<'_> {
         {
             let chosen: Vec<usize> = (0..=last).filter(|&row| wanted[row]).collect();
             fetcher.fetch(index, &chosen, &mut |row, group| {
+                self.slot.tick();
                 rows[row] = self.known(group, record, row, keeping)?;
                 Ok(())
             })?;
@@ -299,6 +308,7 @@ impl Reading<'_> {
         }
         let reader = self.reader_at(segment, open)?;
         for (row, &wanted) in wanted.iter().enumerate().take(last + 1) {
+            self.slot.tick();
             let missing = || {
                 let at = segment.window * self.spec.window as u64 + row as u64;
                 let detail =
@@ -341,6 +351,7 @@ impl Reading<'_> {
         reader.take_index(); // of what came before the window
         let mut rows = Vec::new();
         while rows.len() < self.spec.window && !self.stop.load(Ordering::Relaxed) {
+            self.slot.tick();
             let row = if all || raw.in_lane(rows.len(), self.spec.window) {
                 match reader.next_group()? {
                     None => break,
@@ -410,6 +421,7 @@ impl Reading<'_> {
         };
         let (_, reader) = open.reader.insert((segment.shard, reader));
         while reader.position() < target && !self.stop.load(Ordering::Relaxed) {
+            self.slot.tick();
             if !reader.skip_group()? {
                 break;
             }

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::loader::alike::{Hash, Seen};
 use crate::loader::spec::Spec;
 use crate::loader::stats::{Counts, Failure, Joined, LengthMismatch, Stage, Stats};
+use crate::loader::watchdog::Board;
 use crate::sample::{FailedSample, Outcome};
 use crate::shard::{JoinBy, OUTSIDE};
 use crate::text::is_repetitive;
@@ -24,8 +25,11 @@ const NAMED_FAILURES: u64 = 16;
 pub(crate) struct Recorder {
     epoch: u64,
     inner: Mutex<Inner>,
+    /// What the threads of the epoch are doing.
+    pub(crate) board: Board,
     nanos: [AtomicU64; Stage::ALL.len()],
     pub(crate) yielded: AtomicU64,
+    yielded_of: Vec<AtomicU64>,
     pub(crate) replayed: AtomicU64,
     pub(crate) repeats: AtomicU64,
     pub(crate) surplus: AtomicU64,
@@ -117,8 +121,19 @@ fn exceeded(limit: f64, counts: &Counts, after: u64) -> bool {
 }
 
 impl Recorder {
-    pub(crate) fn new(epoch: u64) -> Self {
-        Self { epoch, ..Self::default() }
+    /// Of an epoch of so many sources.
+    pub(crate) fn new(epoch: u64, sources: usize) -> Self {
+        Self { epoch, yielded_of: (0..sources).map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
+    }
+
+    /// Counts a sample of `source` that is handed to the training loop.
+    pub(crate) fn yielded_of(&self, source: usize) {
+        self.yielded_of[source].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Samples of each source that were handed to the training loop, in the order of the mix.
+    pub(crate) fn yielded_by_source(&self) -> impl Iterator<Item = u64> + '_ {
+        self.yielded_of.iter().map(|n| n.load(Ordering::Relaxed))
     }
 
     /// As [`new`](Self::new), of an epoch of `spec`.
@@ -128,7 +143,7 @@ impl Recorder {
             captions: spec.read.captions.as_ref().map(|captions| (captions.by(), captions.len() as u64)),
             samples: spec.lengths.iter().sum(),
         };
-        Self { joins, ..Self::new(epoch) }
+        Self { joins, ..Self::new(epoch, spec.mix.sources.len()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -339,6 +354,8 @@ impl Recorder {
             unscored: get(&self.unscored),
             subset: self.joins.subset.map(|of| self.joins.joined(of, inner.counts.read - inner.outside)),
             captions: self.joins.captions.map(|of| self.joins.joined(of, get(&self.from_table))),
+            activity: self.board.activity(),
+            sources: vec![],
         }
     }
 }
@@ -377,7 +394,7 @@ mod tests {
 
     #[test]
     fn limits_name_reasons_and_an_example() {
-        let recorder = Recorder::new(0);
+        let recorder = Recorder::new(0, 1);
         let shard: Arc<str> = "a.tar".into();
         let outcomes = || vec![Outcome::Kept { pi: None }, Outcome::Failed(FailReason::MissingImage)];
         recorder.window(&shard, outcomes().into_iter(), [failed()].iter(), limit(1.0)).unwrap();
@@ -401,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_shard_has_a_limit_of_its_own() {
-        let recorder = Recorder::new(0);
+        let recorder = Recorder::new(0, 1);
         let (good, bad): (Arc<str>, Arc<str>) = ("good.tar".into(), "bad.tar".into());
         let limit = MaxErrors { in_all: f64::INFINITY, per_shard: 0.5 };
         let window = |shard, n: usize, failures: usize| {
@@ -420,7 +437,7 @@ mod tests {
 
     #[test]
     fn no_reason_crowds_out_another() {
-        let recorder = Recorder::new(0);
+        let recorder = Recorder::new(0, 1);
         let shard: Arc<str> = "a.tar".into();
         let flood = vec![failed(); 500];
         let late = FailedSample { reason: FailReason::BadJson, ..failed() };
@@ -433,7 +450,7 @@ mod tests {
 
     #[test]
     fn a_late_failure_keeps_the_balance() {
-        let recorder = Recorder::new(0);
+        let recorder = Recorder::new(0, 1);
         let shard: Arc<str> = "a.tar".into();
         recorder.window(&shard, [Outcome::Kept { pi: None }].into_iter(), [].iter(), limit(10.0)).unwrap();
         recorder.failed_late(&shard, &failed(), limit(10.0)).unwrap();

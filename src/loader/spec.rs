@@ -1,7 +1,9 @@
 //! The resolved configuration of a loader: what every thread of an epoch reads and none changes.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rayon::ThreadPool;
 
@@ -13,10 +15,9 @@ use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
 use crate::loader::decider::Decider;
 use crate::loader::deciding::Survivor;
+use crate::loader::mix::Mix;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::recorder::MaxErrors;
-use crate::sample::SampleId;
-use crate::select::Schedule;
 use crate::shard::{ReadOptions, Shard};
 use crate::text::{Evidence, Fuse, Tokenizer};
 
@@ -42,10 +43,27 @@ pub enum OnError {
     Raise,
 }
 
+/// What one lane has of one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Stream {
+    pub(crate) lane: usize,
+    pub(crate) source: usize,
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            0 => write!(f, "lane {}", self.lane),
+            source => write!(f, "lane {} (source {source})", self.lane),
+        }
+    }
+}
+
 /// Everything the stages need to know, checked.
 pub(crate) struct Spec {
     pub(crate) shards: Vec<Shard>,
     pub(crate) lengths: Vec<u64>,
+    pub(crate) mix: Mix,
     pub(crate) mode: Mode,
     /// `Some` in mode `Reduced` only.
     pub(crate) selector: Option<Decider>,
@@ -64,7 +82,6 @@ pub(crate) struct Spec {
     pub(crate) rank: usize,
     pub(crate) world_size: usize,
     pub(crate) batch_size: usize,
-    pub(crate) num_batches: Schedule<u64>,
     pub(crate) prefetch: usize,
     /// Where encoded images wait.
     pub(crate) buffer: Arc<Buffer>,
@@ -90,6 +107,7 @@ pub(crate) struct Spec {
     pub(crate) warned: AtomicBool,
     pub(crate) on_error: OnError,
     pub(crate) max_errors: MaxErrors,
+    pub(crate) stall_timeout: Option<Duration>,
     pub(crate) pool: Arc<ThreadPool>,
 }
 
@@ -111,24 +129,30 @@ impl Spec {
 
     /// Batches of `epoch`, on every rank.
     pub(crate) fn num_batches(&self, epoch: u64) -> u64 {
-        *self.num_batches.at(epoch)
+        self.mix.at(epoch).num_batches
     }
 
-    /// Samples that a lane yields in `epoch`; unbounded in mode `Eval`.
-    pub(crate) fn lane_quota(&self, epoch: u64) -> u64 {
+    /// Samples of a source that a lane yields in `epoch`; unbounded in mode `Eval`.
+    pub(crate) fn lane_quota(&self, stream: Stream, epoch: u64) -> u64 {
         match self.mode {
             Mode::Eval => u64::MAX,
-            Mode::Reduced | Mode::Full => self.num_batches(epoch) * self.per_lane() as u64,
+            Mode::Reduced | Mode::Full => self.mix.at(epoch).shares.of_lane(stream.source, stream.lane),
         }
     }
 
-    /// The order of shards in `epoch`; as listed in mode `Eval`.
-    pub(crate) fn shard_order(&self, epoch: u64) -> Vec<usize> {
-        if self.mode == Mode::Eval {
-            return (0..self.shards.len()).collect();
+    /// Samples of a source that a lane yields in `epoch` before batch `step`.
+    pub(crate) fn lane_quota_before(&self, stream: Stream, epoch: u64, step: u64) -> u64 {
+        match self.mode {
+            // How many batches there are is not known.
+            Mode::Eval => step * self.per_lane() as u64,
+            Mode::Reduced | Mode::Full => self.mix.at(epoch).shares.before(stream.source, stream.lane, step),
         }
-        let hashes: Vec<u64> = self.shards.iter().map(|s| s.hash).collect();
-        super::lane::shard_order(&hashes, self.seed, epoch)
+    }
+
+    /// What this rank reads: each source in each of its lanes, lane by lane.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = Stream> + use<> {
+        let sources = self.mix.sources.len();
+        self.own_lanes().flat_map(move |lane| (0..sources).map(move |source| Stream { lane, source }))
     }
 
     /// What decides which samples are readable, and what of them is seen.
@@ -209,7 +233,7 @@ impl Spec {
 
     /// What fusion may know of a survivor's captions in `epoch`.
     pub(crate) fn evidence(&self, survivor: &Survivor, epoch: u64) -> Evidence {
-        let place = hash::combine(&[epoch, survivor.sample.id.0]);
+        let place = survivor.moment();
         let draw = hash::unit(hash::hash(self.seed, Purpose::Fuse, place));
         Evidence { alignment: survivor.alignment, judged: survivor.judged, draw, epoch }
     }
@@ -224,8 +248,8 @@ impl Spec {
     }
 
     /// Position of a survivor in its shuffle group.
-    pub(crate) fn shuffle_hash(&self, epoch: u64, id: SampleId) -> u64 {
-        hash::hash(self.seed, Purpose::Shuffle, hash::combine(&[epoch, id.0]))
+    pub(crate) fn shuffle_hash(&self, survivor: &Survivor) -> u64 {
+        hash::hash(self.seed, Purpose::Shuffle, survivor.moment())
     }
 }
 

@@ -185,6 +185,34 @@ impl Stage {
     }
 }
 
+/// What became of one corpus of a mix.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct SourceStats {
+    /// Its patterns, as they were given; `all` where no weights are given.
+    pub name: Arc<str>,
+    /// Its share of the samples that an epoch yields, over all ranks.
+    pub share: f64,
+    /// Passes over its shards that an epoch makes, over all ranks: below 1 where it reads a part of them.
+    pub passes: f64,
+    /// Samples read or known so far.
+    pub read: u64,
+    /// Of these, survivors.
+    pub kept: u64,
+    /// Samples handed to the training loop.
+    pub yielded: u64,
+}
+
+/// What a stage is doing.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Activity {
+    /// The stage, and the lane it works for.
+    pub stage: String,
+    /// What it does, or what it waits for.
+    pub doing: String,
+    /// Seconds since the last sign of life.
+    pub seconds: f64,
+}
+
 /// A snapshot of an epoch's statistics on one rank.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Stats {
@@ -227,6 +255,10 @@ pub struct Stats {
     /// Generated captions that repeat a phrase three times in a row: where `replace_repetitive` is on,
     /// survivors keep their original, and what the gate dropped is not rescued.
     pub captions_repetitive: u64,
+    /// The corpora that are mixed; one where no weights are given.
+    pub sources: Vec<SourceStats>,
+    /// What every stage is doing now.
+    pub activity: Vec<Activity>,
     /// Seconds of work by stage; threads of a stage add up.
     pub seconds: BTreeMap<&'static str, f64>,
     /// Outcomes by shard.

@@ -16,6 +16,7 @@ use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, Spec};
 use crate::loader::state::LoaderState;
 use crate::loader::stats::{Stage, Stats};
+use crate::loader::watchdog::Patience;
 use crate::text::Tokenizer;
 
 /// A stream of batches of survivors, epoch after epoch.
@@ -61,6 +62,18 @@ impl Loader {
         LoaderBuilder::new(urls.into_urls())
     }
 
+    /// Starts the configuration of a loader over several corpora, each with its weight: its share of the
+    /// samples that are yielded is its weight over the sum of the weights, exactly over an epoch and to within
+    /// two samples in a global batch. How many samples an epoch has says
+    /// [`samples_per_epoch`](LoaderBuilder::samples_per_epoch); by default as many as one pass over every
+    /// corpus is expected to keep.
+    pub fn mix<U: IntoUrls<S>, S: Into<String>>(
+        sources: impl IntoIterator<Item = (U, f64)>,
+    ) -> LoaderBuilder {
+        let sources = sources.into_iter().map(|(urls, weight)| (urls.into_urls(), weight)).collect();
+        LoaderBuilder::new(vec![]).weighted(sources)
+    }
+
     pub(crate) fn new(mut spec: Spec) -> Self {
         spec.policy = fingerprint::policy(&spec);
         let state = LoaderState::new(
@@ -75,7 +88,7 @@ impl Loader {
             epoch: AtomicU64::new(0),
             step: AtomicU64::new(0),
             resume_at: AtomicU64::new(0),
-            recorder: Mutex::new(Arc::new(Recorder::new(0))),
+            recorder: Mutex::new(Arc::new(Recorder::new(0, spec.mix.sources.len()))),
         };
         Self { spec: Arc::new(spec), progress: Arc::new(progress), process: std::process::id() }
     }
@@ -156,12 +169,13 @@ impl Loader {
             recorder,
             epoch,
             step: first_step,
+            patience: Patience::new(self.spec.stall_timeout),
             batch_size: self.spec.batch_size,
             process: self.process,
         })
     }
 
-    /// Reads the corpus once and yields nothing: of what the ledger does not cover, signals are
+    /// Reads what an epoch reads, by default the corpus once, and yields nothing: of what the ledger does not cover, signals are
     /// computed and recorded there. `watch(statistics)` is called about five times a second; an error
     /// from it ends the pass. The place in the epoch stays.
     ///
@@ -171,7 +185,7 @@ impl Loader {
         let epoch = self.epoch();
         let recorder = Arc::new(Recorder::of(&self.spec, epoch));
         pipeline::record(&self.spec, epoch, &recorder, &mut || watch(&recorder.snapshot()))?;
-        Ok(recorder.snapshot())
+        Ok(self.stats_of(&recorder))
     }
 
     /// Where the loader stands: the batches handed over so far. The same on every rank.
@@ -199,7 +213,14 @@ impl Loader {
     /// Statistics of the epoch that was started last, on this rank. Complete once its iterator
     /// has ended.
     pub fn stats(&self) -> Stats {
-        self.progress.recorder.lock().unwrap_or_else(PoisonError::into_inner).snapshot()
+        let recorder = Arc::clone(&self.progress.recorder.lock().unwrap_or_else(PoisonError::into_inner));
+        self.stats_of(&recorder)
+    }
+
+    fn stats_of(&self, recorder: &Recorder) -> Stats {
+        let mut stats = recorder.snapshot();
+        stats.sources = self.spec.mix.stats(&self.spec.shards, &stats, recorder);
+        stats
     }
 }
 
@@ -210,6 +231,7 @@ pub struct Batches {
     recorder: Arc<Recorder>,
     epoch: u64,
     step: u64,
+    patience: Patience,
     batch_size: usize,
     process: u32,
 }
@@ -230,19 +252,18 @@ impl Batches {
     /// time.
     ///
     /// # Errors
-    /// The first error of any stage; the epoch is over after it.
+    /// The first error of any stage; the epoch is over after it. [`ErrorKind::Stall`] where a stage has held
+    /// up the epoch for longer than `stall_timeout`: its threads are left to end by themselves.
     pub fn next_within(&mut self, limit: Duration) -> Result<Next> {
         if let Err(error) = check_process(self.process) {
             // Its threads are not there to be joined.
             std::mem::forget(self.running.take());
             return Err(error);
         }
-        let Some(running) = &self.running else { return Ok(Next::End) };
-        let start = Instant::now();
-        let message = running.batches.recv_timeout(limit);
-        self.recorder.add_time(Stage::WaitLoader, start.elapsed());
+        let Some(message) = self.wait(limit) else { return Ok(Next::End) };
         match message {
             Ok(Message::Item(batch)) => {
+                self.patience.rest();
                 self.step = batch.step + 1;
                 self.progress.epoch.store(self.epoch, Ordering::SeqCst);
                 self.progress.step.store(self.step, Ordering::SeqCst);
@@ -268,6 +289,47 @@ impl Batches {
                 Err(Error::from(ErrorKind::Stage { stage: "example", detail }))
             }
         }
+    }
+}
+
+impl Batches {
+    /// What should be known of a wait that has become long, each time once: it is logged as well.
+    pub fn warning(&mut self) -> Option<String> {
+        self.patience.warning()
+    }
+
+    /// Waits for a message for at most `limit`, and looks after the stages meanwhile; `None` where the epoch
+    /// is over.
+    fn wait(&mut self, limit: Duration) -> Option<std::result::Result<Message<Batch>, RecvTimeoutError>> {
+        let start = Instant::now();
+        loop {
+            let running = self.running.as_ref()?;
+            let since = Instant::now();
+            let left = limit.saturating_sub(start.elapsed());
+            let message = running.batches.recv_timeout(self.patience.until_look(left));
+            self.recorder.add_time(Stage::WaitLoader, since.elapsed());
+            if !matches!(message, Err(RecvTimeoutError::Timeout)) {
+                return Some(message);
+            }
+            if let Err(stall) = self.patience.waited(since.elapsed(), &self.recorder.board) {
+                leave(self.running.take());
+                return Some(Ok(Message::Failed(stall)));
+            }
+            if start.elapsed() >= limit {
+                return Some(message);
+            }
+        }
+    }
+}
+
+/// Ends the threads of an epoch without waiting for them: one of them hangs.
+fn leave(running: Option<Running>) {
+    let held = Arc::new(Mutex::new(running));
+    let own = Arc::clone(&held);
+    let end = move || drop(own.lock().unwrap_or_else(PoisonError::into_inner).take());
+    if std::thread::Builder::new().name("tldr-stop".into()).spawn(end).is_err() {
+        // Nobody can wait for them.
+        std::mem::forget(held);
     }
 }
 

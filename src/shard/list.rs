@@ -200,13 +200,18 @@ impl Listing<'_> {
     }
 }
 
-/// A pattern as messages show it: URLs without their queries, which may hold signatures.
-fn quoted(pattern: &str) -> String {
+/// Patterns as one, without the queries of URLs, which may hold signatures.
+pub(crate) fn shown(patterns: &[String]) -> String {
     let show = |part| match is_remote(part) {
         true => part.split('?').next().unwrap_or(part),
         false => part,
     };
-    format!("{:?}", parts(pattern).into_iter().map(show).collect::<Vec<_>>().join("::"))
+    patterns.iter().flat_map(|pattern| parts(pattern)).map(show).collect::<Vec<_>>().join("::")
+}
+
+/// A pattern as messages show it.
+fn quoted(pattern: &str) -> String {
+    format!("{:?}", shown(&[pattern.to_owned()]))
 }
 
 /// What `::` joins. The brackets of an IPv6 host are left alone.
@@ -346,7 +351,8 @@ fn folder_name(file: &Path) -> Result<std::ffi::OsString> {
     }
 }
 
-fn refuse_duplicates(shards: &[Shard], source: Option<&str>) -> Result<()> {
+/// Refuses two shards of one identity.
+pub(crate) fn refuse_duplicates(shards: &[Shard], source: Option<&str>) -> Result<()> {
     let mut first = HashMap::new();
     for shard in shards {
         let Some(other) = first.insert(shard.hash, shard) else { continue };

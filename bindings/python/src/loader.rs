@@ -22,7 +22,7 @@ use crate::errors::{self, OrRaise};
 use crate::interrupt::{LOOK, interruptible};
 use crate::ledger::{Ledger, LedgerSource};
 use crate::log;
-use crate::options::{self, CaptionerSource, DeviceName, JudgeSource, Ratio, Urls, Whole, whole};
+use crate::options::{self, CaptionerSource, Corpora, DeviceName, JudgeSource, Ratio, Whole, whole};
 use crate::plain;
 
 /// How long the end of an epoch's threads is awaited: half of the second that Ctrl-C may take.
@@ -36,7 +36,12 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///
 /// Args:
 ///     urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
-///         with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
+///         with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them. Or corpora with their
+///         weights, a pattern each: `{"cc3m/{00000..00331}.tar": 0.7, "sbu/": 0.3}` mixes them in this
+///         proportion, in every batch.
+///     samples_per_epoch: Samples that an epoch yields over all ranks, rounded down to whole batches; the
+///         next epoch goes on in the shards where this one stops. Default: what one pass over the shards
+///         is expected to keep.
 ///     captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
 ///         selection is plain random.
 ///     keep_ratio: Share of readable samples to keep, in (0, 1]; or one from each of several epochs on,
@@ -139,6 +144,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///     on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
 ///     max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
 ///     max_errors_per_shard: The same of one shard. Default: no limit.
+///     stall_timeout: Seconds that a stage may hold up the training loop without a sign of life; then an
+///         error names the stage and its shard. Default: for ever, with a warning every so often.
 ///     strict: Whether signals of the ledger that were computed on another kind of device, in another
 ///         number type or by another torch end the run, instead of a warning.
 ///     ledger: Signals and captions to re-use and to add to: another loader's, or a folder, local or of a
@@ -173,13 +180,14 @@ impl Loader {
         subset=None, captions=None,
         max_image_pixels=None,
         exif_orientation=false, on_error="skip", max_errors=0.1,
-        max_errors_per_shard=None, strict=false, ledger=None, plan=None
+        max_errors_per_shard=None, strict=false, ledger=None, plan=None, samples_per_epoch=None,
+        stall_timeout=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        urls: Urls,
+        urls: Corpora,
         captioner: Option<CaptionerSource>,
         keep_ratio: Option<Ratio>,
         batch_size: Whole,
@@ -238,6 +246,8 @@ impl Loader {
         strict: bool,
         ledger: Option<LedgerSource>,
         plan: Option<PathBuf>,
+        samples_per_epoch: Option<Whole>,
+        stall_timeout: Option<f64>,
     ) -> PyResult<Self> {
         let device = device.map_or(Ok(Device::Cpu), |d| d.parse("device")).or_raise(py)?;
         let captioner_device = captioner_device.map_or(Ok(device), |d| d.parse("captioner_device"));
@@ -248,7 +258,8 @@ impl Loader {
         };
         let options = || -> Result<_> {
             let mode = options::mode(mode)?;
-            let mut builder = tldr_loader::loader::Loader::builder(urls.patterns())
+            let mut builder = urls
+                .builder()
                 .batch_size(whole("batch_size", batch_size)?)
                 .image_size(whole("image_size", image_size)?)
                 .mode(mode)
@@ -271,7 +282,8 @@ impl Loader {
                 .prefetch(whole("prefetch", prefetch)?)
                 .on_error(options::on_error(on_error)?)
                 .max_errors(max_errors)
-                .strict(strict);
+                .strict(strict)
+                .stall_timeout(options::timeout("stall_timeout", stall_timeout)?);
             builder = builder.gate_by(options::gate_by(gate_by)?);
             if let Some(filter) = r#where {
                 builder = builder.filter(filter.parse()?);
@@ -315,7 +327,16 @@ impl Loader {
                     $(if let Some(value) = $name { builder = builder.$name(whole(stringify!($name), value)?); })*
                 };
             }
-            set_whole_where_given!(rank, world_size, lanes, threads, buffer_bytes, retries, max_image_pixels);
+            set_whole_where_given!(
+                samples_per_epoch,
+                rank,
+                world_size,
+                lanes,
+                threads,
+                buffer_bytes,
+                retries,
+                max_image_pixels
+            );
             if let Some(lengths) = lengths {
                 let lengths: Result<_> = lengths.into_iter().map(|n| whole("lengths", n)).collect();
                 builder = builder.lengths(lengths?);
@@ -452,7 +473,9 @@ impl Loader {
     /// `shards` the same by shard, `failures` the first failed samples by name, `seconds` the work of each
     /// stage. `n_eff` is (sum of w)² / sum of w² over what was yielded, w being 1 / pi; `None` where a pi is
     /// not known. `alike_captions` and `alike_images` are samples that repeat an earlier one of their batch,
-    /// of this rank: false negatives. Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`,
+    /// of this rank: false negatives. `sources` has of each corpus its `share` of an epoch's samples, the
+    /// `passes` that an epoch makes over it, `read`, `kept` and `yielded`; `activity` what every stage is
+    /// doing, and for how many seconds. Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`,
     /// `encoded` (windows that two lanes share are encoded by both), `captioned`, `judged` (captions scored),
     /// `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of captions that were
     /// generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which `buffer_bytes` had no room),
@@ -489,29 +512,34 @@ impl Batches {
 
     /// The next batch. Ctrl-C ends the wait.
     ///
+    /// A wait of a minute and more is a `RuntimeWarning` that says what is waited for.
+    ///
     /// Raises:
     ///     TldrError: The first error of any stage; the epoch is over after it.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
         let loader = self.loader.get();
         loop {
-            let (found, just_ended) = py
+            let (found, just_ended, long_wait) = py
                 .detach(|| {
                     let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-                    let Some(running) = batches.as_mut() else { return Ok((Next::End, false)) };
+                    let Some(running) = batches.as_mut() else { return Ok((Next::End, false, None)) };
                     let found = running.next_within(LOOK)?;
                     let ended = matches!(found, Next::End);
+                    let long_wait = running.warning();
                     if ended {
                         *batches = None;
                     }
-                    Ok((found, ended))
+                    Ok((found, ended, long_wait))
                 })
                 .or_raise(py)?;
             log::hand_over(py)?;
+            let mut warnings: Vec<String> = long_wait.into_iter().collect();
             if just_ended {
-                for warning in loader.loader.stats().warnings(loader.loader.batch_size()) {
-                    let text = CString::new(warning).unwrap_or_default();
-                    PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)?;
-                }
+                warnings.extend(loader.loader.stats().warnings(loader.loader.batch_size()));
+            }
+            for warning in warnings {
+                let text = CString::new(warning).unwrap_or_default();
+                PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)?;
             }
             match found {
                 Next::Batch(batch) => return Batch::new(py, *batch, loader.device).map(Some),

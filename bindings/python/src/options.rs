@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::types::PyMapping;
 use tldr_loader::captioner::{self, parse_device};
 use tldr_loader::image::ImageTransform;
-use tldr_loader::loader::{LoaderBuilder, Mode, OnError, PixelType};
+use tldr_loader::loader::{Loader, LoaderBuilder, Mode, OnError, PixelType};
 use tldr_loader::select::{GateBy, KeepRatio, Priority};
 use tldr_loader::{Error, ErrorKind, Result};
 
@@ -31,6 +32,38 @@ impl Urls {
             Self::Many(paths) => paths,
         };
         paths.into_iter().map(|p| p.to_string_lossy().into_owned()).collect()
+    }
+}
+
+/// What a loader reads.
+pub(crate) enum Corpora {
+    /// Shards.
+    Urls(Urls),
+    /// Patterns and their weights, in order.
+    Weighted(Vec<(PathBuf, f64)>),
+}
+
+impl FromPyObject<'_, '_> for Corpora {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        match value.cast::<PyMapping>() {
+            Ok(weights) => Ok(Self::Weighted(weights.items()?.extract()?)),
+            Err(_) => Ok(Self::Urls(value.extract()?)),
+        }
+    }
+}
+
+impl Corpora {
+    /// A loader of it, with the defaults of every option.
+    pub(crate) fn builder(self) -> LoaderBuilder {
+        match self {
+            Self::Urls(urls) => Loader::builder(urls.patterns()),
+            Self::Weighted(sources) => {
+                let text = |(path, weight): (PathBuf, f64)| (path.to_string_lossy().into_owned(), weight);
+                Loader::mix(sources.into_iter().map(text))
+            }
+        }
     }
 }
 
@@ -165,6 +198,11 @@ fn choose<T: Copy>(option: &'static str, given: &str, accepted: &[(&str, T)]) ->
         let names: Vec<&str> = accepted.iter().map(|(name, _)| *name).collect();
         Error::option(option, given, format!("one of {}", names.join(", ")))
     })
+}
+
+/// A time in seconds after which something ends; 0 for never.
+pub(crate) fn timeout(option: &'static str, given: Option<f64>) -> Result<Option<Duration>> {
+    given.filter(|&given| given != 0.0).map(|given| seconds(option, given)).transpose()
 }
 
 /// A time in seconds.

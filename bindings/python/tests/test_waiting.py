@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,21 @@ def test_other_threads_run_while_the_loader_waits(tmp_path: Path, pipe: Path) ->
     feeder.start()
     assert sum(len(batch) for batch in full) == len(PAIRS)
     feeder.join()
+
+
+def test_a_stage_that_hangs_is_named(pipe: Path) -> None:
+    options: dict[str, Any] = {"lengths": [8], "mode": "full", "batch_size": 4, "lanes": 1}
+    loader = tldr.Loader(pipe, stall_timeout=0.05, **options)
+    with pytest.raises(tldr.TldrError, match=r"reads a window of shard .*stall_timeout = 0\.05") as caught:
+        next(iter(loader))
+    assert caught.value.shard == str(pipe)
+    (reading,) = [stage for stage in loader.stats()["activity"] if stage["stage"] == "reading lane 0"]
+    assert reading["doing"] == f"reads a window of shard {pipe}"
+    assert reading["seconds"] > 0
+    pipe.write_bytes(b"")  # lets it go
+    with pytest.raises(tldr.ConfigError, match=r"^stall_timeout = -1"):
+        tldr.Loader(pipe, stall_timeout=-1, **options)
+    tldr.Loader(pipe, stall_timeout=0, **options)  # never
 
 
 def test_ctrl_c_ends_the_wait(pipe: Path) -> None:

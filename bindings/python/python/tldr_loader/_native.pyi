@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
@@ -33,7 +33,12 @@ class Loader:
 
     Args:
         urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
-            with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
+            with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them. Or corpora with their
+            weights, a pattern each: `{"cc3m/{00000..00331}.tar": 0.7, "sbu/": 0.3}` mixes them in this
+            proportion, in every batch.
+        samples_per_epoch: Samples that an epoch yields over all ranks, rounded down to whole batches; the
+            next epoch goes on in the shards where this one stops. Default: what one pass over the shards
+            is expected to keep.
         captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
             selection is plain random.
         keep_ratio: Share of readable samples to keep, in (0, 1]; or one from each of several epochs on,
@@ -136,6 +141,8 @@ class Loader:
         on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
         max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
         max_errors_per_shard: The same of one shard. Default: no limit.
+        stall_timeout: Seconds that a stage may hold up the training loop without a sign of life; then an
+            error names the stage and its shard. Default: for ever, with a warning every so often.
         strict: Whether signals of the ledger that were computed on another kind of device, in another
             number type or by another torch end the run, instead of a warning.
         ledger: Signals and captions to re-use and to add to: another loader's, or a folder, local or of a
@@ -150,7 +157,7 @@ class Loader:
 
     def __new__(
         cls,
-        urls: _Urls,
+        urls: _Urls | Mapping[str, float] | Mapping[Path, float],
         *,
         captioner: Captioner | _Path | None = None,
         keep_ratio: float | dict[int, float] | None = None,
@@ -210,6 +217,8 @@ class Loader:
         strict: bool = False,
         ledger: Ledger | _Path | None = None,
         plan: _Path | None = None,
+        samples_per_epoch: int | None = None,
+        stall_timeout: float | None = None,
     ) -> Loader: ...
     def __iter__(self) -> Batches:
         """Starts an epoch: the current one from its start, or from where a loaded state left off.
@@ -271,7 +280,9 @@ class Loader:
         `shards` the same by shard, `failures` the first failed samples by name, `seconds` the work of each
         stage. `n_eff` is (sum of w)² / sum of w² over what was yielded, w being 1 / pi; `None` where a pi is
         not known. `alike_captions` and `alike_images` are samples that repeat an earlier one of their batch,
-        of this rank: false negatives. Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`,
+        of this rank: false negatives. `sources` has of each corpus its `share` of an epoch's samples, the
+        `passes` that an epoch makes over it, `read`, `kept` and `yielded`; `activity` what every stage is
+        doing, and for how many seconds. Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`,
         `encoded` (windows that two lanes share are encoded by both), `captioned`, `judged` (captions scored),
         `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of captions that were
         generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which `buffer_bytes` had no room),
@@ -287,6 +298,8 @@ class Batches:
     def __iter__(self) -> Batches: ...
     def __next__(self) -> Batch:
         """The next batch. Ctrl-C ends the wait.
+
+        A wait of a minute and more is a `RuntimeWarning` that says what is waited for.
 
         Raises:
             TldrError: The first error of any stage; the epoch is over after it.

@@ -1,0 +1,283 @@
+//! Corpora that are mixed by a stated proportion, and epochs of a stated size.
+//!
+//! A [`Mix`] has one [`Source`] for each corpus: its line of samples ([`Line`]), how much of the line an
+//! epoch takes, and its places in the batches ([`Shares`]). An epoch of N samples gives a source of weight w
+//! w N places, and takes the stretch of its line that is expected to have as many survivors: a large source
+//! is used in part, a small one in several passes, and the next epoch goes on where this one stops. Without
+//! weights all shards are one source, and without `samples_per_epoch` an epoch is one pass over it.
+//!
+//! Sources stand in an order of their own, whatever the order they are given in.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::loader::builder::LoaderBuilder;
+use crate::loader::decider::Decider;
+use crate::loader::lane::{Line, LineShard};
+use crate::loader::recorder::Recorder;
+use crate::loader::shares::{Shares, apportion};
+use crate::loader::spec::{Mode, Stream};
+use crate::loader::stats::{SourceStats, Stats};
+use crate::select::{KeepRatio, Schedule};
+use crate::shard::{self, Shard};
+
+/// Name of the one source where no weights are given.
+const ALL: &str = "all";
+
+/// Samples of an epoch at most, as of a corpus.
+const MOST: u64 = 1 << 53;
+
+/// A corpus as it is asked for: its patterns and its weight.
+pub(super) type Weighted = (Vec<String>, f64);
+
+/// One corpus of a mix.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Its patterns, as they were given.
+    pub(crate) name: Arc<str>,
+    /// Its share of the samples that are yielded.
+    pub(crate) share: f64,
+    pub(crate) line: Line,
+    /// Its shards, of the loader's list.
+    pub(crate) shards: Range<usize>,
+}
+
+/// The corpora of a loader, and how batches are made of them.
+#[derive(Debug)]
+pub(crate) struct Mix {
+    pub(crate) sources: Vec<Source>,
+    /// By epoch: a keep_ratio may change.
+    epochs: Schedule<Places>,
+    /// Identifies what of each source an epoch reads and yields; 0 where neither weights nor its size are given.
+    pub(crate) fingerprint: u64,
+}
+
+/// How the places of an epoch are shared out.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// Batches of the epoch, on every rank.
+    pub(crate) num_batches: u64,
+    pub(crate) shares: Shares,
+}
+
+/// A corpus that was listed.
+pub(super) struct Listed {
+    name: Arc<str>,
+    weight: f64,
+    pub(super) shards: Range<usize>,
+}
+
+impl LoaderBuilder {
+    /// Checks weights and size of the epoch, as far as nothing has to be read.
+    pub(super) fn check_mix(&self) -> Result<()> {
+        if let Some(samples) = self.samples_per_epoch {
+            if self.mode == Mode::Eval {
+                let accepted = "left out in mode eval, which yields every sample once";
+                return Err(Error::option("samples_per_epoch", samples, accepted));
+            }
+            if samples == 0 || samples >= MOST {
+                return Err(Error::option("samples_per_epoch", samples, "at least 1, and less than 2^53"));
+            }
+        }
+        let changes = self.keep_ratio.as_ref().map(KeepRatio::checked).transpose()?;
+        if changes.is_some_and(|(_, later)| !later.is_empty())
+            && (self.sources.is_some() || self.samples_per_epoch.is_some())
+        {
+            let given = self.keep_ratio.as_ref().map(KeepRatio::to_string).unwrap_or_default();
+            let accepted = "one number with weights or samples_per_epoch, which say how much an epoch yields";
+            return Err(Error::option("keep_ratio", given, accepted));
+        }
+        let Some(sources) = &self.sources else { return Ok(()) };
+        let weights = || sources.iter().map(|(_, weight)| weight.to_string()).collect::<Vec<_>>().join(", ");
+        if self.mode == Mode::Eval {
+            let accepted = "none in mode eval, which yields every sample once: name the shards in one list";
+            return Err(Error::option("weights", weights(), accepted));
+        }
+        if self.shards.is_some() {
+            let accepted = "left out with weights, which are of URLs";
+            return Err(Error::option("shards", "given", accepted));
+        }
+        if sources.is_empty() {
+            return Err(Error::option("urls", "{}", "at least one source with its weight"));
+        }
+        for (patterns, weight) in sources {
+            if !(weight.is_finite() && *weight > 0.0) {
+                let given = format!("{weight} for {}", shard::shown(patterns));
+                let accepted = "a finite number above 0; leave a source out that is not to be read";
+                return Err(Error::option("weights", given, accepted));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the shards, source by source.
+    pub(super) fn list(&mut self) -> Result<(Vec<Shard>, Vec<Listed>)> {
+        let Some(sources) = &self.sources else {
+            let shards = match self.shards.take() {
+                Some(shards) => shards,
+                None => shard::list(&self.urls, self.source.as_deref(), &self.stores)?,
+            };
+            let listed = Listed { name: ALL.into(), weight: 1.0, shards: 0..shards.len() };
+            return Ok((shards, vec![listed]));
+        };
+        let (mut shards, mut listed) = (vec![], vec![]);
+        for (patterns, weight) in sources {
+            let own = shard::list(patterns, self.source.as_deref(), &self.stores)?;
+            let range = shards.len()..shards.len() + own.len();
+            shards.extend(own);
+            listed.push(Listed { name: shard::shown(patterns).into(), weight: *weight, shards: range });
+        }
+        shard::refuse_duplicates(&shards, self.source.as_deref())?;
+        Ok((shards, listed))
+    }
+
+    /// The mix: the same on every rank. `included` are the samples of each source that count.
+    ///
+    /// # Errors
+    /// Fewer samples than a global batch; a source of which none would be yielded.
+    pub(super) fn mix(
+        &self,
+        listed: Vec<Listed>,
+        (shards, lengths): (&[Shard], &[u64]),
+        included: &[u64],
+        decider: Option<&Decider>,
+        (lanes, world_size): (usize, usize),
+    ) -> Result<Mix> {
+        let (is_mixed, is_sized) = (self.sources.is_some(), self.samples_per_epoch.is_some());
+        // By the smallest hash of a shard: no other source has it.
+        let place = |source: &Listed| shards[source.shards.clone()].iter().map(|shard| shard.hash).min();
+        let mut candidates: Vec<(Option<u64>, Listed, u64)> =
+            listed.into_iter().zip(included).map(|(source, &n)| (place(&source), source, n)).collect();
+        candidates.sort_by_key(|(place, ..)| *place);
+        let expected =
+            |(_, source, samples): &(Option<u64>, Listed, u64), epoch: u64| match (self.mode, decider) {
+                (Mode::Reduced, Some(Decider::Plan(plan))) if is_mixed => {
+                    let own: HashSet<u64> =
+                        shards[source.shards.clone()].iter().map(|shard| shard.hash).collect();
+                    plan.plan.kept().filter(|kept| own.contains(&kept.shard)).count() as u64
+                }
+                (Mode::Reduced, Some(decider)) => decider.expected(*samples, epoch),
+                _ => *samples,
+            };
+        let global = (self.batch_size * world_size) as u64;
+        let weights: Vec<f64> = candidates.iter().map(|(_, source, _)| source.weight).collect();
+        let batches_of = |epoch: u64| -> Result<u64> {
+            match self.samples_per_epoch {
+                Some(samples) => self.batches_of(samples, world_size),
+                None => {
+                    let all = candidates.iter().map(|candidate| expected(candidate, epoch)).sum();
+                    self.num_batches(epoch, included.iter().sum(), all, world_size)
+                }
+            }
+        };
+        let mut epochs = vec![];
+        for epoch in decider.map_or(vec![0], Decider::stretches) {
+            let num_batches = batches_of(epoch)?;
+            let places = apportion(num_batches.saturating_mul(global), &weights);
+            epochs.push((epoch, places, num_batches));
+        }
+        // With weights, or a size, all epochs are alike.
+        let places = epochs.first().map(|(_, places, _)| places.clone()).unwrap_or_default();
+        let all: u64 = places.iter().sum();
+        let seed = (self.mode != Mode::Eval).then_some(self.seed);
+        let mut parts = vec![];
+        let mut sources = vec![];
+        for (candidate, &n) in candidates.iter().zip(&places) {
+            let (place, source, _) = candidate;
+            let line_shard =
+                |index: usize| LineShard { index, hash: shards[index].hash, samples: lengths[index] };
+            let mut line = Line::new(source.shards.clone().map(line_shard).collect(), seed);
+            if (is_mixed || is_sized) && !self.only_recording {
+                let expected = expected(candidate, 0);
+                self.check_source(source, n, expected)?;
+                line = taking(line, n, expected);
+            }
+            parts.extend([place.unwrap_or_default(), source.shards.len() as u64, n, line.stretch()]);
+            let share = n as f64 / all.max(1) as f64;
+            sources.push(Source {
+                name: Arc::clone(&source.name),
+                share,
+                line,
+                shards: source.shards.clone(),
+            });
+        }
+        let fingerprint = if is_mixed || is_sized { hash::combine(&parts) } else { 0 };
+        let mut epochs = epochs.into_iter().map(|(epoch, places, num_batches)| {
+            (epoch, Places { num_batches, shares: Shares::new(&places, lanes, num_batches) })
+        });
+        let first = epochs.next().map(|(_, first)| first);
+        let first =
+            first.unwrap_or_else(|| Places { num_batches: 0, shares: Shares::new(&places, lanes, 0) });
+        Ok(Mix { sources, epochs: Schedule::new(first, epochs.collect()), fingerprint })
+    }
+
+    /// Whole global batches in `samples`.
+    fn batches_of(&self, samples: u64, world_size: usize) -> Result<u64> {
+        let global = (self.batch_size * world_size) as u64;
+        if samples < global && !self.only_recording {
+            let accepted = format!("at least one global batch, batch_size x world_size = {global}");
+            return Err(Error::option("samples_per_epoch", samples, accepted));
+        }
+        Ok(samples / global)
+    }
+
+    /// Fails where a source has no place in an epoch, or nothing to put there.
+    fn check_source(&self, source: &Listed, places: u64, expected: u64) -> Result<()> {
+        let given = format!("{} for {}", source.weight, source.name);
+        if places == 0 {
+            let accepted = "enough for one sample in an epoch; raise the weight, or samples_per_epoch";
+            return Err(Error::option("weights", given, accepted));
+        }
+        if expected == 0 && self.sources.is_none() {
+            let accepted = "left out: nothing of these shards is expected to survive; raise keep_ratio";
+            return Err(Error::option("samples_per_epoch", places, accepted));
+        }
+        if expected == 0 {
+            let accepted = "a source of which something is kept: nothing of this one is expected to survive";
+            return Err(Error::option("weights", given, accepted));
+        }
+        Ok(())
+    }
+}
+
+/// `line`, of which an epoch takes as many positions as are expected to have `places` survivors, where one
+/// pass has `expected`.
+fn taking(line: Line, places: u64, expected: u64) -> Line {
+    let positions = (u128::from(places) * u128::from(line.samples())).div_ceil(u128::from(expected.max(1)));
+    line.taking(u64::try_from(positions).unwrap_or(u64::MAX))
+}
+
+impl Mix {
+    /// The places of `epoch`.
+    pub(crate) fn at(&self, epoch: u64) -> &Places {
+        self.epochs.at(epoch)
+    }
+
+    /// The piece of its source's stretch that is a lane's own: as long, beside the others', as its places
+    /// are many.
+    pub(crate) fn piece(&self, stream: Stream, epoch: u64, lanes: usize) -> Range<u64> {
+        let shares = &self.at(epoch).shares;
+        let places =
+            |lanes: usize| -> u64 { (0..lanes).map(|lane| shares.of_lane(stream.source, lane)).sum() };
+        let line = &self.sources[stream.source].line;
+        match places(lanes) {
+            // Nothing is yielded where a loader only records.
+            0 => line.cut(stream.lane as u64, lanes as u64)..line.cut(stream.lane as u64 + 1, lanes as u64),
+            all => line.cut(places(stream.lane), all)..line.cut(places(stream.lane + 1), all),
+        }
+    }
+
+    /// What became of each source, of the epoch of `recorder`, by the outcomes of its `shards` in `stats`.
+    pub(crate) fn stats(&self, shards: &[Shard], stats: &Stats, recorder: &Recorder) -> Vec<SourceStats> {
+        let of = |(source, yielded): (&Source, u64)| {
+            let own = shards[source.shards.clone()].iter().filter_map(|shard| stats.shards.get(&shard.url));
+            let (read, kept) = own.fold((0, 0), |(read, kept), own| (read + own.read, kept + own.kept));
+            let (name, share) = (Arc::clone(&source.name), source.share);
+            SourceStats { name, share, passes: source.line.passes(), read, kept, yielded }
+        };
+        self.sources.iter().zip(recorder.yielded_by_source()).map(of).collect()
+    }
+}

@@ -1,0 +1,124 @@
+//! Promise: a stage that hangs is named, with its shard, instead of a hang; and once it goes on, everything
+//! that was left behind ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::fs::OpenOptions;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use ndarray::ArrayView4;
+use support::{StubCaptioner, builder, clusters, corpus, full};
+use tldr_loader::model::{Encoder, Signals};
+use tldr_loader::{ErrorKind, Loader, Result};
+
+const SHORT: Option<Duration> = Some(Duration::from_millis(40));
+
+/// A captioner that hangs in its first batch until the test lets it go.
+struct Hanging {
+    stub: StubCaptioner,
+    go: Receiver<()>,
+    /// Closed when the model is dropped.
+    _alive: Sender<()>,
+}
+
+impl Encoder for Hanging {
+    fn dim(&self) -> usize {
+        self.stub.dim()
+    }
+    fn preview_size(&self) -> usize {
+        self.stub.preview_size()
+    }
+    fn batch_size(&self) -> usize {
+        self.stub.batch_size()
+    }
+    fn clusters(&self) -> usize {
+        self.stub.clusters()
+    }
+    fn fingerprint(&self) -> u64 {
+        self.stub.fingerprint()
+    }
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        let _ = self.go.recv(); // closed: it may go on
+        self.stub.encode(previews, captions)
+    }
+}
+
+fn stalled(loader: &Loader) -> (tldr_loader::Error, &'static str) {
+    let mut batches = loader.iter().unwrap();
+    let error = batches.next().unwrap().unwrap_err();
+    assert!(batches.next().is_none(), "the epoch is over");
+    let ErrorKind::Stall { stage, seconds, .. } = error.kind else { panic!("{error}") };
+    assert!(seconds > 0.0);
+    (error, stage)
+}
+
+#[test]
+fn a_captioner_that_hangs_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 2, 100);
+    let (let_go, go) = channel();
+    let (alive, gone) = channel();
+    let hanging = Hanging { stub: StubCaptioner::new(), go, _alive: alive };
+    let loader = builder(&urls).captioner(hanging, clusters()).stall_timeout(SHORT).build().unwrap();
+    let (error, stage) = stalled(&loader);
+    assert_eq!(stage, "captioner");
+    for part in ["lane", "waits for the captioner", "encodes images", "stall_timeout = 0.04"] {
+        assert!(error.to_string().contains(part), "{part} in {error}");
+    }
+    let activity = loader.stats().activity;
+    let busy = activity.iter().find(|activity| activity.stage == "the captioner").unwrap();
+    assert!(busy.doing == "encodes images" && busy.seconds > 0.0, "{busy:?}");
+    assert!(activity.iter().any(|activity| activity.doing.contains("waits for the captioner")));
+    drop(let_go);
+    drop(loader);
+    // Every thread has ended, and the last one let the model go: the test hangs if one does not end.
+    assert!(gone.recv().is_err());
+}
+
+#[test]
+fn a_dropped_epoch_joins_once_its_stage_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 2, 100);
+    let (let_go, go) = channel();
+    let (alive, gone) = channel();
+    let hanging = Hanging { stub: StubCaptioner::new(), go, _alive: alive };
+    let loader = builder(&urls).captioner(hanging, clusters()).build().unwrap();
+    let mut batches = loader.iter().unwrap();
+    let found = batches.next_within(Duration::from_millis(10)).unwrap();
+    assert!(matches!(found, tldr_loader::loader::Next::Waiting), "without a timeout it is waited for");
+    drop(let_go);
+    drop(batches);
+    drop(loader);
+    assert!(gone.recv().is_err());
+}
+
+/// A named pipe stands for a dead disk: it cannot be opened before somebody writes.
+#[test]
+fn a_shard_that_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00000.tar");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: there is no mkfifo here");
+        return;
+    }
+    let urls = path.display().to_string();
+    let loader = full(builder(&urls)).lengths(vec![64]).lanes(1).stall_timeout(SHORT).build().unwrap();
+    let (error, stage) = stalled(&loader);
+    assert_eq!((stage, error.shard.as_deref()), ("read", Some(&*urls)));
+    assert!(error.to_string().contains("reads a window of shard"), "{error}");
+    drop(loader);
+    // What waits for the pipe is let go.
+    drop(OpenOptions::new().write(true).open(&path).unwrap());
+}
+
+#[test]
+fn no_time_at_all_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 1, 100);
+    let error = builder(&urls).stall_timeout(Some(Duration::ZERO)).build().err().unwrap();
+    assert!(matches!(error.kind, ErrorKind::Option { option: "stall_timeout", .. }), "{error}");
+}
