@@ -12,12 +12,11 @@ use tldr_loader::captioner::{
 };
 use tldr_loader::cluster::{AlignmentNorm, Features};
 use tldr_loader::jobs::{self, FitJob, Resume, TrainJob};
-use tldr_loader::shard::{ReadOptions, StoreOptions};
 use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
 use crate::interrupt::interruptible;
-use crate::options::{DeviceName, Urls, Whole, must_exist, whole};
+use crate::options::{self, DeviceName, Urls, Whole, must_exist, whole};
 use crate::plain;
 
 /// A captioner directory that was found to be sound. Each loader loads its own model from it.
@@ -95,7 +94,8 @@ impl Captioner {
     ///     device: `cpu` (the default), `cuda` or `cuda:N`.
     ///     caption_key: Field of the json member that holds the caption; the txt member is used where
     ///         a sample lacks it. Default: the txt member.
-    ///     endpoint: URL of a server that speaks S3, as for `Loader`.
+    ///     where, subset, captions: Which samples count, and captions by key, as for `Loader`.
+    ///     endpoint, read_timeout, retries: How remote shards are read, as for `Loader`.
     ///     progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
     ///         `vq_loss`, `perplexity`, `used_codes`, `learning_rate`, `images_per_s`, `seconds_left`,
     ///         `fold`, and once measured `validation_lm_loss` and `validation_auc`; an exception from
@@ -110,7 +110,8 @@ impl Captioner {
         accumulate=1, precision=None, learning_rate=None, schedule="cosine", warmup=3000,
         augment="none", codebook_start="patches", codebook_update="ema", commitment=0.25, validate=0.0,
         checkpoint_every=1000, resume="auto", folds=1, seed=0, threads=None, device=None,
-        caption_key=None, endpoint=None, progress=None
+        caption_key=None, r#where=None, subset=None, captions=None, endpoint=None, read_timeout=None,
+        retries=None, progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -141,7 +142,12 @@ impl Captioner {
         threads: Option<Whole>,
         device: Option<DeviceName>,
         caption_key: Option<String>,
+        r#where: Option<&str>,
+        subset: Option<PathBuf>,
+        captions: Option<PathBuf>,
         endpoint: Option<String>,
+        read_timeout: Option<f64>,
+        retries: Option<Whole>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let device = device_or_cpu(device).or_raise(py)?;
@@ -166,8 +172,8 @@ impl Captioner {
             seed: whole("seed", seed).or_raise(py)?,
             threads: whole("threads", threads.unwrap_or(0)).or_raise(py)?,
             device: device_name(device),
-            read: ReadOptions { caption_key, ..ReadOptions::default() },
-            stores: StoreOptions { endpoint, ..StoreOptions::default() },
+            read: options::read(caption_key, r#where, subset, captions).or_raise(py)?,
+            stores: options::stores(endpoint, read_timeout, retries).or_raise(py)?,
             ..TrainJob::new(urls.patterns(), &path)
         };
         let folds: usize = whole("folds", folds).or_raise(py)?;
@@ -363,7 +369,8 @@ impl Captioner {
     ///     seed: Seed of sampling and of initial centroids.
     ///     caption_key: Field of the json member that holds the caption; the txt member is used where
     ///         a sample lacks it. Default: the txt member.
-    ///     endpoint: URL of a server that speaks S3, as for `Loader`.
+    ///     where, subset, captions: Which samples count, and captions by key, as for `Loader`.
+    ///     endpoint, read_timeout, retries: How remote shards are read, as for `Loader`.
     ///     progress: Called as `progress(done, total)`, in images while a codebook is learned, then in
     ///         points; an exception from it ends the run.
     ///
@@ -375,7 +382,8 @@ impl Captioner {
     ///     the share of the patches' variance that the codes lose.
     #[pyo3(signature = (
         urls, *, clusters=None, samples=None, alignment_norm=None, features="bag-of-codes", codes=None,
-        decode_from=None, seed=0, caption_key=None, endpoint=None, progress=None
+        decode_from=None, seed=0, caption_key=None, r#where=None, subset=None, captions=None, endpoint=None,
+        read_timeout=None, retries=None, progress=None
     ))]
     // Python's keyword-only arguments: nobody calls this from Rust.
     #[allow(clippy::too_many_arguments)]
@@ -391,7 +399,12 @@ impl Captioner {
         decode_from: Option<&str>,
         seed: Whole,
         caption_key: Option<String>,
+        r#where: Option<&str>,
+        subset: Option<PathBuf>,
+        captions: Option<PathBuf>,
         endpoint: Option<String>,
+        read_timeout: Option<f64>,
+        retries: Option<Whole>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let mut job = FitJob {
@@ -402,8 +415,8 @@ impl Captioner {
             decode_from: decode_from.map(DecodeFrom::from_name).transpose().or_raise(py)?,
             seed: whole("seed", seed).or_raise(py)?,
             device: device_name(self.device),
-            read: ReadOptions { caption_key, ..ReadOptions::default() },
-            stores: StoreOptions { endpoint, ..StoreOptions::default() },
+            read: options::read(caption_key, r#where, subset, captions).or_raise(py)?,
+            stores: options::stores(endpoint, read_timeout, retries).or_raise(py)?,
             ..FitJob::new(urls.patterns(), &self.path)
         };
         if let Some(name) = alignment_norm {

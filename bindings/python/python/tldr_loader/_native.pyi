@@ -420,7 +420,12 @@ class Captioner:
         threads: int | None = None,
         device: _Device = None,
         caption_key: str | None = None,
+        where: str | None = None,
+        subset: _Path | None = None,
+        captions: _Path | None = None,
         endpoint: str | None = None,
+        read_timeout: float | None = None,
+        retries: int | None = None,
         progress: Callable[[dict[str, float]], object] | None = None,
     ) -> Captioner:
         """Trains a captioner from scratch on image-caption pairs and saves it in the folder `path`.
@@ -460,7 +465,8 @@ class Captioner:
             device: `cpu` (the default), `cuda` or `cuda:N`.
             caption_key: Field of the json member that holds the caption; the txt member is used where
                 a sample lacks it. Default: the txt member.
-            endpoint: URL of a server that speaks S3, as for `Loader`.
+            where, subset, captions: Which samples count, and captions by key, as for `Loader`.
+            endpoint, read_timeout, retries: How remote shards are read, as for `Loader`.
             progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
                 `vq_loss`, `perplexity`, `used_codes`, `learning_rate`, `images_per_s`, `seconds_left`,
                 `fold`, and once measured `validation_lm_loss` and `validation_auc`; an exception from
@@ -562,7 +568,12 @@ class Captioner:
         decode_from: Literal["raw", "quantised"] | None = None,
         seed: int = 0,
         caption_key: str | None = None,
+        where: str | None = None,
+        subset: _Path | None = None,
+        captions: _Path | None = None,
         endpoint: str | None = None,
+        read_timeout: float | None = None,
+        retries: int | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> dict[str, Any]:
         """Finds clusters, their shares and the alignment quantiles of a corpus, and saves them.
@@ -581,7 +592,8 @@ class Captioner:
             seed: Seed of sampling and of initial centroids.
             caption_key: Field of the json member that holds the caption; the txt member is used where
                 a sample lacks it. Default: the txt member.
-            endpoint: URL of a server that speaks S3, as for `Loader`.
+            where, subset, captions: Which samples count, and captions by key, as for `Loader`.
+            endpoint, read_timeout, retries: How remote shards are read, as for `Loader`.
             progress: Called as `progress(done, total)`, in images while a codebook is learned, then in
                 points; an exception from it ends the run.
 
