@@ -11,6 +11,7 @@ use tldr_loader::captioner::{
 use tldr_loader::cluster::{Features, signature::Signatures};
 use tldr_loader::jobs::{FitJob, Resume, TrainJob, TrainSummary, fit, train, train_folds};
 use tldr_loader::model::Encoder;
+use tldr_loader::shard::ReadOptions;
 use tldr_loader::synth::{SynthOptions, write_corpus};
 use tldr_loader::{Error, Result, shard};
 
@@ -251,8 +252,8 @@ fn what_holds_nothing_usable_says_so() {
     let fitting = FitJob { lengths: Some(vec![0]), ..FitJob::new(only, &out) };
     let message = fit(&fitting, &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(message.starts_with("urls = ") && message.contains("usable samples"), "{message}");
-    let nobody =
-        FitJob { filter: Some("key = 'nobody'".parse().unwrap()), ..FitJob::new(urls.clone(), &out) };
+    let read = ReadOptions { filter: Some("key = 'nobody'".parse().unwrap()), ..ReadOptions::default() };
+    let nobody = FitJob { read, ..FitJob::new(urls.clone(), &out) };
     let message = fit(&nobody, &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(message.contains("`where`"), "{message}");
     let none = FitJob { samples: Some(0), ..FitJob::new(urls, &out) };

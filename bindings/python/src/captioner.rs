@@ -94,8 +94,12 @@ impl Captioner {
     ///     device: `cpu` (the default), `cuda` or `cuda:N`.
     ///     caption_key: Field of the json member that holds the caption; the txt member is used where
     ///         a sample lacks it. Default: the txt member.
-    ///     where, subset, captions: Which samples count, and captions by key, as for `Loader`.
-    ///     endpoint, read_timeout, retries: How remote shards are read, as for `Loader`.
+    ///     where: Only samples whose metadata pass, as for `Loader`.
+    ///     subset: Only samples that this file lists, as for `Loader`.
+    ///     captions: A file of captions by key, as for `Loader`.
+    ///     endpoint: URL of a server that speaks S3, as for `Loader`.
+    ///     read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
+    ///     retries: Times that a request to a store is made again. Default: 8.
     ///     progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
     ///         `vq_loss`, `perplexity`, `used_codes`, `learning_rate`, `images_per_s`, `seconds_left`,
     ///         `fold`, and once measured `validation_lm_loss` and `validation_auc`; an exception from
@@ -369,8 +373,12 @@ impl Captioner {
     ///     seed: Seed of sampling and of initial centroids.
     ///     caption_key: Field of the json member that holds the caption; the txt member is used where
     ///         a sample lacks it. Default: the txt member.
-    ///     where, subset, captions: Which samples count, and captions by key, as for `Loader`.
-    ///     endpoint, read_timeout, retries: How remote shards are read, as for `Loader`.
+    ///     where: Only samples whose metadata pass, as for `Loader`.
+    ///     subset: Only samples that this file lists, as for `Loader`.
+    ///     captions: A file of captions by key, as for `Loader`.
+    ///     endpoint: URL of a server that speaks S3, as for `Loader`.
+    ///     read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
+    ///     retries: Times that a request to a store is made again. Default: 8.
     ///     progress: Called as `progress(done, total)`, in images while a codebook is learned, then in
     ///         points; an exception from it ends the run.
     ///

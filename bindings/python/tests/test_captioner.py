@@ -286,13 +286,11 @@ def test_a_captioner_that_is_whole_is_not_trained_again(corpus: Corpus, director
     )
     assert seen == []
     assert captioner.clusters == 8
-    with pytest.raises(tldr.StateError, match="epochs was 2 and is 3.*resume = never"):
+    with pytest.raises(tldr.StateError, match=r"epochs was 2 and is 3.*resume = never"):
         tldr.Captioner.train(corpus.urls, directory, preset="tiny", epochs=3, batch_size=20, vocab_size=300)
 
 
-def test_warnings_reach_the_logger(
-    corpus: Corpus, directory: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_warnings_reach_the_logger(corpus: Corpus, directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     reduced(corpus, directory, gate=0.5, fuse="best:0.7")
     assert caplog.records == []
     reduced(corpus, directory, gate=0.5, fuse="best")

@@ -96,10 +96,11 @@ def test_scores_gate_without_a_captioner(urls: str) -> None:
     half = set(captions(loader(urls, score_key="similarity", keep_ratio=0.5, batch_size=1)))
     best = sorted(scored, key=lambda key: scored[key])[-COUNT // 2 :]
     assert half == set(best)
-    for options, message in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"threshold": 0.5}, "threshold = 0.5: left out without score_key"),
         ({"score_key": "score"}, "their fields are similarity, uid"),
         ({"score_key": "similarity", "threshold": 0.5, "gate": 0.5}, "left out with gate = 0.5"),
-    ]:
+    ]
+    for options, message in wrong:
         with pytest.raises(tldr.ConfigError, match=message):
             loader(urls, **options)

@@ -275,19 +275,20 @@ class Loader:
     def stats(self) -> dict[str, Any]:
         """Statistics of the epoch that was started last, on this rank.
 
-        `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` + `dropped_dedup` +
-        `dropped_quota` + `dropped_thin` + `excluded` (by `where` or `subset`) + all of `failed`, by reason),
-        `shards` the same by shard, `failures` the first failed samples by name, `seconds` the work of each
-        stage. `n_eff` is (sum of w)² / sum of w² over what was yielded, w being 1 / pi; `None` where a pi is
-        not known. `alike_captions` and `alike_images` are samples that repeat an earlier one of their batch,
-        of this rank: false negatives. `sources` has of each corpus its `share` of an epoch's samples, the
-        `passes` that an epoch makes over it, `read`, `kept` and `yielded`; `activity` what every stage is
-        doing, and for how many seconds. Further fields: `epoch`, `yielded`, `replayed`, `repeats`, `surplus`,
-        `encoded` (windows that two lanes share are encoded by both), `captioned`, `judged` (captions scored),
-        `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of captions that were
-        generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which `buffer_bytes` had no room),
-        `length_mismatches`, `skipped_bytes` (after damaged tar headers, by shard), `unscored` (usable samples
-        without a `score_key`), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid` or
+        `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` + `dropped_dedup`
+        + `dropped_quota` + `dropped_thin` + `excluded` (by `where` or `subset`) + all of `failed`, by
+        reason), `shards` the same by shard, `failures` the first failed samples by name, `seconds` the
+        work of each stage. `n_eff` is (sum of w)² / sum of w² over what was yielded, w being 1 / pi;
+        `None` where a pi is not known. `alike_captions` and `alike_images` are samples that repeat an
+        earlier one of their batch, of this rank: false negatives. `sources` has of each corpus its
+        `share` of an epoch's samples, the `passes` that an epoch makes over it, `read`, `kept` and
+        `yielded`; `activity` what every stage is doing, and for how many seconds. Further fields:
+        `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded` (windows that two lanes share are
+        encoded by both), `captioned`, `judged` (captions scored), `rescued` (of `counts["kept"]`),
+        `captions_empty`, `captions_repetitive` (both of captions that were generated), `deferred` (by
+        `defer_duplicates`), `spilled_bytes` (for which `buffer_bytes` had no room), `length_mismatches`,
+        `skipped_bytes` (after damaged tar headers, by shard), `unscored` (usable samples without a
+        `score_key`), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid` or
         `id`), `entries`, and `matched`, the samples of this rank that were found in it.
         """
 
@@ -465,8 +466,12 @@ class Captioner:
             device: `cpu` (the default), `cuda` or `cuda:N`.
             caption_key: Field of the json member that holds the caption; the txt member is used where
                 a sample lacks it. Default: the txt member.
-            where, subset, captions: Which samples count, and captions by key, as for `Loader`.
-            endpoint, read_timeout, retries: How remote shards are read, as for `Loader`.
+            where: Only samples whose metadata pass, as for `Loader`.
+            subset: Only samples that this file lists, as for `Loader`.
+            captions: A file of captions by key, as for `Loader`.
+            endpoint: URL of a server that speaks S3, as for `Loader`.
+            read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
+            retries: Times that a request to a store is made again. Default: 8.
             progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
                 `vq_loss`, `perplexity`, `used_codes`, `learning_rate`, `images_per_s`, `seconds_left`,
                 `fold`, and once measured `validation_lm_loss` and `validation_auc`; an exception from
@@ -592,8 +597,12 @@ class Captioner:
             seed: Seed of sampling and of initial centroids.
             caption_key: Field of the json member that holds the caption; the txt member is used where
                 a sample lacks it. Default: the txt member.
-            where, subset, captions: Which samples count, and captions by key, as for `Loader`.
-            endpoint, read_timeout, retries: How remote shards are read, as for `Loader`.
+            where: Only samples whose metadata pass, as for `Loader`.
+            subset: Only samples that this file lists, as for `Loader`.
+            captions: A file of captions by key, as for `Loader`.
+            endpoint: URL of a server that speaks S3, as for `Loader`.
+            read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
+            retries: Times that a request to a store is made again. Default: 8.
             progress: Called as `progress(done, total)`, in images while a codebook is learned, then in
                 points; an exception from it ends the run.
 
