@@ -60,6 +60,10 @@ compare: build ## Runs every arm of the comparison, three seeds (hours).
 bench: $(VENV)/.run ## Runs the benchmarks.
 	cargo bench
 
+.PHONY: bench-select
+bench-select: $(VENV)/.run ## Counts decisions per second on one core.
+	cargo bench --no-default-features --bench select
+
 .PHONY: bench-reader
 DATA := $(or $(TLDR_DATA),../shared/data)/openstax
 bench-reader: $(VENV)/.bench ## Races the reader against its ceiling, open_clip, SPDL and thread pools.

@@ -177,7 +177,7 @@ fn a_plan_exports_its_samples() {
     assert_eq!(summary.samples, 150);
     let found: BTreeSet<u64> = table(&run.path("kept.parquet"))
         .iter()
-        .map(|row| if let Field::Long(id) = row["id"] { id as u64 } else { panic!("{row:?}") })
+        .map(|row| if let Field::ULong(id) = row["id"] { id } else { panic!("{row:?}") })
         .collect();
     assert_eq!(found, file.plan.kept().map(|kept| kept.id.0).collect());
     // By the command line the same bytes.
@@ -255,4 +255,26 @@ fn the_command_line_prints_the_table() {
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{table}{}", String::from_utf8_lossy(&output.stderr));
     assert!(table.lines().count() == 9 && table.contains("holds") && !table.contains("BROKEN"), "{table}");
+}
+
+#[test]
+fn other_reading_options_beside_are_not_meant() {
+    let run = Run::new(3, 150);
+    let ledger = Ledger::open(run.path("ledger"), None).unwrap();
+    let other = builder(&run.urls).captioner(StubCaptioner::new(), clusters()).ledger(ledger.clone());
+    epoch(&other.max_image_pixels(999_999).build().unwrap());
+    assert_eq!(ledger.recordings().unwrap().len(), 2);
+    let summary = export(&run.job(ExportBy::All, "all.parquet"), &mut |_, _| Ok(())).unwrap();
+    assert_eq!(summary.samples, 450);
+    // Two that are both meant by no name.
+    epoch(
+        &builder(&run.urls)
+            .captioner(StubCaptioner::new(), clusters())
+            .ledger(ledger)
+            .window(32)
+            .build()
+            .unwrap(),
+    );
+    let message = export(&run.job(ExportBy::All, "all.parquet"), &mut |_, _| Ok(())).unwrap_err().to_string();
+    assert!(message.contains("several that fit"), "{message}");
 }

@@ -327,6 +327,15 @@ fn what_cannot_be_mixed_is_refused() {
     let (option, message) =
         option_of(small(Loader::mix([(&*corpora.urls[0], 1.0), (&*corpora.urls[0], 1.0)])));
     assert!(option == "urls" && message.contains("listed twice"), "{message}");
+    // How much an epoch yields is said twice.
+    let schedule = [(0, 0.25), (3, 1.0)];
+    for builder in [
+        corpora.with_stub(WEIGHTS).keep_ratio(schedule),
+        support::with_stub(&corpora.urls[0]).samples_per_epoch(64).keep_ratio(schedule),
+    ] {
+        let (option, message) = option_of(builder);
+        assert!(option == "keep_ratio" && message.contains("samples_per_epoch"), "{message}");
+    }
 }
 
 #[test]

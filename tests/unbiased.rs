@@ -15,6 +15,9 @@
 //! has mean D and variance 2 D; the bound is 6 standard deviations above the mean, which a
 //! chi-square with 10 degrees exceeds with a probability below 1e-4. Binomial variance in the
 //! place of S would hide a bias of totals four times as large.
+//!
+//! Tenths by arrival are ten lanes. T² takes in every sum of groups, so that what is fair for lanes is fair
+//! for the ranks that own them, in every world size that divides ten.
 #![allow(clippy::unwrap_used)]
 
 mod select_stream;
@@ -46,6 +49,8 @@ struct Design {
     /// Group of each candidate: by size of its cluster, and by place in the stream.
     by_size: Vec<usize>,
     by_arrival: Vec<usize>,
+    /// And by place in its window.
+    by_position: Vec<usize>,
 }
 
 fn design(policy: Policy) -> Design {
@@ -70,9 +75,20 @@ fn design(policy: Policy) -> Design {
     });
     let mut by_size = vec![0; n];
     order.iter().enumerate().for_each(|(rank, &i)| by_size[i] = rank * GROUPS / n);
+    let by_position =
+        candidates.iter().map(|c| c.row * GROUPS / stream.windows[c.window].ids.len()).collect();
     let rates = Rates::solve(&policy, Some(&stream.clusters)).unwrap();
     let rates = candidates.iter().map(|c| rates.rate(c.cluster).value()).collect();
-    Design { pi: policy.keep_ratio / gate, rates, stream, policy, candidates, by_size, by_arrival }
+    Design {
+        pi: policy.keep_ratio / gate,
+        rates,
+        stream,
+        policy,
+        candidates,
+        by_size,
+        by_arrival,
+        by_position,
+    }
 }
 
 /// Hotelling's T² of the means of `samples` `[seeds][GROUPS]` against 0.
@@ -107,20 +123,20 @@ fn hotelling(samples: &[[f64; GROUPS]]) -> f64 {
     n * mean.iter().zip(solution).map(|(m, s)| m * s).sum::<f64>()
 }
 
-/// T² by cluster size and by arrival, for a rule that says of each candidate whether it is kept.
-fn chi_squares(design: &Design, seeds: u64, keep: impl Fn(&Design, u64) -> Vec<bool>) -> [f64; 2] {
-    let mut samples = [Vec::new(), Vec::new()];
+/// T² by cluster size, by arrival and by position in the window, for a rule that says of each candidate whether it is kept.
+fn chi_squares(design: &Design, seeds: u64, keep: impl Fn(&Design, u64) -> Vec<bool>) -> [f64; 3] {
+    let mut samples = [const { Vec::new() }; 3];
     for seed in 0..seeds {
-        let mut counts = [[0.0; GROUPS]; 2];
+        let mut counts = [[0.0; GROUPS]; 3];
         for (i, kept) in keep(design, seed).into_iter().enumerate() {
             let excess = f64::from(u8::from(kept)) - design.rates[i];
             counts[0][design.by_size[i]] += excess;
             counts[1][design.by_arrival[i]] += excess;
+            counts[2][design.by_position[i]] += excess;
         }
-        samples[0].push(counts[0]);
-        samples[1].push(counts[1]);
+        samples.iter_mut().zip(counts).for_each(|(samples, counts)| samples.push(counts));
     }
-    [hotelling(&samples[0]), hotelling(&samples[1])]
+    samples.map(|samples| hotelling(&samples))
 }
 
 fn bound() -> f64 {
@@ -191,7 +207,7 @@ fn every_group_is_kept_with_probability_pi() {
     let gated = Policy { keep_ratio: 0.15, gate: Some(0.5), ..Policy::default() };
     for policy in [Policy::default(), gated] {
         let chi = chi_squares(&design(policy.clone()), 2000, selector(0));
-        assert!(chi.iter().all(|&x| x < bound()), "{policy:?}: by size, by arrival {chi:?}");
+        assert!(chi.iter().all(|&x| x < bound()), "{policy:?}: by size, arrival, position {chi:?}");
     }
 }
 
@@ -200,14 +216,14 @@ fn later_epochs_in_rotation_are_as_fair() {
     let policy = Policy { keep_ratio: 0.3, rotate: true, ..Policy::default() };
     // Epoch 3 takes the last tenth of the pool and begins again.
     let chi = chi_squares(&design(policy), 1000, selector(3));
-    assert!(chi.iter().all(|&x| x < bound()), "by size, by arrival {chi:?}");
+    assert!(chi.iter().all(|&x| x < bound()), "by size, arrival, position {chi:?}");
 }
 
 #[test]
 fn a_random_quota_is_as_fair() {
     let policy = Policy { quota: Quota::Random, ..Policy::default() };
     let chi = chi_squares(&design(policy), 1000, selector(0));
-    assert!(chi.iter().all(|&x| x < bound()), "by size, by arrival {chi:?}");
+    assert!(chi.iter().all(|&x| x < bound()), "by size, arrival, position {chi:?}");
 }
 
 #[test]
@@ -218,7 +234,7 @@ fn quotas_with_a_rate_for_each_cluster_are_as_fair() {
         let (least, most) = design.rates.iter().fold((1.0f64, 0.0f64), |(a, b), &r| (a.min(r), b.max(r)));
         assert!(most > 2.0 * least, "{quota}: rates from {least} to {most} would test nothing");
         let chi = chi_squares(&design, 1000, selector(0));
-        assert!(chi.iter().all(|&x| x < bound()), "{quota}: by size, by arrival {chi:?}");
+        assert!(chi.iter().all(|&x| x < bound()), "{quota}: by size, arrival, position {chi:?}");
     }
 }
 
@@ -226,14 +242,14 @@ fn quotas_with_a_rate_for_each_cluster_are_as_fair() {
 fn the_test_accepts_another_fair_rule() {
     // So it is not that only the rule under test passes.
     let chi = chi_squares(&design(Policy::default()), 1000, carried(true));
-    assert!(chi.iter().all(|&x| x < bound()), "by size, by arrival {chi:?}");
+    assert!(chi.iter().all(|&x| x < bound()), "by size, arrival, position {chi:?}");
 }
 
 #[test]
 fn wrong_roundings_are_rejected() {
     let design = design(Policy::default());
-    let rejected = |name: &str, chi: [f64; 2]| {
-        assert!(chi.iter().any(|&x| x > 2.0 * bound()), "{name}: by size, by arrival {chi:?}");
+    let rejected = |name: &str, chi: [f64; 3]| {
+        assert!(chi.iter().any(|&x| x > 2.0 * bound()), "{name}: by size, arrival, position {chi:?}");
     };
     rejected("floor", chi_squares(&design, 200, rounded(f64::floor)));
     rejected("ceil", chi_squares(&design, 200, rounded(f64::ceil)));
@@ -274,6 +290,42 @@ fn small_biases_are_seen_through_honest_variance() {
     };
     let chi = chi_squares(&design, 1000, starved);
     assert!(chi[0] > bound(), "3% of the tail missing: {chi:?}");
+}
+
+/// In how many of `batches` of seeds the interval of 95% around the mean of Horvitz-Thompson's totals, sum of
+/// y / pi over what is kept, covers the truth. Seeds are replicates of the whole design, so that the variance
+/// between them is its own, and the interval that of Student's t with 19 degrees of freedom.
+fn coverage(design: &Design, batches: u64, keep: impl Fn(&Design, u64) -> Vec<bool>) -> u64 {
+    const REPLICATES: u64 = 20;
+    const T: f64 = 2.093;
+    // Larger for late arrivals and for small clusters, so that favours for either show.
+    let n = design.candidates.len() as f64;
+    let y = |i: usize| 1.0 + i as f64 / n + f64::from(u8::from(design.by_size[i] == 0));
+    let truth: f64 = (0..design.candidates.len()).map(y).sum();
+    let total = |seed: u64| -> f64 {
+        let kept = keep(design, seed).into_iter().enumerate().filter(|(_, kept)| *kept);
+        kept.map(|(i, _)| y(i) / design.rates[i]).sum()
+    };
+    let covers = |batch: &u64| {
+        let totals: Vec<f64> = (0..REPLICATES).map(|s| total(batch * REPLICATES + s)).collect();
+        let mean = totals.iter().sum::<f64>() / REPLICATES as f64;
+        let variance = totals.iter().map(|t| (t - mean).powi(2)).sum::<f64>() / (REPLICATES - 1) as f64;
+        (mean - truth).abs() <= T * (variance / REPLICATES as f64).sqrt()
+    };
+    (0..batches).filter(covers).count() as u64
+}
+
+#[test]
+fn horvitz_thompson_totals_cover_the_truth() {
+    // Of 100 intervals 95 cover, with a standard deviation of 2.2; fewer than 85 do with a probability of
+    // 5e-5 (binomial).
+    for quota in [Quota::Proportional, Quota::Tempered(0.5), Quota::Cap] {
+        let design = design(Policy { quota, ..Policy::default() });
+        let covered = coverage(&design, 100, selector(0));
+        assert!(covered >= 85, "{quota}: {covered} of 100 intervals cover the truth");
+    }
+    let covered = coverage(&design(Policy::default()), 20, rounded(|x| x.round().max(1.0)));
+    assert!(covered < 10, "at least 1: {covered} of 20 intervals cover what it misses");
 }
 
 #[test]

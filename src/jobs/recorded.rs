@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, FailReason, Result};
+use crate::image::DecodeOptions;
 use crate::ledger::{CorpusScores, Ledger, RecordedShard, Recording, WindowKey, WindowRecord};
+use crate::loader::reading_fingerprint;
 use crate::sample::Outcome;
 use crate::select::{Policy, Selector, Window};
-use crate::shard::StoreOptions;
+use crate::shard::{ReadOptions, StoreOptions};
 
 /// Bytes of the ledger in memory: windows are looked at once.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -49,13 +51,19 @@ impl Recorded {
                 && wanted.reading.is_none_or(|reading| reading == r.reading)
                 && wanted.window.is_none_or(|window| window == r.size)
         };
-        let mut fitting = all.iter().filter(fits);
-        match (fitting.next(), fitting.next()) {
-            (Some(one), None) => Ok(Self { recording: one.clone(), ledger }),
+        let fitting: Vec<&Recording> = all.iter().filter(fits).collect();
+        // Who names no reading options means none, where there are several.
+        let plain = reading_fingerprint(&ReadOptions::default(), &DecodeOptions::default());
+        let plainly: Vec<&Recording> = fitting.iter().copied().filter(|r| r.reading == plain).collect();
+        let found = if wanted.reading.is_none() && fitting.len() > 1 { &plainly } else { &fitting };
+        match (found.first(), found.get(1)) {
+            (Some(one), None) => Ok(Self { recording: Recording::clone(one), ledger }),
             (None, _) if all.is_empty() => Err(refuse("a ledger with signals; this one has none".into())),
             (first, _) => {
-                let names: Vec<String> = all.iter().map(name).collect();
-                let what = if first.is_some() { "several that fit" } else { "none that fits" };
+                let several = first.is_some() || fitting.len() > 1;
+                let named = if several { fitting.clone() } else { all.iter().collect() };
+                let names: Vec<String> = named.into_iter().map(name).collect();
+                let what = if several { "several that fit" } else { "none that fits" };
                 Err(refuse(format!(
                     "a ledger with one recording of this captioner, window size and reading options; of the \
                      recordings here there are {what}: {}; say which with captioner, window, caption_key, where, subset \

@@ -78,8 +78,12 @@ impl Table {
                 }
                 Column::Bytes(width, _) => (Physical::FIXED_LEN_BYTE_ARRAY, *width as i32),
             };
-            let converted =
-                if physical == Physical::BYTE_ARRAY { ConvertedType::UTF8 } else { ConvertedType::NONE };
+            let converted = match physical {
+                Physical::BYTE_ARRAY => ConvertedType::UTF8,
+                // Identities have all 64 bits.
+                Physical::INT64 if name == "id" => ConvertedType::UINT_64,
+                _ => ConvertedType::NONE,
+            };
             let field = Type::primitive_type_builder(name, physical)
                 .with_repetition(Repetition::OPTIONAL)
                 .with_converted_type(converted)

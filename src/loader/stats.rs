@@ -287,8 +287,8 @@ impl Stats {
         if share(self.repeats) > 2.0 {
             warnings.push(format!(
                 "epoch {}: {} places ({:.1}%) were filled by repeating a lane's first survivors: fewer \
-                 survived than was expected, since samples failed, were near-copies, or the fit's shares are \
-                 off",
+                 survived than was expected, since samples failed, were near-copies, the fit's shares are off, or \
+                 the lanes so short that chance tells",
                 self.epoch,
                 self.repeats,
                 share(self.repeats)

@@ -124,7 +124,7 @@ impl Selector {
             return Err(Error::option("keep_ratio", policy.keep_ratio, "a number in (0, 1]"));
         }
         if let Some(gate) = policy.gate.filter(|&gate| !ratio(gate)) {
-            return Err(Error::option("gate", gate, "a number in (0, 1], or none for no gate"));
+            return Err(Error::option("gate", gate, "a number in (0, 1]; 1 lets everything pass"));
         }
         if let Some(dedup) = policy.dedup.filter(|&cosine| !ratio(f64::from(cosine))) {
             return Err(Error::option("dedup", dedup, "a cosine in (0, 1], or none to keep copies"));

@@ -113,6 +113,11 @@ def test_a_ledger_in_a_folder_outlives_its_loader_and_opens_anywhere(
     captions = folder / "captions" / "*" / "*" / "*.parquet"
     ((count,),) = duckdb.sql(f"select count(*) from '{captions}' where caption is not null").fetchall()
     assert count == captioned
+    # As docs/ledger.md has it, also where files of other kinds lie beside them.
+    list(tldr.Loader(corpus.urls, batch_size=8, image_size=SIZE, ledger=folder))
+    signals = folder / "signals" / "*" / "*" / "*.parquet"
+    query = f"select cluster, count(*) from read_parquet('{signals}', union_by_name = true) group by cluster"
+    assert {cluster for cluster, _ in duckdb.sql(query).fetchall()} >= set(table["cluster"].to_pylist())
 
 
 def test_a_captioner_object_serves_several_loaders(corpus: Corpus, directory: Path) -> None:
