@@ -86,7 +86,7 @@ bench-captioner: $(VENV)/.bench ## Races the captioner against transformers.
 EMOJI := $(or $(TLDR_DATA),../shared/data)/emoji-train
 study-alignment: $(VENV)/.run ## Compares normalisations of the alignment where the truth is known.
 	cargo run --example alignment_study
-	$(if $(wildcard $(EMOJI)),cargo run --example alignment_study -- --shards $(EMOJI) --epochs 20,@echo "no $(EMOJI): left out")
+	$(if $(wildcard $(EMOJI)),cargo run --example alignment_study -- --shards $(EMOJI) --epochs 30 --folds 4 --augment shift-flip,@echo "no $(EMOJI): left out")
 
 # Coverage-guided, with libFuzzer, on the stable toolchain: hence no sanitizer. Crates of the reader
 # have no unsafe code of their own; what a sanitizer would find is in the decoders.
