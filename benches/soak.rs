@@ -25,6 +25,10 @@ const SHARD: usize = 10_000;
 /// Shards that are written; the others are links to them, with identities of their own.
 const WRITTEN: usize = 10;
 
+/// Samples of a window. With 4 lanes that each hold 3 groups of 8 windows the pipeline is full after 50,000 samples,
+/// a fortieth of the stream; with the default of 2,048 it would still be filling after the first tenth.
+const WINDOW: usize = 512;
+
 /// How far memory may grow.
 const GROWTH: f64 = 1.05;
 
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         .image_size(8)
         .pixels(PixelType::U8)
         .buffer_bytes(16 << 20)
+        .window(WINDOW)
         .threads(2)
         .rank(0)
         .world_size(1)

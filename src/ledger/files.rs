@@ -25,12 +25,11 @@ const MARKER_CONTENT: &str = "{\"format\": \"tldr-loader ledger\", \"layout\": 1
 const PATIENCE: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Numbers of windows, and the files of each.
-type Listing = HashMap<u64, Vec<PathBuf>>;
+/// Numbers of windows, and the names of the files of each.
+type Listing = HashMap<u64, Vec<Box<str>>>;
 
-/// Folders, one for each shard and kind of content, whose listings are held: those of far more lanes than
-/// a rank has.
-const LISTINGS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// Folders, one for each shard and kind of content, whose listings are held: those of 32 lanes.
+const LISTINGS: NonZeroUsize = NonZeroUsize::new(128).unwrap();
 
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -95,7 +94,9 @@ impl Folder {
 
     /// The files of `window` in the folder `below` the root, in order of their names.
     pub(super) fn files(&self, below: &Path, window: u64) -> Vec<PathBuf> {
-        self.with_listing(below, |listing| listing.get(&window).cloned().unwrap_or_default())
+        self.with_listing(below, |listing| {
+            listing.get(&window).into_iter().flatten().map(|name| below.join(&**name)).collect()
+        })
     }
 
     /// The content of a file; `None`, and a warning, where it cannot be read or is not what its name
@@ -122,12 +123,13 @@ impl Folder {
     /// Writes a file of `window` into the folder `below` the root. Where that fails, a warning says
     /// so, once: a ledger is a cache.
     pub(super) fn write(&self, below: &Path, window: u64, content: &[u8]) {
-        let path = below.join(format!("{window:06}-{}.parquet", digest(content)));
+        let name = format!("{window:06}-{}.parquet", digest(content));
+        let path = below.join(&name);
         match self.root.write(&path, content) {
             Ok(()) => self.with_listing(below, |listing| {
                 let files = listing.entry(window).or_default();
-                if !files.contains(&path) {
-                    files.push(path.clone());
+                if files.iter().all(|known| **known != *name) {
+                    files.push(name.into());
                     files.sort();
                 }
             }),
@@ -163,7 +165,7 @@ impl Folder {
         for name in entries.into_iter().map(|entry| entry.name) {
             let window = name.strip_suffix(".parquet").and_then(|stem| stem.split_once('-')?.0.parse().ok());
             if let Some(window) = window {
-                listing.entry(window).or_default().push(below.join(name));
+                listing.entry(window).or_default().push(name.into());
             }
         }
         listing
