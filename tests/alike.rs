@@ -8,47 +8,21 @@ mod support;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use ndarray::ArrayView4;
-use support::{Row, StubCaptioner, builder, clusters, epoch, full, rows};
+use support::{Altered, Row, StubCaptioner, builder, clusters, epoch, full, rows};
 use tldr_loader::Result;
 use tldr_loader::loader::{Batch, LoaderBuilder};
-use tldr_loader::model::{Encoder, Recaptioner, Signals};
+use tldr_loader::model::Encoder;
 use tldr_loader::shard::ShardWriter;
 
-/// A captioner whose hashes follow from the picture: its red decides the scene, its green flips that many
-/// bits.
-struct Scenes(StubCaptioner);
-
-impl Encoder for Scenes {
-    fn dim(&self) -> usize {
-        self.0.dim()
-    }
-    fn preview_size(&self) -> usize {
-        self.0.preview_size()
-    }
-    fn batch_size(&self) -> usize {
-        self.0.batch_size()
-    }
-    fn clusters(&self) -> usize {
-        self.0.clusters()
-    }
-    fn fingerprint(&self) -> u64 {
-        6
-    }
-    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
-        self.0.recaptioner()
-    }
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
-        let mut signals = self.0.encode(previews, captions)?;
+/// With hashes that follow from the picture: its red decides the scene, its green flips that many bits.
+fn scenes(urls: &str) -> LoaderBuilder {
+    let captioner = Altered::new(StubCaptioner::new()).fingerprint(6).encode(|stub, previews, captions| {
+        let mut signals = stub.encode(previews, captions)?;
         for (hash, preview) in signals.semantic_hash.iter_mut().zip(previews.outer_iter()) {
             *hash = support::scene_hash([preview[[0, 0, 0]], preview[[1, 0, 0]]]);
         }
         Ok(signals)
-    }
-}
-
-fn scenes(urls: &str) -> LoaderBuilder {
-    let captioner = Scenes(StubCaptioner::new());
+    });
     builder(urls).captioner(captioner, clusters()).gate(None).keep_ratio(0.5).batch_size(64)
 }
 

@@ -6,43 +6,17 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ndarray::ArrayView4;
-use support::{StubCaptioner, builder, clusters, corpus, epoch};
+use support::{Altered, StubCaptioner, builder, clusters, corpus, epoch};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::model::{Encoder, Signals};
 use tldr_loader::{ErrorKind, Loader, Result};
-
-/// The stub, computing in some way.
-struct On(StubCaptioner, &'static str);
-
-impl Encoder for On {
-    fn dim(&self) -> usize {
-        self.0.dim()
-    }
-    fn preview_size(&self) -> usize {
-        self.0.preview_size()
-    }
-    fn batch_size(&self) -> usize {
-        self.0.batch_size()
-    }
-    fn clusters(&self) -> usize {
-        self.0.clusters()
-    }
-    fn fingerprint(&self) -> u64 {
-        self.0.fingerprint()
-    }
-    fn compute(&self) -> String {
-        self.1.to_owned()
-    }
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
-        self.0.encode(previews, captions)
-    }
-}
 
 fn loader(urls: &str, way: &'static str, strict: bool, ledger: &Ledger) -> (Loader, Arc<AtomicUsize>) {
     let stub = StubCaptioner::new();
     let encoded = Arc::clone(&stub.encoded);
-    let builder = builder(urls).captioner(On(stub, way), clusters()).strict(strict).ledger(ledger.clone());
+    let builder = builder(urls)
+        .captioner(Altered::new(stub).compute(way), clusters())
+        .strict(strict)
+        .ledger(ledger.clone());
     (builder.build().unwrap(), encoded)
 }
 

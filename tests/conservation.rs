@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use support::{builder, corpus, epoch, full, with_stub};
+use support::{Altered, StubCaptioner, builder, corpus, epoch, full, with_stub};
 use tldr_loader::FailReason;
 use tldr_loader::loader::{Loader, LoaderBuilder, Mode, OnError, Stats};
 use tldr_loader::shard::ShardWriter;
@@ -293,34 +293,14 @@ fn dropping_an_epoch_in_the_middle_ends_its_threads() {
 
 #[test]
 fn an_error_of_the_captioner_reaches_the_caller_as_itself() {
-    use ndarray::ArrayView4;
-    use tldr_loader::model::{Encoder, Signals};
-    struct Broken(bool);
-    impl Encoder for Broken {
-        fn dim(&self) -> usize {
-            3
-        }
-        fn preview_size(&self) -> usize {
-            4
-        }
-        fn batch_size(&self) -> usize {
-            16
-        }
-        fn clusters(&self) -> usize {
-            support::CLUSTERS
-        }
-        fn fingerprint(&self) -> u64 {
-            3
-        }
-        fn encode(&mut self, _: ArrayView4<'_, u8>, _: &[&str]) -> tldr_loader::Result<Signals> {
-            assert!(!self.0, "the weights are on fire");
-            Err(tldr_loader::Error::captioner("out of memory"))
-        }
-    }
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 4, 64);
     for (panics, text) in [(false, "out of memory"), (true, "the weights are on fire")] {
-        let loader = builder(&urls).captioner(Broken(panics), support::clusters()).build().unwrap();
+        let broken = Altered::new(StubCaptioner::new()).encode(move |_, _, _| {
+            assert!(!panics, "the weights are on fire");
+            Err(tldr_loader::Error::captioner("out of memory"))
+        });
+        let loader = builder(&urls).captioner(broken, support::clusters()).build().unwrap();
         let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
         assert!(error.contains(text), "{error}");
     }

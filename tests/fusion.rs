@@ -9,15 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ndarray::ArrayView4;
-
 use support::{
-    StubCaptioner, StubJudge, builder, clusters, corpus, epoch, full, judged, with_judge, with_stub,
+    Altered, StubCaptioner, StubJudge, builder, clusters, corpus, epoch, full, judged, with_judge, with_stub,
 };
 use tldr_loader::hash::{self, Purpose};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Batch, LoaderBuilder};
-use tldr_loader::model::{Encoder, Recaptioner, Signals};
+use tldr_loader::model::{Encoder, Signals};
 use tldr_loader::{Loader, Result};
 
 /// What the stubs say of every sample of a corpus: its original caption by id.
@@ -116,38 +114,13 @@ fn each_caption_must_pass_and_the_rescued_come_back_with_theirs() {
     assert_eq!(rows, loader.num_samples());
 }
 
-/// A model that says that it computes in some way.
-struct On<E>(E, &'static str);
-
-impl<E: Encoder> Encoder for On<E> {
-    fn dim(&self) -> usize {
-        self.0.dim()
-    }
-    fn preview_size(&self) -> usize {
-        self.0.preview_size()
-    }
-    fn batch_size(&self) -> usize {
-        self.0.batch_size()
-    }
-    fn clusters(&self) -> usize {
-        self.0.clusters()
-    }
-    fn fingerprint(&self) -> u64 {
-        self.0.fingerprint()
-    }
-    fn compute(&self) -> String {
-        self.1.into()
-    }
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
-        match self.1 {
-            "badly" => panic!("no memory"),
-            "too little" => self.0.encode(previews, captions).map(|s| Signals { cluster: vec![], ..s }),
-            _ => self.0.encode(previews, captions),
-        }
-    }
-    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
-        self.0.recaptioner()
-    }
+/// A model that computes in some way, and fails at two of them.
+fn computing<E: Encoder + 'static>(model: E, way: &'static str) -> Altered<E> {
+    Altered::new(model).compute(way).encode(move |model, previews, captions| match way {
+        "badly" => panic!("no memory"),
+        "too little" => model.encode(previews, captions).map(|s| Signals { cluster: vec![], ..s }),
+        _ => model.encode(previews, captions),
+    })
 }
 
 /// A loader with a ledger, and what its models were asked.
@@ -166,8 +139,8 @@ fn counted_on(
     let judge = StubJudge { asked: Arc::default() };
     let counts = [Arc::clone(&stub.encoded), Arc::clone(&stub.captioned), Arc::clone(&judge.asked)];
     let loader = builder(urls)
-        .captioner(On(stub, ways[0]), clusters())
-        .judge(On(judge, ways[1]))
+        .captioner(computing(stub, ways[0]), clusters())
+        .judge(computing(judge, ways[1]))
         .rescue(true)
         .keep_ratio(0.2)
         .gate(Some(gate))

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use support::{Row, StubCaptioner, builder, clusters, corpus, epoch, rows};
+use support::{Altered, Row, StubCaptioner, builder, clusters, corpus, epoch, rows};
 use tldr_loader::Error;
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::jobs::{PlanJob, PlanSummary, estimate, plan};
@@ -310,32 +310,8 @@ fn what_it_was_not_made_for_is_refused() {
     assert!(more.contains("00004.tar of the source \"test\" is not in it"), "{more}");
     assert!(planned.refusal(|b| b.source("elsewhere")).contains("is not in it"));
     // Another captioner.
-    struct Other(StubCaptioner);
-    impl tldr_loader::model::Encoder for Other {
-        fn dim(&self) -> usize {
-            self.0.dim()
-        }
-        fn preview_size(&self) -> usize {
-            self.0.preview_size()
-        }
-        fn batch_size(&self) -> usize {
-            self.0.batch_size()
-        }
-        fn clusters(&self) -> usize {
-            self.0.clusters()
-        }
-        fn fingerprint(&self) -> u64 {
-            77
-        }
-        fn encode(
-            &mut self,
-            previews: ndarray::ArrayView4<'_, u8>,
-            captions: &[&str],
-        ) -> tldr_loader::Result<tldr_loader::model::Signals> {
-            self.0.encode(previews, captions)
-        }
-    }
-    let error = planned.refusal(|b| b.captioner(Other(StubCaptioner::new()), clusters()));
+    let error =
+        planned.refusal(|b| b.captioner(Altered::new(StubCaptioner::new()).fingerprint(77), clusters()));
     assert!(error.contains("captioner's fingerprint is 000000000000004d"), "{error}");
 }
 

@@ -9,41 +9,19 @@ use std::fs::OpenOptions;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use ndarray::ArrayView4;
-use support::{StubCaptioner, builder, clusters, corpus, full};
-use tldr_loader::model::{Encoder, Signals};
-use tldr_loader::{ErrorKind, Loader, Result};
+use support::{Altered, StubCaptioner, builder, clusters, corpus, full};
+use tldr_loader::model::Encoder;
+use tldr_loader::{ErrorKind, Loader};
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(40));
 
-/// A captioner that hangs in its first batch until the test lets it go.
-struct Hanging {
-    stub: StubCaptioner,
-    go: Receiver<()>,
-    /// Closed when the model is dropped.
-    _alive: Sender<()>,
-}
-
-impl Encoder for Hanging {
-    fn dim(&self) -> usize {
-        self.stub.dim()
-    }
-    fn preview_size(&self) -> usize {
-        self.stub.preview_size()
-    }
-    fn batch_size(&self) -> usize {
-        self.stub.batch_size()
-    }
-    fn clusters(&self) -> usize {
-        self.stub.clusters()
-    }
-    fn fingerprint(&self) -> u64 {
-        self.stub.fingerprint()
-    }
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
-        let _ = self.go.recv(); // closed: it may go on
-        self.stub.encode(previews, captions)
-    }
+/// A captioner that hangs in its first batch until the test lets it go. `alive` is closed when it is dropped.
+fn hanging(go: Receiver<()>, alive: Sender<()>) -> Altered<StubCaptioner> {
+    Altered::new(StubCaptioner::new()).encode(move |stub, previews, captions| {
+        let _alive = &alive;
+        let _ = go.recv(); // closed: it may go on
+        stub.encode(previews, captions)
+    })
 }
 
 fn stalled(loader: &Loader) -> (tldr_loader::Error, &'static str) {
@@ -61,8 +39,8 @@ fn a_captioner_that_hangs_is_named() {
     let urls = corpus(folder.path(), 2, 100);
     let (let_go, go) = channel();
     let (alive, gone) = channel();
-    let hanging = Hanging { stub: StubCaptioner::new(), go, _alive: alive };
-    let loader = builder(&urls).captioner(hanging, clusters()).stall_timeout(SHORT).build().unwrap();
+    let loader =
+        builder(&urls).captioner(hanging(go, alive), clusters()).stall_timeout(SHORT).build().unwrap();
     let (error, stage) = stalled(&loader);
     assert_eq!(stage, "captioner");
     for part in ["lane", "waits for the captioner", "encodes images", "stall_timeout = 0.04"] {
@@ -84,8 +62,7 @@ fn a_dropped_epoch_joins_once_its_stage_goes_on() {
     let urls = corpus(folder.path(), 2, 100);
     let (let_go, go) = channel();
     let (alive, gone) = channel();
-    let hanging = Hanging { stub: StubCaptioner::new(), go, _alive: alive };
-    let loader = builder(&urls).captioner(hanging, clusters()).build().unwrap();
+    let loader = builder(&urls).captioner(hanging(go, alive), clusters()).build().unwrap();
     let mut batches = loader.iter().unwrap();
     let found = batches.next_within(Duration::from_millis(10)).unwrap();
     assert!(matches!(found, tldr_loader::loader::Next::Waiting), "without a timeout it is waited for");

@@ -11,15 +11,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ndarray::ArrayView4;
 use select_stream::{Held, stream};
-use support::{Row, StubCaptioner, builder, clusters, corpus, epoch, rows};
+use support::{Altered, Row, StubCaptioner, builder, clusters, corpus, epoch, rows};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder, Stats};
-use tldr_loader::model::{Encoder, Signals};
+use tldr_loader::model::Encoder;
 use tldr_loader::select::{GateBy, Policy, Priority, Quota, Selector};
 use tldr_loader::shard::ShardWriter;
-use tldr_loader::{DropReason, FailReason, Outcome, Result};
+use tldr_loader::{DropReason, FailReason, Outcome};
 
 fn policy(keep_ratio: f64) -> Policy {
     Policy { keep_ratio, gate: Some(0.5), thin: true, seed: 3, ..Policy::default() }
@@ -211,31 +210,6 @@ fn faulty(folder: &std::path::Path) -> String {
     format!("{urls}::{}", folder.join("00003.tar").display())
 }
 
-/// A captioner that counts its batches.
-struct Counted(StubCaptioner, Arc<AtomicUsize>);
-
-impl Encoder for Counted {
-    fn dim(&self) -> usize {
-        self.0.dim()
-    }
-    fn preview_size(&self) -> usize {
-        self.0.preview_size()
-    }
-    fn batch_size(&self) -> usize {
-        self.0.batch_size()
-    }
-    fn clusters(&self) -> usize {
-        self.0.clusters()
-    }
-    fn fingerprint(&self) -> u64 {
-        self.0.fingerprint()
-    }
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.encode(previews, captions)
-    }
-}
-
 #[test]
 fn batches_are_packed() {
     let folder = tempfile::tempdir().unwrap();
@@ -243,7 +217,11 @@ fn batches_are_packed() {
     // 12 windows of 64 samples in batches of 16; shares of 12 to 14 of each.
     for (thin, expected) in [(false, 48), (true, 12)] {
         let calls = Arc::new(AtomicUsize::new(0));
-        let captioner = Counted(StubCaptioner::new(), Arc::clone(&calls));
+        let counts = Arc::clone(&calls);
+        let captioner = Altered::new(StubCaptioner::new()).encode(move |stub, previews, captions| {
+            counts.fetch_add(1, Ordering::Relaxed);
+            stub.encode(previews, captions)
+        });
         let loader = builder(&urls).captioner(captioner, clusters()).keep_ratio(0.1).lanes(1).thin(thin);
         epoch(&loader.build().unwrap());
         assert_eq!(calls.load(Ordering::Relaxed), expected);

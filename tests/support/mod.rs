@@ -184,6 +184,66 @@ impl Encoder for StubJudge {
     }
 }
 
+/// What [`Altered`] does in place of encoding.
+type Encode<E> = Box<dyn FnMut(&mut E, ArrayView4<'_, u8>, &[&str]) -> Result<Signals> + Send>;
+
+/// A model that does as another one does, but for what a test says.
+pub struct Altered<E> {
+    inner: E,
+    fingerprint: u64,
+    compute: String,
+    encode: Encode<E>,
+}
+
+impl<E: Encoder + 'static> Altered<E> {
+    pub fn new(inner: E) -> Self {
+        let (fingerprint, compute) = (inner.fingerprint(), inner.compute());
+        Self { inner, fingerprint, compute, encode: Box::new(E::encode) }
+    }
+
+    pub fn fingerprint(self, fingerprint: u64) -> Self {
+        Self { fingerprint, ..self }
+    }
+
+    pub fn compute(self, compute: &str) -> Self {
+        Self { compute: compute.to_owned(), ..self }
+    }
+
+    pub fn encode(
+        self,
+        encode: impl FnMut(&mut E, ArrayView4<'_, u8>, &[&str]) -> Result<Signals> + Send + 'static,
+    ) -> Self {
+        Self { encode: Box::new(encode), ..self }
+    }
+}
+
+impl<E: Encoder> Encoder for Altered<E> {
+    fn dim(&self) -> usize {
+        self.inner.dim()
+    }
+    fn preview_size(&self) -> usize {
+        self.inner.preview_size()
+    }
+    fn batch_size(&self) -> usize {
+        self.inner.batch_size()
+    }
+    fn clusters(&self) -> usize {
+        self.inner.clusters()
+    }
+    fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+    fn compute(&self) -> String {
+        self.compute.clone()
+    }
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        (self.encode)(&mut self.inner, previews, captions)
+    }
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        self.inner.recaptioner()
+    }
+}
+
 /// As [`with_stub`], with a judge and rescue: each caption must pass.
 pub fn with_judge(urls: &str) -> LoaderBuilder {
     with_stub(urls)
