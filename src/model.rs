@@ -12,6 +12,12 @@ use crate::sample::SampleId;
 /// Bits of a semantic hash.
 pub const SEMANTIC_HASH_BITS: usize = 256;
 
+/// Signs of random projections of an embedding; near-copies differ in few bits.
+pub type SemanticHash = [u64; SEMANTIC_HASH_BITS / 64];
+
+/// What stands where a hash is not known.
+pub const UNKNOWN_HASH: SemanticHash = [0; SEMANTIC_HASH_BITS / 64];
+
 /// What a captioner says of a batch of samples: everything that selection may depend on.
 ///
 /// Signals of a sample depend on the sample and the captioner directory only. All fields have
@@ -26,7 +32,7 @@ pub struct Signals {
     /// L2-normalised image embedding, `[batch, dim]`, f32.
     pub embedding: Array2<f32>,
     /// Signs of random projections of the embedding, `[batch]`; near-copies differ in few bits.
-    pub semantic_hash: Vec<[u64; SEMANTIC_HASH_BITS / 64]>,
+    pub semantic_hash: Vec<SemanticHash>,
 }
 
 /// How a picture is squashed to the square of a preview.

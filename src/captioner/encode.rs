@@ -15,7 +15,7 @@ use crate::cluster::alignment::RawAlignment;
 use crate::cluster::clusters::Clusters;
 use crate::error::{Error, Result};
 use crate::hash::{Purpose, Rng};
-use crate::model::{Encoder, PreviewFilter, Recaptioner, SEMANTIC_HASH_BITS, Signals};
+use crate::model::{Encoder, PreviewFilter, Recaptioner, SEMANTIC_HASH_BITS, SemanticHash, Signals};
 
 /// Bits of the semantic hash that travel as one f32: a sum of 16 powers of two is exact in it.
 const PIECE: usize = 16;
@@ -105,8 +105,8 @@ impl Projections {
 }
 
 /// The words of a semantic hash, from its pieces on the host.
-pub(super) fn hash_words(pieces: &[f32]) -> [u64; SEMANTIC_HASH_BITS / 64] {
-    let mut words = [0u64; SEMANTIC_HASH_BITS / 64];
+pub(super) fn hash_words(pieces: &[f32]) -> SemanticHash {
+    let mut words = SemanticHash::default();
     for (word, pieces) in words.iter_mut().zip(pieces.chunks(64 / PIECE)) {
         for (place, &piece) in pieces.iter().enumerate() {
             *word |= u64::from(piece as u32) << (PIECE * place);

@@ -20,7 +20,7 @@ use ndarray::Array2;
 use crate::error::FailReason;
 use crate::ledger::record::{WindowKey, WindowRecord};
 use crate::ledger::table::{Column, Table};
-use crate::model::{SEMANTIC_HASH_BITS, Signals};
+use crate::model::{SEMANTIC_HASH_BITS, Signals, UNKNOWN_HASH};
 use crate::sample::{FailedSample, Outcome, SampleId};
 use crate::shard::{MemberRange, Shard, ShardIndex};
 
@@ -90,7 +90,7 @@ pub(super) fn table(
         columns.push(("alignment".into(), Column::F32(rows.clone().map(alignment).collect())));
         let hash = |row: usize| {
             is_candidate(row)
-                .filter(|&row| signals.semantic_hash[row] != [0; HASH_BYTES / 8])
+                .filter(|&row| signals.semantic_hash[row] != UNKNOWN_HASH)
                 .map(|row| signals.semantic_hash[row].iter().flat_map(|w| w.to_le_bytes()).collect())
         };
         columns.push(("semantic_hash".into(), Column::Bytes(HASH_BYTES, rows.clone().map(hash).collect())));

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
+use crate::ledger::files::window_of;
 use crate::ledger::root::{Entry, Root};
 
 /// The signals that one captioner gave under one set of reading options and one window size.
@@ -74,8 +75,7 @@ fn named(root: &Root, below: &Path) -> Result<Vec<Entry>> {
 fn windows(files: &[Entry]) -> (Vec<u64>, SystemTime) {
     let (mut numbers, mut changed) = (vec![], SystemTime::UNIX_EPOCH);
     for Entry { name, modified } in files {
-        let window = name.strip_suffix(".parquet").and_then(|stem| stem.split_once('-')?.0.parse().ok());
-        if let Some(window) = window {
+        if let Some(window) = window_of(name) {
             numbers.push(window);
             changed = changed.max(*modified);
         }

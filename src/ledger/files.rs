@@ -150,9 +150,14 @@ impl Folder {
     }
 
     fn with_listing<T>(&self, below: &Path, work: impl FnOnce(&mut Listing) -> T) -> T {
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        // Listing happens under the lock: two lanes rarely begin the same shard, and a listing is short.
-        work(listed.get_or_insert_mut(below.to_owned(), || self.list(below)))
+        let lock = || self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listing) = lock().get_mut(below) {
+            return work(listing);
+        }
+        // A store may take its time: others go on meanwhile. Who was first stays, and knows what was written
+        // since.
+        let fresh = self.list(below);
+        work(lock().get_or_insert_mut(below.to_owned(), || fresh))
     }
 
     /// The Parquet files of a folder, by window; none where there is no folder.
@@ -163,13 +168,17 @@ impl Folder {
         });
         let mut listing = Listing::new();
         for name in entries.into_iter().map(|entry| entry.name) {
-            let window = name.strip_suffix(".parquet").and_then(|stem| stem.split_once('-')?.0.parse().ok());
-            if let Some(window) = window {
+            if let Some(window) = window_of(&name) {
                 listing.entry(window).or_default().push(name.into());
             }
         }
         listing
     }
+}
+
+/// The window that a file of this name holds; `None` of other names.
+pub(super) fn window_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".parquet")?.split_once('-')?.0.parse().ok()
 }
 
 fn digest(content: &[u8]) -> String {

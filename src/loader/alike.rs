@@ -6,21 +6,14 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::hash;
-use crate::model::SEMANTIC_HASH_BITS;
-
-/// A semantic hash.
-pub(crate) type Hash = [u64; SEMANTIC_HASH_BITS / 64];
+use crate::model::SemanticHash;
+use crate::select::plan_copies::{BANDS, is_near, value};
 
 /// Most bits in which the hashes of near-equal images differ: what a cosine of 0.99 lets expect,
 /// 256 arccos(0.99) / pi = 11.5.
 const NEAR_BITS: u32 = 12;
 
-/// Bands of a hash. Two hashes that differ in fewer bits than there are bands agree in one of them.
-const BANDS: usize = 16;
-
-/// The bits of a band.
-const BAND_BITS: usize = SEMANTIC_HASH_BITS / BANDS;
-
+// Two hashes that differ in fewer bits than there are bands agree in one of them.
 const _: () = assert!((NEAR_BITS as usize) < BANDS);
 
 /// The captions and images of a stretch of samples, as far as it was gone through.
@@ -28,7 +21,7 @@ const _: () = assert!((NEAR_BITS as usize) < BANDS);
 pub(crate) struct Seen {
     captions: HashSet<u64>,
     /// Hashes by number and bits of each band.
-    images: HashMap<(usize, u16), Vec<Hash>>,
+    images: HashMap<(usize, usize), Vec<SemanticHash>>,
 }
 
 impl Seen {
@@ -43,12 +36,12 @@ impl Seen {
     }
 
     /// Whether an earlier image is nearly the same. About 16 comparisons for every 65,536 images.
-    pub(crate) fn has_image(&self, image: &Hash) -> bool {
-        let is_near = |other: &Hash| {
-            let differ: u32 = other.iter().zip(image).map(|(a, b)| (a ^ b).count_ones()).sum();
-            differ <= NEAR_BITS
-        };
-        bands(image).any(|band| self.images.get(&band).is_some_and(|others| others.iter().any(is_near)))
+    pub(crate) fn has_image(&self, image: &SemanticHash) -> bool {
+        let shares = |band| self.images.get(&(band, value(image, band)));
+        (0..BANDS).any(|band| {
+            shares(band)
+                .is_some_and(|others| others.iter().any(|other| is_near(other, image, NEAR_BITS, band)))
+        })
     }
 
     /// Adds a caption.
@@ -57,19 +50,11 @@ impl Seen {
     }
 
     /// Adds an image.
-    pub(crate) fn add_image(&mut self, image: &Hash) {
-        for band in bands(image) {
-            self.images.entry(band).or_default().push(*image);
+    pub(crate) fn add_image(&mut self, image: &SemanticHash) {
+        for band in 0..BANDS {
+            self.images.entry((band, value(image, band))).or_default().push(*image);
         }
     }
-}
-
-/// Number and bits of each band.
-fn bands(image: &Hash) -> impl Iterator<Item = (usize, u16)> {
-    (0..BANDS).map(|band| {
-        let at = band * BAND_BITS;
-        (band, (image[at / 64] >> (at % 64)) as u16)
-    })
 }
 
 #[cfg(test)]
@@ -81,7 +66,7 @@ mod tests {
     fn near_images_are_all_found_and_no_others() {
         let mut rng = Rng::new(1, Purpose::Synth, 0);
         for _ in 0..2000 {
-            let image: Hash = std::array::from_fn(|_| rng.next_u64());
+            let image: SemanticHash = std::array::from_fn(|_| rng.next_u64());
             let mut seen = Seen::default();
             // Others that share bands with it must not hide it, nor count.
             seen.add_image(&std::array::from_fn(|i| if i == 0 { image[0] } else { rng.next_u64() }));

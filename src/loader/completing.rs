@@ -10,9 +10,8 @@ use ndarray::Array2;
 use crate::hash;
 use crate::ledger::{WindowKey, WindowRecord};
 use crate::loader::decider::Decider;
-use crate::loader::deciding::UNKNOWN;
 use crate::loader::spec::Spec;
-use crate::model::Signals;
+use crate::model::{Signals, UNKNOWN_HASH};
 
 /// Which rows of a recorded window `epoch` needs more of than the record has, `[rows]`; `None` where it
 /// has all that is needed.
@@ -33,7 +32,8 @@ pub(crate) fn lacking(
     };
     let lacks = |row: usize| {
         let usable = record.failed[row].is_none() && share.as_ref().is_none_or(|share| share[row]);
-        let unknown = || spec.defer_duplicates && signals.semantic_hash[row] == UNKNOWN && may_be_kept(row);
+        let unknown =
+            || spec.defer_duplicates && signals.semantic_hash[row] == UNKNOWN_HASH && may_be_kept(row);
         usable && (!record.is_encoded(row) || unknown())
     };
     let lacking: Vec<bool> = (0..record.ids.len()).map(lacks).collect();

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::hash;
 use crate::image::ImageError;
 use crate::ledger::{CorpusScores, WindowKey, WindowRecord};
-use crate::loader::alike::{Hash, Seen};
+use crate::loader::alike::Seen;
 use crate::loader::buffer::Encoded;
 use crate::loader::captions::{Captioning, caption_of};
 use crate::loader::completing::{joined, share};
@@ -31,15 +31,12 @@ use crate::loader::recorder::Recorder;
 use crate::loader::spec::{OnError, Spec, Stream};
 use crate::loader::stats::Stage;
 use crate::loader::watchdog::{Doing, Post, Slot};
-use crate::model::{SEMANTIC_HASH_BITS, Signals};
+use crate::model::{SemanticHash, Signals, UNKNOWN_HASH};
 use crate::sample::{FailedSample, Outcome, Sample};
 use crate::select::Selector;
 
 /// Batches of one lane that may be with the captioner at a time: one worked on, one ready.
 const IN_FLIGHT: usize = 2;
-
-/// What a ledger says of a hash that it does not have.
-pub(crate) const UNKNOWN: Hash = [0; SEMANTIC_HASH_BITS / 64];
 
 /// A sample that was kept, with what is known of it.
 pub(crate) struct Survivor {
@@ -52,9 +49,9 @@ pub(crate) struct Survivor {
     pub(crate) alignment: Option<f32>,
     pub(crate) pi: Option<f32>,
     /// Hash of the image by its content; `None` where it is not known.
-    pub(crate) semantic_hash: Option<Hash>,
+    pub(crate) semantic_hash: Option<SemanticHash>,
     /// The same, where others of its lane's batch are compared with it.
-    pub(crate) look: Option<Hash>,
+    pub(crate) look: Option<SemanticHash>,
     /// Identity of the caption to train on, where others of its lane's batch are compared with it.
     pub(crate) text: Option<u64>,
     pub(crate) generated: Option<Arc<str>>,
@@ -237,7 +234,7 @@ impl<'a> Deciding<'a> {
             // A plan's survivors may be of a window that another run has thinned.
             let signals = signals.filter(|_| record.is_some_and(|record| record.is_encoded(row)));
             let alignment = signals.map(|s| s.alignment[row]);
-            let semantic_hash = signals.map(|s| s.semantic_hash[row]).filter(|hash| *hash != UNKNOWN);
+            let semantic_hash = signals.map(|s| s.semantic_hash[row]).filter(|hash| *hash != UNKNOWN_HASH);
             // In an epoch that keeps everything, what the gate drops is there by itself too.
             let judgement = judged.map(|scores| scores[row]);
             let brought_back = |selector: &Selector| {
@@ -394,7 +391,7 @@ impl<'a> Deciding<'a> {
             cluster: vec![0; rows.len()],
             alignment: vec![0.0; rows.len()],
             embedding: Array2::zeros((rows.len(), dim)),
-            semantic_hash: vec![[0; SEMANTIC_HASH_BITS / 64]; rows.len()],
+            semantic_hash: vec![UNKNOWN_HASH; rows.len()],
         };
         if let Some(found) = found {
             for (at, row) in wanted.into_iter().enumerate() {

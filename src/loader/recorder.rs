@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, FailReason, Result};
-use crate::loader::alike::{Hash, Seen};
+use crate::loader::alike::Seen;
 use crate::loader::spec::Spec;
 use crate::loader::stats::{Counts, Failure, Joined, LengthMismatch, Stage, Stats};
 use crate::loader::watchdog::Board;
+use crate::model::SemanticHash;
 use crate::sample::{FailedSample, Outcome};
 use crate::shard::{JoinBy, OUTSIDE};
 use crate::text::is_repetitive;
@@ -248,7 +249,7 @@ impl Recorder {
         &self,
         pi: &[Option<f32>],
         captions: &[String],
-        images: impl Iterator<Item = Option<Hash>>,
+        images: impl Iterator<Item = Option<SemanticHash>>,
     ) {
         let mut weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
         for pi in pi {

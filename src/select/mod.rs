@@ -18,7 +18,7 @@ pub mod dedup;
 pub mod diverse;
 pub mod gate;
 pub mod plan;
-mod plan_copies;
+pub(crate) mod plan_copies;
 mod plan_counts;
 mod plan_quota;
 pub mod policy;

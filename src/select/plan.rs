@@ -27,8 +27,9 @@ use half::f16;
 
 use crate::error::{Error, FailReason, Result};
 use crate::hash;
+use crate::model::{SemanticHash, UNKNOWN_HASH};
 use crate::sample::{DropReason, Outcome, SampleId};
-use crate::select::plan_copies::{Hash, MAX_DISTANCE, UNKNOWN, expected_distance, near_copies};
+use crate::select::plan_copies::{MAX_DISTANCE, expected_distance, near_copies};
 use crate::select::plan_counts::PlanCounts;
 use crate::select::plan_quota::divide;
 use crate::select::policy::{Policy, Priority, Quota};
@@ -208,7 +209,7 @@ struct Candidate {
     /// Order of preference.
     place: u64,
     id: u64,
-    hash: Hash,
+    hash: SemanticHash,
     cluster: u32,
     window: u32,
     /// Its number, in the order in which candidates came: the row of its embedding.
@@ -348,7 +349,7 @@ impl Planner {
             self.candidates.push(Candidate {
                 place: placed.place.position(),
                 id: window.ids[placed.row].0,
-                hash: hashes.map_or(UNKNOWN, |hashes| hashes[placed.row]),
+                hash: hashes.map_or(UNKNOWN_HASH, |hashes| hashes[placed.row]),
                 cluster: placed.cluster,
                 window: self.windows.len() as u32,
                 came: self.candidates.len() as u32,
@@ -402,7 +403,7 @@ impl Planner {
         }
         let (places, quotas) = self.quotas(&in_cluster, &left)?;
         let mut counts = self.counts.clone();
-        counts.unhashed = self.candidates.iter().filter(|c| c.hash == UNKNOWN).count() as u64;
+        counts.unhashed = self.candidates.iter().filter(|c| c.hash == UNKNOWN_HASH).count() as u64;
         counts.copies = copies.iter().filter(|copy| **copy).count() as u64;
         counts.clusters = in_cluster.iter().filter(|n| **n > 0).count() as u64;
         counts.places = places;

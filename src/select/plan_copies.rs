@@ -11,31 +11,25 @@
 //! stay; those near them go; what is left is asked again. That needs no list of pairs, of which a
 //! corpus with many copies of one picture has as many as the square of their number.
 
-use crate::model::SEMANTIC_HASH_BITS;
-
-/// A semantic hash.
-pub(super) type Hash = [u64; SEMANTIC_HASH_BITS / 64];
-
-/// The hash of an item whose own is not known: it is never a copy.
-pub(super) const UNKNOWN: Hash = [0; SEMANTIC_HASH_BITS / 64];
+use crate::model::{SEMANTIC_HASH_BITS, SemanticHash, UNKNOWN_HASH};
 
 /// Most bits that near hashes may differ in.
 pub(super) const MAX_DISTANCE: u32 = 31;
 
 /// Bits of a band, and bands of a hash.
 const BAND: usize = 16;
-const BANDS: usize = SEMANTIC_HASH_BITS / BAND;
+pub(crate) const BANDS: usize = SEMANTIC_HASH_BITS / BAND;
 
 /// Marks near-copies: item `i` of `0..n` is true where an earlier item that is not marked itself has
 /// a hash that differs in at most `distance` bits, and is `alike`, which is asked of such pairs only
 /// (earlier, later).
 ///
-/// Items stand in the order in which they may stay. `distance` above [`MAX_DISTANCE`] counts as that.
+/// An item whose hash is not known is never a copy. Items stand in the order in which they may stay. `distance` above [`MAX_DISTANCE`] counts as that.
 /// O(n * bands) plus the pairs that share a band (with r = 1: nearly share one): for even hashes about
 /// n² * distance / 2^17 (n² * distance / 2^14) comparisons of a few ns. 41 bytes an item, at the peak.
 pub(super) fn near_copies(
     n: u32,
-    hash: impl Fn(u32) -> Hash,
+    hash: impl Fn(u32) -> SemanticHash,
     distance: u32,
     alike: impl Fn(u32, u32) -> bool,
 ) -> Vec<bool> {
@@ -43,7 +37,7 @@ pub(super) fn near_copies(
     let flips = distance as usize >= BANDS;
     let bands = distance as usize / if flips { 2 } else { 1 } + 1;
     let mut copies = vec![false; n as usize];
-    let mut open: Vec<u32> = (0..n).filter(|&i| hash(i) != UNKNOWN).collect();
+    let mut open: Vec<u32> = (0..n).filter(|&i| hash(i) != UNKNOWN_HASH).collect();
     // Whether an earlier item is near that may stay.
     let mut waits = vec![false; n as usize];
     while !open.is_empty() {
@@ -72,7 +66,7 @@ pub(super) fn near_copies(
 struct Table {
     band: usize,
     items: Vec<u32>,
-    hashes: Vec<Hash>,
+    hashes: Vec<SemanticHash>,
     /// Where the items of each value begin, `[2^16 + 1]`.
     starts: Vec<u32>,
 }
@@ -81,19 +75,19 @@ struct Table {
 #[derive(Clone, Copy)]
 struct Group<'a> {
     items: &'a [u32],
-    hashes: &'a [Hash],
+    hashes: &'a [SemanticHash],
     band: usize,
 }
 
 impl Table {
-    fn new(items: &[u32], hash: &impl Fn(u32) -> Hash, band: usize) -> Self {
-        let value = |hash: &Hash| value(hash, band);
+    fn new(items: &[u32], hash: &impl Fn(u32) -> SemanticHash, band: usize) -> Self {
+        let value = |hash: &SemanticHash| value(hash, band);
         let mut starts = vec![0u32; (1 << BAND) + 1];
         items.iter().for_each(|&i| starts[value(&hash(i)) + 1] += 1);
         (0..1 << BAND).for_each(|v| starts[v + 1] += starts[v]);
         let mut next = starts.clone();
         let mut sorted = vec![0; items.len()];
-        let mut hashes = vec![UNKNOWN; items.len()];
+        let mut hashes = vec![UNKNOWN_HASH; items.len()];
         for &i in items {
             let hash = hash(i);
             let at = &mut next[value(&hash)];
@@ -149,13 +143,13 @@ impl Group<'_> {
 }
 
 /// The bits of a hash in `band`.
-fn value(hash: &Hash, band: usize) -> usize {
+pub(crate) fn value(hash: &SemanticHash, band: usize) -> usize {
     let bit = band * BAND;
     (hash[bit / 64] >> (bit % 64)) as usize & ((1 << BAND) - 1)
 }
 
 /// Whether two hashes that share `band` differ in at most `distance` bits.
-fn is_near(a: &Hash, b: &Hash, distance: u32, band: usize) -> bool {
+pub(crate) fn is_near(a: &SemanticHash, b: &SemanticHash, distance: u32, band: usize) -> bool {
     // The word of the band itself, which says least, comes last.
     let first = band * BAND / 64 + 1;
     let mut differing = 0;
@@ -180,18 +174,18 @@ mod tests {
     use super::*;
     use crate::hash::{Purpose, Rng};
 
-    fn differing(a: &Hash, b: &Hash) -> u32 {
+    fn differing(a: &SemanticHash, b: &SemanticHash) -> u32 {
         a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
     }
 
     /// By definition, all pairs.
-    fn reference(hashes: &[Hash], distance: u32, alike: impl Fn(u32, u32) -> bool) -> Vec<bool> {
+    fn reference(hashes: &[SemanticHash], distance: u32, alike: impl Fn(u32, u32) -> bool) -> Vec<bool> {
         let mut copies: Vec<bool> = vec![];
         for (j, hash) in hashes.iter().enumerate() {
-            let copy = *hash != UNKNOWN
+            let copy = *hash != UNKNOWN_HASH
                 && (0..j).any(|i| {
                     !copies[i]
-                        && hashes[i] != UNKNOWN
+                        && hashes[i] != UNKNOWN_HASH
                         && differing(&hashes[i], hash) <= distance
                         && alike(i as u32, j as u32)
                 });
@@ -201,9 +195,9 @@ mod tests {
     }
 
     /// Families of hashes, each with members up to `spread` bits from its first or from another.
-    fn families(n: usize, spread: usize, seed: u64) -> Vec<Hash> {
+    fn families(n: usize, spread: usize, seed: u64) -> Vec<SemanticHash> {
         let mut rng = Rng::new(seed, Purpose::Synth, 0);
-        let mut hashes: Vec<Hash> = vec![];
+        let mut hashes: Vec<SemanticHash> = vec![];
         while hashes.len() < n {
             if hashes.is_empty() || rng.unit() < 0.3 {
                 hashes.push([0; 4].map(|_| rng.next_u64()));
@@ -239,7 +233,7 @@ mod tests {
     #[test]
     fn bits_that_differ_may_lie_anywhere() {
         // As unkind to bands as can be: one bit in each of the first bands, then two.
-        let base: Hash = [0x0123_4567_89ab_cdef; 4];
+        let base: SemanticHash = [0x0123_4567_89ab_cdef; 4];
         for distance in 1..=MAX_DISTANCE as usize {
             let mut other = base;
             for bit in 0..distance {
@@ -267,8 +261,8 @@ mod tests {
         // A million pairs of pairs would be 2 * 10^10.
         let copies = near_copies(200_000, |_| [7; 4], 15, |_, _| true);
         assert_eq!(copies.iter().filter(|copy| !**copy).count(), 1);
-        assert!(!near_copies(9, |_| UNKNOWN, 15, |_, _| true).contains(&true));
-        assert!(near_copies(0, |_| UNKNOWN, 15, |_, _| true).is_empty());
+        assert!(!near_copies(9, |_| UNKNOWN_HASH, 15, |_, _| true).contains(&true));
+        assert!(near_copies(0, |_| UNKNOWN_HASH, 15, |_, _| true).is_empty());
     }
 
     #[test]

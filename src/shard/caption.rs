@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{FailReason, Result};
 use crate::sample::SampleId;
-use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid};
+use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid_value};
 use crate::shard::{CaptionTable, Filter, ReadOptions, Shard, ShardMetadata, Subset};
 
 /// Samples of a shard that may lack the field, all of the first ones, before that is worth a word.
@@ -172,11 +172,7 @@ impl Captions {
 
     /// The hash of the sample's uid.
     fn uid(&mut self, key: &str, member: &Fields) -> Result<Option<u64>> {
-        Ok(match self.value(UID_AT, UID, key, member)? {
-            Some(Value::String(uid)) => Some(of_uid(&uid)),
-            Some(Value::Number(uid)) => Some(of_uid(&uid.to_string())),
-            _ => None,
-        })
+        Ok(self.value(UID_AT, UID, key, member)?.as_ref().and_then(of_uid_value))
     }
 
     fn passes(&mut self, filter: &Filter, key: &str, member: &Fields) -> Result<bool> {

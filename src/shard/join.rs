@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 use crate::hash;
 use crate::sample::SampleId;
 
@@ -91,6 +93,15 @@ pub(super) fn of_uid(uid: &str) -> u64 {
     match halves {
         Some((high, low)) => of_halves(high, low),
         None => hash::hash_str(uid),
+    }
+}
+
+/// The hash of the uid that a field or a column has; `None` where it is neither a text nor a number.
+pub(super) fn of_uid_value(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(uid) => Some(of_uid(uid)),
+        Value::Number(uid) => Some(of_uid(&uid.to_string())),
+        _ => None,
     }
 }
 

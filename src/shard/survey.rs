@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::hash::{self, Purpose};
 use crate::sample::SampleId;
 use crate::shard::caption::score;
-use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid};
+use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid_value};
 use crate::shard::{ReadOptions, Shard, ShardMetadata, ShardReader};
 
 /// Stretches of consecutive groups that are looked at.
@@ -96,11 +96,7 @@ fn of_metadata(
         let is_inside = subset.is_none_or(|subset| match subset.by() {
             JoinBy::Key => subset.contains(of_key(key)),
             JoinBy::Id => subset.contains(of_id(SampleId::new(shard.hash, key))),
-            JoinBy::Uid => match value(UID) {
-                Value::String(uid) => subset.contains(of_uid(&uid)),
-                Value::Number(uid) => subset.contains(of_uid(&uid.to_string())),
-                _ => false,
-            },
+            JoinBy::Uid => of_uid_value(&value(UID)).is_some_and(|uid| subset.contains(uid)),
         });
         let passes = |filter: &crate::shard::Filter| {
             filter.passes(&filter.columns().iter().map(|column| value(column)).collect::<Vec<_>>())
