@@ -8,7 +8,9 @@ use tch::Device;
 
 use crate::captioner::config::CaptionerConfig;
 use crate::captioner::device::check_device;
-use crate::captioner::files::{Aside, check_own, check_vocabulary, replace, serialised, tensors_hash, write};
+use crate::captioner::files::{
+    Aside, CONFIG, MODEL, TOKENIZER, check_own, check_vocabulary, model_files, replace, tensors_hash, write,
+};
 use crate::captioner::folds::Folds;
 use crate::captioner::generation::GenerationConfig;
 use crate::captioner::matcher::Matcher;
@@ -19,12 +21,6 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::text::Tokenizer;
 
-/// Sizes and settings.
-const CONFIG: &str = "config.json";
-/// Weights, with BLIP's names.
-const MODEL: &str = "model.safetensors";
-/// The tokenizer, in the format of Hugging Face's tokenizers.
-const TOKENIZER: &str = "tokenizer.json";
 /// What `fit` learned.
 const CLUSTERS: &str = "clusters.safetensors";
 /// Folder of the image-text matching model that measures alignment, where there is one.
@@ -69,14 +65,7 @@ impl Captioner {
                 && config.get("kind").is_none()
                 && config.get("model_type").is_none()
         })?;
-        let json = serde_json::to_string_pretty(&self.config).map_err(Error::captioner)?;
-        let model = serialised(&self.tensors)?;
-        // All of them before the first is in its place: a disk that is full leaves what is there.
-        let files = [
-            Aside::new(&dir.join(MODEL), |path| write(path, &model))?,
-            Aside::new(&dir.join(TOKENIZER), |path| self.tokenizer.save(path))?,
-            Aside::new(&dir.join(CONFIG), |path| write(path, json.as_bytes()))?,
-        ];
+        let files = model_files(dir, &self.config, &self.tokenizer, &self.tensors)?;
         // Old clusters would not fit new weights: they go first, and new ones come last.
         let clusters = dir.join(CLUSTERS);
         if clusters.exists() {

@@ -11,6 +11,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::text::Tokenizer;
 
+/// Sizes and settings.
+pub(super) const CONFIG: &str = "config.json";
+/// Weights.
+pub(crate) const MODEL: &str = "model.safetensors";
+/// The tokenizer, in the format of Hugging Face's tokenizers.
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+
 /// Reads `path` as JSON; `expected` says what it should hold.
 pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
     let name = path.display().to_string();
@@ -49,7 +56,7 @@ pub(super) fn check_own(
     own: &str,
     is_own: impl FnOnce(&serde_json::Value) -> bool,
 ) -> Result<()> {
-    let Ok(json) = std::fs::read_to_string(dir.join("config.json")) else { return Ok(()) };
+    let Ok(json) = std::fs::read_to_string(dir.join(CONFIG)) else { return Ok(()) };
     let is_own = serde_json::from_str(&json).is_ok_and(|config| is_own(&config));
     if is_own {
         return Ok(());
@@ -109,6 +116,26 @@ impl Drop for Aside {
         // There is none once it is in its place; what went wrong before is what the caller has to know.
         let _ = std::fs::remove_file(&self.aside);
     }
+}
+
+/// The files that captioners and matchers have in common, written and not yet in their places: all of them
+/// before the first is, so that a disk that is full leaves what is there.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(super) fn model_files(
+    dir: &Path,
+    config: &impl serde::Serialize,
+    tokenizer: &Tokenizer,
+    tensors: &NamedTensors,
+) -> Result<[Aside; 3]> {
+    let json = serde_json::to_string_pretty(config).map_err(Error::captioner)?;
+    let model = serialised(tensors)?;
+    Ok([
+        Aside::new(&dir.join(MODEL), |path| write(path, &model))?,
+        Aside::new(&dir.join(TOKENIZER), |path| tokenizer.save(path))?,
+        Aside::new(&dir.join(CONFIG), |path| write(path, json.as_bytes()))?,
+    ])
 }
 
 /// Tensors as a safetensors file, f32.

@@ -17,7 +17,7 @@ use crate::captioner::config::{CaptionerConfig, DecodeFrom, DecoderConfig, Visio
 use crate::captioner::device::{Inference, Precision, check_device, describe};
 use crate::captioner::encode::{Projections, hash_words};
 use crate::captioner::files::{
-    Aside, check_own, check_vocabulary, read_json, serialised, tensors_hash, write,
+    Aside, CONFIG, MODEL, TOKENIZER, check_own, check_vocabulary, model_files, read_json, tensors_hash,
 };
 use crate::captioner::generation::GenerationConfig;
 use crate::captioner::layers::{Linear, unit_rows};
@@ -30,9 +30,6 @@ use crate::text::Tokenizer;
 
 /// What `kind` says in the configuration of such a directory.
 const KIND: &str = "matcher";
-const CONFIG: &str = "config.json";
-const MODEL: &str = "model.safetensors";
-const TOKENIZER: &str = "tokenizer.json";
 
 /// What `config.json` of a matcher directory says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -164,10 +161,6 @@ impl Matcher {
         mut weights: Weights,
     ) -> Result<Self> {
         config.validate()?;
-        if tokenizer.vocab_size() > config.text.vocab {
-            let accepted = format!("at least the tokenizer's vocabulary of {}", tokenizer.vocab_size());
-            return Err(Error::option("text.vocab", config.text.vocab, accepted));
-        }
         let parts = Parts::new(&mut weights, &config, device)?;
         let projections = Projections::new(config.embedding_dim, device)?;
         let precision = Precision::Float32;
@@ -212,13 +205,7 @@ impl Matcher {
         let dir = dir.as_ref();
         std::fs::create_dir_all(dir).map_err(|e| Error::io(format!("create {}", dir.display()), e))?;
         check_own(dir, "matcher", |config| config.get("kind").and_then(|kind| kind.as_str()) == Some(KIND))?;
-        let json = serde_json::to_string_pretty(&self.config).map_err(Error::captioner)?;
-        let model = serialised(&self.tensors)?;
-        let files = [
-            Aside::new(&dir.join(MODEL), |path| write(path, &model))?,
-            Aside::new(&dir.join(TOKENIZER), |path| self.tokenizer.save(path))?,
-            Aside::new(&dir.join(CONFIG), |path| write(path, json.as_bytes()))?,
-        ];
+        let files = model_files(dir, &self.config, &self.tokenizer, &self.tensors)?;
         files.into_iter().try_for_each(Aside::place)
     }
 

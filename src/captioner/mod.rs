@@ -88,7 +88,7 @@ pub use config::{
 };
 pub use device::{Precision, device_name, parse_device};
 pub use encode::RawSignals;
-pub(crate) use files::{lock, replace};
+pub(crate) use files::{MODEL, TOKENIZER, lock, replace};
 pub use folds::{Fold, Folds};
 pub use generation::{Decoding, GenerationConfig};
 pub use learn::{CodebookReport, PatchSample};

@@ -95,6 +95,13 @@ impl Captioner {
     /// tokenizer has tokens; a device that is not there.
     pub fn new(config: CaptionerConfig, tokenizer: Tokenizer, device: Device, seed: u64) -> Result<Self> {
         check_device(device)?;
+        if tokenizer.vocab_size() > config.decoder.vocab {
+            return Err(Error::option(
+                "decoder.vocab",
+                config.decoder.vocab,
+                format!("at least the tokenizer's vocabulary of {}", tokenizer.vocab_size()),
+            ));
+        }
         Self::build(config, tokenizer, None, device, Weights::seeded(seed, device))
     }
 
@@ -106,13 +113,6 @@ impl Captioner {
         mut weights: Weights,
     ) -> Result<Self> {
         config.validate()?;
-        if tokenizer.vocab_size() > config.decoder.vocab {
-            return Err(Error::option(
-                "decoder.vocab",
-                config.decoder.vocab,
-                format!("at least the tokenizer's vocabulary of {}", tokenizer.vocab_size()),
-            ));
-        }
         let tokenizer = match config.decoder.specials {
             Some(ids) => tokenizer.with_specials(ids.start, ids.end, ids.pad),
             None => tokenizer,

@@ -11,8 +11,6 @@ use tldr_loader::loader::reading_fingerprint;
 use tldr_loader::select::{GateBy, Policy, Priority, Quota, ScoreGate};
 use tldr_loader::shard::ReadOptions;
 
-use super::source::read_options;
-
 /// How much is kept, and by which rules.
 #[derive(Debug, clap::Args)]
 pub(super) struct Selection {
@@ -99,11 +97,11 @@ pub(super) struct Reading {
 impl Reading {
     /// Fingerprint of these options with the others' defaults; `None` where none is given.
     pub(super) fn fingerprint(&self) -> Result<Option<u64>> {
-        let read = read_options(
-            self.caption_key.as_ref(),
+        let read = ReadOptions::open(
+            self.caption_key.clone(),
             self.filter.as_deref(),
-            self.subset.as_ref(),
-            self.captions.as_ref(),
+            self.subset.as_deref(),
+            self.captions.as_deref(),
         )?;
         let is_given = read != ReadOptions::default();
         Ok(is_given.then(|| reading_fingerprint(&read, &DecodeOptions::default())))

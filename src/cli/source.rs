@@ -1,11 +1,10 @@
 //! The options of every subcommand that reads shards.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tldr_loader::Result;
-use tldr_loader::shard::{CaptionTable, ReadOptions, StoreOptions, Subset};
+use tldr_loader::shard::{ReadOptions, StoreOptions};
 
 /// Where shards are and how they are read.
 #[derive(Debug, clap::Args)]
@@ -42,11 +41,11 @@ pub(super) struct Source {
 impl Source {
     /// How samples are read; opens the tables.
     pub(super) fn read(&self) -> Result<ReadOptions> {
-        read_options(
-            self.caption_key.as_ref(),
+        ReadOptions::open(
+            self.caption_key.clone(),
             self.filter.as_deref(),
-            self.subset.as_ref(),
-            self.captions.as_ref(),
+            self.subset.as_deref(),
+            self.captions.as_deref(),
         )
     }
 
@@ -59,20 +58,4 @@ impl Source {
             ..StoreOptions::default()
         }
     }
-}
-
-/// The options of reading, as they are given.
-pub(super) fn read_options(
-    caption_key: Option<&String>,
-    filter: Option<&str>,
-    subset: Option<&PathBuf>,
-    captions: Option<&PathBuf>,
-) -> Result<ReadOptions> {
-    Ok(ReadOptions {
-        caption_key: caption_key.cloned(),
-        filter: filter.map(str::parse).transpose()?,
-        subset: subset.map(Subset::open).transpose()?.map(Arc::new),
-        captions: captions.map(CaptionTable::open).transpose()?.map(Arc::new),
-        score_key: None,
-    })
 }

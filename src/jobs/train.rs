@@ -129,9 +129,10 @@ fn train_whole(
     };
     let settings = settings(job, threads, job.precision.unwrap_or(Precision::of(device)))?;
     let found = checkpoints.find(job.resume, &settings)?;
+    // A preview has the same size whatever the vocabulary.
+    let loader = data.training_stream(job, config(job, 4)?.preview_size)?;
     if found.is_none() && job.resume == Resume::Auto {
-        let stream = data.training_stream(job, config(job, 4)?.preview_size)?;
-        match Finished::find(&job.out, &settings, &stream) {
+        match Finished::find(&job.out, &settings, &loader) {
             Ok(Some(summary)) => return Ok((summary, checkpoints)),
             Err(error) if !place.replaces => return Err(error),
             Ok(None) | Err(_) => {}
@@ -146,7 +147,6 @@ fn train_whole(
         }
     };
     let config = config(job, tokenizer.vocab_size())?;
-    let loader = data.training_stream(job, config.preview_size)?;
     let steps = loader.num_batches() * job.epochs;
     let options = options(job, steps, loader.num_batches(), threads);
     let mut captioner = Captioner::new(config, tokenizer, device, job.seed)?;

@@ -30,32 +30,32 @@ impl LoaderBuilder {
     /// Samples of each source that filter and subset let pass, as far as can be told before they are read; on
     /// the way the score's gate is measured, over all sources.
     pub(super) fn look(&mut self, listed: &[Listed], shards: &[Shard], lengths: &[u64]) -> Result<Vec<u64>> {
-        let samples = total(lengths)?;
-        let counts = self.mode != Mode::Eval && !self.only_recording && !self.read.takes_all();
+        total(lengths)?;
         let unmeasured = |score: &&ScoreGate| score.measured.is_none();
         let by_policy = self.mode == Mode::Reduced && self.plan.is_none();
         let score = self.score.as_ref().filter(|_| by_policy).filter(unmeasured).cloned();
-        if !counts && score.is_none() {
-            return listed.iter().map(|source| total(&lengths[source.shards.clone()])).collect();
-        }
+        let counts = self.mode != Mode::Eval && !self.only_recording && !self.read.takes_all();
         let read = ReadOptions { score_key: score.as_ref().map(|s| s.key.clone()), ..self.read.clone() };
-        let found = shard::survey(shards, lengths, &read)?;
-        if let Some(mut score) = score {
+        let is_one = listed.len() == 1;
+        let mut whole = None;
+        if score.is_some() || counts && is_one {
+            whole = Some(shard::survey(shards, lengths, &read)?);
+        }
+        if let (Some(mut score), Some(found)) = (score, &whole) {
             score.threshold = score.threshold.or(self.threshold);
             let gate = if score.threshold.is_some() { None } else { self.gate.unwrap_or(Some(0.5)) };
-            self.score = Some(measured(score, gate, &found)?);
+            self.score = Some(measured(score, gate, found)?);
         }
-        if !counts {
-            return listed.iter().map(|source| total(&lengths[source.shards.clone()])).collect();
-        }
-        if listed.len() == 1 {
-            return Ok(vec![included(&read, &found, samples)?]);
-        }
-        let own = |source: &Listed| {
+        let of = |source: &Listed| {
             let (shards, lengths) = (&shards[source.shards.clone()], &lengths[source.shards.clone()]);
-            included(&self.read, &shard::survey(shards, lengths, &self.read)?, total(lengths)?)
+            let samples = total(lengths)?;
+            match &whole {
+                _ if !counts => Ok(samples),
+                Some(found) if is_one => included(&self.read, found, samples),
+                _ => included(&self.read, &shard::survey(shards, lengths, &self.read)?, samples),
+            }
         };
-        listed.iter().map(own).collect()
+        listed.iter().map(of).collect()
     }
 }
 

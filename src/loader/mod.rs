@@ -44,5 +44,7 @@ pub use plan::{PlanFile, PlannedShard};
 pub use spec::{Mode, OnError, reading_fingerprint};
 pub(crate) use spec::{reading, version_hash};
 pub use state::LoaderState;
-pub use stats::{Activity, Counts, Failure, Joined, LengthMismatch, SourceStats, Stage, Stats};
+pub use stats::{
+    Activity, Counts, Failure, HANDED_WARNINGS, Joined, LengthMismatch, SourceStats, Stage, Stats,
+};
 pub use stream::{Batches, IntoUrls, Loader, Next};

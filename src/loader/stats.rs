@@ -185,6 +185,9 @@ impl Stage {
     }
 }
 
+/// Target of warnings that callers are also handed as values, so that one who passes both on can tell.
+pub const HANDED_WARNINGS: &str = "tldr_loader::epoch";
+
 /// What became of one corpus of a mix.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct SourceStats {

@@ -15,7 +15,7 @@ use crate::loader::pipeline::{self, Message, Running};
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, Spec};
 use crate::loader::state::LoaderState;
-use crate::loader::stats::{Stage, Stats};
+use crate::loader::stats::{HANDED_WARNINGS, Stage, Stats};
 use crate::loader::watchdog::Patience;
 use crate::text::Tokenizer;
 
@@ -197,13 +197,21 @@ impl Loader {
         }
     }
 
+    /// Whether [`load_state`](Self::load_state) would take `state`; moves nowhere.
+    ///
+    /// # Errors
+    /// As [`load_state`](Self::load_state).
+    pub(crate) fn check_state(&self, state: &LoaderState) -> Result<()> {
+        self.progress.state.check(state, self.num_batches_of(state.epoch))
+    }
+
     /// Moves to a saved state, of any world size with the same global batch and lanes: the next
     /// [`iter`](Self::iter) yields exactly what the saved run had not yielded yet.
     ///
     /// # Errors
     /// [`ErrorKind::State`] that spells out every difference.
     pub fn load_state(&self, state: &LoaderState) -> Result<()> {
-        self.progress.state.check(state, self.num_batches_of(state.epoch))?;
+        self.check_state(state)?;
         self.progress.epoch.store(state.epoch, Ordering::SeqCst);
         self.progress.step.store(state.step, Ordering::SeqCst);
         self.progress.resume_at.store(state.step, Ordering::SeqCst);
@@ -274,7 +282,7 @@ impl Batches {
                 self.progress.epoch.store(self.epoch + 1, Ordering::SeqCst);
                 self.progress.step.store(0, Ordering::SeqCst);
                 for warning in self.recorder.snapshot().warnings(self.batch_size) {
-                    tracing::warn!(target: "tldr_loader::epoch", "{warning}");
+                    tracing::warn!(target: HANDED_WARNINGS, "{warning}");
                 }
                 Ok(Next::End)
             }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 use crate::loader::spec::Stream;
-use crate::loader::stats::Activity;
+use crate::loader::stats::{Activity, HANDED_WARNINGS};
 
 /// A wait for a batch that is warned of; and again each time it has doubled.
 const WARN_AFTER: Duration = Duration::from_secs(60);
@@ -270,7 +270,7 @@ impl Patience {
         }
         if self.waited >= self.warn_at {
             let warning = format!("no batch came for {:.0} s: {told}", self.waited.as_secs_f64());
-            tracing::warn!("{warning}");
+            tracing::warn!(target: HANDED_WARNINGS, "{warning}");
             self.warning = Some(warning);
             while self.warn_at <= self.waited {
                 self.warn_at = self.warn_at.saturating_mul(2);

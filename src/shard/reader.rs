@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -43,6 +44,25 @@ pub struct ReadOptions {
 }
 
 impl ReadOptions {
+    /// The options as users give them; opens the tables.
+    ///
+    /// # Errors
+    /// A filter that cannot be read; those of [`Subset::open`] and [`CaptionTable::open`].
+    pub fn open(
+        caption_key: Option<String>,
+        filter: Option<&str>,
+        subset: Option<&Path>,
+        captions: Option<&Path>,
+    ) -> Result<Self> {
+        Ok(Self {
+            caption_key,
+            filter: filter.map(str::parse).transpose()?,
+            subset: subset.map(Subset::open).transpose()?.map(Arc::new),
+            captions: captions.map(CaptionTable::open).transpose()?.map(Arc::new),
+            score_key: None,
+        })
+    }
+
     /// Whether the Parquet file beside a shard may tell which samples can be used, or their captions.
     pub(crate) fn looks_beside(&self) -> bool {
         let uid = Some(JoinBy::Uid);

@@ -12,6 +12,7 @@ use tldr_loader::captioner::{
 };
 use tldr_loader::cluster::{AlignmentNorm, Features};
 use tldr_loader::jobs::{self, FitJob, Resume, TrainJob};
+use tldr_loader::shard::ReadOptions;
 use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
@@ -176,7 +177,8 @@ impl Captioner {
             seed: whole("seed", seed).or_raise(py)?,
             threads: whole("threads", threads.unwrap_or(0)).or_raise(py)?,
             device: device_name(device),
-            read: options::read(caption_key, r#where, subset, captions).or_raise(py)?,
+            read: ReadOptions::open(caption_key, r#where, subset.as_deref(), captions.as_deref())
+                .or_raise(py)?,
             stores: options::stores(endpoint, read_timeout, retries).or_raise(py)?,
             ..TrainJob::new(urls.patterns(), &path)
         };
@@ -423,7 +425,8 @@ impl Captioner {
             decode_from: decode_from.map(DecodeFrom::from_name).transpose().or_raise(py)?,
             seed: whole("seed", seed).or_raise(py)?,
             device: device_name(self.device),
-            read: options::read(caption_key, r#where, subset, captions).or_raise(py)?,
+            read: ReadOptions::open(caption_key, r#where, subset.as_deref(), captions.as_deref())
+                .or_raise(py)?,
             stores: options::stores(endpoint, read_timeout, retries).or_raise(py)?,
             ..FitJob::new(urls.patterns(), &self.path)
         };

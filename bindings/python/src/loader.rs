@@ -344,15 +344,14 @@ impl Loader {
             if let Some(seconds) = read_timeout {
                 builder = builder.read_timeout(options::seconds("read_timeout", seconds)?);
             }
-            if let Some(ledger) = ledger {
-                let stores = StoreOptions { endpoint: endpoint.clone(), ..StoreOptions::default() };
-                builder = builder.ledger(ledger.open(&stores)?);
-            }
             Ok(builder)
         };
         let builder = options().or_raise(py)?;
         let build = move |_: &mut dyn FnMut(()) -> Result<()>| {
             let mut builder = builder;
+            if let Some(ledger) = ledger {
+                builder = builder.ledger(ledger.open(&StoreOptions { endpoint, ..StoreOptions::default() })?);
+            }
             if let Some(path) = tokenizer {
                 options::must_exist("tokenizer", &path, "a tokenizer.json, or open_clip's merges file")?;
                 builder = builder.tokenizer(Tokenizer::from_file(path)?);

@@ -9,15 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
+use tldr_loader::loader::HANDED_WARNINGS;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 /// Warnings that wait at most; the oldest go first.
 const WAITING: usize = 256;
-
-/// What a finished epoch is warned of: a warning of Python's own.
-const EPOCH: &str = "tldr_loader::epoch";
 
 static QUEUE: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 static ANY: AtomicBool = AtomicBool::new(false);
@@ -50,7 +48,8 @@ struct Forward;
 impl Subscriber for Forward {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= Level::WARN
-            && metadata.target() != EPOCH
+            // These are warnings of Python's own.
+            && metadata.target() != HANDED_WARNINGS
             && metadata.target().starts_with("tldr")
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -11,7 +10,7 @@ use tldr_loader::captioner::{self, parse_device};
 use tldr_loader::image::ImageTransform;
 use tldr_loader::loader::{Loader, LoaderBuilder, Mode, OnError, PixelType};
 use tldr_loader::select::{GateBy, KeepRatio, Priority};
-use tldr_loader::shard::{CaptionTable, ReadOptions, StoreOptions, Subset};
+use tldr_loader::shard::StoreOptions;
 use tldr_loader::{Error, ErrorKind, Result};
 
 use crate::captioner::Captioner;
@@ -211,22 +210,6 @@ pub(crate) fn timeout(option: &'static str, given: Option<f64>) -> Result<Option
 pub(crate) fn seconds(option: &'static str, given: f64) -> Result<Duration> {
     Duration::try_from_secs_f64(given)
         .map_err(|_| Error::option(option, given, "a number of seconds, more than 0"))
-}
-
-/// How samples are read, by the names of a loader's options. Opens the tables.
-pub(crate) fn read(
-    caption_key: Option<String>,
-    filter: Option<&str>,
-    subset: Option<PathBuf>,
-    captions: Option<PathBuf>,
-) -> Result<ReadOptions> {
-    Ok(ReadOptions {
-        caption_key,
-        filter: filter.map(str::parse).transpose()?,
-        subset: subset.map(Subset::open).transpose()?.map(Arc::new),
-        captions: captions.map(CaptionTable::open).transpose()?.map(Arc::new),
-        ..ReadOptions::default()
-    })
 }
 
 /// How remote shards are read, by the names of a loader's options.

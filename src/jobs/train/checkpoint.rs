@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::captioner::{CaptionerConfig, CodebookUpdate, StepReport, Trainer, replace};
+use crate::captioner::{CaptionerConfig, CodebookUpdate, StepReport, TOKENIZER, Trainer, replace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::loader::LoaderState;
@@ -19,7 +19,6 @@ use crate::text::Tokenizer;
 /// Value of `format`: another layout gets another number.
 const FORMAT: &str = "tldr-loader training checkpoint 1";
 const STATE: &str = "checkpoint.json";
-const TOKENIZER: &str = "tokenizer.json";
 
 /// What to do where a checkpoint is found, and where none is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

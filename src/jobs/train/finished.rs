@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::captioner::replace;
+use crate::captioner::{MODEL, replace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::jobs::train::TrainSummary;
@@ -14,7 +14,6 @@ use crate::loader::{Loader, LoaderState};
 /// Value of `format`: another layout gets another number.
 const FORMAT: &str = "tldr-loader training 1";
 const FILE: &str = "trained.json";
-const MODEL: &str = "model.safetensors";
 
 /// A run that was done to its end.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,7 +73,7 @@ impl Finished {
             return Err(keeps("was not trained here, or was changed since"));
         }
         let mut other = differences(settings, &found.settings);
-        other.extend(loader.load_state(&found.stream).err().map(|error| error.to_string()));
+        other.extend(loader.check_state(&found.stream).err().map(|error| error.to_string()));
         if !other.is_empty() {
             return Err(keeps(&format!("was trained with other settings ({})", other.join(", "))));
         }
