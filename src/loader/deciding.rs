@@ -6,37 +6,31 @@
 //! generated caption and a judge's score before the decision. The survivors of a shuffle group get their
 //! captions when the group is whole, and leave in hash order.
 
-use std::collections::VecDeque;
+mod encoding;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
-use ndarray::{Array2, Array4, s};
 
-use crate::error::{Error, ErrorKind, FailReason, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::image::ImageError;
 use crate::ledger::{CorpusScores, WindowKey, WindowRecord};
 use crate::loader::alike::Seen;
 use crate::loader::buffer::Encoded;
 use crate::loader::captions::{Captioning, caption_of};
-use crate::loader::completing::{joined, share};
 use crate::loader::decider::Decider;
 use crate::loader::lane;
-use crate::loader::model_thread::{Answer, ModelThread, wait};
 use crate::loader::pipeline::{Message, receive};
-use crate::loader::previews::decode_previews;
-use crate::loader::reading::{Known, RawRow, RawWindow, Waiting, raised, window_of};
+use crate::loader::reading::{Known, RawRow, RawWindow, Waiting, window_of};
 use crate::loader::recorder::Recorder;
-use crate::loader::spec::{OnError, Spec, Stream};
+use crate::loader::spec::{Spec, Stream};
 use crate::loader::stats::Stage;
 use crate::loader::watchdog::{Doing, Post, Slot};
-use crate::model::{SemanticHash, Signals, UNKNOWN_HASH};
+use crate::model::{SemanticHash, UNKNOWN_HASH};
 use crate::sample::{FailedSample, Outcome, Sample};
 use crate::select::Selector;
-
-/// Batches of one lane that may be with the captioner at a time: one worked on, one ready.
-const IN_FLIGHT: usize = 2;
 
 /// A sample that was kept, with what is known of it.
 pub(crate) struct Survivor {
@@ -301,185 +295,6 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// What is known of a window once all is encoded that this epoch needs and the ledger lacks.
-    fn complete(&self, raw: &mut RawWindow, selector: &Decider) -> Result<WindowRecord> {
-        let rows = &mut raw.rows;
-        if let Some((old, lacking)) = raw.partial.take() {
-            let fresh = self.record(rows, &lacking, old.has_embedding)?;
-            return Ok(joined(&old, fresh, &lacking));
-        }
-        let failed: Vec<Option<FailReason>> = rows
-            .iter()
-            .map(|row| match row {
-                RawRow::Failed(failed) => Some(failed.reason),
-                RawRow::Sample(_) | RawRow::Skipped => None,
-            })
-            .collect();
-        // What the filter excludes is not encoded, and has signals of zeros.
-        let wanted = share(selector, &raw.key, &failed, raw.segment.pass)
-            .unwrap_or_else(|| failed.iter().map(|failed| failed.is_none_or(FailReason::is_fault)).collect());
-        self.record(rows, &wanted, selector.needs_embedding())
-    }
-
-    /// Collects what the ledger will remember of a new window; runs the encoder over the rows that are
-    /// `wanted`, where signals are needed. Rows whose preview cannot be decoded become failed rows.
-    fn record(&self, rows: &mut [RawRow], wanted: &[bool], keep_embedding: bool) -> Result<WindowRecord> {
-        let signals = if self.spec.needs_signals { self.encode(rows, wanted)? } else { None };
-        let mut record = WindowRecord {
-            ids: Vec::with_capacity(rows.len()),
-            failed: Vec::with_capacity(rows.len()),
-            caption_chars: Vec::with_capacity(rows.len()),
-            compute: self.spec.compute(),
-            signals,
-            encoded: None,
-            has_embedding: false,
-            from_table: vec![],
-            failures: vec![],
-            index: None,
-        };
-        let mut from_table = Vec::with_capacity(rows.len());
-        for row in rows.iter() {
-            match row {
-                RawRow::Sample(Waiting { sample, .. }) => {
-                    record.ids.push(sample.id);
-                    record.failed.push(None);
-                    record.caption_chars.push(sample.caption.chars().count() as u32);
-                    from_table.push(sample.from_table);
-                }
-                RawRow::Failed(failed) => {
-                    record.ids.push(failed.id);
-                    record.failed.push(Some(failed.reason));
-                    record.caption_chars.push(0);
-                    from_table.push(false);
-                    record.failures.push(failed.clone());
-                }
-                RawRow::Skipped => {
-                    let detail = "a window was to be decided of which not all was read".into();
-                    return Err(ErrorKind::Stage { stage: "select", detail }.into());
-                }
-            }
-        }
-        if self.spec.read.captions.is_some() {
-            record.from_table = from_table;
-        }
-        let encoded: Vec<bool> =
-            wanted.iter().zip(&record.failed).map(|(wanted, failed)| *wanted || failed.is_some()).collect();
-        record.encoded = (record.signals.is_some() && encoded.contains(&false)).then_some(encoded);
-        record.has_embedding = keep_embedding && record.signals.is_some();
-        if let (false, Some(signals)) = (keep_embedding, &mut record.signals) {
-            signals.embedding = Array2::zeros((signals.embedding.nrows(), 0));
-        }
-        Ok(record)
-    }
-
-    /// Runs the encoder over the rows of a window that are `wanted`, packed densely; the others have
-    /// signals of zeros.
-    fn encode(&self, rows: &mut [RawRow], wanted: &[bool]) -> Result<Option<Signals>> {
-        let wanted: Vec<usize> = (0..rows.len()).filter(|&row| wanted[row]).collect();
-        if wanted.len() == rows.len() {
-            return self.encode_all(rows);
-        }
-        let take = |row: &usize| std::mem::replace(&mut rows[*row], RawRow::Skipped);
-        let mut some: Vec<RawRow> = wanted.iter().map(take).collect();
-        let found = self.encode_all(&mut some)?;
-        wanted.iter().zip(some).for_each(|(&row, seen)| rows[row] = seen);
-        if self.spec.model.is_none() {
-            return Ok(None);
-        }
-        let dim = found.as_ref().map_or(0, |found| found.embedding.ncols());
-        let mut signals = Signals {
-            cluster: vec![0; rows.len()],
-            alignment: vec![0.0; rows.len()],
-            embedding: Array2::zeros((rows.len(), dim)),
-            semantic_hash: vec![UNKNOWN_HASH; rows.len()],
-        };
-        if let Some(found) = found {
-            for (at, row) in wanted.into_iter().enumerate() {
-                signals.cluster[row] = found.cluster[at];
-                signals.alignment[row] = found.alignment[at];
-                signals.semantic_hash[row] = found.semantic_hash[at];
-                signals.embedding.row_mut(row).assign(&found.embedding.row(at));
-            }
-        }
-        Ok(Some(signals))
-    }
-
-    /// Runs the encoder over `rows`, in batches that are slices of them in order. While the
-    /// captioner works on one batch, the pool decodes the previews of the next.
-    fn encode_all(&self, rows: &mut [RawRow]) -> Result<Option<Signals>> {
-        let Some(model) = &self.spec.model else { return Ok(None) };
-        let mut signals: Option<Signals> = None;
-        let mut in_flight: VecDeque<(usize, Receiver<Answer<Signals>>)> = VecDeque::new();
-        let mut spare: Option<Array4<u8>> = None;
-        let total = rows.len();
-        for chunk in rows.chunks_mut(model.batch_size) {
-            if in_flight.len() >= IN_FLIGHT {
-                spare = Some(self.gather(&mut in_flight, &mut signals, total)?);
-            }
-            let mut previews = spare.take().unwrap_or_else(|| model.buffer(model.batch_size));
-            self.previews(model, chunk, &mut previews)?;
-            let mut captions: Vec<String> = chunk.iter().map(original).collect();
-            captions.resize(model.batch_size, String::new());
-            let _mark = self.slot.mark(Doing::Await(Post::Captioner));
-            in_flight.push_back((chunk.len(), model.encode(previews, captions, self.recorder)?));
-            self.recorder.encoded.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        }
-        while !in_flight.is_empty() {
-            self.gather(&mut in_flight, &mut signals, total)?;
-        }
-        Ok(signals)
-    }
-
-    /// Waits for the oldest batch and appends its signals.
-    fn gather(
-        &self,
-        in_flight: &mut VecDeque<(usize, Receiver<Answer<Signals>>)>,
-        signals: &mut Option<Signals>,
-        total: usize,
-    ) -> Result<Array4<u8>> {
-        let Some((used, answer)) = in_flight.pop_front() else {
-            return Err(ErrorKind::Stage { stage: "encode", detail: "nothing is in flight".into() }.into());
-        };
-        let mark = self.slot.mark(Doing::Await(Post::Captioner));
-        let (batch, buffer) = wait(&answer)?;
-        drop(mark);
-        let all = signals.get_or_insert_with(|| Signals {
-            cluster: Vec::with_capacity(total),
-            alignment: Vec::with_capacity(total),
-            embedding: Array2::zeros((total, batch.embedding.ncols())),
-            semantic_hash: Vec::with_capacity(total),
-        });
-        let at = all.cluster.len();
-        all.cluster.extend_from_slice(&batch.cluster[..used]);
-        all.alignment.extend_from_slice(&batch.alignment[..used]);
-        all.semantic_hash.extend_from_slice(&batch.semantic_hash[..used]);
-        all.embedding.slice_mut(s![at..at + used, ..]).assign(&batch.embedding.slice(s![..used, ..]));
-        Ok(buffer)
-    }
-
-    /// Decodes the previews of `rows` into the first slots of `previews` and blanks the rest. A
-    /// row that cannot be decoded becomes a failed row with a blank slot.
-    fn previews(&self, model: &ModelThread, rows: &mut [RawRow], previews: &mut Array4<u8>) -> Result<()> {
-        let images: Vec<Option<&Encoded>> = rows
-            .iter()
-            .map(|row| match row {
-                RawRow::Sample(waiting) => Some(&waiting.image),
-                RawRow::Failed(_) | RawRow::Skipped => None,
-            })
-            .collect();
-        let errors = decode_previews(self.spec, self.recorder, model, &images, previews)?;
-        for (row, error) in rows.iter_mut().zip(errors) {
-            if let (RawRow::Sample(waiting), Some(error)) = (&*row, error) {
-                let failed = failed_image(&waiting.sample, error);
-                if self.spec.on_error == OnError::Raise {
-                    return Err(raised(&failed));
-                }
-                *row = RawRow::Failed(failed);
-            }
-        }
-        Ok(())
-    }
-
     /// Closes a shuffle group: captions where they are needed, then hash order, then what the
     /// lane still has to give; the rest is surplus.
     fn close(&mut self, mut windows: Vec<(WindowKey, Vec<Survivor>)>) -> Result<SurvivorGroup> {
@@ -519,13 +334,6 @@ fn all_kept(row: &RawRow) -> Outcome {
     match row {
         RawRow::Failed(failed) => Outcome::Failed(failed.reason),
         RawRow::Sample(_) | RawRow::Skipped => Outcome::Kept { pi: None },
-    }
-}
-
-fn original(row: &RawRow) -> String {
-    match row {
-        RawRow::Sample(waiting) => waiting.sample.caption.clone(),
-        RawRow::Failed(_) | RawRow::Skipped => String::new(),
     }
 }
 

@@ -1,11 +1,10 @@
 //! Decides for all samples of a window at once.
 
 mod phase;
+mod priority;
 mod thin;
 
 use std::sync::Arc;
-
-use ndarray::Array2;
 
 use crate::cluster::Clusters;
 use crate::error::{Error, FailReason, Result};
@@ -13,12 +12,12 @@ use crate::hash::{self, Purpose};
 use crate::model::Signals;
 use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::dedup::near_copies;
-use crate::select::diverse::farthest_first;
 use crate::select::gate::Gate;
 use crate::select::policy::{GateBy, Policy, Priority};
 use crate::select::reservoir::{Covered, Place, Rate, places};
 use crate::select::schedule::{Schedule, is_ratio};
 use crate::select::selector::phase::Phase;
+use crate::select::selector::priority::embeddings;
 
 /// Version of the rules, part of the fingerprint: raised whenever a decision could change.
 const RULES: u64 = 2;
@@ -231,8 +230,7 @@ impl Selector {
         let signals = self.check(window)?;
         let everything = self.keeps_everything(epoch);
         let usable = if everything { EVERY } else { Outcome::Dropped(DropReason::Quota) };
-        let mut outcomes: Vec<Outcome> =
-            window.failed.iter().map(|failed| failed.map_or(usable, Outcome::Failed)).collect();
+        let mut outcomes = before_decision(window, usable);
         if everything {
             return Ok(outcomes);
         }
@@ -288,11 +286,7 @@ impl Selector {
     /// candidates here, since a plan drops them itself.
     pub(super) fn placed(&self, window: &Window<'_>) -> Result<(Vec<Outcome>, Vec<Placed>)> {
         let signals = self.check(window)?;
-        let mut outcomes: Vec<Outcome> = window
-            .failed
-            .iter()
-            .map(|failed| failed.map_or(Outcome::Dropped(DropReason::Quota), Outcome::Failed))
-            .collect();
+        let mut outcomes = before_decision(window, Outcome::Dropped(DropReason::Quota));
         let mut candidates = self.candidates(window, signals, &mut outcomes)?;
         candidates.sort_unstable();
         let mut placed = Vec::with_capacity(candidates.len());
@@ -384,62 +378,6 @@ impl Selector {
         Turn { now: with(self.phases.at(epoch)), before: before.collect() }
     }
 
-    /// Rows of the candidates of one run that this epoch keeps, where the places only say how many.
-    ///
-    /// In rotation each epoch goes on in the order where the one before stopped, and begins again
-    /// at its end.
-    fn by_priority<'c>(
-        &self,
-        run: &[Candidate],
-        placed: impl Iterator<Item = (&'c Candidate, Place)>,
-        turn: &Turn<'_>,
-        window: &Window<'_>,
-        signals: Option<&Signals>,
-    ) -> Vec<u32> {
-        let n = run.len() as u128;
-        let (mut before, mut count) = (0u128, 0);
-        for (c, place) in placed {
-            let covered = turn.covered(c.cluster);
-            before += u128::from(place.times_kept(covered));
-            count += usize::from(place.is_kept(turn.rate(c.cluster), covered));
-        }
-        let start = (before % n.max(1)) as usize;
-        let mut ordered = run.to_vec();
-        ordered.sort_unstable_by_key(|c| (c.hash, c.row));
-        let order: Vec<u32> = match (self.policy.priority, signals) {
-            (Priority::Diverse, Some(signals)) => {
-                let embeddings = embeddings(signals, &ordered);
-                let order = farthest_first(embeddings.view(), (start + count).min(run.len()));
-                order.into_iter().map(|i| ordered[i].row).collect()
-            }
-            (Priority::Hard | Priority::Score, _) => {
-                let worst_first = self.policy.priority == Priority::Hard;
-                let merit = |c: &Candidate| {
-                    let row = c.row as usize;
-                    let of_captioner = || signals.map_or(f32::NAN, |signals| signals.alignment[row]);
-                    let scores = window.scores.filter(|_| self.needs_scores());
-                    let merit = scores.map_or_else(of_captioner, |scores| scores[row]);
-                    let key = if worst_first { merit } else { -merit };
-                    // What has no score comes last in both.
-                    if key.is_nan() { f32::INFINITY } else { key }
-                };
-                // Stable: ties stay in order of hash.
-                ordered.sort_by(|a, b| merit(a).total_cmp(&merit(b)));
-                ordered.into_iter().map(|c| c.row).collect()
-            }
-            (Priority::EveryNth, _) => {
-                ordered.sort_unstable_by_key(|c| (c.cluster, c.row));
-                // Where the run's count is not a whole part of it, the steps differ by one.
-                (0..count).map(|i| ordered[i * ordered.len() / count].row).collect()
-            }
-            _ => {
-                ordered.sort_by_key(|c| std::cmp::Reverse(window.caption_chars[c.row as usize]));
-                ordered.into_iter().map(|c| c.row).collect()
-            }
-        };
-        order.iter().cycle().skip(start).take(count).copied().collect()
-    }
-
     /// Run of a cluster; a random quota has one run.
     fn run(&self, cluster: u32) -> u32 {
         match &self.clusters {
@@ -488,6 +426,11 @@ impl Selector {
     }
 }
 
+/// Outcomes of the samples of a window of which nothing else is said, `[n]`.
+fn before_decision(window: &Window<'_>, usable: Outcome) -> Vec<Outcome> {
+    window.failed.iter().map(|failed| failed.map_or(usable, Outcome::Failed)).collect()
+}
+
 /// Refuses options that do not go with a score, or that one makes no sense of.
 fn check_score(policy: &Policy) -> Result<()> {
     let Some(score) = &policy.score else { return Ok(()) };
@@ -512,10 +455,4 @@ fn check_score(policy: &Policy) -> Result<()> {
         return Err(Error::option("score_key", given, accepted));
     }
     score.cut().map(drop)
-}
-
-/// Embeddings of the candidates, `[candidates, dim]`.
-fn embeddings(signals: &Signals, candidates: &[Candidate]) -> Array2<f32> {
-    let rows: Vec<usize> = candidates.iter().map(|c| c.row as usize).collect();
-    signals.embedding.select(ndarray::Axis(0), &rows)
 }

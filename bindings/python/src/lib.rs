@@ -5,6 +5,7 @@
 //! its GPU context. Python's lock is released wherever Rust works or waits.
 
 mod batch;
+mod batches;
 mod captioner;
 mod errors;
 mod hand_over;
@@ -15,6 +16,7 @@ mod log;
 mod matcher;
 mod options;
 mod plain;
+mod report;
 mod synth;
 
 /// Documentation is in `_native.pyi`.
@@ -23,13 +25,14 @@ mod _native {
     #[pymodule_export]
     use crate::batch::Batch;
     #[pymodule_export]
+    use crate::batches::Batches;
+    #[pymodule_export]
     use crate::captioner::Captioner;
     #[pymodule_export]
     use crate::hand_over::_hand_over;
     #[pymodule_export]
     use crate::ledger::Ledger;
-    #[pymodule_export]
-    use crate::loader::{Batches, Loader};
+
     #[pymodule_export]
     use crate::matcher::Matcher;
     #[pymodule_export]

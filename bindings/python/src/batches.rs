@@ -1,0 +1,98 @@
+//! `Batches`, the iterator over one epoch.
+
+use std::ffi::CString;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::exceptions::PyRuntimeWarning;
+use pyo3::prelude::*;
+use tldr_loader::loader::Next;
+
+use crate::batch::Batch;
+use crate::errors::OrRaise;
+use crate::interrupt::LOOK;
+use crate::loader::Loader;
+use crate::log;
+
+/// How long the end of an epoch's threads is awaited: half of the second that Ctrl-C may take.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// The batches of one epoch. Dropping it stops the epoch's threads.
+#[pyclass(frozen, module = "tldr_loader")]
+pub(crate) struct Batches {
+    /// `None` once the epoch is over.
+    batches: Mutex<Option<tldr_loader::loader::Batches>>,
+    loader: Py<Loader>,
+}
+
+impl Batches {
+    pub(crate) fn new(batches: tldr_loader::loader::Batches, loader: Py<Loader>) -> Self {
+        Self { batches: Mutex::new(Some(batches)), loader }
+    }
+}
+
+#[pymethods]
+impl Batches {
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    /// The next batch. Ctrl-C ends the wait.
+    ///
+    /// A wait of a minute and more is a `RuntimeWarning` that says what is waited for.
+    ///
+    /// Raises:
+    ///     TldrError: The first error of any stage; the epoch is over after it.
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
+        let loader = self.loader.get();
+        loop {
+            let (found, just_ended, long_wait) = py
+                .detach(|| {
+                    let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+                    let Some(running) = batches.as_mut() else { return Ok((Next::End, false, None)) };
+                    let found = running.next_within(LOOK)?;
+                    let ended = matches!(found, Next::End);
+                    let long_wait = running.warning();
+                    if ended {
+                        *batches = None;
+                    }
+                    Ok((found, ended, long_wait))
+                })
+                .or_raise(py)?;
+            log::hand_over(py)?;
+            let mut warnings: Vec<String> = long_wait.into_iter().collect();
+            if just_ended {
+                warnings.extend(loader.loader().stats().warnings(loader.loader().batch_size()));
+            }
+            for warning in warnings {
+                let text = CString::new(warning).unwrap_or_default();
+                PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)?;
+            }
+            match found {
+                Next::Batch(batch) => return Batch::new(py, *batch, loader.device()).map(Some),
+                Next::End => return Ok(None),
+                Next::Waiting => py.check_signals()?,
+            }
+        }
+    }
+}
+
+impl Drop for Batches {
+    /// Stops the epoch's threads and gives them [`FAREWELL`] to end. One that hangs in a read of a
+    /// dead disk ends on its own, or with the process: Ctrl-C does not wait for it.
+    fn drop(&mut self) {
+        let batches = self.batches.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if batches.is_none() {
+            return;
+        }
+        let (said, heard) = channel();
+        let joining = std::thread::Builder::new().name("tldr-stop".into()).spawn(move || {
+            drop(batches);
+            let _ = said.send(()); // after the farewell nobody listens
+        });
+        if joining.is_ok() {
+            Python::attach(|py| py.detach(move || heard.recv_timeout(FAREWELL).ok()));
+        }
+    }
+}
