@@ -108,7 +108,13 @@ fn deferred_samples_come_in_a_later_batch_of_their_lane() {
     assert!(stats.deferred > 20 && stats.counts.conserved());
     assert_eq!(stats.yielded + stats.replayed, stats.counts.kept + stats.repeats - stats.surplus);
     assert_eq!((plain.stats().deferred, stats.surplus), (0, plain.stats().surplus));
-    assert!(plain.load_state(&deferring.state()).unwrap_err().to_string().contains("policy"));
+    assert!(
+        plain
+            .load_state(&deferring.state())
+            .unwrap_err()
+            .to_string()
+            .contains("defer_duplicates: this loader has false")
+    );
 }
 
 #[test]

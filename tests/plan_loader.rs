@@ -276,7 +276,7 @@ fn a_state_resumes_with_its_plan_only() {
     run(&job).0.plan.unwrap().save(&other).unwrap();
     let loader = builder(&planned.urls).plan(&other).build().unwrap();
     let error = loader.load_state(&state.unwrap()).unwrap_err().to_string();
-    assert!(error.contains("policy"), "{error}");
+    assert!(error.contains("seed of the plan: this loader has 9"), "{error}");
 }
 
 #[test]

@@ -96,11 +96,19 @@ fn states_of_other_configurations_are_refused() {
     let urls = corpus(folder.path(), 4, 130);
     let state = with_stub(&urls).build().unwrap().state();
     let refused = |other: LoaderBuilder| other.build().unwrap().load_state(&state).unwrap_err().to_string();
-    assert!(refused(with_stub(&urls).keep_ratio(0.3)).contains("policy"));
-    assert!(refused(with_stub(&urls).fuse("original".parse().unwrap())).contains("fusion"));
+    for (change, expected) in [
+        (with_stub(&urls).keep_ratio(0.3), "keep_ratio: this loader has 0.3, the state 0.25"),
+        (with_stub(&urls).seed(8), "seed: this loader has 8, the state 0"),
+        (with_stub(&urls).image_size(48), "image_size: this loader has 48, the state 8"),
+        (with_stub(&urls).fuse("original".parse().unwrap()), "fuse: this loader has original, the state"),
+    ] {
+        let message = refused(change);
+        let (_, differences) = message.split_once("configuration: ").unwrap();
+        assert!(differences.starts_with(expected) && !differences.contains(';'), "only that: {message}");
+    }
     assert!(refused(with_stub(&urls).batch_size(8)).contains("global batch"));
     assert!(refused(with_stub(&urls).lanes(8)).contains("build the loader with lanes = 4"));
-    assert!(refused(with_stub(&support::pattern(folder.path(), 3))).contains("shards and lengths"));
+    assert!(refused(with_stub(&support::pattern(folder.path(), 3))).contains("shards: this loader has 3 of"));
 }
 
 #[test]

@@ -146,18 +146,18 @@ fn a_state_is_of_its_key_and_cut() {
     let state = scored(&urls).build().unwrap().state();
     scored(&urls).build().unwrap().load_state(&state).unwrap();
     let first = format!("{}/00000.tar", folder.path().display());
-    for other in [
-        scored(&urls).gate(Some(0.4)),
-        scored(&urls).threshold(0.3),
-        builder(&urls).score_key("other").lanes(1),
-        builder(&urls).lanes(1),
+    for (other, named) in [
+        (scored(&urls).gate(Some(0.4)), "gate: this loader has 0.4"),
+        (scored(&urls).threshold(0.3), "threshold: this loader has 0.3"),
+        (builder(&urls).score_key("other").lanes(1), "score_key: this loader has other"),
+        (builder(&urls).lanes(1), "score_key: this loader has none"),
     ] {
         let error = other.build().unwrap().load_state(&state).unwrap_err().to_string();
-        assert!(error.contains("policy") && !error.contains("shards and lengths"), "{error}");
+        assert!(error.contains(named) && !error.contains("lengths"), "{error}");
     }
     // Another corpus has another cut.
     let error = scored(&first).build().unwrap().load_state(&state).unwrap_err().to_string();
-    assert!(error.contains("policy") && error.contains("shards and lengths"), "{error}");
+    assert!(error.contains("what the score lets pass") && error.contains("lengths of the shards"), "{error}");
 }
 
 #[test]

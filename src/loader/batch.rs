@@ -163,3 +163,14 @@ pub enum PixelType {
     /// `u8`, as decoded and resized.
     U8,
 }
+
+impl PixelType {
+    /// As Python names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+            Self::U8 => "uint8",
+        }
+    }
+}

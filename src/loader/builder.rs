@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
-use crate::hash;
 use crate::image::{DecodeOptions, ImagePipeline, ImageTransform, Normalize};
 use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
@@ -404,12 +403,12 @@ impl LoaderBuilder {
             Mode::Reduced | Mode::Full => ImageTransform::TRAIN,
         });
         let pipeline = ImagePipeline::new(transform, self.image_size, self.normalize)?;
-        let pipeline_fingerprint = hash::hash_str(&format!(
-            "{:x} {} {:?}",
-            transform.fingerprint(),
-            self.image_size,
-            self.normalize
-        ));
+        let pixel_settings = [
+            ("transform", format!("{transform:?}")),
+            ("image_size", self.image_size.to_string()),
+            ("mean", format!("{:?}", self.normalize.mean)),
+            ("std", format!("{:?}", self.normalize.std)),
+        ];
         // Checked before anything is read; made when the size of the corpus is known.
         let clusters = self.clusters()?;
         let plan = self.load_plan()?;
@@ -473,7 +472,7 @@ impl LoaderBuilder {
                 exif_orientation: self.exif_orientation,
             },
             pipeline,
-            pipeline_fingerprint,
+            pixel_settings,
             pixels: self.pixels,
             tokenizer: self.tokenizer,
             context_length: self.context_length,

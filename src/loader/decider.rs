@@ -93,12 +93,4 @@ impl Decider {
     pub(crate) fn stretches(&self) -> Vec<u64> {
         self.selector().map_or(vec![0], |selector| selector.stretches().collect())
     }
-
-    /// Identifies the decisions.
-    pub(crate) fn fingerprint(&self) -> u64 {
-        match self {
-            Self::Select(selector) => selector.fingerprint(),
-            Self::Plan(plan) => plan.fingerprint(),
-        }
-    }
 }

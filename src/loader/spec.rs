@@ -88,8 +88,8 @@ pub(crate) struct Spec {
     pub(crate) read: ReadOptions,
     pub(crate) decode: DecodeOptions,
     pub(crate) pipeline: ImagePipeline,
-    /// Fingerprint of transform, size and normalisation.
-    pub(crate) pipeline_fingerprint: u64,
+    /// Transform, size and normalisation in words.
+    pub(crate) pixel_settings: [(&'static str, String); 4],
     pub(crate) pixels: PixelType,
     pub(crate) tokenizer: Option<Tokenizer>,
     pub(crate) context_length: usize,

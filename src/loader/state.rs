@@ -4,11 +4,12 @@
 //! global sequence of batches depends on the lanes and not on the world size.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::loader::settings::Settings;
 
 /// Layout of the state; a state of another version is refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// The position of a loader and the fingerprints of what led there.
+/// The position of a loader, and the configuration that led there.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LoaderState {
     /// Version of this layout.
@@ -21,18 +22,19 @@ pub struct LoaderState {
     pub global_batch: u64,
     /// Canonical streams: a state resumes with the lanes it was made with.
     pub lanes: u64,
-    /// Fingerprint of shards and their lengths.
-    pub data: u64,
     /// Fingerprint of everything that decides which samples survive and in which order.
+    #[serde(default)]
     pub policy: u64,
-    /// Fingerprint of captioner directory and caption fusion.
-    pub captioner: u64,
+    /// Everything that the sequence of batches depends on, in words, by the name of the option: what
+    /// decides whether a state fits. Shards, tables and models stand as a number of their content.
+    #[serde(default)]
+    pub settings: Settings,
 }
 
 impl LoaderState {
     /// The state of a loader at the start of epoch 0.
-    pub(crate) fn new(global_batch: u64, lanes: u64, data: u64, policy: u64, captioner: u64) -> Self {
-        Self { version: VERSION, epoch: 0, step: 0, global_batch, lanes, data, policy, captioner }
+    pub(crate) fn new(global_batch: u64, lanes: u64, policy: u64, settings: Settings) -> Self {
+        Self { version: VERSION, epoch: 0, step: 0, global_batch, lanes, policy, settings }
     }
 
     /// Checks that `saved` can be resumed by the loader whose current state is `self`.
@@ -41,28 +43,30 @@ impl LoaderState {
     /// [`ErrorKind::State`] that lists every difference.
     pub(crate) fn check(&self, saved: &LoaderState, num_batches: u64) -> Result<()> {
         let mut differences = vec![];
-        let mut compare = |what: &str, own: u64, theirs: u64| {
+        let mut compare = |what: &str, own: &str, theirs: &str, remedy: &str| {
             if own != theirs {
-                differences.push(format!("{what}: this loader has {own:016x}, the state {theirs:016x}"));
+                differences.push(format!("{what}: this loader has {own}, the state {theirs}{remedy}"));
             }
         };
-        compare("shards and lengths", self.data, saved.data);
-        compare("policy, seed, window, shuffle, pixels or tokens", self.policy, saved.policy);
-        compare("captioner or caption fusion", self.captioner, saved.captioner);
         if self.version != saved.version {
-            differences.push(format!("version: expected {}, found {}", self.version, saved.version));
+            let text = format!(
+                "cannot resume: version {} of states is read, and this one is of version {}; resume it with \
+                 the release that saved it, or begin the epoch anew with set_epoch({})",
+                self.version, saved.version, saved.epoch
+            );
+            return Err(Error::from(ErrorKind::State(text)));
         }
-        if self.global_batch != saved.global_batch {
-            differences.push(format!(
-                "global batch (batch_size x world_size): this loader has {}, the state {}",
-                self.global_batch, saved.global_batch
-            ));
-        }
-        if self.lanes != saved.lanes {
-            differences.push(format!(
-                "lanes: this loader has {}, the state {}; build the loader with lanes = {1}",
-                self.lanes, saved.lanes
-            ));
+        let (own, theirs) = (self.global_batch.to_string(), saved.global_batch.to_string());
+        compare("global batch (batch_size x world_size)", &own, &theirs, "");
+        let remedy = format!("; build the loader with lanes = {}", saved.lanes);
+        compare("lanes", &self.lanes.to_string(), &saved.lanes.to_string(), &remedy);
+        let names = self
+            .settings
+            .keys()
+            .chain(saved.settings.keys().filter(|name| !self.settings.contains_key(*name)));
+        for name in names {
+            let value = |settings: &Settings| settings.get(name).cloned().unwrap_or_else(|| "none".into());
+            compare(name, &value(&self.settings), &value(&saved.settings), "");
         }
         if saved.step > num_batches {
             differences.push(format!("step {}: an epoch has {num_batches} batches", saved.step));
@@ -80,21 +84,31 @@ impl LoaderState {
 mod tests {
     use super::*;
 
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    }
+
     #[test]
     fn differences_are_spelt_out() {
-        let own = LoaderState::new(256, 4, 1, 2, 3);
+        let own = settings(&[("keep_ratio", "0.25"), ("seed", "0"), ("gate", "0.5")]);
+        let own = LoaderState::new(256, 4, 1, own);
         assert!(own.check(&LoaderState { epoch: 4, step: 10, ..own.clone() }, 10).is_ok());
-        let other = LoaderState { data: 9, global_batch: 128, lanes: 8, step: 11, ..own.clone() };
+        let settings = settings(&[("keep_ratio", "0.3"), ("seed", "0"), ("plan", "content 9")]);
+        let other = LoaderState { settings, global_batch: 128, lanes: 8, step: 11, ..own.clone() };
         let message = own.check(&other, 10).unwrap_err().to_string();
         for part in [
-            "shards and lengths",
-            "0000000000000009",
+            "keep_ratio: this loader has 0.25, the state 0.3",
+            "gate: this loader has 0.5, the state none",
+            "plan: this loader has none, the state content 9",
             "has 256, the state 128",
             "build the loader with lanes = 8",
             "step 11",
         ] {
             assert!(message.contains(part), "{message}");
         }
-        assert!(!message.contains("policy"), "{message}");
+        assert!(!message.contains("seed"), "{message}");
+        let old = LoaderState { version: 1, settings: Settings::new(), ..own.clone() };
+        let message = own.check(&old, 10).unwrap_err().to_string();
+        assert!(message.contains("version 1") && !message.contains("keep_ratio"), "{message}");
     }
 }

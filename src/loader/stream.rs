@@ -10,9 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::loader::batch::Batch;
 use crate::loader::builder::LoaderBuilder;
-use crate::loader::fingerprint;
 use crate::loader::pipeline::{self, Message, Running};
 use crate::loader::recorder::Recorder;
+use crate::loader::settings;
 use crate::loader::spec::{Mode, Spec};
 use crate::loader::state::LoaderState;
 use crate::loader::stats::{HANDED_WARNINGS, Stage, Stats};
@@ -75,14 +75,11 @@ impl Loader {
     }
 
     pub(crate) fn new(mut spec: Spec) -> Self {
-        spec.policy = fingerprint::policy(&spec);
-        let state = LoaderState::new(
-            spec.global_batch() as u64,
-            spec.lanes as u64,
-            fingerprint::data(&spec),
-            spec.policy,
-            fingerprint::captioner(&spec),
-        );
+        let mut settings = settings::policy(&spec);
+        spec.policy = settings::fingerprint(&settings);
+        settings.extend(settings::data(&spec));
+        settings.extend(settings::captioner(&spec));
+        let state = LoaderState::new(spec.global_batch() as u64, spec.lanes as u64, spec.policy, settings);
         let progress = Progress {
             state,
             epoch: AtomicU64::new(0),

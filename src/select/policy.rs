@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::hash;
+use crate::select::schedule::KeepRatio;
 use crate::select::score::ScoreGate;
 
 /// What stands in a fingerprint for a draw that comes first.
@@ -218,6 +219,37 @@ impl Priority {
 }
 
 impl Policy {
+    /// Every option that decisions depend on, by its name, with its value.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let optional = |value: Option<String>| value.unwrap_or_else(|| "none".into());
+        let mut ratios = vec![(0, self.keep_ratio)];
+        ratios.extend(&self.later_ratios);
+        let mut settings = vec![
+            ("keep_ratio", KeepRatio::from(ratios).to_string()),
+            ("gate", optional(self.gate.map(|gate| gate.to_string()))),
+            ("gate_by", format!("{:?}", self.gate_by).to_lowercase()),
+            ("dedup", optional(self.dedup.map(|cosine| cosine.to_string()))),
+            ("quota", self.quota.to_string()),
+            ("priority", self.priority.name().into()),
+            ("rotate", self.rotate.to_string()),
+            ("thin", self.thin.to_string()),
+            ("seed", self.seed.to_string()),
+        ];
+        if matches!(self.quota, Quota::CapAt(_)) {
+            settings.push(("samples that the cap is of", optional(self.corpus.map(|n| n.to_string()))));
+        }
+        if let Some(score) = &self.score {
+            settings.push(("score_key", score.key.clone()));
+            settings.push(("threshold", optional(score.threshold.map(|least| least.to_string()))));
+            let cut = score.measured.map(|cut| {
+                let least = cut.least.map_or("any score".into(), |least| format!("a score of {least}"));
+                format!("from {least} on, {} of the samples", cut.pass_rate)
+            });
+            settings.push(("what the score lets pass", optional(cut)));
+        }
+        settings
+    }
+
     /// Identifies the policy: decisions of different policies may differ.
     pub fn fingerprint(&self) -> u64 {
         let optional = |value: Option<f64>| value.map_or([0, 0], |v| [1, v.to_bits()]);

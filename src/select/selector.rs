@@ -193,6 +193,17 @@ impl Selector {
         self.policy.dedup.is_some() || self.policy.priority == Priority::Diverse
     }
 
+    /// The policy in words, and what else decides, by name. O(size of the clusters).
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = self.policy.settings();
+        let clusters = self.clusters.as_ref();
+        let clusters =
+            clusters.map(|clusters| format!("{}, content {:016x}", clusters.len(), clusters.fingerprint()));
+        settings.push(("clusters", clusters.unwrap_or_else(|| "none".into())));
+        settings.push(("rules of selection", format!("version {RULES}")));
+        settings
+    }
+
     /// Identifies policy, clusters and rules. O(size of the clusters).
     pub fn fingerprint(&self) -> u64 {
         let clusters = self.clusters.as_ref().map_or(0, |clusters| clusters.fingerprint());

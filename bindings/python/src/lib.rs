@@ -32,7 +32,8 @@ mod _native {
     use crate::hand_over::_hand_over;
     #[pymodule_export]
     use crate::ledger::Ledger;
-
+    #[pymodule_export]
+    use crate::loader::Loader;
     #[pymodule_export]
     use crate::matcher::Matcher;
     #[pymodule_export]

@@ -376,8 +376,17 @@ impl Loader {
         let py = this.py();
         let loader = this.get();
         if !loader.compared.swap(true, Ordering::Relaxed) {
-            let fields = plain::to_python(py, &plain::of(&loader.loader.state())?)?;
-            fields.set_item("num_batches", loader.loader.num_batches())?;
+            let state = loader.loader.state();
+            let fields = plain::to_python(py, &plain::of(&state.settings)?)?;
+            for (name, number) in [
+                ("epoch", state.epoch),
+                ("step", state.step),
+                ("global batch", state.global_batch),
+                ("lanes", state.lanes),
+                ("num_batches", loader.loader.num_batches()),
+            ] {
+                fields.set_item(name, number)?;
+            }
             let (rank, world_size) = (loader.loader.rank(), loader.loader.world_size());
             py.import("tldr_loader._ranks")?.call_method1("compare", (fields, rank, world_size))?;
         }
@@ -452,7 +461,7 @@ impl Loader {
             let message = format!("not a state of a loader, as `state_dict` makes one: {detail}");
             errors::to_python(py, &ErrorKind::State(message).into())
         };
-        let fields = plain::numbers_from_python(state_dict).map_err(|e| invalid(e.to_string()))?;
+        let fields = plain::from_python(state_dict).map_err(|e| invalid(e.to_string()))?;
         let state: LoaderState = serde_json::from_value(fields).map_err(|e| invalid(e.to_string()))?;
         self.loader.load_state(&state).or_raise(py)
     }

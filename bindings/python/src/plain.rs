@@ -33,14 +33,21 @@ pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'
     })
 }
 
-/// A dict of whole numbers, such as a loader's state.
+/// A dict of whole numbers, strings and such dicts, as a loader's state is one.
 ///
 /// # Errors
 /// `TypeError` or `OverflowError` for other values.
-pub(crate) fn numbers_from_python(dict: &Bound<'_, PyDict>) -> PyResult<Value> {
+pub(crate) fn from_python(dict: &Bound<'_, PyDict>) -> PyResult<Value> {
     let mut fields = Map::new();
     for (name, value) in dict {
-        fields.insert(name.extract()?, Value::from(value.extract::<u64>()?));
+        let value = if let Ok(text) = value.extract::<String>() {
+            Value::from(text)
+        } else if let Ok(dict) = value.cast::<PyDict>() {
+            from_python(dict)?
+        } else {
+            Value::from(value.extract::<u64>()?)
+        };
+        fields.insert(name.extract()?, value);
     }
     Ok(Value::Object(fields))
 }

@@ -260,10 +260,10 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Moves to the start of an epoch. Epochs are independent: no history is needed."""
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: the batches handed over so far. The same on every rank."""
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Moves to a saved state, of any world size with the same global batch and lanes.
 
         Iterating then yields exactly what the saved run had not yielded yet.

@@ -27,7 +27,7 @@ _numbers = itertools.count()
 
 
 def compare(own: dict[str, Any], rank: int, world_size: int) -> None:
-    """Checks that the loader of every rank has the numbers `own`.
+    """Checks that the loader of every rank has the settings `own`.
 
     Does nothing where there is no process group of `world_size` processes: the loader may be for one
     rank only.
@@ -55,21 +55,24 @@ def compare(own: dict[str, Any], rank: int, world_size: int) -> None:
         time.sleep(pause)  # Ctrl-C ends it
         pause = min(2 * pause, 1.0)
     found = [json.loads(store.get(key)) for key in keys]
-    # Against the most common one: it is the odd ranks that are worth naming.
-    texts = [json.dumps(one, sort_keys=True) for one in found]
-    common = found[texts.index(max(texts, key=texts.count))]
-    differing = {other: one for other, one in enumerate(found) if one != common}
-    if not differing:
-        return
-    names = sorted({name for one in differing.values() for name in common if one.get(name) != common[name]})
-    differences = "; ".join(
-        f"{name}: {common[name]} on most ranks, "
-        + ", ".join(f"{one.get(name)} on rank {other}" for other, one in differing.items())
-        for name in names
-    )
-    raise ConfigError(
-        f"the loader of rank {_listed(list(differing))} differs from that of the other ranks: {differences}"
-    )
+    differences = [
+        f"{name}: {_values([one.get(name, 'none') for one in found])}"
+        for name in sorted(set().union(*found))
+        if any(one.get(name) != found[0].get(name) for one in found)
+    ]
+    if differences:
+        raise ConfigError(f"the ranks' loaders differ: {'; '.join(differences)}")
+
+
+def _values(of_ranks: list[Any]) -> str:
+    """Each value with its ranks; most ranks' value last, and without them."""
+    ranks: dict[Any, list[int]] = {}
+    for rank, value in enumerate(of_ranks):
+        ranks.setdefault(value, []).append(rank)
+    common = max(ranks, key=lambda value: len(ranks[value]))
+    odd = [f"{value} on rank {_listed(own)}" for value, own in ranks.items() if value != common]
+    most = len(ranks[common]) > len(of_ranks) / 2
+    return ", ".join(odd) + f", {common} on " + ("the others" if most else f"rank {_listed(ranks[common])}")
 
 
 def _listed(ranks: list[int]) -> str:
