@@ -82,6 +82,10 @@ soak: $(VENV)/.run ## Sends two million samples through the pipeline and watches
 bench-captioner: $(VENV)/.bench ## Races the captioner against transformers.
 	$(BIN)/python benches/captioner.py
 
+.PHONY: bench-copies
+bench-copies: build ## Counts the distinct scenes that plans of a corpus of copies keep (5 minutes).
+	$(BIN)/python benches/copies.py
+
 .PHONY: study-alignment
 EMOJI := $(or $(TLDR_DATA),../shared/data)/emoji-train
 study-alignment: $(VENV)/.run ## Compares normalisations of the alignment where the truth is known.

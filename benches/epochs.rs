@@ -81,6 +81,7 @@ fn clusters() -> Arc<Clusters> {
         },
         points: 100_000,
         raw_index: None,
+        discriminant: None,
     })
 }
 

@@ -34,6 +34,10 @@ pub enum Purpose {
     Synth,
     /// Tokens of captions that are drawn.
     Generate,
+    /// Near-copies of images at fit time.
+    NearCopy,
+    /// Random directions that long patches are projected on.
+    PatchDirections,
 }
 
 impl Purpose {

@@ -47,7 +47,7 @@ fn is_near(batch: &Batch, a: usize, b: usize) -> bool {
         let pixels = &batch.images.as_u8().unwrap()[row * 192..];
         support::scene_hash([pixels[0], pixels[64]])
     });
-    a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>() <= 12
+    a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>() <= 15
 }
 
 #[test]

@@ -11,6 +11,7 @@ use ndarray::{Array2, Array4, Axis, s};
 use safetensors::tensor::{Dtype, TensorView};
 use tch::Device;
 use tldr_loader::captioner::{Captioner, CaptionerConfig, TrainOptions, Trainer};
+use tldr_loader::cluster::Discriminant;
 use tldr_loader::cluster::alignment::{AlignmentNorm, AlignmentTable, RawAlignment};
 use tldr_loader::cluster::clusters::{Clusters, GATE_STEPS};
 use tldr_loader::cluster::signature::signature;
@@ -84,6 +85,7 @@ fn clusters(codes: usize) -> Clusters {
         alignment: AlignmentTable::fit(AlignmentNorm::Sum, &points, 3),
         points: 400,
         raw_index: None,
+        discriminant: None,
     }
 }
 
@@ -133,7 +135,7 @@ fn signals_depend_on_the_sample_alone() {
             found.push((
                 raw.codes.row(place).to_vec(),
                 raw.alignment_sum[place].to_bits(),
-                raw.embedding.row(place).mapv(f32::to_bits).to_vec(),
+                raw.mean_patch.row(place).mapv(f32::to_bits).to_vec(),
                 signals.cluster[place],
                 signals.alignment[place].to_bits(),
                 signals.semantic_hash[place],
@@ -153,7 +155,7 @@ fn signals_equal_their_definitions() {
     let (previews, captions) = pairs(captioner.batch_size(), 8);
     let raw = captioner.encode_raw(previews.view(), &refs(&captions)).unwrap();
     let signals = captioner.encode(previews.view(), &refs(&captions)).unwrap();
-    assert_eq!(signals.embedding, raw.embedding);
+    assert_eq!(signals.embedding, raw.mean_patch);
     let dim = captioner.dim();
     let mut rng = Rng::new(0, Purpose::SemanticHash, dim as u64);
     let directions = Array2::from_shape_fn((dim, SEMANTIC_HASH_BITS), |_| rng.normal() as f32);
@@ -173,14 +175,68 @@ fn signals_equal_their_definitions() {
         assert_eq!(raw.tokens[row], tokens);
         let point = RawAlignment { sum: raw.alignment_sum[row], tokens, run: clusters.runs[cluster] };
         assert_eq!(signals.alignment[row], clusters.alignment.quantile(point));
-        let norm: f32 = raw.embedding.row(row).iter().map(|x| x * x).sum();
+        let norm: f32 = raw.mean_patch.row(row).iter().map(|x| x * x).sum();
         assert!((norm - 1.0).abs() < 1e-5);
-        let projected = raw.embedding.row(row).dot(&directions);
+        let projected = raw.mean_patch.row(row).dot(&directions);
         for (bit, &value) in projected.iter().enumerate().filter(|(_, v)| v.abs() > 1e-5) {
             let found = signals.semantic_hash[row][bit / 64] >> (bit % 64) & 1;
             assert_eq!(found, u64::from(value > 0.0), "row {row}, bit {bit}");
         }
     }
+}
+
+/// Sums over `[from, to)` of each of 12 parts of `side` pixels, by the definition of adaptive pooling.
+fn parts(side: usize) -> Vec<std::ops::Range<usize>> {
+    (0..12).map(|i| i * side / 12..((i + 1) * side).div_ceil(12)).collect()
+}
+
+#[test]
+fn embeddings_are_descriptors_in_the_directions_of_the_fit() {
+    let mut captioner = trained(0, 3);
+    let (previews, captions) = pairs(captioner.batch_size(), 8);
+    // A grid of 3 x 3 cells of patches, then the thumbnail.
+    let (grid, pixels) = (9 * captioner.config().embedding_dim(), 3 * 12 * 12);
+    let mut rng = Rng::new(6, Purpose::Synth, 0);
+    let mut weights = Array2::from_shape_fn((grid + pixels, 5), |_| rng.normal() as f32);
+    weights.slice_mut(s![..grid, ..]).fill(0.0);
+    let mean: Vec<f32> = (0..grid + pixels).map(|_| rng.unit() as f32).collect();
+    let learned = Discriminant { mean: mean.clone(), weights: weights.clone() };
+    let with = |discriminant| Arc::new(Clusters { discriminant, ..clusters(16) });
+    captioner.set_clusters(Some(with(Some(learned.clone())))).unwrap();
+    assert_eq!(captioner.dim(), 5);
+    let signals = captioner.encode(previews.view(), &refs(&captions)).unwrap();
+    let mut hashing = Rng::new(0, Purpose::SemanticHash, 5);
+    let directions = Array2::from_shape_fn((5, SEMANTIC_HASH_BITS), |_| hashing.normal() as f32);
+    for (row, picture) in previews.axis_iter(Axis(0)).enumerate() {
+        let mut thumbnail = vec![];
+        for channel in picture.axis_iter(Axis(0)) {
+            for rows in parts(16) {
+                for columns in parts(16) {
+                    let part = channel.slice(s![rows.clone(), columns]);
+                    thumbnail.push(part.mapv(|v| f32::from(v) / 255.0).mean().unwrap());
+                }
+            }
+        }
+        let centred = thumbnail.iter().zip(&mean[grid..]).map(|(v, m)| v - m);
+        let embedding = ndarray::Array1::from_iter(centred).dot(&weights.slice(s![grid.., ..]));
+        let embedding = &embedding / embedding.dot(&embedding).sqrt();
+        for (found, expected) in signals.embedding.row(row).iter().zip(&embedding) {
+            assert!((found - expected).abs() < 1e-4, "row {row}: {found} and {expected}");
+        }
+        for (bit, &value) in embedding.dot(&directions).iter().enumerate().filter(|(_, v)| v.abs() > 1e-3) {
+            let found = signals.semantic_hash[row][bit / 64] >> (bit % 64) & 1;
+            assert_eq!(found, u64::from(value > 0.0), "row {row}, bit {bit}");
+        }
+    }
+    let same = |captioner: &mut Captioner| captioner.encode(previews.view(), &refs(&captions)).unwrap();
+    let fingerprint = captioner.fingerprint();
+    captioner.set_clusters(Some(with(None))).unwrap();
+    assert_ne!(captioner.fingerprint(), fingerprint, "other embeddings, other signals");
+    assert_eq!(captioner.dim(), captioner.config().embedding_dim());
+    assert_eq!(same(&mut captioner).cluster, signals.cluster, "clusters do not go by embeddings");
+    let long = Discriminant { mean: vec![0.0; grid], weights: Array2::zeros((grid, 2)) };
+    let error = captioner.set_clusters(Some(with(Some(long)))).unwrap_err().to_string();
+    assert!(error.contains("discriminant.mean") && error.contains("fit this captioner"), "{error}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tch::{Cuda, Device};
 use tldr_loader::captioner::{
     Captioner, CaptionerConfig, CodebookConfig, CodebookUpdate, LearnedBy, Precision,
 };
+use tldr_loader::cluster::Discriminant;
 use tldr_loader::cluster::alignment::{AlignmentNorm, AlignmentTable};
 use tldr_loader::cluster::clusters::{Clusters, GATE_STEPS};
 use tldr_loader::hash::{Purpose, Rng};
@@ -38,6 +39,17 @@ fn clusters(codes: usize) -> Clusters {
         },
         points: 1000,
         raw_index: None,
+        discriminant: None,
+    }
+}
+
+/// A discriminant for previews of 6 x 6 patches: nine cells of 32 values, and 12 x 12 pixels.
+fn discriminant() -> Discriminant {
+    let mut rng = Rng::new(8, Purpose::Fit, 1);
+    let features = 9 * 32 + 3 * 12 * 12;
+    Discriminant {
+        mean: (0..features).map(|_| rng.range(-0.5, 0.5) as f32).collect(),
+        weights: Array2::from_shape_fn((features, 40), |_| rng.normal() as f32),
     }
 }
 
@@ -48,7 +60,8 @@ fn captioner(device: Device) -> Captioner {
     config.batch_size = 32;
     let codes = config.codes();
     let mut captioner = Captioner::new(config, tokenizer, device, 5).unwrap();
-    captioner.set_clusters(Some(Arc::new(clusters(codes)))).unwrap();
+    let clusters = Clusters { discriminant: Some(discriminant()), ..clusters(codes) };
+    captioner.set_clusters(Some(Arc::new(clusters))).unwrap();
     captioner
 }
 

@@ -118,7 +118,7 @@ fn those_that_are_listed_are_the_corpus() {
         let expected =
             [(FailReason::MissingImage, faults(1)), (FailReason::MissingCaption, faults(0))].into();
         assert_eq!(stats.counts.failed, expected, "{name}");
-        states.push(loader.state().data);
+        states.push(loader.state().settings);
     }
     assert_ne!(states[0], states[1], "another way to name them is another list");
     assert_eq!(states[1], states[3], "the same uids");

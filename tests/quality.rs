@@ -3,11 +3,12 @@
 //!
 //! One `small` captioner is trained for all tests, on a synthetic corpus; measured is on pictures
 //! that it has not seen.
-#![cfg(feature = "tch")]
+#![cfg(all(feature = "tch", feature = "parquet"))]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ndarray::{Array2, Array4, s};
 use tldr_loader::captioner::{Captioner, RawSignals, parse_device};
@@ -17,9 +18,11 @@ use tldr_loader::cluster::raw_index::Whitening;
 use tldr_loader::cluster::signature::Signatures;
 use tldr_loader::cluster::{FitOptions, FitPoints, fit};
 use tldr_loader::image::{DecodeOptions, Scratch, preview};
-use tldr_loader::jobs::{TrainJob, TrainSummary, train};
-use tldr_loader::model::Encoder;
-use tldr_loader::model::PreviewFilter;
+use tldr_loader::jobs::{FitJob, PlanJob, TrainJob, TrainSummary, fit as fit_job, plan, train};
+use tldr_loader::loader::{Loader, Mode};
+use tldr_loader::model::{Encoder, PreviewFilter};
+use tldr_loader::sample::SampleId;
+use tldr_loader::select::Policy;
 use tldr_loader::synth::{CLASSES, Corpus, SynthOptions, write_corpus};
 
 /// Pairs to train on: with a fifth of them noise, six epochs of 93 steps are enough.
@@ -99,7 +102,7 @@ fn encode(captioner: &mut Captioner, pairs: &Pairs, shift: usize) -> RawSignals 
     };
     RawSignals {
         codes: rows(&|raw| raw.codes.mapv(|c| c as f32)).mapv(|c| c as u32),
-        embedding: rows(&|raw| raw.embedding.clone()),
+        mean_patch: rows(&|raw| raw.mean_patch.clone()),
         alignment_sum: all.iter().flat_map(|raw| raw.alignment_sum.clone()).collect(),
         tokens: all.iter().flat_map(|raw| raw.tokens.clone()).collect(),
     }
@@ -161,7 +164,7 @@ fn clusters_follow_classes_as_continuous_features_do_and_raw_indices_do_not() {
     let of_rows = |rows: &Array2<f32>, seed| {
         kmeans(&Signatures::from_dense(rows.view()), CLASSES, 25, seed).unwrap().assignment
     };
-    let continuous = mean(&|seed| of_rows(&own.embedding, seed));
+    let continuous = mean(&|seed| of_rows(&own.mean_patch, seed));
     let whitened = Whitening::fit(own.codes.view()).apply(own.codes.view());
     let raw_index = mean(&|seed| of_rows(&whitened, seed));
     println!(
@@ -169,4 +172,48 @@ fn clusters_follow_classes_as_continuous_features_do_and_raw_indices_do_not() {
     );
     assert!(bags >= continuous - 0.05, "bags {bags:.3}, continuous {continuous:.3}");
     assert!(bags >= raw_index + 0.15, "bags {bags:.3}, raw indices {raw_index:.3}");
+}
+
+/// What a plan is for (issue of near-copies in different shards): four copies of each of 750 scenes, a fifth of
+/// the captions wrong, a quarter to keep.
+#[test]
+fn a_planned_quarter_of_a_corpus_with_four_copies_is_distinct_scenes() {
+    let (captioner, _) = trained();
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("quality-plan");
+    let _ = std::fs::remove_dir_all(&dir); // of an earlier run, if any
+    let urls = vec![captioner.with_file_name("data/train").to_string_lossy().into_owned()];
+    let own = dir.join("captioner");
+    Captioner::load(captioner, parse_device("cpu").unwrap()).unwrap().save(&own).unwrap();
+    fit_job(&FitJob::new(urls.clone(), &own), &mut |_, _| Ok(())).unwrap();
+    let fitted = Captioner::load(&own, parse_device("cpu").unwrap()).unwrap();
+    let policy = Policy { gate: Some(0.8), dedup: Some(0.94), ..Policy::default() };
+    let job = PlanJob { policy, fill_with_copies: true, ..PlanJob::new(urls.clone(), dir.join("ledger")) };
+    let clusters = Arc::clone(fitted.clusters().unwrap());
+    let planned = plan(&job, fitted, clusters, &mut |_, _, _| Ok(())).unwrap().plan.unwrap();
+
+    let truth: HashMap<u64, (u64, bool)> = Loader::builder(urls)
+        .mode(Mode::Eval)
+        .build()
+        .unwrap()
+        .iter()
+        .unwrap()
+        .flat_map(|batch| {
+            let batch = batch.unwrap();
+            let truth = |(id, json): (&SampleId, &Option<Vec<u8>>)| {
+                let json: serde_json::Value = serde_json::from_slice(json.as_ref().unwrap()).unwrap();
+                (id.0, (json["scene"].as_u64().unwrap(), json["noise"] == "none"))
+            };
+            batch.ids.iter().zip(&batch.json).map(truth).collect::<Vec<_>>()
+        })
+        .collect();
+    let kept: Vec<u64> = planned.plan.kept().map(|kept| truth[&kept.id.0].0).collect();
+    let distinct: BTreeSet<u64> = kept.iter().copied().collect();
+    let clean: BTreeSet<u64> = truth.values().filter(|(_, clean)| *clean).map(|(scene, _)| *scene).collect();
+    let (share, covered) = (
+        distinct.len() as f64 / kept.len() as f64,
+        clean.intersection(&distinct).count() as f64 / clean.len() as f64,
+    );
+    println!("{} kept, distinct {share:.3}, scenes with a clean pair covered {covered:.3}", kept.len());
+    assert_eq!(kept.len() as u64, TRAINING / 4, "the quota is full");
+    assert!(share >= 0.93 && covered >= 0.9, "distinct {share:.3}, covered {covered:.3}");
 }

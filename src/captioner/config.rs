@@ -308,8 +308,12 @@ impl CaptionerConfig {
 
     /// Patches of a preview.
     pub fn patches(&self) -> usize {
-        let side = self.preview_size / self.patch_size.max(1);
-        side * side
+        self.patch_rows().pow(2)
+    }
+
+    /// Rows of patches of a preview, and columns.
+    pub(super) fn patch_rows(&self) -> usize {
+        self.preview_size / self.patch_size.max(1)
     }
 
     /// Checks that the parts fit together.

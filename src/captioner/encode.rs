@@ -6,11 +6,13 @@
 use ndarray::{Array2, ArrayView4};
 use tch::{Device, Kind, Tensor};
 
+use crate::captioner::descriptor::patch_directions;
 use crate::captioner::device::{Inference, describe};
 use crate::captioner::layers::unit_rows;
 use crate::captioner::matcher::{MatchedTexts, Matcher};
 use crate::captioner::model::{Captioner, Codes, TextBatch};
 use crate::captioner::weights::to_f32;
+use crate::cluster::Discriminant;
 use crate::cluster::alignment::RawAlignment;
 use crate::cluster::clusters::Clusters;
 use crate::error::{Error, Result};
@@ -30,8 +32,8 @@ pub struct RawSignals {
     pub alignment_sum: Vec<f32>,
     /// Tokens of that sum, the end token included, `[batch]`.
     pub tokens: Vec<u32>,
-    /// L2-normalised image embedding, `[batch, dim]`.
-    pub embedding: Array2<f32>,
+    /// Mean patch before quantisation, centred and L2-normalised, `[batch, code_dim]`.
+    pub mean_patch: Array2<f32>,
 }
 
 /// Constants of encoding, on the device.
@@ -46,24 +48,30 @@ pub(super) struct Projections {
     clusters: Option<(Tensor, Tensor)>,
     /// Weights `[patches, clusters]` and bias `[clusters]` of clusters by raw indices.
     raw_index: Option<(Tensor, Tensor)>,
+    /// As [`patch_directions`].
+    patch_directions: Option<Tensor>,
+    /// Mean descriptor `[features]` and weights `[features, dim]` of embeddings.
+    discriminant: Option<(Tensor, Tensor)>,
 }
 
 impl Projections {
+    /// For patches, and before a fit embeddings, of `dim` values.
     pub(super) fn new(dim: usize, device: Device) -> Result<Self> {
-        // The same for every captioner of this dimension: no seed, since a signal depends on the
-        // sample and the captioner only.
-        let mut rng = Rng::new(0, Purpose::SemanticHash, dim as u64);
-        let directions: Vec<f32> = (0..dim * SEMANTIC_HASH_BITS).map(|_| rng.normal() as f32).collect();
         let powers: Vec<f32> = (0..PIECE).map(|bit| (1u32 << bit) as f32).collect();
         Ok(Self {
             device,
-            directions: Tensor::f_from_slice(&directions)?
-                .f_view([dim as i64, SEMANTIC_HASH_BITS as i64])?
-                .f_to_device(device)?,
+            directions: hash_directions(dim, device)?,
             powers: Tensor::f_from_slice(&powers)?.f_to_device(device)?,
             clusters: None,
             raw_index: None,
+            patch_directions: patch_directions(dim, device)?,
+            discriminant: None,
         })
+    }
+
+    /// What patches are projected on before they become part of a descriptor.
+    pub(super) fn patch_directions(&self) -> Option<&Tensor> {
+        self.patch_directions.as_ref()
     }
 
     /// Signs of random projections, `[batch, 16]`: 16 bits in each f32.
@@ -75,7 +83,19 @@ impl Projections {
         Ok(pieces.f_mul(&self.powers)?.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)?)
     }
 
-    pub(super) fn set_clusters(&mut self, clusters: Option<&Clusters>) -> Result<()> {
+    /// Takes over what a fit learned, or forgets it; `dim` is the length of an embedding from now on.
+    pub(super) fn set_clusters(&mut self, clusters: Option<&Clusters>, dim: usize) -> Result<()> {
+        self.directions = hash_directions(dim, self.device)?;
+        self.discriminant = match clusters.and_then(|clusters| clusters.discriminant.as_ref()) {
+            None => None,
+            Some(learned) => {
+                let (features, dim) = learned.weights.dim();
+                let values: Vec<f32> = learned.weights.iter().copied().collect();
+                let weights = Tensor::f_from_slice(&values)?.f_view([features as i64, dim as i64])?;
+                let mean = Tensor::f_from_slice(&learned.mean)?;
+                Some((mean.f_to_device(self.device)?, weights.f_to_device(self.device)?))
+            }
+        };
         self.raw_index = match clusters.and_then(|clusters| clusters.raw_index.as_ref()) {
             None => None,
             Some(raw) => {
@@ -104,6 +124,15 @@ impl Projections {
     }
 }
 
+/// Random directions of the semantic hash of embeddings of `dim` values, `[dim, 256]`. The same for every
+/// captioner of this dimension: no seed, since a signal depends on the sample and the captioner only.
+fn hash_directions(dim: usize, device: Device) -> Result<Tensor> {
+    let mut rng = Rng::new(0, Purpose::SemanticHash, dim as u64);
+    let values: Vec<f32> = (0..dim * SEMANTIC_HASH_BITS).map(|_| rng.normal() as f32).collect();
+    let directions = Tensor::f_from_slice(&values)?.f_view([dim as i64, SEMANTIC_HASH_BITS as i64])?;
+    Ok(directions.f_to_device(device)?)
+}
+
 /// The words of a semantic hash, from its pieces on the host.
 pub(super) fn hash_words(pieces: &[f32]) -> SemanticHash {
     let mut words = SemanticHash::default();
@@ -121,8 +150,10 @@ struct Features {
     indices: Tensor,
     /// `[batch]`, f32.
     alignment: Tensor,
-    /// `[batch, dim]`, f32.
-    embedding: Tensor,
+    /// Previews `[batch, 3, size, size]`, u8.
+    previews: Tensor,
+    /// Patches before quantisation, `[batch, patches, code_dim]`, f32.
+    z: Tensor,
     tokens: Vec<usize>,
 }
 
@@ -146,12 +177,12 @@ impl Captioner {
         self.prepare()?;
         let features = self.features(previews, captions)?;
         let batch = captions.len();
-        let (patches, dim) = (self.config.patches(), self.dim());
+        let (patches, dim) = (self.config.patches(), self.config.embedding_dim());
         let packed = Tensor::f_cat(
             &[
                 features.indices.f_to_kind(Kind::Float)?,
                 features.alignment.f_unsqueeze(1)?,
-                features.embedding,
+                self.mean_patch(&features.z)?,
             ],
             1,
         )?;
@@ -162,7 +193,7 @@ impl Captioner {
             codes: Array2::from_shape_fn((batch, patches), |(b, p)| row(b)[p] as u32),
             alignment_sum: (0..batch).map(|b| row(b)[patches]).collect(),
             tokens: features.tokens.iter().map(|&n| n as u32).collect(),
-            embedding: Array2::from_shape_fn((batch, dim), |(b, d)| row(b)[patches + 1 + d]),
+            mean_patch: Array2::from_shape_fn((batch, dim), |(b, d)| row(b)[patches + 1 + d]),
         })
     }
 
@@ -190,8 +221,9 @@ impl Captioner {
                     self.likelihood_ratio(&self.seen(&tokens, Some(&coded))?, text, mask)?
                 }
             },
-            embedding: self.embedding(&coded.z)?,
             indices: coded.indices,
+            z: coded.z,
+            previews,
             tokens: ids.iter().map(Vec::len).collect(),
         })
     }
@@ -207,10 +239,20 @@ impl Captioner {
         Ok(ratio.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?)
     }
 
-    /// The image embedding: the mean of the patches before quantisation, in the space of the
-    /// codes, minus the mean of all patches that training (or the fit) saw, L2-normalised. Without the second
-    /// mean all embeddings would point the same way, and random projections would split none.
-    fn embedding(&self, z: &Tensor) -> Result<Tensor> {
+    /// The image embedding, `[batch, dim]`, L2-normalised: the descriptor in the directions that tell images apart,
+    /// where the fit has learned them, and else the mean patch.
+    fn embedding(&self, features: &Features) -> Result<Tensor> {
+        let Some((mean, weights)) = &self.projections.discriminant else {
+            return self.mean_patch(&features.z);
+        };
+        let descriptor = self.descriptor(&features.previews, &features.z)?;
+        unit_rows(&descriptor.f_sub(mean)?.f_mm(weights)?)
+    }
+
+    /// The mean of the patches before quantisation, in the space of the codes, minus the mean of all patches
+    /// that training (or the fit) saw, L2-normalised. Without the second mean all would point the same way, and
+    /// random projections would split none.
+    fn mean_patch(&self, z: &Tensor) -> Result<Tensor> {
         let mean = z.f_mean_dim([1i64].as_slice(), false, Kind::Float)?;
         match &self.codes {
             Codes::Trained(codebook) => unit_rows(&mean.f_sub(&codebook.mean()?)?),
@@ -236,7 +278,8 @@ impl Captioner {
 
 impl Encoder for Captioner {
     fn dim(&self) -> usize {
-        self.config.embedding_dim()
+        let learned = self.clusters.as_ref().and_then(|clusters| clusters.discriminant.as_ref());
+        learned.map_or(self.config.embedding_dim(), Discriminant::dim)
     }
 
     fn preview_size(&self) -> usize {
@@ -272,14 +315,15 @@ impl Encoder for Captioner {
         let features = self.features(previews, captions)?;
         let batch = captions.len();
         let dim = self.dim();
+        let embedding = self.embedding(&features)?;
         let packed = Tensor::f_cat(
             &[
                 self.nearest_cluster(&features.indices, idf, centroids)?
                     .f_unsqueeze(1)?
                     .f_to_kind(Kind::Float)?,
                 features.alignment.f_unsqueeze(1)?,
-                self.projections.semantic_hash(&features.embedding)?,
-                features.embedding,
+                self.projections.semantic_hash(&embedding)?,
+                embedding,
             ],
             1,
         )?;

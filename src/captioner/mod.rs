@@ -17,6 +17,7 @@
 //! | `decoder` | caption likelihood, one step of decoding |
 //! | `matcher` | [`Matcher`]: whether a text belongs to an image |
 //! | `model` | [`Captioner`]: the parts together |
+//! | `descriptor`, `copies` | what tells images apart: [`CopySample`] |
 //! | `encode` | [`Encoder`](crate::model::Encoder) and [`RawSignals`] |
 //! | [`generation`](GenerationConfig) | how captions are written |
 //! | `generate` | [`Recaptioner`](crate::model::Recaptioner): greedy and drawn captions |
@@ -55,7 +56,9 @@ mod blip;
 mod checkpoint;
 mod codebook;
 mod config;
+mod copies;
 mod decoder;
+mod descriptor;
 mod device;
 mod encode;
 mod files;
@@ -86,6 +89,7 @@ pub use config::{
     Activation, CaptionerConfig, CodebookConfig, CodebookUpdate, DecodeFrom, DecoderConfig, LearnedBy,
     Specials, VisionConfig,
 };
+pub use descriptor::CopySample;
 pub use device::{Precision, device_name, parse_device};
 pub use encode::RawSignals;
 pub(crate) use files::{MODEL, TOKENIZER, lock, replace};

@@ -14,6 +14,7 @@ use crate::captioner::fitted::FittedCodebook;
 use crate::captioner::matcher::Matcher;
 use crate::captioner::vit::VisionModel;
 use crate::captioner::weights::{Init, NamedTensors, Weights};
+use crate::cluster::Discriminant;
 use crate::cluster::clusters::Clusters;
 use crate::error::{Error, Result};
 use crate::model::PreviewFilter;
@@ -206,7 +207,16 @@ impl Captioner {
                 format!("{} columns: fit this captioner", raw.weights.ncols()),
             ));
         }
-        self.projections.set_clusters(clusters.as_deref())?;
+        let learned = clusters.as_ref().and_then(|clusters| clusters.discriminant.as_ref());
+        if let Some(learned) = learned.filter(|learned| learned.mean.len() != self.descriptor_len()) {
+            return Err(Error::format(
+                "clusters: discriminant.mean",
+                format!("one value per feature of this captioner's descriptor ({})", self.descriptor_len()),
+                format!("{} values: fit this captioner", learned.mean.len()),
+            ));
+        }
+        let dim = learned.map_or(self.config.embedding_dim(), Discriminant::dim);
+        self.projections.set_clusters(clusters.as_deref(), dim)?;
         self.clusters = clusters;
         Ok(())
     }

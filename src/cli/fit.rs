@@ -88,6 +88,10 @@ impl Args {
             summary.points,
             summary.seconds
         );
+        match summary.directions {
+            Some(directions) => say!("embeddings of {directions} values, learned from near-copies"),
+            None => say!("embeddings are mean patches: too few images to learn what tells them apart"),
+        }
         say!("{}", summary.report);
         say!("a gate of 0.5 passes, by source:");
         summary.pass_by_source.iter().for_each(|source| say!("{source}"));

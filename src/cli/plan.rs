@@ -33,7 +33,7 @@ pub(super) struct Args {
     #[command(flatten)]
     selection: Selection,
     /// Cosine of two embeddings from which the images count as near-copies, from 0.93
-    #[arg(long, value_name = "COSINE", default_value_t = 0.99)]
+    #[arg(long, value_name = "COSINE", default_value_t = 0.94)]
     dedup: f32,
     /// Keep near-copies
     #[arg(long)]

@@ -5,6 +5,7 @@ use std::path::Path;
 use ndarray::{Array2, ArrayView2, Axis, s};
 
 use crate::cluster::alignment::AlignmentTable;
+use crate::cluster::discriminant::Discriminant;
 use crate::cluster::file;
 use crate::cluster::raw_index::RawIndex;
 use crate::error::{Error, Result};
@@ -36,6 +37,8 @@ pub struct Clusters {
     /// How images find their cluster where that is not by signature: the ablation of
     /// [`raw_index`](crate::cluster::raw_index).
     pub raw_index: Option<RawIndex>,
+    /// What tells images apart, where the fit saw enough of them.
+    pub discriminant: Option<Discriminant>,
 }
 
 impl Clusters {
@@ -193,6 +196,7 @@ mod tests {
             alignment: AlignmentTable::fit(AlignmentNorm::Sum, &points, 2),
             points: 0,
             raw_index: None,
+            discriminant: None,
         }
     }
 

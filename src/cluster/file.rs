@@ -13,6 +13,8 @@
 //!
 //! | `raw_index.weights`, if any | f32 | clusters, patches |
 //! | `raw_index.bias`, if any | f32 | clusters |
+//! | `discriminant.mean`, if any | f32 | features |
+//! | `discriminant.weights`, if any | f32 | features, dim |
 //!
 //! The header's metadata hold `format`, `alignment.norm` and `points`.
 
@@ -25,6 +27,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::cluster::alignment::{AlignmentNorm, AlignmentTable};
 use crate::cluster::clusters::{Clusters, GATE_STEPS};
+use crate::cluster::discriminant::Discriminant;
 use crate::cluster::raw_index::RawIndex;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -70,6 +73,16 @@ fn fields(clusters: &Clusters) -> Vec<Field> {
             &[raw.bias.len()],
             f32s(&mut raw.bias.iter().copied()),
         ));
+    }
+    if let Some(d) = &c.discriminant {
+        fields.push(field(
+            "discriminant.mean",
+            Dtype::F32,
+            &[d.mean.len()],
+            f32s(&mut d.mean.iter().copied()),
+        ));
+        let weights = f32s(&mut d.weights.iter().copied());
+        fields.push(field("discriminant.weights", Dtype::F32, d.weights.shape(), weights));
     }
     fields
 }
@@ -159,8 +172,19 @@ fn parse(bytes: &[u8]) -> Result<Clusters> {
             Some(RawIndex { weights, bias: f32s(bias) })
         }
     };
+    let discriminant = match tensors.names().iter().any(|name| name.starts_with("discriminant.")) {
+        false => None,
+        true => {
+            let (shape, weights) = tensor::<2, 4>(&tensors, "discriminant.weights", Dtype::F32)?;
+            let weights = Array2::from_shape_vec(shape, f32s(weights))
+                .map_err(|e| mismatch("discriminant.weights", e))?;
+            let (_, mean) = tensor::<1, 4>(&tensors, "discriminant.mean", Dtype::F32)?;
+            Some(Discriminant { mean: f32s(mean), weights })
+        }
+    };
     let clusters = Clusters {
         raw_index,
+        discriminant,
         idf: f32s(idf),
         centroids,
         runs: u32s(runs),
@@ -243,6 +267,7 @@ pub(super) fn validate(c: &Clusters) -> Result<()> {
         let bad = raw.weights.iter().chain(&raw.bias).find(|v| !v.is_finite());
         require(bad.is_none(), || value("raw_index", "finite numbers", bad))?;
     }
+    c.discriminant.as_ref().map_or(Ok(()), Discriminant::validate)?;
     validate_alignment(&c.alignment, c.run_count())
 }
 
@@ -325,6 +350,7 @@ mod tests {
             },
             points: 1234,
             raw_index: None,
+            discriminant: None,
         }
     }
 

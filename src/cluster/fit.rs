@@ -211,7 +211,17 @@ pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitRep
         weights: raw.weights.select(Axis(0), &order),
         bias: order.iter().map(|&cluster| raw.bias[cluster]).collect(),
     });
-    let clusters = Clusters { idf, centroids, runs, shares, gated, alignment, points: n as u64, raw_index };
+    let clusters = Clusters {
+        idf,
+        centroids,
+        runs,
+        shares,
+        gated,
+        alignment,
+        points: n as u64,
+        raw_index,
+        discriminant: None,
+    };
     clusters.validate()?;
     Ok((clusters, report))
 }

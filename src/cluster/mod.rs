@@ -12,6 +12,7 @@
 pub mod agreement;
 pub mod alignment;
 pub mod clusters;
+mod discriminant;
 mod file;
 pub mod fit;
 pub mod kmeans;
@@ -21,4 +22,5 @@ pub mod signature;
 
 pub use alignment::{AlignmentNorm, AlignmentTable, RawAlignment};
 pub use clusters::{Clusters, GATE_STEPS};
+pub use discriminant::Discriminant;
 pub use fit::{Features, FitOptions, FitPoints, FitReport, fit};

@@ -455,6 +455,7 @@ mod tests {
             alignment: AlignmentTable::fit(AlignmentNorm::Sum, &[], 10),
             points: 10_000,
             raw_index: None,
+            discriminant: None,
             shares,
         })
     }

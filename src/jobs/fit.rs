@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use ndarray::{Array2, s};
 
-use crate::captioner::{Captioner, CodebookReport, DecodeFrom, LearnedBy, PatchSample, lock, parse_device};
+use crate::captioner::{
+    Captioner, CodebookReport, CopySample, DecodeFrom, LearnedBy, PatchSample, lock, parse_device,
+};
 use crate::cluster::alignment::passes_gate;
-use crate::cluster::{self, AlignmentNorm, Features, FitOptions, FitPoints, FitReport};
+use crate::cluster::{self, AlignmentNorm, Discriminant, Features, FitOptions, FitPoints, FitReport};
 use crate::error::{Error, Result};
 use crate::model::Encoder;
 use crate::shard::{self, ReadOptions, Shard, StoreOptions};
@@ -35,6 +37,9 @@ const PATCHES_PER_IMAGE: usize = 32;
 /// Images that a codebook is learned from at least, where the corpus has as many: their mean also
 /// stands for "no image".
 const CODEBOOK_IMAGES: u64 = 1024;
+
+/// Images, and near-copies of them, that what tells images apart is learned from, about.
+const COPIED_IMAGES: u64 = 2048;
 
 /// What to fit, to what.
 #[derive(Debug, Clone)]
@@ -101,6 +106,9 @@ pub struct FitSummary {
     pub runs: usize,
     /// The codebook, where one was learned.
     pub codebook: Option<CodebookReport>,
+    /// Directions that tell images apart: the length of an embedding. `None` where too few images were seen to
+    /// learn any: embeddings are mean patches then.
+    pub directions: Option<usize>,
     /// Shares, pass rates and warnings.
     pub report: FitReport,
     /// Share that a gate of 0.5 lets through, by source.
@@ -151,8 +159,17 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
     }
     let wanted = job.samples.unwrap_or(MAX_POINTS).min(corpus.samples());
     let mut points = Points::new(captioner.config().patches());
+    let mut copies = CopySample::new(job.seed);
+    let batches = wanted.div_ceil(captioner.batch_size() as u64);
+    let every = (batches * captioner.batch_size() as u64).div_ceil(COPIED_IMAGES).max(1);
+    let mut number = 0u64;
     let failed = corpus.sampled(&captioner, job.seed).for_each(wanted, &mut |batch| {
         points.push(&mut captioner, batch)?;
+        // From everywhere in the corpus.
+        if number.is_multiple_of(every) {
+            captioner.sample_copies(batch.previews.view(), &batch.ids, &mut copies)?;
+        }
+        number += 1;
         progress(points.rows().min(wanted), wanted)?;
         Ok(true)
     })?;
@@ -173,9 +190,11 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
         ..FitOptions::default()
     };
     let (rows, shards) = (points.rows(), std::mem::take(&mut points.shards));
-    let (clusters, report) = cluster::fit(&points.finish(captioner.config().codes())?, &options)?;
+    let (mut clusters, report) = cluster::fit(&points.finish(captioner.config().codes())?, &options)?;
+    clusters.discriminant = copies.discriminant()?;
     let pass_by_source = pass_by_source(&corpus.shards, &shards, &report.quantiles);
     let (found, runs) = (clusters.len(), clusters.run_count());
+    let directions = clusters.discriminant.as_ref().map(Discriminant::dim);
     // Clustering may take minutes, in which a caller may have gone.
     progress(wanted, wanted)?;
     captioner.set_clusters(Some(Arc::new(clusters)))?;
@@ -185,6 +204,7 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
         clusters: found,
         runs,
         codebook,
+        directions,
         report,
         pass_by_source,
         failed,

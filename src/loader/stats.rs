@@ -248,7 +248,7 @@ pub struct Stats {
     /// they are false negatives. A rank sees its own part of the global batch only.
     pub alike_captions: u64,
     /// The same of images: samples whose semantic hash differs from an earlier one of the batch in at most
-    /// 12 of its 256 bits, as those of images with a cosine of 0.99 do. Of those with signals only.
+    /// 15 of its 256 bits, as those of images with a cosine of 0.983 do. Of those with signals only.
     pub alike_images: u64,
     /// Survivors that `defer_duplicates` put off to a later batch of their lane, each counted once.
     pub deferred: u64,

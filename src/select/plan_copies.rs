@@ -26,7 +26,7 @@ pub(crate) const BANDS: usize = SEMANTIC_HASH_BITS / BAND;
 ///
 /// An item whose hash is not known is never a copy. Items stand in the order in which they may stay. `distance` above [`MAX_DISTANCE`] counts as that.
 /// O(n * bands) plus the pairs that share a band (with r = 1: nearly share one): for even hashes about
-/// n² * distance / 2^17 (n² * distance / 2^14) comparisons of a few ns. 41 bytes an item, at the peak.
+/// n² * distance / 2^17 (n² * distance / 2^14) comparisons of about 1 ns. 26 bytes an item, at the peak.
 pub(super) fn near_copies(
     n: u32,
     hash: impl Fn(u32) -> SemanticHash,
@@ -40,20 +40,17 @@ pub(super) fn near_copies(
     let mut open: Vec<u32> = (0..n).filter(|&i| hash(i) != UNKNOWN_HASH).collect();
     // Whether an earlier item is near that may stay.
     let mut waits = vec![false; n as usize];
+    let near = |i: u32, j: u32| differing(&hash(i), &hash(j)) <= distance && alike(i, j);
     while !open.is_empty() {
         for band in 0..bands {
             let table = Table::new(&open, &hash, band);
-            table.groups(flips, |earlier, later| {
-                earlier.mark(later, &mut waits, |_| true, distance, &alike, |_| true);
-            });
+            table.mark(flips, distance, &mut waits, |_| true, near);
         }
         if open.iter().any(|&i| waits[i as usize]) {
             for band in 0..bands {
                 let table = Table::new(&open, &hash, band);
-                table.groups(flips, |earlier, later| {
-                    let stays = |i: u32| !waits[i as usize];
-                    earlier.mark(later, &mut copies, stays, distance, &alike, |i| waits[i as usize]);
-                });
+                let stays = |i: u32, j: u32| !waits[i as usize] && near(i, j);
+                table.mark(flips, distance, &mut copies, |j| waits[j as usize], stays);
             }
         }
         open.retain(|&i| waits[i as usize] && !copies[i as usize]);
@@ -62,21 +59,17 @@ pub(super) fn near_copies(
     copies
 }
 
+/// Half of a hash: two hashes whose halves differ in more bits than they may need no second look, and of
+/// unlike hashes about one in a billion needs one.
+type Half = [u64; 2];
+
 /// Items sorted by the value of a band; those of one value ascend.
 struct Table {
-    band: usize,
     items: Vec<u32>,
-    hashes: Vec<SemanticHash>,
+    /// Of each item the half of its hash that the band is not in.
+    halves: Vec<Half>,
     /// Where the items of each value begin, `[2^16 + 1]`.
     starts: Vec<u32>,
-}
-
-/// The items of one value.
-#[derive(Clone, Copy)]
-struct Group<'a> {
-    items: &'a [u32],
-    hashes: &'a [SemanticHash],
-    band: usize,
 }
 
 impl Table {
@@ -87,59 +80,126 @@ impl Table {
         (0..1 << BAND).for_each(|v| starts[v + 1] += starts[v]);
         let mut next = starts.clone();
         let mut sorted = vec![0; items.len()];
-        let mut hashes = vec![UNKNOWN_HASH; items.len()];
+        let mut halves = vec![[0; 2]; items.len()];
         for &i in items {
             let hash = hash(i);
             let at = &mut next[value(&hash)];
             sorted[*at as usize] = i;
-            hashes[*at as usize] = hash;
+            halves[*at as usize] = half(&hash, band);
             *at += 1;
         }
-        Self { band, items: sorted, hashes, starts }
+        Self { items: sorted, halves, starts }
     }
 
-    fn group(&self, value: usize) -> Group<'_> {
-        let range = self.starts[value] as usize..self.starts[value + 1] as usize;
-        Group { items: &self.items[range.clone()], hashes: &self.hashes[range], band: self.band }
+    fn range(&self, value: usize) -> std::ops::Range<usize> {
+        self.starts[value] as usize..self.starts[value + 1] as usize
     }
 
-    /// Calls `work` with each group and itself, and with `flips` with each two groups whose values
-    /// differ in one bit, either first.
-    fn groups(&self, flips: bool, mut work: impl FnMut(Group<'_>, Group<'_>)) {
-        let mut at = 0;
-        while let Some(hash) = self.hashes.get(at) {
-            let value = value(hash, self.band);
-            let group = self.group(value);
-            at += group.items.len();
-            work(group, group);
-            for bit in (0..BAND).filter(|_| flips) {
-                work(self.group(value ^ (1 << bit)), group);
+    /// Sets the mark of each item that `may` have one and has none, where an earlier one in its group, or with
+    /// `flips` in a group whose value differs in one bit, is `near`: asked of pairs (earlier, later) whose
+    /// halves differ in at most `distance` bits.
+    fn mark(
+        &self,
+        flips: bool,
+        distance: u32,
+        marks: &mut [bool],
+        may: impl Fn(u32) -> bool,
+        near: impl Fn(u32, u32) -> bool,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("popcnt") {
+            // SAFETY: the processor has the instruction.
+            return unsafe { self.mark_by_popcnt(flips, distance, marks, may, near) };
+        }
+        self.mark_by(flips, distance, marks, may, near);
+    }
+
+    /// As [`mark`](Self::mark), with the processor's instruction for counting bits, which the compiler may not
+    /// assume of every x86-64: most of the time goes there.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "popcnt")]
+    fn mark_by_popcnt(
+        &self,
+        flips: bool,
+        distance: u32,
+        marks: &mut [bool],
+        may: impl Fn(u32) -> bool,
+        near: impl Fn(u32, u32) -> bool,
+    ) {
+        self.mark_by(flips, distance, marks, may, near);
+    }
+
+    #[inline(always)]
+    fn mark_by(
+        &self,
+        flips: bool,
+        distance: u32,
+        marks: &mut [bool],
+        may: impl Fn(u32) -> bool,
+        near: impl Fn(u32, u32) -> bool,
+    ) {
+        for value in 0..1 << BAND {
+            let group = self.range(value);
+            if group.is_empty() {
+                continue;
+            }
+            let neighbours = (0..BAND).filter(|_| flips).map(|bit| value ^ (1 << bit));
+            for earlier in std::iter::once(value).chain(neighbours).map(|value| self.range(value)) {
+                for at in group.clone() {
+                    let j = self.items[at];
+                    if marks[j as usize] || !may(j) {
+                        continue;
+                    }
+                    let before = self.items[earlier.clone()].partition_point(|&i| i < j);
+                    let before = earlier.start..earlier.start + before;
+                    marks[j as usize] = self.any_near(before, &self.halves[at], distance, |i| near(i, j));
+                }
             }
         }
+    }
+
+    /// Whether one of the items in `range`, of those whose half is near `half`, is near.
+    #[inline(always)]
+    fn any_near(
+        &self,
+        range: std::ops::Range<usize>,
+        half: &Half,
+        distance: u32,
+        near: impl Fn(u32) -> bool,
+    ) -> bool {
+        let (halves, items) = (&self.halves[range.clone()], &self.items[range]);
+        for (halves, items) in halves.chunks(CHUNK).zip(items.chunks(CHUNK)) {
+            // Without a branch for each.
+            let least = halves.iter().fold(u32::MAX, |least, other| least.min(differing_halves(other, half)));
+            if least > distance {
+                continue;
+            }
+            let mut pairs = halves.iter().zip(items);
+            if pairs.any(|(other, &i)| differing_halves(other, half) <= distance && near(i)) {
+                return true;
+            }
+        }
+        false
     }
 }
 
-impl Group<'_> {
-    /// Sets the mark of those items of `later` that `may` have one and have none, where an item of
-    /// this group that `counts` and comes before is near and alike.
-    fn mark(
-        self,
-        later: Group<'_>,
-        marks: &mut [bool],
-        counts: impl Fn(u32) -> bool,
-        distance: u32,
-        alike: &impl Fn(u32, u32) -> bool,
-        may: impl Fn(u32) -> bool,
-    ) {
-        for (&j, hash) in later.items.iter().zip(later.hashes) {
-            if marks[j as usize] || !may(j) {
-                continue;
-            }
-            let before = self.items.iter().zip(self.hashes).take_while(|&(&i, _)| i < j);
-            let mut near = before.filter(|(_, other)| is_near(other, hash, distance, self.band));
-            marks[j as usize] = near.any(|(&i, _)| counts(i) && alike(i, j));
-        }
-    }
+/// Halves that are looked at together.
+const CHUNK: usize = 8;
+
+/// The words of a hash that `band` is not in, but for one.
+fn half(hash: &SemanticHash, band: usize) -> Half {
+    let word = band * BAND / 64;
+    [hash[(word + 1) % hash.len()], hash[(word + 2) % hash.len()]]
+}
+
+#[inline(always)]
+fn differing_halves(a: &Half, b: &Half) -> u32 {
+    (a[0] ^ b[0]).count_ones() + (a[1] ^ b[1]).count_ones()
+}
+
+/// Bits in which two hashes differ.
+fn differing(a: &SemanticHash, b: &SemanticHash) -> u32 {
+    a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
 }
 
 /// The bits of a hash in `band`.
@@ -173,10 +233,6 @@ pub(super) fn expected_distance(cosine: f32) -> f64 {
 mod tests {
     use super::*;
     use crate::hash::{Purpose, Rng};
-
-    fn differing(a: &SemanticHash, b: &SemanticHash) -> u32 {
-        a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
-    }
 
     /// By definition, all pairs.
     fn reference(hashes: &[SemanticHash], distance: u32, alike: impl Fn(u32, u32) -> bool) -> Vec<bool> {

@@ -162,6 +162,7 @@ mod tests {
             alignment: AlignmentTable::fit(AlignmentNorm::Sum, &[], 2),
             points: 100,
             raw_index: None,
+            discriminant: None,
         }
     }
 

@@ -59,6 +59,7 @@ pub fn zipf_clusters(count: usize) -> Clusters {
         alignment: AlignmentTable::fit(AlignmentNorm::Sum, &[], run_count),
         points: 100 * count as u64,
         raw_index: None,
+        discriminant: None,
         runs,
         shares,
     }

@@ -68,6 +68,7 @@ pub fn clusters() -> Arc<Clusters> {
         },
         points: 100_000,
         raw_index: None,
+        discriminant: None,
     })
 }
 

@@ -389,8 +389,9 @@ impl Captioner {
     ///     `points` and `failed` samples, `clusters`, `errors` (mean of 1 - cosine in each cluster),
     ///     `runs`, `pass_rate` of a gate of one half, also `pass_by_run`, `pass_by_source` and
     ///     `pass_by_length` (shortest and longest caption in tokens, points, rate), `warnings`,
-    ///     `seconds`; `codebook` is `None`, or where one was learned `codes`, `patches` and `error`,
-    ///     the share of the patches' variance that the codes lose.
+    ///     `seconds`; `directions`, the length of an embedding, `None` where fewer than 32 images were seen
+    ///     and embeddings are mean patches; `codebook` is `None`, or where one was learned `codes`, `patches`
+    ///     and `error`, the share of the patches' variance that the codes lose.
     #[pyo3(signature = (
         urls, *, clusters=None, samples=None, alignment_norm=None, features="bag-of-codes", codes=None,
         decode_from=None, seed=0, caption_key=None, r#where=None, subset=None, captions=None, endpoint=None,

@@ -18,6 +18,7 @@ pub(crate) fn of(py: Python<'_>, fitted: FitSummary) -> PyResult<Bound<'_, PyDic
         Ok(said)
     });
     said.set_item("codebook", codebook.transpose()?)?;
+    said.set_item("directions", fitted.directions)?;
     said.set_item("pass_rate", fitted.report.pass_rate)?;
     said.set_item("pass_by_run", fitted.report.pass_by_run)?;
     let by_source = PyDict::new(py);

@@ -137,7 +137,7 @@ def test_a_saved_state_resumes_with_what_was_left(corpus: Corpus, after: int) ->
 
 def test_a_state_of_another_configuration_is_refused(corpus: Corpus) -> None:
     state = loader(corpus).state_dict()
-    with pytest.raises(tldr.StateError, match="saved by another configuration: seed: this loader has 1, the state 0"):
+    with pytest.raises(tldr.StateError, match="configuration: seed: this loader has 1, the state 0"):
         loader(corpus, seed=1).load_state_dict(state)
     del state["step"]
     with pytest.raises(tldr.StateError, match=r"not a state of a loader.*missing field `step`"):
