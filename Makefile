@@ -73,6 +73,7 @@ bench-reader: $(VENV)/.bench ## Races the reader against its ceiling, open_clip,
 bench-epochs: $(VENV)/.run ## Measures first and second epochs against what they must cost.
 	cargo bench --no-default-features --bench epochs -- $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 	cargo bench --no-default-features --bench epochs -- --encode 4000 $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
+	cargo bench --bench epochs -- --captioner vit-s --samples 2000 --rounds 3 $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 
 .PHONY: soak
 soak: $(VENV)/.run ## Sends two million samples through the pipeline and watches its memory (minutes).

@@ -5,8 +5,9 @@
 //!
 //! The captioner is a stub, whose signals follow from the caption, so that the loader itself is what is
 //! measured; its encoder takes `--encode` microseconds a sample (0 by default) without using a core, as
-//! one on a GPU would. Rounds are interleaved; medians of the ratios within a round. As a test, one
-//! small round.
+//! one on a GPU would. `--captioner small` or `vit-s` (12 layers of 384) takes a captioner of that size, of random
+//! weights and fitted, which works on one of the cores (with the feature `tch`). Rounds are interleaved; medians of
+//! the ratios within a round. As a test, one small round.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 mod photographs;
@@ -85,8 +86,62 @@ fn clusters() -> Arc<Clusters> {
     })
 }
 
+/// A captioner of random weights: what it costs does not depend on them.
+#[cfg(feature = "tch")]
+mod real {
+    use std::path::{Path, PathBuf};
+    use std::time::Instant;
+
+    use ndarray::Array4;
+    use tch::Device;
+    use tldr_loader::captioner::{Captioner, CaptionerConfig, VisionConfig};
+    use tldr_loader::jobs::{FitJob, fit};
+    use tldr_loader::model::Encoder;
+    use tldr_loader::text::Tokenizer;
+
+    /// Makes it and fits it to a corpus; says where it is.
+    pub(super) fn captioner(name: &str, corpus: &Path, folder: &Path) -> PathBuf {
+        let words: Vec<String> = (0..500).map(|i| format!("word{i} and word{}", i * 7 % 500)).collect();
+        let tokenizer = Tokenizer::train(words.iter().map(String::as_str), 1000).unwrap();
+        let mut config = CaptionerConfig::small(tokenizer.vocab_size());
+        match name {
+            "small" => {}
+            "vit-s" => {
+                let vision = VisionConfig { dim: 384, layers: 12, heads: 6, mlp: 1536, ..config.vision };
+                config = CaptionerConfig { preview_size: 112, patch_size: 16, vision, ..config };
+            }
+            other => panic!("unknown captioner {other}: small or vit-s"),
+        }
+        let dir = folder.join("captioner");
+        Captioner::new(config, tokenizer, Device::Cpu, 0).unwrap().save(&dir).unwrap();
+        let job = FitJob { samples: Some(1000), ..FitJob::new(vec![corpus.display().to_string()], &dir) };
+        fit(&job, &mut |_, _| Ok(())).unwrap();
+        dir
+    }
+
+    pub(super) fn load(dir: &Path) -> Captioner {
+        Captioner::load(dir, Device::Cpu).unwrap()
+    }
+
+    /// Seconds to encode a sample, with nothing else at work.
+    pub(super) fn alone(dir: &Path) -> f64 {
+        let mut captioner = load(dir);
+        let (batch, size) = (captioner.batch_size(), captioner.preview_size());
+        let previews = Array4::from_shape_fn((batch, 3, size, size), |(b, c, y, x)| (b * c + y * x) as u8);
+        let captions = vec!["word1 and word7 and word49 and word343 and word401"; batch];
+        captioner.encode(previews.view(), &captions).unwrap();
+        let begun = Instant::now();
+        let batches = 5;
+        for _ in 0..batches {
+            captioner.encode(previews.view(), &captions).unwrap();
+        }
+        begun.elapsed().as_secs_f64() / (batches * batch) as f64
+    }
+}
+
 struct Options {
     data: Option<PathBuf>,
+    captioner: Option<String>,
     samples: usize,
     rounds: usize,
     encode: u64,
@@ -94,13 +149,14 @@ struct Options {
 
 fn options() -> Options {
     // `cargo test --benches` says nothing, and wants one quick round.
-    let mut options = Options { data: None, samples: 400, rounds: 1, encode: 0 };
+    let mut options = Options { data: None, captioner: None, samples: 400, rounds: 1, encode: 0 };
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     arguments.sort_by_key(|argument| argument != "--bench");
     let mut arguments = arguments.into_iter();
     while let Some(name) = arguments.next() {
         match name.as_str() {
             "--bench" => (options.samples, options.rounds) = (8000, 5),
+            "--captioner" => options.captioner = arguments.next(),
             "--data" => options.data = arguments.next().map(Into::into),
             "--samples" => options.samples = arguments.next().unwrap().parse().unwrap(),
             "--rounds" => options.rounds = arguments.next().unwrap().parse().unwrap(),
@@ -187,23 +243,55 @@ fn median(mut numbers: Vec<f64>) -> f64 {
     numbers[numbers.len() / 2]
 }
 
+/// Folder of the captioner that is asked for, if any.
+fn fitted(options: &Options, corpus: &Path, folder: &Path) -> Option<PathBuf> {
+    let name = options.captioner.as_ref()?;
+    #[cfg(feature = "tch")]
+    return Some(real::captioner(name, corpus, folder));
+    #[cfg(not(feature = "tch"))]
+    panic!("{name} for {corpus:?} in {folder:?} needs the feature tch");
+}
+
+/// The loader with the captioner, or the stub, and the seconds that encoding a sample takes it alone.
+fn with_captioner(
+    builder: tldr_loader::loader::LoaderBuilder,
+    options: &Options,
+    captioner: Option<&Path>,
+) -> (tldr_loader::loader::LoaderBuilder, f64) {
+    #[cfg(feature = "tch")]
+    if let Some(dir) = captioner {
+        let alone = real::alone(dir);
+        let loaded = real::load(dir);
+        let clusters = Arc::clone(loaded.clusters().unwrap());
+        return (builder.captioner(loaded, clusters), alone);
+    }
+    assert!(captioner.is_none());
+    let per_sample = Duration::from_micros(options.encode);
+    (builder.captioner(Stub { per_sample }, clusters()), per_sample.as_secs_f64())
+}
+
 fn main() {
     let options = options();
     let scratch = tempfile::tempdir().unwrap();
     let source = options.data.clone().unwrap_or_else(|| photographs::shard(scratch.path(), 40));
     let (whole, reduced) = (scratch.path().join("whole"), scratch.path().join("reduced"));
     corpus(&source, options.samples, &whole);
-    let (mut seconds, mut overlap, mut second) = (vec![], vec![], vec![]);
+    let captioner = fitted(&options, &whole, scratch.path());
+    let (mut seconds, mut overlap, mut alone_ratio, mut second) = (vec![], vec![], vec![], vec![]);
     for round in 0..options.rounds {
-        let stub = Stub { per_sample: Duration::from_micros(options.encode) };
-        let loader =
-            builder(&whole).captioner(stub, clusters()).keep_ratio(0.25).gate(Some(0.5)).build().unwrap();
+        let (with, alone) = with_captioner(builder(&whole), &options, captioner.as_deref());
+        let loader = with.keep_ratio(0.25).gate(Some(0.5)).build().unwrap();
         let (_, keys, first, wall) = epoch(&loader);
-        // Stages that share the cores take what they take together; the encoder has a device of its own.
         let busy = |name: &str| first.seconds.get(name).copied().unwrap_or(0.0);
-        let cores = (busy("read") + busy("preview") + busy("select") + busy("example")) / THREADS as f64;
+        let pixels = busy("read") + busy("preview") + busy("select") + busy("example");
+        let read = first.counts.read as f64;
+        // Stages that share the cores take what they take together; a stub's encoder has a device of its own.
+        let on_cores = if captioner.is_some() { alone * read } else { 0.0 };
+        let shared = (pixels + on_cores) / THREADS as f64;
+        let slowest = (alone * read).max(pixels / THREADS as f64);
         seconds.push(wall);
-        overlap.push(wall / cores.max(busy("encode")));
+        overlap.push(wall / shared.max(slowest));
+        alone_ratio.push(wall / slowest);
         if round == 0 {
             survivors(&whole, &keys, &reduced);
             println!("stages of the first epoch, in seconds: {:?}", first.seconds);
@@ -216,12 +304,13 @@ fn main() {
         second.push(with_ledger / alone);
     }
     println!(
-        "{} samples, {} rounds, encoder {} us a sample: first epoch {:.2} s, {:.2} of its slowest stage; second \
-         epoch at {:.2} of the speed of shards that hold only the survivors",
+        "{} samples, {} rounds, {}: first epoch {:.2} s, {:.2} times its slowest stage alone, {:.2} times what its \
+         stages take of {THREADS} cores; second epoch at {:.2} of the speed of shards that hold only the survivors",
         options.samples,
         options.rounds,
-        options.encode,
+        options.captioner.clone().unwrap_or(format!("encoder {} us a sample", options.encode)),
         median(seconds),
+        median(alone_ratio),
         median(overlap),
         median(second)
     );

@@ -26,7 +26,8 @@ fn main() {
         ("quotas", Policy { gate: Some(0.5), ..Policy::default() }),
         ("near-copies up to 15 bits", Policy { gate: Some(0.5), dedup: Some(0.983), ..Policy::default() }),
         ("near-copies up to 15 bits, no gate", Policy { dedup: Some(0.983), ..Policy::default() }),
-        ("near-copies up to 26 bits, no gate", Policy { dedup: Some(0.95), ..Policy::default() }),
+        ("near-copies up to 28 bits", Policy { gate: Some(0.5), dedup: Some(0.94), ..Policy::default() }),
+        ("near-copies up to 28 bits, no gate", Policy { dedup: Some(0.94), ..Policy::default() }),
     ] {
         // Windows are made as they are added: a corpus of 40 million is not held as well.
         let model = select_stream::stream(3000, 8, WINDOW, 0.01, 0);

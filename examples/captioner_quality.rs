@@ -200,7 +200,7 @@ fn measure(captioner: &mut Captioner, test: &Pairs) -> Result<()> {
 fn measure_clusters(captioner: &mut Captioner, train: &Pairs) -> Result<()> {
     let count = train.captions.len().min(2048) / captioner.batch_size() * captioner.batch_size();
     let raw = encode(captioner, train, count, 0)?;
-    let embedding = Array2::from_shape_vec((count, captioner.dim()), raw.embedding)
+    let embedding = Array2::from_shape_vec((count, captioner.dim()), raw.mean_patch)
         .map_err(|e| Error::format("embeddings", "one row per sample", e))?;
     let similarity = embedding.dot(&embedding.t());
     let (mut copies, mut others) = (Vec::new(), Vec::new());
@@ -210,7 +210,7 @@ fn measure_clusters(captioner: &mut Captioner, train: &Pairs) -> Result<()> {
             if same { &mut copies } else { &mut others }.push(similarity[[i, j]]);
         }
     }
-    println!("embedding: AUC {:.4} of near-copies against other pairs, by cosine", auc(&copies, &others));
+    println!("mean patch: AUC {:.4} of near-copies against other pairs, by cosine", auc(&copies, &others));
 
     let patches = captioner.config().patches();
     let codes = Array2::from_shape_vec((count, patches), raw.codes)
@@ -240,7 +240,7 @@ struct Encoded {
     codes: Vec<u32>,
     alignment_sum: Vec<f32>,
     tokens: Vec<u32>,
-    embedding: Vec<f32>,
+    mean_patch: Vec<f32>,
 }
 
 /// Encodes the first `count` images, each with the caption `shift` places further on.
@@ -255,7 +255,7 @@ fn encode(captioner: &mut Captioner, pairs: &Pairs, count: usize, shift: usize) 
         all.codes.extend(raw.codes);
         all.alignment_sum.extend(raw.alignment_sum);
         all.tokens.extend(raw.tokens);
-        all.embedding.extend(raw.embedding);
+        all.mean_patch.extend(raw.mean_patch);
     }
     Ok(all)
 }

@@ -226,7 +226,7 @@ fn a_state_is_of_its_subset_and_captions() {
         .unwrap();
     for other in [full(builder(&urls)).subset(&path), full(builder(&urls))] {
         let error = other.build().unwrap().load_state(&state).unwrap_err().to_string();
-        assert!(error.contains("shards and lengths"), "{error}");
+        assert!(error.contains("subset: this loader has"), "{error}");
     }
 }
 
