@@ -116,7 +116,8 @@ fn a_filter_that_nothing_passes_is_refused() {
     let (urls, _) = corpus(folder.path());
     let error =
         full(builder(&urls)).filter("widht >= 200".parse().unwrap()).build().err().unwrap().to_string();
-    assert!(error.contains("where = \"widht >= 200\"") && error.contains("names of its fields"), "{error}");
+    assert!(error.contains("where = \"widht >= 200\"") && error.contains("fields, in the json"), "{error}");
+    assert!(error.ends_with("are NSFW, width"), "{error}");
 }
 
 /// The columns of the Parquet file beside a shard serve as fields; the json comes first.

@@ -285,24 +285,27 @@ fn a_gated_out_sample_costs_24_bytes_and_a_candidate_56_keys_aside() {
     while let Some(group) = reader.next_group().unwrap() {
         ids.push(group.unwrap().id);
     }
-    let signals = Signals {
-        cluster: (0..n).map(|_| rng.below(3000) as u32).collect(),
-        alignment: (0..n).map(|_| rng.unit() as f32).collect(),
-        embedding: Array2::zeros((n, 0)),
-        semantic_hash: (0..n).map(|_| std::array::from_fn(|_| rng.next_u64())).collect(),
+    let index = reader.take_index();
+    let mut drawn = || {
+        Arc::new(WindowRecord {
+            ids: ids.clone(),
+            failed: vec![None; n],
+            caption_chars: (0..n).map(|_| 10 + rng.below(120) as u32).collect(),
+            signals: Some(Signals {
+                cluster: (0..n).map(|_| rng.below(3000) as u32).collect(),
+                alignment: (0..n).map(|_| rng.unit() as f32).collect(),
+                embedding: Array2::zeros((n, 0)),
+                semantic_hash: (0..n).map(|_| std::array::from_fn(|_| rng.next_u64())).collect(),
+            }),
+            encoded: None,
+            compute: Arc::default(),
+            has_embedding: false,
+            from_table: vec![],
+            failures: vec![],
+            index: Some(index.clone()),
+        })
     };
-    let record = Arc::new(WindowRecord {
-        ids,
-        failed: vec![None; n],
-        caption_chars: (0..n).map(|_| 10 + rng.below(120) as u32).collect(),
-        signals: Some(signals),
-        encoded: None,
-        compute: Arc::default(),
-        has_embedding: false,
-        from_table: vec![],
-        failures: vec![],
-        index: Some(reader.take_index()),
-    });
+    let record = drawn();
     let bytes = |gated: bool| {
         let root = folder.path().join(if gated { "gated" } else { "candidates" });
         let outcome = if gated { Outcome::Dropped(DropReason::Gate) } else { Outcome::Kept { pi: None } };
@@ -316,4 +319,25 @@ fn a_gated_out_sample_costs_24_bytes_and_a_candidate_56_keys_aside() {
     let (gated, candidate) = (bytes(true), bytes(false));
     assert!(gated <= 24.0, "{gated} bytes per gated-out sample");
     assert!(candidate <= 56.0, "{candidate} bytes per candidate");
+
+    // A million samples, of which the gate drops half.
+    let root = folder.path().join("million");
+    let (ledger, windows) = (open(&root), 489);
+    let mut bound = 0.0;
+    for window in 0..windows {
+        let record = drawn();
+        let gate = |&alignment: &f32| match alignment < 0.5 {
+            true => Outcome::Dropped(DropReason::Gate),
+            false => Outcome::Kept { pi: None },
+        };
+        let outcomes: Vec<Outcome> = record.signals.as_ref().unwrap().alignment.iter().map(gate).collect();
+        bound += outcomes.iter().map(|outcome| if outcome.is_kept() { 56.0 } else { 24.0 }).sum::<f64>();
+        let key = WindowKey { shard: shard.hash, window, size: n, version: 3, encoder: 1, reading: 2 };
+        ledger.record_window(key, &shard, record, &outcomes);
+    }
+    drop(ledger);
+    let files = files(&root);
+    assert_eq!(files.len() as u64, windows);
+    let total: u64 = files.iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+    assert!(total as f64 <= bound, "{} bytes a sample", total as f64 / (windows * n as u64) as f64);
 }

@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// Folder of the ledger; begun where nothing is
     #[arg(long, value_name = "LEDGER")]
     ledger: PathBuf,
-    /// Plan to write, a Parquet file
+    /// Plan to write, a Parquet file; left out with --part and --estimate, which make none
     #[arg(long, value_name = "PLAN", required_unless_present_any = ["part", "estimate"], conflicts_with_all = ["part", "estimate"])]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -100,6 +100,7 @@ impl Args {
             }
             let keep = job.policy.keep_ratio;
             match self.train_rate {
+                _ if found.missing == 0 => say!("break-even  at once: nothing is left to record"),
                 Some(rate) if rate > 0.0 => say!(
                     "break-even  after {:.2} epochs at {rate} samples/s; generated captions come on top",
                     found.break_even(keep, rate)

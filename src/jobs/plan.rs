@@ -340,13 +340,12 @@ fn with_corpus(job: &PlanJob, shards: &[Shard]) -> Result<Policy> {
     let corpus = match job.policy.quota {
         Quota::CapAt(_) => {
             let lengths = counted(shards, &mut |_, _, _| Ok(()))?;
-            let samples: u64 = lengths.iter().sum();
             // As the loader counts them.
             if job.read.takes_all() {
-                Some(samples)
+                Some(lengths.iter().sum())
             } else {
                 let found = shard::survey(shards, &lengths, &job.read)?;
-                Some(included(&job.read, &found, samples)?)
+                Some(included(&job.read, &found, shards, &lengths)?)
             }
         }
         _ => None,

@@ -17,6 +17,8 @@ use crate::text::Fuse;
 const LANES: usize = 4;
 /// Share of the readable samples that is kept by default: the paper's.
 const KEEP_RATIO: f64 = 0.25;
+/// Threads that decode at most: more than machines have cores.
+const MAX_THREADS: usize = 4096;
 /// Batches that may wait at most: more hide nothing and fill the memory.
 const MAX_PREFETCH: usize = 1024;
 
@@ -42,6 +44,9 @@ impl LoaderBuilder {
         }
         if self.prefetch > MAX_PREFETCH {
             return Err(Error::option("prefetch", self.prefetch, format!("at most {MAX_PREFETCH}")));
+        }
+        if self.threads > MAX_THREADS {
+            return Err(Error::option("threads", self.threads, format!("at most {MAX_THREADS}")));
         }
         if self.max_image_pixels == 0 {
             return Err(Error::option("max_image_pixels", 0, "at least 1"));

@@ -51,12 +51,16 @@ impl LoaderBuilder {
             let samples = total(lengths)?;
             match &whole {
                 _ if !counts => Ok(samples),
-                Some(found) if is_one => included(&self.read, found, samples),
-                _ => included(&self.read, &shard::survey(shards, lengths, &self.read)?, samples),
+                Some(found) if is_one => included(&self.read, found, shards, lengths),
+                _ => included(&self.read, &shard::survey(shards, lengths, &self.read)?, shards, lengths),
             }
         };
         listed.iter().map(of).collect()
     }
+}
+
+fn named(fields: &[String]) -> String {
+    if fields.is_empty() { "none at all".to_owned() } else { fields.join(", ") }
 }
 
 /// The gate, measured.
@@ -66,7 +70,7 @@ impl LoaderBuilder {
 pub(crate) fn measured(score: ScoreGate, gate: Option<f64>, found: &Survey) -> Result<ScoreGate> {
     // Of a subset so small that none of it was met nothing is known: nothing passes, which is refused there.
     if !found.has_scores() && !found.scores.is_empty() {
-        let fields = if found.fields.is_empty() { "none at all".to_owned() } else { found.fields.join(", ") };
+        let fields = named(&found.fields);
         let accepted = format!(
             "a field of the json, or a column of the parquet beside the shards, with a number: none of {} samples \
              that were looked at has one there; their fields are {fields}",
@@ -87,18 +91,25 @@ pub(crate) fn measured(score: ScoreGate, gate: Option<f64>, found: &Survey) -> R
     Ok(measured)
 }
 
-/// Of `samples`, those that count.
+/// Of the samples in `shards`, those that count, by what was `found` there.
 ///
 /// # Errors
 /// None does, although some should have been met.
-pub(crate) fn included(read: &ReadOptions, found: &Survey, samples: u64) -> Result<u64> {
+pub(crate) fn included(read: &ReadOptions, found: &Survey, shards: &[Shard], lengths: &[u64]) -> Result<u64> {
+    let samples = total(lengths)?;
     if found.included > 0 {
         return Ok((found.share() * samples as f64) as u64);
     }
     let Some(subset) = &read.subset else {
         let filter = read.filter.as_ref().map(ToString::to_string).unwrap_or_default();
-        let accepted = "a filter that some sample of the first shards passes: are the names of its fields \
-                        right, and in the json or the parquet beside the shards?";
+        // Of what does not count nothing was read but what the filter asks for.
+        let all = ReadOptions { filter: None, ..read.clone() };
+        let accepted = format!(
+            "a filter that some sample passes: none of {} that were looked at does; their fields, in the json or the \
+             parquet beside the shards, are {}",
+            found.looked_at,
+            named(&shard::survey(shards, lengths, &all)?.fields)
+        );
         return Err(Error::option("where", format!("{filter:?}"), accepted));
     };
     // At most as many as it has entries can be in the corpus.
