@@ -57,6 +57,21 @@ fn a_captioner_that_hangs_is_named() {
 }
 
 #[test]
+fn a_recording_pass_that_hangs_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 2, 100);
+    let (let_go, go) = channel();
+    let (alive, gone) = channel();
+    let loader =
+        builder(&urls).captioner(hanging(go, alive), clusters()).stall_timeout(SHORT).build().unwrap();
+    let error = loader.record(&mut |_| Ok(())).unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Stall { stage: "captioner", .. }), "{error}");
+    drop(let_go);
+    drop(loader);
+    assert!(gone.recv().is_err());
+}
+
+#[test]
 fn a_dropped_epoch_joins_once_its_stage_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 2, 100);

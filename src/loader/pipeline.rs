@@ -7,8 +7,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::loader::deciding::{Deciding, SurvivorGroup};
 use crate::loader::reading::Reading;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Spec, Stream};
-use crate::loader::watchdog::Post;
+use crate::loader::watchdog::{Doing, Patience, Post};
 
 /// What travels between two threads.
 pub(crate) enum Message<T> {
@@ -65,6 +65,10 @@ pub(crate) fn start(
 /// Reads and decides all lanes of the rank to the end and yields nothing: what the ledger does not
 /// cover is encoded and recorded. `watch` is called about five times a second; an error from it ends
 /// the pass.
+///
+/// # Errors
+/// The first error of any stage; [`ErrorKind::Stall`] where nothing was read for longer than `stall_timeout`: the
+/// threads are then left to end by themselves.
 pub(crate) fn record(
     spec: &Arc<Spec>,
     epoch: u64,
@@ -73,13 +77,25 @@ pub(crate) fn record(
 ) -> Result<()> {
     let mut running =
         Running { batches: bounded(0).1, stop: Arc::new(AtomicBool::new(false)), threads: vec![] };
-    for (_, groups) in running.lanes(spec, epoch, 0, recorder, true)? {
+    let slot = recorder.board.post(Post::Batch);
+    let (mut patience, mut read) = (Patience::new(spec.stall_timeout), 0);
+    for (stream, groups) in running.lanes(spec, epoch, 0, recorder, true)? {
+        let _mark = slot.mark(Doing::Await(Post::Decide(stream)));
         loop {
             match groups.recv_timeout(WATCH) {
                 Ok(Message::Item(_)) => {}
                 Ok(Message::End) => break,
                 Ok(Message::Failed(error)) => return Err(error),
-                Err(RecvTimeoutError::Timeout) => watch()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    watch()?;
+                    let now = recorder.snapshot().counts.read;
+                    if now > read {
+                        (read, patience) = (now, Patience::new(spec.stall_timeout));
+                    } else if let Err(stall) = patience.waited(WATCH, &recorder.board) {
+                        running.leave();
+                        return Err(stall);
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     let detail = "its thread has ended".into();
                     return Err(ErrorKind::Stage { stage: "select", detail }.into());
@@ -97,6 +113,17 @@ const WATCH: Duration = Duration::from_millis(200);
 type Groups = Receiver<Message<SurvivorGroup>>;
 
 impl Running {
+    /// Ends the threads of an epoch without waiting for them: one of them hangs.
+    pub(crate) fn leave(self) {
+        let held = Arc::new(Mutex::new(Some(self)));
+        let own = Arc::clone(&held);
+        let end = move || drop(own.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if std::thread::Builder::new().name("tldr-stop".into()).spawn(end).is_err() {
+            // Nobody can wait for them.
+            std::mem::forget(held);
+        }
+    }
+
     /// Starts the reading and the deciding thread of each lane of the rank and source. With `satisfied` nobody
     /// wants survivors: their bytes are not read where the ledger knows them, and none come.
     fn lanes(

@@ -317,24 +317,13 @@ impl Batches {
                 return Some(message);
             }
             if let Err(stall) = self.patience.waited(since.elapsed(), &self.recorder.board) {
-                leave(self.running.take());
+                self.running.take().into_iter().for_each(Running::leave);
                 return Some(Ok(Message::Failed(stall)));
             }
             if start.elapsed() >= limit {
                 return Some(message);
             }
         }
-    }
-}
-
-/// Ends the threads of an epoch without waiting for them: one of them hangs.
-fn leave(running: Option<Running>) {
-    let held = Arc::new(Mutex::new(running));
-    let own = Arc::clone(&held);
-    let end = move || drop(own.lock().unwrap_or_else(PoisonError::into_inner).take());
-    if std::thread::Builder::new().name("tldr-stop".into()).spawn(end).is_err() {
-        // Nobody can wait for them.
-        std::mem::forget(held);
     }
 }
 
