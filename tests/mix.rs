@@ -345,9 +345,13 @@ fn states_of_other_mixes_are_refused() {
     let state = make(WEIGHTS, 320).state();
     // As many batches, by the same proportion.
     assert!(make(WEIGHTS.map(|weight| 3.0 * weight), 327).load_state(&state).is_ok());
-    for other in [make([0.5, 0.3, 0.2], 320), make(WEIGHTS, 640)] {
+    let others = [
+        (make([0.5, 0.3, 0.2], 320), "shares of the sources: this loader has"),
+        (make(WEIGHTS, 640), "samples of an epoch: this loader has 640, the state 320"),
+    ];
+    for (other, named) in others {
         let message = other.load_state(&state).unwrap_err().to_string();
-        assert!(message.contains("shards and lengths"), "{message}");
+        assert!(message.contains(named), "{message}");
     }
     let names = |path: &Path| format!("{}", path.display());
     let list: Vec<String> = SIZES.iter().map(|(name, ..)| names(&corpora.folder.path().join(name))).collect();

@@ -425,4 +425,9 @@ fn a_filter_may_leave_nothing_of_a_shard() {
     assert_eq!(loader.num_batches(), 30 / 16);
     assert!(epoch(&loader).iter().flatten().all(|row| row.key.starts_with('0')));
     assert_eq!(loader.stats().counts.excluded, 120);
+    // What nothing passes is no corpus.
+    let read = ReadOptions { filter: Some("OK = true".parse().unwrap()), ..ReadOptions::default() };
+    let none = PlanJob { read, ..whole };
+    let error = plan(&none, StubCaptioner::new(), clusters(), &mut |_, _, _| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("of 240 where and subset exclude 240, and 0 cannot be read"), "{error}");
 }

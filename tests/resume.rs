@@ -7,7 +7,7 @@ mod support;
 
 use support::{Row, builder, corpus, epoch, full, rows, with_stub};
 use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::loader::{LoaderBuilder, LoaderState};
+use tldr_loader::loader::{Loader, LoaderBuilder, LoaderState};
 
 fn take(loader: &tldr_loader::Loader, n: usize) -> Vec<Vec<Row>> {
     loader.iter().unwrap().take(n).map(|b| rows(&b.unwrap())).collect()
@@ -109,6 +109,36 @@ fn states_of_other_configurations_are_refused() {
     assert!(refused(with_stub(&urls).batch_size(8)).contains("global batch"));
     assert!(refused(with_stub(&urls).lanes(8)).contains("build the loader with lanes = 4"));
     assert!(refused(with_stub(&support::pattern(folder.path(), 3))).contains("shards: this loader has 3 of"));
+}
+
+#[test]
+fn an_iterator_ends_where_its_loader_is_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 4, 130);
+    let loader = with_stub(&urls).build().unwrap();
+    let whole = take(&loader, usize::MAX);
+    loader.set_epoch(0);
+    take(&loader, 2);
+    let state = loader.state();
+    loader.set_epoch(1);
+    type Move<'a> = &'a dyn Fn(&Loader);
+    let moves: [Move<'_>; 2] = [&|loader| loader.load_state(&state).unwrap(), &|loader| loader.set_epoch(7)];
+    for moved in moves {
+        loader.set_epoch(3);
+        let mut running = loader.iter().unwrap();
+        running.next().unwrap().unwrap();
+        // The epoch that it is in already moves nothing.
+        loader.set_epoch(3);
+        running.next().unwrap().unwrap();
+        moved(&loader);
+        let place = loader.state();
+        let error = running.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("over epoch 3") && error.contains("take a new one"), "{error}");
+        assert!(running.next().is_none(), "it is over");
+        assert_eq!(loader.state(), place, "and moved nothing itself");
+    }
+    loader.load_state(&state).unwrap();
+    assert_eq!(take(&loader, usize::MAX), whole[2..]);
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "COSINE", default_value_t = 0.94)]
     dedup: f32,
     /// Keep near-copies
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dedup")]
     keep_copies: bool,
     /// Let embeddings say in the end what is a near-copy; they are kept in the ledger, 4 bytes a value
     #[arg(long)]

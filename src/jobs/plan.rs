@@ -218,7 +218,16 @@ pub fn plan(
     };
     if let Some(deciding) = deciding {
         summary.distance = job.policy.dedup.map(|_| deciding.planner.distance());
-        summary.plan = Some(deciding.finish(&walk)?);
+        let plan = deciding.finish(&walk)?;
+        let counts = plan.plan.counts();
+        if counts.readable() == 0 {
+            let accepted = format!(
+                "shards with a sample that can be used: of {} where and subset exclude {}, and {} cannot be read",
+                counts.samples, counts.excluded, counts.failed
+            );
+            return Err(Error::option("urls", job.urls.join(" "), accepted));
+        }
+        summary.plan = Some(plan);
         summary.seconds[1] = started.elapsed().as_secs_f64();
     }
     Ok(summary)

@@ -237,11 +237,12 @@ impl Assembling<'_> {
         if first.is_empty() {
             let (kept, advice) = match self.spec.mode {
                 Mode::Reduced => (", or was not kept", "use fewer lanes, or a larger keep_ratio"),
-                Mode::Full | Mode::Eval => ("", "mend the shards, or use fewer lanes"),
+                Mode::Full | Mode::Eval => ("", "use fewer lanes, or mend the shards"),
             };
             let detail = format!(
                 "lane {lane} of {} has no sample to give in this epoch: what its part of the shards holds \
-                 cannot be used (stats() says why), is not there (are the lengths right?){kept}; {advice}",
+                 cannot be used (stats() says why), is not there (are the lengths right?), is excluded by where or \
+                 subset{kept}; {advice}",
                 self.spec.lanes
             );
             return Err(ErrorKind::Shard { detail }.into());

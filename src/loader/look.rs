@@ -116,7 +116,7 @@ pub(crate) fn included(read: &ReadOptions, found: &Survey, shards: &[Shard], len
     let entries = (subset.len() as u64).min(samples);
     let should = found.looked_at as f64 * entries as f64 / samples.max(1) as f64;
     let (by, given) = (subset.by(), format!("{} entries, by {}", subset.len(), subset.by()));
-    if should > SURE_TO_MEET {
+    if should > SURE_TO_MEET || found.looked_at >= samples {
         let accepted = format!(
             "a list with samples of this corpus: none of {} that were looked at is in it{}. Does it hold what the \
              corpus calls {by}?",

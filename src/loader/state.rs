@@ -56,6 +56,10 @@ impl LoaderState {
             );
             return Err(Error::from(ErrorKind::State(text)));
         }
+        if saved.settings.is_empty() {
+            let text = "cannot resume: the state has no settings, so that nobody can tell what it is of";
+            return Err(Error::from(ErrorKind::State(text.into())));
+        }
         let (own, theirs) = (self.global_batch.to_string(), saved.global_batch.to_string());
         compare("global batch (batch_size x world_size)", &own, &theirs, "");
         let remedy = format!("; build the loader with lanes = {}", saved.lanes);

@@ -51,6 +51,8 @@ struct Progress {
     step: AtomicU64,
     /// Step from which the next iterator starts: set by a loaded state, taken by `iter`.
     resume_at: AtomicU64,
+    /// Counts the moves to another epoch or state: an iterator from before one must not go on.
+    moves: AtomicU64,
     /// Of the epoch that was started last.
     recorder: Mutex<Arc<Recorder>>,
 }
@@ -85,6 +87,7 @@ impl Loader {
             epoch: AtomicU64::new(0),
             step: AtomicU64::new(0),
             resume_at: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
             recorder: Mutex::new(Arc::new(Recorder::new(0, spec.mix.sources.len()))),
         };
         Self { spec: Arc::new(spec), progress: Arc::new(progress), process: std::process::id() }
@@ -135,9 +138,11 @@ impl Loader {
     }
 
     /// Moves to the start of `epoch`. Epochs are independent: no history is needed. Naming the
-    /// epoch of a state that was just loaded keeps the place in it.
+    /// epoch of a state that was just loaded keeps the place in it. An iterator of another epoch that is still
+    /// running ends with an error.
     pub fn set_epoch(&self, epoch: u64) {
         if self.progress.epoch.swap(epoch, Ordering::SeqCst) != epoch {
+            self.progress.moves.fetch_add(1, Ordering::SeqCst);
             self.progress.resume_at.store(0, Ordering::SeqCst);
             self.progress.step.store(0, Ordering::SeqCst);
         }
@@ -165,6 +170,7 @@ impl Loader {
             progress: Arc::clone(&self.progress),
             recorder,
             epoch,
+            moves: self.progress.moves.load(Ordering::SeqCst),
             step: first_step,
             patience: Patience::new(self.spec.stall_timeout),
             batch_size: self.spec.batch_size,
@@ -203,12 +209,14 @@ impl Loader {
     }
 
     /// Moves to a saved state, of any world size with the same global batch and lanes: the next
-    /// [`iter`](Self::iter) yields exactly what the saved run had not yielded yet.
+    /// [`iter`](Self::iter) yields exactly what the saved run had not yielded yet. An iterator that is still
+    /// running ends with an error.
     ///
     /// # Errors
     /// [`ErrorKind::State`] that spells out every difference.
     pub fn load_state(&self, state: &LoaderState) -> Result<()> {
         self.check_state(state)?;
+        self.progress.moves.fetch_add(1, Ordering::SeqCst);
         self.progress.epoch.store(state.epoch, Ordering::SeqCst);
         self.progress.step.store(state.step, Ordering::SeqCst);
         self.progress.resume_at.store(state.step, Ordering::SeqCst);
@@ -235,6 +243,8 @@ pub struct Batches {
     progress: Arc<Progress>,
     recorder: Arc<Recorder>,
     epoch: u64,
+    /// Moves of the loader before it began.
+    moves: u64,
     step: u64,
     patience: Patience,
     batch_size: usize,
@@ -257,13 +267,23 @@ impl Batches {
     /// time.
     ///
     /// # Errors
-    /// The first error of any stage; the epoch is over after it. [`ErrorKind::Stall`] where a stage has held
+    /// The first error of any stage; the epoch is over after it. [`ErrorKind::State`] where the loader was moved to
+    /// another epoch or state meanwhile. [`ErrorKind::Stall`] where a stage has held
     /// up the epoch for longer than `stall_timeout`: its threads are left to end by themselves.
     pub fn next_within(&mut self, limit: Duration) -> Result<Next> {
         if let Err(error) = check_process(self.process) {
             // Its threads are not there to be joined.
             std::mem::forget(self.running.take());
             return Err(error);
+        }
+        if self.running.is_some() && self.progress.moves.load(Ordering::SeqCst) != self.moves {
+            self.running = None;
+            let text = format!(
+                "an iterator over epoch {} was asked for more after set_epoch or load_state had moved its loader: \
+                 take a new one",
+                self.epoch
+            );
+            return Err(ErrorKind::State(text).into());
         }
         let Some(message) = self.wait(limit) else { return Ok(Next::End) };
         match message {

@@ -456,10 +456,13 @@ impl Loader {
     ///
     /// Raises:
     ///     StateError: The state was saved by another configuration; lists every difference.
-    fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyAny>) -> PyResult<()> {
         let invalid = |detail: String| {
             let message = format!("not a state of a loader, as `state_dict` makes one: {detail}");
             errors::to_python(py, &ErrorKind::State(message).into())
+        };
+        let Ok(state_dict) = state_dict.cast::<PyDict>() else {
+            return Err(invalid(format!("a dict is expected, and this is {}", state_dict.get_type())));
         };
         let fields = plain::from_python(state_dict).map_err(|e| invalid(e.to_string()))?;
         let state: LoaderState = serde_json::from_value(fields).map_err(|e| invalid(e.to_string()))?;

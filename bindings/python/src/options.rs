@@ -201,9 +201,9 @@ fn choose<T: Copy>(option: &'static str, given: &str, accepted: &[(&str, T)]) ->
     })
 }
 
-/// A time in seconds after which something ends; 0 for never.
+/// A time in seconds after which something ends; none for never.
 pub(crate) fn timeout(option: &'static str, given: Option<f64>) -> Result<Option<Duration>> {
-    given.filter(|&given| given != 0.0).map(|given| seconds(option, given)).transpose()
+    given.map(|given| seconds(option, given)).transpose()
 }
 
 /// A time in seconds.

@@ -1,8 +1,8 @@
 //! Plain data, as serde sees it, as Python's dicts and lists and back.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyBool, PyDict, PyList};
 use serde_json::{Map, Value};
 
 /// Dicts, lists, numbers, strings and `None`.
@@ -36,7 +36,7 @@ pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'
 /// A dict of whole numbers, strings and such dicts, as a loader's state is one.
 ///
 /// # Errors
-/// `TypeError` or `OverflowError` for other values.
+/// `TypeError` that names the field, for other values.
 pub(crate) fn from_python(dict: &Bound<'_, PyDict>) -> PyResult<Value> {
     let mut fields = Map::new();
     for (name, value) in dict {
@@ -45,7 +45,13 @@ pub(crate) fn from_python(dict: &Bound<'_, PyDict>) -> PyResult<Value> {
         } else if let Ok(dict) = value.cast::<PyDict>() {
             from_python(dict)?
         } else {
-            Value::from(value.extract::<u64>()?)
+            let number = value.extract::<u64>().ok().filter(|_| !value.is_instance_of::<PyBool>());
+            let unreadable = || {
+                let found =
+                    format!("{name}: a whole number, a text or a dict is expected, and this is {value}");
+                PyTypeError::new_err(found)
+            };
+            Value::from(number.ok_or_else(unreadable)?)
         };
         fields.insert(name.extract()?, value);
     }

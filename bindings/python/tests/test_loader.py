@@ -139,11 +139,21 @@ def test_a_state_of_another_configuration_is_refused(corpus: Corpus) -> None:
     state = loader(corpus).state_dict()
     with pytest.raises(tldr.StateError, match="configuration: seed: this loader has 1, the state 0"):
         loader(corpus, seed=1).load_state_dict(state)
+    for wrong, named in [
+        ({**state, "step": "4"}, "expected u64"),
+        ({**state, "step": True}, "step: a whole number"),
+        ({**state, "epoch": 0.5}, "epoch: a whole number, a text or a dict is expected, and this is 0.5"),
+        ({**state, "settings": {}}, "no settings"),
+        ({"epoch": 0, "step": 0}, "missing field"),
+        (None, "a dict is expected"),
+    ]:
+        with pytest.raises(tldr.StateError, match=named):
+            loader(corpus).load_state_dict(wrong)  # type: ignore[arg-type]
     del state["step"]
     with pytest.raises(tldr.StateError, match=r"not a state of a loader.*missing field `step`"):
         loader(corpus).load_state_dict(state)
     with pytest.raises(tldr.StateError, match="not a state of a loader"):
-        loader(corpus).load_state_dict({"step": "three"})  # type: ignore[dict-item]
+        loader(corpus).load_state_dict({"step": "three"})
 
 
 @pytest.mark.parametrize(

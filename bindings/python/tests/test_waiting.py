@@ -57,7 +57,8 @@ def test_a_stage_that_hangs_is_named(pipe: Path) -> None:
     pipe.write_bytes(b"")  # lets it go
     with pytest.raises(tldr.ConfigError, match=r"^stall_timeout = -1"):
         tldr.Loader(pipe, stall_timeout=-1, **options)
-    tldr.Loader(pipe, stall_timeout=0, **options)  # never
+    with pytest.raises(tldr.ConfigError, match=r"^stall_timeout = 0: more than 0 seconds, or none"):
+        tldr.Loader(pipe, stall_timeout=0, **options)
 
 
 def test_ctrl_c_ends_the_wait(pipe: Path) -> None:

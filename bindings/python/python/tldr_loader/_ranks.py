@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import time
 from typing import Any
 
@@ -21,6 +22,11 @@ __all__ = ["compare"]
 
 TIMEOUT = 600.0
 """Seconds that a rank waits for the others: some take long to count their shards."""
+
+NOTICE = 15.0
+"""Seconds after which the wait is said."""
+
+logger = logging.getLogger("tldr_loader")
 
 # Ranks start their loaders in one order, as they take their steps: the n-th is the n-th everywhere.
 _numbers = itertools.count()
@@ -45,6 +51,7 @@ def compare(own: dict[str, Any], rank: int, world_size: int) -> None:
     store.set(keys[rank], json.dumps(own, sort_keys=True))
     end = time.monotonic() + TIMEOUT
     pause = 0.01
+    said = time.monotonic() + NOTICE
     while not store.check(keys):
         if time.monotonic() > end:
             absent = [other for other, key in enumerate(keys) if not store.check([key])]
@@ -52,13 +59,22 @@ def compare(own: dict[str, Any], rank: int, world_size: int) -> None:
                 f"rank {rank} began to iterate over its loader, and rank {_listed(absent)} did not within "
                 f"{TIMEOUT:.0f} s: every rank must make and start the same loaders in the same order"
             )
+        if said and time.monotonic() > said:
+            absent = [other for other, key in enumerate(keys) if not store.check([key])]
+            logger.warning(
+                "rank %d waits for rank %s to start their loaders; a loader that one rank has for itself, to "
+                "evaluate with, takes rank=0 and world_size=1",
+                rank,
+                _listed(absent),
+            )
+            said = 0.0
         time.sleep(pause)  # Ctrl-C ends it
         pause = min(2 * pause, 1.0)
     found = [json.loads(store.get(key)) for key in keys]
     differences = [
         f"{name}: {_values([one.get(name, 'none') for one in found])}"
         for name in sorted(set().union(*found))
-        if any(one.get(name) != found[0].get(name) for one in found)
+        if any(one.get(name, "none") != found[0].get(name, "none") for one in found)
     ]
     if differences:
         raise ConfigError(f"the ranks' loaders differ: {'; '.join(differences)}")
