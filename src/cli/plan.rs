@@ -1,6 +1,6 @@
 //! `tldr-loader plan`: decides for a whole corpus.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tldr_loader::captioner::{Captioner, parse_device};
@@ -134,6 +134,14 @@ impl Args {
     }
 
     fn job(&self) -> Result<PlanJob> {
+        // Recording may take hours: a plan that could not be written is refused before.
+        let folder =
+            self.out.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            let accepted = format!("a file in a folder that is there; make {:?} first", folder.display());
+            let given = self.out.as_deref().unwrap_or(folder).display();
+            return Err(Error::option("out", format!("{given:?}"), accepted));
+        }
         let mut job = PlanJob::new(self.source.urls.clone(), &self.ledger);
         job.policy = self.selection.policy((!self.keep_copies).then_some(self.dedup))?;
         job.stores = self.source.stores();
