@@ -263,7 +263,8 @@ fn with_captioner(
         let alone = real::alone(dir);
         let loaded = real::load(dir);
         let clusters = Arc::clone(loaded.clusters().unwrap());
-        return (builder.captioner(loaded, clusters), alone);
+        // In one lane: of a short corpus most windows lie in two, and are encoded by both.
+        return (builder.lanes(1).captioner(loaded, clusters), alone);
     }
     assert!(captioner.is_none());
     let per_sample = Duration::from_micros(options.encode);
