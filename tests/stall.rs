@@ -33,14 +33,19 @@ fn stalled(loader: &Loader) -> (tldr_loader::Error, &'static str) {
     (error, stage)
 }
 
-#[test]
-fn a_captioner_that_hangs_is_named() {
+/// A loader whose captioner hangs, what lets it go, what is closed when it is dropped, and the corpus.
+fn stuck(timeout: Option<Duration>) -> (Loader, Sender<()>, Receiver<()>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 2, 100);
     let (let_go, go) = channel();
     let (alive, gone) = channel();
-    let loader =
-        builder(&urls).captioner(hanging(go, alive), clusters()).stall_timeout(SHORT).build().unwrap();
+    let loader = builder(&urls).captioner(hanging(go, alive), clusters()).stall_timeout(timeout);
+    (loader.build().unwrap(), let_go, gone, folder)
+}
+
+#[test]
+fn a_captioner_that_hangs_is_named() {
+    let (loader, let_go, gone, _folder) = stuck(SHORT);
     let (error, stage) = stalled(&loader);
     assert_eq!(stage, "captioner");
     for part in ["lane", "waits for the captioner", "encodes images", "stall_timeout = 0.04"] {
@@ -58,12 +63,7 @@ fn a_captioner_that_hangs_is_named() {
 
 #[test]
 fn a_recording_pass_that_hangs_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let urls = corpus(folder.path(), 2, 100);
-    let (let_go, go) = channel();
-    let (alive, gone) = channel();
-    let loader =
-        builder(&urls).captioner(hanging(go, alive), clusters()).stall_timeout(SHORT).build().unwrap();
+    let (loader, let_go, gone, _folder) = stuck(SHORT);
     let error = loader.record(&mut |_| Ok(())).unwrap_err();
     assert!(matches!(error.kind, ErrorKind::Stall { stage: "captioner", .. }), "{error}");
     drop(let_go);
@@ -73,11 +73,7 @@ fn a_recording_pass_that_hangs_is_named() {
 
 #[test]
 fn a_dropped_epoch_joins_once_its_stage_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let urls = corpus(folder.path(), 2, 100);
-    let (let_go, go) = channel();
-    let (alive, gone) = channel();
-    let loader = builder(&urls).captioner(hanging(go, alive), clusters()).build().unwrap();
+    let (loader, let_go, gone, _folder) = stuck(None);
     let mut batches = loader.iter().unwrap();
     let found = batches.next_within(Duration::from_millis(10)).unwrap();
     assert!(matches!(found, tldr_loader::loader::Next::Waiting), "without a timeout it is waited for");

@@ -86,42 +86,24 @@ impl Projections {
     /// Takes over what a fit learned, or forgets it; `dim` is the length of an embedding from now on.
     pub(super) fn set_clusters(&mut self, clusters: Option<&Clusters>, dim: usize) -> Result<()> {
         self.directions = hash_directions(dim, self.device)?;
-        self.discriminant = match clusters.and_then(|clusters| clusters.discriminant.as_ref()) {
-            None => None,
-            Some(learned) => {
-                let (features, dim) = learned.weights.dim();
-                let values: Vec<f32> = learned.weights.iter().copied().collect();
-                let weights = Tensor::f_from_slice(&values)?.f_view([features as i64, dim as i64])?;
-                let mean = Tensor::f_from_slice(&learned.mean)?;
-                Some((mean.f_to_device(self.device)?, weights.f_to_device(self.device)?))
-            }
-        };
-        self.raw_index = match clusters.and_then(|clusters| clusters.raw_index.as_ref()) {
-            None => None,
-            Some(raw) => {
-                let (rows, patches) = raw.weights.dim();
-                let values: Vec<f32> = raw.weights.iter().copied().collect();
-                let weights = Tensor::f_from_slice(&values)?.f_view([rows as i64, patches as i64])?;
-                Some((
-                    weights.f_tr()?.f_contiguous()?.f_to_device(self.device)?,
-                    Tensor::f_from_slice(&raw.bias)?.f_to_device(self.device)?,
-                ))
-            }
-        };
-        self.clusters = match clusters {
-            None => None,
-            Some(clusters) => {
-                let (rows, codes) = clusters.centroids.dim();
-                let values: Vec<f32> = clusters.centroids.iter().copied().collect();
-                let centroids = Tensor::f_from_slice(&values)?.f_view([rows as i64, codes as i64])?;
-                Some((
-                    Tensor::f_from_slice(&clusters.idf)?.f_to_device(self.device)?,
-                    centroids.f_tr()?.f_contiguous()?.f_to_device(self.device)?,
-                ))
-            }
-        };
+        let row = |values: &[f32]| Ok::<_, Error>(Tensor::f_from_slice(values)?.f_to_device(self.device)?);
+        let columns = |rows: &Array2<f32>| Ok::<_, Error>(matrix(rows, self.device)?.f_tr()?.f_contiguous()?);
+        let learned = clusters.and_then(|clusters| clusters.discriminant.as_ref());
+        let learned = learned.map(|d| Ok::<_, Error>((row(&d.mean)?, matrix(&d.weights, self.device)?)));
+        let raw = clusters.and_then(|clusters| clusters.raw_index.as_ref());
+        let raw = raw.map(|raw| Ok::<_, Error>((columns(&raw.weights)?, row(&raw.bias)?)));
+        let bags = clusters.map(|c| Ok::<_, Error>((row(&c.idf)?, columns(&c.centroids)?)));
+        (self.discriminant, self.raw_index, self.clusters) =
+            (learned.transpose()?, raw.transpose()?, bags.transpose()?);
         Ok(())
     }
+}
+
+/// A matrix on the device.
+fn matrix(rows: &Array2<f32>, device: Device) -> Result<Tensor> {
+    let (height, width) = rows.dim();
+    let values: Vec<f32> = rows.iter().copied().collect();
+    Ok(Tensor::f_from_slice(&values)?.f_view([height as i64, width as i64])?.f_to_device(device)?)
 }
 
 /// Random directions of the semantic hash of embeddings of `dim` values, `[dim, 256]`. The same for every

@@ -152,8 +152,7 @@ fn parse(bytes: &[u8]) -> Result<Clusters> {
         .map_err(|_| unexpected("metadata `points`", "a whole number", entry("points")))?;
 
     let (_, idf) = tensor::<1, 4>(&tensors, "idf", Dtype::F32)?;
-    let (shape, centroids) = tensor::<2, 4>(&tensors, "centroids", Dtype::F32)?;
-    let centroids = Array2::from_shape_vec(shape, f32s(centroids)).map_err(|e| mismatch("centroids", e))?;
+    let centroids = matrix(&tensors, "centroids")?;
     let (_, runs) = tensor::<1, 4>(&tensors, "runs", Dtype::U32)?;
     let (_, shares) = tensor::<1, 8>(&tensors, "shares", Dtype::F64)?;
     let (shape, gated) = tensor::<2, 8>(&tensors, "gated", Dtype::F64)?;
@@ -165,9 +164,7 @@ fn parse(bytes: &[u8]) -> Result<Clusters> {
     let raw_index = match tensors.names().iter().any(|name| name.starts_with("raw_index.")) {
         false => None,
         true => {
-            let (shape, weights) = tensor::<2, 4>(&tensors, "raw_index.weights", Dtype::F32)?;
-            let weights =
-                Array2::from_shape_vec(shape, f32s(weights)).map_err(|e| mismatch("raw_index.weights", e))?;
+            let weights = matrix(&tensors, "raw_index.weights")?;
             let (_, bias) = tensor::<1, 4>(&tensors, "raw_index.bias", Dtype::F32)?;
             Some(RawIndex { weights, bias: f32s(bias) })
         }
@@ -175,9 +172,7 @@ fn parse(bytes: &[u8]) -> Result<Clusters> {
     let discriminant = match tensors.names().iter().any(|name| name.starts_with("discriminant.")) {
         false => None,
         true => {
-            let (shape, weights) = tensor::<2, 4>(&tensors, "discriminant.weights", Dtype::F32)?;
-            let weights = Array2::from_shape_vec(shape, f32s(weights))
-                .map_err(|e| mismatch("discriminant.weights", e))?;
+            let weights = matrix(&tensors, "discriminant.weights")?;
             let (_, mean) = tensor::<1, 4>(&tensors, "discriminant.mean", Dtype::F32)?;
             Some(Discriminant { mean: f32s(mean), weights })
         }
@@ -195,6 +190,11 @@ fn parse(bytes: &[u8]) -> Result<Clusters> {
     };
     validate(&clusters)?;
     Ok(clusters)
+}
+
+fn matrix(tensors: &SafeTensors<'_>, name: &str) -> Result<Array2<f32>> {
+    let (shape, values) = tensor::<2, 4>(tensors, name, Dtype::F32)?;
+    Array2::from_shape_vec(shape, f32s(values)).map_err(|e| mismatch(name, e))
 }
 
 /// Shape and items of a tensor of `DIMS` dimensions and `BYTES` bytes per item.

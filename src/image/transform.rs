@@ -45,11 +45,6 @@ impl ImageTransform {
         }
     }
 
-    /// Identifies the transform and its parameters.
-    pub fn fingerprint(&self) -> u64 {
-        hash::hash_str(&format!("{self:?}"))
-    }
-
     pub(super) fn check(&self) -> Result<()> {
         let Self::Train { scale, ratio, flip } = *self else { return Ok(()) };
         if !(0.0 < scale.0 && scale.0 <= scale.1 && scale.1 <= 1.0) {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::hash;
 use crate::model::SemanticHash;
-use crate::select::plan_copies::{BANDS, is_near, value};
+use crate::select::plan_copies::{BANDS, differing, value};
 
 /// Most bits in which the hashes of near-equal images differ: as many as one band can find, and what a cosine
 /// of 0.983 lets expect, 256 arccos(0.983) / pi = 15.0.
@@ -38,10 +38,7 @@ impl Seen {
     /// Whether an earlier image is nearly the same. About 16 comparisons for every 65,536 images.
     pub(crate) fn has_image(&self, image: &SemanticHash) -> bool {
         let shares = |band| self.images.get(&(band, value(image, band)));
-        (0..BANDS).any(|band| {
-            shares(band)
-                .is_some_and(|others| others.iter().any(|other| is_near(other, image, NEAR_BITS, band)))
-        })
+        (0..BANDS).filter_map(shares).flatten().any(|other| differing(other, image) <= NEAR_BITS)
     }
 
     /// Adds a caption.

@@ -198,7 +198,7 @@ fn differing_halves(a: &Half, b: &Half) -> u32 {
 }
 
 /// Bits in which two hashes differ.
-fn differing(a: &SemanticHash, b: &SemanticHash) -> u32 {
+pub(crate) fn differing(a: &SemanticHash, b: &SemanticHash) -> u32 {
     a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
 }
 
@@ -206,21 +206,6 @@ fn differing(a: &SemanticHash, b: &SemanticHash) -> u32 {
 pub(crate) fn value(hash: &SemanticHash, band: usize) -> usize {
     let bit = band * BAND;
     (hash[bit / 64] >> (bit % 64)) as usize & ((1 << BAND) - 1)
-}
-
-/// Whether two hashes that share `band` differ in at most `distance` bits.
-pub(crate) fn is_near(a: &SemanticHash, b: &SemanticHash, distance: u32, band: usize) -> bool {
-    // The word of the band itself, which says least, comes last.
-    let first = band * BAND / 64 + 1;
-    let mut differing = 0;
-    for word in first..first + a.len() {
-        let word = word % a.len();
-        differing += (a[word] ^ b[word]).count_ones();
-        if differing > distance {
-            return false;
-        }
-    }
-    true
 }
 
 /// Bits in which the hashes of two embeddings of this cosine differ, in expectation: each bit is the

@@ -16,6 +16,7 @@ mod log;
 mod matcher;
 mod options;
 mod plain;
+mod ranks;
 mod report;
 mod synth;
 

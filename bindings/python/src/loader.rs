@@ -19,6 +19,7 @@ use crate::ledger::{Ledger, LedgerSource};
 use crate::log;
 use crate::options::{self, CaptionerSource, Corpora, DeviceName, JudgeSource, Ratio, Whole, whole};
 use crate::plain;
+use crate::ranks;
 
 /// A stream of batches of survivors, epoch after epoch.
 ///
@@ -169,8 +170,7 @@ impl Loader {
         context_length=77, rank=None, world_size=None, lanes=None, window=2048, shuffle_windows=8,
         threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, lengths=None,
         endpoint=None, read_timeout=None, retries=None, caption_key=None, r#where=None,
-        subset=None, captions=None,
-        max_image_pixels=None,
+        subset=None, captions=None, max_image_pixels=None,
         exif_orientation=false, on_error="skip", max_errors=0.1,
         max_errors_per_shard=None, strict=false, ledger=None, plan=None, samples_per_epoch=None,
         stall_timeout=None
@@ -376,19 +376,7 @@ impl Loader {
         let py = this.py();
         let loader = this.get();
         if !loader.compared.swap(true, Ordering::Relaxed) {
-            let state = loader.loader.state();
-            let fields = plain::to_python(py, &plain::of(&state.settings)?)?;
-            for (name, number) in [
-                ("epoch", state.epoch),
-                ("step", state.step),
-                ("global batch", state.global_batch),
-                ("lanes", state.lanes),
-                ("num_batches", loader.loader.num_batches()),
-            ] {
-                fields.set_item(name, number)?;
-            }
-            let (rank, world_size) = (loader.loader.rank(), loader.loader.world_size());
-            py.import("tldr_loader._ranks")?.call_method1("compare", (fields, rank, world_size))?;
+            ranks::compare(py, &loader.loader)?;
         }
         let batches = py.detach(|| loader.loader.iter()).or_raise(py)?;
         Ok(Batches::new(batches, this.unbind()))
