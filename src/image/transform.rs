@@ -10,7 +10,7 @@ use tldr_resize::{Crop, Filter, Resizer};
 
 use super::decode::{ImageError, RgbImage};
 use crate::error::{Error, Result};
-use crate::hash::{self, Rng};
+use crate::hash::Rng;
 use crate::model::PreviewFilter;
 
 /// Which part of a picture the model sees, and how.
