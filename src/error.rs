@@ -23,6 +23,9 @@ pub struct Error {
     pub offset: Option<u64>,
 }
 
+/// What torch says when memory runs out: its allocators for CUDA and for the host, and CUDA itself.
+const OUT_OF_MEMORY: [&str; 3] = ["out of memory", "can't allocate memory", "not enough memory"];
+
 /// The kinds of [`Error`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -59,6 +62,30 @@ pub enum ErrorKind {
     #[error("damaged shard: {detail}")]
     Shard {
         /// What was found, and what to do.
+        detail: String,
+    },
+    /// There is no sample to yield: the shards hold none, filters exclude them, none is kept or none can be used.
+    #[error("no samples: {detail}")]
+    NoSamples {
+        /// What was looked for and where, what became of the samples, and what to do.
+        detail: String,
+    },
+    /// A shard is not what the ledger knows of it.
+    #[error("the ledger does not fit the shard: {detail}")]
+    Ledger {
+        /// What differs, and what to do.
+        detail: String,
+    },
+    /// Memory ran out, on the host or on a device.
+    #[error("out of memory: {detail}")]
+    OutOfMemory {
+        /// What it was for, and what to do.
+        detail: String,
+    },
+    /// Another process or thread has what only one may have at a time.
+    #[error("locked: {detail}")]
+    Locked {
+        /// What is locked, by whom, and what to do.
         detail: String,
     },
     /// A single sample failed while `on_error = raise` was in force.
@@ -123,9 +150,28 @@ impl Error {
         ErrorKind::Format { what: what.into(), expected: expected.into(), found: found.to_string() }.into()
     }
 
-    /// A failure of the captioner.
+    /// A failure of the captioner, or of torch: out of memory, where its message says so.
     pub fn captioner(message: impl fmt::Display) -> Self {
-        ErrorKind::Captioner(message.to_string()).into()
+        let message = message.to_string();
+        if OUT_OF_MEMORY.iter().any(|words| message.contains(words)) {
+            return Self::out_of_memory(message);
+        }
+        ErrorKind::Captioner(message).into()
+    }
+
+    /// Memory that ran out.
+    pub fn out_of_memory(detail: impl Into<String>) -> Self {
+        ErrorKind::OutOfMemory { detail: detail.into() }.into()
+    }
+
+    /// Nothing to yield.
+    pub fn no_samples(detail: impl Into<String>) -> Self {
+        ErrorKind::NoSamples { detail: detail.into() }.into()
+    }
+
+    /// A shard that is not what the ledger knows.
+    pub fn ledger(detail: impl Into<String>) -> Self {
+        ErrorKind::Ledger { detail: detail.into() }.into()
     }
 
     /// Adds the shard, unless one is named already.
@@ -262,6 +308,21 @@ mod tests {
             error.to_string(),
             "keep_ratio = 1.5: a number in (0, 1] (shard a/00000.tar, key 000000012, byte 512)"
         );
+    }
+
+    #[test]
+    fn memory_that_ran_out_is_no_failure_of_the_captioner() {
+        for message in [
+            "CUDA out of memory. Tried to allocate 20.00 GiB",
+            "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to allocate \
+             9000000000000 bytes",
+            "CUDA error: out of memory",
+        ] {
+            let error = Error::captioner(message);
+            assert!(matches!(error.kind, ErrorKind::OutOfMemory { .. }), "{error}");
+            assert_eq!(error.to_string(), format!("out of memory: {message}"));
+        }
+        assert!(matches!(Error::captioner("index out of range").kind, ErrorKind::Captioner(_)));
     }
 
     #[test]

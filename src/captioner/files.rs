@@ -43,7 +43,7 @@ pub(crate) fn lock(dir: &Path) -> Result<Option<File>> {
                  several processes are started (torchrun), train and fit before them, once",
                 dir.display()
             );
-            Err(ErrorKind::State(detail).into())
+            Err(ErrorKind::Locked { detail }.into())
         }
         // Some network filesystems know no locks.
         Err(TryLockError::Error(_)) => Ok(None),

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::hash::{self, Purpose};
 use crate::image::ImageError;
 use crate::loader::batch::Batch;
@@ -28,7 +28,7 @@ use crate::loader::pipeline::{Message, receive};
 use crate::loader::reading::raised;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, OnError, Spec, Stream};
-use crate::loader::stats::Stage;
+use crate::loader::stats::{LaneCounts, Stage};
 use crate::loader::watchdog::{Doing, Post, Slot};
 
 /// First survivors of a lane that are held to fill places.
@@ -214,7 +214,7 @@ impl Assembling<'_> {
                     }
                     None => {
                         if step >= self.first_step {
-                            self.recorder.repeats.fetch_add(1, Ordering::Relaxed);
+                            self.recorder.repeat(lane);
                         }
                         self.repeat(lane, &first, step, global, 0)?
                     }
@@ -235,21 +235,33 @@ impl Assembling<'_> {
         attempt: u64,
     ) -> Result<Arc<Survivor>> {
         if first.is_empty() {
-            let (kept, advice) = match self.spec.mode {
-                Mode::Reduced => (", or was not kept", "use fewer lanes, or a larger keep_ratio"),
-                Mode::Full | Mode::Eval => ("", "use fewer lanes, or mend the shards"),
-            };
-            let detail = format!(
-                "lane {lane} of {} has no sample to give in this epoch: what its part of the shards holds \
-                 cannot be used (stats() says why), is not there (are the lengths right?), is excluded by where or \
-                 subset{kept}; {advice}",
-                self.spec.lanes
-            );
-            return Err(ErrorKind::Shard { detail }.into());
+            return Err(self.empty(lane));
         }
         let place = hash::combine(&[self.epoch, step, global, attempt]);
         let choice = hash::hash(self.spec.seed, Purpose::Repeat, place) % first.len() as u64;
         Ok(Arc::clone(&first[choice as usize]))
+    }
+
+    /// The error of a lane that has nothing to give: what became of its samples.
+    fn empty(&self, lane: usize) -> Error {
+        let LaneCounts { counts, .. } = self.recorder.lane(lane);
+        let advice = match self.spec.mode {
+            Mode::Reduced => "use fewer lanes, or a larger keep_ratio",
+            Mode::Full | Mode::Eval => "use fewer lanes, or mend the shards",
+        };
+        let found = if counts.read == 0 {
+            "its part of the shards holds none: are the lengths right?".to_owned()
+        } else {
+            format!(
+                "of {} that were read for it {}",
+                counts.read,
+                counts.in_words(&self.spec.read.excluded_by())
+            )
+        };
+        Error::no_samples(format!(
+            "lane {lane} of {} has none to give in epoch {}: {found}; {advice}",
+            self.spec.lanes, self.epoch
+        ))
     }
 
     /// Counts the survivors that proved undecodable, and fills their places with others.
@@ -261,8 +273,8 @@ impl Assembling<'_> {
             for (row, error) in failed {
                 let place = &mut places[row];
                 // One that is counted has, or had, a place of its own that something else fills.
-                if self.late_failure(&place.survivor, error)? {
-                    self.recorder.repeats.fetch_add(1, Ordering::Relaxed);
+                if self.late_failure(place.lane, &place.survivor, error)? {
+                    self.recorder.repeat(place.lane);
                 }
                 attempt_limit(attempt, &place.survivor)?;
                 place.survivor =
@@ -319,7 +331,8 @@ impl Assembling<'_> {
             // Without the failed ones everything moves up: what was begun after them is begun anew.
             let mut gone = vec![false; filled.places.len()];
             for (row, error) in filled.failed {
-                self.late_failure(&filled.places[row].survivor, error)?;
+                let Place { survivor, lane, .. } = &filled.places[row];
+                self.late_failure(*lane, survivor, error)?;
                 gone[row] = true;
             }
             let kept = filled.places.into_iter().zip(gone).filter(|(_, gone)| !gone).map(|(place, _)| place);
@@ -369,7 +382,7 @@ impl Assembling<'_> {
     }
 
     /// Counts a survivor that proved undecodable; `false` where it was counted before.
-    fn late_failure(&self, survivor: &Survivor, error: ImageError) -> Result<bool> {
+    fn late_failure(&self, lane: usize, survivor: &Survivor, error: ImageError) -> Result<bool> {
         if !self.undecodable.borrow_mut().insert(survivor.moment()) {
             return Ok(false);
         }
@@ -377,7 +390,7 @@ impl Assembling<'_> {
         if self.spec.on_error == OnError::Raise {
             return Err(raised(&failed).in_shard(&survivor.shard));
         }
-        self.recorder.failed_late(&survivor.shard, &failed, self.spec.max_errors)?;
+        self.recorder.failed_late(lane, &survivor.shard, &failed, self.spec.max_errors)?;
         Ok(true)
     }
 }
@@ -402,10 +415,11 @@ fn attempt_limit(attempt: u64, survivor: &Survivor) -> Result<()> {
         return Ok(());
     }
     let detail = format!(
-        "no decodable survivor was found in {attempt} attempts to fill the place of key {}",
+        "none of the {attempt} that were tried in the place of key {} can be decoded; mend the shards, or use fewer \
+         lanes",
         survivor.sample.key
     );
-    Err(Error::from(ErrorKind::Shard { detail }).in_shard(&survivor.shard))
+    Err(Error::no_samples(detail).in_shard(&survivor.shard))
 }
 
 /// Copies what is known of the survivors into the batch.

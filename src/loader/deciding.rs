@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::hash;
 use crate::image::ImageError;
 use crate::ledger::{CorpusScores, WindowKey, WindowRecord};
@@ -23,7 +23,7 @@ use crate::loader::captions::{Captioning, caption_of};
 use crate::loader::decider::Decider;
 use crate::loader::lane;
 use crate::loader::pipeline::{Message, receive};
-use crate::loader::reading::{Known, RawRow, RawWindow, Waiting, window_of};
+use crate::loader::reading::{CHANGED, Known, RawRow, RawWindow, Waiting, window_of};
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Spec, Stream};
 use crate::loader::stats::Stage;
@@ -285,13 +285,13 @@ impl<'a> Deciding<'a> {
         if let Some(record) = record {
             let seen = |row: usize| mine(row) && matches!(outcomes[row], Outcome::Failed(_));
             let failures = record.failures.iter().filter(|f| seen((f.position - base) as usize));
-            self.recorder.window(url, part, failures, spec.max_errors)
+            self.recorder.window(self.stream.lane, url, part, failures, spec.max_errors)
         } else {
             let failures = raw.rows.iter().enumerate().filter_map(|(row, r)| match r {
                 RawRow::Failed(f) if mine(row) => Some(f),
                 _ => None,
             });
-            self.recorder.window(url, part, failures, spec.max_errors)
+            self.recorder.window(self.stream.lane, url, part, failures, spec.max_errors)
         }
     }
 
@@ -338,8 +338,7 @@ fn all_kept(row: &RawRow) -> Outcome {
 }
 
 fn changed(key: &Arc<str>) -> Error {
-    let detail = format!("key {key} is not what the ledger knows: has the shard changed? Use a new ledger");
-    ErrorKind::Shard { detail }.into()
+    Error::ledger(format!("key {key} is not what the ledger knows; {CHANGED}"))
 }
 
 /// The failed form of a sample whose image proved unusable.

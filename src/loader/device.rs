@@ -4,7 +4,7 @@
 #[cfg(feature = "tch")]
 use tch::{Device, Kind, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Number types of batches.
 pub trait Element: Copy + Default + Send + Sync + 'static {
@@ -40,24 +40,39 @@ pub struct HostArray<T> {
 
 impl<T: Element> HostArray<T> {
     /// An array of zeros. Memory is allocated by torch where the feature `tch` is on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory).
     pub fn zeros(shape: &[usize]) -> Result<Self> {
         #[cfg(feature = "tch")]
         {
             let size: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
-            let tensor = Tensor::f_zeros(size, (T::KIND, Device::Cpu)).map_err(crate::Error::captioner)?;
+            let tensor =
+                Tensor::f_zeros(size, (T::KIND, Device::Cpu)).map_err(|error| refused(shape, error))?;
             Ok(Self { shape: shape.to_vec(), tensor, element: std::marker::PhantomData })
         }
         #[cfg(not(feature = "tch"))]
-        Ok(Self { shape: shape.to_vec(), data: vec![T::default(); shape.iter().product()] })
+        {
+            let length = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+            let length = length.ok_or_else(|| refused(shape, "more elements than memory has addresses"))?;
+            // Asked for first, since `vec!` ends the process where memory runs out; filled by `vec!`, which gets
+            // pages of zeros instead of writing them.
+            Vec::<T>::new().try_reserve_exact(length).map_err(|error| refused(shape, error))?;
+            Ok(Self { shape: shape.to_vec(), data: vec![T::default(); length] })
+        }
     }
 
     /// An array whose every element the caller is going to write before anyone reads it: what it
     /// holds until then means nothing, and costs no time.
+    ///
+    /// # Errors
+    /// As [`zeros`](Self::zeros).
     pub(crate) fn to_be_written(shape: &[usize]) -> Result<Self> {
         #[cfg(feature = "tch")]
         {
             let size: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
-            let tensor = Tensor::f_empty(size, (T::KIND, Device::Cpu)).map_err(crate::Error::captioner)?;
+            let tensor =
+                Tensor::f_empty(size, (T::KIND, Device::Cpu)).map_err(|error| refused(shape, error))?;
             Ok(Self { shape: shape.to_vec(), tensor, element: std::marker::PhantomData })
         }
         #[cfg(not(feature = "tch"))]
@@ -115,6 +130,14 @@ impl<T: Element> HostArray<T> {
     }
 }
 
+/// The error of a batch's array that finds no memory.
+fn refused(shape: &[usize], error: impl std::fmt::Display) -> Error {
+    let error = error.to_string();
+    // The first line says what is wrong; torch adds a stack trace.
+    let error = error.lines().next().unwrap_or_default();
+    Error::out_of_memory(format!("a batch's array of shape {shape:?}: {error}; use a smaller batch_size"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +148,16 @@ mod tests {
         array.as_mut_slice().copy_from_slice(&[1., 2., 3., 4., 5., 6.]);
         assert_eq!(array.as_slice()[4], 5.0);
         assert_eq!((array.len(), array.row_len(), array.shape()), (6, 3, &[2, 3][..]));
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        let error = HostArray::<f32>::zeros(&[1 << 40, 1 << 12]).err().unwrap();
+        assert!(matches!(error.kind, crate::ErrorKind::OutOfMemory { .. }), "{error}");
+        let message = error.to_string();
+        assert!(message.contains("shape [1099511627776, 4096]"), "{message}");
+        assert!(message.contains("smaller batch_size"), "{message}");
+        assert!(HostArray::<f32>::zeros(&[usize::MAX, 3]).is_err());
     }
 
     #[cfg(feature = "tch")]

@@ -24,6 +24,9 @@ use crate::sample::{FailedSample, Outcome, Sample};
 use crate::select::Window;
 use crate::shard::{Group, ShardFetcher, ShardIndex, ShardReader};
 
+/// What may have happened where a shard and its ledger differ, and what to do.
+pub(crate) const CHANGED: &str = "has the shard changed? Use a new ledger, which reads the shard anew";
+
 /// The samples of one window, still encoded.
 pub(crate) struct RawWindow {
     pub(crate) segment: Segment,
@@ -311,9 +314,7 @@ impl Reading<'_> {
             self.slot.tick();
             let missing = || {
                 let at = segment.window * self.spec.window as u64 + row as u64;
-                let detail =
-                    format!("it ends before sample {at}, which the ledger knows: has the shard changed?");
-                Error::from(ErrorKind::Shard { detail })
+                Error::ledger(format!("the shard ends before sample {at}, which the ledger knows; {CHANGED}"))
             };
             if wanted {
                 rows[row] = self.known(reader.next_group()?.ok_or_else(missing)?, record, row, keeping)?;
@@ -383,9 +384,8 @@ impl Reading<'_> {
             Err(failed) => (failed.id, &failed.key, failed.offset),
         };
         if record.ids.get(row) != Some(&id) {
-            let detail = "it holds another sample here than the ledger knows: has the shard changed? A new \
-                          ledger reads it anew";
-            return Err(Error::from(ErrorKind::Shard { detail: detail.into() }).at_sample(key, at));
+            let detail = format!("the shard holds another sample here than the ledger knows; {CHANGED}");
+            return Err(Error::ledger(detail).at_sample(key, at));
         }
         Ok(match group {
             Ok(sample) => RawRow::Sample(self.keep(sample, keeping)?),
@@ -440,9 +440,7 @@ fn is_as_recorded(rows: &[RawRow], record: &WindowRecord) -> Result<()> {
     if rows.iter().map(id).eq(record.ids.iter().copied().map(Some)) {
         return Ok(());
     }
-    let detail = "it holds other samples than the ledger knows: has the shard changed? A new ledger reads it \
-                  anew";
-    Err(ErrorKind::Shard { detail: detail.into() }.into())
+    Err(Error::ledger(format!("the shard holds other samples than the ledger knows; {CHANGED}")))
 }
 
 /// The error of a failed sample under `on_error = raise`.

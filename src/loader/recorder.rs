@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::loader::alike::Seen;
 use crate::loader::spec::Spec;
-use crate::loader::stats::{Counts, Failure, Joined, LengthMismatch, Stage, Stats};
+use crate::loader::stats::{Counts, Failure, Joined, LaneCounts, LengthMismatch, Stage, Stats};
 use crate::loader::watchdog::Board;
 use crate::model::SemanticHash;
 use crate::sample::{FailedSample, Outcome};
@@ -32,7 +32,7 @@ pub(crate) struct Recorder {
     pub(crate) yielded: AtomicU64,
     yielded_of: Vec<AtomicU64>,
     pub(crate) replayed: AtomicU64,
-    pub(crate) repeats: AtomicU64,
+    repeats: AtomicU64,
     pub(crate) surplus: AtomicU64,
     pub(crate) encoded: AtomicU64,
     pub(crate) captioned: AtomicU64,
@@ -58,6 +58,7 @@ struct Inner {
     /// Of `counts.excluded`, those that the subset does not name.
     outside: u64,
     shards: BTreeMap<Arc<str>, Counts>,
+    lanes: BTreeMap<usize, LaneCounts>,
     failures: Vec<Failure>,
     /// Failures by reason so far, each counted when it is named.
     named: BTreeMap<FailReason, u64>,
@@ -151,10 +152,22 @@ impl Recorder {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a place of `lane` that is filled with one of its first survivors.
+    pub(crate) fn repeat(&self, lane: usize) {
+        self.repeats.fetch_add(1, Ordering::Relaxed);
+        self.lock().lanes.entry(lane).or_default().repeats += 1;
+    }
+
+    /// What became of a lane so far.
+    pub(crate) fn lane(&self, lane: usize) -> LaneCounts {
+        self.lock().lanes.get(&lane).cloned().unwrap_or_default()
+    }
+
     /// Adds the outcomes of a lane's part of a window, and checks conservation and the limit on
     /// failures.
     pub(crate) fn window<'a>(
         &self,
+        lane: usize,
         shard: &Arc<str>,
         outcomes: impl Iterator<Item = Outcome>,
         failures: impl Iterator<Item = &'a FailedSample>,
@@ -165,6 +178,7 @@ impl Recorder {
         let mut inner = self.lock();
         inner.counts.merge(&counts);
         inner.shards.entry(Arc::clone(shard)).or_default().merge(&counts);
+        inner.lanes.entry(lane).or_default().counts.merge(&counts);
         for f in failures {
             if f.reason.is_fault() {
                 Self::name(&mut inner, shard, f);
@@ -178,6 +192,7 @@ impl Recorder {
     /// Turns a kept sample into a failed one: its image proved undecodable at full quality.
     pub(crate) fn failed_late(
         &self,
+        lane: usize,
         shard: &Arc<str>,
         failed: &FailedSample,
         limit: MaxErrors,
@@ -190,6 +205,7 @@ impl Recorder {
         };
         demote(&mut inner.counts);
         demote(inner.shards.entry(Arc::clone(shard)).or_default());
+        demote(&mut inner.lanes.entry(lane).or_default().counts);
         Self::name(&mut inner, shard, failed);
         Self::check(&inner, shard, limit).map_err(|e| e.in_shard(shard))
     }
@@ -398,9 +414,9 @@ mod tests {
         let recorder = Recorder::new(0, 1);
         let shard: Arc<str> = "a.tar".into();
         let outcomes = || vec![Outcome::Kept { pi: None }, Outcome::Failed(FailReason::MissingImage)];
-        recorder.window(&shard, outcomes().into_iter(), [failed()].iter(), limit(1.0)).unwrap();
+        recorder.window(0, &shard, outcomes().into_iter(), [failed()].iter(), limit(1.0)).unwrap();
         let error = recorder
-            .window(&shard, outcomes().into_iter(), [failed()].iter(), limit(1.0))
+            .window(0, &shard, outcomes().into_iter(), [failed()].iter(), limit(1.0))
             .unwrap_err()
             .to_string();
         assert!(
@@ -427,7 +443,7 @@ mod tests {
                 true => Outcome::Failed(FailReason::BadJson),
                 false => Outcome::Kept { pi: None },
             });
-            recorder.window(shard, outcomes, [].iter(), limit)
+            recorder.window(0, shard, outcomes, [].iter(), limit)
         };
         window(&good, 1000, 0).unwrap();
         window(&bad, 99, 99).unwrap();
@@ -443,7 +459,7 @@ mod tests {
         let flood = vec![failed(); 500];
         let late = FailedSample { reason: FailReason::BadJson, ..failed() };
         let outcomes = flood.iter().chain([&late]).map(|f| Outcome::Failed(f.reason));
-        recorder.window(&shard, outcomes, flood.iter().chain([&late]), limit(1e9)).unwrap();
+        recorder.window(0, &shard, outcomes, flood.iter().chain([&late]), limit(1e9)).unwrap();
         let named = recorder.snapshot().failures;
         assert_eq!(named.len(), 17);
         assert!(named.iter().any(|f| f.reason == FailReason::BadJson));
@@ -453,8 +469,8 @@ mod tests {
     fn a_late_failure_keeps_the_balance() {
         let recorder = Recorder::new(0, 1);
         let shard: Arc<str> = "a.tar".into();
-        recorder.window(&shard, [Outcome::Kept { pi: None }].into_iter(), [].iter(), limit(10.0)).unwrap();
-        recorder.failed_late(&shard, &failed(), limit(10.0)).unwrap();
+        recorder.window(0, &shard, [Outcome::Kept { pi: None }].into_iter(), [].iter(), limit(10.0)).unwrap();
+        recorder.failed_late(0, &shard, &failed(), limit(10.0)).unwrap();
         let stats = recorder.snapshot();
         assert!(stats.counts.conserved());
         assert_eq!((stats.counts.kept, stats.counts.failures(), stats.failures.len()), (0, 1, 1));

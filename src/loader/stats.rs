@@ -57,6 +57,22 @@ impl Counts {
         self.read == self.kept + dropped + self.excluded + self.failures()
     }
 
+    /// What became of the samples, in words: "96 are excluded by where, 4 are dropped by the gate".
+    /// `excluded_by` names what excludes.
+    pub(crate) fn in_words(&self, excluded_by: &str) -> String {
+        let outcomes = [
+            (self.kept, "are kept".to_owned()),
+            (self.excluded, format!("are excluded by {excluded_by}")),
+            (self.dropped_gate, "are dropped by the gate".to_owned()),
+            (self.dropped_dedup, "are near-duplicates".to_owned()),
+            (self.dropped_quota, "are dropped by the quota".to_owned()),
+            (self.dropped_thin, "are dropped by thin".to_owned()),
+            (self.failures(), format!("failed ({})", self.reasons())),
+        ];
+        let words = outcomes.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+        words.collect::<Vec<_>>().join(", ")
+    }
+
     /// Failed samples by reason, in words.
     pub(crate) fn reasons(&self) -> String {
         let reasons: Vec<String> = self.failed.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
@@ -75,6 +91,14 @@ impl Counts {
             *self.failed.entry(reason).or_default() += n;
         }
     }
+}
+
+/// What became of a lane.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct LaneCounts {
+    pub(crate) counts: Counts,
+    /// Places filled with one of its first survivors.
+    pub(crate) repeats: u64,
 }
 
 /// A failed sample, named.

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::shard::caption::Captions;
 use crate::shard::group::{Group, Open, Used};
 use crate::shard::index::ShardIndex;
@@ -96,8 +96,9 @@ impl ShardFetcher {
         for &row in rows {
             let position = index.first() + row as u64;
             let open = index.open(row).ok_or_else(|| {
-                let detail = format!("its index has no sample {position}");
-                Error::from(ErrorKind::Shard { detail }).in_shard(&self.shard.url)
+                let expected = format!("sample {position}, counted from {}", index.first());
+                let found = format!("{} samples", index.len());
+                Error::format("index of the shard", expected, found).in_shard(&self.shard.url)
             })?;
             // What cannot become a sample is judged without its data.
             let used = if open.is_hopeless(&self.captions) { vec![] } else { open.used() };

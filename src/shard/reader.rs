@@ -72,6 +72,14 @@ impl ReadOptions {
             || self.captions.as_ref().map(|captions| captions.by()) == uid
     }
 
+    /// What excludes samples, in words: the options and their values; empty where nothing does.
+    pub(crate) fn excluded_by(&self) -> String {
+        let filter = self.filter.as_ref().map(|filter| format!("where = {:?}", filter.to_string()));
+        let subset = self.subset.as_ref();
+        let subset = subset.map(|s| format!("the subset of {} entries by {}", s.len(), s.by()));
+        filter.into_iter().chain(subset).collect::<Vec<_>>().join(" or ")
+    }
+
     /// Whether all samples of a corpus count.
     pub(crate) fn takes_all(&self) -> bool {
         self.filter.is_none() && self.subset.is_none()

@@ -23,21 +23,27 @@ fn exception<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>>
 }
 
 fn class<'py>(py: Python<'py>, kind: &ErrorKind) -> PyResult<&'py Bound<'py, PyType>> {
-    static CONFIG: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    static DATA: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    static CAPTIONER: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    static STATE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    static OTHER: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    /// A class of `_errors`, looked up once.
+    macro_rules! named {
+        ($name:literal) => {{
+            static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+            (&CLASS, $name)
+        }};
+    }
     let (cell, name) = match kind {
-        ErrorKind::Option { .. } => (&CONFIG, "ConfigError"),
+        ErrorKind::Option { .. } => named!("ConfigError"),
         ErrorKind::Io { .. }
         | ErrorKind::Format { .. }
         | ErrorKind::Shard { .. }
         | ErrorKind::Sample { .. }
-        | ErrorKind::TooManyErrors { .. } => (&DATA, "DataError"),
-        ErrorKind::Captioner(_) => (&CAPTIONER, "CaptionerError"),
-        ErrorKind::State(_) => (&STATE, "StateError"),
-        _ => (&OTHER, "TldrError"),
+        | ErrorKind::TooManyErrors { .. } => named!("DataError"),
+        ErrorKind::NoSamples { .. } => named!("NoSamplesError"),
+        ErrorKind::Ledger { .. } => named!("LedgerError"),
+        ErrorKind::OutOfMemory { .. } => named!("OutOfMemoryError"),
+        ErrorKind::Locked { .. } => named!("LockedError"),
+        ErrorKind::Captioner(_) => named!("CaptionerError"),
+        ErrorKind::State(_) => named!("StateError"),
+        _ => named!("TldrError"),
     };
     cell.import(py, "tldr_loader._errors", name)
 }

@@ -26,7 +26,17 @@ if not torch.__version__.startswith(_TORCH):
     )
 
 # After torch, whose libraries the native module shares.
-from tldr_loader._errors import CaptionerError, ConfigError, DataError, StateError, TldrError
+from tldr_loader._errors import (
+    CaptionerError,
+    ConfigError,
+    DataError,
+    LedgerError,
+    LockedError,
+    NoSamplesError,
+    OutOfMemoryError,
+    StateError,
+    TldrError,
+)
 from tldr_loader._native import Batch, Batches, Captioner, Ledger, Loader, Matcher, __version__, synth
 
 __all__ = [
@@ -37,8 +47,12 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Ledger",
+    "LedgerError",
     "Loader",
+    "LockedError",
     "Matcher",
+    "NoSamplesError",
+    "OutOfMemoryError",
     "StateError",
     "TldrError",
     "__version__",

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["CaptionerError", "ConfigError", "DataError", "StateError", "TldrError"]
+__all__ = [
+    "CaptionerError",
+    "ConfigError",
+    "DataError",
+    "LedgerError",
+    "LockedError",
+    "NoSamplesError",
+    "OutOfMemoryError",
+    "StateError",
+    "TldrError",
+]
 
 
 class TldrError(Exception):
@@ -40,6 +50,22 @@ class DataError(TldrError):
     """A shard, an image or a file cannot be read, or is not what it should be."""
 
 
+class NoSamplesError(DataError):
+    """There is no sample to yield; the message says what became of those that were read."""
+
+
+class LedgerError(DataError):
+    """A shard is not what the ledger knows of it: one of the two has changed."""
+
+
+class OutOfMemoryError(TldrError, MemoryError):
+    """Memory ran out, on the host or on a device."""
+
+
+class LockedError(TldrError):
+    """Another process has what only one may have at a time: a captioner's folder while it trains."""
+
+
 class CaptionerError(TldrError):
     """The captioner failed while running."""
 
@@ -48,5 +74,5 @@ class StateError(TldrError):
     """A saved state does not fit this loader; the message lists every difference."""
 
 
-for _error in (TldrError, ConfigError, DataError, CaptionerError, StateError):
-    _error.__module__ = "tldr_loader"
+for _name in __all__:
+    globals()[_name].__module__ = "tldr_loader"
