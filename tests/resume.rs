@@ -112,6 +112,27 @@ fn states_of_other_configurations_are_refused() {
 }
 
 #[test]
+fn an_iterator_that_nothing_was_asked_of_has_no_effect() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 4, 130);
+    let make = || with_stub(&urls).build().unwrap();
+    let loader = make();
+    let whole = take(&loader, usize::MAX);
+    let state = LoaderState { epoch: 0, step: 3, ..make().state() };
+    loader.load_state(&state).unwrap();
+    let before = loader.stats();
+    drop(loader.iter().unwrap());
+    let waiting = loader.iter().unwrap();
+    assert_eq!((loader.state().epoch, loader.state().step), (0, 3));
+    assert_eq!((loader.stats().epoch, loader.stats().yielded), (before.epoch, before.yielded));
+    assert_eq!(take(&loader, usize::MAX), whole[3..], "the loaded place is still there");
+    // It begins where the loader is when the first batch is asked for.
+    loader.set_epoch(0);
+    let begun: Vec<Vec<Row>> = waiting.map(|b| rows(&b.unwrap())).collect();
+    assert_eq!(begun, whole);
+}
+
+#[test]
 fn an_iterator_ends_where_its_loader_is_moved() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 4, 130);

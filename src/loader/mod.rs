@@ -1,6 +1,6 @@
 //! The loader: lanes, a pipeline of threads, batches, state and statistics.
 //!
-//! [`Loader::builder`] takes the options and checks them; [`Loader::iter`] starts an epoch. Per
+//! [`Loader::builder`] takes the options and checks them; [`Loader::iter`] yields an epoch. Per
 //! lane and corpus one thread reads windows of encoded samples and one decides them; the captioner has a
 //! thread of its own; one thread assembles batches, whose pixels a pool decodes.
 

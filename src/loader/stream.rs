@@ -21,7 +21,7 @@ use crate::text::Tokenizer;
 
 /// A stream of batches of survivors, epoch after epoch.
 ///
-/// [`iter`](Self::iter) starts an epoch; when it has been used up the loader moves on to the next
+/// [`iter`](Self::iter) yields an epoch; when it has been used up the loader moves on to the next
 /// one. The global sequence of batches is a function of the data, the captioner directory, the
 /// policy and the seed: not of threads, ranks or machine load.
 pub struct Loader {
@@ -49,7 +49,7 @@ struct Progress {
     state: LoaderState,
     epoch: AtomicU64,
     step: AtomicU64,
-    /// Step from which the next iterator starts: set by a loaded state, taken by `iter`.
+    /// Step from which the next iterator starts: set by a loaded state, taken by its first batch.
     resume_at: AtomicU64,
     /// Counts the moves to another epoch or state: an iterator from before one must not go on.
     moves: AtomicU64,
@@ -153,27 +153,21 @@ impl Loader {
         &self.spec.ledger
     }
 
-    /// Starts an epoch: the current one from its start, or from where a loaded state left off.
+    /// The batches of an epoch: of the current one, from its start or from where a loaded state left off.
+    ///
+    /// Nothing happens before the first batch is asked for: which epoch it is, and where it starts, is what holds
+    /// then. An iterator that is dropped before has had no effect.
     ///
     /// # Errors
-    /// Threads that cannot be started; a process that was forked from the one that made the loader.
+    /// A process that was forked from the one that made the loader. The first `next` fails where threads
+    /// cannot be started.
     pub fn iter(&self) -> Result<Batches> {
         check_process(self.process)?;
-        let epoch = self.progress.epoch.load(Ordering::SeqCst);
-        let first_step = self.progress.resume_at.swap(0, Ordering::SeqCst);
-        self.progress.step.store(first_step, Ordering::SeqCst);
-        let recorder = Arc::new(Recorder::of(&self.spec, epoch));
-        *self.progress.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&recorder);
-        let running = pipeline::start(&self.spec, epoch, first_step, &recorder)?;
         Ok(Batches {
-            running: Some(running),
+            spec: Arc::clone(&self.spec),
             progress: Arc::clone(&self.progress),
-            recorder,
-            epoch,
-            moves: self.progress.moves.load(Ordering::SeqCst),
-            step: first_step,
+            phase: Phase::Before,
             patience: Patience::new(self.spec.stall_timeout),
-            batch_size: self.spec.batch_size,
             process: self.process,
         })
     }
@@ -237,18 +231,32 @@ impl Loader {
     }
 }
 
-/// The batches of one epoch. Dropping it stops its threads.
+/// The batches of one epoch, which begins with the first. Dropping it stops its threads.
 pub struct Batches {
-    running: Option<Running>,
+    spec: Arc<Spec>,
     progress: Arc<Progress>,
+    phase: Phase,
+    patience: Patience,
+    process: u32,
+}
+
+/// How far an iterator is.
+enum Phase {
+    /// Nothing was asked of it.
+    Before,
+    /// Its epoch is running.
+    During(Epoch),
+    /// Its epoch has ended, or failed.
+    Over,
+}
+
+/// An epoch under way.
+struct Epoch {
+    running: Running,
     recorder: Arc<Recorder>,
-    epoch: u64,
+    number: u64,
     /// Moves of the loader before it began.
     moves: u64,
-    step: u64,
-    patience: Patience,
-    batch_size: usize,
-    process: u32,
 }
 
 /// What [`Batches::next_within`] found.
@@ -273,47 +281,66 @@ impl Batches {
     pub fn next_within(&mut self, limit: Duration) -> Result<Next> {
         if let Err(error) = check_process(self.process) {
             // Its threads are not there to be joined.
-            std::mem::forget(self.running.take());
+            std::mem::forget(std::mem::replace(&mut self.phase, Phase::Over));
             return Err(error);
         }
-        if self.running.is_some() && self.progress.moves.load(Ordering::SeqCst) != self.moves {
-            self.running = None;
+        if matches!(self.phase, Phase::Before) {
+            self.phase = Phase::During(self.begin()?);
+        }
+        if let Phase::During(epoch) = &self.phase
+            && self.progress.moves.load(Ordering::SeqCst) != epoch.moves
+        {
             let text = format!(
                 "an iterator over epoch {} was asked for more after set_epoch or load_state had moved its loader: \
                  take a new one",
-                self.epoch
+                epoch.number
             );
+            self.phase = Phase::Over;
             return Err(ErrorKind::State(text).into());
         }
         let Some(message) = self.wait(limit) else { return Ok(Next::End) };
         match message {
             Ok(Message::Item(batch)) => {
                 self.patience.rest();
-                self.step = batch.step + 1;
-                self.progress.epoch.store(self.epoch, Ordering::SeqCst);
-                self.progress.step.store(self.step, Ordering::SeqCst);
+                self.progress.epoch.store(batch.epoch, Ordering::SeqCst);
+                self.progress.step.store(batch.step + 1, Ordering::SeqCst);
                 Ok(Next::Batch(Box::new(batch)))
             }
             Ok(Message::End) => {
-                self.running = None;
-                self.progress.epoch.store(self.epoch + 1, Ordering::SeqCst);
-                self.progress.step.store(0, Ordering::SeqCst);
-                for warning in self.recorder.snapshot().warnings(self.batch_size) {
-                    tracing::warn!(target: HANDED_WARNINGS, "{warning}");
+                if let Phase::During(epoch) = std::mem::replace(&mut self.phase, Phase::Over) {
+                    self.progress.epoch.store(epoch.number + 1, Ordering::SeqCst);
+                    self.progress.step.store(0, Ordering::SeqCst);
+                    for warning in epoch.recorder.snapshot().warnings(self.spec.batch_size) {
+                        tracing::warn!(target: HANDED_WARNINGS, "{warning}");
+                    }
                 }
                 Ok(Next::End)
             }
             Ok(Message::Failed(error)) => {
-                self.running = None;
+                self.phase = Phase::Over;
                 Err(error)
             }
             Err(RecvTimeoutError::Timeout) => Ok(Next::Waiting),
             Err(RecvTimeoutError::Disconnected) => {
-                self.running = None;
+                self.phase = Phase::Over;
                 let detail = "its thread has ended without a word".into();
                 Err(Error::from(ErrorKind::Stage { stage: "example", detail }))
             }
         }
+    }
+
+    /// Starts the epoch that the loader stands in.
+    fn begin(&self) -> Result<Epoch> {
+        let progress = &self.progress;
+        let moves = progress.moves.load(Ordering::SeqCst);
+        let number = progress.epoch.load(Ordering::SeqCst);
+        let first_step = progress.resume_at.load(Ordering::SeqCst);
+        let recorder = Arc::new(Recorder::of(&self.spec, number));
+        let running = pipeline::start(&self.spec, number, first_step, &recorder)?;
+        progress.resume_at.store(0, Ordering::SeqCst);
+        progress.step.store(first_step, Ordering::SeqCst);
+        *progress.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&recorder);
+        Ok(Epoch { running, recorder, number, moves })
     }
 }
 
@@ -328,16 +355,18 @@ impl Batches {
     fn wait(&mut self, limit: Duration) -> Option<std::result::Result<Message<Batch>, RecvTimeoutError>> {
         let start = Instant::now();
         loop {
-            let running = self.running.as_ref()?;
+            let Phase::During(epoch) = &self.phase else { return None };
             let since = Instant::now();
             let left = limit.saturating_sub(start.elapsed());
-            let message = running.batches.recv_timeout(self.patience.until_look(left));
-            self.recorder.add_time(Stage::WaitLoader, since.elapsed());
+            let message = epoch.running.batches.recv_timeout(self.patience.until_look(left));
+            epoch.recorder.add_time(Stage::WaitLoader, since.elapsed());
             if !matches!(message, Err(RecvTimeoutError::Timeout)) {
                 return Some(message);
             }
-            if let Err(stall) = self.patience.waited(since.elapsed(), &self.recorder.board) {
-                self.running.take().into_iter().for_each(Running::leave);
+            if let Err(stall) = self.patience.waited(since.elapsed(), &epoch.recorder.board) {
+                if let Phase::During(epoch) = std::mem::replace(&mut self.phase, Phase::Over) {
+                    epoch.running.leave();
+                }
                 return Some(Ok(Message::Failed(stall)));
             }
             if start.elapsed() >= limit {

@@ -18,17 +18,26 @@ use crate::log;
 /// How long the end of an epoch's threads is awaited: half of the second that Ctrl-C may take.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// The batches of one epoch. Dropping it stops the epoch's threads.
+/// The batches of one epoch, which begins with the first. Dropping it stops the epoch's threads.
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Batches {
-    /// `None` once the epoch is over.
-    batches: Mutex<Option<tldr_loader::loader::Batches>>,
+    phase: Mutex<Phase>,
     loader: Py<Loader>,
 }
 
+/// How far an iterator is.
+enum Phase {
+    /// Nothing was asked of it: it has had no effect.
+    Before,
+    /// The epoch is running.
+    During(tldr_loader::loader::Batches),
+    /// The epoch is over.
+    Over,
+}
+
 impl Batches {
-    pub(crate) fn new(batches: tldr_loader::loader::Batches, loader: Py<Loader>) -> Self {
-        Self { batches: Mutex::new(Some(batches)), loader }
+    pub(crate) fn new(loader: Py<Loader>) -> Self {
+        Self { phase: Mutex::new(Phase::Before), loader }
     }
 }
 
@@ -40,22 +49,28 @@ impl Batches {
 
     /// The next batch. Ctrl-C ends the wait.
     ///
-    /// A wait of a minute and more is a `RuntimeWarning` that says what is waited for.
+    /// The first call starts the epoch. A wait of a minute and more is a `RuntimeWarning` that says what is
+    /// waited for.
     ///
     /// Raises:
+    ///     ConfigError: The loaders of some ranks differ, or were not started; names them.
     ///     TldrError: The first error of any stage; the epoch is over after it.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
         let loader = self.loader.get();
+        loader.compare_once(py)?;
         loop {
             let (found, just_ended, long_wait) = py
                 .detach(|| {
-                    let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-                    let Some(running) = batches.as_mut() else { return Ok((Next::End, false, None)) };
-                    let found = running.next_within(LOOK)?;
+                    let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+                    if matches!(*phase, Phase::Before) {
+                        *phase = Phase::During(loader.loader().iter()?);
+                    }
+                    let Phase::During(batches) = &mut *phase else { return Ok((Next::End, false, None)) };
+                    let found = batches.next_within(LOOK)?;
                     let ended = matches!(found, Next::End);
-                    let long_wait = running.warning();
+                    let long_wait = batches.warning();
                     if ended {
-                        *batches = None;
+                        *phase = Phase::Over;
                     }
                     Ok((found, ended, long_wait))
                 })
@@ -82,10 +97,8 @@ impl Drop for Batches {
     /// Stops the epoch's threads and gives them [`FAREWELL`] to end. One that hangs in a read of a
     /// dead disk ends on its own, or with the process: Ctrl-C does not wait for it.
     fn drop(&mut self) {
-        let batches = self.batches.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if batches.is_none() {
-            return;
-        }
+        let phase = self.phase.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Phase::During(batches) = std::mem::replace(phase, Phase::Over) else { return };
         let (said, heard) = channel();
         let joining = std::thread::Builder::new().name("tldr-stop".into()).spawn(move || {
             drop(batches);

@@ -23,7 +23,7 @@ use crate::ranks;
 
 /// A stream of batches of survivors, epoch after epoch.
 ///
-/// Iterating starts an epoch; once it is used up, the loader moves on to the next one. The sequence
+/// Iterating yields an epoch; once it is used up, the loader moves on to the next one. The sequence
 /// of batches depends on the data, the captioner directory, the policy and the seed: not on
 /// threads, ranks or machine load. `len(loader)` is the number of batches in the current epoch.
 ///
@@ -366,20 +366,13 @@ impl Loader {
         Ok(Self { loader, device, compared: AtomicBool::new(false) })
     }
 
-    /// Starts an epoch: the current one from its start, or from where a loaded state left off.
+    /// The batches of an epoch: of the current one, from its start or from where a loaded state left off.
     ///
-    /// The first time, where torch.distributed is initialised, the ranks compare their loaders.
-    ///
-    /// Raises:
-    ///     ConfigError: The loaders of some ranks differ, or were not started; names them.
-    fn __iter__(this: Bound<'_, Self>) -> PyResult<Batches> {
-        let py = this.py();
-        let loader = this.get();
-        if !loader.compared.swap(true, Ordering::Relaxed) {
-            ranks::compare(py, &loader.loader)?;
-        }
-        let batches = py.detach(|| loader.loader.iter()).or_raise(py)?;
-        Ok(Batches::new(batches, this.unbind()))
+    /// Nothing happens before the first batch is asked for; which epoch it is, and where it starts, is what
+    /// holds then. With the first batch of all, where torch.distributed is initialised, the ranks compare their
+    /// loaders.
+    fn __iter__(this: Bound<'_, Self>) -> Batches {
+        Batches::new(this.unbind())
     }
 
     fn __len__(&self) -> usize {
@@ -491,6 +484,17 @@ impl Loader {
 impl Loader {
     pub(crate) fn loader(&self) -> &tldr_loader::loader::Loader {
         &self.loader
+    }
+
+    /// Compares the ranks' loaders where that was not done yet.
+    ///
+    /// # Errors
+    /// `ConfigError`: the loaders of some ranks differ, or were not started.
+    pub(crate) fn compare_once(&self, py: Python<'_>) -> PyResult<()> {
+        if self.compared.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        ranks::compare(py, &self.loader)
     }
 
     /// Where batches end up.

@@ -135,6 +135,26 @@ def test_a_saved_state_resumes_with_what_was_left(corpus: Corpus, after: int) ->
     assert [batch.keys for batch in resumed] == whole[after:]
 
 
+def threads() -> list[str]:
+    """Names of this process's threads that belong to loaders."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if name.startswith(("tldr-read", "tldr-decide", "tldr-batch"))]
+
+
+def test_an_iterator_that_nothing_was_asked_of_has_no_effect(corpus: Corpus) -> None:
+    whole = [batch.keys for batch in loader(corpus)]
+    resumed = loader(corpus)
+    resumed.load_state_dict({**resumed.state_dict(), "step": 2})
+    running = threads()
+    iter(resumed)  # as Lightning asks whether it can be iterated over
+    kept = iter(resumed)
+    assert threads() == running
+    assert resumed.state_dict()["step"] == 2
+    assert [batch.keys for batch in resumed] == whole[2:]
+    resumed.set_epoch(0)
+    assert [batch.keys for batch in kept] == whole, "it begins where the loader is with its first batch"
+
+
 def test_a_state_of_another_configuration_is_refused(corpus: Corpus) -> None:
     state = loader(corpus).state_dict()
     with pytest.raises(tldr.StateError, match="configuration: seed: this loader has 1, the state 0"):

@@ -27,7 +27,7 @@ __version__: str
 class Loader:
     """A stream of batches of survivors, epoch after epoch.
 
-    Iterating starts an epoch; once it is used up, the loader moves on to the next one. The sequence
+    Iterating yields an epoch; once it is used up, the loader moves on to the next one. The sequence
     of batches depends on the data, the captioner directory, the policy and the seed: not on
     threads, ranks or machine load. `len(loader)` is the number of batches in the current epoch.
 
@@ -221,12 +221,11 @@ class Loader:
         stall_timeout: float | None = None,
     ) -> Loader: ...
     def __iter__(self) -> Batches:
-        """Starts an epoch: the current one from its start, or from where a loaded state left off.
+        """The batches of an epoch: of the current one, from its start or from where a loaded state left off.
 
-        The first time, where torch.distributed is initialised, the ranks compare their loaders.
-
-        Raises:
-            ConfigError: The loaders of some ranks differ, or were not started; names them.
+        Nothing happens before the first batch is asked for; which epoch it is, and where it starts, is what
+        holds then. With the first batch of all, where torch.distributed is initialised, the ranks compare
+        their loaders.
         """
 
     def __len__(self) -> int: ...
@@ -294,15 +293,17 @@ class Loader:
 
 @final
 class Batches:
-    """The batches of one epoch. Dropping it stops the epoch's threads."""
+    """The batches of one epoch, which begins with the first. Dropping it stops the epoch's threads."""
 
     def __iter__(self) -> Batches: ...
     def __next__(self) -> Batch:
         """The next batch. Ctrl-C ends the wait.
 
-        A wait of a minute and more is a `RuntimeWarning` that says what is waited for.
+        The first call starts the epoch. A wait of a minute and more is a `RuntimeWarning` that says what is
+        waited for.
 
         Raises:
+            ConfigError: The loaders of some ranks differ, or were not started; names them.
             TldrError: The first error of any stage; the epoch is over after it.
         """
 
