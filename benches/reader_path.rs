@@ -20,14 +20,12 @@ use std::time::Instant;
 use fast_image_resize as fir;
 use fir::images::{TypedImage, TypedImageRef};
 use fir::pixels::U8x3;
+use tldr_jpeg::{Jpeg, Limits, Region, Scale};
+use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{DecodeOptions, ImageTransform, RgbImage, decode};
 use tldr_loader::loader::{Loader, Mode};
 use tldr_loader::shard::{ReadOptions, ShardFetcher, ShardIndex, ShardReader, ShardWriter, lengths, list};
 use tldr_loader::{Result, Shard};
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
 
 /// Side of the images that come out.
 const SIZE: usize = 224;
@@ -180,21 +178,23 @@ fn ceiling(images: &[Vec<u8>], times: usize, threads: usize, round: usize) {
     say("ceiling", round, total as f64, "images", start.elapsed().as_secs_f64());
 }
 
-/// JPEG by zune-jpeg as it comes; what is no JPEG by this crate's decoder.
+/// JPEG by libjpeg-turbo as it comes; what is no JPEG by this crate's decoder.
 fn bare_decode(bytes: &[u8], image: &mut RgbImage) {
-    if !bytes.starts_with(&[0xFF, 0xD8]) {
+    if bytes.starts_with(&[0xFF, 0xD8]) {
+        jpeg_part(bytes, image, |width, height| (Scale::Full, Region { left: 0, top: 0, width, height }));
+    } else {
         let _ = decode(bytes, &DecodeOptions::default(), image);
-        return;
     }
-    let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    if decoder.decode_headers().is_err() {
-        return;
+}
+
+/// The part that `wanted` says of a JPEG's width and height.
+fn jpeg_part(bytes: &[u8], image: &mut RgbImage, wanted: impl FnOnce(u32, u32) -> (Scale, Region)) {
+    let Ok(jpeg) = Jpeg::open(bytes, false) else { return };
+    let (scale, region) = wanted(jpeg.width(), jpeg.height());
+    let limits = Limits { memory: usize::MAX >> 1, scans: u16::MAX };
+    if let Ok(region) = jpeg.decode(scale, region, &limits, &mut image.data) {
+        (image.width, image.height) = (region.width as usize, region.height as usize);
     }
-    let Some((width, height)) = decoder.dimensions() else { return };
-    (image.width, image.height) = (width, height);
-    image.data.resize(3 * width * height, 0);
-    let _ = decoder.decode_into(&mut image.data);
 }
 
 fn bare_resize(image: &RgbImage, resizer: &mut fir::Resizer, small: &mut [u8]) {
@@ -236,20 +236,31 @@ fn loader(corpus: &Path, mode: Mode, threads: usize, round: usize) -> Result<()>
     Ok(())
 }
 
-/// One thread, decoding only: this crate's decoder with its checks, and the bare one.
+/// One thread, decoding only: whole pictures, random crops of 0.08 to 1 of the area, and for previews of 112 pixels.
 fn decoding(images: &[Vec<u8>], round: usize) {
     let jpegs: Vec<&Vec<u8>> = images.iter().filter(|bytes| bytes.starts_with(&[0xFF, 0xD8])).collect();
     let mut image = RgbImage::default();
-    let start = Instant::now();
-    for bytes in &jpegs {
-        bare_decode(bytes, &mut image);
-    }
-    say("decode bare", round, jpegs.len() as f64, "images", start.elapsed().as_secs_f64());
-    let start = Instant::now();
-    for bytes in &jpegs {
-        let _ = decode(bytes, &DecodeOptions::default(), &mut image);
-    }
-    say("decode checked", round, jpegs.len() as f64, "images", start.elapsed().as_secs_f64());
+    let mut timed = |what: &str, wanted: &mut dyn FnMut(u32, u32) -> (Scale, Region)| {
+        let start = Instant::now();
+        for bytes in &jpegs {
+            jpeg_part(bytes, &mut image, &mut *wanted);
+        }
+        say(what, round, jpegs.len() as f64, "images", start.elapsed().as_secs_f64());
+    };
+    timed("decode", &mut |width, height| (Scale::Full, Region { left: 0, top: 0, width, height }));
+    let mut rng = Rng::new(0, Purpose::Augment, 0);
+    timed("decode crop", &mut |width, height| {
+        let share = rng.range(0.08, 1.0).sqrt();
+        let part = |side: u32| ((f64::from(side) * share) as u32).max(1);
+        let (w, h) = (part(width), part(height));
+        let mut place = |room: u32| rng.below(room as usize + 1) as u32;
+        (Scale::Full, Region { left: place(width - w), top: place(height - h), width: w, height: h })
+    });
+    timed("decode preview", &mut |width, height| {
+        let fits = |scale: &Scale| width.min(height) / scale.denominator() >= 112;
+        let scale = Scale::SMALLEST_FIRST.into_iter().find(fits).unwrap_or_default();
+        (scale, Region { left: 0, top: 0, width: scale.of(width), height: scale.of(height) })
+    });
 }
 
 /// Headers only.

@@ -73,7 +73,8 @@ pub trait Encoder: Send {
     /// Number of clusters: every [`Signals::cluster`] is below it.
     fn clusters(&self) -> usize;
 
-    /// Identifies the weights and clusters: signals of different fingerprints never mix.
+    /// Identifies the weights, the clusters and the previews it takes, their size and filter: signals of different
+    /// fingerprints never mix.
     fn fingerprint(&self) -> u64;
 
     /// How it computes, in words: kind of device, number type, version of the library. Signals of one

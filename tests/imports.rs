@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// External crates that only the named modules (or files, without `.rs`) may name.
-const OWNERS: [(&str, &[&str]); 20] = [
+const OWNERS: [(&str, &[&str]); 22] = [
     ("tar", &["shard"]),
     ("zstd", &["shard"]),
     ("flate2", &["shard", "text"]),
@@ -42,6 +42,8 @@ const OWNERS: [(&str, &[&str]); 20] = [
     ("tch", &["captioner", "loader/device", "loader/batch", "bindings"]),
     ("torch_sys", &[]),
     ("tokenizers", &["text"]),
+    ("tldr_jpeg", &["image"]),
+    ("tldr_resize", &["image"]),
     ("pyo3", &["bindings"]),
     ("clap", &["cli", "main"]),
     ("ctrlc", &["cli"]),

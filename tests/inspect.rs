@@ -17,12 +17,13 @@ fn png(width: u32, height: u32) -> Vec<u8> {
 }
 
 fn jpeg(width: u32, height: u32) -> Vec<u8> {
-    let mut out = std::io::Cursor::new(Vec::new());
     let picture = image::RgbImage::from_fn(width, height, |x, y| {
         image::Rgb([x, y, x * y].map(|v| (v * 37 % 251) as u8))
     });
-    picture.write_to(&mut out, image::ImageFormat::Jpeg).unwrap();
-    out.into_inner()
+    let mut out = Vec::new();
+    let encoder = jpeg_encoder::Encoder::new(&mut out, 75);
+    encoder.encode(&picture, width as u16, height as u16, jpeg_encoder::ColorType::Rgb).unwrap();
+    out
 }
 
 /// Two shards: one plain with a directory, one in zstd with faults.

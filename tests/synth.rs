@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
+use tldr_loader::image::{DecodeOptions, RgbImage, decode};
 use tldr_loader::shard::{ReadOptions, ShardReader};
 use tldr_loader::synth::{CLASSES, Corpus, Noise, SynthOptions, Truth, write_corpus};
 use tldr_loader::{ErrorKind, Sample};
@@ -138,9 +139,10 @@ fn copies_look_more_alike_than_other_scenes() {
     let drawn: Vec<(u64, Vec<u8>)> = (0..200)
         .map(|position| {
             let sample = corpus.sample(position).unwrap();
-            let image = image::load_from_memory(&sample.jpeg).unwrap().to_rgb8();
-            assert_eq!(image.dimensions(), (64, 64));
-            (sample.truth.scene, image.into_raw())
+            let mut image = RgbImage::default();
+            decode(&sample.jpeg, &DecodeOptions::default(), &mut image).unwrap();
+            assert_eq!((image.width, image.height), (64, 64));
+            (sample.truth.scene, image.data)
         })
         .collect();
     // Mean square difference, over all pairs of a kind.

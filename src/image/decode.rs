@@ -7,6 +7,9 @@
 //!
 //! A truncated image is an error, although most decoders would fill the rest with grey: half a
 //! picture under a whole caption is noise that nobody would notice.
+//!
+//! JPEG goes through libjpeg-turbo (`tldr_jpeg`), and so do the pixels of all who train CLIP with PIL. Of
+//! a JPEG it decodes the [`Part`] that is shown, and no more.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -17,10 +20,8 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, Limits};
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
+use tldr_jpeg::{Jpeg, Limits as JpegLimits, Region, Scale};
+use tldr_resize::Crop;
 
 use super::probe::ImageFormat;
 use crate::error::FailReason;
@@ -47,8 +48,8 @@ impl RgbImage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeOptions {
     /// Most pixels (width times height) of an image that is decoded. Checked against the header,
-    /// before anything is allocated. Memory while decoding is up to 12 bytes per pixel (progressive
-    /// JPEG).
+    /// before anything is allocated. Memory while decoding is up to 11 bytes per pixel (progressive
+    /// CMYK JPEG; 9 in colour).
     pub max_pixels: u64,
     /// Whether the orientation in an image's EXIF data is applied, as viewers do.
     pub exif_orientation: bool,
@@ -97,12 +98,48 @@ impl ImageError {
 /// [`FailReason::ImageTooLarge`] when the header promises more than `options` allow;
 /// [`FailReason::UndecodableImage`] for anything else: another format, damage, truncation.
 pub fn decode(bytes: &[u8], options: &DecodeOptions, out: &mut RgbImage) -> Result<(), ImageError> {
+    decode_part(bytes, options, Part::whole, out).map(|_| ())
+}
+
+/// What of a picture is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    /// In pixels of the picture at its full size.
+    pub(super) crop: Crop,
+    /// At which size it will do, where the format can be decoded at another.
+    pub(super) scale: Scale,
+}
+
+impl Part {
+    /// All of a picture of that width and height.
+    pub(super) fn whole(width: usize, height: usize) -> Self {
+        Self { crop: Crop { left: 0, top: 0, width, height }, scale: Scale::Full }
+    }
+}
+
+/// Decodes of `bytes` what `part` says of the picture's width and height, or more of it, into `out`. Returns
+/// where in `out` the part lies.
+///
+/// At [`Scale::Full`] its pixels are those of the whole picture. `part` is called once, unless the header
+/// is an error already.
+///
+/// # Errors
+/// As [`decode`]: damage beyond the part is an error too.
+pub(super) fn decode_part(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    part: impl FnOnce(usize, usize) -> Part,
+    out: &mut RgbImage,
+) -> Result<Crop, ImageError> {
     // `out` is overwritten whole by the next call, so no broken invariant can outlive a panic.
-    let decoded = catch_unwind(AssertUnwindSafe(|| match ImageFormat::of(bytes) {
-        Some(ImageFormat::Jpeg) => decode_jpeg(bytes, options, out),
-        Some(ImageFormat::Png) => decode_png(bytes, options, out),
-        Some(ImageFormat::Webp) => decode_webp(bytes, options, out),
-        None => Err(ImageError::unknown(bytes)),
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        match ImageFormat::of(bytes) {
+            Some(ImageFormat::Jpeg) => return decode_jpeg(bytes, options, part, out),
+            Some(ImageFormat::Png) => decode_png(bytes, options, out)?,
+            Some(ImageFormat::Webp) => decode_webp(bytes, options, out)?,
+            None => return Err(ImageError::unknown(bytes)),
+        }
+        Ok(part(out.width, out.height).crop)
     }));
     decoded.unwrap_or_else(|panic| Err(ImageError::undecodable(panic_message(&*panic))))
 }
@@ -131,76 +168,75 @@ pub(crate) fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Re
     Ok(())
 }
 
-fn decode_jpeg(bytes: &[u8], options: &DecodeOptions, out: &mut RgbImage) -> Result<(), ImageError> {
-    match decode_jpeg_strictly(bytes, options, out, true) {
-        // Stray bytes between header segments harm nothing, and libjpeg skips them too.
-        Err(error) if error.detail.contains("Extra bytes between headers") => {
-            decode_jpeg_strictly(bytes, options, out, false)
-        }
-        decoded => decoded,
-    }
-}
+/// Scans of a JPEG that are read: libjpeg-turbo's own fuzzers stop there too. Encoders write 10, and
+/// those that search for the smallest file up to 64.
+const MAX_SCANS: u16 = 500;
 
-/// `strict` makes damage an error where the decoder would otherwise fill in grey.
-fn decode_jpeg_strictly(
+fn decode_jpeg(
     bytes: &[u8],
     options: &DecodeOptions,
+    part: impl FnOnce(usize, usize) -> Part,
     out: &mut RgbImage,
-    strict: bool,
-) -> Result<(), ImageError> {
-    let settings = DecoderOptions::default()
-        .jpeg_set_out_colorspace(ColorSpace::RGB)
-        .set_strict_mode(strict)
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX));
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), settings);
-    let failed = |error| ImageError::undecodable(format!("JPEG: {error}"));
-    decoder.decode_headers().map_err(failed)?;
-    let (width, height) =
-        decoder.dimensions().ok_or_else(|| ImageError::undecodable("JPEG without a frame header"))?;
-    check_size(width as u64, height as u64, options)?;
-    if !ends_with_jpeg_eoi(bytes) {
-        return Err(ImageError::undecodable("JPEG: truncated: its data end before the end marker"));
-    }
-    // Every byte is written by the decoder, so old contents need no clearing.
-    out.data.resize(width * height * 3, 0);
-    decoder.decode_into(&mut out.data).map_err(failed)?;
-    (out.width, out.height) = (width, height);
-    if let (true, Some(exif)) = (options.exif_orientation, decoder.exif()) {
-        turn(out, Orientation::from_exif_chunk(exif));
-    }
-    Ok(())
+) -> Result<Crop, ImageError> {
+    let jpeg = Jpeg::open(bytes, options.exif_orientation).or_else(|error| {
+        if let tldr_jpeg::Error::TooLarge { width, height } = error {
+            check_size(u64::from(width), u64::from(height), options)?;
+        }
+        Err(ImageError::from(error))
+    })?;
+    let (width, height) = (jpeg.width(), jpeg.height());
+    check_size(u64::from(width), u64::from(height), options)?;
+    let orientation = jpeg.exif().and_then(Orientation::from_exif_chunk);
+    let orientation = orientation.filter(|&orientation| orientation != Orientation::NoTransforms);
+    let across = orientation.is_some_and(|orientation| {
+        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
+    });
+    let (shown_width, shown_height) = if across { (height, width) } else { (width, height) };
+    let Part { crop, scale } = part(shown_width as usize, shown_height as usize);
+    let scale = if jpeg.is_scalable() { scale } else { Scale::Full };
+    let (left, shown_width) = scaled(crop.left, crop.width, shown_width, scale);
+    let (top, shown_height) = scaled(crop.top, crop.height, shown_height, scale);
+    // A picture that is turned is turned whole.
+    let region = match orientation {
+        Some(_) => Region { left: 0, top: 0, width: scale.of(width), height: scale.of(height) },
+        None => Region { left, top, width: shown_width, height: shown_height },
+    };
+    // The coefficients of four components, and what pads them to whole blocks in the sparsest sampling.
+    let memory = usize::try_from(options.max_pixels.saturating_mul(8)).unwrap_or(usize::MAX);
+    let limits = JpegLimits { memory: memory.saturating_add(64 << 20), scans: MAX_SCANS };
+    let decoded = jpeg.decode(scale, region, &limits, &mut out.data)?;
+    (out.width, out.height) = (decoded.width as usize, decoded.height as usize);
+    turn(out, orientation);
+    let (left, top) = match orientation {
+        Some(_) => (left, top),
+        None => (left - decoded.left, top - decoded.top),
+    };
+    Ok(Crop {
+        left: left as usize,
+        top: top as usize,
+        width: shown_width as usize,
+        height: shown_height as usize,
+    })
 }
 
-/// Whether the marker segments and scans of a JPEG lead to its end-of-image marker.
-///
-/// Decoders notice a cut only when it costs whole rows of blocks. Linear in the file's length,
-/// at the speed of a byte search. What follows the marker does not matter.
-fn ends_with_jpeg_eoi(bytes: &[u8]) -> bool {
-    const SOS: u8 = 0xDA;
-    const EOI: u8 = 0xD9;
-    let mut at = 2;
-    let mut in_scan = false;
-    loop {
-        // In a scan, everything up to the next marker is entropy-coded data; between segments
-        // stray bytes are skipped the same way.
-        let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == 0xFF)) else {
-            return false;
-        };
-        at += found + 1;
-        let Some(&marker) = bytes.get(at) else { return false };
-        match marker {
-            EOI => return true,
-            // Fill byte: the next byte may be the marker.
-            0xFF => continue,
-            // A stuffed 0xFF of a scan, restart markers, and markers without a length.
-            0x00 | 0x01 | 0xD0..=0xD8 => at += 1,
-            _ if in_scan && !(0xC0..=0xFE).contains(&marker) => at += 1,
-            _ => {
-                let Some(length) = bytes.get(at + 1..at + 3) else { return false };
-                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-                in_scan = marker == SOS;
+/// Start and length of a span of a side of `whole` pixels, at `scale`: its ends are rounded to pixels there.
+fn scaled(start: usize, length: usize, whole: u32, scale: Scale) -> (u32, u32) {
+    let (most, denominator) = (scale.of(whole), scale.denominator() as usize);
+    // Sides of a JPEG fit 16 bits, and a part lies inside.
+    let place = |at: usize| ((at + denominator / 2) / denominator) as u32;
+    let end = if start + length >= whole as usize { most } else { place(start + length).clamp(1, most) };
+    let start = place(start).min(end - 1);
+    (start, end - start)
+}
+
+impl From<tldr_jpeg::Error> for ImageError {
+    fn from(error: tldr_jpeg::Error) -> Self {
+        match error {
+            tldr_jpeg::Error::TooLarge { .. } => {
+                Self { reason: FailReason::ImageTooLarge, detail: error.to_string() }
             }
+            _ => Self::undecodable(format!("JPEG: {error}")),
         }
     }
 }
@@ -343,9 +379,8 @@ mod tests {
             let differences = || image.data.iter().zip(&expected.data).map(|(a, b)| a.abs_diff(*b));
             let largest = differences().max().unwrap();
             let mean = differences().map(f64::from).sum::<f64>() / image.data.len() as f64;
-            // Lossy decoders may round transforms and chroma differently.
-            let lossy = name.ends_with(".jpg") || name == "lossy.webp";
-            let (most, most_mean) = if lossy { (6, 0.6) } else { (0, 0.0) };
+            // Decoders of lossy WebP may round transforms and chroma differently; JPEG's is PIL's own.
+            let (most, most_mean) = if name == "lossy.webp" { (6, 0.6) } else { (0, 0.0) };
             assert!(largest <= most && mean <= most_mean, "{name}: largest {largest}, mean {mean}");
         }
     }

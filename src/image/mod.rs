@@ -9,6 +9,7 @@ pub mod probe;
 pub mod transform;
 
 pub use decode::{DecodeOptions, ImageError, RgbImage, decode};
+pub(crate) use pipeline::{DECODER, PREVIEWS};
 pub use pipeline::{ImagePipeline, Normalize, Pixel, Scratch, preview};
 pub use probe::{ImageFormat, ImageHeader, probe};
 pub use transform::ImageTransform;

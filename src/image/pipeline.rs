@@ -3,11 +3,12 @@
 //! Values are looked up, not computed: a channel of a picture has 256 of them.
 
 use half::bf16;
+use tldr_jpeg::Scale;
 
-use super::decode::{DecodeOptions, ImageError, RgbImage, decode};
-use super::transform::{ImageTransform, ResizeScratch, planes, resize};
+use super::decode::{DecodeOptions, ImageError, Part, RgbImage, decode_part};
+use super::transform::{ImageTransform, ResizeScratch, Shown, planes, resize};
 use crate::error::{Error, Result};
-use crate::hash::{Purpose, Rng};
+use crate::hash::Rng;
 use crate::model::PreviewFilter;
 
 /// Mean and standard deviation per channel of pixels in [0, 1].
@@ -73,6 +74,8 @@ impl Pixel for u8 {
 pub struct ImagePipeline {
     transform: ImageTransform,
     size: usize,
+    /// Whether JPEGs much larger than `size` are decoded at a smaller scale.
+    scaled_decoding: bool,
     /// Normalised value of every byte, per channel; exactly torch's `(v / 255 - mean) / std`.
     table: Box<[[f32; 256]; 3]>,
 }
@@ -97,7 +100,22 @@ impl ImagePipeline {
                 *value = (v as f32 / 255.0 - normalize.mean[c]) / normalize.std[c];
             }
         }
-        Ok(Self { transform, size, table })
+        Ok(Self { transform, size, scaled_decoding: false, table })
+    }
+
+    /// Whether a random crop of a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and full size at which it is
+    /// still twice the size or more, each way. [`load`](Self::load) only. Default: false, full size.
+    ///
+    /// # Errors
+    /// A transform other than [`ImageTransform::Train`]: evaluation and previews have their own rule.
+    pub fn scaled_decoding(mut self, scaled_decoding: bool) -> Result<Self> {
+        if scaled_decoding && !matches!(self.transform, ImageTransform::Train { .. }) {
+            let accepted = "false with a transform that is not the random crop of training: the others decode \
+                            at full size";
+            return Err(Error::option("scaled_decoding", true, accepted));
+        }
+        self.scaled_decoding = scaled_decoding;
+        Ok(self)
     }
 
     /// Side of the output in pixels.
@@ -125,7 +143,14 @@ impl ImagePipeline {
         scratch: &mut Scratch,
         out: &mut [T],
     ) -> Result<(), ImageError> {
-        self.resized(image, rng, &mut scratch.resize, out)
+        if image.width == 0 || image.height == 0 {
+            return Err(ImageError::undecodable(format!(
+                "an image of {}x{} pixels",
+                image.width, image.height
+            )));
+        }
+        let shown = self.transform.shown(image.width, image.height, rng);
+        self.resized(image, shown, &mut scratch.resize, out)
     }
 
     /// Decodes `bytes` and transforms the picture to `out`, as [`apply`](Self::apply) does.
@@ -143,25 +168,57 @@ impl ImagePipeline {
         scratch: &mut Scratch,
         out: &mut [T],
     ) -> Result<(), ImageError> {
-        decode(bytes, options, &mut scratch.image)?;
-        self.resized(&scratch.image, rng, &mut scratch.resize, out)
+        let mut mirrored = false;
+        let part = |width, height| {
+            let shown = self.transform.shown(width, height, rng);
+            mirrored = shown.mirrored;
+            let side = shown.crop.width.min(shown.crop.height);
+            let scale = if self.scaled_decoding {
+                smallest_scale(side, TRAINING_DETAIL * self.size)
+            } else {
+                Scale::Full
+            };
+            Part { crop: shown.crop, scale }
+        };
+        let crop = decode_part(bytes, options, part, &mut scratch.image)?;
+        self.resized(&scratch.image, Shown { crop, mirrored }, &mut scratch.resize, out)
     }
 
     fn resized<T: Pixel>(
         &self,
         image: &RgbImage,
-        rng: &mut Rng,
+        shown: Shown,
         scratch: &mut ResizeScratch,
         out: &mut [T],
     ) -> Result<(), ImageError> {
-        let placed = resize(self.transform, self.size, image, rng, scratch)?;
+        let placed = resize(self.transform, self.size, image, shown, scratch)?;
         planes(&scratch.pixels, placed, self.size, out, |c, v| T::normalised(v, &self.table[c]));
         Ok(())
     }
 }
 
+/// Times the target that a side keeps at least under `scaled_decoding`: below it, the decoder's own filter
+/// shows.
+const TRAINING_DETAIL: usize = 2;
+
+/// Times its side that a picture keeps at least when it is decoded for a preview.
+const PREVIEW_DETAIL: usize = 1;
+
+/// What decodes JPEGs, in words: pixels of another decoder are others.
+pub(crate) const DECODER: &str = "libjpeg-turbo 3";
+
+/// How previews are decoded, in words: signals of other previews must not be mixed with these.
+pub(crate) const PREVIEWS: &str = "libjpeg-turbo, smallest scale not below the preview";
+
+/// The smallest scale at which a side of `length` pixels still has `wanted`.
+fn smallest_scale(length: usize, wanted: usize) -> Scale {
+    let fits = |scale: &Scale| length / scale.denominator() as usize >= wanted;
+    Scale::SMALLEST_FIRST.into_iter().find(fits).unwrap_or_default()
+}
+
 /// Decodes `bytes` to a preview for the captioner, `out`: u8 `[3, size, size]`, the whole
-/// picture squashed to a square with `filter`.
+/// picture squashed to a square with `filter`. A JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and full
+/// size whose shorter side is not below `size`.
 ///
 /// # Errors
 /// Those of [`decode`].
@@ -176,10 +233,13 @@ pub fn preview(
     scratch: &mut Scratch,
     out: &mut [u8],
 ) -> Result<(), ImageError> {
-    decode(bytes, options, &mut scratch.image)?;
-    let mut unused = Rng::new(0, Purpose::Augment, 0);
-    let transform = ImageTransform::preview(filter);
-    let placed = resize(transform, size, &scratch.image, &mut unused, &mut scratch.resize)?;
+    let part = |width: usize, height: usize| Part {
+        scale: smallest_scale(width.min(height), PREVIEW_DETAIL * size),
+        ..Part::whole(width, height)
+    };
+    let crop = decode_part(bytes, options, part, &mut scratch.image)?;
+    let (transform, shown) = (ImageTransform::preview(filter), Shown { crop, mirrored: false });
+    let placed = resize(transform, size, &scratch.image, shown, &mut scratch.resize)?;
     planes(&scratch.resize.pixels, placed, size, out, |_, v| v);
     Ok(())
 }

@@ -5,8 +5,7 @@ use std::io::Cursor;
 use image::ImageDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
-use zune_core::bytestream::ZCursor;
-use zune_jpeg::JpegDecoder;
+use tldr_jpeg::Jpeg;
 
 use super::decode::ImageError;
 
@@ -14,7 +13,7 @@ use super::decode::ImageError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageFormat {
-    /// JPEG, baseline or progressive.
+    /// JPEG of any kind that libjpeg-turbo decodes.
     Jpeg,
     /// PNG.
     Png,
@@ -63,10 +62,8 @@ pub fn probe(bytes: &[u8]) -> Result<ImageHeader, ImageError> {
     let undecodable = |error: &dyn std::fmt::Display| ImageError::undecodable(error.to_string());
     let (width, height) = match format {
         ImageFormat::Jpeg => {
-            let mut decoder = JpegDecoder::new(ZCursor::new(bytes));
-            decoder.decode_headers().map_err(|e| undecodable(&e))?;
-            let (width, height) = decoder.dimensions().unwrap_or_default();
-            (width as u32, height as u32)
+            let jpeg = Jpeg::open(bytes, false)?;
+            (jpeg.width(), jpeg.height())
         }
         ImageFormat::Png => PngDecoder::new(Cursor::new(bytes)).map_err(|e| undecodable(&e))?.dimensions(),
         ImageFormat::Webp => WebPDecoder::new(Cursor::new(bytes)).map_err(|e| undecodable(&e))?.dimensions(),

@@ -3,7 +3,8 @@
 //!
 //! Resizing is PIL's: separable cubic convolution (Catmull-Rom, a = -0.5) whose kernel widens
 //! when it shrinks (antialias), u8 between the two passes. The crops are torchvision's, with
-//! their rounding. Crops are views, so nothing is copied. Evaluation follows PIL to the order of
+//! their rounding. What is shown is known before decoding, so that of a JPEG no more is decoded; crops
+//! are views, so nothing is copied. Evaluation follows PIL to the order of
 //! the passes; training takes the faster order, which differs from PIL only where edges clip.
 
 use tldr_resize::{Crop, Filter, Resizer};
@@ -132,38 +133,56 @@ impl Placed {
     }
 }
 
-/// Resizes the part of `image` that `transform` shows to `scratch.pixels`.
+/// What of a picture a transform shows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown {
+    /// In pixels of the picture.
+    pub(super) crop: Crop,
+    /// Whether rows are to be read from the right.
+    pub(super) mirrored: bool,
+}
+
+impl ImageTransform {
+    /// What is shown of a picture of that width and height, both at least 1. Only [`Self::Train`] draws.
+    pub(super) fn shown(&self, width: usize, height: usize, rng: &mut Rng) -> Shown {
+        let whole = Crop { left: 0, top: 0, width, height };
+        match *self {
+            Self::Train { scale, ratio, flip } => {
+                let crop = random_crop(width, height, scale, ratio, rng);
+                Shown { crop, mirrored: flip > 0.0 && rng.unit() < flip }
+            }
+            Self::Eval => Shown { crop: not_a_ribbon(whole), mirrored: false },
+            Self::Preview | Self::PreviewBicubic => Shown { crop: whole, mirrored: false },
+        }
+    }
+}
+
+/// Resizes what `transform` shows of a picture, which lies at `shown` in `image`, to `scratch.pixels`.
 pub(super) fn resize(
     transform: ImageTransform,
     size: usize,
     image: &RgbImage,
-    rng: &mut Rng,
+    shown: Shown,
     scratch: &mut ResizeScratch,
 ) -> Result<Placed, ImageError> {
-    if image.width == 0 || image.height == 0 {
-        return Err(ImageError::undecodable(format!("an image of {}x{} pixels", image.width, image.height)));
-    }
-    let whole = Crop { left: 0, top: 0, width: image.width, height: image.height };
+    let Shown { crop, mirrored } = shown;
     match transform {
-        ImageTransform::Train { scale, ratio, flip } => {
-            let crop = random_crop(image.width, image.height, scale, ratio, rng);
-            let mirrored = flip > 0.0 && rng.unit() < flip;
+        ImageTransform::Train { .. } => {
             convolve(image, crop, (size, size), Filter::CatmullRom, scratch)?;
             Ok(Placed { mirrored, ..Placed::whole(size) })
         }
         ImageTransform::Eval => {
-            let crop = not_a_ribbon(whole);
             let (width, height) = shorter_side_to(size, crop);
             convolve_as_pil(image, crop, (width, height), Filter::CatmullRom, scratch)?;
             let (left, top) = (centred(width - size), centred(height - size));
             Ok(Placed { row: width, left, top, mirrored: false })
         }
         ImageTransform::Preview => {
-            convolve(image, whole, (size, size), Filter::Bilinear, scratch)?;
+            convolve(image, crop, (size, size), Filter::Bilinear, scratch)?;
             Ok(Placed::whole(size))
         }
         ImageTransform::PreviewBicubic => {
-            convolve_rows_first(image, whole, (size, size), Filter::CatmullRom, scratch)?;
+            convolve_rows_first(image, crop, (size, size), Filter::CatmullRom, scratch)?;
             Ok(Placed::whole(size))
         }
     }
@@ -462,12 +481,16 @@ mod tests {
                 pipeline
                     .load(&bytes, &DecodeOptions::default(), &mut rng(id as u64), scratch, &mut out)
                     .unwrap();
-                let mut small = vec![0; 3 * 8 * 8];
+                let mut previews = vec![];
                 for filter in [PreviewFilter::Bilinear, PreviewFilter::Bicubic] {
+                    let mut small = vec![0; 3 * 8 * 8];
                     preview(&bytes, 8, filter, &DecodeOptions::default(), scratch, &mut small).unwrap();
-                    assert_eq!(small, pixels(ImageTransform::preview(filter), 8, &golden(name), 0));
+                    if name.ends_with(".png") {
+                        assert_eq!(small, pixels(ImageTransform::preview(filter), 8, &golden(name), 0));
+                    }
+                    previews.push(small);
                 }
-                out
+                (out, previews)
             };
             assert_eq!(load(&mut scratch), load(&mut Scratch::default()), "{name}");
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
-use crate::image::{DecodeOptions, ImagePipeline, ImageTransform, Normalize};
+use crate::image::{self, DecodeOptions, ImagePipeline, ImageTransform, Normalize};
 use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
@@ -87,6 +87,7 @@ pub struct LoaderBuilder {
     pub(super) captions: Option<PathBuf>,
     pub(super) max_image_pixels: u64,
     pub(super) exif_orientation: bool,
+    pub(super) scaled_decoding: bool,
     pub(super) strict: bool,
     pub(super) on_error: OnError,
     pub(super) max_errors: f64,
@@ -157,6 +158,7 @@ impl LoaderBuilder {
             captions: None,
             max_image_pixels: DecodeOptions::default().max_pixels,
             exif_orientation: false,
+            scaled_decoding: false,
             strict: false,
             on_error: OnError::Skip,
             max_errors: MAX_ERRORS,
@@ -284,6 +286,10 @@ impl LoaderBuilder {
         max_image_pixels: u64 = max_image_pixels;
         /// Whether images are turned as their EXIF data say. Default: false, as CLIP trainers do.
         exif_orientation: bool = exif_orientation;
+        /// Whether the random crop of a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and full size at which
+        /// it is still twice the image size or more, each way: less work for large photographs, and pixels that differ
+        /// (docs/benchmarks.md). Default: false, full size.
+        scaled_decoding: bool = scaled_decoding;
         /// Whether signals of the ledger that were computed otherwise than this captioner computes (kind of
         /// device, number type, torch) end the run, instead of a warning. Default: false.
         strict: bool = strict;
@@ -402,12 +408,15 @@ impl LoaderBuilder {
             Mode::Eval => ImageTransform::Eval,
             Mode::Reduced | Mode::Full => ImageTransform::TRAIN,
         });
-        let pipeline = ImagePipeline::new(transform, self.image_size, self.normalize)?;
+        let pipeline = ImagePipeline::new(transform, self.image_size, self.normalize)?
+            .scaled_decoding(self.scaled_decoding)?;
         let pixel_settings = [
             ("transform", format!("{transform:?}")),
             ("image_size", self.image_size.to_string()),
             ("mean", format!("{:?}", self.normalize.mean)),
             ("std", format!("{:?}", self.normalize.std)),
+            ("scaled_decoding", self.scaled_decoding.to_string()),
+            ("JPEG decoder", image::DECODER.into()),
         ];
         // Checked before anything is read; made when the size of the corpus is known.
         let clusters = self.clusters()?;

@@ -66,8 +66,7 @@ impl LoaderBuilder {
         let decode =
             DecodeOptions { max_pixels: self.max_image_pixels, exif_orientation: self.exif_orientation };
         let own = format!("{:016x}", hash::combine(&reading(&self.read, &decode)));
-        let what =
-            "the fingerprint of caption_key, where, subset, captions, max_image_pixels and exif_orientation";
+        let what = "the fingerprint of caption_key, where, subset, captions, max_image_pixels, exif_orientation and decoder";
         compare(what, own, format!("{:016x}", plan.reading));
         if differences.is_empty() {
             return Ok(Some(Arc::new(plan)));

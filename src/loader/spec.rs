@@ -9,7 +9,7 @@ use rayon::ThreadPool;
 
 use crate::error::{ErrorKind, Result};
 use crate::hash::{self, Purpose};
-use crate::image::{DecodeOptions, ImagePipeline};
+use crate::image::{self, DecodeOptions, ImagePipeline};
 use crate::ledger::{Ledger, ScoreKey, WindowKey, WindowRecord};
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
@@ -89,7 +89,7 @@ pub(crate) struct Spec {
     pub(crate) decode: DecodeOptions,
     pub(crate) pipeline: ImagePipeline,
     /// Transform, size and normalisation in words.
-    pub(crate) pixel_settings: [(&'static str, String); 4],
+    pub(crate) pixel_settings: [(&'static str, String); 6],
     pub(crate) pixels: PixelType,
     pub(crate) tokenizer: Option<Tokenizer>,
     pub(crate) context_length: usize,
@@ -156,7 +156,7 @@ impl Spec {
     }
 
     /// What decides which samples are readable, and what of them is seen.
-    pub(crate) fn reading(&self) -> [u64; 3] {
+    pub(crate) fn reading(&self) -> [u64; 4] {
         reading(&self.read, &self.decode)
     }
 
@@ -258,8 +258,9 @@ pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
     hash::combine(&reading(read, decode))
 }
 
-/// What decides which samples are readable, and what of them is seen.
-pub(crate) fn reading(read: &ReadOptions, decode: &DecodeOptions) -> [u64; 3] {
+/// What decides which samples are readable, and what of them is seen: by which decoder and at which scale, too.
+/// The size of the previews is part of their model's fingerprint.
+pub(crate) fn reading(read: &ReadOptions, decode: &DecodeOptions) -> [u64; 4] {
     let caption_key = read.caption_key.as_deref().map_or(0, hash::hash_str);
     let mut fields = match &read.filter {
         Some(filter) => hash::combine(&[caption_key, hash::hash_str(&filter.to_string())]),
@@ -274,7 +275,7 @@ pub(crate) fn reading(read: &ReadOptions, decode: &DecodeOptions) -> [u64; 3] {
             fields = hash::combine(&[fields, hash::hash_str(option), table]);
         }
     }
-    [fields, decode.max_pixels, decode.exif_orientation.into()]
+    [fields, decode.max_pixels, decode.exif_orientation.into(), hash::hash_str(image::PREVIEWS)]
 }
 
 /// The version of a shard as it stands in a [`WindowKey`].

@@ -134,6 +134,9 @@ use crate::ranks;
 ///         have their caption from there, the others their own. Default: none.
 ///     max_image_pixels: Pixels an image may have; larger ones are refused from their header.
 ///     exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
+///     scaled_decoding: Whether the random crop of a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and full
+///         size at which it is still twice `image_size` or more, each way. Faster for large photographs; the
+///         pixels differ a little (docs/benchmarks.md).
 ///     on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
 ///     max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
 ///     max_errors_per_shard: The same of one shard. Default: no limit.
@@ -171,7 +174,7 @@ impl Loader {
         threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, lengths=None,
         endpoint=None, read_timeout=None, retries=None, caption_key=None, r#where=None,
         subset=None, captions=None, max_image_pixels=None,
-        exif_orientation=false, on_error="skip", max_errors=0.1,
+        exif_orientation=false, scaled_decoding=false, on_error="skip", max_errors=0.1,
         max_errors_per_shard=None, strict=false, ledger=None, plan=None, samples_per_epoch=None,
         stall_timeout=None
     ))]
@@ -232,6 +235,7 @@ impl Loader {
         captions: Option<PathBuf>,
         max_image_pixels: Option<Whole>,
         exif_orientation: bool,
+        scaled_decoding: bool,
         on_error: &str,
         max_errors: f64,
         max_errors_per_shard: Option<f64>,
@@ -271,6 +275,7 @@ impl Loader {
                 .window(whole("window", window)?)
                 .shuffle_windows(whole("shuffle_windows", shuffle_windows)?)
                 .exif_orientation(exif_orientation)
+                .scaled_decoding(scaled_decoding)
                 .prefetch(whole("prefetch", prefetch)?)
                 .on_error(options::on_error(on_error)?)
                 .max_errors(max_errors)
