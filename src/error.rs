@@ -111,6 +111,9 @@ pub enum ErrorKind {
     /// The captioner (or another model behind the traits of [`crate::model`]) failed.
     #[error("captioner: {0}")]
     Captioner(String),
+    /// Which of how many processes this one is cannot be told, or is told in two ways.
+    #[error("{0}")]
+    Ranks(String),
     /// A saved state does not fit this loader.
     #[error("state: {0}")]
     State(String),

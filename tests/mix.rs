@@ -152,7 +152,7 @@ fn ranks_change_nothing_and_a_state_resumes_on_any_number_of_them() {
         for world in [2, 4] {
             assert_eq!(one, global(make, world, None), "{world} ranks");
         }
-        let loader = make().batch_size(8).world_size(4).lanes(4).build().unwrap();
+        let loader = make().batch_size(8).rank(0).world_size(4).lanes(4).build().unwrap();
         let mut batches = loader.iter().unwrap();
         (0..4).for_each(|_| drop(batches.next().unwrap().unwrap()));
         drop(batches);

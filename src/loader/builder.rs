@@ -17,7 +17,7 @@ use crate::loader::model_thread::{ModelThread, Role};
 use crate::loader::recorder::MaxErrors;
 use crate::loader::spec::{Mode, OnError, Spec};
 use crate::loader::stream::Loader;
-use crate::loader::world::from_world;
+use crate::loader::world::World;
 use crate::model::Encoder;
 use crate::select::{GateBy, KeepRatio, Priority, Quota, ScoreGate};
 use crate::shard::{Filter, ReadOptions, Shard, StoreOptions};
@@ -75,6 +75,7 @@ pub struct LoaderBuilder {
     pub(super) context_length: usize,
     pub(super) rank: Option<usize>,
     pub(super) world_size: Option<usize>,
+    pub(super) group: Option<(usize, usize)>,
     pub(super) lanes: Option<usize>,
     pub(super) window: usize,
     pub(super) shuffle_windows: usize,
@@ -146,6 +147,7 @@ impl LoaderBuilder {
             context_length: CONTEXT_LENGTH,
             rank: None,
             world_size: None,
+            group: None,
             lanes: None,
             window: WINDOW,
             shuffle_windows: SHUFFLE_WINDOWS,
@@ -260,9 +262,14 @@ impl LoaderBuilder {
         tokenizer: Tokenizer = Some(tokenizer);
         /// Token ids per caption. Default: 77.
         context_length: usize = context_length;
-        /// Rank of this process. Default: `RANK`, or 0.
+        /// Rank of this process among those that share the corpus, with [`world_size`](Self::world_size). Default:
+        /// the [process group](Self::process_group), else `RANK` with `WORLD_SIZE`, else what Open MPI, PMI (MPICH,
+        /// Intel MPI) or a step of Slurm says, else 0: the first of them that says both rank and number. Where
+        /// `WORLD_SIZE` is set and `RANK` is not, [`Loader::process_group`] says it later.
         rank: usize = Some(rank);
-        /// Number of processes. Default: `WORLD_SIZE`, or 1.
+        /// Number of processes that share the corpus, with [`rank`](Self::rank). It may be smaller than that of
+        /// the process group: 1 for a loader that one rank has for itself, the number of data-parallel ranks where
+        /// several processes see the same data. Default: as for the rank, else 1.
         world_size: usize = Some(world_size);
         /// Canonical streams; a multiple of the world size that divides the global batch.
         /// Default: 4, or the world size where that is larger or does not divide 4. A run that is
@@ -310,6 +317,13 @@ impl LoaderBuilder {
     /// URL of a server that speaks S3, for `s3://` shards. Default: the environment's, or Amazon.
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.stores.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Rank and number of processes of a process group that is initialised, as torch.distributed's. `RANK` and
+    /// `WORLD_SIZE` must agree with it where they are set.
+    pub fn process_group(mut self, rank: usize, world_size: usize) -> Self {
+        self.group = Some((rank, world_size));
         self
     }
 
@@ -401,9 +415,9 @@ impl LoaderBuilder {
     pub fn build_with_progress(mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Loader> {
         self.check_numbers()?;
         self.open_tables()?;
-        let world_size = from_world(self.world_size, "WORLD_SIZE", "world_size", 1)?;
-        let rank = from_world(self.rank, "RANK", "rank", 0)?;
-        let lanes = self.check_lanes(rank, world_size)?;
+        let world = World::find((self.rank, self.world_size), self.group, |name| std::env::var(name).ok())?;
+        let world_size = world.world_size;
+        let lanes = self.check_lanes(world_size)?;
         let transform = self.transform.unwrap_or(match self.mode {
             Mode::Eval => ImageTransform::Eval,
             Mode::Reduced | Mode::Full => ImageTransform::TRAIN,
@@ -470,8 +484,7 @@ impl LoaderBuilder {
             window: self.window,
             shuffle_windows: if self.mode == Mode::Eval { 1 } else { self.shuffle_windows },
             lanes,
-            rank,
-            world_size,
+            world,
             batch_size: self.batch_size,
             prefetch: self.prefetch,
             buffer: Buffer::new(self.buffer_bytes, &spill_dir),

@@ -134,7 +134,7 @@ impl Running {
         recorder: &Arc<Recorder>,
         satisfied: bool,
     ) -> Result<Vec<(Stream, Groups)>> {
-        spec.streams()
+        spec.streams()?
             .map(|stream| Ok((stream, self.lane(stream, spec, epoch, first_step, recorder, satisfied)?)))
             .collect()
     }

@@ -18,6 +18,7 @@ use crate::loader::deciding::Survivor;
 use crate::loader::mix::Mix;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::recorder::MaxErrors;
+use crate::loader::world::World;
 use crate::shard::{ReadOptions, Shard};
 use crate::text::{Evidence, Fuse, Tokenizer};
 
@@ -79,8 +80,8 @@ pub(crate) struct Spec {
     pub(crate) window: usize,
     pub(crate) shuffle_windows: usize,
     pub(crate) lanes: usize,
-    pub(crate) rank: usize,
-    pub(crate) world_size: usize,
+    /// This process among those that share the corpus.
+    pub(crate) world: World,
     pub(crate) batch_size: usize,
     pub(crate) prefetch: usize,
     /// Where encoded images wait.
@@ -114,17 +115,12 @@ pub(crate) struct Spec {
 impl Spec {
     /// Samples of a global batch over all ranks.
     pub(crate) fn global_batch(&self) -> usize {
-        self.batch_size * self.world_size
+        self.batch_size * self.world.world_size
     }
 
     /// Samples that each lane gives to a global batch.
     pub(crate) fn per_lane(&self) -> usize {
         self.global_batch() / self.lanes
-    }
-
-    /// The lanes that this rank owns, in order.
-    pub(crate) fn own_lanes(&self) -> impl Iterator<Item = usize> + use<> {
-        (self.rank..self.lanes).step_by(self.world_size)
     }
 
     /// Batches of `epoch`, on every rank.
@@ -150,9 +146,13 @@ impl Spec {
     }
 
     /// What this rank reads: each source in each of its lanes, lane by lane.
-    pub(crate) fn streams(&self) -> impl Iterator<Item = Stream> + use<> {
+    ///
+    /// # Errors
+    /// The rank is not known.
+    pub(crate) fn streams(&self) -> Result<impl Iterator<Item = Stream> + use<>> {
         let sources = self.mix.sources.len();
-        self.own_lanes().flat_map(move |lane| (0..sources).map(move |source| Stream { lane, source }))
+        let own_lanes = (self.world.settled()?..self.lanes).step_by(self.world.world_size);
+        Ok(own_lanes.flat_map(move |lane| (0..sources).map(move |source| Stream { lane, source })))
     }
 
     /// What decides which samples are readable, and what of them is seen.

@@ -245,6 +245,12 @@ pub struct Activity {
 pub struct Stats {
     /// Epoch.
     pub epoch: u64,
+    /// Rank of this process; `None` where it is not known before the first batch.
+    pub rank: Option<usize>,
+    /// Number of processes that share the corpus.
+    pub world_size: usize,
+    /// Who says so: `RANK and WORLD_SIZE`, `the process group`, `its options`, ...
+    pub rank_from: String,
     /// Outcomes over all shards that this rank's lanes have decided so far.
     pub counts: Counts,
     /// Samples handed to the training loop.

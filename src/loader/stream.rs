@@ -117,14 +117,25 @@ impl Loader {
         self.spec.batch_size
     }
 
-    /// Index of this process among those that share the corpus.
-    pub fn rank(&self) -> usize {
-        self.spec.rank
+    /// Index of this process among those that share the corpus. `None` where the environment says how many they
+    /// are and not which this one is: [`process_group`](Self::process_group) tells it.
+    pub fn rank(&self) -> Option<usize> {
+        self.spec.world.rank()
     }
 
     /// Number of processes that share the corpus.
     pub fn world_size(&self) -> usize {
-        self.spec.world_size
+        self.spec.world.world_size
+    }
+
+    /// Compares the loader's rank and number of processes with those of the process group that there is by now;
+    /// the rank is taken from it where it was the only thing that was missing. To be called before the first
+    /// batch. Where the options of the loader gave them, they may differ.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Ranks`]: the loader was made as another rank, or as one of another number.
+    pub fn process_group(&self, rank: usize, world_size: usize) -> Result<()> {
+        self.spec.world.join((rank, world_size))
     }
 
     /// Number of token ids of the tokenizer: rows that a text embedding needs.
@@ -159,8 +170,8 @@ impl Loader {
     /// then. An iterator that is dropped before has had no effect.
     ///
     /// # Errors
-    /// A process that was forked from the one that made the loader. The first `next` fails where threads
-    /// cannot be started.
+    /// A process that was forked from the one that made the loader. The first `next` fails where the rank is not
+    /// known, or threads cannot be started.
     pub fn iter(&self) -> Result<Batches> {
         check_process(self.process)?;
         Ok(Batches {
@@ -227,6 +238,9 @@ impl Loader {
     fn stats_of(&self, recorder: &Recorder) -> Stats {
         let mut stats = recorder.snapshot();
         stats.sources = self.spec.mix.stats(&self.spec.shards, &stats, recorder);
+        stats.rank = self.rank();
+        stats.world_size = self.world_size();
+        stats.rank_from = self.spec.world.source();
         stats
     }
 }

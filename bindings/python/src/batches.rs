@@ -1,6 +1,7 @@
 //! `Batches`, the iterator over one epoch.
 
 use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Batches {
     phase: Mutex<Phase>,
+    /// Whether the ranks may go on: asked before the first batch.
+    joined: AtomicBool,
     loader: Py<Loader>,
 }
 
@@ -37,7 +40,7 @@ enum Phase {
 
 impl Batches {
     pub(crate) fn new(loader: Py<Loader>) -> Self {
-        Self { phase: Mutex::new(Phase::Before), loader }
+        Self { phase: Mutex::new(Phase::Before), joined: AtomicBool::new(false), loader }
     }
 }
 
@@ -53,11 +56,15 @@ impl Batches {
     /// waited for.
     ///
     /// Raises:
-    ///     ConfigError: The loaders of some ranks differ, or were not started; names them.
+    ///     ConfigError: The rank is not known, or the loaders of some ranks differ or were not started; names
+    ///         them.
     ///     TldrError: The first error of any stage; the epoch is over after it.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
         let loader = self.loader.get();
-        loader.compare_once(py)?;
+        if !self.joined.load(Ordering::Acquire) {
+            loader.join_once(py)?;
+            self.joined.store(true, Ordering::Release);
+        }
         loop {
             let (found, just_ended, long_wait) = py
                 .detach(|| {

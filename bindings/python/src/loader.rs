@@ -1,6 +1,7 @@
 //! `Loader` and its iterator.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
@@ -101,8 +102,12 @@ use crate::ranks;
 ///     std: Standard deviation of R, G, B. Default: CLIP's.
 ///     pixels: `float32` or `bfloat16`, normalised; or `uint8`, as decoded and resized.
 ///     context_length: Token ids per caption.
-///     rank: Rank of this process. Default: the environment's `RANK`, or 0.
-///     world_size: Number of processes. Default: the environment's `WORLD_SIZE`, or 1.
+///     rank: Rank of this process among those that share the corpus, with `world_size`. Default: that of
+///         torch.distributed's process group, else `RANK` with `WORLD_SIZE` of the environment, else what
+///         Open MPI, PMI (MPICH, Intel MPI) or a step of Slurm says, else 0: the first of these that says
+///         both.
+///     world_size: Number of processes that share the corpus, with `rank`; 1 for a loader that one rank has
+///         for itself. Default: as for the rank, else 1.
 ///     lanes: Canonical streams; a multiple of the world size that divides the global batch.
 ///         Default: 4, or the world size where that is larger or does not divide 4. A run that is
 ///         to resume in another world size names them: the largest world size will do.
@@ -156,8 +161,10 @@ use crate::ranks;
 pub(crate) struct Loader {
     loader: tldr_loader::loader::Loader,
     device: Device,
-    /// Whether the ranks have compared their loaders.
-    compared: AtomicBool,
+    /// Whether the ranks of a process group have compared their loaders.
+    joined: AtomicBool,
+    /// Its number among the loaders that the ranks compare.
+    number: OnceLock<u64>,
 }
 
 #[pymethods]
@@ -252,6 +259,7 @@ impl Loader {
             mean: mean.unwrap_or(Normalize::default().mean),
             std: std.unwrap_or(Normalize::default().std),
         };
+        let group = ranks::group(py)?;
         let options = || -> Result<_> {
             let mode = options::mode(mode)?;
             let mut builder = urls
@@ -313,6 +321,9 @@ impl Loader {
                 captions,
                 max_errors_per_shard
             );
+            if let Some((rank, world_size)) = group {
+                builder = builder.process_group(rank, world_size);
+            }
             if let Some(endpoint) = endpoint.clone() {
                 builder = builder.endpoint(endpoint);
             }
@@ -368,7 +379,7 @@ impl Loader {
         };
         let loader = interruptible(py, "build", build, |()| Ok(()))?;
         log::hand_over(py)?;
-        Ok(Self { loader, device, compared: AtomicBool::new(false) })
+        Ok(Self { loader, device, joined: AtomicBool::new(false), number: OnceLock::new() })
     }
 
     /// The batches of an epoch: of the current one, from its start or from where a loaded state left off.
@@ -411,6 +422,19 @@ impl Loader {
     #[getter]
     fn batch_size(&self) -> usize {
         self.loader.batch_size()
+    }
+
+    /// Rank of this process among those that share the corpus. `None` before the first batch where the
+    /// environment has `WORLD_SIZE` and no `RANK`: the process group says it then.
+    #[getter]
+    fn rank(&self) -> Option<usize> {
+        self.loader.rank()
+    }
+
+    /// Number of processes that share the corpus.
+    #[getter]
+    fn world_size(&self) -> usize {
+        self.loader.world_size()
     }
 
     /// The epoch that iterating starts, or that the iterator is in.
@@ -465,13 +489,14 @@ impl Loader {
     /// earlier one of their batch, of this rank: false negatives. `sources` has of each corpus its
     /// `share` of an epoch's samples, the `passes` that an epoch makes over it, `read`, `kept` and
     /// `yielded`; `activity` what every stage is doing, and for how many seconds. Further fields:
-    /// `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded` (windows that two lanes share are
-    /// encoded by both), `captioned`, `judged` (captions scored), `rescued` (of `counts["kept"]`),
-    /// `captions_empty`, `captions_repetitive` (both of captions that were generated), `deferred` (by
-    /// `defer_duplicates`), `spilled_bytes` (for which `buffer_bytes` had no room), `length_mismatches`,
-    /// `skipped_bytes` (after damaged tar headers, by shard), `unscored` (usable samples without a
-    /// `score_key`), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid` or
-    /// `id`), `entries`, and `matched`, the samples of this rank that were found in it.
+    /// `epoch`, `rank`, `world_size`, `rank_from` (who says so), `yielded`, `replayed`, `repeats`, `surplus`,
+    /// `encoded` (windows that two lanes share are encoded by both), `captioned`, `judged` (captions
+    /// scored), `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of
+    /// captions that were generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which
+    /// `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes` (after damaged tar headers, by
+    /// shard), `unscored` (usable samples without a `score_key`), and, where there is such a table,
+    /// `subset` and `captions`: `by` (`key`, `uid` or `id`), `entries`, and `matched`, the samples of
+    /// this rank that were found in it.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.stats())?)
     }
@@ -491,15 +516,17 @@ impl Loader {
         &self.loader
     }
 
-    /// Compares the ranks' loaders where that was not done yet.
+    /// Joins the other ranks where there is a process group, and that was not done yet.
     ///
     /// # Errors
-    /// `ConfigError`: the loaders of some ranks differ, or were not started.
-    pub(crate) fn compare_once(&self, py: Python<'_>) -> PyResult<()> {
-        if self.compared.swap(true, Ordering::Relaxed) {
-            return Ok(());
+    /// `ConfigError`: the loader is not that of its rank, or the loaders of some ranks differ, or were not
+    /// started.
+    pub(crate) fn join_once(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.joined.load(Ordering::Acquire) {
+            let joined = ranks::join(py, &self.loader, &self.number)?;
+            self.joined.store(joined, Ordering::Release);
         }
-        ranks::compare(py, &self.loader)
+        Ok(())
     }
 
     /// Where batches end up.

@@ -1,4 +1,4 @@
-//! Warnings of the crate, as records of Python's logger `tldr_loader`.
+//! Warnings and notices of the crate, as records of Python's logger `tldr_loader`.
 //!
 //! They arise on threads that must not wait for Python's lock: they queue up here, and are handed over
 //! wherever Python calls in.
@@ -14,13 +14,13 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Warnings that wait at most; the oldest go first.
+/// Lines that wait at most; the oldest go first.
 const WAITING: usize = 256;
 
-static QUEUE: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+static QUEUE: Mutex<VecDeque<(&'static str, String)>> = Mutex::new(VecDeque::new());
 static ANY: AtomicBool = AtomicBool::new(false);
 
-/// Takes the warnings from now on.
+/// Takes them from now on.
 pub(crate) fn install() {
     // Somebody else in the process may take them already.
     let _ = tracing::subscriber::set_global_default(Forward);
@@ -34,20 +34,20 @@ pub(crate) fn hand_over(py: Python<'_>) -> PyResult<()> {
     if !ANY.swap(false, Ordering::AcqRel) {
         return Ok(());
     }
-    let waiting: Vec<String> = QUEUE.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+    let waiting: Vec<_> = QUEUE.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
     let logger = py.import("logging")?.call_method1("getLogger", ("tldr_loader",))?;
-    for line in waiting {
-        logger.call_method1("warning", ("%s", line))?;
+    for (method, line) in waiting {
+        logger.call_method1(method, ("%s", line))?;
     }
     Ok(())
 }
 
-/// Queues warnings and errors; knows no spans.
+/// Queues notices, warnings and errors; knows no spans.
 struct Forward;
 
 impl Subscriber for Forward {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
+        *metadata.level() <= Level::INFO
             // These are warnings of Python's own.
             && metadata.target() != HANDED_WARNINGS
             && metadata.target().starts_with("tldr")
@@ -68,7 +68,8 @@ impl Subscriber for Forward {
         if queue.len() == WAITING {
             queue.pop_front();
         }
-        queue.push_back(line.message + &line.fields);
+        let method = if *event.metadata().level() <= Level::WARN { "warning" } else { "info" };
+        queue.push_back((method, line.message + &line.fields));
         ANY.store(true, Ordering::Release);
     }
 

@@ -105,8 +105,12 @@ class Loader:
         std: Standard deviation of R, G, B. Default: CLIP's.
         pixels: `float32` or `bfloat16`, normalised; or `uint8`, as decoded and resized.
         context_length: Token ids per caption.
-        rank: Rank of this process. Default: the environment's `RANK`, or 0.
-        world_size: Number of processes. Default: the environment's `WORLD_SIZE`, or 1.
+        rank: Rank of this process among those that share the corpus, with `world_size`. Default: that of
+            torch.distributed's process group, else `RANK` with `WORLD_SIZE` of the environment, else what
+            Open MPI, PMI (MPICH, Intel MPI) or a step of Slurm says, else 0: the first of these that says
+            both.
+        world_size: Number of processes that share the corpus, with `rank`; 1 for a loader that one rank has
+            for itself. Default: as for the rank, else 1.
         lanes: Canonical streams; a multiple of the world size that divides the global batch.
             Default: 4, or the world size where that is larger or does not divide 4. A run that is
             to resume in another world size names them: the largest world size will do.
@@ -253,6 +257,18 @@ class Loader:
         """Number of token ids: rows that a text embedding needs; `None` without a tokenizer."""
 
     @property
+    def rank(self) -> int | None:
+        """Rank of this process among those that share the corpus.
+
+        `None` before the first batch where the environment has `WORLD_SIZE` and no `RANK`: the process group
+        says it then.
+        """
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that share the corpus."""
+
+    @property
     def epoch(self) -> int:
         """The epoch that iterating starts, or that the iterator is in."""
 
@@ -286,13 +302,14 @@ class Loader:
         earlier one of their batch, of this rank: false negatives. `sources` has of each corpus its
         `share` of an epoch's samples, the `passes` that an epoch makes over it, `read`, `kept` and
         `yielded`; `activity` what every stage is doing, and for how many seconds. Further fields:
-        `epoch`, `yielded`, `replayed`, `repeats`, `surplus`, `encoded` (windows that two lanes share are
-        encoded by both), `captioned`, `judged` (captions scored), `rescued` (of `counts["kept"]`),
-        `captions_empty`, `captions_repetitive` (both of captions that were generated), `deferred` (by
-        `defer_duplicates`), `spilled_bytes` (for which `buffer_bytes` had no room), `length_mismatches`,
-        `skipped_bytes` (after damaged tar headers, by shard), `unscored` (usable samples without a
-        `score_key`), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid` or
-        `id`), `entries`, and `matched`, the samples of this rank that were found in it.
+        `epoch`, `rank`, `world_size`, `rank_from` (who says so), `yielded`, `replayed`, `repeats`, `surplus`,
+        `encoded` (windows that two lanes share are encoded by both), `captioned`, `judged` (captions
+        scored), `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of
+        captions that were generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which
+        `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes` (after damaged tar headers, by
+        shard), `unscored` (usable samples without a `score_key`), and, where there is such a table,
+        `subset` and `captions`: `by` (`key`, `uid` or `id`), `entries`, and `matched`, the samples of
+        this rank that were found in it.
         """
 
 @final
@@ -307,7 +324,8 @@ class Batches:
         waited for.
 
         Raises:
-            ConfigError: The loaders of some ranks differ, or were not started; names them.
+            ConfigError: The rank is not known, or the loaders of some ranks differ or were not started; names
+                them.
             TldrError: The first error of any stage; the epoch is over after it.
         """
 
