@@ -8,7 +8,7 @@ mod support;
 use std::collections::HashMap;
 use std::path::Path;
 
-use support::{Row, StubCaptioner, clusters, corpus, epoch, full, rows};
+use support::{Row, StubCaptioner, clusters, corpus, epoch, rows};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder, LoaderState, Mode, PixelType};
@@ -79,7 +79,7 @@ fn every_batch_has_the_stated_proportion_and_the_epoch_has_it_exactly() {
     type Make = fn(&Corpora) -> LoaderBuilder;
     let makes: [(&str, Make); 3] = [
         ("reduced", |c| c.with_stub(WEIGHTS).samples_per_epoch(800)),
-        ("full", |c| full(c.mix(WEIGHTS)).samples_per_epoch(800)),
+        ("full", |c| c.mix(WEIGHTS).mode(Mode::Full).samples_per_epoch(800)),
         ("by default", |c| c.with_stub(WEIGHTS).keep_ratio(0.4)),
     ];
     for (name, make) in makes {
@@ -116,7 +116,7 @@ fn every_batch_has_the_stated_proportion_and_the_epoch_has_it_exactly() {
             |of: fn(&tldr_loader::loader::SourceStats) -> u64| stats.sources.iter().map(of).sum::<u64>();
         assert_eq!((sum(|s| s.read), sum(|s| s.kept)), (stats.counts.read, stats.counts.kept));
     }
-    let loader = full(corpora.mix(WEIGHTS)).build().unwrap();
+    let loader = corpora.mix(WEIGHTS).mode(Mode::Full).build().unwrap();
     assert_eq!(loader.num_samples(), 720, "as many as there are");
 }
 
@@ -143,7 +143,7 @@ fn ranks_change_nothing_and_a_state_resumes_on_any_number_of_them() {
     let corpora = Corpora::new();
     let makes: [&dyn Fn() -> LoaderBuilder; 3] = [
         &|| corpora.with_stub(WEIGHTS).samples_per_epoch(700),
-        &|| full(corpora.mix(WEIGHTS)).samples_per_epoch(400),
+        &|| corpora.mix(WEIGHTS).mode(Mode::Full).samples_per_epoch(400),
         &|| corpora.with_stub(WEIGHTS).samples_per_epoch(500).rotate(true),
     ];
     for make in makes {
@@ -204,7 +204,7 @@ fn threads_ledger_and_the_order_of_sources_change_nothing() {
 fn every_sample_of_a_source_is_used_evenly_over_epochs() {
     let corpora = Corpora::new();
     let truth = corpora.truth();
-    let loader = full(corpora.mix([1.0, 1.5, 0.5])).samples_per_epoch(240).build().unwrap();
+    let loader = corpora.mix([1.0, 1.5, 0.5]).mode(Mode::Full).samples_per_epoch(240).build().unwrap();
     let mut used: HashMap<u64, u64> = HashMap::new();
     let mut sums = [0; 3];
     for number in 0..7 {
@@ -229,7 +229,7 @@ fn one_corpus_has_epochs_of_any_size() {
     let corpora = Corpora::new();
     let one = |samples| small(Loader::builder(&*corpora.urls[0])).samples_per_epoch(samples);
     // Three epochs of a third of a pass are the pass.
-    let parts = full(one(144)).lanes(1).build().unwrap();
+    let parts = one(144).mode(Mode::Full).lanes(1).build().unwrap();
     let mut seen: Vec<u64> = vec![];
     (0..3).for_each(|_| seen.extend(epoch(&parts).into_iter().flatten().map(|row| row.id)));
     assert_eq!(parts.stats().sources[0].passes, 0.32);
@@ -247,7 +247,10 @@ fn one_corpus_has_epochs_of_any_size() {
     assert!(all - seen.len() as u64 <= stats.repeats, "{} of {all}, {} repeats", seen.len(), stats.repeats);
     assert!(stats.repeats < 10);
     // The whole of it by one name or the other.
-    let (sized, plain) = (full(one(448)).build().unwrap(), full(small(Loader::builder(&*corpora.urls[0]))));
+    let (sized, plain) = (
+        one(448).mode(Mode::Full).build().unwrap(),
+        small(Loader::builder(&*corpora.urls[0])).mode(Mode::Full),
+    );
     assert_eq!(sized.num_batches(), plain.build().unwrap().num_batches());
 }
 
@@ -267,7 +270,8 @@ fn every_pass_conserves_samples_that_fail() {
     writer.finish().unwrap();
     let sources = [(corpora.urls[0].clone(), 0.5), (bad.display().to_string(), 0.5)];
     // 160 places for 20 samples: eight passes.
-    let loader = full(small(Loader::mix(sources))).samples_per_epoch(320).max_errors(1e9).build().unwrap();
+    let loader =
+        small(Loader::mix(sources)).mode(Mode::Full).samples_per_epoch(320).max_errors(1e9).build().unwrap();
     let batches = epoch(&loader);
     assert_eq!(batches.len(), 20);
     let stats = loader.stats();
@@ -298,15 +302,16 @@ fn a_source_too_small_for_its_lanes_does_not_end_the_run() {
 #[test]
 fn what_cannot_be_mixed_is_refused() {
     let corpora = Corpora::new();
+    let mix = |weights| corpora.mix(weights).keep_ratio(0.25);
     for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let (option, message) = option_of(corpora.mix([0.5, weight, 0.5]));
+        let (option, message) = option_of(mix([0.5, weight, 0.5]));
         assert!(option == "weights" && message.contains("/b/"), "{message}");
     }
-    let (option, message) = option_of(corpora.mix([1.0, 1e-9, 1.0]));
+    let (option, message) = option_of(mix([1.0, 1e-9, 1.0]));
     assert!(option == "weights" && message.contains("raise the weight"), "{message}");
-    assert_eq!(option_of(corpora.mix(WEIGHTS).mode(Mode::Eval)).0, "weights");
-    assert_eq!(option_of(corpora.mix(WEIGHTS).samples_per_epoch(15)).0, "samples_per_epoch");
-    assert_eq!(option_of(corpora.mix(WEIGHTS).samples_per_epoch(u64::MAX)).0, "samples_per_epoch");
+    assert_eq!(option_of(mix(WEIGHTS).mode(Mode::Eval)).0, "weights");
+    assert_eq!(option_of(mix(WEIGHTS).samples_per_epoch(15)).0, "samples_per_epoch");
+    assert_eq!(option_of(mix(WEIGHTS).samples_per_epoch(u64::MAX)).0, "samples_per_epoch");
     let eval = small(Loader::builder(&*corpora.urls[0])).mode(Mode::Eval).samples_per_epoch(32);
     assert_eq!(option_of(eval).0, "samples_per_epoch");
     let nothing = small(Loader::builder(&*corpora.urls[1])).keep_ratio(0.001).samples_per_epoch(32);
@@ -314,10 +319,10 @@ fn what_cannot_be_mixed_is_refused() {
     assert!(option == "samples_per_epoch" && message.contains("raise keep_ratio"), "{message}");
     assert_eq!(option_of(Loader::mix(Vec::<(String, f64)>::new())).0, "urls");
     let (option, message) =
-        option_of(small(Loader::mix([(&*corpora.urls[0], 1.0), ("no/such/folder", 1.0)])));
+        option_of(small(Loader::mix([(&*corpora.urls[0], 1.0), ("no/such/folder", 1.0)])).keep_ratio(0.25));
     assert!(option == "urls" && message.contains("no/such/folder"), "{message}");
     // One name for two, and names that are equal: samples could not be told apart.
-    let (option, message) = option_of(corpora.mix(WEIGHTS).source("test"));
+    let (option, message) = option_of(mix(WEIGHTS).source("test"));
     assert!(option == "urls" && message.contains("without `source`"), "{message}");
     let twin = corpora.folder.path().join("elsewhere/a");
     std::fs::create_dir_all(&twin).unwrap();

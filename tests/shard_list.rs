@@ -24,6 +24,20 @@ fn corpus() -> tempfile::TempDir {
     }
     touch(root.path().join("sbu/a.tar"));
     touch(root.path().join("sbu/[x]{1..2}.tar"));
+    for name in [
+        "a b/x.tar",
+        "a b/y.tar",
+        "c d/{x,y}.tar",
+        "a%20b/x.tar",
+        "x [v1]/0.tar",
+        "x [v1]/1.tar",
+        "x v/2.tar",
+    ] {
+        touch(root.path().join(name));
+    }
+    for name in ["one/a.tar", "one/two/b.tar", "one/two/b.tgz", "one/two/b.json", "c.tar", ".hidden/d.tar"] {
+        touch(root.path().join("deep").join(name));
+    }
     root
 }
 
@@ -52,6 +66,22 @@ fn every_way_to_write_a_list() {
         ("file:ROOT/sbu/a.tar", "sbu/a.tar"),
         ("file://ROOT/sbu/a.tar::file://localhostROOT/cc3m/00000.tar", "sbu/a.tar cc3m/00000.tar"),
         ("ROOT/sbu/[x]{1..2}.tar", "sbu/[x]{1..2}.tar"),
+        // Escapes of a file: URL, as of an https: one; a path is not a URL.
+        ("file://ROOT/a%20b/x.tar", "a b/x.tar"),
+        ("file:ROOT/c%20d/%7Bx,y%7D.tar", "c d/{x,y}.tar"),
+        ("file://ROOT/a%20b/{x,y}.tar", "a b/x.tar a b/y.tar"),
+        ("ROOT/a%20b/x.tar", "a%20b/x.tar"),
+        // A folder that exists as it is written is no pattern, wherever it stands.
+        ("ROOT/x [v1]/*.tar", "x [v1]/0.tar x [v1]/1.tar"),
+        ("ROOT/x [v1]/[0-9].tar", "x [v1]/0.tar x [v1]/1.tar"),
+        ("ROOT/x [v1]/{0..1}.tar", "x [v1]/0.tar x [v1]/1.tar"),
+        ("ROOT/x [v1]", "x [v1]/0.tar x [v1]/1.tar"),
+        ("ROOT/? ?v1]/0.tar", "x [v1]/0.tar"),
+        // Folders of any depth, none too.
+        ("ROOT/deep/**/*.tar", "one/a.tar two/b.tar deep/c.tar"),
+        ("ROOT/deep/**", "one/a.tar two/b.tar two/b.tgz deep/c.tar"),
+        ("ROOT/**/two/**/b.tar", "two/b.tar"),
+        ("ROOT/deep/**/[!.]*/b.tar", "two/b.tar"),
     ] {
         assert_eq!(names(root, pattern), expected, "{pattern}");
     }
@@ -85,6 +115,12 @@ fn what_cannot_be_listed_names_the_pattern_and_what_is_accepted() {
         ("", "an empty path"),
         ("ROOT/sbu/a.tar::", "an empty path"),
         ("pipe:cat ROOT/sbu/a.tar", "commands are not run"),
+        ("ROOT/sbu/a.tar ROOT/cc3m/00000.tar", "give them as a list, join them by :: (a.tar::b.tar)"),
+        ("ROOT/sbu ROOT/cc3m", "give them as a list, join them by ::"),
+        ("ROOT/{sbu/a,cc3m/00000}.tar ROOT/cc3m/{00001..00002}.tar", "join them by ::"),
+        ("ROOT/my set/9.tar", "there is no file ROOT/my set/9.tar; accepted are local paths"),
+        ("file://ROOT/%ff.tar", "a URL that names a file in UTF-8: file://ROOT/%ff.tar"),
+        ("ROOT/deep/**/9.tar", "there is no file ROOT/deep/**/9.tar"),
         ("ROOT/cc3m/{0..9999999}.tar", "1000000 paths at most"),
         ("ROOT/cc3m/00000.tar::ROOT/sbu/../cc3m/00000.tar", "listed twice"),
         ("ROOT/cc3m/00000.tar::ROOT/copy/cc3m/00000.tar", "give their folders different names"),
@@ -96,6 +132,40 @@ fn what_cannot_be_listed_names_the_pattern_and_what_is_accepted() {
     }
     assert!(list_local(&[], None).unwrap_err().to_string().contains("at least one shard"));
     assert!(list_local(&["{a,".repeat(100_000)], None).unwrap_err().to_string().contains("64 braces"));
+}
+
+#[cfg(feature = "remote")]
+#[test]
+fn urls_joined_by_a_blank_are_several() {
+    for both in
+        ["s3://b/0.tar s3://b/1.tar", "https://h/0.tar\nhttps://h/1.tar", "s3://b/{0..9}.tar  s3://c/"]
+    {
+        let error = list_local(&[both.into()], None).unwrap_err().to_string();
+        assert!(error.contains("give them as a list, join them by ::"), "{error}");
+    }
+    // A blank is a part of a key.
+    assert_eq!(list_local(&["s3://b/my set/0.tar".into()], None).unwrap()[0].source.as_ref(), "my set");
+}
+
+#[cfg(feature = "remote")]
+#[test]
+fn an_endpoint_that_no_shard_needs_is_refused() {
+    let root = corpus();
+    let stores = StoreOptions { endpoint: Some("http://localhost:9".into()), ..StoreOptions::default() };
+    let local = root.path().join("sbu/a.tar").display().to_string();
+    let error = list(std::slice::from_ref(&local), None, &stores).unwrap_err().to_string();
+    assert!(error.starts_with("endpoint = http://localhost:9: left out without s3:// shards"), "{error}");
+    assert!(list(&["https://h/0.tar".into()], None, &stores).is_err());
+    assert_eq!(list(&[local, "s3://b/0.tar".into()], None, &stores).unwrap().len(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_back_up_end() {
+    let root = corpus();
+    std::os::unix::fs::symlink(root.path(), root.path().join("deep/one/up")).unwrap();
+    std::os::unix::fs::symlink(root.path().join("sbu"), root.path().join("deep/linked")).unwrap();
+    assert_eq!(names(root.path(), "ROOT/deep/**/a.tar"), "linked/a.tar one/a.tar");
 }
 
 #[test]

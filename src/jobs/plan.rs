@@ -171,7 +171,7 @@ pub fn plan(
     job.check()?;
     let started = Instant::now();
     let ledger = Ledger::open_with(&job.ledger, Some(CACHE_BYTES), &job.stores)?;
-    let mut shards = shard::list(&job.urls, job.source.as_deref(), &job.stores)?;
+    let mut shards = listed(job)?;
     // Of all shards: every part of a job array has the same gate.
     let job = &PlanJob { policy: with_scores(job, &shards)?, ..job.clone() };
     if let Some((part, of)) = job.part {
@@ -233,6 +233,13 @@ pub fn plan(
     Ok(summary)
 }
 
+/// The shards of the job.
+fn listed(job: &PlanJob) -> Result<Vec<Shard>> {
+    let shards = shard::shards_of(&job.urls, job.source.as_deref(), &job.stores)?;
+    shard::check_endpoint(&job.stores, &shards, job.ledger.to_str())?;
+    Ok(shards)
+}
+
 /// What [`plan`] would cost: how much the ledger does not cover, and how fast the encoder is on the
 /// first of it, for a few seconds. Nothing is written. `progress` is called with shards that are
 /// looked for or counted.
@@ -250,7 +257,7 @@ pub fn estimate(
         true => Ledger::open_with(&job.ledger, Some(CACHE_BYTES), &job.stores)?,
         false => Ledger::new(),
     };
-    let shards = shard::list(&job.urls, job.source.as_deref(), &job.stores)?;
+    let shards = listed(job)?;
     let lengths = counted(&shards, progress)?;
     let walk = Walk::new(job, &ledger, encoder.fingerprint());
     let mut estimate =

@@ -118,19 +118,24 @@ impl LoaderBuilder {
         let Some(sources) = &self.sources else {
             let shards = match self.shards.take() {
                 Some(shards) => shards,
-                None => shard::list(&self.urls, self.source.as_deref(), &self.stores)?,
+                None => {
+                    let shards = shard::shards_of(&self.urls, self.source.as_deref(), &self.stores)?;
+                    shard::check_endpoint(&self.stores, &shards, self.ledger.place().as_deref())?;
+                    shards
+                }
             };
             let listed = Listed { name: ALL.into(), weight: 1.0, shards: 0..shards.len() };
             return Ok((shards, vec![listed]));
         };
         let (mut shards, mut listed) = (vec![], vec![]);
         for (patterns, weight) in sources {
-            let own = shard::list(patterns, self.source.as_deref(), &self.stores)?;
+            let own = shard::shards_of(patterns, self.source.as_deref(), &self.stores)?;
             let range = shards.len()..shards.len() + own.len();
             shards.extend(own);
             listed.push(Listed { name: shard::shown(patterns).into(), weight: *weight, shards: range });
         }
         shard::refuse_duplicates(&shards, self.source.as_deref())?;
+        shard::check_endpoint(&self.stores, &shards, self.ledger.place().as_deref())?;
         Ok((shards, listed))
     }
 

@@ -1,6 +1,7 @@
 //! Lists of shards, as users write them: paths and URLs, brace ranges, `::`, globs, folders, and
 //! files that list them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
-use crate::shard::patterns::{MAX_BRACES, MAX_EXPANSION, braces, glob};
+use crate::shard::patterns::{MAX_BRACES, MAX_EXPANSION, braces, glob, unescaped};
 use crate::shard::place::Place;
 #[cfg(feature = "remote")]
 use crate::shard::remote::{Address, Stores};
@@ -19,7 +20,7 @@ use crate::shard::{Shard, StoreOptions};
 pub(super) const SHARD_NAMES: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
 
 /// What a list may hold; ends every message.
-const ACCEPTED: &str = "accepted are local paths, brace ranges ({00000..00331}, {a,b}), globs (* ? [abc]), \
+const ACCEPTED: &str = "accepted are local paths, brace ranges ({00000..00331}, {a,b}), globs (* ? [abc] **), \
      folders, file:, s3://, gs://, az://, http:// and https:// URLs, files that list them (@FILE), and several \
      of these joined by ::";
 
@@ -30,12 +31,13 @@ const LIST_NAMES: [&str; 2] = [".txt", ".list"];
 ///
 /// A pattern is a path or a URL (`s3://`, `gs://`, `az://`, `abfs://`, `http(s)://`, `file:`),
 /// with brace ranges (`{00000..00331}`, `{a,b}`, nested) and, where it is local, globs (`*`, `?`,
-/// `[a-c]`, within one path component); a folder (all `*.tar`, `*.tar.gz`, `*.tgz`, `*.tar.zst`
-/// directly inside), whose URL ends in a slash; a file that lists patterns, one per line, as
-/// `@FILE` or by its ending, `.txt` or `.list`; or several of these joined by `::`. Order is that
-/// of the patterns; what a glob or a folder stands for is sorted by name. A path that exists as
-/// it is written is not expanded. In a file, blank lines and those that start with `#` are passed
-/// over, and relative paths start from the file's own folder.
+/// `[a-c]`, within one path component; `**`, folders of any depth); a folder (all `*.tar`, `*.tar.gz`,
+/// `*.tgz`, `*.tar.zst` directly inside), whose URL ends in a slash; a file that lists patterns, one
+/// per line, as `@FILE` or by its ending, `.txt` or `.list`; or several of these joined by `::`. Order
+/// is that of the patterns; what a glob or a folder stands for is sorted by name. A path, or a folder
+/// on the way, that exists as it is written is not expanded. A `file:` URL may hold escapes (`%20`).
+/// In a file, blank lines and those that start with `#` are passed over, and relative paths start from
+/// the file's own folder.
 ///
 /// `source` names the corpus the shards belong to, for the identity of their samples; by default
 /// it is the name of the folder that holds the shard (its bucket or host, at the root of one). A
@@ -44,8 +46,20 @@ const LIST_NAMES: [&str; 2] = [".txt", ".list"];
 /// # Errors
 /// `urls` names no shard, a file that does not exist, a place that is not read, or two shards
 /// with the same identity (the same file twice, or equal names in folders of equal names); an
-/// option of `stores` that cannot work; a remote folder that cannot be listed.
+/// option of `stores` that cannot work, or an `endpoint` where no shard is an `s3://` one; a remote
+/// folder that cannot be listed.
 pub fn list(patterns: &[String], source: Option<&str>, stores: &StoreOptions) -> Result<Vec<Shard>> {
+    let shards = shards_of(patterns, source, stores)?;
+    check_endpoint(stores, &shards, None)?;
+    Ok(shards)
+}
+
+/// As [`list`], without a look at what the endpoint is for.
+pub(crate) fn shards_of(
+    patterns: &[String],
+    source: Option<&str>,
+    stores: &StoreOptions,
+) -> Result<Vec<Shard>> {
     if patterns.is_empty() {
         return Err(Error::option("urls", "[]", format!("at least one shard is needed; {ACCEPTED}")));
     }
@@ -60,10 +74,18 @@ pub fn list(patterns: &[String], source: Option<&str>, stores: &StoreOptions) ->
         listing.pattern(pattern, Path::new(""), &quoted(pattern), true)?;
     }
     refuse_duplicates(&listing.shards, source)?;
-    if stores.endpoint.is_some() && listing.shards.iter().all(|shard| !shard.url.starts_with("s3://")) {
-        tracing::warn!("`endpoint` is not used: no shard of the list is an s3:// one");
-    }
     Ok(listing.shards)
+}
+
+/// Refuses an endpoint where neither a shard nor the `ledger` is in a store that speaks S3.
+pub(crate) fn check_endpoint(stores: &StoreOptions, shards: &[Shard], ledger: Option<&str>) -> Result<()> {
+    let Some(endpoint) = &stores.endpoint else { return Ok(()) };
+    let mut places = shards.iter().map(|shard| &*shard.url).chain(ledger);
+    if places.any(|place| place.starts_with("s3://") || place.starts_with("s3a://")) {
+        return Ok(());
+    }
+    let accepted = "left out without s3:// shards, whose server it is; others name theirs in their URL";
+    Err(Error::option("endpoint", endpoint, accepted))
 }
 
 /// The shards found so far.
@@ -84,15 +106,18 @@ impl Listing<'_> {
             if part.is_empty() {
                 return Err(Error::option("urls", given, format!("an empty path; {ACCEPTED}")));
             }
-            if let Some(file) = list_file(part, base) {
+            if let Some(file) = list_file(part, base, given)? {
                 if !may_list {
                     return Err(Error::option("urls", given, "shards: lists in lists are not read"));
                 }
                 self.listed(&file, given)?;
             } else if is_remote(part) {
+                if part.split_whitespace().skip(1).any(|word| word.contains("://")) {
+                    return Err(Error::option("urls", given, SEVERAL));
+                }
                 self.remote(part, given)?;
             } else {
-                self.local(local(part), base, given)?;
+                self.local(part, base, given)?;
             }
         }
         Ok(())
@@ -123,15 +148,16 @@ impl Listing<'_> {
     }
 
     fn local(&mut self, part: &str, base: &Path, given: &str) -> Result<()> {
-        let as_written = base.join(part);
+        let as_written = base.join(&*local(part, given)?);
         if as_written.exists() {
             return self.inside(&as_written, given);
         }
         let paths = expanded(part, given)?;
         let mut missing = Vec::new();
         for path in &paths {
-            let whole = base.join(path);
-            let found = if whole.exists() { vec![whole] } else { glob(base, path) };
+            let local = local(path, given)?;
+            let whole = base.join(&*local);
+            let found = if whole.exists() { vec![whole] } else { glob(base, &local, is_shard_name) };
             if found.is_empty() {
                 missing.push(path);
             }
@@ -141,6 +167,7 @@ impl Listing<'_> {
         }
         if let Some(first) = missing.first() {
             let accepted = match paths.len() {
+                _ if is_several(part, base) => format!("there is no file {first}: {SEVERAL}"),
                 1 => format!("there is no file {first}; {ACCEPTED}"),
                 all => format!("{} of {all} files are missing, the first is {first}", missing.len()),
             };
@@ -243,12 +270,25 @@ fn expanded(part: &str, given: &str) -> Result<Vec<String>> {
 }
 
 /// The file that lists shards, where `part` is one: `@FILE`, or a name that says so.
-fn list_file(part: &str, base: &Path) -> Option<PathBuf> {
-    match part.strip_prefix('@') {
-        Some(file) if !base.join(part).exists() => Some(base.join(local(file))),
-        _ if LIST_NAMES.iter().any(|end| part.ends_with(end)) => Some(base.join(local(part))),
-        _ => None,
-    }
+fn list_file(part: &str, base: &Path, given: &str) -> Result<Option<PathBuf>> {
+    let file = match part.strip_prefix('@') {
+        Some(file) if !base.join(part).exists() => file,
+        _ if LIST_NAMES.iter().any(|end| part.ends_with(end)) => part,
+        _ => return Ok(None),
+    };
+    Ok(Some(base.join(&*local(file, given)?)))
+}
+
+/// What to do where one pattern seems to be several.
+const SEVERAL: &str = "if these are several paths, give them as a list, join them by :: (a.tar::b.tar), or \
+                       write them into a file, one a line (@FILE); a blank is a part of a path";
+
+/// Whether `part`, which is not there, looks like several paths with blanks between them.
+fn is_several(part: &str, base: &Path) -> bool {
+    let is_path = |word: &str| {
+        SHARD_NAMES.iter().chain(&LIST_NAMES).any(|end| word.ends_with(end)) || base.join(word).exists()
+    };
+    part.split_whitespace().count() > 1 && part.split_whitespace().all(is_path)
 }
 
 /// Whether `part` is a URL of something that is not a local file.
@@ -268,13 +308,15 @@ fn refuse_pipe(part: &str, given: &str) -> Result<()> {
     Err(Error::option("urls", given, format!("commands are not run out of a list of shards: {instead}")))
 }
 
-/// The path of a `file:` URL, or the path as it is.
-fn local(part: &str) -> &str {
-    let Some(rest) = part.strip_prefix("file:") else { return part };
-    match rest.strip_prefix("//") {
+/// The path of a `file:` URL, whose escapes are resolved, or the path as it is.
+fn local<'a>(part: &'a str, given: &str) -> Result<Cow<'a, str>> {
+    let Some(rest) = part.strip_prefix("file:") else { return Ok(part.into()) };
+    let path = match rest.strip_prefix("//") {
         Some(rest) => rest.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(rest),
         None => rest,
-    }
+    };
+    let unreadable = || Error::option("urls", given, format!("a URL that names a file in UTF-8: {part}"));
+    unescaped(path).map(Cow::Owned).ok_or_else(unreadable)
 }
 
 /// Number of shards in the folder of `shard`, where it can be listed.

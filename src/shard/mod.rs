@@ -46,7 +46,7 @@ pub use index::{MemberRange, ShardIndex};
 pub use join::JoinBy;
 pub use lengths::{lengths, listed};
 pub use list::list;
-pub(crate) use list::{refuse_duplicates, shown};
+pub(crate) use list::{check_endpoint, refuse_duplicates, shards_of, shown};
 pub use metadata::ShardMetadata;
 pub use place::StoreOptions;
 pub use reader::{ReadOptions, ShardReader};

@@ -1,6 +1,10 @@
-//! Patterns of paths: braces as a shell expands them, globs as fnmatch reads them.
+//! Patterns of paths: braces as a shell expands them, globs as fnmatch reads them, escapes of URLs.
+//!
+//! Globs are walked here, component by component, since a component that exists as it is written is no
+//! pattern (`cc3m [v1]`), which crates for globs do not know.
 
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::{Component, Path, PathBuf};
 
 /// Most paths that one pattern may expand to: a slip of a digit should not fill the memory.
 pub(super) const MAX_EXPANSION: usize = 1_000_000;
@@ -89,36 +93,87 @@ fn range(body: &str) -> Choices {
     Choices::Some(if a <= b { (a..=b).map(name).collect() } else { (b..=a).rev().map(name).collect() })
 }
 
-/// Paths that match `pattern`, from `base` on, sorted. A wildcard does not match a leading dot. Folders that
-/// cannot be read match nothing.
-pub(super) fn glob(base: &Path, pattern: &str) -> Vec<PathBuf> {
-    if !pattern.contains(['*', '?', '[']) {
+/// Paths that match `pattern`, from `base` on, sorted. `**` stands for folders of any depth, none too; at the
+/// end, for the files below that are `wanted` by name. A wildcard does not match a leading dot. A component
+/// that exists as it is written is no pattern. Folders that cannot be read match nothing.
+pub(super) fn glob(base: &Path, pattern: &str, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    if !pattern.contains(WILDCARDS) {
         return Vec::new();
     }
     let mut found = vec![base.to_owned()];
-    for component in Path::new(pattern).components() {
+    let mut components = Path::new(pattern).components().peekable();
+    while let Some(component) = components.next() {
         let name = component.as_os_str().to_string_lossy();
-        if !name.contains(['*', '?', '[']) {
-            found.iter_mut().for_each(|path| path.push(component));
-            found.retain(|path| path.exists());
-            continue;
-        }
         let mut next = Vec::new();
-        for folder in found {
-            let here = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
-            let Ok(entries) = here.read_dir() else { continue };
-            for entry in entries.flatten() {
-                let entry = entry.file_name();
-                let hidden = entry.as_encoded_bytes().starts_with(b".") && !name.starts_with('.');
-                if !hidden && entry.to_str().is_some_and(|entry| matches(&name, entry)) {
-                    next.push(folder.join(&entry));
+        if name == "**" {
+            found.iter().for_each(|folder| below(folder, &mut HashSet::new(), &mut next));
+            if components.peek().is_none() {
+                let files = |folder: &PathBuf| {
+                    let entries = entries(folder).filter(|(entry, path)| wanted(entry) && !path.is_dir());
+                    entries.map(|(_, path)| path).collect::<Vec<_>>()
+                };
+                next = next.iter().flat_map(files).collect();
+            }
+        } else {
+            for folder in found {
+                let path = folder.join(component);
+                if path.exists() {
+                    next.push(path);
+                } else if name.contains(WILDCARDS) && matches!(component, Component::Normal(_)) {
+                    let hidden = name.starts_with('.');
+                    let entries = entries(&folder).filter(|(entry, _)| hidden || !entry.starts_with('.'));
+                    next.extend(entries.filter(|(entry, _)| matches(&name, entry)).map(|(_, path)| path));
                 }
             }
         }
         next.sort();
+        next.dedup();
         found = next;
     }
     found
+}
+
+/// Signs that make a path a glob.
+const WILDCARDS: [char; 3] = ['*', '?', '['];
+
+/// What is in `folder`, by name; names that are not UTF-8 are left out.
+fn entries(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> {
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let entries = here.read_dir().into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let path = folder.join(&name);
+        Some((name, path))
+    })
+}
+
+/// Adds `folder` and all folders below it, links to folders included, each once.
+fn below(folder: &Path, seen: &mut HashSet<PathBuf>, found: &mut Vec<PathBuf>) {
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    // A link may lead back up.
+    if !here.is_dir() || !here.canonicalize().is_ok_and(|real| seen.insert(real)) {
+        return;
+    }
+    found.push(folder.to_owned());
+    let mut folders: Vec<PathBuf> = entries(folder)
+        .filter(|(name, path)| !name.starts_with('.') && path.is_dir())
+        .map(|(_, path)| path)
+        .collect();
+    folders.sort();
+    folders.iter().for_each(|folder| below(folder, seen, found));
+}
+
+/// Text of a path with `%20` and the like resolved; `None` where it is not UTF-8.
+pub(super) fn unescaped(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..2).filter(|two| *first == b'%' && two.iter().all(u8::is_ascii_hexdigit));
+        let byte = digits.and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Whether `name` matches `pattern` with `*`, `?` and `[a-z]`, `[!a-z]`. Time: product of the
@@ -206,6 +261,22 @@ mod tests {
             ["{0..1000000}", "{0..99999999999999999999999}", "{0..9999}{0..9999}", "{a,{0..1000000}}"]
         {
             assert_eq!(braces(pattern), None, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_resolved() {
+        // Right: what Python's urllib.parse.unquote says.
+        for (path, expected) in [
+            ("a%20b/x.tar", Some("a b/x.tar")),
+            ("%41%c3%A9", Some("A\u{e9}")),
+            ("100%", Some("100%")),
+            ("%2", Some("%2")),
+            ("%zz%+1", Some("%zz%+1")),
+            ("%25%32%30", Some("%20")),
+            ("%ff", None),
+        ] {
+            assert_eq!(unescaped(path).as_deref(), expected, "{path}");
         }
     }
 

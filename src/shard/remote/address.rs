@@ -3,9 +3,11 @@
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::shard::patterns::unescaped;
 
-/// Characters that make a local path a glob.
-const WILDCARDS: [char; 3] = ['*', '?', '['];
+/// Signs that make a local path a glob. A bracket is one too, but folders have them in their names, and
+/// keys and paths are taken as they are written.
+const WILDCARDS: [char; 2] = ['*', '?'];
 
 /// Where an object or a folder of objects is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +121,7 @@ impl Address {
     pub(crate) fn names(&self) -> Option<(String, String)> {
         let (root, path) = match self {
             Self::Bucket { bucket, key, .. } => (bucket.as_str(), key.clone()),
-            Self::Http(url) => (url.host_str().unwrap_or_default(), decoded(url.path())?),
+            Self::Http(url) => (url.host_str().unwrap_or_default(), unescaped(url.path())?),
         };
         let mut parts = path.rsplit('/').filter(|part| !part.is_empty());
         let name = parts.next()?.to_owned();
@@ -127,7 +129,7 @@ impl Address {
     }
 }
 
-const GLOB: &str = "globs are for local paths: remote shards are listed with braces, {00000..00331}, or, in a \
+const GLOB: &str = "globs (* ?) are for local paths: remote shards are listed with braces, {00000..00331}, or, in a \
                     bucket, by their folder, s3://BUCKET/FOLDER/";
 
 /// `url` as messages may show it: without a query and a password.
@@ -137,26 +139,6 @@ fn public(url: &str) -> String {
     let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
     let host = host.rsplit('@').next().unwrap_or(host);
     path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
-}
-
-/// Text of a path with `%20` and the like; `None` where it is not UTF-8.
-fn decoded(path: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = tail.get(..2).and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
-        match hex.filter(|_| *first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -171,6 +153,7 @@ mod tests {
             ("s3://b/0.tar", "b", "0.tar", "s3://b/0.tar"),
             ("gs://b/a%20b/x/0.tar", "x", "0.tar", "gs://b/a%20b/x/0.tar"),
             ("az://c/a b/0.tar", "a b", "0.tar", "az://c/a b/0.tar"),
+            ("s3://b/x [v1]/0.tar", "x [v1]", "0.tar", "s3://b/x [v1]/0.tar"),
             (
                 "abfss://c@acc.dfs.core.windows.net/0.tar",
                 "c",
@@ -190,8 +173,8 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_refused_without_showing_secrets() {
         for (url, expected) in [
-            ("s3://b/*.tar", "globs are for local paths"),
-            ("https://h/[ab].tar", "globs are for local paths"),
+            ("s3://b/*.tar", "globs (* ?) are for local paths"),
+            ("https://h/x/0?.tar*", "globs (* ?) are for local paths"),
             ("https://h/a/", "cannot be listed"),
             ("https://me:secret@h/a.tar", "without a user and a password"),
             ("s3:///a.tar", "name of a bucket"),
