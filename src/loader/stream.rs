@@ -44,6 +44,15 @@ fn check_process(maker: u32) -> Result<()> {
     ))))
 }
 
+impl Drop for Loader {
+    fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // The model and the pool would wait for their threads, which are in the other process.
+            std::mem::forget(Arc::clone(&self.spec));
+        }
+    }
+}
+
 /// Where the loader stands, shared with its iterator.
 struct Progress {
     state: LoaderState,
@@ -271,6 +280,15 @@ struct Epoch {
     number: u64,
     /// Moves of the loader before it began.
     moves: u64,
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // Its threads are in the other process: there is nothing to stop or join here.
+            std::mem::forget(std::mem::replace(&mut self.phase, Phase::Over));
+        }
+    }
 }
 
 /// What [`Batches::next_within`] found.

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 import tarfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import pytest
@@ -51,6 +56,58 @@ class Corpus:
 
     urls: str
     pairs: list[Pair]
+
+
+# A background shell starts its children with SIGINT ignored, and Python leaves it so.
+DEFAULT_HANDLERS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+"""
+
+
+class Child:
+    """Python in a process of its own, with default signal handlers, that is killed at the deadline."""
+
+    def __init__(self, code: str, *, deadline: float = 120.0, options: Sequence[str] = ()) -> None:
+        command = [sys.executable, *options, "-c", DEFAULT_HANDLERS + code]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self.late = False
+        self.timer = threading.Timer(deadline, self.kill)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def kill(self) -> None:
+        self.late = True
+        self.process.kill()
+
+    def line(self) -> str:
+        """The next line that it writes."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().rstrip("\n")
+        assert not self.late, "the deadline is over"
+        return line
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> tuple[int, str, str]:
+        """Its exit status, and the rest of what it wrote to stdout and stderr."""
+        out, err = self.process.communicate()
+        assert not self.late, f"the deadline is over: {out}{err}"
+        return self.process.returncode, out, err
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.timer.cancel()
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
 import tldr_loader as tldr
-from conftest import SIZE, Corpus
+from conftest import SIZE, Child, Corpus
 
 LANES = 4
 GLOBAL = 16
@@ -122,3 +122,26 @@ def test_a_fork_is_refused_with_advice(corpus: Corpus) -> None:
         next(iter(DataLoader(data, batch_size=None, num_workers=1, multiprocessing_context="fork")))
     # The loader itself is none the worse for it.
     assert len(list(DataLoader(data, batch_size=None, num_workers=0))) == loader.num_batches
+
+
+def test_a_forked_child_that_drops_a_loader_at_work_says_nothing(corpus: Corpus) -> None:
+    code = f"""
+import gc, os, sys
+import tldr_loader as tldr
+loader = tldr.Loader({corpus.urls!r}, mode="full", batch_size=8, image_size={SIZE}, prefetch=1)
+batches = iter(loader)
+next(batches)
+child = os.fork()
+if child == 0:
+    del batches, loader
+    gc.collect()
+    sys.exit(0)  # as a program ends, not as os._exit does
+assert os.waitpid(child, 0)[1] == 0
+print(1 + len(list(batches)), loader.num_batches)
+"""
+    # Python's own warning of forks beside threads is another matter.
+    with Child(code, options=["-W", "ignore::DeprecationWarning"]) as process:
+        status, out, error = process.end()
+    assert (status, error) == (0, "")
+    took, all_batches = out.split()
+    assert took == all_batches, "the parent goes on"

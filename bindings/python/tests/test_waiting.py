@@ -6,9 +6,6 @@ A named pipe stands for a slow disk: nothing comes until the test writes.
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +15,7 @@ import numpy as np
 import pytest
 
 import tldr_loader as tldr
-from conftest import SIZE, Pair, write_shard
+from conftest import SIZE, Child, Corpus, Pair, write_shard
 
 PAIRS = [Pair(f"{i:03d}", np.zeros((SIZE, SIZE, 3), np.uint8), f"caption {i}") for i in range(8)]
 
@@ -39,10 +36,11 @@ def test_other_threads_run_while_the_loader_waits(tmp_path: Path, pipe: Path) ->
         # Were the lock held by the waiting loader, this would never run.
         pipe.write_bytes(shard.read_bytes())
 
-    feeder = threading.Thread(target=feed)
+    feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
     assert sum(len(batch) for batch in full) == len(PAIRS)
-    feeder.join()
+    feeder.join(timeout=60)
+    assert not feeder.is_alive()
 
 
 def test_a_stage_that_hangs_is_named(pipe: Path) -> None:
@@ -71,14 +69,49 @@ try:
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == "waiting\n"
-            time.sleep(0.2)
-            process.send_signal(signal.SIGINT)
-            assert process.stdout.readline() == "interrupted\n"
-            # The promise is a second; a busy machine gets more.
-            assert process.wait(timeout=10) == 0
-        finally:
-            process.kill()
+    with Child(code) as child:
+        assert child.line() == "waiting"
+        time.sleep(0.2)
+        child.interrupt()
+        assert child.line() == "interrupted"
+        assert child.end()[0] == 0
+
+
+def test_ctrl_c_ends_the_training(corpus: Corpus, tmp_path: Path) -> None:
+    code = f"""
+import tldr_loader as tldr
+try:
+    tldr.Captioner.train(
+        {corpus.urls!r}, {str(tmp_path)!r}, preset="tiny", epochs=100_000, batch_size=20, vocab_size=300,
+        progress=lambda said: print("step", flush=True) if said["step"] == 1 else None,
+    )
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    with Child(code) as child:
+        assert child.line() == "step"
+        child.interrupt()
+        assert child.line() == "interrupted"
+        assert child.end()[0] == 0
+
+
+def test_the_tests_end_where_the_shell_ignores_ctrl_c() -> None:
+    """As under `pytest &` in a script."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from conftest import Child
+with Child("print('up', flush=True); import time; time.sleep(60)", deadline=30) as child:
+    assert child.line() == "up"
+    child.interrupt()
+    status, _, error = child.end()
+    print(status != 0 and "KeyboardInterrupt" in error, flush=True)
+with Child("import time; time.sleep(60)", deadline=0.1) as child:
+    try:
+        child.line()
+    except AssertionError as error:
+        print(error, flush=True)
+"""
+    with Child(code) as outer:
+        assert outer.end()[:2] == (0, "True\nthe deadline is over\n")
