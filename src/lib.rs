@@ -83,3 +83,8 @@ struct Readme;
 #[cfg(all(doctest, feature = "tch"))]
 #[doc = include_str!("../docs/captioner.md")]
 struct CaptionerPage;
+
+/// The code of docs/mixing.md.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/mixing.md")]
+struct MixingPage;
