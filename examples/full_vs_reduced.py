@@ -187,9 +187,10 @@ class Cell:
         chosen = {k: v for k, v in arm.items() if k != "captioner"}
         if "captioner" in arm:
             chosen["captioner"] = self.captioner
+        if chosen.get("mode") != "full":
+            chosen["keep_ratio"] = keep_ratio
         return tldr.Loader(
             self.train,
-            keep_ratio=keep_ratio,
             batch_size=BATCH_SIZE,
             image_size=8 if tiny else IMAGE_SIZE,
             tokenizer=self.captioner / "tokenizer.json",

@@ -69,7 +69,7 @@ fn samples_that_repeat_another_of_their_batch_are_counted() {
     assert!(captions > 100 && images > 50 && images != captions, "{captions} {images}");
     assert_eq!((stats.alike_captions, stats.alike_images), (captions, images));
     // Without signals nobody knows of images.
-    let bare = full(builder(&urls)).build().unwrap();
+    let bare = full(&urls).build().unwrap();
     epoch(&bare);
     assert!(bare.stats().alike_captions > 0 && bare.stats().alike_images == 0);
 }
@@ -127,7 +127,7 @@ fn where_all_are_alike_places_are_filled_all_the_same() {
             .unwrap();
     }
     writer.finish().unwrap();
-    let loader = full(builder(&support::pattern(folder.path(), 1))).defer_duplicates(true).build().unwrap();
+    let loader = full(&support::pattern(folder.path(), 1)).defer_duplicates(true).build().unwrap();
     let found: BTreeSet<u64> = epoch(&loader).into_iter().flatten().map(|row| row.id).collect();
     assert_eq!(found.len(), 400, "each once");
     let stats = loader.stats();
@@ -153,7 +153,7 @@ fn ranks_threads_and_states_change_nothing() {
     let urls = repeating(folder.path(), 5, 210);
     let fused = |text: &str| scenes(&urls).fuse(text.parse().unwrap()).defer_duplicates(true);
     let makes: [&dyn Fn() -> LoaderBuilder; 3] =
-        [&|| fused("original"), &|| fused("coin:0.5"), &|| full(builder(&urls)).defer_duplicates(true)];
+        [&|| fused("original"), &|| fused("coin:0.5"), &|| full(&urls).defer_duplicates(true)];
     for make in makes {
         let one = global(make, 1);
         assert!(one.len() > 5);

@@ -14,8 +14,8 @@ use ndarray::{Array4, Axis, s};
 use safetensors::tensor::{Dtype, TensorView};
 use tch::Device;
 use tldr_loader::captioner::{
-    BlipOptions, Captioner, DecodeFrom, Decoding, GenerationConfig, Matcher, TrainOptions, Trainer,
-    set_generation,
+    BlipOptions, Captioner, DecodeFrom, Decoding, GenerationChange, GenerationConfig, Matcher, TrainOptions,
+    Trainer, set_generation,
 };
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::jobs::{FitJob, fit};
@@ -30,6 +30,13 @@ fn golden(name: &str) -> PathBuf {
 
 fn load(options: &BlipOptions) -> Captioner {
     Captioner::load_blip(golden("base"), options, Device::Cpu).unwrap()
+}
+
+/// The settings that `set` sets.
+fn change(set: impl FnOnce(&mut GenerationChange)) -> GenerationChange {
+    let mut change = GenerationChange::default();
+    set(&mut change);
+    change
 }
 
 /// Batches of 4 and captions of up to 8 tokens, by `decoding`.
@@ -102,14 +109,33 @@ fn a_directory_made_of_blip_comes_back_with_its_captions() {
         let expected = captioner.caption(images.view(), &ids(0..4)).unwrap();
         assert_eq!(loaded.caption(images.view(), &ids(0..4)).unwrap(), expected);
 
-        let changed = set_generation(dir.path(), |g| g.decoding = Decoding::Greedy).unwrap();
+        let changed = set_generation(dir.path(), change(|c| c.decoding = Some(Decoding::Greedy))).unwrap();
         assert_eq!(changed.decoding, Decoding::Greedy);
         assert_eq!(Captioner::load(dir.path(), Device::Cpu).unwrap().config().generation, changed);
-        let refused = set_generation(dir.path(), |g| g.beams = 0).unwrap_err().to_string();
+        let refuse =
+            |set: fn(&mut GenerationChange)| set_generation(dir.path(), change(set)).unwrap_err().to_string();
+        let refused = refuse(|c| c.beams = Some(0));
         assert!(refused.starts_with("generation.beams = 0"), "{refused}");
+        for (set, refused) in [
+            (
+                (|c| c.beams = Some(4)) as fn(&mut GenerationChange),
+                "generation.beams = 4: left out with decoding = greedy",
+            ),
+            (
+                |c| c.length_penalty = Some(1.0),
+                "generation.length_penalty = 1: left out with decoding = greedy",
+            ),
+            (|c| c.top_p = Some(0.5), "generation.top_p = 0.5: left out with decoding = greedy"),
+            (
+                |c| (c.decoding, c.seed) = (Some(Decoding::Beam), Some(0)),
+                "generation.seed = 0: left out with decoding = beam",
+            ),
+            (|c| c.temperature = Some(0.5), "generation.temperature = 0.5: left out with decoding = greedy"),
+        ] {
+            assert!(refuse(set).starts_with(refused), "{}", refuse(set));
+        }
         // A directory that could not be loaded again is never written.
-        let refused = set_generation(dir.path(), |g| g.prompt = "a picture of ".repeat(8)).unwrap_err();
-        let refused = refused.to_string();
+        let refused = refuse(|c| c.prompt = Some("a picture of ".repeat(8)));
         assert!(refused.starts_with("generation.prompt = \"a picture of a"), "{refused}");
         assert!(refused.contains("room for generation.max_tokens (8)"), "{refused}");
         assert_eq!(Captioner::load(dir.path(), Device::Cpu).unwrap().config().generation, changed);

@@ -7,9 +7,9 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use support::{Altered, StubCaptioner, builder, corpus, epoch, full, with_stub};
+use support::{Altered, StubCaptioner, builder, corpus, epoch, eval, full, with_stub};
 use tldr_loader::FailReason;
-use tldr_loader::loader::{Loader, LoaderBuilder, Mode, OnError, Stats};
+use tldr_loader::loader::{Loader, LoaderBuilder, OnError, Stats};
 use tldr_loader::shard::ShardWriter;
 
 fn assert_conserved(stats: &Stats, samples: u64) {
@@ -57,7 +57,7 @@ fn every_sample_has_one_outcome() {
     let makes: [(&str, Make); 5] = [
         ("cluster and gate", with_stub),
         ("random", builder),
-        ("full", |u| full(builder(u))),
+        ("full", full),
         ("diverse", |u| with_stub(u).priority(tldr_loader::select::Priority::Diverse)),
         ("dedup", |u| with_stub(u).gate(None).dedup(Some(0.9999))),
     ];
@@ -135,7 +135,7 @@ fn one_failed_sample_changes_decisions_in_its_window_only() {
 fn eval_yields_every_sample_once_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let urls = faulty(folder.path());
-    let loader = builder(&urls).mode(Mode::Eval).batch_size(50).build().unwrap();
+    let loader = eval(&urls).batch_size(50).build().unwrap();
     let batches = epoch(&loader);
     let sizes: Vec<usize> = batches.iter().map(Vec::len).collect();
     assert_eq!(sizes, [50, 50, 50, 50, 50, 50, 50, 4], "354 readable samples");
@@ -182,14 +182,7 @@ fn an_undecodable_survivor_is_counted_once_whatever_places_it_was_to_fill() {
     }
     writer.finish().unwrap();
     // Four times as many places as samples: the bad ones are drawn again and again to fill them.
-    let loader = builder(&urls)
-        .mode(Mode::Full)
-        .lengths(vec![96])
-        .lanes(1)
-        .batch_size(32)
-        .max_errors(1e9)
-        .build()
-        .unwrap();
+    let loader = full(&urls).lengths(vec![96]).lanes(1).batch_size(32).max_errors(1e9).build().unwrap();
     let rows: usize = epoch(&loader).iter().map(Vec::len).sum();
     let stats = loader.stats();
     assert_eq!((rows, stats.counts.kept, stats.counts.failures()), (96, 21, 3), "{:?}", stats.counts);
@@ -252,11 +245,11 @@ fn a_shard_that_changes_between_epochs_is_decided_anew() {
 fn a_length_beyond_all_measure_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 1, 30);
-    let loader = builder(&urls).mode(Mode::Eval).lengths(vec![1 << 45]).build().unwrap();
+    let loader = eval(&urls).lengths(vec![1 << 45]).build().unwrap();
     assert_eq!(epoch(&loader).into_iter().flatten().count(), 30);
     let found = &loader.stats().length_mismatches[0];
     assert_eq!((found.expected, found.found), (1 << 45, 30));
-    let loader = full(builder(&urls).lengths(vec![1 << 45])).build().unwrap();
+    let loader = full(&urls).lengths(vec![1 << 45]).build().unwrap();
     let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
     assert!(error.contains("are the lengths right?"), "{error}");
 }

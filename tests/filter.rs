@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::json;
-use support::{StubCaptioner, builder, clusters, epoch, full, png};
+use support::{StubCaptioner, builder, clusters, epoch, eval, full, png};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{Loader, LoaderBuilder, Mode, OnError};
+use tldr_loader::loader::{Loader, LoaderBuilder, OnError};
 use tldr_loader::shard::{ReadOptions, ShardWriter, list, survey};
 
 const FILTER: &str = "NSFW = 'UNLIKELY' and width >= 200";
@@ -56,14 +56,14 @@ fn filtered(builder: LoaderBuilder) -> LoaderBuilder {
 fn those_that_pass_are_the_corpus() {
     let folder = tempfile::tempdir().unwrap();
     let (urls, passing) = corpus(folder.path());
-    let eval = filtered(builder(&urls)).mode(Mode::Eval).on_error(OnError::Raise).build().unwrap();
+    let eval = filtered(eval(&urls)).on_error(OnError::Raise).build().unwrap();
     assert_eq!(keys(&eval), passing.iter().cloned().collect::<Vec<_>>(), "in order, and no fault to raise");
     let stats = eval.stats();
     assert_eq!(stats.counts.excluded, 600 - passing.len() as u64);
     assert!(stats.counts.failed.is_empty() && stats.failures.is_empty() && stats.counts.conserved());
 
     // More are excluded than may fail.
-    let whole = filtered(full(builder(&urls))).max_errors(0.0).build().unwrap();
+    let whole = filtered(full(&urls)).max_errors(0.0).build().unwrap();
     let seen: BTreeSet<String> = keys(&whole).into_iter().collect();
     let stats = whole.stats();
     assert!(seen.is_subset(&passing));
@@ -114,8 +114,7 @@ fn keep_ratio_is_a_share_of_those_that_pass() {
 fn a_filter_that_nothing_passes_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (urls, _) = corpus(folder.path());
-    let error =
-        full(builder(&urls)).filter("widht >= 200".parse().unwrap()).build().err().unwrap().to_string();
+    let error = full(&urls).filter("widht >= 200".parse().unwrap()).build().err().unwrap().to_string();
     assert!(error.contains("where = \"widht >= 200\"") && error.contains("fields, in the json"), "{error}");
     assert!(error.ends_with("are NSFW, width"), "{error}");
 }
@@ -134,9 +133,7 @@ fn columns_beside_the_shard_are_fields() {
     writer.finish().unwrap();
     std::fs::write(folder.path().join("00000.parquet"), include_bytes!("golden/metadata.parquet")).unwrap();
     let urls = support::pattern(folder.path(), 1);
-    let of = |filter: &str| {
-        keys(&builder(&urls).mode(Mode::Eval).filter(filter.parse().unwrap()).build().unwrap())
-    };
+    let of = |filter: &str| keys(&eval(&urls).filter(filter.parse().unwrap()).build().unwrap());
     assert_eq!(of("width > 400"), ["000000000", "000000003", "000000005"]);
     assert_eq!(of("similarity >= 0.3 and width > 400"), ["000000000", "000000005"]);
     assert_eq!(of("similarity is null"), ["000000003"]);

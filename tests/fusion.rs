@@ -20,7 +20,7 @@ use tldr_loader::{Loader, Result};
 
 /// What the stubs say of every sample of a corpus: its original caption by id.
 fn originals(urls: &str) -> BTreeMap<u64, String> {
-    let all = full(builder(urls)).batch_size(4).lanes(1).build().unwrap();
+    let all = full(urls).batch_size(4).lanes(1).build().unwrap();
     let batches: Vec<Batch> = all.iter().unwrap().map(Result::unwrap).collect();
     batches.iter().flat_map(|b| b.ids.iter().map(|id| id.0).zip(b.original.iter().cloned())).collect()
 }

@@ -9,9 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use support::{Row, StubCaptioner, builder, clusters, epoch, full, png};
+use support::{Row, StubCaptioner, builder, clusters, epoch, eval, full, png};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{Joined, Loader, LoaderBuilder, Mode, OnError};
+use tldr_loader::loader::{Joined, Loader, LoaderBuilder, OnError};
 use tldr_loader::shard::ShardWriter;
 use tldr_loader::{FailReason, SampleId};
 
@@ -106,7 +106,7 @@ fn those_that_are_listed_are_the_corpus() {
     let urls = corpus(folder.path());
     let mut states = vec![];
     for (name, path) in lists(folder.path()) {
-        let loader = builder(&urls).mode(Mode::Eval).subset(&path).build().unwrap();
+        let loader = eval(&urls).subset(&path).build().unwrap();
         assert_eq!(keys(&loader), usable().into_iter().collect::<Vec<_>>(), "{name}");
         let stats = loader.stats();
         assert_eq!(matched(stats.subset), (200, 201), "{name}");
@@ -193,19 +193,19 @@ fn lists_that_do_not_fit_are_refused_or_named() {
     };
     let strangers: Vec<String> = (0..600).map(|number| format!("x{number}")).collect();
     let error = |builder: LoaderBuilder| builder.build().err().unwrap().to_string();
-    let found = error(full(builder(&urls)).subset(list("strangers.txt", &strangers)));
+    let found = error(full(&urls).subset(list("strangers.txt", &strangers)));
     assert!(
         found.contains("subset = 600 entries, by key") && found.contains("what the corpus calls key"),
         "{found}"
     );
-    let found = error(full(builder(&urls)).subset("absent.txt"));
+    let found = error(full(&urls).subset("absent.txt"));
     assert!(found.contains("subset = \"absent.txt\""), "{found}");
-    let found = error(full(builder(&urls)).captions(folder.path().join("strangers.txt")));
+    let found = error(full(&urls).captions(folder.path().join("strangers.txt")));
     assert!(found.contains("captions = "), "{found}");
     // Few that match are a word at the end, not the end.
     let mut some: Vec<String> = (2..42).map(|number| format!("{number:05}")).collect();
     some.extend(strangers);
-    let loader = full(builder(&urls)).lanes(1).subset(list("some.txt", &some)).build().unwrap();
+    let loader = full(&urls).lanes(1).subset(list("some.txt", &some)).build().unwrap();
     epoch(&loader);
     let warnings = loader.stats().warnings(16).join("\n");
     assert!(
@@ -219,12 +219,12 @@ fn a_state_is_of_its_subset_and_captions() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path());
     let (_, path) = lists(folder.path()).remove(0);
-    let state = full(builder(&urls)).subset(&path).build().unwrap().state();
-    let again = full(builder(&urls)).subset(&path).build().unwrap();
+    let state = full(&urls).subset(&path).build().unwrap().state();
+    let again = full(&urls).subset(&path).build().unwrap();
     again.load_state(&state).unwrap();
     fs::write(&path, "00002\n".repeat(3) + &(10..49).map(|n| format!("{n:05}\n")).collect::<String>())
         .unwrap();
-    for other in [full(builder(&urls)).subset(&path), full(builder(&urls))] {
+    for other in [full(&urls).subset(&path), full(&urls)] {
         let error = other.build().unwrap().load_state(&state).unwrap_err().to_string();
         assert!(error.contains("subset: this loader has"), "{error}");
     }
@@ -250,9 +250,9 @@ fn captions_replace_and_add() {
         .map(|&n| json!({"uid": uid(n), "caption": format!("other {n}")}).to_string() + "\n")
         .collect();
     fs::write(&by_uid, rows).unwrap();
-    let own = captions(&builder(&urls).mode(Mode::Eval).build().unwrap());
+    let own = captions(&eval(&urls).build().unwrap());
     for path in [by_key, by_uid] {
-        let loader = builder(&urls).mode(Mode::Eval).captions(&path).build().unwrap();
+        let loader = eval(&urls).captions(&path).build().unwrap();
         let found = captions(&loader);
         let mut expected = own.clone();
         for n in [2, 3, 0, 50, 300] {
@@ -281,7 +281,7 @@ fn a_caption_of_the_table_comes_before_a_field() {
     let urls = corpus(folder.path());
     let side = folder.path().join("side.tsv");
     fs::write(&side, "key\tcaption\n00000\tother\n").unwrap();
-    let builder = builder(&urls).mode(Mode::Eval).caption_key("uid").captions(side).on_error(OnError::Skip);
+    let builder = eval(&urls).caption_key("uid").captions(side).on_error(OnError::Skip);
     let found = captions(&builder.build().unwrap());
     assert_eq!((found["00000"].as_str(), found["00002"].as_str()), ("other", uid(2).as_str()));
 }

@@ -49,7 +49,7 @@ fn threads_change_nothing() {
 fn the_buffer_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 5, 150);
-    for make in [with_stub as fn(&str) -> LoaderBuilder, |u| full(builder(u))] {
+    for make in [with_stub as fn(&str) -> LoaderBuilder, full] {
         let mut runs = vec![];
         for bytes in [u64::MAX, 10_000, 0] {
             let loader = make(&urls).buffer_bytes(bytes).spill_dir(folder.path()).build().unwrap();
@@ -71,7 +71,7 @@ fn ranks_change_nothing() {
     // 5 shards over 4 lanes: cuts fall inside shards and inside windows.
     let urls = corpus(folder.path(), 5, 210);
     let rotating = |u: &str| with_stub(u).rotate(true);
-    for make in [with_stub as fn(&str) -> LoaderBuilder, |u| full(builder(u)), rotating, with_judge] {
+    for make in [with_stub as fn(&str) -> LoaderBuilder, full, rotating, with_judge] {
         let one = global(&urls, 1, make);
         assert!(one.len() > 5);
         assert_eq!(one, global(&urls, 2, make));

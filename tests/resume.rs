@@ -58,7 +58,7 @@ fn in_full_mode_and_with_images_that_fail_late() {
     }
     writer.finish().unwrap();
     let urls = format!("{urls}::{}", folder.path().join("00004.tar").display());
-    check(|| full(builder(&urls)));
+    check(|| full(&urls));
     check(|| builder(&urls).keep_ratio(0.5));
 }
 

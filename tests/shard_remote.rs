@@ -333,7 +333,7 @@ fn a_dropped_loader_does_not_wait_for_a_server_that_hangs() {
         ..Reply::default()
     });
     let stores = StoreOptions { read_timeout: 10 * HANGING, range_bytes: 100_000, ..options() };
-    let loader = support::full(support::builder(&server.url("/00000.tar")))
+    let loader = support::full(&server.url("/00000.tar"))
         .lengths(vec![400])
         .lanes(1)
         .shuffle_windows(1)
@@ -473,7 +473,7 @@ fn what_cannot_be_listed_is_refused_before_anything_is_asked() {
 /// One epoch over local shards and over `url`, which holds the same.
 fn same_epochs(folder: &Path, url: &str, stores: &StoreOptions) {
     let local = support::pattern(folder, 4);
-    for make in [|urls: &str| support::full(support::builder(urls)), support::builder] {
+    for make in [support::full as fn(&str) -> tldr_loader::loader::LoaderBuilder, support::builder] {
         let near = support::epoch(&make(&local).build().unwrap());
         let far = support::epoch(&make(url).stores(stores.clone()).build().unwrap());
         assert!(!near.is_empty() && near == far, "{} and {} batches", near.len(), far.len());

@@ -200,7 +200,7 @@ mod inside {
     #[ignore = "needs the environment of buckets_read_as_local_folders"]
     fn a_loader() {
         let local = support::pattern(&folder().join("bulk"), 4);
-        for make in [|urls: &str| support::full(support::builder(urls)), support::builder] {
+        for make in [support::full as fn(&str) -> tldr_loader::loader::LoaderBuilder, support::builder] {
             let near = support::epoch(&make(&local).build().unwrap());
             let far = make("s3://shards/data/bulk/{00000..00003}.tar").stores(options()).build().unwrap();
             assert!(!near.is_empty() && near == support::epoch(&far));

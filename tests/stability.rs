@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::{builder, corpus, epoch, full, with_judge, with_stub};
+use support::{corpus, epoch, full, with_judge, with_stub};
 use tldr_loader::hash;
 use tldr_loader::loader::LoaderBuilder;
 
@@ -32,7 +32,7 @@ fn value_stability() {
     let urls = corpus(folder.path(), 5, 210);
     let found = [
         digest(with_stub(&urls)),
-        digest(full(builder(&urls))),
+        digest(full(&urls)),
         digest(with_stub(&urls).rotate(true).fuse("coin:0.5".parse().unwrap())),
         digest(with_judge(&urls).lanes(8)),
     ];

@@ -55,7 +55,7 @@ fn weights_are_one_over_pi() {
 fn where_nothing_is_selected_weights_are_one_and_without_probabilities_they_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 4, 40);
-    let whole = full(builder(&urls)).weights(true).build().unwrap();
+    let whole = full(&urls).weights(true).build().unwrap();
     assert!(whole.iter().unwrap().all(|batch| batch.unwrap().weights.unwrap().as_slice() == [1.0; 16]));
     assert_eq!(whole.stats().n_eff, None, "no pi is stated");
     let refused = with_stub(&urls).priority(Priority::Diverse).weights(true).build().err().unwrap();

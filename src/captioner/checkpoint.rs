@@ -12,7 +12,7 @@ use crate::captioner::files::{
     Aside, CONFIG, MODEL, TOKENIZER, check_own, check_vocabulary, model_files, replace, tensors_hash, write,
 };
 use crate::captioner::folds::Folds;
-use crate::captioner::generation::GenerationConfig;
+use crate::captioner::generation::{GenerationChange, GenerationConfig};
 use crate::captioner::matcher::Matcher;
 use crate::captioner::model::{Captioner, check_prompt};
 use crate::captioner::weights::Weights;
@@ -112,14 +112,12 @@ impl Captioner {
 /// from then on.
 ///
 /// # Errors
-/// No captioner directory; a setting that cannot work, by name: the directory is then unchanged.
-pub fn set_generation(
-    dir: impl AsRef<Path>,
-    change: impl FnOnce(&mut GenerationConfig),
-) -> Result<GenerationConfig> {
+/// No captioner directory; a setting that cannot work or has no effect, by name: the directory is then
+/// unchanged.
+pub fn set_generation(dir: impl AsRef<Path>, change: GenerationChange) -> Result<GenerationConfig> {
     let path = dir.as_ref().join(CONFIG);
     let mut config = load_config(&path)?;
-    change(&mut config.generation);
+    config.generation = change.apply(config.generation)?;
     config.validate()?;
     check_prompt(&config, &Tokenizer::from_file(dir.as_ref().join(TOKENIZER))?)?;
     let json = serde_json::to_string_pretty(&config).map_err(Error::captioner)?;

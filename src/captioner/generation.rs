@@ -56,6 +56,79 @@ pub struct GenerationConfig {
     pub repetition_penalty: f64,
 }
 
+/// Settings to change: those that are `None` stay.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GenerationChange {
+    /// Rows of every caption batch.
+    pub batch_size: Option<usize>,
+    /// Fewest tokens.
+    pub min_tokens: Option<usize>,
+    /// Most tokens.
+    pub max_tokens: Option<usize>,
+    /// How tokens are chosen.
+    pub decoding: Option<Decoding>,
+    /// Captions that grow side by side; for `beam`.
+    pub beams: Option<usize>,
+    /// Above 0 longer captions win more often; for `beam`.
+    pub length_penalty: Option<f64>,
+    /// Probability of the tokens that are drawn from; for `nucleus`.
+    pub top_p: Option<f64>,
+    /// Divides the logits before drawing; for `nucleus`.
+    pub temperature: Option<f64>,
+    /// Seed of what is drawn; for `nucleus`.
+    pub seed: Option<u64>,
+    /// Text that every caption goes on from.
+    pub prompt: Option<String>,
+    /// Above 1 words are repeated less.
+    pub repetition_penalty: Option<f64>,
+}
+
+impl GenerationChange {
+    /// `config` with these settings, checked.
+    ///
+    /// # Errors
+    /// Names the first setting that cannot work, or that has no effect with the decoding that follows.
+    pub fn apply(self, config: GenerationConfig) -> Result<GenerationConfig> {
+        let shown = |value: Option<&dyn std::fmt::Display>| value.map(ToString::to_string);
+        let bound = [
+            ("generation.beams", Decoding::Beam, shown(self.beams.as_ref().map(|n| n as _))),
+            (
+                "generation.length_penalty",
+                Decoding::Beam,
+                shown(self.length_penalty.as_ref().map(|n| n as _)),
+            ),
+            ("generation.top_p", Decoding::Nucleus, shown(self.top_p.as_ref().map(|n| n as _))),
+            ("generation.temperature", Decoding::Nucleus, shown(self.temperature.as_ref().map(|n| n as _))),
+            ("generation.seed", Decoding::Nucleus, shown(self.seed.as_ref().map(|n| n as _))),
+        ];
+        let changed = GenerationConfig {
+            batch_size: self.batch_size.unwrap_or(config.batch_size),
+            min_tokens: self.min_tokens.unwrap_or(config.min_tokens),
+            max_tokens: self.max_tokens.unwrap_or(config.max_tokens),
+            decoding: self.decoding.unwrap_or(config.decoding),
+            beams: self.beams.unwrap_or(config.beams),
+            length_penalty: self.length_penalty.unwrap_or(config.length_penalty),
+            top_p: self.top_p.unwrap_or(config.top_p),
+            temperature: self.temperature.unwrap_or(config.temperature),
+            seed: self.seed.unwrap_or(config.seed),
+            prompt: self.prompt.unwrap_or(config.prompt),
+            repetition_penalty: self.repetition_penalty.unwrap_or(config.repetition_penalty),
+        };
+        changed.validate()?;
+        for (option, decoding, given) in bound {
+            if let Some(given) = given.filter(|_| decoding != changed.decoding) {
+                let accepted = format!(
+                    "left out with decoding = {}, where it has no effect; or with decoding = {}",
+                    changed.decoding.name(),
+                    decoding.name()
+                );
+                return Err(Error::option(option, given, accepted));
+            }
+        }
+        Ok(changed)
+    }
+}
+
 /// Beams of BLIP's own captions, and of the paper's.
 fn three() -> usize {
     3
@@ -71,6 +144,15 @@ fn most() -> f64 {
 }
 
 impl Decoding {
+    /// Its name in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Greedy => "greedy",
+            Self::Beam => "beam",
+            Self::Nucleus => "nucleus",
+        }
+    }
+
     /// The way of that name: `greedy`, `beam` or `nucleus`.
     ///
     /// # Errors

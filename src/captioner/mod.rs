@@ -94,7 +94,7 @@ pub use device::{Precision, device_name, parse_device};
 pub use encode::RawSignals;
 pub(crate) use files::{MODEL, TOKENIZER, lock, replace};
 pub use folds::{Fold, Folds};
-pub use generation::{Decoding, GenerationConfig};
+pub use generation::{Decoding, GenerationChange, GenerationConfig};
 pub use learn::{CodebookReport, PatchSample};
 pub use matcher::{Matcher, MatcherConfig};
 pub use model::Captioner;

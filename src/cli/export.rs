@@ -78,6 +78,19 @@ impl Args {
     fn source(&self) -> Result<(PathBuf, ExportBy, Option<u64>)> {
         // A plan is a local file, a ledger may be in a bucket.
         let is_ledger = self.from.is_dir() || self.from.to_str().is_some_and(|from| from.contains("://"));
+        if self.captioner.is_none() {
+            let accepted =
+                "left out without captioner: it is of a policy, by which a captioner's clusters go";
+            self.selection.refuse(accepted)?;
+            for (option, given) in [
+                ("dedup", self.dedup.map(|cosine| cosine.to_string())),
+                ("thin", self.thin.then(|| "true".to_owned())),
+            ] {
+                if let Some(given) = given {
+                    return Err(Error::option(option, given, accepted));
+                }
+            }
+        }
         match (&self.ledger, &self.captioner) {
             (Some(ledger), None) if !is_ledger => {
                 Ok((ledger.clone(), ExportBy::Plan(self.from.clone()), None))

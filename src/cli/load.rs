@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tldr_loader::captioner::{
-    BlipKind, BlipOptions, Captioner, Decoding, GenerationConfig, Matcher, parse_device,
+    BlipKind, BlipOptions, Captioner, Decoding, GenerationChange, Matcher, parse_device,
 };
 use tldr_loader::{Error, Result};
 
@@ -14,7 +14,7 @@ use super::say;
 /// Reads config.json, model.safetensors and tokenizer.json or vocab.txt from a folder, as
 /// save_pretrained writes it; nothing is downloaded and nothing unpickled. Run `fit` next on a
 /// captioner. A matcher, of a BlipForImageTextRetrieval, scores captions: it is a loader's judge, or
-/// with --matcher a captioner's measure of alignment. Options of captions do not touch it.
+/// with --matcher a captioner's measure of alignment. It takes no options of captions.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Folder of the BLIP model
@@ -31,48 +31,48 @@ pub(super) struct Args {
     /// Rows of every encode batch and caption batch
     #[arg(long, default_value_t = 32)]
     batch_size: usize,
-    /// How captions are written: greedy, beam or nucleus
-    #[arg(long, default_value = "beam")]
-    decoding: String,
-    /// Captions that grow side by side, for beam
-    #[arg(long, default_value_t = 3)]
-    beams: usize,
-    /// Above 0 longer captions win more often, for beam
-    #[arg(long, default_value_t = 1.0)]
-    length_penalty: f64,
-    /// Probability of the tokens that are drawn from, for nucleus
-    #[arg(long, default_value_t = 0.9)]
-    top_p: f64,
-    /// Divides the logits before drawing, for nucleus
-    #[arg(long, default_value_t = 1.0)]
-    temperature: f64,
-    /// Seed of what is drawn, for nucleus
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// How captions are written: greedy, beam (the default) or nucleus
+    #[arg(long)]
+    decoding: Option<String>,
+    /// Captions that grow side by side, for beam; 3 by default
+    #[arg(long)]
+    beams: Option<usize>,
+    /// Above 0 longer captions win more often, for beam; 1 by default
+    #[arg(long)]
+    length_penalty: Option<f64>,
+    /// Probability of the tokens that are drawn from, for nucleus; 0.9 by default
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Divides the logits before drawing, for nucleus; 1 by default
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Seed of what is drawn, for nucleus; 0 by default
+    #[arg(long)]
+    seed: Option<u64>,
     /// cpu, cuda or cuda:N: where the model is checked; what is written is the same
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Fewest tokens of a caption
-    #[arg(long, default_value_t = 5)]
-    min_tokens: usize,
-    /// Most tokens of a caption
-    #[arg(long, default_value_t = 20)]
-    max_tokens: usize,
+    /// Fewest tokens of a caption; 5 by default
+    #[arg(long)]
+    min_tokens: Option<usize>,
+    /// Most tokens of a caption; 20 by default
+    #[arg(long)]
+    max_tokens: Option<usize>,
     /// Text that every caption goes on from
-    #[arg(long, default_value = "")]
-    prompt: String,
-    /// Above 1 words are repeated less
-    #[arg(long, default_value_t = 1.0)]
-    repetition_penalty: f64,
+    #[arg(long)]
+    prompt: Option<String>,
+    /// Above 1 words are repeated less; 1 by default
+    #[arg(long)]
+    repetition_penalty: Option<f64>,
 }
 
 impl Args {
     pub(super) fn run(self) -> Result<()> {
-        let generation = GenerationConfig {
-            batch_size: self.batch_size,
+        let change = GenerationChange {
+            batch_size: Some(self.batch_size),
             min_tokens: self.min_tokens,
             max_tokens: self.max_tokens,
-            decoding: Decoding::from_name(&self.decoding)?,
+            decoding: self.decoding.as_deref().map(Decoding::from_name).transpose()?,
             beams: self.beams,
             length_penalty: self.length_penalty,
             top_p: self.top_p,
@@ -81,7 +81,9 @@ impl Args {
             prompt: self.prompt,
             repetition_penalty: self.repetition_penalty,
         };
-        generation.validate()?;
+        let sets_captions =
+            change != GenerationChange { batch_size: change.batch_size, ..Default::default() };
+        let generation = change.apply(BlipOptions::default().generation)?;
         // However the two are written: what is at `out` is replaced.
         let same = |a: &Path, b: &Path| {
             a == b || a.canonicalize().ok().is_some_and(|a| b.canonicalize().ok() == Some(a))
@@ -97,6 +99,11 @@ impl Args {
             if let Some(matcher) = &self.matcher {
                 let accepted = "left out: DIR is a BLIP for retrieval itself";
                 return Err(Error::option("matcher", matcher.display(), accepted));
+            }
+            if sets_captions {
+                let accepted = "a BLIP that writes captions, for the options of captions to have an effect: this \
+                                one is for retrieval";
+                return Err(Error::option("dir", self.dir.display(), accepted));
             }
             let matcher = Matcher::load_blip(&self.dir, &options, device)?;
             matcher.save(&self.out)?;

@@ -58,7 +58,7 @@ pub(super) struct Args {
     #[arg(long)]
     estimate: bool,
     /// Samples per second of the training to come, for the break-even that --estimate prints
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", requires = "estimate")]
     train_rate: Option<f64>,
     /// Threads that decode previews; one per core by default
     #[arg(long, default_value_t = 0, hide_default_value = true)]

@@ -4,19 +4,19 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tldr_loader::Result;
 use tldr_loader::cluster::Clusters;
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::loader::reading_fingerprint;
 use tldr_loader::select::{GateBy, Policy, Priority, Quota, ScoreGate};
 use tldr_loader::shard::ReadOptions;
+use tldr_loader::{Error, Result};
 
 /// How much is kept, and by which rules.
 #[derive(Debug, clap::Args)]
 pub(super) struct Selection {
-    /// Share of the readable samples to keep, in (0, 1]
-    #[arg(long, default_value_t = 0.25)]
-    keep_ratio: f64,
+    /// Share of the readable samples to keep, in (0, 1]; 0.25 by default
+    #[arg(long)]
+    keep_ratio: Option<f64>,
     /// Share of samples that pass, by alignment of image and original caption, or by --score-key; 1 for
     /// no gate; 0.5 by default, without --threshold
     #[arg(long)]
@@ -28,19 +28,19 @@ pub(super) struct Selection {
     /// Least score that passes, instead of a share
     #[arg(long, value_name = "SCORE", requires = "score_key", conflicts_with = "gate")]
     threshold: Option<f64>,
-    /// Of what the gate lets that share through: corpus or cluster
-    #[arg(long, default_value = "corpus")]
-    gate_by: String,
-    /// How the kept share is spread over clusters: proportional, cap, cap(SAMPLES), tempered(ALPHA) or
-    /// random
-    #[arg(long, default_value = "proportional")]
-    quota: String,
-    /// Which candidates fill a quota first: uniform, diverse, hard, score, longest or every-nth
-    #[arg(long, default_value = "uniform")]
-    priority: String,
-    /// Seed of every random choice
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Of what the gate lets that share through: corpus (the default) or cluster
+    #[arg(long, conflicts_with = "threshold")]
+    gate_by: Option<String>,
+    /// How the kept share is spread over clusters: proportional (the default), cap, cap(SAMPLES),
+    /// tempered(ALPHA) or random
+    #[arg(long)]
+    quota: Option<String>,
+    /// Which candidates fill a quota first: uniform (the default), diverse, hard, score, longest or every-nth
+    #[arg(long)]
+    priority: Option<String>,
+    /// Seed of every random choice; 0 by default
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 impl Selection {
@@ -49,19 +49,46 @@ impl Selection {
         self.score_key.as_deref()
     }
 
+    /// Refuses the first option of a policy that was given where none is in force; the field of a score is
+    /// none.
+    ///
+    /// # Errors
+    /// Names the option, its value and, by `accepted`, what to do.
+    pub(super) fn refuse(&self, accepted: &str) -> Result<()> {
+        let given = [
+            ("keep_ratio", self.keep_ratio.map(|share| share.to_string())),
+            ("gate", self.gate.map(|share| share.to_string())),
+            ("threshold", self.threshold.map(|least| least.to_string())),
+            ("gate_by", self.gate_by.clone()),
+            ("quota", self.quota.clone()),
+            ("priority", self.priority.clone()),
+            ("seed", self.seed.map(|seed| seed.to_string())),
+        ];
+        match given.into_iter().find_map(|(option, given)| Some((option, given?))) {
+            Some((option, given)) => Err(Error::option(option, given, accepted)),
+            None => Ok(()),
+        }
+    }
+
     /// The policy, with `dedup` as given.
     pub(super) fn policy(&self, dedup: Option<f32>) -> Result<Policy> {
-        let quota = Quota::from_str(&self.quota)?;
-        let priority = Priority::from_str(&self.priority)?;
-        let gate_by = GateBy::from_str(&self.gate_by)?;
+        let quota = self.quota.as_deref().map_or(Ok(Quota::Proportional), Quota::from_str)?;
+        let priority = self.priority.as_deref().map_or(Ok(Priority::Uniform), Priority::from_str)?;
+        let gate_by = self.gate_by.as_deref().map_or(Ok(GateBy::Corpus), GateBy::from_str)?;
         let gate = match (self.gate, self.threshold) {
             (None, Some(_)) => None,
             (gate, _) => Some(gate.unwrap_or(0.5)).filter(|&gate| gate != 1.0),
         };
+        if let (None, Some(gate_by)) = (gate, &self.gate_by) {
+            return Err(Error::option("gate_by", gate_by, "left out without a gate"));
+        }
         let score = self.score_key.clone().map(|key| ScoreGate::new(key, self.threshold));
-        let keep_ratio = self.keep_ratio;
+        if let (Quota::CapAt(_), Some(keep_ratio)) = (quota, self.keep_ratio) {
+            let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
+            return Err(Error::option("keep_ratio", keep_ratio, accepted));
+        }
         Ok(Policy {
-            keep_ratio,
+            keep_ratio: self.keep_ratio.unwrap_or(0.25),
             later_ratios: Vec::new(),
             gate,
             gate_by,
@@ -70,7 +97,7 @@ impl Selection {
             priority,
             rotate: false,
             thin: false,
-            seed: self.seed,
+            seed: self.seed.unwrap_or(0),
             corpus: None,
             score,
         })
@@ -125,7 +152,7 @@ impl Fitted {
             let captioner = Captioner::load(directory, parse_device("cpu")?)?;
             let clusters = captioner.clusters().cloned().ok_or_else(|| {
                 let accepted = "a captioner with clusters: run tldr-loader fit first";
-                tldr_loader::Error::option("captioner", directory.display(), accepted)
+                Error::option("captioner", directory.display(), accepted)
             })?;
             Ok(Self { clusters, encoder: Some(captioner.fingerprint()) })
         }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use tldr_loader::Result;
 use tldr_loader::synth::{NoiseShares, SynthOptions, write_corpus};
+use tldr_loader::{Error, Result};
 
 use super::progress::Progress;
 use super::say;
@@ -35,13 +35,8 @@ pub(super) struct Args {
     misaligned: f64,
     /// Weights of the kinds of noise: caption of another scene, generic caption, one attribute
     /// wrong, caption of another scene of the same class
-    #[arg(
-        long,
-        value_name = "SWAPPED,GENERIC,ATTRIBUTE,SAME-CLASS",
-        value_delimiter = ',',
-        default_values_t = NoiseShares::default().weights().map(|(_, weight)| weight)
-    )]
-    noise_shares: Vec<f64>,
+    #[arg(long, value_name = "SWAPPED,GENERIC,ATTRIBUTE,SAME-CLASS", value_delimiter = ',')]
+    noise_shares: Option<Vec<f64>>,
     /// Near-copies of each scene (1: every scene once)
     #[arg(long, value_name = "N", default_value_t = SynthOptions::default().duplicates)]
     duplicates: u64,
@@ -58,13 +53,18 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Result<()> {
-        let noise = match self.noise_shares[..] {
-            [swapped, generic, attribute, same_class] => {
+        let noise = match self.noise_shares.as_deref() {
+            None => NoiseShares::default(),
+            Some(_) if self.misaligned == 0.0 => {
+                let accepted = "left out with misaligned = 0, where there is no noise";
+                return Err(Error::option("noise_shares", "given", accepted));
+            }
+            Some(&[swapped, generic, attribute, same_class]) => {
                 NoiseShares { swapped, generic, attribute, same_class }
             }
-            _ => {
-                let given = format!("{} weights", self.noise_shares.len());
-                return Err(tldr_loader::Error::option("noise_shares", given, "exactly four weights"));
+            Some(others) => {
+                let given = format!("{} weights", others.len());
+                return Err(Error::option("noise_shares", given, "exactly four weights"));
             }
         };
         let options = SynthOptions {

@@ -31,9 +31,9 @@ pub(super) struct Args {
     /// A tokenizer.json to use; without it one is trained on the captions
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Entries of a tokenizer that is trained
-    #[arg(long, default_value_t = 2000)]
-    vocab_size: usize,
+    /// Entries of a tokenizer that is trained; 2,000 by default
+    #[arg(long, conflicts_with = "tokenizer")]
+    vocab_size: Option<usize>,
     /// Passes over the shards
     #[arg(long, default_value_t = 10)]
     epochs: u64,
@@ -97,7 +97,7 @@ impl Args {
         job.read = self.source.read()?;
         job.preset = self.preset;
         job.tokenizer = self.tokenizer;
-        job.vocab_size = self.vocab_size;
+        job.vocab_size = self.vocab_size.unwrap_or(job.vocab_size);
         job.epochs = self.epochs;
         job.batch_size = self.batch_size.unwrap_or(job.batch_size);
         job.accumulate = self.accumulate;

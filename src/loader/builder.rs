@@ -1,5 +1,6 @@
 //! The options of a loader and their defaults; `checks` checks them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -37,6 +38,8 @@ const MAX_ERRORS: f64 = 0.1;
 /// Options of a [`Loader`]. Made by [`Loader::builder`].
 #[must_use]
 pub struct LoaderBuilder {
+    /// Options that were given, whatever their value.
+    pub(super) given: BTreeSet<&'static str>,
     pub(super) urls: Vec<String>,
     pub(super) source: Option<String>,
     pub(super) shards: Option<Vec<Shard>>,
@@ -100,6 +103,7 @@ macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {
         $($(#[$doc])*
         pub fn $name(mut self, $name: $type) -> Self {
+            self.given.insert(stringify!($name));
             self.$name = $value;
             self
         })*
@@ -109,6 +113,7 @@ macro_rules! setters {
 impl LoaderBuilder {
     pub(crate) fn new(urls: Vec<String>) -> Self {
         Self {
+            given: BTreeSet::new(),
             urls,
             source: None,
             shards: None,
@@ -195,7 +200,8 @@ impl LoaderBuilder {
         mode: Mode = mode;
         /// Share of readable samples to keep, in (0, 1]: one number, or one from each of several epochs
         /// on, `[(0, 0.25), (28, 1.0)]`. In a schedule 1 keeps every readable sample, whatever gate, dedup
-        /// and quota say. Default: 0.25.
+        /// and quota say. Default: 0.25 with a captioner or a [`score_key`](Self::score_key); without either, and
+        /// without a [`plan`](Self::plan), it has to be given.
         keep_ratio: impl Into<KeepRatio> = Some(keep_ratio.into());
         /// Share of samples that pass the gate, by alignment of image and original caption, or by the
         /// [`score_key`](Self::score_key). `None` turns the gate off. Default: 0.5 with a captioner or a
@@ -358,7 +364,8 @@ impl LoaderBuilder {
     /// of the alignment in the gate and in the priorities `hard` and `score`: a CLIP similarity, say. A sample
     /// without one does not pass. No captioner is needed for it. Where a share passes, the least score that
     /// does is measured when the loader is built, on a sample of the corpus ([`survey`](crate::shard::survey)).
-    pub fn score_key(self, score_key: impl Into<String>) -> Self {
+    pub fn score_key(mut self, score_key: impl Into<String>) -> Self {
+        self.given.insert("score_key");
         self.score_gate(ScoreGate::new(score_key, None))
     }
 
@@ -389,6 +396,7 @@ impl LoaderBuilder {
 
     /// The captioner and its clusters. The model moves into a thread of its own.
     pub fn captioner(mut self, encoder: impl Encoder + 'static, clusters: Arc<Clusters>) -> Self {
+        self.given.insert("captioner");
         self.encoder = Some((Box::new(encoder), clusters));
         self
     }
@@ -397,6 +405,7 @@ impl LoaderBuilder {
     /// It must not be the captioner that writes them: one that was trained on other data, or an image-text
     /// matching head. It moves into a thread of its own.
     pub fn judge(mut self, judge: impl Encoder + 'static) -> Self {
+        self.given.insert("judge");
         self.judge = Some(Box::new(judge));
         self
     }
@@ -404,7 +413,8 @@ impl LoaderBuilder {
     /// Checks the options, lists the shards, counts their samples and makes the loader.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Option`] for an option that cannot work, before anything is read;
+    /// [`crate::ErrorKind::Option`] for an option that cannot work, or that was given and has no effect beside
+    /// the others, before anything is read;
     /// errors of listing and counting shards.
     pub fn build(self) -> Result<Loader> {
         self.build_with_progress(&mut |_, _| {})
@@ -414,6 +424,7 @@ impl LoaderBuilder {
     /// have to be counted.
     pub fn build_with_progress(mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Loader> {
         self.check_numbers()?;
+        self.check_effects()?;
         self.open_tables()?;
         let world = World::find((self.rank, self.world_size), self.group, |name| std::env::var(name).ok())?;
         let world_size = world.world_size;
@@ -436,6 +447,7 @@ impl LoaderBuilder {
         let clusters = self.clusters()?;
         let plan = self.load_plan()?;
         let wanted = self.decider(clusters.as_ref(), 1, plan.as_ref())?;
+        self.check_captioner(wanted.as_ref())?;
         self.check_judge(wanted.as_ref())?;
         self.check_weights(wanted.as_ref())?;
         let spawn = |encoder, role| ModelThread::spawn(encoder, role);

@@ -9,13 +9,13 @@ use crate::loader::decider::Decider;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::plan::PlanFile;
 use crate::loader::spec::Mode;
-use crate::select::{GateBy, KeepRatio, Policy, Quota, ScoreGate, Selector};
+use crate::select::{GateBy, Policy, Quota, ScoreGate, Selector};
 use crate::shard::{self, Shard};
 use crate::text::Fuse;
 
 /// Lanes by default; the world size where that is larger.
 const LANES: usize = 4;
-/// Share of the readable samples that is kept by default: the paper's.
+/// Share of the readable samples that is kept by default where something tells them apart: the paper's.
 const KEEP_RATIO: f64 = 0.25;
 /// Threads that decode at most: more than machines have cores.
 const MAX_THREADS: usize = 4096;
@@ -88,8 +88,7 @@ impl LoaderBuilder {
         Ok(lanes)
     }
 
-    /// The selector of mode `Reduced`; options of a selection are errors in the other modes only
-    /// where they contradict them. `corpus`: its number of samples.
+    /// The selector of mode `Reduced`. `corpus`: its number of samples.
     pub(super) fn selector(&self, clusters: Option<&Arc<Clusters>>, corpus: u64) -> Result<Option<Selector>> {
         if self.mode != Mode::Reduced {
             return Ok(None);
@@ -109,8 +108,15 @@ impl LoaderBuilder {
             Some(_) => score,
             None => score.assumed(gate),
         });
-        let (keep_ratio, later_ratios) =
-            self.keep_ratio.as_ref().map_or(Ok((KEEP_RATIO, vec![])), KeepRatio::checked)?;
+        let (keep_ratio, later_ratios) = match &self.keep_ratio {
+            Some(keep_ratio) => keep_ratio.checked()?,
+            None if with || score.is_some() => (KEEP_RATIO, vec![]),
+            None => {
+                let accepted = "a number in (0, 1], the share of samples to keep: without a captioner, score_key or \
+                                plan it has to be given; mode = full keeps all";
+                return Err(Error::option("keep_ratio", "none", accepted));
+            }
+        };
         let policy = Policy {
             keep_ratio,
             later_ratios,

@@ -16,6 +16,7 @@ mod decider;
 mod deciding;
 mod deferring;
 mod device;
+mod effects;
 mod filling;
 mod lane;
 mod look;

@@ -34,6 +34,17 @@ pub enum Mode {
     Eval,
 }
 
+impl Mode {
+    /// Its name in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reduced => "reduced",
+            Self::Full => "full",
+            Self::Eval => "eval",
+        }
+    }
+}
+
 /// What to do with a sample that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnError {

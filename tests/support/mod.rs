@@ -254,8 +254,13 @@ pub fn with_judge(urls: &str) -> LoaderBuilder {
         .fuse("gated".parse().unwrap())
 }
 
-/// A loader over a test corpus: windows of 64, small u8 images, one rank.
+/// A loader over a test corpus that keeps a quarter: windows of 64, small u8 images, one rank.
 pub fn builder(urls: &str) -> LoaderBuilder {
+    plain(urls).keep_ratio(0.25)
+}
+
+/// As [`builder`], without the options of a selection.
+fn plain(urls: &str) -> LoaderBuilder {
     Loader::builder(urls)
         .source("test")
         .batch_size(16)
@@ -265,7 +270,6 @@ pub fn builder(urls: &str) -> LoaderBuilder {
         .threads(2)
         .rank(0)
         .world_size(1)
-        .keep_ratio(0.25)
 }
 
 /// As [`builder`], with the stub captioner and concatenated captions.
@@ -324,9 +328,14 @@ pub fn real_data(set: &str) -> Option<PathBuf> {
     None
 }
 
-/// Whether the loader would yield every sample.
-pub fn full(builder: LoaderBuilder) -> LoaderBuilder {
-    builder.mode(Mode::Full)
+/// As [`builder`], of every sample.
+pub fn full(urls: &str) -> LoaderBuilder {
+    plain(urls).mode(Mode::Full)
+}
+
+/// As [`builder`], of every sample in order.
+pub fn eval(urls: &str) -> LoaderBuilder {
+    plain(urls).mode(Mode::Eval)
 }
 
 /// A tokenizer trained on the spot.

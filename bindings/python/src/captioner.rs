@@ -7,17 +7,17 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyType};
 use tch::Device;
 use tldr_loader::captioner::{
-    Augment, BlipOptions, CodebookStart, CodebookUpdate, Decay, DecodeFrom, Decoding, Matcher, Precision,
-    device_name, set_generation,
+    Augment, BlipOptions, CodebookStart, CodebookUpdate, Decay, DecodeFrom, Matcher, Precision, device_name,
+    set_generation,
 };
 use tldr_loader::cluster::{AlignmentNorm, Features};
 use tldr_loader::jobs::{self, FitJob, Resume, TrainJob};
-use tldr_loader::shard::ReadOptions;
 use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
+use crate::given::{Callback, Given, read};
 use crate::interrupt::interruptible;
-use crate::options::{self, DeviceName, Urls, Whole, must_exist, whole};
+use crate::options::{self, Urls, must_exist};
 use crate::plain;
 use crate::report;
 
@@ -53,9 +53,8 @@ impl Captioner {
     }
 }
 
-pub(crate) fn device_or_cpu(device: Option<DeviceName>) -> Result<Device> {
-    device.map_or(Ok(Device::Cpu), |d| d.parse("device"))
-}
+/// What is wrong with a size of the vocabulary beside a tokenizer.
+const WITH_TOKENIZER: &str = "left out with a tokenizer, which has its vocabulary already";
 
 #[pymethods]
 impl Captioner {
@@ -111,79 +110,69 @@ impl Captioner {
     ///     ConfigError: An option cannot work.
     ///     DataError: A file is not what it should be; a loss is not finite: names step and keys.
     #[classmethod]
-    #[pyo3(signature = (
-        urls, path, *, preset="small", tokenizer=None, vocab_size=2000, epochs=10, batch_size=32,
-        accumulate=1, precision=None, learning_rate=None, schedule="cosine", warmup=3000,
-        augment="none", codebook_start="patches", codebook_update="ema", commitment=0.25, validate=0.0,
-        checkpoint_every=1000, resume="auto", folds=1, seed=0, threads=None, device=None,
-        caption_key=None, r#where=None, subset=None, captions=None, endpoint=None, read_timeout=None,
-        retries=None, progress=None
-    ))]
-    // Python's keyword-only arguments: nobody calls this from Rust.
-    #[allow(clippy::too_many_arguments)]
+    #[pyo3(
+        signature = (urls, path, **options),
+        text_signature = "($cls, urls, path, *, preset='small', tokenizer=None, vocab_size=2000, epochs=10, batch_size=32, \
+            accumulate=1, precision=None, learning_rate=None, schedule='cosine', warmup=3000, \
+            augment='none', codebook_start='patches', codebook_update='ema', commitment=0.25, validate=0.0, \
+            checkpoint_every=1000, resume='auto', folds=1, seed=0, threads=None, device=None, \
+            caption_key=None, where=None, subset=None, captions=None, endpoint=None, read_timeout=None, \
+            retries=None, progress=None)"
+    )]
     fn train(
         _class: &Bound<'_, PyType>,
         py: Python<'_>,
-        urls: Urls,
-        path: PathBuf,
-        preset: &str,
-        tokenizer: Option<PathBuf>,
-        vocab_size: Whole,
-        epochs: Whole,
-        batch_size: Whole,
-        accumulate: Whole,
-        precision: Option<&str>,
-        learning_rate: Option<f64>,
-        schedule: &str,
-        warmup: Whole,
-        augment: &str,
-        codebook_start: &str,
-        codebook_update: &str,
-        commitment: f64,
-        validate: f64,
-        checkpoint_every: Whole,
-        resume: &str,
-        folds: Whole,
-        seed: Whole,
-        threads: Option<Whole>,
-        device: Option<DeviceName>,
-        caption_key: Option<String>,
-        r#where: Option<&str>,
-        subset: Option<PathBuf>,
-        captions: Option<PathBuf>,
-        endpoint: Option<String>,
-        read_timeout: Option<f64>,
-        retries: Option<Whole>,
-        progress: Option<Py<PyAny>>,
+        urls: &Bound<'_, PyAny>,
+        path: &Bound<'_, PyAny>,
+        options: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let device = device_or_cpu(device).or_raise(py)?;
-        let job = TrainJob {
-            preset: preset.to_string(),
-            tokenizer,
-            vocab_size: whole("vocab_size", vocab_size).or_raise(py)?,
-            epochs: whole("epochs", epochs).or_raise(py)?,
-            batch_size: whole("batch_size", batch_size).or_raise(py)?,
-            accumulate: whole("accumulate", accumulate).or_raise(py)?,
-            precision: precision.map(Precision::from_name).transpose().or_raise(py)?,
-            learning_rate,
-            schedule: Decay::from_name(schedule).or_raise(py)?,
-            warmup: whole("warmup", warmup).or_raise(py)?,
-            augment: Augment::from_name(augment).or_raise(py)?,
-            codebook_start: CodebookStart::from_name(codebook_start).or_raise(py)?,
-            codebook_update: CodebookUpdate::from_name(codebook_update).or_raise(py)?,
-            commitment,
-            validate,
-            checkpoint_every: whole("checkpoint_every", checkpoint_every).or_raise(py)?,
-            resume: Resume::from_name(resume).or_raise(py)?,
-            seed: whole("seed", seed).or_raise(py)?,
-            threads: whole("threads", threads.unwrap_or(0)).or_raise(py)?,
-            device: device_name(device),
-            read: ReadOptions::open(caption_key, r#where, subset.as_deref(), captions.as_deref())
-                .or_raise(py)?,
-            stores: options::stores(endpoint, read_timeout, retries).or_raise(py)?,
-            ..TrainJob::new(urls.patterns(), &path)
-        };
-        let folds: usize = whole("folds", folds).or_raise(py)?;
+        let (urls, path): (Urls, PathBuf) = (read("urls", urls)?, read("path", path)?);
+        let given = Given::new(py, "train", options);
+        let mut job = TrainJob::new(urls.patterns(), &path);
+        macro_rules! set {
+            ($take:ident: $($name:ident $(, $by:expr)?;)*) => {
+                $(if let Some(value) = given.$take(stringify!($name) $(, $by)?)? {
+                    job.$name = value;
+                })*
+            };
+        }
+        set!(take_whole:
+            epochs;
+            batch_size;
+            accumulate;
+            warmup;
+            checkpoint_every;
+            seed;
+            threads;
+        );
+        set!(take:
+            preset;
+            commitment;
+            validate;
+        );
+        set!(take_name:
+            schedule, Decay::from_name;
+            augment, Augment::from_name;
+            codebook_start, CodebookStart::from_name;
+            codebook_update, CodebookUpdate::from_name;
+            resume, Resume::from_name;
+        );
+        job.precision = given.take_name("precision", Precision::from_name)?;
+        job.learning_rate = given.take("learning_rate")?.or(job.learning_rate);
+        job.tokenizer = given.take_as("tokenizer", "the path of a tokenizer.json")?;
+        if let Some(size) = given.take_whole("vocab_size")? {
+            if job.tokenizer.is_some() {
+                return Err(Error::option("vocab_size", size, WITH_TOKENIZER)).or_raise(py);
+            }
+            job.vocab_size = size;
+        }
+        let device = options::device_or_cpu(&given)?;
+        job.device = device_name(device);
+        job.read = options::reading(&given)?;
+        job.stores = options::stores(&given)?;
+        let folds = given.take_whole("folds")?.unwrap_or(1_usize);
+        let progress: Option<Callback> = given.take("progress")?;
+        given.end()?;
         let work = move |report: &mut dyn FnMut(_) -> Result<()>| {
             if folds == 1 {
                 jobs::train(&job, &mut |at| report(*at))?;
@@ -210,7 +199,7 @@ impl Captioner {
                 said.set_item("validation_lm_loss", measured.lm_loss)?;
                 said.set_item("validation_auc", measured.auc)?;
             }
-            progress.call1(py, (said,)).map(drop)
+            progress.0.call1(py, (said,)).map(drop)
         })
     }
 
@@ -233,27 +222,23 @@ impl Captioner {
     ///     ConfigError: An option cannot work.
     ///     DataError: A file is missing or not what it should be; names file and tensor.
     #[classmethod]
-    #[pyo3(signature = (
-        source, path, *, preview_size=None, batch_size=32, matcher=None, device=None
-    ))]
-    // Python's keyword-only arguments: nobody calls this from Rust.
-    #[allow(clippy::too_many_arguments)]
+    #[pyo3(
+        signature = (source, path, **options),
+        text_signature = "($cls, source, path, *, preview_size=None, batch_size=32, matcher=None, device=None)"
+    )]
     fn load_blip(
         _class: &Bound<'_, PyType>,
         py: Python<'_>,
-        source: PathBuf,
-        path: PathBuf,
-        preview_size: Option<Whole>,
-        batch_size: Whole,
-        matcher: Option<PathBuf>,
-        device: Option<DeviceName>,
+        source: &Bound<'_, PyAny>,
+        path: &Bound<'_, PyAny>,
+        options: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let device = device_or_cpu(device).or_raise(py)?;
-        let mut options = BlipOptions {
-            preview_size: preview_size.map(|n| whole("preview_size", n)).transpose().or_raise(py)?,
-            batch_size: whole("batch_size", batch_size).or_raise(py)?,
-            ..BlipOptions::default()
-        };
+        let (source, path): (PathBuf, PathBuf) = (read("source", source)?, read("path", path)?);
+        let given = Given::new(py, "load_blip", options);
+        let matcher: Option<PathBuf> = given.take("matcher")?;
+        let device = options::device_or_cpu(&given)?;
+        let mut options = options::blip(&given)?;
+        given.end()?;
         options.generation.batch_size = options.batch_size;
         let work = || {
             must_exist(
@@ -298,49 +283,21 @@ impl Captioner {
     ///
     /// Raises:
     ///     ConfigError: A setting cannot work; nothing is changed.
-    #[pyo3(signature = (
-        *, decoding=None, beams=None, length_penalty=None, top_p=None, temperature=None, seed=None,
-        min_tokens=None, max_tokens=None, prompt=None, repetition_penalty=None, batch_size=None
-    ))]
-    // Python's keyword-only arguments: nobody calls this from Rust.
-    #[allow(clippy::too_many_arguments)]
+    #[pyo3(
+        signature = (**options),
+        text_signature = "($self, *, decoding=None, beams=None, length_penalty=None, top_p=None, temperature=None, \
+            seed=None, min_tokens=None, max_tokens=None, prompt=None, repetition_penalty=None, \
+            batch_size=None)"
+    )]
     fn set_generation<'py>(
         &self,
         py: Python<'py>,
-        decoding: Option<&str>,
-        beams: Option<Whole>,
-        length_penalty: Option<f64>,
-        top_p: Option<f64>,
-        temperature: Option<f64>,
-        seed: Option<Whole>,
-        min_tokens: Option<Whole>,
-        max_tokens: Option<Whole>,
-        prompt: Option<String>,
-        repetition_penalty: Option<f64>,
-        batch_size: Option<Whole>,
+        options: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let decoding = decoding.map(Decoding::from_name).transpose().or_raise(py)?;
-        let seed = seed.map(|n| whole("seed", n)).transpose().or_raise(py)?;
-        let number = |name, value: Option<Whole>| -> PyResult<Option<usize>> {
-            value.map(|n| whole(name, n)).transpose().or_raise(py)
-        };
-        let (beams, batch_size) = (number("beams", beams)?, number("batch_size", batch_size)?);
-        let (least, most) = (number("min_tokens", min_tokens)?, number("max_tokens", max_tokens)?);
-        let changed = set_generation(&self.path, |g| {
-            g.decoding = decoding.unwrap_or(g.decoding);
-            g.beams = beams.unwrap_or(g.beams);
-            g.length_penalty = length_penalty.unwrap_or(g.length_penalty);
-            g.top_p = top_p.unwrap_or(g.top_p);
-            g.temperature = temperature.unwrap_or(g.temperature);
-            g.seed = seed.unwrap_or(g.seed);
-            g.min_tokens = least.unwrap_or(g.min_tokens);
-            g.max_tokens = most.unwrap_or(g.max_tokens);
-            g.repetition_penalty = repetition_penalty.unwrap_or(g.repetition_penalty);
-            g.batch_size = batch_size.unwrap_or(g.batch_size);
-            if let Some(prompt) = prompt {
-                g.prompt = prompt;
-            }
-        });
+        let given = Given::new(py, "set_generation", options);
+        let change = options::generation(&given)?;
+        given.end()?;
+        let changed = set_generation(&self.path, change);
         plain::to_python(py, &plain::of(&changed.or_raise(py)?)?)
     }
 
@@ -349,14 +306,20 @@ impl Captioner {
     /// Raises:
     ///     DataError: A file is missing or not what it should be.
     #[classmethod]
-    #[pyo3(signature = (path, *, device=None))]
+    #[pyo3(
+        signature = (path, **options),
+        text_signature = "($cls, path, *, device=None)"
+    )]
     fn load(
         _class: &Bound<'_, PyType>,
         py: Python<'_>,
-        path: PathBuf,
-        device: Option<DeviceName>,
+        path: &Bound<'_, PyAny>,
+        options: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let device = device_or_cpu(device).or_raise(py)?;
+        let path = read("path", path)?;
+        let given = Given::new(py, "load", options);
+        let device = options::device_or_cpu(&given)?;
+        given.end()?;
         py.detach(|| Self::open(path, device)).or_raise(py)
     }
 
@@ -392,56 +355,47 @@ impl Captioner {
     ///     `seconds`; `directions`, the length of an embedding, `None` where fewer than 32 images were seen
     ///     and embeddings are mean patches; `codebook` is `None`, or where one was learned `codes`, `patches`
     ///     and `error`, the share of the patches' variance that the codes lose.
-    #[pyo3(signature = (
-        urls, *, clusters=None, samples=None, alignment_norm=None, features="bag-of-codes", codes=None,
-        decode_from=None, seed=0, caption_key=None, r#where=None, subset=None, captions=None, endpoint=None,
-        read_timeout=None, retries=None, progress=None
-    ))]
-    // Python's keyword-only arguments: nobody calls this from Rust.
-    #[allow(clippy::too_many_arguments)]
+    #[pyo3(
+        signature = (urls, **options),
+        text_signature = "($self, urls, *, clusters=None, samples=None, alignment_norm=None, features='bag-of-codes', \
+            codes=None, decode_from=None, seed=0, caption_key=None, where=None, subset=None, captions=None, \
+            endpoint=None, read_timeout=None, retries=None, progress=None)"
+    )]
     fn fit<'py>(
         &self,
         py: Python<'py>,
-        urls: Urls,
-        clusters: Option<Whole>,
-        samples: Option<Whole>,
-        alignment_norm: Option<&str>,
-        features: &str,
-        codes: Option<Whole>,
-        decode_from: Option<&str>,
-        seed: Whole,
-        caption_key: Option<String>,
-        r#where: Option<&str>,
-        subset: Option<PathBuf>,
-        captions: Option<PathBuf>,
-        endpoint: Option<String>,
-        read_timeout: Option<f64>,
-        retries: Option<Whole>,
-        progress: Option<Py<PyAny>>,
+        urls: &Bound<'py, PyAny>,
+        options: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let mut job = FitJob {
-            clusters: clusters.map(|n| whole("clusters", n)).transpose().or_raise(py)?,
-            samples: samples.map(|n| whole("samples", n)).transpose().or_raise(py)?,
-            features: Features::from_name(features).or_raise(py)?,
-            codes: codes.map(|n| whole("codes", n)).transpose().or_raise(py)?,
-            decode_from: decode_from.map(DecodeFrom::from_name).transpose().or_raise(py)?,
-            seed: whole("seed", seed).or_raise(py)?,
-            device: device_name(self.device),
-            read: ReadOptions::open(caption_key, r#where, subset.as_deref(), captions.as_deref())
-                .or_raise(py)?,
-            stores: options::stores(endpoint, read_timeout, retries).or_raise(py)?,
-            ..FitJob::new(urls.patterns(), &self.path)
-        };
-        if let Some(name) = alignment_norm {
+        let given = Given::new(py, "fit", options);
+        let alignment_norm = |name: &str| {
             let unknown = || Error::option("alignment_norm", name, "sum, mean or matched");
-            job.alignment_norm = AlignmentNorm::from_name(name).ok_or_else(unknown).or_raise(py)?;
-        }
+            AlignmentNorm::from_name(name).ok_or_else(unknown)
+        };
+        let default = FitJob::new(read::<Urls>("urls", urls)?.patterns(), &self.path);
+        let job = FitJob {
+            clusters: given.take_whole("clusters")?,
+            samples: given.take_whole("samples")?,
+            alignment_norm: given
+                .take_name("alignment_norm", alignment_norm)?
+                .unwrap_or(default.alignment_norm),
+            features: given.take_name("features", Features::from_name)?.unwrap_or(default.features),
+            codes: given.take_whole("codes")?,
+            decode_from: given.take_name("decode_from", DecodeFrom::from_name)?,
+            seed: given.take_whole("seed")?.unwrap_or(default.seed),
+            device: device_name(self.device),
+            read: options::reading(&given)?,
+            stores: options::stores(&given)?,
+            ..default
+        };
+        let progress: Option<Callback> = given.take("progress")?;
+        given.end()?;
         let work = move |report: &mut dyn FnMut(_) -> Result<()>| {
             jobs::fit(&job, &mut |done, total| report((done, total)))
         };
         let fitted = interruptible(py, "fit", work, |(done, total): (u64, u64)| {
             let Some(progress) = &progress else { return Ok(()) };
-            progress.call1(py, (done, total)).map(drop)
+            progress.0.call1(py, (done, total)).map(drop)
         })?;
         *self.clusters.lock().unwrap_or_else(PoisonError::into_inner) = Some(fitted.clusters);
         report::of(py, fitted)

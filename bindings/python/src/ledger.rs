@@ -3,11 +3,16 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use tldr_loader::shard::StoreOptions;
 use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
-use crate::options::{Whole, whole};
+use crate::given::{FromPython, Given, from_python, read};
+
+from_python! {
+    LedgerSource: "a `Ledger`, or the folder of one (a path, or a URL of a bucket)";
+}
 
 /// Signals and captions seen so far, shared by any number of loaders.
 ///
@@ -26,21 +31,31 @@ pub(crate) struct Ledger(pub(crate) tldr_loader::ledger::Ledger);
 #[pymethods]
 impl Ledger {
     #[new]
-    #[pyo3(signature = (path=None, *, cache_bytes=None, endpoint=None))]
+    #[pyo3(
+        signature = (path=None, **options),
+        text_signature = "(path=None, *, cache_bytes=None, endpoint=None)"
+    )]
     fn new(
         py: Python<'_>,
-        path: Option<PathBuf>,
-        cache_bytes: Option<Whole>,
-        endpoint: Option<String>,
+        path: Option<Bound<'_, PyAny>>,
+        options: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
+        let path: Option<PathBuf> = path.map(|path| read("path", &path)).transpose()?;
+        let given = Given::new(py, "Ledger", options);
+        let cache_bytes: Option<u64> = given.take_whole("cache_bytes")?;
+        let endpoint: Option<String> = given.take("endpoint")?;
+        given.end()?;
         let open = || match path {
             None if cache_bytes.is_some() => {
                 let accepted = "left out without a path: a ledger in memory has no other place";
                 Err(Error::option("cache_bytes", "a number", accepted))
             }
+            path if endpoint.is_some() && !path.as_ref().is_some_and(|path| path.starts_with("s3:")) => {
+                let accepted = "left out without a path in a bucket (s3://), whose server it is";
+                Err(Error::option("endpoint", endpoint.unwrap_or_default(), accepted))
+            }
             None => Ok(tldr_loader::ledger::Ledger::new()),
             Some(path) => {
-                let cache_bytes = cache_bytes.map(|n| whole("cache_bytes", n)).transpose()?;
                 let stores = StoreOptions { endpoint, ..StoreOptions::default() };
                 tldr_loader::ledger::Ledger::open_with(path, cache_bytes, &stores)
             }

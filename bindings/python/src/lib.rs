@@ -8,6 +8,7 @@ mod batch;
 mod batches;
 mod captioner;
 mod errors;
+mod given;
 mod hand_over;
 mod interrupt;
 mod ledger;

@@ -8,17 +8,17 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tch::Device;
 use tldr_loader::image::Normalize;
-use tldr_loader::loader::{LoaderState, Mode};
-use tldr_loader::shard::StoreOptions;
+use tldr_loader::loader::LoaderState;
 use tldr_loader::text::Tokenizer;
 use tldr_loader::{Error, ErrorKind, Result};
 
 use crate::batches::Batches;
 use crate::errors::{self, OrRaise};
+use crate::given::{self, Given, read_whole};
 use crate::interrupt::interruptible;
 use crate::ledger::{Ledger, LedgerSource};
 use crate::log;
-use crate::options::{self, CaptionerSource, Corpora, DeviceName, JudgeSource, Ratio, Whole, whole};
+use crate::options::{self, CaptionerSource, Corpora, JudgeSource, Ratio, Whole, whole};
 use crate::plain;
 use crate::ranks;
 
@@ -40,15 +40,16 @@ use crate::ranks;
 ///         selection is plain random.
 ///     keep_ratio: Share of readable samples to keep, in (0, 1]; or one from each of several epochs on,
 ///         `{0: 0.25, 28: 1.0}`, where 1 keeps every readable sample, whatever `gate`, `dedup` and `quota`
-///         say. Default: 0.25.
+///         say. Default: 0.25 with a captioner or a score_key; without either, and without a plan, it has to
+///         be given.
 ///     batch_size: Samples per batch and rank.
 ///     image_size: Side of the square images, in pixels.
 ///     tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
 ///         captions only and do not unpack.
 ///     device: `cpu` (the default), `cuda` or `cuda:N`: where batches end up, and where the
 ///         captioner runs unless `captioner_device` says otherwise.
-///     captioner_device: Where captioner and judge run, such as a second GPU. Default: `device`; a
-///         `Captioner` or `Matcher` has a device of its own.
+///     captioner_device: Where a captioner and a judge that are given as directories run, such as a second
+///         GPU. Default: `device`; a `Captioner` or `Matcher` has a device of its own.
 ///     mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
 ///         every sample once, in order, with the eval transform and a short last batch.
 ///     gate: Share of samples that pass, by alignment of image and original caption, or by `score_key`; 1.0
@@ -155,7 +156,8 @@ use crate::ranks;
 ///         options of the policy may be left out. Default: the policy decides, window by window.
 ///
 /// Raises:
-///     ConfigError: An option cannot work; names it, what was given and what is accepted.
+///     ConfigError: An option cannot work, is of a wrong type, or was given and has no effect beside the
+///         others; names it, what was given and what is accepted.
 ///     DataError: Shards or files cannot be read.
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Loader {
@@ -170,195 +172,127 @@ pub(crate) struct Loader {
 #[pymethods]
 impl Loader {
     #[new]
-    #[pyo3(signature = (
-        urls, *, captioner=None, keep_ratio=None, batch_size=256, image_size=224, tokenizer=None,
-        device=None, captioner_device=None, mode="reduced", gate=None, gate_by="corpus",
-        score_key=None, threshold=None, dedup=None,
-        quota=None, priority="uniform", rotate=false, thin=false, fuse="original", judge=None, rescue=false,
-        replace_repetitive=true, defer_duplicates=false, weights=false, seed=0, transform=None,
-        crop_scale=None, crop_ratio=None, flip=None, mean=None, std=None, pixels="float32",
-        context_length=77, rank=None, world_size=None, lanes=None, window=2048, shuffle_windows=8,
-        threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, lengths=None,
-        endpoint=None, read_timeout=None, retries=None, caption_key=None, r#where=None,
-        subset=None, captions=None, max_image_pixels=None,
-        exif_orientation=false, scaled_decoding=false, on_error="skip", max_errors=0.1,
-        max_errors_per_shard=None, strict=false, ledger=None, plan=None, samples_per_epoch=None,
-        stall_timeout=None
-    ))]
-    // Python's keyword-only arguments: nobody calls this from Rust.
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        py: Python<'_>,
-        urls: Corpora,
-        captioner: Option<CaptionerSource>,
-        keep_ratio: Option<Ratio>,
-        batch_size: Whole,
-        image_size: Whole,
-        tokenizer: Option<PathBuf>,
-        device: Option<DeviceName>,
-        captioner_device: Option<DeviceName>,
-        mode: &str,
-        gate: Option<f64>,
-        gate_by: &str,
-        score_key: Option<String>,
-        threshold: Option<f64>,
-        dedup: Option<f32>,
-        quota: Option<&str>,
-        priority: &str,
-        rotate: bool,
-        thin: bool,
-        fuse: &str,
-        judge: Option<JudgeSource>,
-        rescue: bool,
-        replace_repetitive: bool,
-        defer_duplicates: bool,
-        weights: bool,
-        seed: Whole,
-        transform: Option<&str>,
-        crop_scale: Option<(f64, f64)>,
-        crop_ratio: Option<(f64, f64)>,
-        flip: Option<f64>,
-        mean: Option<[f32; 3]>,
-        std: Option<[f32; 3]>,
-        pixels: &str,
-        context_length: Whole,
-        rank: Option<Whole>,
-        world_size: Option<Whole>,
-        lanes: Option<Whole>,
-        window: Whole,
-        shuffle_windows: Whole,
-        threads: Option<Whole>,
-        prefetch: Whole,
-        buffer_bytes: Option<Whole>,
-        spill_dir: Option<PathBuf>,
-        source: Option<String>,
-        lengths: Option<Vec<Whole>>,
-        endpoint: Option<String>,
-        read_timeout: Option<f64>,
-        retries: Option<Whole>,
-        caption_key: Option<String>,
-        r#where: Option<&str>,
-        subset: Option<PathBuf>,
-        captions: Option<PathBuf>,
-        max_image_pixels: Option<Whole>,
-        exif_orientation: bool,
-        scaled_decoding: bool,
-        on_error: &str,
-        max_errors: f64,
-        max_errors_per_shard: Option<f64>,
-        strict: bool,
-        ledger: Option<LedgerSource>,
-        plan: Option<PathBuf>,
-        samples_per_epoch: Option<Whole>,
-        stall_timeout: Option<f64>,
-    ) -> PyResult<Self> {
-        let device = device.map_or(Ok(Device::Cpu), |d| d.parse("device")).or_raise(py)?;
-        let captioner_device = captioner_device.map_or(Ok(device), |d| d.parse("captioner_device"));
-        let captioner_device = captioner_device.or_raise(py)?;
-        let normalize = Normalize {
-            mean: mean.unwrap_or(Normalize::default().mean),
-            std: std.unwrap_or(Normalize::default().std),
-        };
-        let group = ranks::group(py)?;
-        let options = || -> Result<_> {
-            let mode = options::mode(mode)?;
-            let mut builder = urls
-                .builder()
-                .batch_size(whole("batch_size", batch_size)?)
-                .image_size(whole("image_size", image_size)?)
-                .mode(mode)
-                .dedup(dedup)
-                .priority(options::priority(priority)?)
-                .rotate(rotate)
-                .thin(thin)
-                .fuse(fuse.parse()?)
-                .rescue(rescue)
-                .replace_repetitive(replace_repetitive)
-                .defer_duplicates(defer_duplicates)
-                .weights(weights)
-                .seed(whole("seed", seed)?)
-                .normalize(normalize)
-                .pixels(options::pixels(pixels)?)
-                .context_length(whole("context_length", context_length)?)
-                .window(whole("window", window)?)
-                .shuffle_windows(whole("shuffle_windows", shuffle_windows)?)
-                .exif_orientation(exif_orientation)
-                .scaled_decoding(scaled_decoding)
-                .prefetch(whole("prefetch", prefetch)?)
-                .on_error(options::on_error(on_error)?)
-                .max_errors(max_errors)
-                .strict(strict)
-                .stall_timeout(options::timeout("stall_timeout", stall_timeout)?);
-            builder = builder.gate_by(options::gate_by(gate_by)?);
-            if let Some(filter) = r#where {
-                builder = builder.filter(filter.parse()?);
-            }
-            // A gate that lets everything through is none.
-            if let Some(gate) = gate {
-                builder = builder.gate(Some(gate).filter(|g| *g != 1.0));
-            }
-            if let Some(name) = quota {
-                builder = builder.quota(name.parse()?);
-            }
-            let default_transform = if mode == Mode::Eval { "eval" } else { "train" };
-            builder = builder.transform(options::transform(
-                transform.unwrap_or(default_transform),
-                crop_scale,
-                crop_ratio,
-                flip,
-            )?);
-            macro_rules! set_where_given {
-                ($($name:ident),*) => { $(if let Some(value) = $name { builder = builder.$name(value); })* };
-            }
-            set_where_given!(
-                plan,
-                spill_dir,
-                source,
-                caption_key,
-                score_key,
-                threshold,
-                subset,
-                captions,
-                max_errors_per_shard
-            );
-            if let Some((rank, world_size)) = group {
-                builder = builder.process_group(rank, world_size);
-            }
-            if let Some(endpoint) = endpoint.clone() {
-                builder = builder.endpoint(endpoint);
-            }
-            if let Some(ratio) = keep_ratio {
-                builder = builder.keep_ratio(ratio.parse()?);
-            }
-            macro_rules! set_whole_where_given {
-                ($($name:ident),*) => {
-                    $(if let Some(value) = $name { builder = builder.$name(whole(stringify!($name), value)?); })*
-                };
-            }
-            set_whole_where_given!(
-                samples_per_epoch,
-                rank,
-                world_size,
-                lanes,
-                threads,
-                buffer_bytes,
-                retries,
-                max_image_pixels
-            );
-            if let Some(lengths) = lengths {
-                let lengths: Result<_> = lengths.into_iter().map(|n| whole("lengths", n)).collect();
-                builder = builder.lengths(lengths?);
-            }
-            if let Some(seconds) = read_timeout {
-                builder = builder.read_timeout(options::seconds("read_timeout", seconds)?);
-            }
-            Ok(builder)
-        };
-        let builder = options().or_raise(py)?;
+    #[pyo3(
+        signature = (urls, **options),
+        text_signature = "(urls, *, captioner=None, keep_ratio=None, batch_size=256, image_size=224, tokenizer=None, \
+            device=None, captioner_device=None, mode='reduced', gate=None, gate_by='corpus', score_key=None, \
+            threshold=None, dedup=None, quota=None, priority='uniform', rotate=False, thin=False, \
+            fuse='original', judge=None, rescue=False, replace_repetitive=True, defer_duplicates=False, \
+            weights=False, seed=0, transform=None, crop_scale=None, crop_ratio=None, flip=None, mean=None, \
+            std=None, pixels='float32', context_length=77, rank=None, world_size=None, lanes=None, window=2048, \
+            shuffle_windows=8, threads=None, prefetch=2, buffer_bytes=None, spill_dir=None, source=None, \
+            lengths=None, endpoint=None, read_timeout=None, retries=None, caption_key=None, where=None, \
+            subset=None, captions=None, max_image_pixels=None, exif_orientation=False, \
+            scaled_decoding=False, on_error='skip', \
+            max_errors=0.1, max_errors_per_shard=None, strict=False, ledger=None, plan=None, \
+            samples_per_epoch=None, stall_timeout=None)"
+    )]
+    fn new(py: Python<'_>, urls: &Bound<'_, PyAny>, options: Option<Bound<'_, PyDict>>) -> PyResult<Self> {
+        let given = Given::new(py, "Loader", options);
+        let mut builder = given::read::<Corpora>("urls", urls)?.builder();
+        macro_rules! set {
+            ($take:ident: $($name:ident $(as $type:ty)? $(, $by:expr)?;)*) => {
+                $(if let Some(value) = given.$take$(::<$type>)?(stringify!($name) $(, $by)?)? {
+                    builder = builder.$name(value);
+                })*
+            };
+        }
+        let mode = given.take_name("mode", options::mode)?;
+        if let Some(mode) = mode {
+            builder = builder.mode(mode);
+        }
+        set!(take:
+            thin as bool;
+            rotate as bool;
+            rescue as bool;
+            replace_repetitive as bool;
+            defer_duplicates as bool;
+            weights as bool;
+            exif_orientation as bool;
+            scaled_decoding as bool;
+            strict as bool;
+            threshold as f64;
+            max_errors as f64;
+            max_errors_per_shard as f64;
+            score_key as String;
+            caption_key as String;
+            source as String;
+        );
+        set!(take_whole:
+            batch_size;
+            image_size;
+            context_length;
+            seed;
+            rank;
+            world_size;
+            lanes;
+            window;
+            shuffle_windows;
+            threads;
+            prefetch;
+            buffer_bytes;
+            max_image_pixels;
+            samples_per_epoch;
+        );
+        set!(take_name:
+            gate_by, str::parse;
+            priority, str::parse;
+            quota, str::parse;
+            fuse, str::parse;
+            pixels, options::pixels;
+            on_error, options::on_error;
+        );
+        set!(take_as:
+            subset as PathBuf, options::SUBSET;
+            captions as PathBuf, options::CAPTIONS;
+            plan as PathBuf, "the path of a plan, as `tldr-loader plan` writes it";
+            spill_dir as PathBuf, "the path of a folder";
+        );
+        if let Some(ratio) = given.take::<Ratio>("keep_ratio")? {
+            builder = builder.keep_ratio(ratio.parse().or_raise(py)?);
+        }
+        // A gate that lets everything through is none.
+        if let Some(gate) = given.take::<f64>("gate")? {
+            builder = builder.gate(Some(gate).filter(|g| *g != 1.0));
+        }
+        if let Some(cosine) = given.take("dedup")? {
+            builder = builder.dedup(Some(cosine));
+        }
+        if let Some(filter) = given.take_name("where", str::parse)? {
+            builder = builder.filter(filter);
+        }
+        if let Some(lengths) = given.take::<Vec<Whole>>("lengths")? {
+            let lengths: Result<_> = lengths.into_iter().map(|n| whole("lengths", n)).collect();
+            builder = builder.lengths(lengths.or_raise(py)?);
+        }
+        if let Some(timeout) = options::duration(&given, "stall_timeout")? {
+            builder = builder.stall_timeout(Some(timeout));
+        }
+        if let Some(transform) = options::transform(&given, mode.unwrap_or_default())? {
+            builder = builder.transform(transform);
+        }
+        let (mean, std) = (given.take("mean")?, given.take("std")?);
+        if mean.is_some() || std.is_some() {
+            let default = Normalize::default();
+            let normalize = Normalize { mean: mean.unwrap_or(default.mean), std: std.unwrap_or(default.std) };
+            builder = builder.normalize(normalize);
+        }
+        if let Some((rank, world_size)) = ranks::group(py)? {
+            builder = builder.process_group(rank, world_size);
+        }
+        let stores = options::stores(&given)?;
+        let ledger: Option<LedgerSource> = given.take("ledger")?;
+        let tokenizer: Option<PathBuf> = given.take_as("tokenizer", options::TOKENIZER)?;
+        let captioner: Option<CaptionerSource> = given.take("captioner")?;
+        let judge: Option<JudgeSource> = given.take("judge")?;
+        let device = options::device_or_cpu(&given)?;
+        let captioner_device =
+            options::captioner_device(&given, captioner.as_ref(), judge.as_ref())?.unwrap_or(device);
+        given.end()?;
         let build = move |_: &mut dyn FnMut(()) -> Result<()>| {
-            let mut builder = builder;
+            let mut builder = builder.stores(stores.clone());
             if let Some(ledger) = ledger {
-                builder = builder.ledger(ledger.open(&StoreOptions { endpoint, ..StoreOptions::default() })?);
+                builder = builder.ledger(ledger.open(&stores)?);
             }
             if let Some(path) = tokenizer {
                 options::must_exist("tokenizer", &path, "a tokenizer.json, or open_clip's merges file")?;
@@ -402,8 +336,8 @@ impl Loader {
     }
 
     /// Batches of an epoch: epochs differ where `keep_ratio` is a schedule.
-    fn num_batches_of(&self, py: Python<'_>, epoch: Whole) -> PyResult<u64> {
-        Ok(self.loader.num_batches_of(whole("epoch", epoch).or_raise(py)?))
+    fn num_batches_of(&self, epoch: &Bound<'_, PyAny>) -> PyResult<u64> {
+        Ok(self.loader.num_batches_of(read_whole("epoch", epoch)?))
     }
 
     /// Samples of the current epoch over all ranks.
@@ -450,8 +384,8 @@ impl Loader {
     }
 
     /// Moves to the start of an epoch. Epochs are independent: no history is needed.
-    fn set_epoch(&self, py: Python<'_>, epoch: Whole) -> PyResult<()> {
-        self.loader.set_epoch(whole("epoch", epoch).or_raise(py)?);
+    fn set_epoch(&self, epoch: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.loader.set_epoch(read_whole("epoch", epoch)?);
         Ok(())
     }
 

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyType};
 use tch::Device;
 use tldr_loader::Result;
-use tldr_loader::captioner::{self, BlipOptions, device_name};
+use tldr_loader::captioner::{self, device_name};
 
-use crate::captioner::device_or_cpu;
 use crate::errors::OrRaise;
-use crate::options::{DeviceName, Whole, must_exist, whole};
+use crate::given::{Given, read};
+use crate::options::{self, must_exist};
 
 /// A matcher directory that was found to be sound: it tells whether a text belongs to an image.
 ///
@@ -56,22 +56,22 @@ impl Matcher {
     ///     ConfigError: An option cannot work.
     ///     DataError: A file is missing or not what it should be; names file and tensor.
     #[classmethod]
-    #[pyo3(signature = (source, path, *, preview_size=None, batch_size=32, device=None))]
+    #[pyo3(
+        signature = (source, path, **options),
+        text_signature = "($cls, source, path, *, preview_size=None, batch_size=32, device=None)"
+    )]
     fn load_blip(
         _class: &Bound<'_, PyType>,
         py: Python<'_>,
-        source: PathBuf,
-        path: PathBuf,
-        preview_size: Option<Whole>,
-        batch_size: Whole,
-        device: Option<DeviceName>,
+        source: &Bound<'_, PyAny>,
+        path: &Bound<'_, PyAny>,
+        options: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let device = device_or_cpu(device).or_raise(py)?;
-        let options = BlipOptions {
-            preview_size: preview_size.map(|n| whole("preview_size", n)).transpose().or_raise(py)?,
-            batch_size: whole("batch_size", batch_size).or_raise(py)?,
-            ..BlipOptions::default()
-        };
+        let (source, path): (PathBuf, PathBuf) = (read("source", source)?, read("path", path)?);
+        let given = Given::new(py, "load_blip", options);
+        let device = options::device_or_cpu(&given)?;
+        let options = options::blip(&given)?;
+        given.end()?;
         let work = || {
             let accepted = "a folder with a Hugging Face BLIP, as `save_pretrained` writes it";
             must_exist("source", &source, accepted)?;
@@ -86,14 +86,20 @@ impl Matcher {
     /// Raises:
     ///     DataError: A file is missing or not what it should be.
     #[classmethod]
-    #[pyo3(signature = (path, *, device=None))]
+    #[pyo3(
+        signature = (path, **options),
+        text_signature = "($cls, path, *, device=None)"
+    )]
     fn load(
         _class: &Bound<'_, PyType>,
         py: Python<'_>,
-        path: PathBuf,
-        device: Option<DeviceName>,
+        path: &Bound<'_, PyAny>,
+        options: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let device = device_or_cpu(device).or_raise(py)?;
+        let path = read("path", path)?;
+        let given = Given::new(py, "load", options);
+        let device = options::device_or_cpu(&given)?;
+        given.end()?;
         py.detach(|| Self::open(path, device)).or_raise(py)
     }
 

@@ -5,16 +5,35 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::PyMapping;
-use tldr_loader::captioner::{self, parse_device};
+use pyo3::types::{PyMapping, PyString};
+use tldr_loader::captioner::{self, BlipOptions, Decoding, GenerationChange, parse_device};
 use tldr_loader::image::ImageTransform;
 use tldr_loader::loader::{Loader, LoaderBuilder, Mode, OnError, PixelType};
-use tldr_loader::select::{GateBy, KeepRatio, Priority};
-use tldr_loader::shard::StoreOptions;
+use tldr_loader::select::KeepRatio;
+use tldr_loader::shard::{ReadOptions, StoreOptions};
 use tldr_loader::{Error, ErrorKind, Result};
 
 use crate::captioner::Captioner;
+use crate::errors::OrRaise;
+use crate::given::{FromPython, Given, from_python, is_no_bool};
 use crate::matcher::Matcher;
+
+from_python! {
+    Urls: "a pattern of shards (str or os.PathLike) or a list of them; of a generator, list(...)";
+    Corpora: "a pattern of shards (str or os.PathLike), a list of them, or a dict of patterns and weights; of a \
+              generator, list(...)";
+    CaptionerSource: "a captioner directory (a path), or a `Captioner`; `Captioner.load_blip` makes one of a BLIP";
+    JudgeSource: "a directory of a captioner or a matcher (a path), a `Captioner`, or a `Matcher`";
+    Ratio: "a number in (0, 1], or a dict of them by first epoch", is_no_bool;
+}
+
+/// What the option `tokenizer` takes.
+pub(crate) const TOKENIZER: &str = "the path of a tokenizer.json, or of open_clip's merges file \
+                                    (bpe_simple_vocab_16e6.txt.gz in its package)";
+/// What the option `subset` takes.
+pub(crate) const SUBSET: &str = "the path of a .parquet, .jsonl, .txt or .npy file that lists samples";
+/// What the option `captions` takes.
+pub(crate) const CAPTIONS: &str = "the path of a .parquet, .jsonl or .tsv file of captions";
 
 /// A shard pattern, or several.
 #[derive(FromPyObject)]
@@ -141,11 +160,13 @@ pub(crate) fn must_exist(option: &'static str, path: &Path, accepted: &str) -> R
 /// `cpu`, `cuda` or `cuda:N`, from text or a `torch.device`.
 pub(crate) struct DeviceName(pub(crate) String);
 
-impl FromPyObject<'_, '_> for DeviceName {
-    type Error = PyErr;
+impl<'py> FromPython<'py> for DeviceName {
+    const ACCEPTED: &'static str = "cpu, cuda or cuda:N, as a text or a torch.device";
 
-    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        Ok(Self(value.str()?.extract()?))
+    fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
+        let kind = value.get_type().fully_qualified_name().ok()?;
+        let is_device = value.is_instance_of::<PyString>() || kind.to_string_lossy() == "torch.device";
+        is_device.then(|| value.str().ok()?.extract().ok()).flatten().map(Self)
     }
 }
 
@@ -201,31 +222,41 @@ fn choose<T: Copy>(option: &'static str, given: &str, accepted: &[(&str, T)]) ->
     })
 }
 
-/// A time in seconds after which something ends; none for never.
-pub(crate) fn timeout(option: &'static str, given: Option<f64>) -> Result<Option<Duration>> {
-    given.map(|given| seconds(option, given)).transpose()
-}
-
 /// A time in seconds.
-pub(crate) fn seconds(option: &'static str, given: f64) -> Result<Duration> {
+fn seconds(option: &'static str, given: f64) -> Result<Duration> {
     Duration::try_from_secs_f64(given)
         .map_err(|_| Error::option(option, given, "a number of seconds, more than 0"))
 }
 
 /// How remote shards are read, by the names of a loader's options.
-pub(crate) fn stores(
-    endpoint: Option<String>,
-    read_timeout: Option<f64>,
-    retries: Option<Whole>,
-) -> Result<StoreOptions> {
-    let mut stores = StoreOptions { endpoint, ..StoreOptions::default() };
-    if let Some(given) = read_timeout {
-        stores.read_timeout = seconds("read_timeout", given)?;
-    }
-    if let Some(given) = retries {
-        stores.retries = whole("retries", given)?;
-    }
-    Ok(stores)
+pub(crate) fn stores(given: &Given<'_>) -> PyResult<StoreOptions> {
+    let default = StoreOptions::default();
+    Ok(StoreOptions {
+        endpoint: given.take("endpoint")?,
+        read_timeout: duration(given, "read_timeout")?.unwrap_or(default.read_timeout),
+        retries: given.take_whole("retries")?.unwrap_or(default.retries),
+        ..default
+    })
+}
+
+/// A time in seconds.
+pub(crate) fn duration(given: &Given<'_>, option: &'static str) -> PyResult<Option<Duration>> {
+    let Some(number) = given.take(option)? else { return Ok(None) };
+    seconds(option, number).map(Some).or_raise(given.py())
+}
+
+/// How samples are read, by the names of a loader's options; opens the tables.
+pub(crate) fn reading(given: &Given<'_>) -> PyResult<ReadOptions> {
+    let (key, filter): (Option<String>, Option<String>) = (given.take("caption_key")?, given.take("where")?);
+    let subset: Option<PathBuf> = given.take_as("subset", SUBSET)?;
+    let captions: Option<PathBuf> = given.take_as("captions", CAPTIONS)?;
+    ReadOptions::open(key, filter.as_deref(), subset.as_deref(), captions.as_deref()).or_raise(given.py())
+}
+
+/// The device that was given, or the CPU.
+pub(crate) fn device_or_cpu(given: &Given<'_>) -> PyResult<tch::Device> {
+    let name: Option<DeviceName> = given.take("device")?;
+    name.map_or(Ok(tch::Device::Cpu), |name| name.parse("device")).or_raise(given.py())
 }
 
 pub(crate) fn mode(name: &str) -> Result<Mode> {
@@ -244,16 +275,72 @@ pub(crate) fn pixels(name: &str) -> Result<PixelType> {
     )
 }
 
-pub(crate) fn gate_by(name: &str) -> Result<GateBy> {
-    name.parse()
+/// Sizes of a loaded BLIP.
+pub(crate) fn blip(given: &Given<'_>) -> PyResult<BlipOptions> {
+    let default = BlipOptions::default();
+    Ok(BlipOptions {
+        preview_size: given.take_whole("preview_size")?,
+        batch_size: given.take_whole("batch_size")?.unwrap_or(default.batch_size),
+        ..default
+    })
 }
 
-pub(crate) fn priority(name: &str) -> Result<Priority> {
-    name.parse()
+/// How captions are to be written from now on.
+pub(crate) fn generation(given: &Given<'_>) -> PyResult<GenerationChange> {
+    Ok(GenerationChange {
+        batch_size: given.take_whole("batch_size")?,
+        min_tokens: given.take_whole("min_tokens")?,
+        max_tokens: given.take_whole("max_tokens")?,
+        decoding: given.take_name("decoding", Decoding::from_name)?,
+        beams: given.take_whole("beams")?,
+        length_penalty: given.take("length_penalty")?,
+        top_p: given.take("top_p")?,
+        temperature: given.take("temperature")?,
+        seed: given.take_whole("seed")?,
+        prompt: given.take("prompt")?,
+        repetition_penalty: given.take("repetition_penalty")?,
+    })
+}
+
+/// Where captioner and judge run, where that was given.
+///
+/// # Errors
+/// Neither is loaded from a directory here.
+pub(crate) fn captioner_device(
+    given: &Given<'_>,
+    captioner: Option<&CaptionerSource>,
+    judge: Option<&JudgeSource>,
+) -> PyResult<Option<tch::Device>> {
+    let Some(name) = given.take::<DeviceName>("captioner_device")? else { return Ok(None) };
+    let device = name.parse("captioner_device").or_raise(given.py())?;
+    let is_used = matches!(captioner, Some(CaptionerSource::Directory(_)))
+        || matches!(judge, Some(JudgeSource::Other(CaptionerSource::Directory(_))));
+    if is_used {
+        return Ok(Some(device));
+    }
+    let accepted = if captioner.is_none() && judge.is_none() {
+        "left out without a captioner and a judge, whose device it is"
+    } else {
+        "left out beside a `Captioner` or `Matcher`, which runs where it was loaded; give its device there, or \
+         its directory here"
+    };
+    Err(Error::option("captioner_device", name.0, accepted)).or_raise(given.py())
+}
+
+/// The transform, where one of its options was given; what was not is as the `mode` has it.
+pub(crate) fn transform(given: &Given<'_>, mode: Mode) -> PyResult<Option<ImageTransform>> {
+    let name: Option<String> = given.take("transform")?;
+    let (scale, ratio) = (given.take("crop_scale")?, given.take("crop_ratio")?);
+    let flip = given.take("flip")?;
+    if name.is_none() && scale.is_none() && ratio.is_none() && flip.is_none() {
+        return Ok(None);
+    }
+    let name = name.as_deref().unwrap_or(if mode == Mode::Eval { "eval" } else { "train" });
+    chosen_transform(name, scale, ratio, flip).map(Some).or_raise(given.py())
 }
 
 /// The transform of that name; numbers that were not given are the training transform's own.
-pub(crate) fn transform(
+fn chosen_transform(
     name: &str,
     crop_scale: Option<(f64, f64)>,
     crop_ratio: Option<(f64, f64)>,

@@ -7,7 +7,7 @@ use pyo3::types::PyDict;
 use tldr_loader::synth::{SynthOptions, write_corpus};
 
 use crate::errors::OrRaise;
-use crate::options::{Whole, whole};
+use crate::given::{Given, read};
 
 /// Draws a synthetic web-like corpus with ground truth: `out/train` and a clean `out/test`.
 ///
@@ -29,37 +29,32 @@ use crate::options::{Whole, whole};
 /// Returns:
 ///     `samples`, `scenes`, `shards`, `test_samples`, `bytes`, and `noise` with a count by kind.
 #[pyfunction]
-#[pyo3(signature = (
-    out, *, samples=12_000, test_samples=1000, shards=12, size=64, misaligned=0.5, duplicates=4, zipf=1.0,
-    seed=0, threads=None
-))]
-// Python's keyword-only arguments: nobody calls this from Rust.
-#[allow(clippy::too_many_arguments)]
+#[pyo3(
+    signature = (out, **options),
+    text_signature = "(out, *, samples=12000, test_samples=1000, shards=12, size=64, misaligned=0.5, \
+        duplicates=4, zipf=1.0, seed=0, threads=None)"
+)]
 pub(crate) fn synth<'py>(
     py: Python<'py>,
-    out: PathBuf,
-    samples: Whole,
-    test_samples: Whole,
-    shards: Whole,
-    size: Whole,
-    misaligned: f64,
-    duplicates: Whole,
-    zipf: f64,
-    seed: Whole,
-    threads: Option<Whole>,
+    out: &Bound<'py, PyAny>,
+    options: Option<Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyDict>> {
+    let out: PathBuf = read("out", out)?;
+    let given = Given::new(py, "synth", options);
+    let default = SynthOptions::default();
     let options = SynthOptions {
-        samples: whole("samples", samples).or_raise(py)?,
-        test_samples: whole("test_samples", test_samples).or_raise(py)?,
-        shards: whole("shards", shards).or_raise(py)?,
-        size: whole("size", size).or_raise(py)?,
-        misaligned,
-        duplicates: whole("duplicates", duplicates).or_raise(py)?,
-        zipf,
-        seed: whole("seed", seed).or_raise(py)?,
-        threads: whole("threads", threads.unwrap_or(0)).or_raise(py)?,
-        ..SynthOptions::default()
+        samples: given.take_whole("samples")?.unwrap_or(default.samples),
+        test_samples: given.take_whole("test_samples")?.unwrap_or(default.test_samples),
+        shards: given.take_whole("shards")?.unwrap_or(default.shards),
+        size: given.take_whole("size")?.unwrap_or(default.size),
+        misaligned: given.take("misaligned")?.unwrap_or(default.misaligned),
+        duplicates: given.take_whole("duplicates")?.unwrap_or(default.duplicates),
+        zipf: given.take("zipf")?.unwrap_or(default.zipf),
+        seed: given.take_whole("seed")?.unwrap_or(default.seed),
+        threads: given.take_whole("threads")?.unwrap_or(default.threads),
+        ..default
     };
+    given.end()?;
     let summary = py.detach(|| write_corpus(&out, &options, &mut |_, _| {})).or_raise(py)?;
     let said = PyDict::new(py);
     said.set_item("samples", summary.samples)?;

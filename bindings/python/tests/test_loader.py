@@ -23,6 +23,8 @@ MERGES = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
 
 def loader(corpus: Corpus, **options: Any) -> tldr.Loader:
     defaults: dict[str, Any] = {"batch_size": 8, "image_size": SIZE, "tokenizer": MERGES}
+    if "mode" not in options:
+        defaults["keep_ratio"] = 0.25
     return tldr.Loader(corpus.urls, **{**defaults, **options})
 
 
@@ -219,10 +221,10 @@ def test_options_are_keyword_only(corpus: Corpus) -> None:
 
 def test_no_shards_and_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(tldr.TldrError, match="nothing"):
-        tldr.Loader(tmp_path / "nothing" / "*.tar")
+        tldr.Loader(tmp_path / "nothing" / "*.tar", mode="full")
     write_shard(tmp_path / "0.tar", [])
     with pytest.raises(tldr.TldrError, match=r"no-tokenizer\.json"):
-        tldr.Loader(tmp_path / "0.tar", tokenizer=tmp_path / "no-tokenizer.json")
+        tldr.Loader(tmp_path / "0.tar", mode="full", tokenizer=tmp_path / "no-tokenizer.json")
 
 
 def test_a_bad_sample_costs_one_sample_and_is_named(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def loader(urls: str, **options: Any) -> tldr.Loader:
-    return tldr.Loader(urls, **{"batch_size": 4, "image_size": SIZE, "lanes": 1, **options})
+    lanes = {} if options.get("mode") == "eval" else {"lanes": 1}
+    return tldr.Loader(urls, **{"batch_size": 4, "image_size": SIZE, **lanes, **options})
 
 
 def captions(loader: tldr.Loader) -> dict[str, str]:

@@ -43,15 +43,16 @@ class Loader:
             selection is plain random.
         keep_ratio: Share of readable samples to keep, in (0, 1]; or one from each of several epochs on,
             `{0: 0.25, 28: 1.0}`, where 1 keeps every readable sample, whatever `gate`, `dedup` and `quota`
-            say. Default: 0.25.
+            say. Default: 0.25 with a captioner or a score_key; without either, and without a plan, it has to
+            be given.
         batch_size: Samples per batch and rank.
         image_size: Side of the square images, in pixels.
         tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
             captions only and do not unpack.
         device: `cpu` (the default), `cuda` or `cuda:N`: where batches end up, and where the
             captioner runs unless `captioner_device` says otherwise.
-        captioner_device: Where captioner and judge run, such as a second GPU. Default: `device`; a
-            `Captioner` or `Matcher` has a device of its own.
+        captioner_device: Where a captioner and a judge that are given as directories run, such as a second
+            GPU. Default: `device`; a `Captioner` or `Matcher` has a device of its own.
         mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
             every sample once, in order, with the eval transform and a short last batch.
         gate: Share of samples that pass, by alignment of image and original caption, or by `score_key`; 1.0
@@ -158,7 +159,8 @@ class Loader:
             options of the policy may be left out. Default: the policy decides, window by window.
 
     Raises:
-        ConfigError: An option cannot work; names it, what was given and what is accepted.
+        ConfigError: An option cannot work, is of a wrong type, or was given and has no effect beside the
+            others; names it, what was given and what is accepted.
         DataError: Shards or files cannot be read.
     """
 

@@ -1,0 +1,178 @@
+//! Arguments as a caller gave them, read by name.
+//!
+//! Functions with options take them as `**options`, so that a value of a wrong type is a `ConfigError` that
+//! names the option and says what is accepted, and so that what was given can be told from a default. `None`
+//! counts as not given.
+
+use std::path::PathBuf;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PySet, PyString, PyTuple};
+use tldr_loader::{Error, Result};
+
+use crate::errors::{self, OrRaise};
+use crate::options::{Whole, whole};
+
+/// A type that options have.
+pub(crate) trait FromPython<'py>: Sized {
+    /// What is accepted, for messages.
+    const ACCEPTED: &'static str;
+
+    /// The value; `None` where it is of another type.
+    fn from_python(value: &Bound<'py, PyAny>) -> Option<Self>;
+}
+
+macro_rules! from_python {
+    ($($type:ty: $accepted:literal $(, $guard:ident)?;)*) => {
+        $(impl<'py> FromPython<'py> for $type {
+            const ACCEPTED: &'static str = $accepted;
+
+            fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
+                $(if !$guard(value) {
+                    return None;
+                })?
+                value.extract().ok()
+            }
+        })*
+    };
+}
+pub(crate) use from_python;
+
+/// To Python `True` is a number.
+pub(crate) fn is_no_bool(value: &Bound<'_, PyAny>) -> bool {
+    !value.is_instance_of::<PyBool>()
+}
+
+from_python! {
+    bool: "True or False";
+    f64: "a number", is_no_bool;
+    f32: "a number", is_no_bool;
+    Whole: "a whole number below 2^64", is_no_bool;
+    String: "a text (str)";
+    PathBuf: "a path (str or os.PathLike)";
+    (f64, f64): "two numbers";
+    [f32; 3]: "three numbers: of red, green and blue";
+    Vec<Whole>: "a list of whole numbers";
+}
+
+/// Something to call.
+pub(crate) struct Callback(pub(crate) Py<PyAny>);
+
+impl<'py> FromPython<'py> for Callback {
+    const ACCEPTED: &'static str = "a function";
+
+    fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
+        value.is_callable().then(|| Self(value.clone().unbind()))
+    }
+}
+
+/// The value of the argument `option`.
+///
+/// # Errors
+/// `ConfigError` where it is of another type.
+pub(crate) fn read<'py, T: FromPython<'py>>(option: &'static str, value: &Bound<'py, PyAny>) -> PyResult<T> {
+    read_as(option, T::ACCEPTED, value)
+}
+
+/// As [`read`]; `accepted` says what is, in place of the type.
+pub(crate) fn read_as<'py, T: FromPython<'py>>(
+    option: &'static str,
+    accepted: &str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<T> {
+    T::from_python(value).ok_or_else(|| {
+        let given = shown(value).unwrap_or_else(|_| "a value that cannot be shown".into());
+        errors::to_python(value.py(), &Error::option(option, given, accepted))
+    })
+}
+
+/// The value of the whole number `option`.
+///
+/// # Errors
+/// `ConfigError` where it is none, or does not fit.
+pub(crate) fn read_whole<T: TryFrom<Whole>>(option: &'static str, value: &Bound<'_, PyAny>) -> PyResult<T> {
+    whole(option, read(option, value)?).or_raise(value.py())
+}
+
+/// A value as messages show it: plain data as Python writes them, cut short; of anything else the type.
+fn shown(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let is_plain = value.is_none()
+        || value.is_instance_of::<PyInt>()
+        || value.is_instance_of::<PyFloat>()
+        || value.is_instance_of::<PyString>()
+        || value.is_instance_of::<PyBytes>()
+        || value.is_instance_of::<PyList>()
+        || value.is_instance_of::<PyTuple>()
+        || value.is_instance_of::<PyDict>()
+        || value.is_instance_of::<PySet>();
+    if is_plain {
+        return value.py().import("reprlib")?.call_method1("repr", (value,))?.extract();
+    }
+    let name = value.get_type().fully_qualified_name()?.to_string();
+    Ok(format!("an object of type {name}"))
+}
+
+/// The options of one call.
+pub(crate) struct Given<'py> {
+    py: Python<'py>,
+    function: &'static str,
+    options: Option<Bound<'py, PyDict>>,
+}
+
+impl<'py> Given<'py> {
+    /// The `**options` of a call of `function`.
+    pub(crate) fn new(py: Python<'py>, function: &'static str, options: Option<Bound<'py, PyDict>>) -> Self {
+        Self { py, function, options }
+    }
+
+    pub(crate) fn py(&self) -> Python<'py> {
+        self.py
+    }
+
+    /// The value of `option`, where it was given.
+    ///
+    /// # Errors
+    /// `ConfigError` where it is of another type.
+    pub(crate) fn take<T: FromPython<'py>>(&self, option: &'static str) -> PyResult<Option<T>> {
+        self.take_as(option, T::ACCEPTED)
+    }
+
+    /// As [`take`](Self::take); `accepted` says what is, in place of the type.
+    pub(crate) fn take_as<T: FromPython<'py>>(
+        &self,
+        option: &'static str,
+        accepted: &str,
+    ) -> PyResult<Option<T>> {
+        let Some(options) = &self.options else { return Ok(None) };
+        let Some(value) = options.get_item(option)? else { return Ok(None) };
+        options.del_item(option)?;
+        if value.is_none() { Ok(None) } else { read_as(option, accepted, &value).map(Some) }
+    }
+
+    /// As [`take`](Self::take), of a whole number that fits.
+    pub(crate) fn take_whole<T: TryFrom<Whole>>(&self, option: &'static str) -> PyResult<Option<T>> {
+        let number = self.take(option)?;
+        number.map(|number| whole(option, number)).transpose().or_raise(self.py)
+    }
+
+    /// As [`take`](Self::take), of a text that `parse` understands.
+    pub(crate) fn take_name<T>(
+        &self,
+        option: &'static str,
+        parse: impl FnOnce(&str) -> Result<T>,
+    ) -> PyResult<Option<T>> {
+        let name: Option<String> = self.take(option)?;
+        name.map(|name| parse(&name)).transpose().or_raise(self.py)
+    }
+
+    /// Ends the reading: all options that there are have been taken.
+    ///
+    /// # Errors
+    /// `TypeError` for another one, as Python has it.
+    pub(crate) fn end(&self) -> PyResult<()> {
+        let Some((name, _)) = self.options.iter().flatten().next() else { return Ok(()) };
+        let function = self.function;
+        Err(PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'")))
+    }
+}
