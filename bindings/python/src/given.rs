@@ -51,7 +51,7 @@ from_python! {
     Whole: "a whole number below 2^64", is_no_bool;
     String: "a text (str)";
     PathBuf: "a path (str or os.PathLike)";
-    (f64, f64): "two numbers";
+    [f64; 2]: "two numbers";
     [f32; 3]: "three numbers: of red, green and blue";
     Vec<Whole>: "a list of whole numbers";
 }

@@ -140,9 +140,9 @@ use crate::ranks;
 ///         have their caption from there, the others their own. Default: none.
 ///     max_image_pixels: Pixels an image may have; larger ones are refused from their header.
 ///     exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
-///     scaled_decoding: Whether the random crop of a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and full
-///         size at which it is still twice `image_size` or more, each way. Faster for large photographs; the
-///         pixels differ a little (docs/benchmarks.md).
+///     scaled_decoding: Whether the random crop of a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and
+///         full size at which it is still twice `image_size` or more, each way. Faster for large photographs;
+///         the pixels differ a little (docs/benchmarks.md).
 ///     on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
 ///     max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
 ///     max_errors_per_shard: The same of one shard. Default: no limit.

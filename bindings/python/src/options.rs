@@ -342,8 +342,8 @@ pub(crate) fn transform(given: &Given<'_>, mode: Mode) -> PyResult<Option<ImageT
 /// The transform of that name; numbers that were not given are the training transform's own.
 fn chosen_transform(
     name: &str,
-    crop_scale: Option<(f64, f64)>,
-    crop_ratio: Option<(f64, f64)>,
+    crop_scale: Option<[f64; 2]>,
+    crop_ratio: Option<[f64; 2]>,
     flip: Option<f64>,
 ) -> Result<ImageTransform> {
     let mut chosen = choose(
@@ -357,8 +357,8 @@ fn chosen_transform(
     )?;
     match &mut chosen {
         ImageTransform::Train { scale, ratio, flip: own } => {
-            *scale = crop_scale.unwrap_or(*scale);
-            *ratio = crop_ratio.unwrap_or(*ratio);
+            *scale = crop_scale.map_or(*scale, |[least, greatest]| (least, greatest));
+            *ratio = crop_ratio.map_or(*ratio, |[least, greatest]| (least, greatest));
             *own = flip.unwrap_or(*own);
         }
         _ if crop_scale.is_some() || crop_ratio.is_some() || flip.is_some() => {

@@ -175,7 +175,7 @@ def test_unknown_names_are_type_errors_as_anywhere(captioner: tldr.Captioner, co
         ({}, r"keep_ratio = none: a number in \(0, 1\].*without a captioner, score_key or plan it has to"),
         ({"mode": "full", "keep_ratio": 0.3}, r"keep_ratio = 0\.3: left out with mode = full"),
         ({"mode": "full", "priority": "uniform"}, r"priority = uniform: left out with mode = full"),
-        ({"mode": "full", "fuse": "concat"}, r"fuse = concat: left out with mode = full"),
+        ({"mode": "full", "fuse": "concat"}, r"fuse = concat.*: left out with mode = full"),
         ({"mode": "full", "captioner": "CAPTIONER"}, r"captioner = given: left out with mode = full"),
         ({"mode": "eval", "rotate": True}, r"rotate = true: left out with mode = eval"),
         ({"mode": "eval", "lanes": 4}, r"lanes = 4: left out with mode = eval"),
@@ -236,5 +236,3 @@ def test_other_functions_refuse_what_has_no_effect(
         tldr.Ledger(cache_bytes=1)
     with pytest.raises(tldr.ConfigError, match=r"^codes = 20: "):
         fitted.fit(corpus.urls, clusters=4, codes=20)
-    with pytest.raises(tldr.ConfigError, match=r"^decode_from = "):
-        fitted.fit(corpus.urls, clusters=4, decode_from="raw")
