@@ -83,6 +83,8 @@ fn clusters() -> Arc<Clusters> {
         points: 100_000,
         raw_index: None,
         discriminant: None,
+        worth: None,
+        trained_on: vec![],
     })
 }
 

@@ -24,6 +24,7 @@ fn main() {
     let windows = wanted.div_ceil(WINDOW);
     for (name, policy) in [
         ("quotas", Policy { gate: Some(0.5), ..Policy::default() }),
+        ("quotas, no gate", Policy::default()),
         ("near-copies up to 15 bits", Policy { gate: Some(0.5), dedup: Some(0.983), ..Policy::default() }),
         ("near-copies up to 15 bits, no gate", Policy { dedup: Some(0.983), ..Policy::default() }),
         ("near-copies up to 28 bits", Policy { gate: Some(0.5), dedup: Some(0.94), ..Policy::default() }),
@@ -58,6 +59,16 @@ fn main() {
             adding += cpu_seconds() - start;
         }
         drop(originals);
+        let start = cpu_seconds();
+        // What `plan` prints of near-duplicates that stay.
+        let near = planner.near_duplicates(0.95);
+        if let Some(dropped) = near.dropped {
+            let counting = cpu_seconds() - start;
+            println!(
+                "{name}: {dropped} near-duplicates counted in {counting:.2} s, {} of one picture",
+                near.same_picture
+            );
+        }
         let start = cpu_seconds();
         let plan = planner.decide().unwrap();
         let (deciding, counts) = (cpu_seconds() - start, plan.counts());

@@ -86,6 +86,8 @@ fn clusters(codes: usize) -> Clusters {
         points: 400,
         raw_index: None,
         discriminant: None,
+        worth: None,
+        trained_on: vec![],
     }
 }
 

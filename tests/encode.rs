@@ -40,6 +40,8 @@ fn clusters(codes: usize) -> Clusters {
         points: 1000,
         raw_index: None,
         discriminant: None,
+        worth: None,
+        trained_on: vec![],
     }
 }
 

@@ -89,7 +89,7 @@ fn a_run_that_stops_goes_on_bit_by_bit() {
             codebook_start: CodebookStart::Keywords,
             threads,
             accumulate: threads,
-            validate: 0.3,
+            validate: Some(0.3),
             ..job(&urls, out)
         };
         let whole = dir.path().join(format!("{name}-whole"));
@@ -333,7 +333,7 @@ fn held_out_shards_are_validated_on_and_never_trained_on() {
     let dir = tempfile::tempdir().unwrap();
     let urls = corpus(&dir.path().join("data"));
     let out = dir.path().join("captioner");
-    let job = TrainJob { validate: 2.0, epochs: 20, learning_rate: Some(3e-3), ..job(&urls, &out) };
+    let job = TrainJob { validate: Some(2.0), epochs: 20, learning_rate: Some(3e-3), ..job(&urls, &out) };
     let mut measured = vec![];
     let summary = train(&job, &mut |at| {
         measured.extend(at.validation.filter(|_| at.report.step % 4 == 0).map(|v| v.lm_loss));
@@ -349,7 +349,7 @@ fn held_out_shards_are_validated_on_and_never_trained_on() {
     assert!((0.0..=1.0).contains(&validation.auc));
     // The loss of a guess among all tokens is ln(vocabulary).
     assert!(validation.lm_loss > 0.0 && validation.lm_loss < 300f64.ln(), "{validation:?}");
-    let message = run(&TrainJob { validate: 6.0, ..job.clone() }, 1).unwrap_err().to_string();
+    let message = run(&TrainJob { validate: Some(6.0), ..job.clone() }, 1).unwrap_err().to_string();
     assert!(message.starts_with("validate = 6: "), "{message}");
 }
 

@@ -31,7 +31,7 @@
 //! | `start` | where the codes of a new codebook stand |
 //! | `adamw`, `augment`, `autocast`, `train` | [`Trainer`] |
 //! | `resume` | a training run on disk |
-//! | `score` | [`Validation`] on held-out pairs |
+//! | `score` | [`Validation`](crate::cluster::Validation) on pairs that it was not trained on |
 //! | `folds` | [`Folds`]: captioners that have seen different shards |
 //!
 //! # Threads
@@ -98,7 +98,7 @@ pub use generation::{Decoding, GenerationChange, GenerationConfig};
 pub use learn::{CodebookReport, PatchSample};
 pub use matcher::{Matcher, MatcherConfig};
 pub use model::Captioner;
-pub use score::{Scores, Validation};
+pub use score::Scores;
 pub use start::CodebookStart;
 pub use train::{StepReport, Trainer};
 pub use train_options::{Decay, TrainOptions};

@@ -9,7 +9,7 @@ use super::policy::{Fitted, Reading, Selection};
 use super::progress::Progress;
 use super::say;
 
-/// Check what selection promises on the signals of a real run.
+/// Check what selection promises on the signals of a real run: the sampling, not what the gate is worth.
 ///
 /// Runs the policy with many seeds over recorded windows and prints a table: whether inclusion is pi by
 /// arrival, position and cluster size, whether lower ratios are nested, epochs in rotation take turns, and

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tldr_loader::captioner::DecodeFrom;
-use tldr_loader::cluster::{AlignmentNorm, Features};
+use tldr_loader::cluster::{AlignmentNorm, Features, GateWorth};
 use tldr_loader::jobs::{FitJob, fit};
 use tldr_loader::{Error, Result};
 
@@ -98,6 +98,8 @@ impl Args {
         if summary.failed > 0 {
             say!("{} samples could not be used", summary.failed);
         }
+        say!("gate: {}", GateWorth::sentence(summary.worth.as_ref()));
+        say!("{}", summary.captions);
         say!("fingerprint {:016x}", summary.fingerprint);
         Ok(())
     }

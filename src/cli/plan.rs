@@ -6,6 +6,7 @@ use std::time::Duration;
 use tldr_loader::captioner::{Captioner, parse_device};
 use tldr_loader::jobs::{PlanJob, PlanStage, PlanSummary, estimate, plan};
 use tldr_loader::loader::PlanFile;
+use tldr_loader::select::NearDuplicates;
 use tldr_loader::{Error, Result};
 
 use super::policy::Selection;
@@ -13,7 +14,7 @@ use super::progress::{Progress, humanised};
 use super::say;
 use super::source::Source;
 
-/// Decide for a whole corpus at once: exact quotas, and no near-copies across shards.
+/// Decide for a whole corpus at once: exact quotas, and with --dedup no near-duplicates across shards.
 ///
 /// Signals come from the ledger; those that it lacks are computed and recorded first. A loader takes
 /// the plan with plan=PLAN and the same ledger.
@@ -32,17 +33,15 @@ pub(super) struct Args {
     out: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
-    /// Cosine of two embeddings from which the images count as near-copies, from 0.93
-    #[arg(long, value_name = "COSINE", default_value_t = 0.94)]
-    dedup: f32,
-    /// Keep near-copies
-    #[arg(long, conflicts_with = "dedup")]
-    keep_copies: bool,
-    /// Let embeddings say in the end what is a near-copy; they are kept in the ledger, 4 bytes a value
-    #[arg(long)]
+    /// Drop near-duplicates: of two images whose embeddings have this cosine or more, from 0.93, one goes. They stay
+    /// by default, and the plan says how many 0.95 would drop
+    #[arg(long, value_name = "COSINE")]
+    dedup: Option<f32>,
+    /// Let embeddings say in the end what is a near-duplicate; they are kept in the ledger, 4 bytes a value
+    #[arg(long, requires = "dedup")]
     embeddings: bool,
-    /// Let near-copies fill the places for which nothing else is left
-    #[arg(long)]
+    /// Let near-duplicates fill the places for which nothing else is left
+    #[arg(long, requires = "dedup")]
     fill_with_copies: bool,
     /// Samples per decision window: those of the loader that is to take the plan
     #[arg(long, default_value_t = 2048)]
@@ -76,6 +75,7 @@ impl Args {
             let accepted = "a captioner with clusters: run tldr-loader fit first";
             Error::option("captioner", self.captioner.display(), accepted)
         })?;
+        super::policy::say_worth(&job.policy, &clusters);
         let bar = Progress::new("samples");
         let mut progress = |stage, done, total| {
             bar.say(match stage {
@@ -143,7 +143,7 @@ impl Args {
             return Err(Error::option("out", format!("{given:?}"), accepted));
         }
         let mut job = PlanJob::new(self.source.urls.clone(), &self.ledger);
-        job.policy = self.selection.policy((!self.keep_copies).then_some(self.dedup))?;
+        job.policy = self.selection.policy(self.dedup)?;
         job.stores = self.source.stores();
         job.read = self.source.read()?;
         job.source.clone_from(&self.name);
@@ -171,23 +171,34 @@ fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
     }
     say!("  unusable     {}", counts.failed);
     say!("  gated out    {}", counts.gated);
-    match summary.distance {
-        Some(bits) => {
-            say!("  near-copies  {} (hashes that differ in at most {bits} of 256 bits)", counts.copies)
+    match (summary.distance, &summary.near) {
+        (Some(bits), _) => {
+            say!("  near-duplicates {} (hashes that differ in at most {bits} of 256 bits)", counts.copies);
         }
-        None => say!("  near-copies  stay"),
+        (None, Some(NearDuplicates { dropped: Some(dropped), cosine, .. })) => say!(
+            "  near-duplicates stay: --dedup {cosine} would drop {dropped} of {} candidates",
+            counts.candidates
+        ),
+        (None, _) => say!(
+            "  near-duplicates stay, and are not counted: among {} candidates that takes minutes, which --dedup 0.95 would \
+             take",
+            counts.candidates
+        ),
     }
-    say!("  candidates   {} in {} clusters, near-copies included", counts.candidates, counts.clusters);
-    say!("  places       {}, of which near-copies fill {}", counts.places, counts.refilled);
+    say!("  candidates   {} in {} clusters, near-duplicates included", counts.candidates, counts.clusters);
+    say!("  places       {}, of which near-duplicates fill {}", counts.places, counts.refilled);
     say!("  also kept by their window alone: {}", counts.window_survivors);
     say!("  fingerprint  {:016x}", file.fingerprint());
     if counts.kept < counts.places {
         say!("warning: {} places are not filled, for want of candidates", counts.places - counts.kept);
     }
-    if summary.distance.is_some() && counts.unhashed > 0 {
+    if let Some(warning) = summary.near.and_then(|near| near.warning()) {
+        say!("warning: {warning}");
+    }
+    if counts.unhashed > 0 {
         say!(
             "warning: {} candidates have no semantic hash, since an earlier run's gate dropped them, and are not \
-             looked at for near-copies; a new ledger has all",
+             looked at for near-duplicates; a new ledger has all",
             counts.unhashed
         );
     }

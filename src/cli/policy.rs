@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tldr_loader::cluster::Clusters;
+use tldr_loader::cluster::{Clusters, GateWorth};
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::loader::reading_fingerprint;
 use tldr_loader::select::{GateBy, Policy, Priority, Quota, ScoreGate};
@@ -132,6 +132,18 @@ impl Reading {
         )?;
         let is_given = read != ReadOptions::default();
         Ok(is_given.then(|| reading_fingerprint(&read, &DecodeOptions::default())))
+    }
+}
+
+/// Says what the gate is worth, where the captioner's alignment gates.
+#[cfg(feature = "tch")]
+pub(super) fn say_worth(policy: &Policy, clusters: &Clusters) {
+    if !policy.gates_by_alignment() {
+        return;
+    }
+    super::say!("gate: {}", GateWorth::sentence(clusters.worth.as_ref()));
+    if let Some(warning) = clusters.worth.and_then(|worth| worth.warning()) {
+        super::say!("warning: {warning}");
     }
 }
 

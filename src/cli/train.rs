@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tldr_loader::captioner::{Augment, CodebookStart, CodebookUpdate, Decay, Precision, Validation};
+use tldr_loader::captioner::{Augment, CodebookStart, CodebookUpdate, Decay, Precision};
+use tldr_loader::cluster::Validation;
 use tldr_loader::jobs::{Resume, TrainJob, TrainProgress, TrainSummary, train, train_folds};
 use tldr_loader::{Error, ErrorKind, Result};
 
@@ -67,9 +68,10 @@ pub(super) struct Args {
     /// Weight of the commitment loss
     #[arg(long, default_value_t = 0.25)]
     commitment: f64,
-    /// Shards to validate on instead of training on them: a share below 1, or a count
-    #[arg(long, default_value_t = 0.0, value_name = "SHARDS")]
-    validate: f64,
+    /// Shards to validate on instead of training on them: a share below 1 (of the samples, where shards are few), or a
+    /// count; 0 for none. By default about 2,048 pairs, a tenth of the corpus at most
+    #[arg(long, value_name = "SHARDS", allow_negative_numbers = true)]
+    validate: Option<f64>,
     /// Steps between two checkpoints, each with a validation (0: none)
     #[arg(long, default_value_t = 1000, value_name = "STEPS")]
     checkpoint_every: u64,
@@ -79,7 +81,7 @@ pub(super) struct Args {
     /// Captioners to train, each on its own half of the shards if 2: one can then judge the other's
     #[arg(long, default_value_t = 1)]
     folds: usize,
-    /// Seed of weights, order, dropped images and held-out shards
+    /// Seed of weights, order, dropped images and what is held out
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Threads that train, on a CPU (0: one per core)
@@ -142,6 +144,15 @@ impl Args {
         bar.finish();
         for (out, summary) in &summaries {
             say!("{}: {}", out.display(), text(summary));
+            match summary.worth() {
+                None => say!(
+                    "nothing was held out to validate on: nobody knows what a gate by this captioner is worth"
+                ),
+                Some(worth) => {
+                    say!("{worth}");
+                    worth.warning().into_iter().for_each(|warning| say!("warning: {warning}"));
+                }
+            }
         }
         Ok(())
     }
@@ -185,11 +196,9 @@ fn text(summary: &TrainSummary) -> String {
         step => format!(" (resumed at step {step})"),
     };
     let keywords = summary.keywords.map_or(String::new(), |n| format!("; codes from {n} keywords"));
-    let measured =
-        summary.validation.map_or(String::new(), |v| format!("; {}, {} pairs", held_out(&v), v.pairs));
     format!(
-        "{} weights, {} steps on {} pairs in {:.1} s{resumed}; loss {:.3}, {} codes used, perplexity \
-         {:.0}{keywords}{measured}",
+        "{} weights, {} steps on {} pairs in {:.1} s{resumed}; loss {:.3}, {} codes used, perplexity of the codes \
+         {:.0}{keywords}",
         summary.weights,
         summary.steps,
         summary.pairs,

@@ -8,6 +8,7 @@ use crate::cluster::alignment::AlignmentTable;
 use crate::cluster::discriminant::Discriminant;
 use crate::cluster::file;
 use crate::cluster::raw_index::RawIndex;
+use crate::cluster::worth::GateWorth;
 use crate::error::{Error, Result};
 
 /// Steps of [`Clusters::gated`]: shares are kept for gates in steps of 5%.
@@ -39,6 +40,12 @@ pub struct Clusters {
     pub raw_index: Option<RawIndex>,
     /// What tells images apart, where the fit saw enough of them.
     pub discriminant: Option<Discriminant>,
+    /// What a gate by this captioner's alignment is worth, where it was measured. No signal depends on it, and no
+    /// fingerprint.
+    pub worth: Option<GateWorth>,
+    /// What the captioner was trained on, where that is known: [marks](crate::Shard::marks) of the shards, ascending.
+    /// No part of the fingerprint either.
+    pub trained_on: Vec<u64>,
 }
 
 impl Clusters {
@@ -67,7 +74,7 @@ impl Clusters {
         file::validate(self)
     }
 
-    /// Identifies everything in here: signals made with other clusters never mix.
+    /// Identifies everything in here that signals depend on: those made with other clusters never mix.
     /// O(clusters * codes).
     pub fn fingerprint(&self) -> u64 {
         file::fingerprint(self)
@@ -197,6 +204,8 @@ mod tests {
             points: 0,
             raw_index: None,
             discriminant: None,
+            worth: None,
+            trained_on: vec![],
         }
     }
 

@@ -15,8 +15,9 @@
 //! | `raw_index.bias`, if any | f32 | clusters |
 //! | `discriminant.mean`, if any | f32 | features |
 //! | `discriminant.weights`, if any | f32 | features, dim |
+//! | `trained_on`, if known | u64 | marks of shards |
 //!
-//! The header's metadata hold `format`, `alignment.norm` and `points`.
+//! The header's metadata hold `format`, `alignment.norm` and `points`, and `worth`, if measured: a [`GateWorth`] as JSON.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -29,11 +30,16 @@ use crate::cluster::alignment::{AlignmentNorm, AlignmentTable};
 use crate::cluster::clusters::{Clusters, GATE_STEPS};
 use crate::cluster::discriminant::Discriminant;
 use crate::cluster::raw_index::RawIndex;
+use crate::cluster::worth::GateWorth;
 use crate::error::{Error, Result};
 use crate::hash;
 
 /// Value of `format`: another layout gets another number.
 const FORMAT: &str = "tldr-loader clusters 1";
+
+/// Metadata with what the gate is worth, and tensor with what the captioner was trained on.
+const WORTH: &str = "worth";
+const TRAINED_ON: &str = "trained_on";
 
 /// What to do about a file that is not right.
 const REMEDY: &str = "(run fit again to write a new one)";
@@ -87,7 +93,15 @@ fn fields(clusters: &Clusters) -> Vec<Field> {
     fields
 }
 
-/// Hash of all fields, independent of how a file lays them out.
+/// What the captioner was trained on, where that is known.
+fn trained_on(clusters: &Clusters) -> Option<Field> {
+    let marks = &clusters.trained_on;
+    let bytes = marks.iter().flat_map(|mark| mark.to_le_bytes()).collect();
+    let field = Field { name: TRAINED_ON, dtype: Dtype::U64, shape: vec![marks.len()], bytes };
+    (!marks.is_empty()).then_some(field)
+}
+
+/// Hash of all fields that signals depend on, independent of how a file lays them out.
 pub(super) fn fingerprint(clusters: &Clusters) -> u64 {
     let mut parts = vec![hash::hash_str(clusters.alignment.norm.name()), clusters.points];
     for field in fields(clusters) {
@@ -99,13 +113,18 @@ pub(super) fn fingerprint(clusters: &Clusters) -> u64 {
 
 pub(super) fn save(clusters: &Clusters, path: &Path) -> Result<()> {
     validate(clusters)?;
-    let fields = fields(clusters);
-    let metadata = HashMap::from([
+    let fields: Vec<Field> = fields(clusters).into_iter().chain(trained_on(clusters)).collect();
+    let file = path.display().to_string();
+    let mut metadata = HashMap::from([
         ("format".to_owned(), FORMAT.to_owned()),
         ("alignment.norm".to_owned(), clusters.alignment.norm.name().to_owned()),
         ("points".to_owned(), clusters.points.to_string()),
     ]);
-    let file = path.display().to_string();
+    if let Some(worth) = &clusters.worth {
+        let json = serde_json::to_string(worth)
+            .map_err(|e| Error::format(&file, "a worth that can be written as JSON", e))?;
+        metadata.insert(WORTH.to_owned(), json);
+    }
     let views: Vec<(&str, TensorView<'_>)> = fields
         .iter()
         .map(|f| TensorView::new(f.dtype, f.shape.clone(), &f.bytes).map(|view| (f.name, view)))
@@ -151,6 +170,14 @@ fn parse(bytes: &[u8]) -> Result<Clusters> {
         .parse()
         .map_err(|_| unexpected("metadata `points`", "a whole number", entry("points")))?;
 
+    let worth = metadata.get(WORTH).map(|json| worth(json)).transpose()?;
+    let trained_on = match tensors.names().contains(&TRAINED_ON) {
+        false => vec![],
+        true => {
+            tensor::<1, 8>(&tensors, TRAINED_ON, Dtype::U64)?.1.into_iter().map(u64::from_le_bytes).collect()
+        }
+    };
+
     let (_, idf) = tensor::<1, 4>(&tensors, "idf", Dtype::F32)?;
     let centroids = matrix(&tensors, "centroids")?;
     let (_, runs) = tensor::<1, 4>(&tensors, "runs", Dtype::U32)?;
@@ -180,6 +207,8 @@ fn parse(bytes: &[u8]) -> Result<Clusters> {
     let clusters = Clusters {
         raw_index,
         discriminant,
+        worth,
+        trained_on,
         idf: f32s(idf),
         centroids,
         runs: u32s(runs),
@@ -190,6 +219,21 @@ fn parse(bytes: &[u8]) -> Result<Clusters> {
     };
     validate(&clusters)?;
     Ok(clusters)
+}
+
+/// What the gate is worth, as it stands in the metadata.
+fn worth(json: &str) -> Result<GateWorth> {
+    let worth: Option<GateWorth> = serde_json::from_str(json).ok();
+    let sound = |w: &GateWorth| {
+        (0.0..=1.0).contains(&w.validation.auc)
+            && (0.0..=1.0).contains(&w.validation.auc_error)
+            && w.validation.lm_loss.is_finite()
+    };
+    worth.filter(sound).ok_or_else(|| {
+        let expected =
+            "JSON of an AUC and its standard error in [0, 1], a loss, and what they were measured on";
+        unexpected("metadata `worth`", expected, json)
+    })
 }
 
 fn matrix(tensors: &SafeTensors<'_>, name: &str) -> Result<Array2<f32>> {
@@ -332,6 +376,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cluster::worth::{MeasuredOn, Validation};
 
     fn example() -> Clusters {
         let gated = |share: f64| (0..GATE_STEPS).map(move |i| share * (1.0 - i as f64 / GATE_STEPS as f64));
@@ -351,6 +396,8 @@ mod tests {
             points: 1234,
             raw_index: None,
             discriminant: None,
+            worth: None,
+            trained_on: vec![],
         }
     }
 
@@ -371,6 +418,28 @@ mod tests {
         let loaded = Clusters::load(&path).unwrap();
         assert_eq!(loaded, clusters);
         assert_eq!(loaded.fingerprint(), clusters.fingerprint());
+    }
+
+    #[test]
+    fn what_a_gate_is_worth_and_was_trained_on_comes_back_and_is_in_no_fingerprint() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clusters.safetensors");
+        let validation = Validation { pairs: 500, lm_loss: 2.75, auc: 0.5321, auc_error: 0.0183 };
+        let known = Clusters {
+            worth: Some(GateWorth { validation, on: MeasuredOn::HeldOut }),
+            trained_on: vec![3, 1 << 40, u64::MAX],
+            ..example()
+        };
+        known.save(&path).unwrap();
+        assert_eq!(Clusters::load(&path).unwrap(), known);
+        assert_eq!(known.fingerprint(), example().fingerprint());
+        // Damage is named, and what would mend it.
+        for damage in ["{}", "{\"validation\"", "[1]"] {
+            let message = worth(damage).unwrap_err().to_string();
+            assert!(message.contains("metadata `worth`") && message.contains("run fit again"), "{message}");
+        }
+        let wild = serde_json::to_string(&known.worth).unwrap().replace("0.5321", "5.321");
+        assert!(worth(&wild).unwrap_err().to_string().contains("5.321"));
     }
 
     #[test]

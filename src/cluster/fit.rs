@@ -221,6 +221,8 @@ pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitRep
         points: n as u64,
         raw_index,
         discriminant: None,
+        worth: None,
+        trained_on: vec![],
     };
     clusters.validate()?;
     Ok((clusters, report))

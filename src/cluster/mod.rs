@@ -5,7 +5,8 @@
 //! with a metric, [`kmeans`] finds centroids, [`order`] lines similar centroids up and cuts the
 //! line into runs of equal share, [`alignment`] turns raw alignments into quantiles, and [`fit()`]
 //! does all of it once for a corpus. [`raw_index`] is an ablation, [`agreement`] compares with a truth. The result, [`Clusters`], is what selection works with; the
-//! file `clusters.safetensors` of a captioner directory holds nothing else.
+//! file `clusters.safetensors` of a captioner directory holds nothing else. [`GateWorth`] says how well the captioner
+//! tells true captions from swapped ones.
 //!
 //! Plain arrays only: codes come in as numbers, whatever computed them.
 
@@ -19,8 +20,10 @@ pub mod kmeans;
 pub mod order;
 pub mod raw_index;
 pub mod signature;
+mod worth;
 
 pub use alignment::{AlignmentNorm, AlignmentTable, RawAlignment};
 pub use clusters::{Clusters, GATE_STEPS};
 pub use discriminant::Discriminant;
 pub use fit::{Features, FitOptions, FitPoints, FitReport, fit};
+pub use worth::{GateWorth, MeasuredOn, Validation};

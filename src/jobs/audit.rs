@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cluster::Clusters;
+use crate::cluster::{Clusters, GateWorth};
 use crate::error::{Error, Result};
 use crate::hash::{self, Purpose};
 use crate::jobs::recorded::{Recorded, Wanted, included, window_of};
@@ -73,6 +73,8 @@ pub struct Check {
 /// The checks of a ledger. [`Display`](fmt::Display) writes them as a table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Audit {
+    /// What is audited, what is not, and what is known of that: lines that stand above the checks.
+    pub scope: Vec<String>,
     /// In order.
     pub checks: Vec<Check>,
 }
@@ -88,6 +90,7 @@ impl fmt::Display for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widths = [|c: &Check| c.promise.len(), |c: &Check| c.found.len(), |c: &Check| c.accepted.len()]
             .map(|len| self.checks.iter().map(len).max().unwrap_or(0));
+        self.scope.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         for check in &self.checks {
             let Check { promise, found, accepted, holds } = check;
             let verdict = match holds {
@@ -152,6 +155,7 @@ pub fn audit(
         thin: false,
         ..recorded.with_scores(&job.policy)?
     };
+    let scope = scope(&policy, clusters);
     let design = Design { policy, clusters, windows };
     let rule = |policy: &Policy, epoch: u64| -> Result<Vec<Vec<Outcome>>> {
         let selector = Selector::new(policy.clone(), Some(Arc::clone(clusters)))?;
@@ -167,7 +171,22 @@ pub fn audit(
         holds: None,
     }];
     checks.extend(design.checks(&rule, job.seeds, progress)?);
-    Ok(Audit { checks })
+    Ok(Audit { scope, checks })
+}
+
+/// What an audit can say of a policy, and what it cannot.
+fn scope(policy: &Policy, clusters: &Clusters) -> Vec<String> {
+    let audited = "audited: the sampling, whether samples are drawn as the policy says";
+    if policy.gate.is_none() && policy.score.is_none() {
+        return vec![format!("{audited}; there is no gate")];
+    }
+    let mut lines =
+        vec![format!("{audited}; not audited: what the gate is worth, whether what it drops is bad")];
+    if policy.gates_by_alignment() {
+        lines.push(format!("gate: {}", GateWorth::sentence(clusters.worth.as_ref())));
+        lines.extend(clusters.worth.and_then(|worth| worth.warning()).map(|text| format!("warning: {text}")));
+    }
+    lines
 }
 
 /// A rule: what becomes of each sample of each window, by policy and epoch.
@@ -456,6 +475,8 @@ mod tests {
             points: 10_000,
             raw_index: None,
             discriminant: None,
+            worth: None,
+            trained_on: vec![],
             shares,
         })
     }
@@ -514,7 +535,7 @@ mod tests {
             Ok(outcomes)
         };
         let checks = design.checks(&rule, 200, &mut |_, _| Ok(())).unwrap();
-        Audit { checks }.broken().map(|check| check.promise.clone()).collect()
+        Audit { scope: vec![], checks }.broken().map(|check| check.promise.clone()).collect()
     }
 
     const POLICY: Policy = Policy {
@@ -602,7 +623,10 @@ mod tests {
             accepted: "any".into(),
             holds,
         };
-        let audit = Audit { checks: vec![check("a long promise", Some(true)), check("b", Some(false))] };
+        let audit = Audit {
+            scope: vec![],
+            checks: vec![check("a long promise", Some(true)), check("b", Some(false))],
+        };
         let table = audit.to_string();
         assert_eq!(table, "a long promise  0.25  any  holds\nb               0.25  any  BROKEN\n");
         assert_eq!(audit.broken().count(), 1);

@@ -2,6 +2,7 @@
 //! before them a codebook where it was trained without one.
 
 mod sample;
+mod worth;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,11 +15,16 @@ use crate::captioner::{
     Captioner, CodebookReport, CopySample, DecodeFrom, LearnedBy, PatchSample, lock, parse_device,
 };
 use crate::cluster::alignment::passes_gate;
-use crate::cluster::{self, AlignmentNorm, Discriminant, Features, FitOptions, FitPoints, FitReport};
+use crate::cluster::{
+    self, AlignmentNorm, Discriminant, Features, FitOptions, FitPoints, FitReport, GateWorth,
+};
 use crate::error::{Error, Result};
 use crate::model::Encoder;
 use crate::shard::{self, ReadOptions, Shard, StoreOptions};
 use sample::{Sampled, SampledBatch};
+use worth::Measuring;
+
+pub use worth::CaptionSample;
 
 /// Points per cluster below which shares are too thin to trust (design, section 2).
 const POINTS_PER_CLUSTER: u64 = 100;
@@ -113,6 +119,11 @@ pub struct FitSummary {
     pub report: FitReport,
     /// Share that a gate of 0.5 lets through, by source.
     pub pass_by_source: Vec<SourcePass>,
+    /// What a gate by the captioner's alignment is worth: measured by its training on pairs that were held out, else
+    /// here; `None` where there were no two pairs to measure it on.
+    pub worth: Option<GateWorth>,
+    /// What the captioner wrote for a part of the sample.
+    pub captions: CaptionSample,
     /// Samples that could not be used, of those that were drawn.
     pub failed: u64,
     /// What signals of this captioner are known by from now on.
@@ -159,12 +170,14 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
     }
     let wanted = job.samples.unwrap_or(MAX_POINTS).min(corpus.samples());
     let mut points = Points::new(captioner.config().patches());
+    let mut measuring = Measuring::new(&job.captioner, &captioner, &corpus, wanted)?;
     let mut copies = CopySample::new(job.seed);
     let batches = wanted.div_ceil(captioner.batch_size() as u64);
     let every = (batches * captioner.batch_size() as u64).div_ceil(COPIED_IMAGES).max(1);
     let mut number = 0u64;
     let failed = corpus.sampled(&captioner, job.seed).for_each(wanted, &mut |batch| {
         points.push(&mut captioner, batch)?;
+        measuring.push(&mut captioner, batch)?;
         // From everywhere in the corpus.
         if number.is_multiple_of(every) {
             captioner.sample_copies(batch.previews.view(), &batch.ids, &mut copies)?;
@@ -190,8 +203,11 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
         ..FitOptions::default()
     };
     let (rows, shards) = (points.rows(), std::mem::take(&mut points.shards));
-    let (mut clusters, report) = cluster::fit(&points.finish(captioner.config().codes())?, &options)?;
+    let (mut clusters, mut report) = cluster::fit(&points.finish(captioner.config().codes())?, &options)?;
     clusters.discriminant = copies.discriminant()?;
+    let measured = measuring.finish(&mut captioner)?;
+    (clusters.worth, clusters.trained_on) = (measured.worth, measured.trained_on);
+    report.warnings.extend(measured.warnings);
     let pass_by_source = pass_by_source(&corpus.shards, &shards, &report.quantiles);
     let (found, runs) = (clusters.len(), clusters.run_count());
     let directions = clusters.discriminant.as_ref().map(Discriminant::dim);
@@ -207,6 +223,8 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
         directions,
         report,
         pass_by_source,
+        worth: measured.worth,
+        captions: measured.captions,
         failed,
         fingerprint: Encoder::fingerprint(&captioner),
         seconds: started.elapsed().as_secs_f64(),

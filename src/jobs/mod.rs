@@ -21,10 +21,10 @@ pub use audit::{Audit, AuditJob, Check, audit};
 #[cfg(feature = "parquet")]
 pub use export::{ExportBy, ExportJob, ExportSummary, export};
 #[cfg(feature = "tch")]
-pub use fit::{FitJob, FitSummary, SourcePass, fit};
+pub use fit::{CaptionSample, FitJob, FitSummary, SourcePass, fit};
 pub use inspect::{Fault, InspectJob, Inspection, MetadataInspection, ShardInspection, Spread, inspect};
 pub use plan::{PlanEstimate, PlanJob, PlanStage, PlanSummary, estimate, plan};
 #[cfg(feature = "parquet")]
 pub use recorded::Wanted;
 #[cfg(feature = "tch")]
-pub use train::{Resume, TrainJob, TrainProgress, TrainSummary, train, train_folds};
+pub use train::{Resume, TrainJob, TrainProgress, TrainSummary, train, train_folds, worth_of_training};

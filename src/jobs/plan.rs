@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use ndarray::{Array4, s};
 
-use crate::cluster::Clusters;
+use crate::cluster::{Clusters, GateWorth};
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::image::ImageTransform;
@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::loader::{Batch, Loader, Mode, PixelType, PlanFile, PlannedShard, included, measured};
 use crate::model::Encoder;
 use crate::select::gate::Gate;
-use crate::select::{Planner, Policy, Priority, Quota, Selector, Window};
+use crate::select::{NearDuplicates, Planner, Policy, Priority, Quota, Selector, Window};
 use crate::shard::{self, ReadOptions, Shard, StoreOptions};
 use walk::{Walk, Windows};
 
@@ -27,6 +27,8 @@ use walk::{Walk, Windows};
 const CACHE_BYTES: u64 = 64 << 20;
 /// Lanes of the recording pass: so many shards are read at a time.
 const LANES: usize = 4;
+/// Cosine by which near-duplicates are counted where the policy names none: of a moment later, or of another size.
+const NEAR: f32 = 0.95;
 /// Seconds that the speed of the encoder is measured for.
 const MEASURE_SECONDS: f64 = 5.0;
 
@@ -91,6 +93,10 @@ impl PlanJob {
         if self.window == 0 {
             return Err(Error::option("window", 0, "at least 1"));
         }
+        let idle = [("fill_with_copies", self.fill_with_copies), ("embeddings", self.embeddings)];
+        if let Some((option, _)) = idle.into_iter().find(|(_, given)| *given && self.policy.dedup.is_none()) {
+            return Err(Error::option(option, true, "left out without dedup, which finds near-duplicates"));
+        }
         match self.part {
             Some((part, of)) if part >= of => {
                 let given = format!("{part}/{of}");
@@ -125,6 +131,9 @@ pub struct PlanSummary {
     pub encoded: u64,
     /// Most bits in which hashes of near-copies differ; `None` where copies stay.
     pub distance: Option<u32>,
+    /// Near-duplicates among the candidates, by the policy's `dedup` or, where it has none, a cosine of 0.95; `None`
+    /// where only a part was recorded.
+    pub near: Option<NearDuplicates>,
     /// Seconds of recording and of deciding.
     pub seconds: [f64; 2],
 }
@@ -214,11 +223,14 @@ pub fn plan(
         recorded: missing.len(),
         encoded,
         distance: None,
+        near: None,
         seconds: [recorded, 0.0],
     };
-    if let Some(deciding) = deciding {
+    if let Some(mut deciding) = deciding {
         summary.distance = job.policy.dedup.map(|_| deciding.planner.distance());
-        let plan = deciding.finish(&walk)?;
+        let near = deciding.planner.near_duplicates(job.policy.dedup.unwrap_or(NEAR));
+        let worth = clusters.worth.filter(|_| job.policy.gates_by_alignment());
+        let plan = deciding.finish(&walk, worth)?;
         let counts = plan.plan.counts();
         if counts.readable() == 0 {
             let accepted = format!(
@@ -227,6 +239,8 @@ pub fn plan(
             );
             return Err(Error::option("urls", job.urls.join(" "), accepted));
         }
+        let dropped = near.dropped.or(job.policy.dedup.map(|_| counts.copies));
+        summary.near = Some(NearDuplicates { dropped, ..near });
         summary.plan = Some(plan);
         summary.seconds[1] = started.elapsed().as_secs_f64();
     }
@@ -443,7 +457,7 @@ impl Deciding {
         Ok(())
     }
 
-    fn finish(mut self, walk: &Walk<'_>) -> Result<PlanFile> {
+    fn finish(mut self, walk: &Walk<'_>, worth: Option<GateWorth>) -> Result<PlanFile> {
         self.shards.sort_unstable();
         Ok(PlanFile {
             plan: self.planner.decide()?,
@@ -451,6 +465,7 @@ impl Deciding {
             reading: walk.reading,
             window: walk.job.window,
             shards: self.shards,
+            worth,
         })
     }
 }

@@ -18,8 +18,9 @@ use ndarray::{Array4, s};
 
 use crate::captioner::{
     Captioner, CaptionerConfig, CodebookStart, Fold, Folds, PatchSample, Precision, Scores, StepReport,
-    TrainOptions, Trainer, Validation, lock, parse_device,
+    TrainOptions, Trainer, lock, parse_device,
 };
+use crate::cluster::{GateWorth, MeasuredOn, Validation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jobs::previews::{padded, previews};
 use crate::loader::{Batch, Loader};
@@ -31,6 +32,8 @@ use data::Data;
 use finished::Finished;
 
 pub use checkpoint::Resume;
+pub(super) use finished::Origin;
+pub use finished::worth_of_training;
 pub use job::TrainJob;
 
 /// Pairs that a validation scores at most: the loss of as many is known to a hundredth or so.
@@ -50,7 +53,7 @@ pub struct TrainProgress {
     pub steps: u64,
     /// What the last step did.
     pub report: StepReport,
-    /// What was measured on held-out shards last.
+    /// What was measured on held-out pairs last.
     pub validation: Option<Validation>,
     /// Images per second since the run was started or resumed, reading and validation included.
     pub images_per_s: f64,
@@ -69,7 +72,7 @@ pub struct TrainSummary {
     pub pairs: u64,
     /// What the last step did.
     pub last: StepReport,
-    /// What was measured on held-out shards at the end.
+    /// What was measured on held-out pairs at the end; `None` where none were held out.
     pub validation: Option<Validation>,
     /// Keywords that codes started from, where they started from keywords.
     pub keywords: Option<usize>,
@@ -77,6 +80,13 @@ pub struct TrainSummary {
     pub weights: usize,
     /// Seconds of the whole run, reading included.
     pub seconds: f64,
+}
+
+impl TrainSummary {
+    /// What a gate by this captioner's alignment is worth, where it was measured.
+    pub fn worth(&self) -> Option<GateWorth> {
+        self.validation.map(|validation| GateWorth { validation, on: MeasuredOn::HeldOut })
+    }
 }
 
 /// Runs the job. `progress` is called after every step; an error from it ends the run, with a checkpoint
@@ -199,7 +209,7 @@ fn train_whole(
         weights: captioner.weights(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    Finished::note(&job.out, &run.settings, &stream, &summary)?;
+    Finished::note(&job.out, &run.settings, &stream, &summary, data.trained_on())?;
     Ok((summary, run.checkpoints))
 }
 
@@ -319,7 +329,7 @@ fn settings(job: &TrainJob, threads: usize, precision: Precision) -> Result<Sett
         ("codebook_start", job.codebook_start.name().into()),
         ("codebook_update", job.codebook_update.name().into()),
         ("commitment", job.commitment.to_string()),
-        ("validate", job.validate.to_string()),
+        ("validate", job.validate.map_or("the default".into(), |validate| validate.to_string())),
         ("seed", job.seed.to_string()),
         ("threads", threads.to_string()),
         ("device", job.device.split(':').next().unwrap_or_default().into()),

@@ -462,6 +462,7 @@ impl LoaderBuilder {
         let included = self.look(&listed, &shards, &lengths)?;
         let selector = self.decider(clusters.as_ref(), included.iter().sum(), plan.as_ref())?;
         let corpus = (&shards[..], &lengths[..]);
+        let worth = self.say_of_captioner(selector.as_ref(), clusters.as_deref(), corpus);
         let mix = self.mix(listed, corpus, &included, selector.as_ref(), (lanes, world_size))?;
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -485,6 +486,7 @@ impl LoaderBuilder {
             lengths,
             mix,
             mode: self.mode,
+            worth,
             needs_signals,
             // Captions are written for survivors only: in the other modes no model runs.
             model: model.filter(|_| selector.is_some()),

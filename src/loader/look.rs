@@ -100,6 +100,9 @@ pub(crate) fn included(read: &ReadOptions, found: &Survey, shards: &[Shard], len
     if found.included > 0 {
         return Ok((found.share() * samples as f64) as u64);
     }
+    if read.subset.is_none() && read.filter.is_none() {
+        return Ok(0);
+    }
     let Some(subset) = &read.subset else {
         let filter = read.filter.as_ref().map(ToString::to_string).unwrap_or_default();
         // Of what does not count nothing was read but what the filter asks for.

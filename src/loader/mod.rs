@@ -18,6 +18,7 @@ mod deferring;
 mod device;
 mod effects;
 mod filling;
+mod gate;
 mod lane;
 mod look;
 mod mix;
@@ -46,6 +47,6 @@ pub use spec::{Mode, OnError, reading_fingerprint};
 pub(crate) use spec::{reading, version_hash};
 pub use state::LoaderState;
 pub use stats::{
-    Activity, Counts, Failure, HANDED_WARNINGS, Joined, LengthMismatch, SourceStats, Stage, Stats,
+    Activity, Counts, Failure, GateStats, HANDED_WARNINGS, Joined, LengthMismatch, SourceStats, Stage, Stats,
 };
 pub use stream::{Batches, IntoUrls, Loader, Next};

@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::cluster::GateWorth;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::select::Plan;
@@ -48,6 +49,9 @@ pub struct PlanFile {
     pub window: usize,
     /// The corpus, sorted.
     pub shards: Vec<PlannedShard>,
+    /// What the gate is worth, where one by alignment was used and was measured. No decision depends on it, and no
+    /// fingerprint.
+    pub worth: Option<GateWorth>,
 }
 
 /// What stands in the metadata.
@@ -65,6 +69,8 @@ struct Header {
     reading: u64,
     window: usize,
     shards: Vec<PlannedShard>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    worth: Option<GateWorth>,
 }
 
 /// Version of the layout.
@@ -153,6 +159,7 @@ impl PlanFile {
             reading: self.reading,
             window: self.window,
             shards: self.shards.clone(),
+            worth: self.worth,
         };
         let action = || format!("write the plan {}", path.display());
         let cannot = |error: String| Error::io(action(), std::io::Error::other(error));
@@ -222,8 +229,8 @@ impl PlanFile {
         let kept = kept.ok_or("a row that is null, or names no shard of it")?;
         let plan =
             Plan::new(header.policy, header.counts, header.rates, kept).map_err(|error| error.to_string())?;
-        let Header { captioner, reading, window, shards, fingerprint, .. } = header;
-        let file = Self { plan, captioner, reading, window, shards };
+        let Header { captioner, reading, window, shards, fingerprint, worth, .. } = header;
+        let file = Self { plan, captioner, reading, window, shards, worth };
         let found = format!("{:016x}", file.fingerprint());
         if found != fingerprint {
             return Err(format!("content with the fingerprint {found}, not {fingerprint}: it is damaged"));

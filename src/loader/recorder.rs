@@ -376,6 +376,7 @@ impl Recorder {
             subset: self.joins.subset.map(|of| self.joins.joined(of, inner.counts.read - inner.outside)),
             captions: self.joins.captions.map(|of| self.joins.joined(of, get(&self.from_table))),
             activity: self.board.activity(),
+            gate: None,
             sources: vec![],
         }
     }

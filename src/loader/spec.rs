@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rayon::ThreadPool;
 
+use crate::cluster::GateWorth;
 use crate::error::{ErrorKind, Result};
 use crate::hash::{self, Purpose};
 use crate::image::{self, DecodeOptions, ImagePipeline};
@@ -79,6 +80,8 @@ pub(crate) struct Spec {
     pub(crate) mode: Mode,
     /// `Some` in mode `Reduced` only.
     pub(crate) selector: Option<Decider>,
+    /// What a gate by alignment is worth, where there is one and it was measured.
+    pub(crate) worth: Option<GateWorth>,
     /// Whether signals are needed, by the selector or by caption fusion.
     pub(crate) needs_signals: bool,
     pub(crate) model: Option<ModelThread>,
@@ -285,6 +288,9 @@ pub(crate) fn reading(read: &ReadOptions, decode: &DecodeOptions) -> [u64; 4] {
         if let Some(table) = table {
             fields = hash::combine(&[fields, hash::hash_str(option), table]);
         }
+    }
+    if let Some(share) = &read.share {
+        fields = hash::combine(&[fields, hash::hash_str("share"), share.fingerprint()]);
     }
     [fields, decode.max_pixels, decode.exif_orientation.into(), hash::hash_str(image::PREVIEWS)]
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::cluster::GateWorth;
 use crate::error::FailReason;
 use crate::sample::{DropReason, Outcome};
 
@@ -229,6 +230,36 @@ pub struct SourceStats {
     pub yielded: u64,
 }
 
+/// What a gate by the captioner's alignment is worth: [`GateWorth`], as a loader tells it.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct GateStats {
+    /// Chance that a true caption aligns better than a swapped one, 0.5 where alignment is guessing.
+    pub auc: f64,
+    /// Its standard error.
+    pub auc_error: f64,
+    /// Of the captioner's decoder, over tokens of true captions.
+    pub perplexity: f64,
+    /// Pairs that were measured.
+    pub pairs: u64,
+    /// Which: `held-out`, `sample` or `trained`.
+    pub measured_on: &'static str,
+    /// Whether the AUC is below 0.6, or within two standard errors of 0.5.
+    pub close_to_chance: bool,
+}
+
+impl From<GateWorth> for GateStats {
+    fn from(GateWorth { validation, on }: GateWorth) -> Self {
+        Self {
+            auc: validation.auc,
+            auc_error: validation.auc_error,
+            perplexity: validation.perplexity(),
+            pairs: validation.pairs,
+            measured_on: on.name(),
+            close_to_chance: validation.is_close_to_chance(),
+        }
+    }
+}
+
 /// What a stage is doing.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Activity {
@@ -288,6 +319,8 @@ pub struct Stats {
     /// Generated captions that repeat a phrase three times in a row: where `replace_repetitive` is on,
     /// survivors keep their original, and what the gate dropped is not rescued.
     pub captions_repetitive: u64,
+    /// What the gate is worth, where one by the captioner's alignment is used and the fit measured it.
+    pub gate: Option<GateStats>,
     /// The corpora that are mixed; one where no weights are given.
     pub sources: Vec<SourceStats>,
     /// What every stage is doing now.

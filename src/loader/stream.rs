@@ -15,7 +15,7 @@ use crate::loader::recorder::Recorder;
 use crate::loader::settings;
 use crate::loader::spec::{Mode, Spec};
 use crate::loader::state::LoaderState;
-use crate::loader::stats::{HANDED_WARNINGS, Stage, Stats};
+use crate::loader::stats::{GateStats, HANDED_WARNINGS, Stage, Stats};
 use crate::loader::watchdog::Patience;
 use crate::text::Tokenizer;
 
@@ -246,6 +246,7 @@ impl Loader {
 
     fn stats_of(&self, recorder: &Recorder) -> Stats {
         let mut stats = recorder.snapshot();
+        stats.gate = self.spec.worth.map(GateStats::from);
         stats.sources = self.spec.mix.stats(&self.spec.shards, &stats, recorder);
         stats.rank = self.rank();
         stats.world_size = self.world_size();

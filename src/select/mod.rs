@@ -28,7 +28,7 @@ mod schedule;
 pub mod score;
 pub mod selector;
 
-pub use plan::{Plan, Planner};
+pub use plan::{NearDuplicates, Plan, Planner};
 pub use plan_counts::PlanCounts;
 pub use policy::{GateBy, Policy, Priority, Quota};
 pub use quota::Rates;

@@ -20,6 +20,8 @@
 //! for terms of the order of 1 in their number: places within a window are spread more evenly than
 //! those of different windows.
 
+mod near;
+
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -34,6 +36,8 @@ use crate::select::plan_counts::PlanCounts;
 use crate::select::plan_quota::divide;
 use crate::select::policy::{Policy, Priority, Quota};
 use crate::select::selector::{Selector, Window};
+
+pub use near::NearDuplicates;
 
 /// How far a pair may be beyond the distance that its cosine lets expect, in standard deviations,
 /// where embeddings tell in the end.
@@ -214,6 +218,8 @@ struct Candidate {
     window: u32,
     /// Its number, in the order in which candidates came: the row of its embedding.
     came: u32,
+    /// Length of its caption, as far as it is below 2^16: of two captions of one picture it tells whether they differ.
+    caption_chars: u16,
     survives: bool,
     /// Whether it stands behind all window survivors.
     behind: bool,
@@ -353,6 +359,7 @@ impl Planner {
                 cluster: placed.cluster,
                 window: self.windows.len() as u32,
                 came: self.candidates.len() as u32,
+                caption_chars: window.caption_chars[placed.row].min(u32::from(u16::MAX)) as u16,
                 survives,
                 behind: survivors.is_some() && !survives,
             });
@@ -391,9 +398,7 @@ impl Planner {
             let found = format!("window {} of shard {:016x} twice", pair[0].1, pair[0].0);
             return Err(Error::format("plan", "each window once", found));
         }
-        // No two candidates are equal here, so the order is the same whatever came first.
-        let windows = &self.windows;
-        self.candidates.sort_unstable_by_key(|c| (c.behind, c.place, c.id, windows[c.window as usize]));
+        self.sort();
         let copies = self.copies();
         let mut in_cluster = vec![0u64; self.selector.cluster_count()];
         let mut left = in_cluster.clone();
@@ -427,6 +432,12 @@ impl Planner {
         }
         counts.kept = kept.len() as u64;
         Plan::new(self.selector.policy().clone(), counts, rates, kept)
+    }
+
+    /// Puts candidates in order. No two are equal here, so it is the same whatever came first.
+    fn sort(&mut self) {
+        let windows = &self.windows;
+        self.candidates.sort_unstable_by_key(|c| (c.behind, c.place, c.id, windows[c.window as usize]));
     }
 
     /// Places of each cluster for near-copies.

@@ -49,6 +49,13 @@ pub struct Policy {
     pub score: Option<ScoreGate>,
 }
 
+impl Policy {
+    /// Whether a gate drops samples by how the captioner aligns them, and not by a score that the corpus has.
+    pub fn gates_by_alignment(&self) -> bool {
+        self.score.is_none() && self.gate.is_some_and(|gate| gate < 1.0)
+    }
+}
+
 impl Default for Policy {
     /// The paper's: a uniform quarter of every cluster.
     fn default() -> Self {

@@ -163,6 +163,8 @@ mod tests {
             points: 100,
             raw_index: None,
             discriminant: None,
+            worth: None,
+            trained_on: vec![],
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::error::{FailReason, Result};
 use crate::sample::SampleId;
 use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid_value};
-use crate::shard::{CaptionTable, Filter, ReadOptions, Shard, ShardMetadata, Subset};
+use crate::shard::{CaptionTable, Filter, ReadOptions, Shard, ShardMetadata, Share, Subset};
 
 /// Samples of a shard that may lack the field, all of the first ones, before that is worth a word.
 const LACKING: u64 = 64;
@@ -29,6 +29,7 @@ pub(super) struct Captions {
     filter: Option<Arc<Filter>>,
     score: Option<Arc<str>>,
     subset: Option<Arc<Subset>>,
+    share: Option<Share>,
     table: Option<Arc<CaptionTable>>,
     metadata: Beside,
     /// For the fields of caption, uid and score, then those of the filter: samples asked for, until one has
@@ -67,6 +68,7 @@ impl Captions {
             filter: options.filter.clone().map(Arc::new),
             score: options.score_key.as_deref().map(Arc::from),
             subset: options.subset.clone(),
+            share: options.share,
             table: options.captions.clone(),
             metadata: Beside::Unread(shard.clone()),
             lacking: vec![Some(0); FILTER_AT + columns],
@@ -83,13 +85,15 @@ impl Captions {
         }
     }
 
-    /// Whether a sample is outside of the subset by its name alone: nothing of it need be read.
+    /// Whether a sample is outside of the share, or of the subset by its name alone: nothing of it need be read.
     pub(super) fn is_outside(&self, key: &str, id: SampleId) -> bool {
-        self.subset.as_ref().is_some_and(|subset| match subset.by() {
-            JoinBy::Key => !subset.contains(of_key(key)),
-            JoinBy::Id => !subset.contains(of_id(id)),
-            JoinBy::Uid => false,
-        })
+        let beyond = self.share.is_some_and(|share| !share.contains(id));
+        beyond
+            || self.subset.as_ref().is_some_and(|subset| match subset.by() {
+                JoinBy::Key => !subset.contains(of_key(key)),
+                JoinBy::Id => !subset.contains(of_id(id)),
+                JoinBy::Uid => false,
+            })
     }
 
     /// Whether the subset goes by a field: the json must be read to know what is outside.

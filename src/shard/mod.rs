@@ -1,7 +1,7 @@
 //! Shards: tar files of image-text pairs, listed, measured, read and written.
 //!
-//! [`list`] turns what users write into [`Shard`]s, [`lengths`] counts their groups, [`Filter`] and
-//! [`Subset`] say which of them count, [`CaptionTable`] brings other captions along, [`survey`] takes a sample,
+//! [`list`] turns what users write into [`Shard`]s, [`lengths`] counts their groups, [`Filter`],
+//! [`Subset`] and [`Share`] say which of them count, [`CaptionTable`] brings other captions along, [`survey`] takes a sample,
 //! [`ShardReader`] turns one shard into [`Sample`](crate::Sample)s, [`ShardMetadata`] reads what lies
 //! beside it, [`ShardWriter`] writes one.
 //! `store` is the one place that opens them; what lies in an object store or on an HTTP server is
@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use crate::hash;
 use crate::sample::SampleId;
 use place::Place;
 
@@ -31,6 +32,7 @@ mod place;
 mod reader;
 #[cfg(feature = "remote")]
 mod remote;
+mod share;
 mod store;
 mod subset;
 mod survey;
@@ -52,6 +54,7 @@ pub use place::StoreOptions;
 pub use reader::{ReadOptions, ShardReader};
 #[cfg(all(feature = "remote", feature = "parquet"))]
 pub(crate) use remote::Bucket;
+pub use share::Share;
 pub use store::ShardFormat;
 pub use subset::Subset;
 pub use survey::{Survey, survey};
@@ -83,6 +86,24 @@ impl Shard {
             hash: SampleId::shard_hash(source, name),
             place: Place::Local,
         }
+    }
+
+    /// What it is known by, with so many `samples` in it, where its source may have another name or the data may have
+    /// moved, but not both: hashes of (source, path, samples) and of its URL, of a local file the absolute path. The
+    /// number keeps apart what is called alike, as `train/00000.tar` is in many a corpus.
+    pub fn marks(&self, samples: u64) -> [u64; 2] {
+        let absolute = match self.place {
+            Place::Local => std::path::absolute(&*self.url).ok(),
+            #[cfg(feature = "remote")]
+            Place::Remote(_) => None,
+        };
+        let url = absolute.map_or(hash::hash_str(&self.url), |path| hash::hash_str(&path.to_string_lossy()));
+        [hash::combine(&[self.hash, samples]), url]
+    }
+
+    /// Whether one of its [marks](Self::marks) is among `marks`, which ascend.
+    pub fn is_marked(&self, samples: u64, marks: &[u64]) -> bool {
+        self.marks(samples).iter().any(|mark| marks.binary_search(mark).is_ok())
     }
 
     /// Its file name up to the first dot, which files that lie beside it share.

@@ -20,7 +20,7 @@ use crate::shard::index::ShardIndex;
 use crate::shard::join::JoinBy;
 use crate::shard::members::{End, Member, Members, Step};
 use crate::shard::store::{ShardFormat, Stream};
-use crate::shard::{CaptionTable, Filter, Shard, Subset};
+use crate::shard::{CaptionTable, Filter, Shard, Share, Subset};
 
 /// How samples are made of members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct ReadOptions {
     pub filter: Option<Filter>,
     /// Samples that it does not name come out as `Excluded` too, whatever else is wrong with them.
     pub subset: Option<Arc<Subset>>,
+    /// Samples that are not in this share of the corpus come out as `Excluded` too, unread.
+    pub share: Option<Share>,
     /// Captions that take the place of the samples' own, or serve where they have none.
     pub captions: Option<Arc<CaptionTable>>,
     /// Field of the json member, or column of the Parquet file beside the shard, that holds a sample's
@@ -59,6 +61,7 @@ impl ReadOptions {
             filter: filter.map(str::parse).transpose()?,
             subset: subset.map(Subset::open).transpose()?.map(Arc::new),
             captions: captions.map(CaptionTable::open).transpose()?.map(Arc::new),
+            share: None,
             score_key: None,
         })
     }
@@ -82,7 +85,7 @@ impl ReadOptions {
 
     /// Whether all samples of a corpus count.
     pub(crate) fn takes_all(&self) -> bool {
-        self.filter.is_none() && self.subset.is_none()
+        self.filter.is_none() && self.subset.is_none() && self.share.is_none()
     }
 }
 

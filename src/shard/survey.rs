@@ -101,7 +101,8 @@ fn of_metadata(
         let passes = |filter: &crate::shard::Filter| {
             filter.passes(&filter.columns().iter().map(|column| value(column)).collect::<Vec<_>>())
         };
-        if !is_inside || !filter.is_none_or(passes) {
+        let is_held = read.share.is_none_or(|share| share.contains(SampleId::new(shard.hash, key)));
+        if !is_held || !is_inside || !filter.is_none_or(passes) {
             continue;
         }
         found.included += 1;

@@ -60,6 +60,8 @@ pub fn zipf_clusters(count: usize) -> Clusters {
         points: 100 * count as u64,
         raw_index: None,
         discriminant: None,
+        worth: None,
+        trained_on: vec![],
         runs,
         shares,
     }

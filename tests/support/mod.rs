@@ -69,6 +69,8 @@ pub fn clusters() -> Arc<Clusters> {
         points: 100_000,
         raw_index: None,
         discriminant: None,
+        worth: None,
+        trained_on: vec![],
     })
 }
 

@@ -10,8 +10,9 @@ use tldr_loader::captioner::{
     Augment, BlipOptions, CodebookStart, CodebookUpdate, Decay, DecodeFrom, Matcher, Precision, device_name,
     set_generation,
 };
-use tldr_loader::cluster::{AlignmentNorm, Features};
+use tldr_loader::cluster::{AlignmentNorm, Features, GateWorth};
 use tldr_loader::jobs::{self, FitJob, Resume, TrainJob};
+use tldr_loader::loader::GateStats;
 use tldr_loader::{Error, Result};
 
 use crate::errors::OrRaise;
@@ -26,8 +27,8 @@ use crate::report;
 pub(crate) struct Captioner {
     path: PathBuf,
     device: Device,
-    /// `None` before the fit.
-    clusters: Mutex<Option<usize>>,
+    /// Number of clusters, `None` before the fit, and what a gate is worth, where it was measured.
+    fitted: Mutex<(Option<usize>, Option<GateWorth>)>,
     weights: usize,
     preview_size: usize,
 }
@@ -41,11 +42,19 @@ impl Captioner {
         self.device
     }
 
+    fn fitted(&self) -> (Option<usize>, Option<GateWorth>) {
+        *self.fitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn open(path: PathBuf, device: Device) -> Result<Self> {
         let model = tldr_loader::captioner::Captioner::load(&path, device)?;
+        let worth = match model.clusters() {
+            Some(clusters) => clusters.worth,
+            None => jobs::worth_of_training(&path)?,
+        };
         Ok(Self {
             device,
-            clusters: Mutex::new(model.clusters().map(|c| c.len())),
+            fitted: Mutex::new((model.clusters().map(|c| c.len()), worth)),
             weights: model.weights(),
             preview_size: model.config().preview_size,
             path,
@@ -82,7 +91,9 @@ impl Captioner {
     ///     codebook_update: How codes follow their patches: as moving averages (`ema`), or by a
     ///         codebook loss (`loss`), the paper's way.
     ///     commitment: Weight of the commitment loss.
-    ///     validate: Shards to validate on instead of training on them: a share below 1, or a count.
+    ///     validate: What is validated on instead of trained on: a share of the shards below 1 (of the
+    ///         samples, where that is less than one shard), or a count of shards; 0 for nothing. Default:
+    ///         about 2048 pairs, a tenth of the corpus at most, and nothing of fewer than 160 pairs.
     ///     checkpoint_every: Steps between two checkpoints, each with a validation; 0 for none. They
     ///         lie beside the captioner, in `path` with `.checkpoint` behind it, until it is whole.
     ///     resume: What to do with a checkpoint that is there: go on from it (`auto`), start anew
@@ -90,7 +101,7 @@ impl Captioner {
     ///     folds: With 2, two captioners are trained, each on its own half of the shards, in
     ///         `path/fold-0` (which is returned) and `path/fold-1`: one can judge what the other has
     ///         seen. `path/folds.json` says which shards each has seen.
-    ///     seed: Seed of weights, order, dropped images and held-out shards.
+    ///     seed: Seed of weights, order, dropped images and what is held out.
     ///     threads: Threads that train, on a CPU. Default: one per core.
     ///     device: `cpu` (the default), `cuda` or `cuda:N`.
     ///     caption_key: Field of the json member that holds the caption; the txt member is used where
@@ -114,7 +125,7 @@ impl Captioner {
         signature = (urls, path, **options),
         text_signature = "($cls, urls, path, *, preset='small', tokenizer=None, vocab_size=2000, epochs=10, batch_size=32, \
             accumulate=1, precision=None, learning_rate=None, schedule='cosine', warmup=3000, \
-            augment='none', codebook_start='patches', codebook_update='ema', commitment=0.25, validate=0.0, \
+            augment='none', codebook_start='patches', codebook_update='ema', commitment=0.25, validate=None, \
             checkpoint_every=1000, resume='auto', folds=1, seed=0, threads=None, device=None, \
             caption_key=None, where=None, subset=None, captions=None, endpoint=None, read_timeout=None, \
             retries=None, progress=None)"
@@ -148,7 +159,6 @@ impl Captioner {
         set!(take:
             preset;
             commitment;
-            validate;
         );
         set!(take_name:
             schedule, Decay::from_name;
@@ -159,6 +169,7 @@ impl Captioner {
         );
         job.precision = given.take_name("precision", Precision::from_name)?;
         job.learning_rate = given.take("learning_rate")?.or(job.learning_rate);
+        job.validate = given.take("validate")?;
         job.tokenizer = given.take_as("tokenizer", "the path of a tokenizer.json")?;
         if let Some(size) = given.take_whole("vocab_size")? {
             if job.tokenizer.is_some() {
@@ -181,26 +192,12 @@ impl Captioner {
             jobs::train_folds(&job, folds, &mut |at| report(*at))?;
             Captioner::open(path.join("fold-0"), device)
         };
-        interruptible(py, "train", work, |at: jobs::TrainProgress| {
+        let trained = interruptible(py, "train", work, |at: jobs::TrainProgress| {
             let Some(progress) = &progress else { return Ok(()) };
-            let said = PyDict::new(py);
-            said.set_item("step", at.report.step)?;
-            said.set_item("steps", at.steps)?;
-            said.set_item("loss", at.report.loss)?;
-            said.set_item("lm_loss", at.report.lm_loss)?;
-            said.set_item("vq_loss", at.report.vq_loss)?;
-            said.set_item("perplexity", at.report.perplexity)?;
-            said.set_item("used_codes", at.report.used_codes)?;
-            said.set_item("learning_rate", at.report.learning_rate)?;
-            said.set_item("images_per_s", at.images_per_s)?;
-            said.set_item("seconds_left", at.seconds_left)?;
-            said.set_item("fold", at.fold.0)?;
-            if let Some(measured) = at.validation {
-                said.set_item("validation_lm_loss", measured.lm_loss)?;
-                said.set_item("validation_auc", measured.auc)?;
-            }
-            progress.0.call1(py, (said,)).map(drop)
-        })
+            progress.0.call1(py, (report::of_step(py, &at)?,)).map(drop)
+        })?;
+        report::say_worth(py, trained.fitted().1)?;
+        Ok(trained)
     }
 
     /// Makes a captioner of a Hugging Face BLIP captioning model and saves it in the folder `path`.
@@ -354,7 +351,9 @@ impl Captioner {
     ///     `pass_by_length` (shortest and longest caption in tokens, points, rate), `warnings`,
     ///     `seconds`; `directions`, the length of an embedding, `None` where fewer than 32 images were seen
     ///     and embeddings are mean patches; `codebook` is `None`, or where one was learned `codes`, `patches`
-    ///     and `error`, the share of the patches' variance that the codes lose.
+    ///     and `error`, the share of the patches' variance that the codes lose; `validation` as the property
+    ///     of this name; `captions` says of generated ones how many were `sampled`, and of these are `empty`,
+    ///     `repetitive` or `equal` to another picture's, and which is the `commonest`. Warnings are logged.
     #[pyo3(
         signature = (urls, **options),
         text_signature = "($self, urls, *, clusters=None, samples=None, alignment_norm=None, features='bag-of-codes', \
@@ -397,7 +396,7 @@ impl Captioner {
             let Some(progress) = &progress else { return Ok(()) };
             progress.0.call1(py, (done, total)).map(drop)
         })?;
-        *self.clusters.lock().unwrap_or_else(PoisonError::into_inner) = Some(fitted.clusters);
+        *self.fitted.lock().unwrap_or_else(PoisonError::into_inner) = (Some(fitted.clusters), fitted.worth);
         report::of(py, fitted)
     }
 
@@ -416,13 +415,25 @@ impl Captioner {
     /// Number of clusters; `None` before the fit.
     #[getter]
     fn clusters(&self) -> Option<usize> {
-        *self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fitted().0
     }
 
     /// Number of trained weights.
     #[getter]
     fn weights(&self) -> usize {
         self.weights
+    }
+
+    /// What a gate by this captioner's alignment is worth; `None` where it was not measured.
+    ///
+    /// `auc` is the chance that an image's own caption aligns better than a swapped one (0.5 is guessing),
+    /// `auc_error` its standard error; `close_to_chance` says whether it is below 0.6, or within two
+    /// standard errors of 0.5. `perplexity` is that of true captions, `pairs` the number that was
+    /// measured, and `measured_on` which: `held-out` of the training, of a fit's `sample`, or `trained` on.
+    #[getter]
+    fn validation<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let worth = self.fitted().1;
+        worth.map(|worth| plain::to_python(py, &plain::of(&GateStats::from(worth))?)).transpose()
     }
 
     /// Side of the square previews it takes, in pixels.

@@ -428,7 +428,8 @@ impl Loader {
     /// scored), `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of
     /// captions that were generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which
     /// `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes` (after damaged tar headers, by
-    /// shard), `unscored` (usable samples without a `score_key`), and, where there is such a table,
+    /// shard), `unscored` (usable samples without a `score_key`), `gate` (as `Captioner.validation`, where
+    /// the captioner's alignment gates and that was measured), and, where there is such a table,
     /// `subset` and `captions`: `by` (`key`, `uid` or `id`), `entries`, and `matched`, the samples of
     /// this rank that were found in it.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

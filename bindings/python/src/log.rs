@@ -42,6 +42,15 @@ pub(crate) fn hand_over(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
+/// Writes a line to the logger, by the method of its level there.
+///
+/// # Errors
+/// As [`hand_over`].
+pub(crate) fn say(py: Python<'_>, method: &str, line: &str) -> PyResult<()> {
+    let logger = py.import("logging")?.call_method1("getLogger", ("tldr_loader",))?;
+    logger.call_method1(method, ("%s", line)).map(drop)
+}
+
 /// Queues notices, warnings and errors; knows no spans.
 struct Forward;
 

@@ -1,11 +1,47 @@
-//! What `Captioner.fit` returns.
+//! What `Captioner.train` and `Captioner.fit` say, and what the latter returns.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tldr_loader::jobs::FitSummary;
+use tldr_loader::cluster::GateWorth;
+use tldr_loader::jobs::{FitSummary, TrainProgress};
+use tldr_loader::loader::GateStats;
 
-/// The report of a fit as a dict.
+use crate::log;
+use crate::plain;
+
+/// Logs what a gate is worth.
+pub(crate) fn say_worth(py: Python<'_>, worth: Option<GateWorth>) -> PyResult<()> {
+    log::say(py, "info", &format!("gate: {}", GateWorth::sentence(worth.as_ref())))?;
+    worth.and_then(|worth| worth.warning()).map_or(Ok(()), |warning| log::say(py, "warning", &warning))
+}
+
+/// What `progress` of a training is called with.
+pub(crate) fn of_step<'py>(py: Python<'py>, at: &TrainProgress) -> PyResult<Bound<'py, PyDict>> {
+    let said = PyDict::new(py);
+    said.set_item("step", at.report.step)?;
+    said.set_item("steps", at.steps)?;
+    said.set_item("loss", at.report.loss)?;
+    said.set_item("lm_loss", at.report.lm_loss)?;
+    said.set_item("vq_loss", at.report.vq_loss)?;
+    said.set_item("perplexity", at.report.perplexity)?;
+    said.set_item("used_codes", at.report.used_codes)?;
+    said.set_item("learning_rate", at.report.learning_rate)?;
+    said.set_item("images_per_s", at.images_per_s)?;
+    said.set_item("seconds_left", at.seconds_left)?;
+    said.set_item("fold", at.fold.0)?;
+    if let Some(measured) = at.validation {
+        said.set_item("validation_lm_loss", measured.lm_loss)?;
+        said.set_item("validation_auc", measured.auc)?;
+    }
+    Ok(said)
+}
+
+/// The report of a fit as a dict; its warnings are logged too.
 pub(crate) fn of(py: Python<'_>, fitted: FitSummary) -> PyResult<Bound<'_, PyDict>> {
+    log::say(py, "info", &format!("gate: {}", GateWorth::sentence(fitted.worth.as_ref())))?;
+    for warning in &fitted.report.warnings {
+        log::say(py, "warning", warning)?;
+    }
     let said = PyDict::new(py);
     said.set_item("points", fitted.points)?;
     said.set_item("clusters", fitted.clusters)?;
@@ -30,6 +66,9 @@ pub(crate) fn of(py: Python<'_>, fitted: FitSummary) -> PyResult<Bound<'_, PyDic
     let by_length: Vec<_> = by_length.map(|l| (l.shortest, l.longest, l.points, l.rate)).collect();
     said.set_item("pass_by_length", by_length)?;
     said.set_item("errors", fitted.report.errors)?;
+    let worth = fitted.worth.map(|worth| plain::to_python(py, &plain::of(&GateStats::from(worth))?));
+    said.set_item("validation", worth.transpose()?)?;
+    said.set_item("captions", plain::to_python(py, &plain::of(&fitted.captions)?)?)?;
     said.set_item("failed", fitted.failed)?;
     said.set_item("warnings", fitted.report.warnings)?;
     said.set_item("seconds", fitted.seconds)?;

@@ -18,14 +18,20 @@ def directory(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     captioner = tldr.Captioner.train(
         corpus.urls, path, preset="tiny", epochs=2, batch_size=20, vocab_size=300, progress=seen.append
     )
-    assert [said["step"] for said in seen] == list(range(1, 21))
-    assert all(said["steps"] == 20 and said["loss"] > 0 for said in seen)
+    # A tenth of the 200 pairs is held out: two epochs of 8 or 9 steps.
+    steps = int(seen[0]["steps"])
+    assert steps in (16, 18)
+    assert [said["step"] for said in seen] == list(range(1, steps + 1))
+    assert all(said["steps"] == steps and said["loss"] > 0 for said in seen)
     assert captioner.clusters is None
+    before = captioner.validation
     done: list[tuple[int, int]] = []
     report = captioner.fit(corpus.urls, clusters=8, progress=lambda at, of: done.append((at, of)))
     assert done[-1] == (200, 200)
     assert report["points"] == 200
     assert captioner.clusters == report["clusters"] == 8
+    assert captioner.validation == report["validation"] == before
+    assert report["captions"]["sampled"] == 64
     return path
 
 
@@ -161,7 +167,7 @@ def test_training_options_reach_the_run(corpus: Corpus, tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "preset": "tiny", "epochs": 1, "batch_size": 20, "vocab_size": 300, "threads": 1, "accumulate": 2,
         "schedule": "step", "codebook_start": "keywords", "codebook_update": "loss", "commitment": 0.5,
-        "precision": "float32", "checkpoint_every": 3,
+        "precision": "float32", "checkpoint_every": 3, "validate": 0,
     }  # fmt: skip
     path = tmp_path / "captioner"
 
@@ -289,7 +295,33 @@ def test_a_captioner_that_is_whole_is_not_trained_again(corpus: Corpus, director
 
 def test_warnings_reach_the_logger(corpus: Corpus, directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     reduced(corpus, directory, gate=0.5, fuse="best:0.7")
-    assert caplog.records == []
+    assert "every survivor keeps its original caption" not in caplog.text
+    # It was trained on the corpus.
+    assert "fuse = best:0.7: the captioner was trained on 4 of the 4 shards" in caplog.text
+    caplog.clear()
     reduced(corpus, directory, gate=0.5, fuse="best")
-    assert [record.name for record in caplog.records] == ["tldr_loader"]
+    assert {record.name for record in caplog.records} == {"tldr_loader"}
     assert "every survivor keeps its original caption" in caplog.text
+
+
+def test_what_a_gate_is_worth_is_measured_and_said(
+    corpus: Corpus, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    worth = tldr.Captioner.load(directory).validation
+    assert worth is not None
+    auc, error = worth["auc"], worth["auc_error"]
+    assert worth["measured_on"] == "held-out"
+    assert 8 <= worth["pairs"] <= 32
+    assert worth["perplexity"] > 1
+    assert worth["close_to_chance"] == (auc < 0.6 or abs(auc - 0.5) <= 2 * error)
+    with caplog.at_level("INFO", logger="tldr_loader"):
+        loader = reduced(corpus, directory)
+    assert loader.stats()["gate"] == worth
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert lines[0][0] == "INFO"
+    assert f"AUC {auc:.3f} ± {error:.3f}" in lines[0][1]
+    warned = [line for level, line in lines if level == "WARNING" and "close to chance" in line]
+    assert len(warned) == worth["close_to_chance"]
+    caplog.clear()
+    assert reduced(corpus, directory, gate=1.0).stats()["gate"] is None
+    assert "AUC" not in caplog.text

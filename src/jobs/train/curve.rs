@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::captioner::{StepReport, Validation, replace};
+use crate::captioner::{StepReport, replace};
+use crate::cluster::Validation;
 use crate::error::{Error, Result};
 use crate::jobs::train::plot::{self, Line, Panel};
 
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn a_resumed_curve_is_that_of_a_run_without_a_stop() {
         let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let validation = Some(Validation { pairs: 3, lm_loss: 2.5, auc: 0.9 });
+        let validation = Some(Validation { pairs: 3, lm_loss: 2.5, auc: 0.9, auc_error: 0.1 });
         let push = |curve: &mut Curve, steps: std::ops::RangeInclusive<u64>| {
             for step in steps {
                 curve.push(&report(step), validation.filter(|_| step % 4 == 0)).unwrap();

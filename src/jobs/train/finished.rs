@@ -1,10 +1,12 @@
-//! `trained.json` in a captioner directory: which run made it, so that the same run is not done twice.
+//! `trained.json` in a captioner directory: which run made it, so that the same run is not done twice, on what, and
+//! what it measured.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::captioner::{MODEL, replace};
+use crate::cluster::{GateWorth, MeasuredOn, Validation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::jobs::train::TrainSummary;
@@ -12,7 +14,7 @@ use crate::jobs::train::checkpoint::{Settings, differences};
 use crate::loader::{Loader, LoaderState};
 
 /// Value of `format`: another layout gets another number.
-const FORMAT: &str = "tldr-loader training 1";
+const FORMAT: &str = "tldr-loader training 2";
 const FILE: &str = "trained.json";
 
 /// A run that was done to its end.
@@ -26,10 +28,64 @@ pub(super) struct Finished {
     /// Hash of the weights' file, in hexadecimal digits.
     model: String,
     summary: TrainSummary,
+    /// [Marks](crate::shard::Shard::marks) of the shards that it was trained on, ascending.
+    trained_on: Vec<u64>,
+}
+
+/// What is known of how a captioner in a folder came about.
+#[derive(Debug)]
+pub(in crate::jobs) enum Origin {
+    /// It was trained.
+    Trained {
+        /// What was measured on pairs that were held out.
+        validation: Option<Validation>,
+        /// Marks of the shards, ascending.
+        trained_on: Vec<u64>,
+    },
+    /// Nothing, and why.
+    Unknown(String),
+}
+
+impl Origin {
+    /// Of the captioner in the folder `dir`.
+    ///
+    /// # Errors
+    /// A model that cannot be read.
+    pub(in crate::jobs) fn of(dir: &Path) -> Result<Self> {
+        let path = dir.join(FILE);
+        let name = path.display();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => return Ok(Self::Unknown(format!("{name} cannot be read ({error})"))),
+        };
+        let found: Finished = match serde_json::from_str(&text) {
+            Ok(found) => found,
+            Err(error) => {
+                return Ok(Self::Unknown(format!(
+                    "{name} is not what `train` of this version writes ({error})"
+                )));
+            }
+        };
+        if found.format != FORMAT || found.model != model_hash(dir)? {
+            return Ok(Self::Unknown(format!("{name} is of another model than the one that lies beside it")));
+        }
+        Ok(Self::Trained { validation: found.summary.validation, trained_on: found.trained_on })
+    }
+}
+
+/// What the run of [`train`](crate::jobs::train) that made the captioner in the folder `dir` measured on pairs that it
+/// held out; `None` where it held out none, and where no such run is known.
+///
+/// # Errors
+/// A model that cannot be read.
+pub fn worth_of_training(dir: &Path) -> Result<Option<GateWorth>> {
+    let Origin::Trained { validation, .. } = Origin::of(dir)? else { return Ok(None) };
+    Ok(validation.map(|validation| GateWorth { validation, on: MeasuredOn::HeldOut }))
 }
 
 impl Finished {
-    /// Notes that the captioner in `out` is what a run of `settings` over `stream` made.
+    /// Notes that the captioner in `out` is what a run of `settings` over `stream`, of the shards with the marks
+    /// `trained_on`, made.
     ///
     /// # Errors
     /// A file that cannot be read or written.
@@ -38,11 +94,13 @@ impl Finished {
         settings: &Settings,
         stream: &LoaderState,
         summary: &TrainSummary,
+        trained_on: Vec<u64>,
     ) -> Result<()> {
         let (format, model) = (FORMAT.into(), model_hash(out)?);
         let (settings, stream, summary) = (settings.clone(), stream.clone(), *summary);
-        let json = serde_json::to_string_pretty(&Self { format, settings, stream, model, summary })
-            .map_err(Error::captioner)?;
+        let made = Self { format, settings, stream, model, summary, trained_on };
+        // Not indented: a line for each of many shards.
+        let json = serde_json::to_string(&made).map_err(Error::captioner)?;
         replace(&out.join(FILE), |aside| {
             std::fs::write(aside, &json).map_err(|e| Error::io(format!("write {}", aside.display()), e))
         })

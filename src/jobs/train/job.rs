@@ -39,15 +39,17 @@ pub struct TrainJob {
     pub codebook_update: CodebookUpdate,
     /// Weight of the commitment loss.
     pub commitment: f64,
-    /// Shards that are validated on instead of trained on: a share of them below 1, or a count.
-    pub validate: f64,
+    /// What is validated on instead of trained on: a share of the shards below 1 (of the samples, by hash(seed, id),
+    /// where that is less than one shard), or a count of shards; 0 for nothing. `None`: about 2,048 pairs, but at most
+    /// a tenth of the corpus, in whole shards where that can be, and nothing of a corpus of fewer than 160 pairs.
+    pub validate: Option<f64>,
     /// Steps between two checkpoints, each with a validation; 0 for none.
     pub checkpoint_every: u64,
     /// What to do with a checkpoint that is there.
     pub resume: Resume,
     /// What is done to previews.
     pub augment: Augment,
-    /// Seed of weights, order, dropped images and held-out shards.
+    /// Seed of weights, order, dropped images and what is held out.
     pub seed: u64,
     /// Threads that train, on a CPU; 0 is one per core. Sums of gradients, and with them the weights,
     /// depend on it in the last digits.
@@ -84,7 +86,7 @@ impl TrainJob {
             codebook_start: CodebookStart::default(),
             codebook_update: CodebookUpdate::default(),
             commitment: 0.25,
-            validate: 0.0,
+            validate: None,
             checkpoint_every: 1000,
             resume: Resume::Auto,
             augment: Augment::None,

@@ -309,7 +309,8 @@ class Loader:
         scored), `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of
         captions that were generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which
         `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes` (after damaged tar headers, by
-        shard), `unscored` (usable samples without a `score_key`), and, where there is such a table,
+        shard), `unscored` (usable samples without a `score_key`), `gate` (as `Captioner.validation`, where
+        the captioner's alignment gates and that was measured), and, where there is such a table,
         `subset` and `captions`: `by` (`key`, `uid` or `id`), `entries`, and `matched`, the samples of
         this rank that were found in it.
         """
@@ -438,7 +439,7 @@ class Captioner:
         codebook_start: Literal["patches", "kmeans", "uniform", "keywords"] = "patches",
         codebook_update: Literal["ema", "loss"] = "ema",
         commitment: float = 0.25,
-        validate: float = 0.0,
+        validate: float | None = None,
         checkpoint_every: int = 1000,
         resume: Literal["auto", "never", "must"] = "auto",
         folds: int = 1,
@@ -478,7 +479,9 @@ class Captioner:
             codebook_update: How codes follow their patches: as moving averages (`ema`), or by a
                 codebook loss (`loss`), the paper's way.
             commitment: Weight of the commitment loss.
-            validate: Shards to validate on instead of training on them: a share below 1, or a count.
+            validate: What is validated on instead of trained on: a share of the shards below 1 (of the
+                samples, where that is less than one shard), or a count of shards; 0 for nothing. Default:
+                about 2048 pairs, a tenth of the corpus at most, and nothing of fewer than 160 pairs.
             checkpoint_every: Steps between two checkpoints, each with a validation; 0 for none. They
                 lie beside the captioner, in `path` with `.checkpoint` behind it, until it is whole.
             resume: What to do with a checkpoint that is there: go on from it (`auto`), start anew
@@ -486,7 +489,7 @@ class Captioner:
             folds: With 2, two captioners are trained, each on its own half of the shards, in
                 `path/fold-0` (which is returned) and `path/fold-1`: one can judge what the other has
                 seen. `path/folds.json` says which shards each has seen.
-            seed: Seed of weights, order, dropped images and held-out shards.
+            seed: Seed of weights, order, dropped images and what is held out.
             threads: Threads that train, on a CPU. Default: one per core.
             device: `cpu` (the default), `cuda` or `cuda:N`.
             caption_key: Field of the json member that holds the caption; the txt member is used where
@@ -637,7 +640,9 @@ class Captioner:
             `pass_by_length` (shortest and longest caption in tokens, points, rate), `warnings`,
             `seconds`; `directions`, the length of an embedding, `None` where fewer than 32 images were seen
             and embeddings are mean patches; `codebook` is `None`, or where one was learned `codes`, `patches`
-            and `error`, the share of the patches' variance that the codes lose.
+            and `error`, the share of the patches' variance that the codes lose; `validation` as the property
+            of this name; `captions` says of generated ones how many were `sampled`, and of these are `empty`,
+            `repetitive` or `equal` to another picture's, and which is the `commonest`. Warnings are logged.
         """
 
     @property
@@ -655,6 +660,16 @@ class Captioner:
     @property
     def weights(self) -> int:
         """Number of trained weights."""
+
+    @property
+    def validation(self) -> dict[str, Any] | None:
+        """What a gate by this captioner's alignment is worth; `None` where it was not measured.
+
+        `auc` is the chance that an image's own caption aligns better than a swapped one (0.5 is guessing),
+        `auc_error` its standard error; `close_to_chance` says whether it is below 0.6, or within two
+        standard errors of 0.5. `perplexity` is that of true captions, `pairs` the number that was
+        measured, and `measured_on` which: `held-out` of the training, of a fit's `sample`, or `trained` on.
+        """
 
     @property
     def preview_size(self) -> int:
