@@ -75,6 +75,10 @@ bench-epochs: $(VENV)/.run ## Measures first and second epochs against what they
 	cargo bench --no-default-features --bench epochs -- --encode 4000 $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 	cargo bench --bench epochs -- --captioner vit-s --samples 2000 --rounds 3 $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 
+.PHONY: bench-lanes
+bench-lanes: $(VENV)/.run ## Measures what 8 lanes cost beside 4, in time and memory.
+	cargo bench --no-default-features --bench lanes
+
 .PHONY: soak
 soak: $(VENV)/.run ## Sends two million samples through the pipeline and watches its memory (minutes).
 	cargo bench --no-default-features --features parquet --bench soak

@@ -138,7 +138,7 @@ fn eval_yields_every_sample_once_in_order() {
     let loader = eval(&urls).batch_size(50).build().unwrap();
     let batches = epoch(&loader);
     let sizes: Vec<usize> = batches.iter().map(Vec::len).collect();
-    assert_eq!(sizes, [50, 50, 50, 50, 50, 50, 50, 4], "354 readable samples");
+    assert_eq!(sizes, [50, 50, 50, 50, 50, 50, 46, 8], "354 readable samples, each in its place");
     let keys: Vec<String> = batches.into_iter().flatten().map(|r| r.key).collect();
     let mut sorted = keys.clone();
     sorted.sort();
@@ -152,7 +152,7 @@ fn eval_yields_every_sample_once_in_order() {
 fn too_many_failures_end_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let urls = faulty(folder.path());
-    let loader = with_stub(&urls).max_errors(3.0).build().unwrap();
+    let loader = with_stub(&urls).lanes(4).max_errors(3.0).build().unwrap();
     let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
     assert!(error.contains("max_errors = 3") && error.contains("missing-image"), "{error}");
     let loader = with_stub(&urls).on_error(OnError::Raise).build().unwrap();
@@ -230,8 +230,7 @@ fn a_shard_that_changes_between_epochs_is_decided_anew() {
     let (a, b) = (folder.path().join("00000.tar"), folder.path().join("00001.tar"));
     std::fs::copy(b, a).unwrap();
     let found = epoch(&loader);
-    // How often a window is encoded that lies in two lanes depends on who comes first.
-    assert!((100..200).contains(&loader.stats().encoded), "the shard that changed, and no other");
+    assert_eq!(loader.stats().encoded, 100, "the shard that changed, and no other, once for all lanes");
     let fresh = with_stub(&urls).build().unwrap();
     let mut third = Vec::new();
     for _ in 0..3 {

@@ -83,7 +83,7 @@ fn every_batch_has_the_stated_proportion_and_the_epoch_has_it_exactly() {
         ("by default", |c| c.with_stub(WEIGHTS).keep_ratio(0.4)),
     ];
     for (name, make) in makes {
-        let loader = make(&corpora).build().unwrap();
+        let loader = make(&corpora).lanes(4).build().unwrap();
         let batches = epoch(&loader);
         assert_eq!(batches.len() as u64, loader.num_batches(), "{name}");
         assert!(batches.len() > 10, "{name}");

@@ -30,9 +30,10 @@ fn value_stability() {
     let folder = tempfile::tempdir().unwrap();
     // Cuts fall inside shards and inside windows.
     let urls = corpus(folder.path(), 5, 210);
+    let with_stub = |urls: &str| with_stub(urls).lanes(4);
     let found = [
         digest(with_stub(&urls)),
-        digest(full(&urls)),
+        digest(full(&urls).lanes(4)),
         digest(with_stub(&urls).rotate(true).fuse("coin:0.5".parse().unwrap())),
         digest(with_judge(&urls).lanes(8)),
     ];

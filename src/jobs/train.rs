@@ -408,7 +408,6 @@ impl Run<'_> {
     /// Takes all steps that are left.
     fn go(&mut self, progress: &mut dyn FnMut(&TrainProgress) -> Result<()>) -> Result<()> {
         let (started, mut images) = (Instant::now(), 0);
-        let mut empty = 0;
         while self.trainer.steps_done() < self.steps {
             let before = self.trainer.steps_done();
             for batch in self.loader.iter()? {
@@ -439,10 +438,7 @@ impl Run<'_> {
                 }
                 told?;
             }
-            // None in an epoch that a checkpoint was written at the very end of; none in two epochs
-            // one after the other means that there are none.
-            empty = if self.trainer.steps_done() == before { empty + 1 } else { 0 };
-            if empty > 1 {
+            if self.trainer.steps_done() == before {
                 return Err(Error::option(
                     "urls",
                     self.job.urls.join(" "),

@@ -65,6 +65,26 @@ impl LaneFeed {
         Ok(self.queue.pop_front())
     }
 
+    /// The place of the survivor that comes next; `None` where none will come.
+    pub(super) fn place(&mut self) -> Result<Option<u64>> {
+        self.load()?;
+        Ok(self.queue.front().map(|survivor| survivor.place))
+    }
+
+    /// The next survivor, where its place is before `end`.
+    pub(super) fn next_before(&mut self, end: u64) -> Result<Option<Arc<Survivor>>> {
+        if self.place()?.is_some_and(|place| place < end) { self.next() } else { Ok(None) }
+    }
+
+    pub(super) fn lane(&self) -> usize {
+        self.stream.lane
+    }
+
+    /// The survivors that fill places, once the first of all is there.
+    pub(super) fn first(&self) -> Arc<[Arc<Survivor>]> {
+        Arc::clone(&self.first)
+    }
+
     /// Waits until there is a survivor to take, or none will come.
     fn load(&mut self) -> Result<()> {
         while self.queue.is_empty() && !self.ended {
@@ -96,20 +116,32 @@ impl LaneFeed {
     }
 
     /// Whether `n` survivors can be taken without waiting, as far as can be told.
-    fn has(&self, n: usize) -> bool {
+    pub(super) fn has(&self, n: usize) -> bool {
         self.deferring.len() + self.queue.len() >= n || self.ended || !self.groups.is_empty()
     }
+}
+
+/// What fills a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filler {
+    /// A survivor of the policy's: one that is due, or in training one that is repeated.
+    Own,
+    /// In mode `Eval`, another sample of the rank: the row is not real.
+    Other,
+    /// Nothing, for want of samples.
+    Blank,
 }
 
 /// One place of a batch on its way to being filled.
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) survivor: Arc<Survivor>,
-    lane: usize,
+    pub(crate) filler: Filler,
+    pub(super) lane: usize,
     /// The lane's first survivors.
-    first: Arc<[Arc<Survivor>]>,
+    pub(super) first: Arc<[Arc<Survivor>]>,
     /// Index of the place in the global batch.
-    global: u64,
+    pub(super) global: u64,
 }
 
 /// What the assembling stage needs.
@@ -131,7 +163,7 @@ impl Assembling<'_> {
         let filling =
             Filling { spec: self.spec, epoch: self.epoch, recorder: self.recorder, slot: self.slot };
         filling.two_at_a_time(|ordered| match self.spec.mode {
-            Mode::Eval => self.run_eval(ordered, &mut feeds, out),
+            Mode::Eval => self.run_eval(&filling, ordered, &mut feeds, out),
             Mode::Reduced | Mode::Full => self.run_steps(&filling, ordered, &mut feeds, out),
         })
     }
@@ -144,7 +176,8 @@ impl Assembling<'_> {
         feeds: &mut [LaneFeed],
         out: &Sender<Message<Batch>>,
     ) -> Result<()> {
-        let mut steps = 0..self.spec.num_batches(self.epoch);
+        let all = self.spec.num_batches(self.epoch);
+        let mut steps = 0..all;
         loop {
             // While a lane would have to be waited for, what is being made goes out first.
             let may_wait =
@@ -157,6 +190,9 @@ impl Assembling<'_> {
                 }
             } else if let Some(filled) = ordered.next()? {
                 let batch = self.complete(filling, filled)?;
+                if batch.step + 1 == all {
+                    decide_the_rest(feeds)?;
+                }
                 if !self.hand_over(batch, out) {
                     return Ok(());
                 }
@@ -164,16 +200,12 @@ impl Assembling<'_> {
                 break;
             }
         }
-        // Lanes go on deciding what is left, so that every sample of the epoch is counted.
-        for feed in feeds {
-            while feed.next()?.is_some() {}
-        }
         let _ = out.send(Message::End);
         Ok(())
     }
 
     /// Sends a batch and counts the time it waited; `false` when nobody takes batches any more.
-    fn hand_over(&self, batch: Batch, out: &Sender<Message<Batch>>) -> bool {
+    pub(super) fn hand_over(&self, batch: Batch, out: &Sender<Message<Batch>>) -> bool {
         let start = Instant::now();
         let _mark = self.slot.mark(Doing::Offer);
         let taken = out.send(Message::Item(batch)).is_ok();
@@ -219,7 +251,7 @@ impl Assembling<'_> {
                         self.repeat(lane, &first, step, global, 0)?
                     }
                 };
-                places.push(Place { survivor, lane, first, global });
+                places.push(Place { survivor, filler: Filler::Own, lane, first, global });
             }
         }
         Ok(places)
@@ -290,99 +322,38 @@ impl Assembling<'_> {
     }
 
     /// Counts what a batch is made of.
-    fn count_yielded(&self, places: &[Place]) {
-        self.recorder.yielded.fetch_add(places.len() as u64, Ordering::Relaxed);
-        places.iter().for_each(|place| self.recorder.yielded_of(place.survivor.source));
-    }
-
-    /// Mode `Eval`: every readable sample once, in order, and a short last batch.
-    fn run_eval(
-        &self,
-        ordered: &mut Ordered<'_>,
-        feeds: &mut [LaneFeed],
-        out: &Sender<Message<Batch>>,
-    ) -> Result<()> {
-        let size = self.spec.batch_size;
-        let mut step = 0;
-        // Survivors that were taken and are in no batch.
-        let mut waiting: VecDeque<Place> = VecDeque::new();
-        loop {
-            let may_wait = ordered.is_empty() || feeds.iter().all(|feed| feed.has(size));
-            if ordered.has_room() && may_wait {
-                while waiting.len() < size
-                    && let Some(place) = next_place(feeds)?
-                {
-                    waiting.push_back(place);
-                }
-                let rows = waiting.len().min(size);
-                if rows > 0 {
-                    ordered.start(step + ordered.len() as u64, waiting.drain(..rows).collect())?;
-                    continue;
-                }
-            }
-            let Some(filled) = ordered.next()? else { break };
-            if filled.failed.is_empty() {
-                step += 1;
-                if !self.yield_eval(filled, out)? {
-                    return Ok(());
-                }
-                continue;
-            }
-            // Without the failed ones everything moves up: what was begun after them is begun anew.
-            let mut gone = vec![false; filled.places.len()];
-            for (row, error) in filled.failed {
-                let Place { survivor, lane, .. } = &filled.places[row];
-                self.late_failure(*lane, survivor, error)?;
-                gone[row] = true;
-            }
-            let kept = filled.places.into_iter().zip(gone).filter(|(_, gone)| !gone).map(|(place, _)| place);
-            let mut again: VecDeque<Place> = kept.collect();
-            while let Some(later) = ordered.next()? {
-                again.extend(later.places);
-            }
-            again.append(&mut waiting);
-            waiting = again;
-        }
-        let _ = out.send(Message::End);
-        Ok(())
-    }
-
-    /// Hands a batch of mode `Eval` over, or passes it over where it was handed over before;
-    /// `false` when nobody takes batches any more.
-    fn yield_eval(&self, filled: Filled, out: &Sender<Message<Batch>>) -> Result<bool> {
-        let Filled { places, mut batch, captions, .. } = filled;
-        let rows = places.len() as u64;
-        if batch.step < self.first_step {
-            self.recorder.replayed.fetch_add(rows, Ordering::Relaxed);
-            return Ok(true);
-        }
-        self.describe(&mut batch, &places, captions)?;
-        self.count_yielded(&places);
-        Ok(self.hand_over(batch, out))
+    pub(super) fn count_yielded(&self, places: &[Place]) {
+        let own = || places.iter().filter(|place| place.filler == Filler::Own);
+        let rows = own().count();
+        self.recorder.yielded.fetch_add(rows as u64, Ordering::Relaxed);
+        self.recorder.padded.fetch_add((places.len() - rows) as u64, Ordering::Relaxed);
+        own().for_each(|place| self.recorder.yielded_of(place.survivor.source));
     }
 
     /// Copies what is known of the survivors into the batch, and counts what it amounts to.
     ///
     /// # Errors
     /// Json that waits in a file cannot be read back; no memory.
-    fn describe(&self, batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Result<()> {
+    pub(super) fn describe(&self, batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Result<()> {
         describe(batch, places, captions)?;
         batch.policy = self.spec.policy;
         if self.spec.weights {
             let mut weights = HostArray::zeros(&[batch.len()])?;
-            for (weight, pi) in weights.as_mut_slice().iter_mut().zip(&batch.pi) {
+            for (weight, (pi, place)) in weights.as_mut_slice().iter_mut().zip(batch.pi.iter().zip(places)) {
                 // Without a probability nothing was selected: it was there for certain.
-                *weight = pi.map_or(1.0, |pi| 1.0 / pi);
+                *weight = if place.filler == Filler::Own { pi.map_or(1.0, |pi| 1.0 / pi) } else { 0.0 };
             }
             batch.weights = Some(weights);
         }
-        let images = places.iter().map(|place| place.survivor.semantic_hash);
-        self.recorder.batch(&batch.pi, &batch.captions, images);
+        let rows = places.iter().zip(batch.pi.iter().zip(&batch.captions));
+        let own = rows.filter(|(place, _)| place.filler == Filler::Own);
+        self.recorder
+            .batch(own.map(|(place, (pi, caption))| (*pi, caption.as_str(), place.survivor.semantic_hash)));
         Ok(())
     }
 
     /// Counts a survivor that proved undecodable; `false` where it was counted before.
-    fn late_failure(&self, lane: usize, survivor: &Survivor, error: ImageError) -> Result<bool> {
+    pub(super) fn late_failure(&self, lane: usize, survivor: &Survivor, error: ImageError) -> Result<bool> {
         if !self.undecodable.borrow_mut().insert(survivor.moment()) {
             return Ok(false);
         }
@@ -393,6 +364,15 @@ impl Assembling<'_> {
         self.recorder.failed_late(lane, &survivor.shard, &failed, self.spec.max_errors)?;
         Ok(true)
     }
+}
+
+/// Lanes decide what is left before an epoch's last batch is handed over, so that with it every sample of the epoch
+/// is counted and recorded: few training loops ask for a batch more.
+fn decide_the_rest(feeds: &mut [LaneFeed]) -> Result<()> {
+    for feed in feeds {
+        while feed.next()?.is_some() {}
+    }
+    Ok(())
 }
 
 /// What fills the places that a lane's source has no survivor for: its first survivors, or where it has none
@@ -427,6 +407,9 @@ fn attempt_limit(attempt: u64, survivor: &Survivor) -> Result<()> {
 /// # Errors
 /// Json that waits in a file cannot be read back.
 fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Result<()> {
+    for (valid, place) in batch.valid.as_mut_slice().iter_mut().zip(places) {
+        *valid = place.filler == Filler::Own;
+    }
     for survivor in places.iter().map(|place| &place.survivor) {
         batch.ids.push(survivor.sample.id);
         batch.keys.push(Arc::clone(&survivor.sample.key));
@@ -442,15 +425,4 @@ fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Resul
     }
     batch.captions = captions;
     Ok(())
-}
-
-/// The next survivor of the first lane that has one.
-fn next_place(feeds: &mut [LaneFeed]) -> Result<Option<Place>> {
-    for feed in feeds {
-        if let Some(survivor) = feed.next()? {
-            let first = Arc::clone(&feed.first);
-            return Ok(Some(Place { survivor, lane: feed.stream.lane, first, global: 0 }));
-        }
-    }
-    Ok(None)
 }

@@ -75,6 +75,10 @@ pub struct Batch {
     pub images: Images,
     /// Token ids of `captions`, `[batch, context_length]`; `None` without a tokenizer.
     pub tokens: Option<HostArray<i64>>,
+    /// Whether a row is a sample's own, `[batch]`. Always true but in mode `Eval` on several ranks, where rows
+    /// that are not real make every batch of every rank as long as the others: they repeat samples of the
+    /// rank, or are blank (pixels 0, an empty caption, identity 0) where it has none.
+    pub valid: HostArray<bool>,
     /// Identities.
     pub ids: Vec<SampleId>,
     /// WebDataset keys.
@@ -88,7 +92,7 @@ pub struct Batch {
     /// Probabilities of inclusion, given gate and dedup; `None` where the priority depends on the
     /// sample or nothing was selected.
     pub pi: Vec<Option<f32>>,
-    /// 1 / pi, `[batch]`; 1 where nothing was selected. `None` unless the loader was asked for
+    /// 1 / pi, `[batch]`; 1 where nothing was selected, 0 where a row is not [valid](Self::valid). `None` unless the loader was asked for
     /// [weights](crate::loader::LoaderBuilder::weights).
     pub weights: Option<HostArray<f32>>,
     /// Fingerprint of what decided which samples are here, as in
@@ -127,6 +131,8 @@ impl Batch {
         context: Option<usize>,
     ) -> Result<Self> {
         let shape = [rows, 3, size, size];
+        let mut valid = HostArray::zeros(&[rows])?;
+        valid.as_mut_slice().fill(true);
         Ok(Self {
             epoch,
             step,
@@ -136,6 +142,7 @@ impl Batch {
                 PixelType::U8 => Images::U8(HostArray::to_be_written(&shape)?),
             },
             tokens: context.map(|c| HostArray::zeros(&[rows, c])).transpose()?,
+            valid,
             ids: Vec::with_capacity(rows),
             keys: Vec::with_capacity(rows),
             json: Vec::with_capacity(rows),
@@ -150,6 +157,19 @@ impl Batch {
             rescued: Vec::with_capacity(rows),
             captions: Vec::with_capacity(rows),
         })
+    }
+
+    /// Drops the rows of pixels and tokens that `kept`, `[rows]`, does not name: before the others are described.
+    pub(crate) fn keep_rows(&mut self, kept: &[bool]) -> Result<()> {
+        match &mut self.images {
+            Images::F32(a) => a.keep_rows(kept)?,
+            Images::Bf16(a) => a.keep_rows(kept)?,
+            Images::U8(a) => a.keep_rows(kept)?,
+        }
+        if let Some(tokens) = &mut self.tokens {
+            tokens.keep_rows(kept)?;
+        }
+        self.valid.keep_rows(kept)
     }
 }
 

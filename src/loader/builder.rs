@@ -277,10 +277,10 @@ impl LoaderBuilder {
         /// the process group: 1 for a loader that one rank has for itself, the number of data-parallel ranks where
         /// several processes see the same data. Default: as for the rank, else 1.
         world_size: usize = Some(world_size);
-        /// Canonical streams; a multiple of the world size that divides the global batch.
-        /// Default: 4, or the world size where that is larger or does not divide 4. A run that is
-        /// to move between world sizes, or resume in another, names the lanes: the largest world
-        /// size will do.
+        /// Canonical streams; a multiple of the world size that divides the global batch. A state resumes on
+        /// as many ranks as divide the lanes. Default: 8, which 1, 2, 4 and 8 ranks share; 4, 2 or 1 where 8 does
+        /// not divide the global batch; the world size where that divides none of them. A run that is to grow
+        /// further starts with the largest world size that is planned.
         lanes: usize = Some(lanes);
         /// Samples per decision window. Default: 2048.
         window: usize = window;
@@ -494,6 +494,7 @@ impl LoaderBuilder {
             rescue: self.rescue && selector.is_some(),
             selector,
             ledger: self.ledger,
+            claims: Default::default(),
             seed: self.seed,
             window: self.window,
             shuffle_windows: if self.mode == Mode::Eval { 1 } else { self.shuffle_windows },

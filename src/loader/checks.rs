@@ -13,8 +13,9 @@ use crate::select::{GateBy, Policy, Quota, ScoreGate, Selector};
 use crate::shard::{self, Shard};
 use crate::text::Fuse;
 
-/// Lanes by default; the world size where that is larger.
-const LANES: usize = 4;
+/// Lanes by default, the first of these that fits world size and global batch: a run may then go on with twice as
+/// many ranks, or with half. Else the world size.
+const LANES: [usize; 4] = [8, 4, 2, 1];
 /// Share of the readable samples that is kept by default where something tells them apart: the paper's.
 const KEEP_RATIO: f64 = 0.25;
 /// Threads that decode at most: more than machines have cores.
@@ -73,11 +74,17 @@ impl LoaderBuilder {
         if self.mode == Mode::Eval {
             return Ok(world_size);
         }
-        let lanes = self.lanes.unwrap_or(if LANES.is_multiple_of(world_size) { LANES } else { world_size });
-        if lanes == 0 || !lanes.is_multiple_of(world_size) {
-            return Err(Error::option("lanes", lanes, format!("a multiple of the world size, {world_size}")));
-        }
         let global = self.batch_size * world_size;
+        let fits = |lanes: &usize| lanes.is_multiple_of(world_size) && global.is_multiple_of(*lanes);
+        let lanes = self.lanes.unwrap_or(LANES.into_iter().find(fits).unwrap_or(world_size));
+        if lanes == 0 || !lanes.is_multiple_of(world_size) {
+            let accepted = format!(
+                "a multiple of the world size, {world_size}, since each lane belongs to one rank; a state \
+                 resumes on as many ranks as divide the lanes it was saved with, and a run that is to grow starts with \
+                 a multiple of every world size that is planned"
+            );
+            return Err(Error::option("lanes", lanes, accepted));
+        }
         if !global.is_multiple_of(lanes) {
             let accepted = format!(
                 "the global batch, batch_size x world_size = {global}, must be a multiple of lanes = {lanes}; \

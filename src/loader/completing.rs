@@ -13,6 +13,11 @@ use crate::loader::decider::Decider;
 use crate::loader::spec::Spec;
 use crate::model::{Signals, UNKNOWN_HASH};
 
+/// Whether decisions can go by `record` once its rows are complete: it has the signals and embeddings that they need.
+pub(crate) fn is_of_use(spec: &Spec, decider: &Decider, record: &WindowRecord) -> bool {
+    (!decider.needs_embedding() || record.has_embedding) && (!spec.needs_signals || record.signals.is_some())
+}
+
 /// Which rows of a recorded window `epoch` needs more of than the record has, `[rows]`; `None` where it
 /// has all that is needed.
 pub(crate) fn lacking(

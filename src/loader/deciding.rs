@@ -57,6 +57,8 @@ pub(crate) struct Survivor {
     pub(crate) source: usize,
     /// The pass over its corpus in which it survived.
     pub(crate) pass: u64,
+    /// Its place in its stream: how many samples that count come before it, unusable ones among them.
+    pub(crate) place: u64,
 }
 
 impl Survivor {
@@ -84,6 +86,8 @@ pub(crate) struct Deciding<'a> {
     replayed: u64,
     /// Survivors sent on so far.
     sent: u64,
+    /// Samples of the stream that count, so far.
+    places: u64,
 }
 
 impl<'a> Deciding<'a> {
@@ -98,7 +102,7 @@ impl<'a> Deciding<'a> {
     ) -> Self {
         let slot = recorder.board.post(Post::Decide(stream));
         let replayed = spec.lane_quota_before(stream, epoch, first_step);
-        Self { spec, stream, epoch, recorder, stop, satisfied, slot, replayed, sent: 0 }
+        Self { spec, stream, epoch, recorder, stop, satisfied, slot, replayed, sent: 0, places: 0 }
     }
 
     /// Decides all windows that come in, in order.
@@ -147,7 +151,17 @@ impl<'a> Deciding<'a> {
             (Some(Known { record, judged, outcomes }), _) => (Some(record), judged, outcomes),
             (None, Some(selector)) => {
                 self.read_scores(&mut raw);
-                let recorded = raw.undecided.take();
+                let mut recorded = raw.undecided.take();
+                // Held until the window is recorded.
+                let mut claim = None;
+                if recorded.is_none() {
+                    let (claims, slot) = (&self.spec.claims, &self.slot);
+                    claim = claims.take(raw.key, self.stream, slot, self.stop);
+                    if claim.is_none() {
+                        return Ok(vec![]); // the run is to stop
+                    }
+                    recorded = self.encoded_meanwhile(&mut raw, selector)?;
+                }
                 let is_new = recorded.is_none();
                 let record = match recorded {
                     Some(record) => record,
@@ -173,6 +187,7 @@ impl<'a> Deciding<'a> {
                     let outcomes: &[Outcome] = if self.spec.defer_duplicates { &[] } else { &outcomes };
                     self.spec.ledger.record_window(raw.key, shard, Arc::clone(&record), outcomes);
                 }
+                drop(claim);
                 (Some(record), judged, outcomes)
             }
             (None, None) => (None, None, raw.rows.iter().map(all_kept).collect()),
@@ -204,7 +219,7 @@ impl<'a> Deciding<'a> {
     }
 
     fn survivors(
-        &self,
+        &mut self,
         mut raw: RawWindow,
         record: Option<&WindowRecord>,
         judged: Option<&[f32]>,
@@ -215,10 +230,12 @@ impl<'a> Deciding<'a> {
         let signals = record.and_then(|r| r.signals.as_ref());
         let mut survivors = vec![];
         for (row, data) in rows.into_iter().enumerate() {
-            let Outcome::Kept { pi } = outcomes[row] else { continue };
             if !raw.in_lane(row, self.spec.window) {
                 continue;
             }
+            let place = self.places;
+            self.places += u64::from(self.spec.has_place(outcomes[row]));
+            let Outcome::Kept { pi } = outcomes[row] else { continue };
             let Waiting { sample, image, json } = match data {
                 RawRow::Sample(waiting) if record.is_none_or(|r| r.ids[row] == waiting.sample.id) => waiting,
                 RawRow::Sample(waiting) => return Err(changed(&waiting.sample.key)),
@@ -256,6 +273,7 @@ impl<'a> Deciding<'a> {
                 rescued,
                 source: self.stream.source,
                 pass: raw.segment.pass,
+                place,
             });
         }
         Ok(survivors)

@@ -25,6 +25,7 @@ element!(f32, Float);
 element!(half::bf16, BFloat16);
 element!(u8, Uint8);
 element!(i64, Int64);
+element!(bool, Bool);
 
 /// A contiguous array in host memory with a shape, first dimension first (C order).
 #[derive(Debug)]
@@ -123,6 +124,27 @@ impl<T: Element> HostArray<T> {
         self.shape.iter().skip(1).product()
     }
 
+    /// Drops the rows that `kept`, `[rows]`, does not name; the others move up. O(elements).
+    pub(crate) fn keep_rows(&mut self, kept: &[bool]) -> Result<()> {
+        let row = self.row_len();
+        let elements = self.as_mut_slice();
+        let mut rows = 0;
+        for (at, _) in kept.iter().enumerate().filter(|(_, kept)| **kept) {
+            elements.copy_within(at * row..(at + 1) * row, rows * row);
+            rows += 1;
+        }
+        if let Some(first) = self.shape.first_mut() {
+            *first = rows;
+        }
+        #[cfg(feature = "tch")]
+        {
+            self.tensor = self.tensor.f_narrow(0, 0, rows as i64).map_err(crate::Error::captioner)?;
+        }
+        #[cfg(not(feature = "tch"))]
+        self.data.truncate(rows * row);
+        Ok(())
+    }
+
     /// The array as a torch tensor on the CPU, without a copy.
     #[cfg(feature = "tch")]
     pub fn tensor(&self) -> Tensor {
@@ -158,6 +180,20 @@ mod tests {
         assert!(message.contains("shape [1099511627776, 4096]"), "{message}");
         assert!(message.contains("smaller batch_size"), "{message}");
         assert!(HostArray::<f32>::zeros(&[usize::MAX, 3]).is_err());
+    }
+
+    #[test]
+    fn rows_that_are_kept_move_up() {
+        let mut array = HostArray::<i64>::zeros(&[4, 2]).unwrap();
+        array.as_mut_slice().copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        array.keep_rows(&[false, true, false, true]).unwrap();
+        assert_eq!((array.shape(), array.as_slice()), (&[2, 2][..], &[3, 4, 7, 8][..]));
+        array.keep_rows(&[false, false]).unwrap();
+        assert!(array.is_empty());
+        let mut flags = HostArray::<bool>::zeros(&[3]).unwrap();
+        flags.as_mut_slice()[1] = true;
+        flags.keep_rows(&[true, true, false]).unwrap();
+        assert_eq!(flags.as_slice(), [false, true]);
     }
 
     #[cfg(feature = "tch")]

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::{self, Purpose};
 use crate::image::ImageError;
-use crate::loader::assemble::Place;
+use crate::loader::assemble::{Filler, Place};
 use crate::loader::batch::{Batch, Images};
 use crate::loader::captions::caption_of;
 use crate::loader::deciding::Survivor;
@@ -51,10 +51,6 @@ pub(crate) struct Ordered<'a> {
 }
 
 impl Ordered<'_> {
-    pub(crate) fn len(&self) -> usize {
-        self.running.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
@@ -183,6 +179,10 @@ impl Filling<'_> {
                 .filter(|(row, _)| wanted[*row])
                 .filter_map(|(row, (place, pixels, tokens, caption))| {
                     slot.tick();
+                    if place.filler == Filler::Blank {
+                        self.blank(pixels, tokens);
+                        return None;
+                    }
                     let bytes = match place.survivor.image.bytes() {
                         Ok(bytes) => bytes,
                         Err(error) => return Some(Err(error)),
@@ -198,6 +198,18 @@ impl Filling<'_> {
         })?;
         failed.sort_by_key(|(row, _)| *row);
         Ok(failed)
+    }
+
+    /// Makes the example of no sample: pixels of 0, and the tokens of an empty caption, which no text encoder fails at.
+    fn blank(&self, pixels: Pixels<'_>, tokens: &mut [i64]) {
+        match pixels {
+            Pixels::F32(out) => out.fill(0.0),
+            Pixels::Bf16(out) => out.fill(bf16::ZERO),
+            Pixels::U8(out) => out.fill(0),
+        }
+        if let Some(tokenizer) = &self.spec.tokenizer {
+            tokenizer.encode_clip("", tokens);
+        }
     }
 
     /// Makes one example. Random choices depend on the seed, the pass and the sample only.

@@ -13,7 +13,7 @@ use crate::hash;
 use crate::ledger::{CorpusScores, ScoreKey, WindowKey, WindowRecord};
 use crate::loader::buffer::{Encoded, Keeping};
 use crate::loader::captions::known_scores;
-use crate::loader::completing::{lacking, share};
+use crate::loader::completing::{is_of_use, lacking, share};
 use crate::loader::lane::Segment;
 use crate::loader::pipeline::Message;
 use crate::loader::recorder::Recorder;
@@ -164,7 +164,7 @@ impl Reading<'_> {
                 return Ok(Reached::Stop);
             }
             drop(mark);
-            self.check_length(&segment, rows);
+            self.check_length(&segment, rows)?;
             if rows < self.spec.window {
                 return Ok(Reached::ShardEnd);
             }
@@ -178,14 +178,27 @@ impl Reading<'_> {
     }
 
     /// Reports a shard that is shorter or longer than the table says.
-    fn check_length(&self, segment: &Segment, rows: usize) {
+    ///
+    /// # Errors
+    /// It is, and the ranks have agreed on their rows by the table.
+    fn check_length(&self, segment: &Segment, rows: usize) -> Result<()> {
         let expected = self.spec.lengths[segment.shard];
         let known = segment.window * self.spec.window as u64 + rows as u64;
         let is_end = rows < self.spec.window;
         let wrong = if segment.tail { is_end && known != expected } else { known < segment.end };
-        if wrong {
-            self.recorder.length_mismatch(&self.spec.shards[segment.shard].url, expected, known);
+        if !wrong {
+            return Ok(());
         }
+        let url = &self.spec.shards[segment.shard].url;
+        self.recorder.length_mismatch(url, expected, known);
+        if !self.spec.pads() {
+            return Ok(());
+        }
+        let expected = format!(
+            "{expected}, by lengths, sizes.json, _stats.json or .parquet (mode eval on several ranks shares samples \
+             out by these numbers): correct them, or mend the shard"
+        );
+        Err(Error::format("samples in the shard", expected, known).in_shard(url))
     }
 
     fn window(&self, segment: Segment, open: &mut OpenShard, keeping: &mut Keeping) -> Result<RawWindow> {
@@ -207,8 +220,7 @@ impl Reading<'_> {
         if let Some(selector) = &spec.selector
             && let Some(record) = spec.recorded(&key)
         {
-            let complete = (!selector.needs_embedding() || record.has_embedding)
-                && (!spec.needs_signals || record.signals.is_some());
+            let complete = is_of_use(spec, selector, &record);
             spec.check_compute(&record)?;
             if record.ids.is_empty() {
                 raw.known = Some(Known { record, judged: None, outcomes: vec![] });
@@ -431,7 +443,7 @@ impl Reading<'_> {
 }
 
 /// Fails unless the rows of a window that was read again are those of its record.
-fn is_as_recorded(rows: &[RawRow], record: &WindowRecord) -> Result<()> {
+pub(crate) fn is_as_recorded(rows: &[RawRow], record: &WindowRecord) -> Result<()> {
     let id = |row: &RawRow| match row {
         RawRow::Sample(waiting) => Some(waiting.sample.id),
         RawRow::Failed(failed) => Some(failed.id),

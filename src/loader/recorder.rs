@@ -34,6 +34,7 @@ pub(crate) struct Recorder {
     pub(crate) replayed: AtomicU64,
     repeats: AtomicU64,
     pub(crate) surplus: AtomicU64,
+    pub(crate) padded: AtomicU64,
     pub(crate) encoded: AtomicU64,
     pub(crate) captioned: AtomicU64,
     pub(crate) judged: AtomicU64,
@@ -259,16 +260,13 @@ impl Recorder {
         }
     }
 
-    /// Adds a batch that is handed over: its weights, and its samples that repeat an earlier one of it.
-    /// O(rows) but for images that share a band of their hashes.
-    pub(crate) fn batch(
-        &self,
-        pi: &[Option<f32>],
-        captions: &[String],
-        images: impl Iterator<Item = Option<SemanticHash>>,
-    ) {
+    /// Adds a batch that is handed over, by the pi, the caption and the image of its rows: their weights, and
+    /// those that repeat an earlier one of it. O(rows) but for images that share a band of their hashes.
+    pub(crate) fn batch<'a>(&self, rows: impl Iterator<Item = (Option<f32>, &'a str, Option<SemanticHash>)>) {
         let mut weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
-        for pi in pi {
+        let mut seen = Seen::default();
+        let (mut same, mut near) = (0, 0);
+        for (pi, caption, image) in rows {
             match pi.map(f64::from) {
                 Some(pi) => {
                     weights.sum += 1.0 / pi;
@@ -276,11 +274,6 @@ impl Recorder {
                 }
                 None => weights.lacking = true,
             }
-        }
-        drop(weights);
-        let mut seen = Seen::default();
-        let (mut same, mut near) = (0, 0);
-        for (caption, image) in captions.iter().zip(images) {
             let caption = Seen::caption(caption);
             same += u64::from(seen.has_caption(caption));
             seen.add_caption(caption);
@@ -353,6 +346,7 @@ impl Recorder {
             replayed: get(&self.replayed),
             repeats: get(&self.repeats),
             surplus: get(&self.surplus),
+            padded: get(&self.padded),
             spilled_bytes: get(&self.spilled),
             encoded: get(&self.encoded),
             captioned: get(&self.captioned),

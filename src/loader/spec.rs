@@ -8,18 +8,20 @@ use std::time::Duration;
 use rayon::ThreadPool;
 
 use crate::cluster::GateWorth;
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, FailReason, Result};
 use crate::hash::{self, Purpose};
 use crate::image::{self, DecodeOptions, ImagePipeline};
 use crate::ledger::{Ledger, ScoreKey, WindowKey, WindowRecord};
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
+use crate::loader::claims::Claims;
 use crate::loader::decider::Decider;
 use crate::loader::deciding::Survivor;
 use crate::loader::mix::Mix;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::recorder::MaxErrors;
 use crate::loader::world::World;
+use crate::sample::Outcome;
 use crate::shard::{ReadOptions, Shard};
 use crate::text::{Evidence, Fuse, Tokenizer};
 
@@ -31,7 +33,9 @@ pub enum Mode {
     Reduced,
     /// Every sample with its original caption, through the same pipeline.
     Full,
-    /// Every sample once, in order, with the eval transform and a short last batch.
+    /// Every sample once, in order, with the eval transform. One process yields a short last batch, and a
+    /// sample that fails shortens its own; of several each yields as many batches as the others, all of `batch_size`
+    /// rows, and [`Batch::valid`](crate::loader::Batch::valid) says which rows are real.
     Eval,
 }
 
@@ -90,6 +94,8 @@ pub(crate) struct Spec {
     /// Whether a sample that the gate drops comes back where its generated caption passes.
     pub(crate) rescue: bool,
     pub(crate) ledger: Ledger,
+    /// Windows that are being encoded.
+    pub(crate) claims: Claims,
     pub(crate) seed: u64,
     pub(crate) window: usize,
     pub(crate) shuffle_windows: usize,
@@ -140,6 +146,17 @@ impl Spec {
     /// Batches of `epoch`, on every rank.
     pub(crate) fn num_batches(&self, epoch: u64) -> u64 {
         self.mix.at(epoch).num_batches
+    }
+
+    /// Whether every rank has to yield as many rows as the others, real ones or not: in mode `Eval` on several.
+    pub(crate) fn pads(&self) -> bool {
+        self.mode == Mode::Eval && self.world.world_size > 1
+    }
+
+    /// Whether a sample of this outcome has a place in mode `Eval`, which stays empty where it cannot be used. One
+    /// that a filter excludes has none, unless the number of places had to be known before it was read.
+    pub(crate) fn has_place(&self, outcome: Outcome) -> bool {
+        self.pads() || outcome != Outcome::Failed(FailReason::Excluded)
     }
 
     /// Samples of a source that a lane yields in `epoch`; unbounded in mode `Eval`.

@@ -292,6 +292,9 @@ pub struct Stats {
     pub repeats: u64,
     /// Survivors left over after the last batch.
     pub surplus: u64,
+    /// Rows of mode `Eval` that are no samples of their own, no part of `yielded`: they make every rank's batches as
+    /// many and as long as the others'.
+    pub padded: u64,
     /// Samples that went through the encoder (the others were on the ledger).
     pub encoded: u64,
     /// Bytes of encoded images and json for which `buffer_bytes` had no room: they waited in files.

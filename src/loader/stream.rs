@@ -1,6 +1,5 @@
 //! The loader itself and its iterator.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use crate::ledger::Ledger;
 use crate::loader::batch::Batch;
 use crate::loader::builder::LoaderBuilder;
 use crate::loader::pipeline::{self, Message, Running};
+use crate::loader::progress::Progress;
 use crate::loader::recorder::Recorder;
 use crate::loader::settings;
 use crate::loader::spec::{Mode, Spec};
@@ -21,12 +21,14 @@ use crate::text::Tokenizer;
 
 /// A stream of batches of survivors, epoch after epoch.
 ///
-/// [`iter`](Self::iter) yields an epoch; when it has been used up the loader moves on to the next
+/// [`iter`](Self::iter) yields an epoch; with its last batch the loader moves on to the next
 /// one. The global sequence of batches is a function of the data, the captioner directory, the
 /// policy and the seed: not of threads, ranks or machine load.
 pub struct Loader {
     spec: Arc<Spec>,
-    progress: Arc<Progress>,
+    shared: Arc<Shared>,
+    /// Its state at the start.
+    start: LoaderState,
     /// The process that made it.
     process: u32,
 }
@@ -53,15 +55,9 @@ impl Drop for Loader {
     }
 }
 
-/// Where the loader stands, shared with its iterator.
-struct Progress {
-    state: LoaderState,
-    epoch: AtomicU64,
-    step: AtomicU64,
-    /// Step from which the next iterator starts: set by a loaded state, taken by its first batch.
-    resume_at: AtomicU64,
-    /// Counts the moves to another epoch or state: an iterator from before one must not go on.
-    moves: AtomicU64,
+/// What a loader shares with its iterators.
+struct Shared {
+    progress: Progress,
     /// Of the epoch that was started last.
     recorder: Mutex<Arc<Recorder>>,
 }
@@ -90,20 +86,15 @@ impl Loader {
         spec.policy = settings::fingerprint(&settings);
         settings.extend(settings::data(&spec));
         settings.extend(settings::captioner(&spec));
-        let state = LoaderState::new(spec.global_batch() as u64, spec.lanes as u64, spec.policy, settings);
-        let progress = Progress {
-            state,
-            epoch: AtomicU64::new(0),
-            step: AtomicU64::new(0),
-            resume_at: AtomicU64::new(0),
-            moves: AtomicU64::new(0),
-            recorder: Mutex::new(Arc::new(Recorder::new(0, spec.mix.sources.len()))),
-        };
-        Self { spec: Arc::new(spec), progress: Arc::new(progress), process: std::process::id() }
+        let start = LoaderState::new(spec.global_batch() as u64, spec.lanes as u64, spec.policy, settings);
+        let recorder = Mutex::new(Arc::new(Recorder::new(0, spec.mix.sources.len())));
+        let shared = Arc::new(Shared { progress: Progress::new(), recorder });
+        Self { spec: Arc::new(spec), shared, start, process: std::process::id() }
     }
 
     /// Batches of the [current](Self::epoch) epoch, the same on every rank. In mode `Eval` as many as the
-    /// lengths of the shards make: unreadable samples and wrong lengths change that.
+    /// lengths of the shards make; one process yields fewer where all samples of a batch fail, where a filter
+    /// excludes some, or where lengths are wrong.
     pub fn num_batches(&self) -> u64 {
         self.num_batches_of(self.epoch())
     }
@@ -152,20 +143,17 @@ impl Loader {
         self.spec.tokenizer.as_ref().map(Tokenizer::vocab_size)
     }
 
-    /// The epoch that [`iter`](Self::iter) starts, or that its iterator is in.
+    /// The epoch of the next batch: the one that an iterator is in, or with its last batch the next one.
     pub fn epoch(&self) -> u64 {
-        self.progress.epoch.load(Ordering::SeqCst)
+        self.shared.progress.current(|epoch| self.num_batches_of(epoch))
     }
 
     /// Moves to the start of `epoch`. Epochs are independent: no history is needed. Naming the
-    /// epoch of a state that was just loaded keeps the place in it. An iterator of another epoch that is still
+    /// epoch of a state that was just loaded keeps the place in it: an iterator yields what is left, which is
+    /// nothing where the state was saved after the last batch. An iterator of another epoch that is still
     /// running ends with an error.
     pub fn set_epoch(&self, epoch: u64) {
-        if self.progress.epoch.swap(epoch, Ordering::SeqCst) != epoch {
-            self.progress.moves.fetch_add(1, Ordering::SeqCst);
-            self.progress.resume_at.store(0, Ordering::SeqCst);
-            self.progress.step.store(0, Ordering::SeqCst);
-        }
+        self.shared.progress.set_epoch(epoch, |epoch| self.num_batches_of(epoch));
     }
 
     /// What the loader remembers of samples; share it with another loader to re-use it.
@@ -173,7 +161,8 @@ impl Loader {
         &self.spec.ledger
     }
 
-    /// The batches of an epoch: of the current one, from its start or from where a loaded state left off.
+    /// The batches of an epoch: of the [current](Self::epoch) one, from its start or from where a loaded state left
+    /// off. One that was broken off starts again, with a warning, once, where no `set_epoch` has asked for that.
     ///
     /// Nothing happens before the first batch is asked for: which epoch it is, and where it starts, is what holds
     /// then. An iterator that is dropped before has had no effect.
@@ -185,8 +174,9 @@ impl Loader {
         check_process(self.process)?;
         Ok(Batches {
             spec: Arc::clone(&self.spec),
-            progress: Arc::clone(&self.progress),
+            shared: Arc::clone(&self.shared),
             phase: Phase::Before,
+            warnings: vec![],
             patience: Patience::new(self.spec.stall_timeout),
             process: self.process,
         })
@@ -207,11 +197,8 @@ impl Loader {
 
     /// Where the loader stands: the batches handed over so far. The same on every rank.
     pub fn state(&self) -> LoaderState {
-        LoaderState {
-            epoch: self.progress.epoch.load(Ordering::SeqCst),
-            step: self.progress.step.load(Ordering::SeqCst),
-            ..self.progress.state.clone()
-        }
+        let (epoch, step) = self.shared.progress.place();
+        LoaderState { epoch, step, ..self.start.clone() }
     }
 
     /// Whether [`load_state`](Self::load_state) would take `state`; moves nowhere.
@@ -219,28 +206,24 @@ impl Loader {
     /// # Errors
     /// As [`load_state`](Self::load_state).
     pub(crate) fn check_state(&self, state: &LoaderState) -> Result<()> {
-        self.progress.state.check(state, self.num_batches_of(state.epoch))
+        self.start.check(state, self.spec.world.world_size as u64, self.num_batches_of(state.epoch))
     }
 
     /// Moves to a saved state, of any world size with the same global batch and lanes: the next
-    /// [`iter`](Self::iter) yields exactly what the saved run had not yielded yet. An iterator that is still
-    /// running ends with an error.
+    /// [`iter`](Self::iter) yields exactly what the saved run had not yielded yet, which after the last batch of an
+    /// epoch is the next one. An iterator that is still running ends with an error.
     ///
     /// # Errors
     /// [`ErrorKind::State`] that spells out every difference.
     pub fn load_state(&self, state: &LoaderState) -> Result<()> {
         self.check_state(state)?;
-        self.progress.moves.fetch_add(1, Ordering::SeqCst);
-        self.progress.epoch.store(state.epoch, Ordering::SeqCst);
-        self.progress.step.store(state.step, Ordering::SeqCst);
-        self.progress.resume_at.store(state.step, Ordering::SeqCst);
+        self.shared.progress.load(state.epoch, state.step);
         Ok(())
     }
 
-    /// Statistics of the epoch that was started last, on this rank. Complete once its iterator
-    /// has ended.
+    /// Statistics of the epoch that was started last, on this rank. Complete with its last batch.
     pub fn stats(&self) -> Stats {
-        let recorder = Arc::clone(&self.progress.recorder.lock().unwrap_or_else(PoisonError::into_inner));
+        let recorder = Arc::clone(&self.shared.recorder.lock().unwrap_or_else(PoisonError::into_inner));
         self.stats_of(&recorder)
     }
 
@@ -258,8 +241,10 @@ impl Loader {
 /// The batches of one epoch, which begins with the first. Dropping it stops its threads.
 pub struct Batches {
     spec: Arc<Spec>,
-    progress: Arc<Progress>,
+    shared: Arc<Shared>,
     phase: Phase,
+    /// What nobody was handed yet.
+    warnings: Vec<String>,
     patience: Patience,
     process: u32,
 }
@@ -281,6 +266,8 @@ struct Epoch {
     number: u64,
     /// Moves of the loader before it began.
     moves: u64,
+    /// Whether its last batch was handed over.
+    complete: bool,
 }
 
 impl Drop for Batches {
@@ -318,11 +305,15 @@ impl Batches {
             return Err(error);
         }
         if matches!(self.phase, Phase::Before) {
-            self.phase = Phase::During(self.begin()?);
+            self.phase = self.begin()?;
         }
         if let Phase::During(epoch) = &self.phase
-            && self.progress.moves.load(Ordering::SeqCst) != epoch.moves
+            && self.shared.progress.moves() != epoch.moves
         {
+            if epoch.complete {
+                self.phase = Phase::Over;
+                return Ok(Next::End);
+            }
             let text = format!(
                 "an iterator over epoch {} was asked for more after set_epoch or load_state had moved its loader: \
                  take a new one",
@@ -335,17 +326,18 @@ impl Batches {
         match message {
             Ok(Message::Item(batch)) => {
                 self.patience.rest();
-                self.progress.epoch.store(batch.epoch, Ordering::SeqCst);
-                self.progress.step.store(batch.step + 1, Ordering::SeqCst);
+                let all = self.spec.num_batches(batch.epoch);
+                // Where a shard of mode `Eval` is longer than was said there are more.
+                self.shared.progress.handed_over(batch.epoch, (batch.step + 1).min(all));
+                if batch.step + 1 == all {
+                    self.complete();
+                }
                 Ok(Next::Batch(Box::new(batch)))
             }
             Ok(Message::End) => {
+                self.complete();
                 if let Phase::During(epoch) = std::mem::replace(&mut self.phase, Phase::Over) {
-                    self.progress.epoch.store(epoch.number + 1, Ordering::SeqCst);
-                    self.progress.step.store(0, Ordering::SeqCst);
-                    for warning in epoch.recorder.snapshot().warnings(self.spec.batch_size) {
-                        tracing::warn!(target: HANDED_WARNINGS, "{warning}");
-                    }
+                    self.shared.progress.used_up(epoch.number);
                 }
                 Ok(Next::End)
             }
@@ -362,25 +354,58 @@ impl Batches {
         }
     }
 
-    /// Starts the epoch that the loader stands in.
-    fn begin(&self) -> Result<Epoch> {
-        let progress = &self.progress;
-        let moves = progress.moves.load(Ordering::SeqCst);
-        let number = progress.epoch.load(Ordering::SeqCst);
-        let first_step = progress.resume_at.load(Ordering::SeqCst);
+    /// Starts what comes next.
+    fn begin(&mut self) -> Result<Phase> {
+        let shared = Arc::clone(&self.shared);
+        let progress = &shared.progress;
+        let begin = progress.next(|epoch| self.spec.num_batches(epoch));
+        let (number, first_step) = (begin.epoch, begin.first_step);
         let recorder = Arc::new(Recorder::of(&self.spec, number));
-        let running = pipeline::start(&self.spec, number, first_step, &recorder)?;
-        progress.resume_at.store(0, Ordering::SeqCst);
-        progress.step.store(first_step, Ordering::SeqCst);
-        *progress.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&recorder);
-        Ok(Epoch { running, recorder, number, moves })
+        let all = self.spec.num_batches(number);
+        let is_left = first_step < all || first_step == 0;
+        let running =
+            if is_left { Some(pipeline::start(&self.spec, number, first_step, &recorder)?) } else { None };
+        progress.begun(&begin);
+        *shared.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&recorder);
+        // To evaluate a part, again and again, is no oversight.
+        if let Some(step) = begin.repeats.filter(|_| self.spec.mode != Mode::Eval) {
+            self.warn(format!(
+                "epoch {number} was broken off after {step} of {all} batches and starts again: the same samples come \
+                 in the same order. Call set_epoch({}) first for the next epoch, or set_epoch({number}) to say that \
+                 this one is to start again; where it is to go on, load the state that was saved",
+                number.saturating_add(1)
+            ));
+        }
+        let Some(running) = running else {
+            progress.used_up(number);
+            return Ok(Phase::Over);
+        };
+        Ok(Phase::During(Epoch { running, recorder, number, moves: begin.moves, complete: false }))
+    }
+
+    /// Says once what should be known of an epoch that is complete.
+    fn complete(&mut self) {
+        let Phase::During(epoch) = &mut self.phase else { return };
+        if std::mem::replace(&mut epoch.complete, true) {
+            return;
+        }
+        let warnings = epoch.recorder.snapshot().warnings(self.spec.batch_size);
+        warnings.into_iter().for_each(|warning| self.warn(warning));
+    }
+
+    fn warn(&mut self, warning: String) {
+        tracing::warn!(target: HANDED_WARNINGS, "{warning}");
+        self.warnings.push(warning);
     }
 }
 
 impl Batches {
-    /// What should be known of a wait that has become long, each time once: it is logged as well.
-    pub fn warning(&mut self) -> Option<String> {
-        self.patience.warning()
+    /// What should be known of the epoch, each thing once: that it starts again, that a wait has become long, and with
+    /// the last batch what was odd about its samples. All of it is logged as well.
+    pub fn warnings(&mut self) -> Vec<String> {
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(self.patience.warning());
+        warnings
     }
 
     /// Waits for a message for at most `limit`, and looks after the stages meanwhile; `None` where the epoch

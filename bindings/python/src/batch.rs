@@ -1,6 +1,11 @@
 //! `Batch`: what the training loop gets.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyIterator, PyTuple};
 use tch::{Device, Tensor};
 use tldr_loader::Error;
@@ -19,11 +24,27 @@ pub(crate) struct Batch {
     /// Token ids of `captions`, int64 `[batch, context_length]`; `None` without a tokenizer.
     #[pyo3(get)]
     tokens: Option<Py<PyAny>>,
-    /// 1 / pi, float32 `[batch]`, where `weights` was asked for; 1 where nothing was selected.
+    /// 1 / pi, float32 `[batch]`, where `weights` was asked for.
+    ///
+    /// 1 where nothing was selected, 0 where a row is not `valid`.
     #[pyo3(get)]
     weights: Option<Py<PyAny>>,
+    /// Which rows are a sample's own, and the tensor of it once somebody has asked.
+    valid: Vec<bool>,
+    valid_tensor: PyOnceLock<Py<PyAny>>,
+    device: Device,
+    validity: Arc<Validity>,
     /// Everything else; its images and tokens share the tensors' memory and are left empty.
     rows: Rows,
+}
+
+/// What is known of how a loader's batches are used: whoever looks at `valid` knows of rows that are not real.
+#[derive(Debug, Default)]
+pub(crate) struct Validity {
+    /// Whether `valid` of any batch was read.
+    read: AtomicBool,
+    /// Whether it was said that it should be.
+    told: AtomicBool,
 }
 
 /// The parts of a [`tldr_loader::loader::Batch`] that are not tensors.
@@ -31,14 +52,14 @@ struct Rows {
     epoch: u64,
     step: u64,
     ids: Vec<u64>,
-    keys: Vec<std::sync::Arc<str>>,
+    keys: Vec<Arc<str>>,
     json: Vec<Option<Vec<u8>>>,
     clusters: Vec<Option<u32>>,
     alignment: Vec<Option<f32>>,
     pi: Vec<Option<f32>>,
     policy: u64,
     original: Vec<String>,
-    generated: Vec<Option<std::sync::Arc<str>>>,
+    generated: Vec<Option<Arc<str>>>,
     judged: Vec<Option<f32>>,
     rescued: Vec<bool>,
     captions: Vec<String>,
@@ -46,7 +67,13 @@ struct Rows {
 
 impl Batch {
     /// Takes a batch over and moves its tensors to `device`; on the CPU nothing is copied.
-    pub(crate) fn new(py: Python<'_>, batch: tldr_loader::loader::Batch, device: Device) -> PyResult<Self> {
+    pub(crate) fn new(
+        py: Python<'_>,
+        batch: tldr_loader::loader::Batch,
+        device: Device,
+        validity: &Arc<Validity>,
+    ) -> PyResult<Self> {
+        let valid = batch.valid.as_slice().to_vec();
         let (images, tokens) = (batch.images.tensor(), batch.tokens.as_ref().map(|t| t.tensor()));
         let weights = batch.weights.as_ref().map(|w| w.tensor());
         let (images, tokens, weights) = py
@@ -60,6 +87,10 @@ impl Batch {
             images: hand_over::to_python(py, images)?,
             tokens: tokens.map(|t| hand_over::to_python(py, t)).transpose()?,
             weights: weights.map(|w| hand_over::to_python(py, w)).transpose()?,
+            valid,
+            valid_tensor: PyOnceLock::new(),
+            device,
+            validity: Arc::clone(validity),
             rows: Rows {
                 epoch: batch.epoch,
                 step: batch.step,
@@ -99,6 +130,21 @@ impl Batch {
     #[getter]
     fn step(&self) -> u64 {
         self.rows.step
+    }
+
+    /// Whether a row is a sample's own, bool `[batch]`.
+    ///
+    /// Always true but in mode `eval` on several ranks, where rows that are not real repeat samples of the
+    /// rank, or are blank where it has none: leave them out of what is summed.
+    #[getter]
+    fn valid(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.validity.read.store(true, Ordering::Relaxed);
+        let tensor = self.valid_tensor.get_or_try_init(py, || {
+            let tensor = Tensor::f_from_slice(&self.valid).map_err(Error::captioner);
+            let tensor = tensor.and_then(|tensor| moved(tensor, self.device)).or_raise(py)?;
+            hand_over::to_python(py, tensor)
+        })?;
+        Ok(tensor.clone_ref(py))
     }
 
     /// Identities: 64-bit hashes of source, shard and key.
@@ -179,6 +225,8 @@ impl Batch {
 
     /// Yields images and tokens.
     ///
+    /// Warns, once a loader, where rows are not real and nobody has looked at `valid`.
+    ///
     /// Raises:
     ///     ConfigError: The loader has no tokenizer.
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
@@ -187,6 +235,12 @@ impl Batch {
                             without one use `batch.images` and `batch.captions`";
             return Err(errors::to_python(py, &Error::option("tokenizer", "None", accepted)));
         };
+        let known = !self.valid.contains(&false) || self.validity.read.load(Ordering::Relaxed);
+        if !known && !self.validity.told.swap(true, Ordering::Relaxed) {
+            let text = c"rows of this batch are not real: they make the batches of every rank as many and as long as the \
+                         others', and count twice where they are summed; leave out rows where batch.valid is False";
+            PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), text, 1)?;
+        }
         PyTuple::new(py, [&self.images, tokens])?.try_iter()
     }
 

@@ -52,8 +52,8 @@ impl Batches {
 
     /// The next batch. Ctrl-C ends the wait.
     ///
-    /// The first call starts the epoch. A wait of a minute and more is a `RuntimeWarning` that says what is
-    /// waited for.
+    /// The first call starts the epoch. `RuntimeWarning`s say that an epoch which was broken off starts
+    /// again, what a wait of a minute and more is for, and, with the last batch, what was odd about the epoch.
     ///
     /// Raises:
     ///     ConfigError: The rank is not known, or the loaders of some ranks differ or were not started; names
@@ -66,33 +66,30 @@ impl Batches {
             self.joined.store(true, Ordering::Release);
         }
         loop {
-            let (found, just_ended, long_wait) = py
+            let (found, warnings) = py
                 .detach(|| {
                     let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
                     if matches!(*phase, Phase::Before) {
                         *phase = Phase::During(loader.loader().iter()?);
                     }
-                    let Phase::During(batches) = &mut *phase else { return Ok((Next::End, false, None)) };
+                    let Phase::During(batches) = &mut *phase else { return Ok((Next::End, vec![])) };
                     let found = batches.next_within(LOOK)?;
-                    let ended = matches!(found, Next::End);
-                    let long_wait = batches.warning();
-                    if ended {
+                    let warnings = batches.warnings();
+                    if matches!(found, Next::End) {
                         *phase = Phase::Over;
                     }
-                    Ok((found, ended, long_wait))
+                    Ok((found, warnings))
                 })
                 .or_raise(py)?;
             log::hand_over(py)?;
-            let mut warnings: Vec<String> = long_wait.into_iter().collect();
-            if just_ended {
-                warnings.extend(loader.loader().stats().warnings(loader.loader().batch_size()));
-            }
             for warning in warnings {
                 let text = CString::new(warning).unwrap_or_default();
                 PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)?;
             }
             match found {
-                Next::Batch(batch) => return Batch::new(py, *batch, loader.device()).map(Some),
+                Next::Batch(batch) => {
+                    return Batch::new(py, *batch, loader.device(), loader.validity()).map(Some);
+                }
                 Next::End => return Ok(None),
                 Next::Waiting => py.check_signals()?,
             }

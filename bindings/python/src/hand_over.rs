@@ -72,6 +72,7 @@ fn capsule(py: Python<'_>, tensor: Tensor) -> PyResult<Bound<'_, PyAny>> {
     // Codes of DLDataTypeCode and DLDeviceType.
     let (code, bits) = match tensor.kind() {
         Kind::Uint8 => (1, 8),
+        Kind::Bool => (6, 8),
         Kind::Int64 => (0, 64),
         Kind::Float => (2, 32),
         Kind::BFloat16 => (4, 16),
@@ -141,6 +142,7 @@ unsafe extern "C" fn drop_untaken(capsule: *mut ffi::PyObject) {
 pub(crate) fn _hand_over(py: Python<'_>, dtype: &str, shape: Vec<i64>) -> PyResult<(usize, Py<PyAny>)> {
     let kind = match dtype {
         "uint8" => Kind::Uint8,
+        "bool" => Kind::Bool,
         "int64" => Kind::Int64,
         "float32" => Kind::Float,
         _ => Kind::Double,

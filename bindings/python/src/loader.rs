@@ -1,8 +1,8 @@
 //! `Loader` and its iterator.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -12,6 +12,7 @@ use tldr_loader::loader::LoaderState;
 use tldr_loader::text::Tokenizer;
 use tldr_loader::{Error, ErrorKind, Result};
 
+use crate::batch::Validity;
 use crate::batches::Batches;
 use crate::errors::{self, OrRaise};
 use crate::given::{self, Given, read_whole};
@@ -24,7 +25,7 @@ use crate::ranks;
 
 /// A stream of batches of survivors, epoch after epoch.
 ///
-/// Iterating yields an epoch; once it is used up, the loader moves on to the next one. The sequence
+/// Iterating yields an epoch; with its last batch the loader moves on to the next one. The sequence
 /// of batches depends on the data, the captioner directory, the policy and the seed: not on
 /// threads, ranks or machine load. `len(loader)` is the number of batches in the current epoch.
 ///
@@ -51,7 +52,8 @@ use crate::ranks;
 ///     captioner_device: Where a captioner and a judge that are given as directories run, such as a second
 ///         GPU. Default: `device`; a `Captioner` or `Matcher` has a device of its own.
 ///     mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
-///         every sample once, in order, with the eval transform and a short last batch.
+///         every sample once, in order, with the eval transform. One process yields a short last batch; of
+///         several each yields as many batches of `batch_size` rows, and `batch.valid` says which are real.
 ///     gate: Share of samples that pass, by alignment of image and original caption, or by `score_key`; 1.0
 ///         turns the gate off, None is the default. Default: 0.5 with a captioner or a score_key, off
 ///         without, and off with a threshold.
@@ -109,9 +111,10 @@ use crate::ranks;
 ///         both.
 ///     world_size: Number of processes that share the corpus, with `rank`; 1 for a loader that one rank has
 ///         for itself. Default: as for the rank, else 1.
-///     lanes: Canonical streams; a multiple of the world size that divides the global batch.
-///         Default: 4, or the world size where that is larger or does not divide 4. A run that is
-///         to resume in another world size names them: the largest world size will do.
+///     lanes: Canonical streams; a multiple of the world size that divides the global batch. A state
+///         resumes on as many ranks as divide the lanes. Default: 8, which 1, 2, 4 and 8 ranks share; 4, 2
+///         or 1 where 8 does not divide the global batch; the world size where that divides none of them. A
+///         run that is to grow further starts with the largest world size that is planned.
 ///     window: Samples per decision window.
 ///     shuffle_windows: Windows whose survivors are shuffled together.
 ///     threads: Threads that decode images. Default: one per core.
@@ -163,6 +166,8 @@ use crate::ranks;
 pub(crate) struct Loader {
     loader: tldr_loader::loader::Loader,
     device: Device,
+    /// How its batches are used.
+    validity: Arc<Validity>,
     /// Whether the ranks of a process group have compared their loaders.
     joined: AtomicBool,
     /// Its number among the loaders that the ranks compare.
@@ -313,7 +318,8 @@ impl Loader {
         };
         let loader = interruptible(py, "build", build, |()| Ok(()))?;
         log::hand_over(py)?;
-        Ok(Self { loader, device, joined: AtomicBool::new(false), number: OnceLock::new() })
+        let validity = Arc::default();
+        Ok(Self { loader, device, validity, joined: AtomicBool::new(false), number: OnceLock::new() })
     }
 
     /// The batches of an epoch: of the current one, from its start or from where a loaded state left off.
@@ -371,7 +377,7 @@ impl Loader {
         self.loader.world_size()
     }
 
-    /// The epoch that iterating starts, or that the iterator is in.
+    /// The epoch of the next batch: after the last batch of an epoch the next one.
     #[getter]
     fn epoch(&self) -> u64 {
         self.loader.epoch()
@@ -384,6 +390,9 @@ impl Loader {
     }
 
     /// Moves to the start of an epoch. Epochs are independent: no history is needed.
+    ///
+    /// Naming the epoch of a state that was just loaded keeps the place in it: iterating yields what is left,
+    /// which is nothing where the state was saved after the last batch.
     fn set_epoch(&self, epoch: &Bound<'_, PyAny>) -> PyResult<()> {
         self.loader.set_epoch(read_whole("epoch", epoch)?);
         Ok(())
@@ -396,7 +405,8 @@ impl Loader {
 
     /// Moves to a saved state, of any world size with the same global batch and lanes.
     ///
-    /// Iterating then yields exactly what the saved run had not yielded yet.
+    /// Iterating then yields exactly what the saved run had not yielded yet, which after the last batch of an
+    /// epoch is the next one.
     ///
     /// Raises:
     ///     StateError: The state was saved by another configuration; lists every difference.
@@ -424,7 +434,8 @@ impl Loader {
     /// `share` of an epoch's samples, the `passes` that an epoch makes over it, `read`, `kept` and
     /// `yielded`; `activity` what every stage is doing, and for how many seconds. Further fields:
     /// `epoch`, `rank`, `world_size`, `rank_from` (who says so), `yielded`, `replayed`, `repeats`, `surplus`,
-    /// `encoded` (windows that two lanes share are encoded by both), `captioned`, `judged` (captions
+    /// `padded` (rows that are not `valid`, no part of `yielded`), `encoded` (windows that two ranks share
+    /// are encoded by both), `captioned`, `judged` (captions
     /// scored), `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of
     /// captions that were generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which
     /// `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes` (after damaged tar headers, by
@@ -462,6 +473,11 @@ impl Loader {
             self.joined.store(joined, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// How its batches are used.
+    pub(crate) fn validity(&self) -> &Arc<Validity> {
+        &self.validity
     }
 
     /// Where batches end up.

@@ -1,6 +1,7 @@
 //! Signals of a window: what the ledger lacks is decoded and encoded, batch by batch.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Receiver;
@@ -10,11 +11,11 @@ use super::{Deciding, failed_image};
 use crate::error::{ErrorKind, FailReason, Result};
 use crate::ledger::WindowRecord;
 use crate::loader::buffer::Encoded;
-use crate::loader::completing::{joined, share};
+use crate::loader::completing::{is_of_use, joined, lacking, share};
 use crate::loader::decider::Decider;
 use crate::loader::model_thread::{Answer, ModelThread, wait};
 use crate::loader::previews::decode_previews;
-use crate::loader::reading::{RawRow, RawWindow, Waiting, raised};
+use crate::loader::reading::{RawRow, RawWindow, Waiting, is_as_recorded, raised};
 use crate::loader::spec::OnError;
 use crate::loader::watchdog::{Doing, Post};
 use crate::model::{Signals, UNKNOWN_HASH};
@@ -23,6 +24,30 @@ use crate::model::{Signals, UNKNOWN_HASH};
 const IN_FLIGHT: usize = 2;
 
 impl Deciding<'_> {
+    /// What another lane has recorded of the window since it was read, where that is all that this epoch needs; a
+    /// part of it is noted in `raw`.
+    pub(super) fn encoded_meanwhile(
+        &self,
+        raw: &mut RawWindow,
+        selector: &Decider,
+    ) -> Result<Option<Arc<WindowRecord>>> {
+        let Some(record) = self.spec.recorded(&raw.key) else { return Ok(None) };
+        if record.ids.is_empty() || !is_of_use(self.spec, selector, &record) {
+            return Ok(None);
+        }
+        is_as_recorded(&raw.rows, &record)?;
+        match lacking(self.spec, selector, &raw.key, &record, raw.segment.pass) {
+            None => {
+                raw.partial = None;
+                Ok(Some(record))
+            }
+            Some(lacking) => {
+                raw.partial = Some((record, lacking));
+                Ok(None)
+            }
+        }
+    }
+
     /// What is known of a window once all is encoded that this epoch needs and the ledger lacks.
     pub(super) fn complete(&self, raw: &mut RawWindow, selector: &Decider) -> Result<WindowRecord> {
         let rows = &mut raw.rows;

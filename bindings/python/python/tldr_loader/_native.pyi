@@ -27,7 +27,7 @@ __version__: str
 class Loader:
     """A stream of batches of survivors, epoch after epoch.
 
-    Iterating yields an epoch; once it is used up, the loader moves on to the next one. The sequence
+    Iterating yields an epoch; with its last batch the loader moves on to the next one. The sequence
     of batches depends on the data, the captioner directory, the policy and the seed: not on
     threads, ranks or machine load. `len(loader)` is the number of batches in the current epoch.
 
@@ -54,7 +54,8 @@ class Loader:
         captioner_device: Where a captioner and a judge that are given as directories run, such as a second
             GPU. Default: `device`; a `Captioner` or `Matcher` has a device of its own.
         mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
-            every sample once, in order, with the eval transform and a short last batch.
+            every sample once, in order, with the eval transform. One process yields a short last batch; of
+            several each yields as many batches of `batch_size` rows, and `batch.valid` says which are real.
         gate: Share of samples that pass, by alignment of image and original caption, or by `score_key`; 1.0
             turns the gate off, None is the default. Default: 0.5 with a captioner or a score_key, off
             without, and off with a threshold.
@@ -112,9 +113,10 @@ class Loader:
             both.
         world_size: Number of processes that share the corpus, with `rank`; 1 for a loader that one rank has
             for itself. Default: as for the rank, else 1.
-        lanes: Canonical streams; a multiple of the world size that divides the global batch.
-            Default: 4, or the world size where that is larger or does not divide 4. A run that is
-            to resume in another world size names them: the largest world size will do.
+        lanes: Canonical streams; a multiple of the world size that divides the global batch. A state
+            resumes on as many ranks as divide the lanes. Default: 8, which 1, 2, 4 and 8 ranks share; 4, 2
+            or 1 where 8 does not divide the global batch; the world size where that divides none of them. A
+            run that is to grow further starts with the largest world size that is planned.
         window: Samples per decision window.
         shuffle_windows: Windows whose survivors are shuffled together.
         threads: Threads that decode images. Default: one per core.
@@ -272,14 +274,18 @@ class Loader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that iterating starts, or that the iterator is in."""
+        """The epoch of the next batch: after the last batch of an epoch the next one."""
 
     @property
     def ledger(self) -> Ledger:
         """What the loader remembers of samples; pass it to another loader to re-use it."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Moves to the start of an epoch. Epochs are independent: no history is needed."""
+        """Moves to the start of an epoch. Epochs are independent: no history is needed.
+
+        Naming the epoch of a state that was just loaded keeps the place in it: iterating yields what is left,
+        which is nothing where the state was saved after the last batch.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: the batches handed over so far. The same on every rank."""
@@ -287,7 +293,8 @@ class Loader:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Moves to a saved state, of any world size with the same global batch and lanes.
 
-        Iterating then yields exactly what the saved run had not yielded yet.
+        Iterating then yields exactly what the saved run had not yielded yet, which after the last batch of an
+        epoch is the next one.
 
         Raises:
             StateError: The state was saved by another configuration; lists every difference.
@@ -305,7 +312,8 @@ class Loader:
         `share` of an epoch's samples, the `passes` that an epoch makes over it, `read`, `kept` and
         `yielded`; `activity` what every stage is doing, and for how many seconds. Further fields:
         `epoch`, `rank`, `world_size`, `rank_from` (who says so), `yielded`, `replayed`, `repeats`, `surplus`,
-        `encoded` (windows that two lanes share are encoded by both), `captioned`, `judged` (captions
+        `padded` (rows that are not `valid`, no part of `yielded`), `encoded` (windows that two ranks share
+        are encoded by both), `captioned`, `judged` (captions
         scored), `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of
         captions that were generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which
         `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes` (after damaged tar headers, by
@@ -323,8 +331,8 @@ class Batches:
     def __next__(self) -> Batch:
         """The next batch. Ctrl-C ends the wait.
 
-        The first call starts the epoch. A wait of a minute and more is a `RuntimeWarning` that says what is
-        waited for.
+        The first call starts the epoch. `RuntimeWarning`s say that an epoch which was broken off starts
+        again, what a wait of a minute and more is for, and, with the last batch, what was odd about the epoch.
 
         Raises:
             ConfigError: The rank is not known, or the loaders of some ranks differ or were not started; names
@@ -381,7 +389,18 @@ class Batch:
 
     @property
     def weights(self) -> torch.Tensor | None:
-        """1 / pi, float32 `[batch]`, where `weights` was asked for; 1 where nothing was selected."""
+        """1 / pi, float32 `[batch]`, where `weights` was asked for.
+
+        1 where nothing was selected, 0 where a row is not `valid`.
+        """
+
+    @property
+    def valid(self) -> torch.Tensor:
+        """Whether a row is a sample's own, bool `[batch]`.
+
+        Always true but in mode `eval` on several ranks, where rows that are not real repeat samples of the
+        rank, or are blank where it has none: leave them out of what is summed.
+        """
 
     @property
     def policy(self) -> int:
@@ -410,6 +429,8 @@ class Batch:
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Yields images and tokens.
+
+        Warns, once a loader, where rows are not real and nobody has looked at `valid`.
 
         Raises:
             ConfigError: The loader has no tokenizer.
