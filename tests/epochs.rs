@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use support::{Row, builder, corpus, epoch, full, rows, with_stub};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{Batches, Loader, LoaderBuilder, Mode, Next};
+use tldr_loader::loader::{Batches, Loader, LoaderBuilder, Next};
 
 /// The first `n` batches of a new iterator.
 fn take(loader: &Loader, n: usize) -> Vec<Vec<Row>> {
@@ -48,7 +48,7 @@ fn a_loop_of_exactly_as_many_batches_goes_through_the_epochs() {
     type Make<'a> = &'a dyn Fn() -> LoaderBuilder;
     let makes: [Make<'_>; 3] =
         [&|| with_stub(&urls), &|| builder(&urls).keep_ratio(0.3).rotate(true), &|| {
-            full(builder(&urls)).samples_per_epoch(96)
+            full(&urls).samples_per_epoch(96)
         }];
     for make in makes {
         let (whole, exact, mixed) =
@@ -210,7 +210,7 @@ fn an_epoch_that_was_broken_off_says_once_that_it_repeats() {
     take(&loader, 3);
     loader.load_state(&loader.state()).unwrap();
     assert!(said(&loader).is_empty());
-    let eval = builder(&urls).mode(Mode::Eval).build().unwrap();
+    let eval = support::eval(&urls).build().unwrap();
     take(&eval, 3);
     assert!(said(&eval).is_empty(), "a part is evaluated again and again");
 }

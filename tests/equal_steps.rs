@@ -48,15 +48,18 @@ fn batches(loader: &Loader) -> Vec<Batch> {
     loader.iter().unwrap().map(Result::unwrap).collect()
 }
 
-/// The rows of a batch: whether it is real, its key, its pixels.
-fn rows(batch: &Batch) -> Vec<(bool, String, Vec<u8>)> {
+/// A row: whether it is real, its key, its pixels.
+type Seen = (bool, String, Vec<u8>);
+
+/// The rows of a batch.
+fn rows(batch: &Batch) -> Vec<Seen> {
     let pixels = batch.images.as_u8().unwrap().chunks(3 * 8 * 8).map(<[u8]>::to_vec);
     let keys = batch.keys.iter().map(ToString::to_string);
     batch.valid.as_slice().iter().copied().zip(keys).zip(pixels).map(|((v, k), p)| (v, k, p)).collect()
 }
 
 /// Of every rank its rows, batch by batch; checks what holds for each of them.
-fn of_ranks(urls: &str, ranks: usize, size: usize) -> Vec<Vec<Vec<(bool, String, Vec<u8>)>>> {
+fn of_ranks(urls: &str, ranks: usize, size: usize) -> Vec<Vec<Vec<Seen>>> {
     let mut all = vec![];
     for rank in 0..ranks {
         let loader = eval(urls).rank(rank).world_size(ranks).batch_size(size).build().unwrap();
@@ -97,7 +100,7 @@ fn every_rank_yields_what_len_says_and_every_sample_comes_once() {
         let sound = (0..samples).filter(|&i| faults[i] == Fault::None).map(|i| format!("{i:07}"));
         assert!(keys.eq(sound), "case {case}: {samples} on {ranks}, {faults:?}");
         for rank in &all {
-            let own: BTreeSet<&(bool, String, Vec<u8>)> = rank.iter().flatten().filter(|row| row.0).collect();
+            let own: BTreeSet<&Seen> = rank.iter().flatten().filter(|row| row.0).collect();
             for (_, key, pixels) in rank.iter().flatten().filter(|row| !row.0) {
                 let is_blank = key.is_empty() && pixels.iter().all(|&p| p == 0);
                 let repeats = own.contains(&(true, key.clone(), pixels.clone()));
@@ -120,7 +123,7 @@ fn nine_samples_on_two_ranks_and_three_on_four() {
         path.display().to_string()
     };
     let shape = |urls: &str, ranks: usize| -> Vec<Vec<usize>> {
-        let real = |rows: &Vec<(bool, String, Vec<u8>)>| rows.iter().filter(|row| row.0).count();
+        let real = |rows: &Vec<Seen>| rows.iter().filter(|row| row.0).count();
         of_ranks(urls, ranks, 2).iter().map(|rank| rank.iter().map(real).collect()).collect()
     };
     assert_eq!(shape(&path(9), 2), [[2, 2, 0], [2, 2, 1]]);
