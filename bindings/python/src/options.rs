@@ -171,9 +171,22 @@ impl<'py> FromPython<'py> for DeviceName {
 }
 
 impl DeviceName {
+    /// `cuda` is the GPU that torch uses, as everywhere in torch: ranks that chose theirs by
+    /// `torch.cuda.set_device` do not share the first.
+    fn with_index(&self) -> String {
+        let current = |py: Python<'_>| -> PyResult<Option<i32>> {
+            let cuda = py.import("torch.cuda")?;
+            let there: bool = cuda.call_method0("is_available")?.extract()?;
+            there.then(|| cuda.call_method0("current_device")?.extract()).transpose()
+        };
+        // What torch cannot say, libtorch will.
+        let index = if self.0 == "cuda" { Python::attach(current).ok().flatten() } else { None };
+        index.map_or_else(|| self.0.clone(), |index| format!("cuda:{index}"))
+    }
+
     /// The device, where it is there; `option` is what it was given for.
     pub(crate) fn parse(&self, option: &'static str) -> Result<tch::Device> {
-        parse_device(&self.0).map_err(|error| match error.kind {
+        parse_device(&self.with_index()).map_err(|error| match error.kind {
             ErrorKind::Option { given, accepted, .. } => Error::option(option, given, accepted),
             kind => kind.into(),
         })

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "salloc", "sinfo")
@@ -94,8 +94,7 @@ def _say(command: list[str], environment: dict[str, str]) -> str:
     ).stdout
 
 
-def _await(folder: Path, ready: object) -> None:
-    assert callable(ready)
+def _await(folder: Path, ready: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not ready():
         if time.monotonic() > end:

@@ -143,6 +143,13 @@ def threads() -> list[str]:
     return [name for name in names if name.startswith(("tldr-read", "tldr-decide", "tldr-batch"))]
 
 
+def test_cuda_is_the_device_that_torch_uses(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 99)
+    with pytest.raises(tldr.ConfigError, match="device = cuda:99: "):
+        loader(corpus, device="cuda")
+
+
 def test_an_iterator_that_nothing_was_asked_of_has_no_effect(corpus: Corpus) -> None:
     whole = [batch.keys for batch in loader(corpus)]
     resumed = loader(corpus)

@@ -49,8 +49,8 @@ class Loader:
         image_size: Side of the square images, in pixels.
         tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
             captions only and do not unpack.
-        device: `cpu` (the default), `cuda` or `cuda:N`: where batches end up, and where the
-            captioner runs unless `captioner_device` says otherwise.
+        device: `cpu` (the default), `cuda` (torch's current device) or `cuda:N`: where batches end up, and
+            where the captioner runs unless `captioner_device` says otherwise.
         captioner_device: Where a captioner and a judge that are given as directories run, such as a second
             GPU. Default: `device`; a `Captioner` or `Matcher` has a device of its own.
         mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
