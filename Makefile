@@ -91,14 +91,18 @@ bench-captioner: $(VENV)/.bench ## Races the captioner against transformers.
 bench-copies: build ## Counts the distinct scenes that plans of a corpus of copies keep (5 minutes).
 	$(BIN)/python benches/copies.py
 
+.PHONY: bench-previews
+bench-previews: build $(VENV)/.dev ## Measures what scaled decoding does to signals and pixels (5 minutes).
+	$(BIN)/python benches/previews.py --data $(addprefix $(or $(TLDR_DATA),../shared/data)/,openstax fsac)
+
 .PHONY: study-alignment
 EMOJI := $(or $(TLDR_DATA),../shared/data)/emoji-train
 study-alignment: $(VENV)/.run ## Compares normalisations of the alignment where the truth is known.
 	cargo run --example alignment_study
 	$(if $(wildcard $(EMOJI)),cargo run --example alignment_study -- --shards $(EMOJI) --epochs 30 --folds 4 --augment shift-flip,@echo "no $(EMOJI): left out")
 
-# Coverage-guided, with libFuzzer, on the stable toolchain: hence no sanitizer. Crates of the reader
-# have no unsafe code of their own; what a sanitizer would find is in the decoders.
+# Coverage-guided, with libFuzzer, on the stable toolchain: hence no sanitizer, and no coverage of
+# libjpeg-turbo's C, which its own project fuzzes with both.
 FUZZ_TARGETS := shard caption jpeg png webp
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz

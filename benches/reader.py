@@ -32,7 +32,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-SIZE, BATCH = 224, 64
+SIZE, BATCH, PREVIEW = 224, 64, 112
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 ROOT = Path(__file__).resolve().parent.parent
 Contestants = dict[str, Callable[[], float]]
@@ -70,6 +70,7 @@ def run(folder: Path, scratch: Path, options: argparse.Namespace) -> None:
         "ceiling": lambda: rust(folder, "ceiling", options),
         "tldr-loader": lambda: rust(folder, "train", options),
         "tldr-loader, eval": lambda: rust(folder, "eval", options),
+        "... scaled_decoding": lambda: rust(folder, "scaled", options),
         "open_clip": lambda: open_clip(shards, times, options.threads),
         "SPDL": lambda: rate(spdl_batches(images * times, options.threads)),
         "torchvision pool": lambda: rate(pool(torchvision_image, images * times, options.threads)),
@@ -79,9 +80,9 @@ def run(folder: Path, scratch: Path, options: argparse.Namespace) -> None:
     decoders: Contestants = {
         "tldr-loader": lambda: rust(folder, "decode", options),
         "... crops 0.08 to 1": lambda: rust(folder, "decode", options, "decode crop"),
-        "... to 112 or more": lambda: rust(folder, "decode", options, "decode preview"),
+        "... for previews": lambda: rust(folder, "decode", options, "decode preview"),
         "simplejpeg": lambda: one_by_one(jpegs),
-        "... it to 112": lambda: one_by_one(jpegs, min_height=112, min_width=112),
+        "... likewise": lambda: one_by_one(jpegs, min_height=2 * PREVIEW, min_width=2 * PREVIEW),
     }
     mean = sum(map(len, images)) / len(images) / 1000
     print(f"{len(images)} images of {mean:.0f} kB, {len(jpegs)} JPEG; {options.rounds} rounds; {machine()}")

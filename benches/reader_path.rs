@@ -29,6 +29,8 @@ use tldr_loader::{Result, Shard};
 
 /// Side of the images that come out.
 const SIZE: usize = 224;
+/// Side of the previews that are decoded for.
+const PREVIEW: u32 = 112;
 
 struct Options {
     data: Option<PathBuf>,
@@ -106,6 +108,9 @@ fn run(options: &Options) -> Result<()> {
         }
         if wanted("eval") {
             loader(&corpus, Mode::Eval, options.threads, round)?;
+        }
+        if wanted("scaled") {
+            loader_of("scaled", &corpus, Mode::Full, options.threads, round, true)?;
         }
         if wanted("decode") {
             decoding(&images, round);
@@ -220,12 +225,24 @@ fn bare_normalise(small: &[u8], out: &mut [f32]) {
 /// An epoch of the loader, from tar files to normalised batches.
 fn loader(corpus: &Path, mode: Mode, threads: usize, round: usize) -> Result<()> {
     let name = if mode == Mode::Eval { "eval" } else { "train" };
+    loader_of(name, corpus, mode, threads, round, false)
+}
+
+fn loader_of(
+    name: &str,
+    corpus: &Path,
+    mode: Mode,
+    threads: usize,
+    round: usize,
+    scaled: bool,
+) -> Result<()> {
     let loader = Loader::builder(corpus.display().to_string())
         .mode(mode)
         .transform(if mode == Mode::Eval { ImageTransform::Eval } else { ImageTransform::TRAIN })
         .batch_size(64)
         .image_size(SIZE)
         .threads(threads)
+        .scaled_decoding(scaled)
         .build()?;
     let start = Instant::now();
     let mut images = 0;
@@ -236,7 +253,7 @@ fn loader(corpus: &Path, mode: Mode, threads: usize, round: usize) -> Result<()>
     Ok(())
 }
 
-/// One thread, decoding only: whole pictures, random crops of 0.08 to 1 of the area, and for previews of 112 pixels.
+/// One thread, decoding only: whole pictures, random crops of 0.08 to 1 of the area, and for previews.
 fn decoding(images: &[Vec<u8>], round: usize) {
     let jpegs: Vec<&Vec<u8>> = images.iter().filter(|bytes| bytes.starts_with(&[0xFF, 0xD8])).collect();
     let mut image = RgbImage::default();
@@ -257,7 +274,7 @@ fn decoding(images: &[Vec<u8>], round: usize) {
         (Scale::Full, Region { left: place(width - w), top: place(height - h), width: w, height: h })
     });
     timed("decode preview", &mut |width, height| {
-        let fits = |scale: &Scale| width.min(height) / scale.denominator() >= 112;
+        let fits = |scale: &Scale| width.min(height) / scale.denominator() >= 2 * PREVIEW;
         let scale = Scale::SMALLEST_FIRST.into_iter().find(fits).unwrap_or_default();
         (scale, Region { left: 0, top: 0, width: scale.of(width), height: scale.of(height) })
     });

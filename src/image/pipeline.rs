@@ -201,14 +201,15 @@ impl ImagePipeline {
 /// shows.
 const TRAINING_DETAIL: usize = 2;
 
-/// Times its side that a picture keeps at least when it is decoded for a preview.
-const PREVIEW_DETAIL: usize = 1;
+/// Times its side that a picture keeps at least when it is decoded for a preview. With 1, a fifth of the samples would
+/// change its cluster (docs/benchmarks.md).
+const PREVIEW_DETAIL: usize = 2;
 
 /// What decodes JPEGs, in words: pixels of another decoder are others.
 pub(crate) const DECODER: &str = "libjpeg-turbo 3";
 
 /// How previews are decoded, in words: signals of other previews must not be mixed with these.
-pub(crate) const PREVIEWS: &str = "libjpeg-turbo, smallest scale not below the preview";
+pub(crate) const PREVIEWS: &str = "libjpeg-turbo, smallest scale not below twice the preview";
 
 /// The smallest scale at which a side of `length` pixels still has `wanted`.
 fn smallest_scale(length: usize, wanted: usize) -> Scale {
@@ -218,7 +219,7 @@ fn smallest_scale(length: usize, wanted: usize) -> Scale {
 
 /// Decodes `bytes` to a preview for the captioner, `out`: u8 `[3, size, size]`, the whole
 /// picture squashed to a square with `filter`. A JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and full
-/// size whose shorter side is not below `size`.
+/// size whose shorter side is not below twice `size`.
 ///
 /// # Errors
 /// Those of [`decode`].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import tarfile
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps
 
 import tldr_loader as tldr
 from conftest import add_member
+from tldr_loader import _native
 
 ORIENTATION = 0x0112
 
@@ -49,7 +51,8 @@ def pixels(path: Path, images: list[bytes], **options: Any) -> torch.Tensor:
             add_member(tar, f"{i}.jpg", data)
             add_member(tar, f"{i}.txt", b"a caption")
     options = {"image_size": 32, **options}
-    loader = tldr.Loader(path, mode="eval", batch_size=len(images), **options)
+    options = {"mode": "eval", **options}
+    loader = tldr.Loader(path, batch_size=len(images), **options)
     (batch,) = list(loader)
     return batch.images
 
@@ -67,10 +70,33 @@ def test_exif_orientation_is_pillows(tmp_path: Path, kind: str) -> None:
         pixels="uint8",
         transform="preview",
     ).int()
-    assert (turned - expected).abs().max() <= (6 if kind == "JPEG" else 0)
+    assert torch.equal(turned, expected)
     # Left alone by default: all eight are the same picture.
     as_stored = pixels(tmp_path / "c.tar", given, pixels="uint8", transform="preview")
     assert torch.equal(as_stored, as_stored[:1].expand_as(as_stored))
+
+
+def test_scaled_decoding_stays_close_and_leaves_small_pictures_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    large = [encoded(photograph(rng, 1600, 1200), "JPEG") for _ in range(4)]
+    small = [encoded(photograph(rng, 640, 480), "JPEG") for _ in range(4)]
+
+    def train(images: list[bytes], scaled: bool) -> torch.Tensor:
+        options = {"image_size": 224, "pixels": "uint8", "mode": "full", "scaled_decoding": scaled}
+        return pixels(tmp_path / "a.tar", images, lanes=1, **options).int()
+
+    difference = (train(large, True) - train(large, False)).abs().float()
+    # Half the size is another filter, and moves a crop by up to half a pixel of 800.
+    assert 0 < difference.mean() < 4
+    # A crop of 640x480 is not twice 224 at half its size.
+    assert torch.equal(train(small, True), train(small, False))
+    with pytest.raises(tldr.ConfigError, match="scaled_decoding = true"):
+        pixels(tmp_path / "b.tar", small, scaled_decoding=True)
+
+
+def test_libjpeg_turbo_is_linked_for_ourselves_alone() -> None:
+    """Pillow's and torchvision's libjpeg must not be met by ours, nor ours by theirs."""
+    assert not hasattr(ctypes.CDLL(_native.__file__), "jpeg_CreateDecompress")
 
 
 def test_bfloat16_is_float32_rounded(tmp_path: Path) -> None:
