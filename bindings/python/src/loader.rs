@@ -379,6 +379,12 @@ impl Loader {
         self.loader.world_size()
     }
 
+    /// The loader itself: Lightning and others call `loader.sampler.set_epoch` at the start of an epoch.
+    #[getter]
+    fn sampler(this: Bound<'_, Self>) -> Bound<'_, Self> {
+        this
+    }
+
     /// The epoch of the next batch: after the last batch of an epoch the next one.
     #[getter]
     fn epoch(&self) -> u64 {

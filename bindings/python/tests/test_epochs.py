@@ -137,8 +137,9 @@ class Noting(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1e-3)
 
 
-def trainer(folder: Path, epochs: int) -> lightning.Trainer:
+def trainer(folder: Path, epochs: int, limit: int | None = None) -> lightning.Trainer:
     return lightning.Trainer(
+        limit_train_batches=limit,
         accelerator="cpu",
         devices=1,
         max_epochs=epochs,
@@ -156,7 +157,11 @@ def test_lightning_trains_each_epoch_on_its_own_samples_and_resumes(corpus: Corp
     whole = trainer(tmp_path, EPOCHS)
     whole.fit(model, train_dataloaders=rotating(corpus))
     assert model.keys == dict(enumerate(epochs[:EPOCHS]))
-    # What was saved after two epochs goes on with the third.
+    # A part of each epoch: Lightning names the epochs (`sampler.set_epoch`), so that they do not repeat.
+    part = Noting()
+    trainer(tmp_path, EPOCHS, limit=3).fit(part, train_dataloaders=rotating(corpus))
+    assert part.keys == {number: epoch[:3] for number, epoch in enumerate(epochs[:EPOCHS])}
+    # What was saved after two epochs goes on with the third. Lightning loads no state there, and names the epoch.
     saved = trainer(tmp_path, 2)
     saved.fit(Noting(), train_dataloaders=rotating(corpus))
     saved.save_checkpoint(tmp_path / "two.ckpt")

@@ -112,17 +112,17 @@ def test_what_is_left_over_is_said(corpus: Corpus) -> None:
     # 50 of 200 survive: six batches of eight and a part of a batch, which is no cause for a warning.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        reduced = loader(corpus, keep_ratio=0.25)
+        reduced = loader(corpus, keep_ratio=0.25, lanes=4)
         assert len(list(reduced)) == 6
     assert reduced.stats()["surplus"] == 2
     # A table that knows half of the samples: three batches of eight, and the rest is too much.
     shards = len(reduced.stats()["shards"])
-    wrong = loader(corpus, keep_ratio=0.25, lengths=[100 // shards] * shards)
+    wrong = loader(corpus, keep_ratio=0.25, lanes=4, lengths=[100 // shards] * shards)
     with pytest.warns(RuntimeWarning, match=r"epoch 0: 26 survivors \(108\.3%\) were left over"):
         assert len(list(wrong)) == 3
 
 
-@pytest.mark.parametrize("after", [0, 1, 3, 5, 6])
+@pytest.mark.parametrize("after", [0, 1, 3, 5])
 def test_a_saved_state_resumes_with_what_was_left(corpus: Corpus, after: int) -> None:
     whole = [batch.keys for batch in loader(corpus)]
     interrupted = loader(corpus)
@@ -198,7 +198,7 @@ def test_a_state_of_another_configuration_is_refused(corpus: Corpus) -> None:
         ({"crop_ratio": (2.0, 1.0)}, "crop_ratio = (2.0, 1.0): "),
         ({"captioner": "nowhere"}, "captioner = nowhere: it does not exist"),
         ({"tokenizer": "nowhere.json"}, "tokenizer = nowhere.json: it does not exist"),
-        ({"batch_size": 9}, "batch_size = 9: "),
+        ({"batch_size": 9, "lanes": 4}, "batch_size = 9: "),
         ({"batch_size": 100_000}, "batch_size = 100000: "),
         ({"rank": 2, "world_size": 2}, "rank = 2: "),
         ({"lanes": 4, "world_size": 3, "rank": 0}, "lanes = 4: "),

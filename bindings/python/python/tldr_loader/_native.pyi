@@ -273,6 +273,10 @@ class Loader:
         """Number of processes that share the corpus."""
 
     @property
+    def sampler(self) -> Loader:
+        """The loader itself: Lightning and others call `loader.sampler.set_epoch` at the start of an epoch."""
+
+    @property
     def epoch(self) -> int:
         """The epoch of the next batch: after the last batch of an epoch the next one."""
 
