@@ -54,6 +54,13 @@ impl Args {
             let detail = format!("{unread} of {} cannot be read: stdout says why", found.shards.len());
             return Err(ErrorKind::Shard { detail }.into());
         }
+        let barren = found.shards.iter().filter(|shard| shard.is_barren()).count();
+        if barren > 0 || found.samples == 0 {
+            let of = found.shards.len();
+            let what =
+                if barren > 0 { format!("{barren} of {of} shards have") } else { "these shards have".into() };
+            return Err(Error::no_samples(format!("{what} no usable sample: stdout says why")));
+        }
         Ok(())
     }
 }
@@ -96,11 +103,19 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
     if damaged > 0 {
         faults.push(format!("{damaged} {} not whole", if damaged == 1 { "shard" } else { "shards" }));
     }
+    let barren = found.shards.iter().filter(|shard| shard.is_barren()).count();
+    if barren > 0 {
+        let shards = if barren == 1 { "shard" } else { "shards" };
+        faults.push(format!("{barren} {shards} without a usable sample"));
+    }
     let how = if decoded { "" } else { " (images were not decoded: --decode)" };
     writeln!(out, "faults    {}{how}", if faults.is_empty() { "none".into() } else { faults.join(", ") })?;
     for shard in &found.shards {
         if let Some(error) = &shard.error {
             writeln!(out, "  {error}")?;
+        }
+        if shard.is_barren() {
+            writeln!(out, "  {}: no usable sample, of {} in it", shard.url, shard.groups)?;
         }
         if shard.skipped_bytes > 0 {
             writeln!(

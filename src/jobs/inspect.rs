@@ -87,6 +87,12 @@ pub struct ShardInspection {
 }
 
 impl ShardInspection {
+    /// Whether it could be read and has nothing to use: no samples, or only faulty ones.
+    pub fn is_barren(&self) -> bool {
+        let excluded = self.failed.get(&FailReason::Excluded).copied().unwrap_or_default();
+        self.error.is_none() && self.samples == 0 && excluded == 0
+    }
+
     /// Whether it is as long as the files beside it promise.
     pub fn is_whole(&self) -> bool {
         self.listed.is_none_or(|listed| listed == self.groups)

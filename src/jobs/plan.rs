@@ -374,8 +374,8 @@ fn with_corpus(job: &PlanJob, shards: &[Shard]) -> Result<Policy> {
             if job.read.takes_all() {
                 Some(lengths.iter().sum())
             } else {
-                let found = shard::survey(shards, &lengths, &job.read)?;
-                Some(included(&job.read, &found, shards, &lengths)?)
+                let counts = shard::count(shards, &lengths, &job.read, &|_| true, false, &mut |_, _| {})?;
+                Some(included(&job.read, &counts, shards, &lengths)?)
             }
         }
         _ => None,

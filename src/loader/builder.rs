@@ -13,6 +13,7 @@ use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
 use crate::loader::decider::Decider;
+use crate::loader::look;
 use crate::loader::mix::Weighted;
 use crate::loader::model_thread::{ModelThread, Role};
 use crate::loader::recorder::MaxErrors;
@@ -353,8 +354,9 @@ impl LoaderBuilder {
     }
 
     /// Which samples count, by their metadata: `"NSFW = 'UNLIKELY' and width >= 200".parse()?`. The others
-    /// are passed over unseen, and are no part of what keep_ratio is a share of. How many they are is
-    /// estimated when the loader is built ([`survey`](crate::shard::survey)).
+    /// are passed over unseen, and are no part of what keep_ratio is a share of. How many pass in each shard is counted when
+    /// the loader is built: by the Parquet files beside the shards, else by one pass over their metadata (of local
+    /// uncompressed shards only json is read).
     pub fn filter(mut self, filter: Filter) -> Self {
         self.read.filter = Some(filter);
         self
@@ -459,11 +461,13 @@ impl LoaderBuilder {
             (Some(plan), Some(path)) => plan.lengths(path, &shards, self.lengths.as_deref())?,
             _ => self.check_lengths(&shards, progress)?,
         };
-        let included = self.look(&listed, &shards, &lengths)?;
-        let selector = self.decider(clusters.as_ref(), included.iter().sum(), plan.as_ref())?;
         let corpus = (&shards[..], &lengths[..]);
+        let counts = self.look(&listed, corpus, plan.as_deref(), progress)?;
+        let included = counts.iter().map(|count| count.included).sum();
+        let selector = self.decider(clusters.as_ref(), included, plan.as_ref())?;
         let worth = self.say_of_captioner(selector.as_ref(), clusters.as_deref(), corpus);
-        let mix = self.mix(listed, corpus, &included, selector.as_ref(), (lanes, world_size))?;
+        let mix = self.mix(listed, corpus, &counts, selector.as_ref(), (lanes, world_size))?;
+        let counted = look::fingerprint(&shards, &lengths, &counts);
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
@@ -484,6 +488,7 @@ impl LoaderBuilder {
         Ok(Loader::new(Spec {
             shards,
             lengths,
+            counted,
             mix,
             mode: self.mode,
             worth,

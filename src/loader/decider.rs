@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::loader::plan::PlanFile;
 use crate::sample::Outcome;
 use crate::select::{Priority, Selector, Window};
+use crate::shard::Count;
 
 /// A source of decisions about windows. Holds no state.
 pub(crate) enum Decider {
@@ -78,14 +79,22 @@ impl Decider {
         }
     }
 
-    /// Survivors of a corpus of `samples` in `epoch`: expected, or exactly those of the plan.
-    pub(crate) fn expected(&self, samples: u64, epoch: u64) -> u64 {
+    /// Survivors of a corpus in `epoch` of which so many samples count as `counts` says: expected, or exactly those of the
+    /// plan.
+    pub(crate) fn expected(&self, counts: &[Count], epoch: u64) -> u64 {
+        let candidates = || counts.iter().map(|count| count.candidates).sum::<u64>();
         match self {
-            // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
             Self::Select(selector) => {
-                (selector.expected_share(epoch) * samples as f64 + 1e-9 * samples as f64) as u64
+                let cut = selector.policy().score.as_ref().and_then(|score| score.measured);
+                let samples = match cut.filter(|cut| cut.pass_rate > 0.0) {
+                    // Rates are solved for the pass rate that was measured: what passes is kept at these.
+                    Some(cut) if !selector.keeps_everything(epoch) => candidates() as f64 / cut.pass_rate,
+                    _ => counts.iter().map(|count| count.included).sum::<u64>() as f64,
+                };
+                // Rounded up a hair, so that 0.3 of 10 is 3 and not 2.9999...
+                (selector.expected_share(epoch) * samples + 1e-9 * samples) as u64
             }
-            Self::Plan(plan) => plan.plan.counts().kept,
+            Self::Plan(_) => candidates(),
         }
     }
 

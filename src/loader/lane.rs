@@ -1,14 +1,19 @@
 //! Lanes: how an epoch is cut into canonical streams.
 //!
-//! The samples of a source, pass after pass, are an endless line of positions ([`Line`]): pass p has every
-//! sample once, its shards in the order of hash(seed, p, shard). An epoch takes the next stretch of the line,
-//! and that is cut at sample positions into a piece for each lane, all of them equal. By default a stretch is one pass:
+//! The samples of a source that count, pass after pass, are an endless line of positions ([`Line`]): pass p has every
+//! one once, its shards in the order of hash(seed, p, shard). An epoch takes the next stretch of the line,
+//! and that is cut into a piece for each lane, all of them equal. By default a stretch is one pass:
 //! epoch e is pass e. A lane is a property of data and configuration, not of ranks: a rank
-//! owns the lanes whose index is its own modulo the world size. A window that straddles a cut
+//! owns the lanes whose index is its own modulo the world size.
+//!
+//! Inside a shard a cut is a rank among the samples that count. It lies behind the sample of that rank: what follows,
+//! up to the next that counts, does not count and belongs to the next piece ([`Part::place`]). Where all samples count,
+//! a rank is a position. A window that straddles a cut
 //! belongs to both sides: each decides the whole window (a decision is pure) and yields its part.
 
 use std::ops::Range;
 
+use crate::error::Result;
 use crate::hash::{self, Purpose};
 
 /// The part of one window that belongs to one lane.
@@ -29,7 +34,42 @@ pub(crate) struct Segment {
     pub(crate) tail: bool,
 }
 
-/// The part of one shard that belongs to one lane in one pass: at least one sample.
+/// The part of one shard that belongs to one lane in one pass: its samples by their ranks among those that count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ranks {
+    pub(crate) shard: LineShard,
+    pass: u64,
+    start: u64,
+    end: u64,
+}
+
+impl Ranks {
+    /// The part with positions in the place of ranks. `cut(rank)` says where the shard is cut behind that many samples
+    /// that count, from its start; it is asked only where a cut lies inside of a shard that has samples that do
+    /// not count.
+    ///
+    /// # Errors
+    /// Those of `cut`.
+    pub(crate) fn place(self, mut cut: impl FnMut(u64) -> Result<u64>) -> Result<Part> {
+        let LineShard { index, samples, counted, is_estimated, .. } = self.shard;
+        let mut at = |rank: u64| match rank {
+            // Of an estimate nobody can say which samples it is of.
+            rank if is_estimated || counted == samples => {
+                Ok((u128::from(rank) * u128::from(samples) / u128::from(counted)) as u64)
+            }
+            rank => cut(rank),
+        };
+        let last = self.end == counted;
+        let start = if self.start == 0 { 0 } else { at(self.start)? };
+        // With what follows the last one that counts.
+        let end = if last { samples } else { at(self.end)? };
+        // Where the shard is longer than it is said to be, the last part has the rest.
+        let least = start + u64::from(last && start > 0);
+        Ok(Part { shard: index, pass: self.pass, start, end: end.max(least), last })
+    }
+}
+
+/// The part of one shard that belongs to one lane in one pass, by positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Part {
     shard: usize,
@@ -42,10 +82,12 @@ pub(crate) struct Part {
 
 impl Part {
     /// The part's windows, in order, made as they are asked for: the length of a shard may be wrong
-    /// by any factor.
+    /// by any factor. None where it has no samples.
     pub(crate) fn segments(self, window: usize) -> impl Iterator<Item = Segment> {
         let window = window.max(1) as u64;
-        (self.start / window..self.end.div_ceil(window)).map(move |w| Segment {
+        let windows =
+            if self.start < self.end { self.start / window..self.end.div_ceil(window) } else { 0..0 };
+        windows.map(move |w| Segment {
             shard: self.shard,
             pass: self.pass,
             window: w,
@@ -65,9 +107,13 @@ pub(crate) struct LineShard {
     pub(crate) hash: u64,
     /// Samples in it.
     pub(crate) samples: u64,
+    /// Of these, those that count: its positions in the line.
+    pub(crate) counted: u64,
+    /// Whether that is an estimate.
+    pub(crate) is_estimated: bool,
 }
 
-/// The samples of a source, pass after pass.
+/// The samples of a source that count, pass after pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     shards: Vec<LineShard>,
@@ -80,7 +126,7 @@ pub(crate) struct Line {
 impl Line {
     /// The line of `shards`, of which an epoch takes one pass.
     pub(crate) fn new(shards: Vec<LineShard>, seed: Option<u64>) -> Self {
-        let samples = shards.iter().map(|shard| shard.samples).sum();
+        let samples = shards.iter().map(|shard| shard.counted).sum();
         Self { shards, seed, samples, stretch: samples }
     }
 
@@ -91,7 +137,7 @@ impl Line {
         self
     }
 
-    /// Samples of one pass.
+    /// Samples of one pass that count.
     pub(crate) fn samples(&self) -> u64 {
         self.samples
     }
@@ -112,25 +158,32 @@ impl Line {
     }
 
     /// What a piece of the stretch of `epoch` has of each shard, in order, made as it is asked for: passes
-    /// may be many. O(shards log shards) for each pass.
-    pub(crate) fn parts(&self, epoch: u64, piece: Range<u64>) -> impl Iterator<Item = Part> + '_ {
+    /// may be many. O(shards log shards) for each pass. A shard of which nothing counts is of the piece that has the
+    /// next one that does, and behind the last such one of the pass of that one's: every sample is in one piece.
+    pub(crate) fn parts(&self, epoch: u64, piece: Range<u64>) -> impl Iterator<Item = Ranks> + '_ {
         let (stretch, samples) = (u128::from(self.stretch), u128::from(self.samples.max(1)));
         let at = |position: u64| u128::from(epoch) * stretch + u128::from(position);
         let (first, last) = (at(piece.start), at(piece.end));
         (first / samples..last.div_ceil(samples)).flat_map(move |pass| {
             let mut base = pass * samples;
+            let end_of_pass = base + samples;
             // Passes beyond 2^64 begin again at 0.
             let pass = pass as u64;
             self.pass(pass).into_iter().filter_map(move |shard| {
-                let (from, next) = (base, base + u128::from(shard.samples));
+                let (from, next) = (base, base + u128::from(shard.counted));
                 base = next;
                 let (start, end) = (first.max(from), last.min(next));
-                (start < end).then(|| Part {
-                    shard: shard.index,
+                let is_in = if shard.counted > 0 {
+                    start < end
+                } else {
+                    let follows = from.min(end_of_pass - 1);
+                    shard.samples > 0 && first <= follows && follows < last
+                };
+                is_in.then(|| Ranks {
+                    shard,
                     pass,
-                    start: (start - from) as u64,
-                    end: (end - from) as u64,
-                    last: end == next,
+                    start: start.saturating_sub(from) as u64,
+                    end: end.saturating_sub(from) as u64,
                 })
             })
         })
@@ -163,13 +216,46 @@ mod tests {
     use proptest::prelude::*;
 
     fn line(lengths: &[u64], seed: u64) -> Line {
-        let shard = |(index, &samples): (usize, &u64)| LineShard { index, hash: 100 + index as u64, samples };
-        Line::new(lengths.iter().enumerate().map(shard).collect(), Some(seed))
+        counted(&lengths.iter().map(|&samples| (samples, samples, false)).collect::<Vec<_>>(), seed)
+    }
+
+    /// Of shards with (samples, those that count, whether that is an estimate).
+    fn counted(shards: &[(u64, u64, bool)], seed: u64) -> Line {
+        let shard = |(index, &(samples, counted, is_estimated)): (usize, &(u64, u64, bool))| LineShard {
+            index,
+            hash: 100 + index as u64,
+            samples,
+            counted,
+            is_estimated,
+        };
+        Line::new(shards.iter().enumerate().map(shard).collect(), Some(seed))
+    }
+
+    /// The segments of a lane, where `flags` say of each shard which samples count.
+    fn placed(
+        line: &Line,
+        flags: &[Vec<bool>],
+        epoch: u64,
+        (lanes, lane): (usize, usize),
+        window: usize,
+    ) -> Vec<Segment> {
+        let cut = |lane| line.cut(lane as u64, lanes as u64);
+        let place = |ranks: Ranks| {
+            let flags = &flags[ranks.shard.index];
+            let behind = |rank: u64| {
+                let mut of_rank = flags.iter().enumerate().filter(|(_, counts)| **counts);
+                Ok(of_rank.nth(rank as usize - 1).map_or(flags.len(), |(at, _)| at + 1) as u64)
+            };
+            ranks.place(behind).unwrap()
+        };
+        line.parts(epoch, cut(lane)..cut(lane + 1)).flat_map(|r| place(r).segments(window)).collect()
     }
 
     fn segments(line: &Line, epoch: u64, lanes: usize, lane: usize, window: usize) -> Vec<Segment> {
         let cut = |lane| line.cut(lane as u64, lanes as u64);
-        line.parts(epoch, cut(lane)..cut(lane + 1)).flat_map(|part| part.segments(window)).collect()
+        let never = |_| panic!("where all samples count, nobody has to look for a cut");
+        let place = |ranks: Ranks| ranks.place(never).unwrap();
+        line.parts(epoch, cut(lane)..cut(lane + 1)).flat_map(|r| place(r).segments(window)).collect()
     }
 
     proptest! {
@@ -212,6 +298,63 @@ mod tests {
             }
             prop_assert_eq!(&found[..], truth);
             prop_assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+        }
+
+        /// Where some samples count: every sample is still in exactly one segment of its pass, every lane has as many that
+        /// count as any other, give or take one, and no shard is passed over.
+        #[test]
+        fn lanes_have_equally_many_that_count(
+            flags in proptest::collection::vec(proptest::collection::vec(proptest::bool::weighted(0.2), 0..60), 1..9),
+            lanes in 1usize..9,
+            window in 1usize..20,
+            seed in 0u64..100,
+            epoch in 0u64..4,
+            passes in 1u64..3,
+        ) {
+            let counts = |of: &[bool]| of.iter().filter(|counts| **counts).count() as u64;
+            let shards: Vec<_> = flags.iter().map(|of| (of.len() as u64, counts(of), false)).collect();
+            let all: u64 = shards.iter().map(|(_, counted, _)| counted).sum();
+            prop_assume!(all > 0);
+            let line = counted(&shards, seed).taking(passes * all);
+            let mut found: HashMap<(usize, u64, u64), usize> = HashMap::new();
+            let mut sizes = vec![];
+            for lane in 0..lanes {
+                let mut size = 0;
+                for s in placed(&line, &flags, epoch, (lanes, lane), window) {
+                    prop_assert!(s.start < s.end && s.end <= flags[s.shard].len() as u64);
+                    for p in s.start..s.end {
+                        *found.entry((s.shard, s.pass, p)).or_default() += 1;
+                        size += u64::from(flags[s.shard][p as usize]);
+                    }
+                }
+                sizes.push(size);
+            }
+            prop_assert!(found.values().all(|&times| times == 1));
+            let samples: u64 = flags.iter().map(|of| of.len() as u64).sum();
+            prop_assert_eq!(found.len() as u64, passes * samples);
+            prop_assert_eq!(sizes.iter().sum::<u64>(), passes * all);
+            prop_assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+        }
+
+        /// An estimate is shared out by positions: every sample is in one segment, whatever it says.
+        #[test]
+        fn estimates_are_shared_out_by_position(
+            shards in proptest::collection::vec((1u64..80, 0u64..80), 1..9),
+            lanes in 1usize..9,
+            window in 1usize..20,
+        ) {
+            let shards: Vec<_> = shards.iter().map(|&(n, counted)| (n, counted.min(n), true)).collect();
+            prop_assume!(shards.iter().any(|(_, counted, _)| *counted > 0));
+            let line = counted(&shards, 3);
+            let flags: Vec<Vec<bool>> = vec![vec![]; shards.len()];
+            let mut found: Vec<(usize, u64)> = vec![];
+            for lane in 0..lanes {
+                let own = placed(&line, &flags, 1, (lanes, lane), window);
+                found.extend(own.iter().flat_map(|s| (s.start..s.end).map(|p| (s.shard, p))));
+            }
+            found.sort_unstable();
+            let truth = shards.iter().enumerate().flat_map(|(shard, &(n, ..))| (0..n).map(move |p| (shard, p)));
+            prop_assert_eq!(found, truth.collect::<Vec<_>>());
         }
 
         /// After any number of epochs every sample was used as often as any other, or once more.
@@ -263,6 +406,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The lane that has a shard's end has what lies beyond its length, also where its cut does.
+    #[test]
+    fn the_last_part_has_what_a_wrong_length_leaves() {
+        let line = counted(&[(10, 15, false)], 0);
+        let parts: Vec<Ranks> = line.parts(0, 12..15).collect();
+        let part = parts[0].place(|rank| Ok(rank + 5)).unwrap();
+        let segments: Vec<Segment> = part.segments(8).collect();
+        assert_eq!(segments.len(), 1);
+        assert!(segments[0].tail && (segments[0].window, segments[0].start) == (2, 17), "{segments:?}");
     }
 
     /// Whatever the epoch: positions are counted in 128 bits.

@@ -1,19 +1,18 @@
 //! What a loader learns of its corpus before it reads it: tables beside it, which share of it counts, and how
 //! its scores are distributed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::hash;
 use crate::loader::builder::LoaderBuilder;
 use crate::loader::checks::total;
 use crate::loader::mix::Listed;
+use crate::loader::plan::PlanFile;
 use crate::loader::spec::Mode;
 use crate::select::ScoreGate;
-use crate::shard::{self, CaptionTable, ReadOptions, Shard, Subset, Survey};
-
-/// Entries of a subset that should have been met, if all are in the corpus, before it counts that none was:
-/// chance leaves none with a probability of e^-20.
-const SURE_TO_MEET: f64 = 20.0;
+use crate::shard::{self, CaptionTable, Count, ReadOptions, Shard, Subset, Survey};
 
 impl LoaderBuilder {
     /// Opens the tables that samples are joined with.
@@ -27,36 +26,68 @@ impl LoaderBuilder {
         Ok(())
     }
 
-    /// Samples of each source that filter and subset let pass, as far as can be told before they are read; on
-    /// the way the score's gate is measured, over all sources.
-    pub(super) fn look(&mut self, listed: &[Listed], shards: &[Shard], lengths: &[u64]) -> Result<Vec<u64>> {
-        total(lengths)?;
-        let unmeasured = |score: &&ScoreGate| score.measured.is_none();
-        let by_policy = self.mode == Mode::Reduced && self.plan.is_none();
-        let score = self.score.as_ref().filter(|_| by_policy).filter(unmeasured).cloned();
-        let counts = self.mode != Mode::Eval && !self.only_recording && !self.read.takes_all();
-        let read = ReadOptions { score_key: score.as_ref().map(|s| s.key.clone()), ..self.read.clone() };
-        let is_one = listed.len() == 1;
-        let mut whole = None;
-        if score.is_some() || counts && is_one {
-            whole = Some(shard::survey(shards, lengths, &read)?);
+    /// How many samples of each shard count, as far as can be told before they are read; on the way the score's gate is
+    /// measured, over all sources. `progress(done, of)` is called for each shard whose metadata is read.
+    pub(super) fn look(
+        &mut self,
+        listed: &[Listed],
+        (shards, lengths): (&[Shard], &[u64]),
+        plan: Option<&PlanFile>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Count>> {
+        if total(lengths)? == 0 {
+            let detail = format!("none of the {} shards holds one", shards.len());
+            return Err(Error::no_samples(detail));
         }
-        if let (Some(mut score), Some(found)) = (score, &whole) {
+        for (shard, _) in shards.iter().zip(lengths).filter(|(_, length)| **length == 0) {
+            self.on_error.empty_shard(&shard.url)?;
+        }
+        let all = |(&length, candidates)| Count { included: length, candidates, is_estimated: false };
+        if let Some(plan) = plan {
+            let mut kept: HashMap<u64, u64> = HashMap::new();
+            plan.plan.kept().for_each(|kept_one| *kept.entry(kept_one.shard).or_default() += 1);
+            let of = |shard: &Shard| kept.get(&shard.hash).copied().unwrap_or_default();
+            return Ok(lengths.iter().zip(shards.iter().map(of)).map(all).collect());
+        }
+        let score = self.score.as_ref().filter(|_| self.mode == Mode::Reduced).cloned();
+        if let Some(mut score) = score.filter(|score| score.measured.is_none()) {
+            let read = ReadOptions { score_key: Some(score.key.clone()), ..self.read.clone() };
+            let found = shard::survey(shards, lengths, &read)?;
             score.threshold = score.threshold.or(self.threshold);
             let gate = if score.threshold.is_some() { None } else { self.gate.unwrap_or(Some(0.5)) };
-            self.score = Some(measured(score, gate, found)?);
+            self.score = Some(measured(score, gate, &found)?);
         }
-        let of = |source: &Listed| {
-            let (shards, lengths) = (&shards[source.shards.clone()], &lengths[source.shards.clone()]);
-            let samples = total(lengths)?;
-            match &whole {
-                _ if !counts => Ok(samples),
-                Some(found) if is_one => included(&self.read, found, shards, lengths),
-                _ => included(&self.read, &shard::survey(shards, lengths, &self.read)?, shards, lengths),
-            }
+        let score = self.score.as_ref().filter(|_| self.mode == Mode::Reduced);
+        let cut = score.and_then(|score| score.measured).filter(|cut| cut.least.is_some());
+        if self.only_recording || self.read.takes_all() && cut.is_none() {
+            return Ok(lengths.iter().zip(lengths.iter().copied()).map(all).collect());
+        }
+        let read = ReadOptions {
+            score_key: score.filter(|_| cut.is_some()).map(|score| score.key.clone()),
+            ..self.read.clone()
         };
-        listed.iter().map(of).collect()
+        let passes = |score: f32| cut.is_none_or(|cut| cut.passes(score));
+        let is_exact = self.mode == Mode::Eval;
+        let counts = shard::count(shards, lengths, &read, &passes, is_exact, progress)?;
+        for source in listed {
+            let own = source.shards.clone();
+            included(&self.read, &counts[own.clone()], &shards[own.clone()], &lengths[own])?;
+        }
+        Ok(counts)
     }
+}
+
+/// Identifies `counts` of `shards`, and the sum of those that count; `None` where all samples do.
+pub(super) fn fingerprint(shards: &[Shard], lengths: &[u64], counts: &[Count]) -> Option<(u64, u64)> {
+    let is_all = |(count, length): (&Count, &u64)| count.included == *length && count.candidates == *length;
+    if counts.iter().zip(lengths).all(is_all) {
+        return None;
+    }
+    let parts = shards
+        .iter()
+        .zip(counts)
+        .flat_map(|(shard, count)| [shard.hash, count.included, count.candidates, count.is_estimated.into()]);
+    Some((counts.iter().map(|count| count.candidates).sum(), hash::combine(&parts.collect::<Vec<_>>())))
 }
 
 fn named(fields: &[String]) -> String {
@@ -91,47 +122,42 @@ pub(crate) fn measured(score: ScoreGate, gate: Option<f64>, found: &Survey) -> R
     Ok(measured)
 }
 
-/// Of the samples in `shards`, those that count, by what was `found` there.
+/// The sum of the samples in `shards` that filter and subset let pass.
 ///
 /// # Errors
-/// None does, although some should have been met.
-pub(crate) fn included(read: &ReadOptions, found: &Survey, shards: &[Shard], lengths: &[u64]) -> Result<u64> {
-    let samples = total(lengths)?;
-    if found.included > 0 {
-        return Ok((found.share() * samples as f64) as u64);
+/// There are none.
+pub(crate) fn included(
+    read: &ReadOptions,
+    counts: &[Count],
+    shards: &[Shard],
+    lengths: &[u64],
+) -> Result<u64> {
+    let included: u64 = counts.iter().map(|count| count.included).sum();
+    if included > 0 {
+        return Ok(included);
     }
     if read.subset.is_none() && read.filter.is_none() {
         return Ok(0);
     }
+    let (samples, how) = match counts.iter().any(|count| count.is_estimated) {
+        true => (total(lengths)?, ", as far as a look into 16 shards tells"),
+        false => (total(lengths)?, ""),
+    };
     let Some(subset) = &read.subset else {
         let filter = read.filter.as_ref().map(ToString::to_string).unwrap_or_default();
         // Of what does not count nothing was read but what the filter asks for.
         let all = ReadOptions { filter: None, ..read.clone() };
         let accepted = format!(
-            "a filter that some sample passes: none of {} that were looked at does; their fields, in the json or the \
-             parquet beside the shards, are {}",
-            found.looked_at,
+            "a filter that some sample passes: none of {samples} does{how}; their fields, in the json or the parquet beside \
+             the shards, are {}",
             named(&shard::survey(shards, lengths, &all)?.fields)
         );
         return Err(Error::option("where", format!("{filter:?}"), accepted));
     };
-    // At most as many as it has entries can be in the corpus.
-    let entries = (subset.len() as u64).min(samples);
-    let should = found.looked_at as f64 * entries as f64 / samples.max(1) as f64;
-    let (by, given) = (subset.by(), format!("{} entries, by {}", subset.len(), subset.by()));
-    if should > SURE_TO_MEET || found.looked_at >= samples {
-        let accepted = format!(
-            "a list with samples of this corpus: none of {} that were looked at is in it{}. Does it hold what the \
-             corpus calls {by}?",
-            found.looked_at,
-            if read.filter.is_some() { " and passes the filter" } else { "" }
-        );
-        return Err(Error::option("subset", given, accepted));
-    }
-    tracing::warn!(
-        "subset = {given}: none of {} samples that were looked at is in it, as may be with so few; {entries} are \
-         taken to be in the corpus",
-        found.looked_at
+    let by = subset.by();
+    let accepted = format!(
+        "a list with samples of this corpus: none of {samples} is in it{}{how}. Does it hold what the corpus calls {by}?",
+        if read.filter.is_some() { " and passes the filter" } else { "" }
     );
-    Ok(entries)
+    Err(Error::option("subset", format!("{} entries, by {by}", subset.len()), accepted))
 }

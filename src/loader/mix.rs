@@ -8,7 +8,6 @@
 //!
 //! Sources stand in an order of their own, whatever the order they are given in.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ use crate::loader::shares::{Shares, apportion};
 use crate::loader::spec::{Mode, Stream};
 use crate::loader::stats::{SourceStats, Stats};
 use crate::select::{KeepRatio, Schedule};
-use crate::shard::{self, Shard};
+use crate::shard::{self, Count, Shard};
 
 /// Name of the one source where no weights are given.
 const ALL: &str = "all";
@@ -41,6 +40,8 @@ pub(crate) struct Source {
     /// Its share of the samples that are yielded.
     pub(crate) share: f64,
     pub(crate) line: Line,
+    /// Its line in epochs that keep everything, where others go by a score.
+    everything: Option<Line>,
     /// Its shards, of the loader's list.
     pub(crate) shards: Range<usize>,
 }
@@ -61,6 +62,8 @@ pub(crate) struct Places {
     /// Batches of the epoch, on every rank.
     pub(crate) num_batches: u64,
     pub(crate) shares: Shares,
+    /// Whether every sample is kept that filter and subset let pass.
+    keeps_everything: bool,
 }
 
 /// A corpus that was listed.
@@ -139,7 +142,7 @@ impl LoaderBuilder {
         Ok((shards, listed))
     }
 
-    /// The mix: the same on every rank. `included` are the samples of each source that count.
+    /// The mix: the same on every rank. `counts` says how many samples of each shard count.
     ///
     /// # Errors
     /// Fewer samples than a global batch; a source of which none would be yielded.
@@ -147,34 +150,32 @@ impl LoaderBuilder {
         &self,
         listed: Vec<Listed>,
         (shards, lengths): (&[Shard], &[u64]),
-        included: &[u64],
+        counts: &[Count],
         decider: Option<&Decider>,
         (lanes, world_size): (usize, usize),
     ) -> Result<Mix> {
         let (is_mixed, is_sized) = (self.sources.is_some(), self.samples_per_epoch.is_some());
         // By the smallest hash of a shard: no other source has it.
         let place = |source: &Listed| shards[source.shards.clone()].iter().map(|shard| shard.hash).min();
-        let mut candidates: Vec<(Option<u64>, Listed, u64)> =
-            listed.into_iter().zip(included).map(|(source, &n)| (place(&source), source, n)).collect();
-        candidates.sort_by_key(|(place, ..)| *place);
-        let expected =
-            |(_, source, samples): &(Option<u64>, Listed, u64), epoch: u64| match (self.mode, decider) {
-                (Mode::Reduced, Some(Decider::Plan(plan))) if is_mixed => {
-                    let own: HashSet<u64> =
-                        shards[source.shards.clone()].iter().map(|shard| shard.hash).collect();
-                    plan.plan.kept().filter(|kept| own.contains(&kept.shard)).count() as u64
-                }
-                (Mode::Reduced, Some(decider)) => decider.expected(*samples, epoch),
-                _ => *samples,
-            };
+        let mut candidates: Vec<(Option<u64>, Listed)> =
+            listed.into_iter().map(|source| (place(&source), source)).collect();
+        candidates.sort_by_key(|(place, _)| *place);
+        let included = |counts: &[Count]| counts.iter().map(|count| count.included).sum::<u64>();
+        let expected = |(_, source): &(Option<u64>, Listed), epoch: u64| {
+            let own = &counts[source.shards.clone()];
+            match (self.mode, decider) {
+                (Mode::Reduced, Some(decider)) => decider.expected(own, epoch),
+                _ => included(own),
+            }
+        };
         let global = (self.batch_size * world_size) as u64;
-        let weights: Vec<f64> = candidates.iter().map(|(_, source, _)| source.weight).collect();
+        let weights: Vec<f64> = candidates.iter().map(|(_, source)| source.weight).collect();
         let batches_of = |epoch: u64| -> Result<u64> {
             match self.samples_per_epoch {
                 Some(samples) => self.batches_of(samples, world_size),
                 None => {
                     let all = candidates.iter().map(|candidate| expected(candidate, epoch)).sum();
-                    self.num_batches(epoch, included.iter().sum(), all, world_size)
+                    self.num_batches(epoch, included(counts), all, world_size)
                 }
             }
         };
@@ -184,6 +185,8 @@ impl LoaderBuilder {
             let places = apportion(num_batches.saturating_mul(global), &weights);
             epochs.push((epoch, places, num_batches));
         }
+        let all_of = |epoch: u64| decider.is_some_and(|decider| decider.keeps_everything(epoch));
+        let keeps_everything = epochs.iter().any(|(epoch, ..)| all_of(*epoch));
         // With weights, or a size, all epochs are alike.
         let places = epochs.first().map(|(_, places, _)| places.clone()).unwrap_or_default();
         let all: u64 = places.iter().sum();
@@ -191,10 +194,19 @@ impl LoaderBuilder {
         let mut parts = vec![];
         let mut sources = vec![];
         for (candidate, &n) in candidates.iter().zip(&places) {
-            let (place, source, _) = candidate;
-            let line_shard =
-                |index: usize| LineShard { index, hash: shards[index].hash, samples: lengths[index] };
-            let mut line = Line::new(source.shards.clone().map(line_shard).collect(), seed);
+            let (place, source) = candidate;
+            let line_of = |counted: fn(&Count) -> u64| {
+                let shard = |index: usize| LineShard {
+                    index,
+                    hash: shards[index].hash,
+                    samples: lengths[index],
+                    counted: counted(&counts[index]),
+                    is_estimated: counts[index].is_estimated,
+                };
+                Line::new(source.shards.clone().map(shard).collect(), seed)
+            };
+            let mut line = line_of(|count| count.candidates);
+            let everything = keeps_everything.then(|| line_of(|count| count.included));
             if (is_mixed || is_sized) && !self.only_recording {
                 let expected = expected(candidate, 0);
                 self.check_source(source, n, expected)?;
@@ -206,16 +218,21 @@ impl LoaderBuilder {
                 name: Arc::clone(&source.name),
                 share,
                 line,
+                everything,
                 shards: source.shards.clone(),
             });
         }
         let fingerprint = if is_mixed || is_sized { hash::combine(&parts) } else { 0 };
         let mut epochs = epochs.into_iter().map(|(epoch, places, num_batches)| {
-            (epoch, Places { num_batches, shares: Shares::new(&places, lanes, num_batches) })
+            let shares = Shares::new(&places, lanes, num_batches);
+            (epoch, Places { num_batches, shares, keeps_everything: all_of(epoch) })
         });
         let first = epochs.next().map(|(_, first)| first);
-        let first =
-            first.unwrap_or_else(|| Places { num_batches: 0, shares: Shares::new(&places, lanes, 0) });
+        let first = first.unwrap_or_else(|| Places {
+            num_batches: 0,
+            shares: Shares::new(&places, lanes, 0),
+            keeps_everything: false,
+        });
         Ok(Mix { sources, epochs: Schedule::new(first, epochs.collect()), fingerprint })
     }
 
@@ -261,13 +278,19 @@ impl Mix {
         self.epochs.at(epoch)
     }
 
+    /// The line of a source that `epoch` takes its samples from.
+    pub(crate) fn line(&self, source: usize, epoch: u64) -> &Line {
+        let Source { line, everything, .. } = &self.sources[source];
+        everything.as_ref().filter(|_| self.at(epoch).keeps_everything).unwrap_or(line)
+    }
+
     /// The piece of its source's stretch that is a lane's own: as long, beside the others', as its places
     /// are many.
     pub(crate) fn piece(&self, stream: Stream, epoch: u64, lanes: usize) -> Range<u64> {
         let shares = &self.at(epoch).shares;
         let places =
             |lanes: usize| -> u64 { (0..lanes).map(|lane| shares.of_lane(stream.source, lane)).sum() };
-        let line = &self.sources[stream.source].line;
+        let line = self.line(stream.source, epoch);
         match places(lanes) {
             // Nothing is yielded where a loader only records.
             0 => line.cut(stream.lane as u64, lanes as u64)..line.cut(stream.lane as u64 + 1, lanes as u64),

@@ -22,6 +22,7 @@ mod evaluating;
 mod filling;
 mod gate;
 mod lane;
+mod locating;
 mod look;
 mod mix;
 mod model_thread;

@@ -15,6 +15,7 @@ use crate::loader::buffer::{Encoded, Keeping};
 use crate::loader::captions::known_scores;
 use crate::loader::completing::{is_of_use, lacking, share};
 use crate::loader::lane::Segment;
+use crate::loader::locating::Locating;
 use crate::loader::pipeline::Message;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, OnError, Spec, Stream};
@@ -119,10 +120,18 @@ impl Reading<'_> {
     /// Reads all windows of `stream` in order into `out`. Ends early when `out` is closed or
     /// `stop` is set.
     pub(crate) fn run(&self, stream: Stream, out: &Sender<Message<RawWindow>>) -> Result<()> {
-        let line = &self.spec.mix.sources[stream.source].line;
+        let (spec, epoch) = (self.spec, self.epoch);
         let mut open = OpenShard::default();
-        let mut keeping = Keeping::new(&self.spec.buffer);
-        for part in line.parts(self.epoch, self.spec.mix.piece(stream, self.epoch, self.spec.lanes)) {
+        let mut keeping = Keeping::new(&spec.buffer);
+        let locating = Locating { spec, epoch, stop: self.stop, slot: self.slot };
+        let piece = spec.mix.piece(stream, epoch, spec.lanes);
+        for ranks in spec.mix.line(stream.source, epoch).parts(epoch, piece) {
+            let shard = ranks.shard.index;
+            let part = ranks.place(|rank| locating.behind(shard, rank));
+            let part = part.map_err(|error| error.in_shard(&spec.shards[shard].url))?;
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(()); // the cut may be any
+            }
             for segment in part.segments(self.spec.window) {
                 match self.segment(segment, &mut open, &mut keeping, out)? {
                     Reached::Window => {}
@@ -164,6 +173,10 @@ impl Reading<'_> {
                 return Ok(Reached::Stop);
             }
             drop(mark);
+            if rows == 0 && segment.window == 0 {
+                self.recorder.empty_shard(url);
+                self.spec.on_error.empty_shard(url)?;
+            }
             self.check_length(&segment, rows)?;
             if rows < self.spec.window {
                 return Ok(Reached::ShardEnd);

@@ -3,7 +3,7 @@
 //! Every window's outcomes are checked for conservation and against the limits on failed samples.
 //! Failures are logged by reason: the first few, then at powers of two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +45,10 @@ pub(crate) struct Recorder {
     pub(crate) unscored: AtomicU64,
     /// The tables that samples are joined with.
     joins: Joins,
+    /// What excludes samples, in words.
+    excluded_by: String,
+    /// Lanes of all ranks.
+    lane_count: usize,
     pub(crate) deferred: AtomicU64,
     alike_captions: AtomicU64,
     alike_images: AtomicU64,
@@ -64,6 +68,8 @@ struct Inner {
     /// Failures by reason so far, each counted when it is named.
     named: BTreeMap<FailReason, u64>,
     length_mismatches: Vec<LengthMismatch>,
+    /// Shards that hold no samples.
+    empty_shards: BTreeSet<Arc<str>>,
     skipped_bytes: BTreeMap<Arc<str>, u64>,
     /// Whether a shard was read through for the sake of a few of its samples.
     streamed: bool,
@@ -146,7 +152,11 @@ impl Recorder {
             captions: spec.read.captions.as_ref().map(|captions| (captions.by(), captions.len() as u64)),
             samples: spec.lengths.iter().sum(),
         };
-        Self { joins, ..Self::new(epoch, spec.mix.sources.len()) }
+        let empty = spec.shards.iter().zip(&spec.lengths).filter(|(_, length)| **length == 0);
+        let empty_shards = empty.map(|(shard, _)| Arc::clone(&shard.url)).collect();
+        let inner = Mutex::new(Inner { empty_shards, ..Inner::default() });
+        let excluded_by = spec.read.excluded_by();
+        Self { joins, inner, excluded_by, lane_count: spec.lanes, ..Self::new(epoch, spec.mix.sources.len()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -312,6 +322,13 @@ impl Recorder {
         }
     }
 
+    /// Notes a shard that holds no samples.
+    pub(crate) fn empty_shard(&self, shard: &Arc<str>) {
+        if self.lock().empty_shards.insert(Arc::clone(shard)) {
+            tracing::warn!(shard = %shard, "the shard holds no samples");
+        }
+    }
+
     pub(crate) fn length_mismatch(&self, shard: &Arc<str>, expected: u64, found: u64) {
         let mut inner = self.lock();
         if inner.length_mismatches.iter().all(|m| m.shard != *shard) {
@@ -365,6 +382,10 @@ impl Recorder {
             shards: inner.shards.clone(),
             failures: inner.failures.clone(),
             length_mismatches: inner.length_mismatches.clone(),
+            empty_shards: inner.empty_shards.iter().cloned().collect(),
+            lanes: inner.lanes.clone(),
+            excluded_by: self.excluded_by.clone(),
+            lane_count: self.lane_count,
             skipped_bytes: inner.skipped_bytes.clone(),
             unscored: get(&self.unscored),
             subset: self.joins.subset.map(|of| self.joins.joined(of, inner.counts.read - inner.outside)),

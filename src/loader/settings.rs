@@ -75,6 +75,10 @@ pub(crate) fn data(spec: &Spec) -> Settings {
     set("shards", sources.join(", "));
     set("samples in the shards", spec.lengths.iter().sum::<u64>().to_string());
     set("names, order and lengths of the shards", content(hash::combine(&parts)));
+    if let Some((sum, counts)) = spec.counted {
+        set("samples that count", sum.to_string());
+        set("samples that count in each shard", content(counts));
+    }
     let read = &spec.read;
     let optional = |value: Option<String>| value.unwrap_or_else(|| "none".into());
     set("caption_key", optional(read.caption_key.clone()));

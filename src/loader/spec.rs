@@ -8,7 +8,7 @@ use std::time::Duration;
 use rayon::ThreadPool;
 
 use crate::cluster::GateWorth;
-use crate::error::{ErrorKind, FailReason, Result};
+use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::hash::{self, Purpose};
 use crate::image::{self, DecodeOptions, ImagePipeline};
 use crate::ledger::{Ledger, ScoreKey, WindowKey, WindowRecord};
@@ -60,6 +60,23 @@ pub enum OnError {
     Raise,
 }
 
+impl OnError {
+    /// What to do with a shard that holds no samples, which was counted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSamples`] under `Raise`, which names the shard.
+    pub(crate) fn empty_shard(self, url: &Arc<str>) -> Result<()> {
+        match self {
+            Self::Skip => Ok(()),
+            Self::Raise => {
+                let detail = "the shard holds none: it may be cut, or zeros; write it again, or leave it out of the \
+                              list (on_error = raise)";
+                Err(Error::no_samples(detail).in_shard(url))
+            }
+        }
+    }
+}
+
 /// What one lane has of one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Stream {
@@ -80,6 +97,8 @@ impl fmt::Display for Stream {
 pub(crate) struct Spec {
     pub(crate) shards: Vec<Shard>,
     pub(crate) lengths: Vec<u64>,
+    /// Identifies how many samples of each shard count, and their sum; `None` where all do.
+    pub(crate) counted: Option<(u64, u64)>,
     pub(crate) mix: Mix,
     pub(crate) mode: Mode,
     /// `Some` in mode `Reduced` only.

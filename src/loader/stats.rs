@@ -336,6 +336,17 @@ pub struct Stats {
     pub failures: Vec<Failure>,
     /// Shards whose length is not what the table says.
     pub length_mismatches: Vec<LengthMismatch>,
+    /// Shards that hold no samples at all, by path or URL, over all ranks' shards as far as they are known.
+    pub empty_shards: Vec<Arc<str>>,
+    /// What became of each lane of this rank.
+    #[serde(skip)]
+    pub(crate) lanes: BTreeMap<usize, LaneCounts>,
+    /// What excludes samples, in words.
+    #[serde(skip)]
+    pub(crate) excluded_by: String,
+    /// Lanes of all ranks.
+    #[serde(skip)]
+    pub(crate) lane_count: usize,
     /// Bytes passed over by shard: after damaged tar headers, and behind end markers.
     pub skipped_bytes: BTreeMap<Arc<str>, u64>,
     /// Usable samples without a number in the field of `score_key`: they pass no gate.
@@ -357,10 +368,11 @@ impl Stats {
             warnings.push(format!(
                 "epoch {}: {} places ({:.1}%) were filled by repeating a lane's first survivors: fewer \
                  survived than was expected, since samples failed, were near-copies, the fit's shares are off, or \
-                 the lanes so short that chance tells",
+                 the lanes so short that chance tells{}",
                 self.epoch,
                 self.repeats,
-                share(self.repeats)
+                share(self.repeats),
+                self.shortest_lane()
             ));
         }
         if share(self.surplus.saturating_sub(batch_size as u64)) > 2.0 {
@@ -380,6 +392,11 @@ impl Stats {
                 self.counts.read,
                 self.counts.reasons()
             ));
+        }
+        if let Some(first) = self.empty_shards.first() {
+            let more = self.empty_shards.len() - 1;
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            warnings.push(format!("shard {first}{more}: no samples in it: it may be cut, or zeros"));
         }
         for (option, joined) in [("subset", self.subset), ("captions", self.captions)] {
             warnings.extend(joined.and_then(|joined| joined.warning(option, self.counts.read)));
@@ -404,5 +421,20 @@ impl Stats {
             ));
         }
         warnings
+    }
+
+    /// The lane of this rank that repeated most, in words.
+    fn shortest_lane(&self) -> String {
+        let Some((lane, LaneCounts { counts, repeats })) = self.lanes.iter().max_by_key(|(_, l)| l.repeats)
+        else {
+            return String::new();
+        };
+        let excluded_by = if self.excluded_by.is_empty() { "nothing" } else { &self.excluded_by };
+        format!(
+            "; the shortest of this rank is lane {lane} of {}, with {repeats} repeats: of {} samples read for it {}",
+            self.lane_count,
+            counts.read,
+            counts.in_words(excluded_by)
+        )
     }
 }

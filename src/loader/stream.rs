@@ -87,7 +87,7 @@ impl Loader {
         settings.extend(settings::data(&spec));
         settings.extend(settings::captioner(&spec));
         let start = LoaderState::new(spec.global_batch() as u64, spec.lanes as u64, spec.policy, settings);
-        let recorder = Mutex::new(Arc::new(Recorder::new(0, spec.mix.sources.len())));
+        let recorder = Mutex::new(Arc::new(Recorder::of(&spec, 0)));
         let shared = Arc::new(Shared { progress: Progress::new(), recorder });
         Self { spec: Arc::new(spec), shared, start, process: std::process::id() }
     }
@@ -104,10 +104,10 @@ impl Loader {
         self.spec.num_batches(epoch)
     }
 
-    /// Samples of the current epoch over all ranks. In mode `Eval` all samples of the shards.
+    /// Samples of the current epoch over all ranks. In mode `Eval` all samples of the shards that count.
     pub fn num_samples(&self) -> u64 {
         match self.spec.mode {
-            Mode::Eval => self.spec.lengths.iter().sum(),
+            Mode::Eval => self.spec.mix.sources.iter().map(|source| source.line.samples()).sum(),
             Mode::Reduced | Mode::Full => self.num_batches() * self.spec.global_batch() as u64,
         }
     }

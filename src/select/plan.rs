@@ -169,6 +169,11 @@ impl Plan {
         })
     }
 
+    /// The kept samples of the window of identity `window`, ascending.
+    pub(crate) fn kept_of(&self, window: u64) -> &[SampleId] {
+        self.by_window.get(&window).map_or(&[], |range| &self.ids[range.clone()])
+    }
+
     /// Identifies the decisions, whatever policy led to them. O(kept).
     pub fn fingerprint(&self) -> u64 {
         let mut parts = vec![self.counts.samples, self.rates.len() as u64];

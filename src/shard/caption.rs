@@ -101,6 +101,11 @@ impl Captions {
         self.subset.as_ref().is_some_and(|subset| subset.by() == JoinBy::Uid)
     }
 
+    /// Whether a field of the json is looked at.
+    pub(super) fn needs_json(&self) -> bool {
+        self.field.is_some() || self.filter.is_some() || self.score.is_some() || self.needs_uid()
+    }
+
     /// Whether a table goes by uids.
     fn needs_uid(&self) -> bool {
         let uids = [self.subset.as_ref().map(|s| s.by()), self.table.as_ref().map(|t| t.by())];
@@ -129,7 +134,7 @@ impl Captions {
             return Ok(Err(fault.clone()));
         }
         let (mut member, mut bad) = (Fields::new(), None);
-        if self.field.is_some() || self.filter.is_some() || self.score.is_some() || needs_uid {
+        if self.needs_json() {
             match json.map(serde_json::from_slice) {
                 None => {}
                 Some(Ok(Value::Object(fields))) => member = fields,

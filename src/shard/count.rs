@@ -13,6 +13,10 @@ use crate::shard::{ReadOptions, Shard, ShardReader};
 /// all of these are estimated.
 const REMOTE_SHARDS: usize = 64;
 
+/// Entries of a subset that should have been met, if all are in the corpus, before it counts that none was:
+/// chance leaves none with a probability of e^-20.
+const SURE_TO_MEET: f64 = 20.0;
+
 /// Samples of a shard that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Count {
@@ -30,10 +34,11 @@ pub(crate) type Passes<'a> = &'a (dyn Fn(f32) -> bool + Sync);
 /// The samples of each of `shards`, which have so many as `lengths` says, that `read` lets pass and whose score `passes`.
 /// The first of these that there is counts a shard:
 ///
-/// 1. the Parquet file beside it, where that has every column that is asked for and as many samples as the shard;
-/// 2. a scan of its metadata: of a plain local file the json is read and nothing else, or where keys tell, the headers;
+/// 1. the subset, where it says in which shards its entries are and nothing else is asked for;
+/// 2. the Parquet file beside the shard, where that has every column that is asked for and as many samples as the shard;
+/// 3. a scan of its metadata: of a plain local file the json is read and nothing else, or where keys tell, the headers;
 ///    other shards are read through;
-/// 3. where `exact` is false and more than 64 remote shards would have to be read through, the share that a
+/// 4. where `exact` is false and more than 64 remote shards would have to be read through, the share that a
 ///    [`survey`] finds in 16 shards, of these.
 ///
 /// `progress(done, of)` is called once per shard scanned.
@@ -50,7 +55,10 @@ pub(crate) fn count(
 ) -> Result<Vec<Count>> {
     let read = of_selection(read);
     let all: Vec<usize> = (0..shards.len()).collect();
-    let of_file = |i: usize| by_metadata(&shards[i], lengths[i], &read, passes);
+    let of_file = |i: usize| match by_list(&shards[i], lengths[i], &read) {
+        Some(count) => Ok(Some(count)),
+        None => by_metadata(&shards[i], lengths[i], &read, passes),
+    };
     let mut counts: Vec<Option<Count>> = each(shards, &all, &of_file, &mut |_, _| {})?;
     let unknown = |remote: bool| -> Vec<usize> {
         let is_remote = |i: usize| shards[i].place != Place::Local;
@@ -90,6 +98,15 @@ impl Count {
     }
 }
 
+fn by_list(shard: &Shard, length: u64, read: &ReadOptions) -> Option<Count> {
+    let subset = read
+        .subset
+        .as_ref()
+        .filter(|_| read.filter.is_none() && read.score_key.is_none() && read.share.is_none())?;
+    let included = subset.in_shard(shard.hash)?.min(length);
+    Some(Count { included, candidates: included, is_estimated: false })
+}
+
 fn by_metadata(shard: &Shard, length: u64, read: &ReadOptions, passes: Passes<'_>) -> Result<Option<Count>> {
     let mut count = Count::default();
     let metadata = of_metadata(shard, read, &mut |score| count.add(passes(score)))?;
@@ -127,7 +144,16 @@ fn estimate(
         Some(_) => found.scores.iter().filter(|score| passes(**score)).count() as f64,
         None => found.included as f64,
     };
-    let (included, candidates) = (found.share(), passing / found.looked_at.max(1) as f64);
+    let samples: u64 = of.iter().sum();
+    let share = |n: f64| n / found.looked_at.max(1) as f64;
+    let (mut included, mut candidates) = (found.share(), share(passing));
+    if let Some(subset) = read.subset.as_ref().filter(|_| found.included == 0) {
+        // At most as many as it has entries can be there, and so few that none was met.
+        let most = (subset.len() as u64).min(samples) as f64 / samples.max(1) as f64;
+        if most * found.looked_at as f64 <= SURE_TO_MEET {
+            (included, candidates) = (most, most);
+        }
+    }
     tracing::warn!(
         "{} remote shards have no Parquet file beside them that tells which samples {} lets pass, and are too many to be \
          read through for it: their number is estimated from {} samples, and lanes may run short; write such files, or \

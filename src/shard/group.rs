@@ -24,6 +24,16 @@ const MAX_NAMED: usize = 8;
 /// A sample, or what is known of a group that cannot be used.
 pub type Group = std::result::Result<Sample, FailedSample>;
 
+/// What a group is to selection before its image and caption are looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Standing {
+    pub(crate) id: SampleId,
+    /// Whether filter and subset let it pass; so do they what cannot be used for another reason.
+    pub(crate) counts: bool,
+    /// Its score; not a number where it has none, or cannot be used.
+    pub(crate) score: f32,
+}
+
 /// What a member is to a sample, by its extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -205,6 +215,19 @@ impl Open {
             }
             Err((reason, detail)) => Err(FailedSample { id, key, position, offset, reason, detail }),
         })
+    }
+
+    /// What the group is to selection. A caption is not looked for.
+    ///
+    /// # Errors
+    /// As [`judge`](Self::judge).
+    pub(super) fn standing(self, captions: &mut Captions) -> Result<Standing> {
+        let found = captions.of(&self.key, self.id, self.json.as_deref(), self.fault())?;
+        let (counts, score) = match found {
+            Ok(found) => (true, found.score),
+            Err((reason, _)) => (reason.is_fault(), None),
+        };
+        Ok(Standing { id: self.id, counts, score: score.unwrap_or(f32::NAN) })
     }
 
     /// Why the group cannot be used, whatever its caption is.

@@ -1,21 +1,19 @@
 //! Number of groups in each shard: from the small files that lie beside shards, or from a scan.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
 
 use crate::error::{Error, Result};
 use crate::shard::list::count_beside;
 use crate::shard::metadata::successes;
-use crate::shard::place::{Place, Sidecar};
+use crate::shard::place::Sidecar;
+use crate::shard::scan::each;
 use crate::shard::{ReadOptions, Shard, ShardReader};
 
 /// Groups by file name: what a `sizes.json` holds.
 type Sizes = HashMap<String, u64>;
 
-/// Remote shards that are scanned at a time. Each holds what its reader may hold.
-const REMOTE_SCANS: usize = 8;
+/// Empty shards that a warning names.
+const NAMED: usize = 16;
 
 /// Number of groups in each of `shards`, unusable ones included. The first of these that is there
 /// is believed:
@@ -31,7 +29,8 @@ const REMOTE_SCANS: usize = 8;
 ///
 /// `progress(done, of)` is called, on this thread, once per shard scanned.
 ///
-/// A `_stats.json` or `.parquet` that is damaged is passed over with a warning.
+/// A `_stats.json` or `.parquet` that is damaged is passed over with a warning. Shards that hold no samples are named in
+/// a warning.
 ///
 /// # Errors
 /// A file of these that cannot be read; a `sizes.json` or `__len__` that holds something else; a
@@ -41,7 +40,9 @@ pub fn lengths(shards: &[Shard], progress: &mut dyn FnMut(usize, usize)) -> Resu
     let mut known = listed(shards)?;
     scan_rest(shards, &mut known, progress)?;
     // Every shard is known or was scanned.
-    Ok(known.into_iter().map(Option::unwrap_or_default).collect())
+    let lengths: Vec<u64> = known.into_iter().map(Option::unwrap_or_default).collect();
+    warn_of_empty(shards, &lengths);
+    Ok(lengths)
 }
 
 /// As [`lengths`], of the files beside `shards` only; `None` where none of them tells.
@@ -159,50 +160,29 @@ fn scan_rest(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
     let unknown: Vec<usize> = (0..shards.len()).filter(|&i| known[i].is_none()).collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let is_remote = |i: &usize| shards[*i].place != Place::Local;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let most = if unknown.iter().any(is_remote) { REMOTE_SCANS } else { cores };
-    let (next, stop) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
-    let (out, results) = channel();
-    let mut failed: Option<(usize, Error)> = None;
-    std::thread::scope(|scope| {
-        for _ in 0..most.min(unknown.len()) {
-            let (out, next, stop, unknown) = (out.clone(), &next, &stop, &unknown);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let Some(&i) = unknown.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                    let length = scan(&shards[i]);
-                    if length.is_err() {
-                        // Shards before this one are being scanned already: of several faults the
-                        // first in the list is reported, whichever thread is faster.
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    if out.send((i, length)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(out);
-        for (done, (i, length)) in results.iter().enumerate() {
-            match length {
-                Ok(length) => known[i] = Some(length),
-                Err(error) if failed.as_ref().is_none_or(|(first, _)| i < *first) => {
-                    failed = Some((i, error))
-                }
-                Err(_) => {}
-            }
-            progress(done + 1, unknown.len());
-        }
-    });
-    failed.map_or(Ok(()), |(_, error)| Err(error))
+    let found = each(shards, &unknown, &|i| scan(&shards[i]), progress)?;
+    unknown.into_iter().zip(found).for_each(|(i, length)| known[i] = Some(length));
+    Ok(())
 }
 
 fn scan(shard: &Shard) -> Result<u64> {
     let mut reader = ShardReader::open(shard, &ReadOptions::default())?;
     while reader.skip_group()? {}
     Ok(reader.position())
+}
+
+/// Names the shards that hold no samples in one warning.
+fn warn_of_empty(shards: &[Shard], lengths: &[u64]) {
+    let mut empty = shards.iter().zip(lengths).filter(|(_, length)| **length == 0).map(|(s, _)| &*s.url);
+    let named: Vec<&str> = empty.by_ref().take(NAMED).collect();
+    if named.is_empty() {
+        return;
+    }
+    let (more, of) = (empty.count(), shards.len());
+    let (n, named) = (named.len() + more, named.join(", "));
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    tracing::warn!(
+        "{n} of {of} shards hold no samples: {named}{more}; they may be cut, or zeros: write them again, or leave \
+         them out of the list"
+    );
 }

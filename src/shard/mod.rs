@@ -15,6 +15,7 @@ use place::Place;
 
 mod caption;
 mod caption_table;
+mod count;
 mod fetch;
 mod filter;
 mod group;
@@ -32,6 +33,7 @@ mod place;
 mod reader;
 #[cfg(feature = "remote")]
 mod remote;
+mod scan;
 mod share;
 mod store;
 mod subset;
@@ -41,6 +43,7 @@ mod writer;
 
 pub(crate) use caption::OUTSIDE;
 pub use caption_table::CaptionTable;
+pub(crate) use count::{Count, count, of_selection};
 pub use fetch::ShardFetcher;
 pub use filter::Filter;
 pub use group::Group;

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
 use crate::shard::caption::Captions;
-use crate::shard::group::{Group, Open, Place, Role, split};
+use crate::shard::group::{Group, Open, Place, Role, Standing, split};
 use crate::shard::index::ShardIndex;
 use crate::shard::join::JoinBy;
 use crate::shard::members::{End, Member, Members, Step};
@@ -80,7 +80,8 @@ impl ReadOptions {
         let filter = self.filter.as_ref().map(|filter| format!("where = {:?}", filter.to_string()));
         let subset = self.subset.as_ref();
         let subset = subset.map(|s| format!("the subset of {} entries by {}", s.len(), s.by()));
-        filter.into_iter().chain(subset).collect::<Vec<_>>().join(" or ")
+        let share = self.share.map(|_| "the share that validation holds out".to_owned());
+        filter.into_iter().chain(subset).chain(share).collect::<Vec<_>>().join(" or ")
     }
 
     /// Whether all samples of a corpus count.
@@ -115,8 +116,16 @@ pub struct ShardReader {
     format: ShardFormat,
     /// The groups passed since it was taken last.
     index: ShardIndex,
-    /// Whether images are read.
-    images: bool,
+    /// What is read of a group.
+    data: Data,
+}
+
+/// What is read of a group's members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Data {
+    All,
+    WithoutImages,
+    Json,
 }
 
 /// A member that belongs to a group.
@@ -183,14 +192,20 @@ impl ShardReader {
             skipped_bytes: 0,
             ended: false,
             lost: None,
-            images: true,
+            data: Data::All,
         }
     }
 
     /// From here on samples come without the data of their images, which a plain local file then need not
     /// be read for.
     pub(super) fn without_images(mut self) -> Self {
-        self.images = false;
+        self.data = Data::WithoutImages;
+        self
+    }
+
+    /// For [`next_standing`](Self::next_standing): from here on only json is read.
+    pub(crate) fn only_json(mut self) -> Self {
+        self.data = Data::Json;
         self
     }
 
@@ -205,6 +220,20 @@ impl ShardReader {
         let Some(open) = self.advance(true)? else { return Ok(None) };
         let judged = open.judge(position, &mut self.captions);
         Ok(Some(judged.map_err(|error| {
+            self.ended = true;
+            error.in_shard(&self.shard.url)
+        })?))
+    }
+
+    /// What the next group is to selection, by its json and what lies beside the shard; `None` at the end. Nothing else
+    /// of it is read, and where only keys tell, nothing at all.
+    ///
+    /// # Errors
+    /// As [`next_group`](Self::next_group).
+    pub(crate) fn next_standing(&mut self) -> Result<Option<Standing>> {
+        let Some(open) = self.advance(self.captions.needs_json())? else { return Ok(None) };
+        let standing = open.standing(&mut self.captions);
+        Ok(Some(standing.map_err(|error| {
             self.ended = true;
             error.in_shard(&self.shard.url)
         })?))
@@ -297,7 +326,7 @@ impl ShardReader {
                     if let Some(damage) = self.damage.take() {
                         open.harm.cut = Some(damage);
                     }
-                    add(open, named.place, &mut self.members, read, self.images)?;
+                    add(open, named.place, &mut self.members, read, self.data)?;
                 }
                 None => group = Some(self.start(named, read)?),
                 Some(open) => {
@@ -321,7 +350,7 @@ impl ShardReader {
             open.harm.repeated = Some(format!("the key {} was seen before in this shard", open.key));
         }
         open.is_outside = read && self.captions.is_outside(&open.key, open.id);
-        add(&mut open, member.place, &mut self.members, read, self.images)?;
+        add(&mut open, member.place, &mut self.members, read, self.data)?;
         Ok(open)
     }
 
@@ -352,9 +381,13 @@ impl ShardReader {
 }
 
 /// Adds the current member of `members` to `open`, with its data if `read`, where they are of use.
-fn add(open: &mut Open, place: Place, members: &mut Members, read: bool, images: bool) -> Result<()> {
-    let is_image = matches!(Role::of(&place.extension), Role::Image(_));
-    let read = read && !open.is_outside && (images || !is_image);
+fn add(open: &mut Open, place: Place, members: &mut Members, read: bool, data: Data) -> Result<()> {
+    let is_wanted = match (data, Role::of(&place.extension)) {
+        (Data::All, _) | (_, Role::Json) => true,
+        (Data::WithoutImages, role) => !matches!(role, Role::Image(_)),
+        (Data::Json, _) => false,
+    };
+    let read = read && !open.is_outside && is_wanted;
     let mut data = |into: &mut Vec<u8>| members.read(into);
     open.add(place, read.then_some(&mut data))
 }

@@ -1,5 +1,6 @@
 //! Which samples of a corpus count, by a list of them.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -17,6 +18,49 @@ pub struct Subset {
     /// Ascending, each once.
     hashes: Vec<u64>,
     fingerprint: u64,
+    /// Entries of each shard, by its hash.
+    by_shard: Option<HashMap<u64, u64>>,
+}
+
+/// Entries of each shard that the export at `path` names; `None` where it cannot tell. It was read already.
+#[cfg(feature = "parquet")]
+fn of_shards(path: &Path) -> Option<HashMap<u64, u64>> {
+    use crate::sample::SampleId;
+    use crate::shard::metadata::{Cell, Columns};
+
+    if path.extension()? != "parquet" {
+        return None;
+    }
+    let mut entries: Vec<(u64, u64)> = vec![];
+    let read = Columns::open(path).ok()?.each(&["id", "source", "shard", "key"], &mut |row| {
+        let [
+            Some(Cell::Number(id)),
+            Some(Cell::Text(source)),
+            Some(Cell::Text(shard)),
+            Some(Cell::Text(key)),
+        ] = row
+        else {
+            return Err("an entry without a place".into());
+        };
+        let (id, shard) = (*id as u64, SampleId::shard_hash(source, shard));
+        // Where the corpus was renamed since, ids and shards need not belong together.
+        if SampleId::new(shard, key).0 != id {
+            return Err("an entry in another place".into());
+        }
+        entries.push((id, shard));
+        Ok(())
+    });
+    read.ok()?;
+    entries.sort_unstable();
+    entries.dedup_by_key(|(id, _)| *id);
+    let mut counts = HashMap::new();
+    entries.iter().for_each(|(_, shard)| *counts.entry(*shard).or_default() += 1);
+    Some(counts)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn of_shards(_: &Path) -> Option<HashMap<u64, u64>> {
+    None
 }
 
 impl Subset {
@@ -39,7 +83,11 @@ impl Subset {
                 "a list of one sample or more",
             ));
         }
-        Ok(Self::of(by, hashes))
+        let mut subset = Self::of(by, hashes);
+        if by == JoinBy::Id {
+            subset.by_shard = of_shards(path);
+        }
+        Ok(subset)
     }
 
     fn of(by: JoinBy, mut hashes: Vec<u64>) -> Self {
@@ -47,7 +95,12 @@ impl Subset {
         hashes.dedup();
         hashes.shrink_to_fit();
         let fingerprint = hash::combine(&[hash::hash_str(by.name()), hash::combine(&hashes)]);
-        Self { by, hashes, fingerprint }
+        Self { by, hashes, fingerprint, by_shard: None }
+    }
+
+    /// How many of its entries are in the shard of this hash; `None` where the list does not say in which shards they are.
+    pub(super) fn in_shard(&self, shard: u64) -> Option<u64> {
+        self.by_shard.as_ref().map(|counts| counts.get(&shard).copied().unwrap_or_default())
     }
 
     /// What its entries are.

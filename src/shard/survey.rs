@@ -66,31 +66,43 @@ pub fn survey(shards: &[Shard], lengths: &[u64], read: &ReadOptions) -> Result<S
     let mut fields = BTreeSet::new();
     let stretches = STRETCHES.div_ceil(chosen.len().max(1)) as u64;
     for (shard, length) in chosen {
-        if !of_metadata(shard, read, &mut found, &mut fields)? {
-            of_groups(shard, length, stretches, read, &mut found, &mut fields)?;
+        let of_file = of_metadata(shard, read, &mut |score| {
+            found.included += 1;
+            if read.score_key.is_some() {
+                found.scores.push(score);
+            }
+        })?;
+        match of_file {
+            Some(metadata) => {
+                found.looked_at += metadata.len() as u64;
+                fields.extend(metadata.columns().iter().cloned());
+            }
+            None => of_groups(shard, length, stretches, read, &mut found, &mut fields)?,
         }
     }
     found.fields = fields.into_iter().take(NAMED_FIELDS).collect();
     Ok(found)
 }
 
-/// Takes what the Parquet file beside `shard` says; `false` where it does not say all.
-fn of_metadata(
+/// Hands the score of every sample that the Parquet file beside `shard` names, and that filter and subset let pass, to
+/// `each`, not a number where there is none; `None` where no file says all that `read` asks for.
+///
+/// # Errors
+/// As [`ShardMetadata`].
+pub(super) fn of_metadata(
     shard: &Shard,
     read: &ReadOptions,
-    found: &mut Survey,
-    fields: &mut BTreeSet<String>,
-) -> Result<bool> {
+    each: &mut dyn FnMut(f32),
+) -> Result<Option<ShardMetadata>> {
     let filter = read.filter.as_ref();
     let subset = read.subset.as_deref();
     let mut columns: Vec<&str> = filter.map_or(vec![], |f| f.columns().iter().map(String::as_str).collect());
     columns.extend(subset.filter(|subset| subset.by() == JoinBy::Uid).map(|_| UID));
     columns.extend(read.score_key.as_deref());
-    let Some(metadata) = ShardMetadata::beside(shard, &columns)? else { return Ok(false) };
+    let Some(metadata) = ShardMetadata::beside(shard, &columns)? else { return Ok(None) };
     if !columns.iter().all(|column| metadata.columns().iter().any(|own| own == column)) {
-        return Ok(false);
+        return Ok(None);
     }
-    fields.extend(metadata.columns().iter().cloned());
     for key in metadata.keys() {
         let value = |column: &str| metadata.value(key, column).cloned().unwrap_or_default();
         let is_inside = subset.is_none_or(|subset| match subset.by() {
@@ -102,16 +114,11 @@ fn of_metadata(
             filter.passes(&filter.columns().iter().map(|column| value(column)).collect::<Vec<_>>())
         };
         let is_held = read.share.is_none_or(|share| share.contains(SampleId::new(shard.hash, key)));
-        if !is_held || !is_inside || !filter.is_none_or(passes) {
-            continue;
-        }
-        found.included += 1;
-        if let Some(field) = &read.score_key {
-            found.scores.push(score(&value(field)).unwrap_or(f32::NAN));
+        if is_held && is_inside && filter.is_none_or(passes) {
+            each(read.score_key.as_deref().and_then(|field| score(&value(field))).unwrap_or(f32::NAN));
         }
     }
-    found.looked_at += metadata.len() as u64;
-    Ok(true)
+    Ok(Some(metadata))
 }
 
 /// Takes what groups of `shard` say, in `stretches` of them.

@@ -57,17 +57,22 @@ def unchanged_in_time_and_size(path: Path) -> Iterator[None]:
 
 
 def test_a_shard_that_is_not_what_the_ledger_knows(tmp_path: Path, corpus: Corpus) -> None:
-    path = tmp_path / "00000.tar"
-    path.write_bytes((Path(corpus.urls).parent / "00000.tar").read_bytes())
+    with tarfile.open(Path(corpus.urls).parent / "00000.tar") as old:
+        members = [(member.name, old.extractfile(member)) for member in old.getmembers()]
+        content = [(name, data.read()) for name, data in members if data is not None]
+    # Compressed, so that it is read in order, and in name only: its size does not tell what it holds.
+    path = tmp_path / "00000.tar.gz"
+
+    def write(first: str) -> None:
+        with tarfile.open(path, "w:gz", compresslevel=0) as tar:
+            for name, data in content:
+                add_member(tar, first + name[1:], data)
+
+    write("0")
     loader = tldr.Loader(str(path), keep_ratio=0.5, lanes=1, batch_size=5, image_size=SIZE)
     assert len(list(loader)) == len(loader)
     with unchanged_in_time_and_size(path):
-        with tarfile.open(path) as old:
-            members = [(member.name, old.extractfile(member)) for member in old.getmembers()]
-            content = [(name, data.read()) for name, data in members if data is not None]
-        with tarfile.open(path, "w") as tar:
-            for name, data in content:
-                add_member(tar, "9" + name[1:], data)
+        write("9")
     with pytest.raises(
         tldr.LedgerError, match=r"another sample here than the ledger knows; has the shard changed\?"
     ):
@@ -100,3 +105,19 @@ def test_a_folder_that_another_run_has(tmp_path: Path, corpus: Corpus) -> None:
             tldr.Captioner.train(corpus.urls, tmp_path, preset="tiny", epochs=1, vocab_size=300)
     finally:
         os.close(folder)
+
+
+def test_shards_that_hold_nothing_are_listed_and_warned_of(tmp_path: Path, corpus: Corpus) -> None:
+    shard = Path(corpus.urls).parent / "00000.tar"
+    (tmp_path / "0.tar").write_bytes(shard.read_bytes())
+    (tmp_path / "1.tar").write_bytes(bytes(10 << 20))
+    with tarfile.open(tmp_path / "2.tar", "w"):
+        pass
+    loader = tldr.Loader(str(tmp_path), mode="full", lanes=1, batch_size=10, image_size=SIZE)
+    with pytest.warns(RuntimeWarning, match=r"1\.tar and 1 more: no samples in it"):
+        assert len(list(loader)) == 5
+    assert [Path(name).name for name in loader.stats()["empty_shards"]] == ["1.tar", "2.tar"]
+    with pytest.raises(tldr.NoSamplesError, match="the shard holds none") as caught:
+        tldr.Loader(str(tmp_path), mode="full", batch_size=10, image_size=SIZE, on_error="raise")
+    assert caught.value.shard is not None
+    assert caught.value.shard.endswith("1.tar")

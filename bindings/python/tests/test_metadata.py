@@ -105,3 +105,56 @@ def test_scores_gate_without_a_captioner(urls: str) -> None:
     for options, message in wrong:
         with pytest.raises(tldr.ConfigError, match=message):
             loader(urls, **options)
+
+
+def test_parquet_counts_as_a_scan_does(tmp_path: Path) -> None:
+    """What counts lies in one shard of four, and in a stretch of it: lanes are as long by either count."""
+    good = [shard == 2 and 10 <= i < 50 for shard in range(4) for i in range(60)]
+    for shard in range(4):
+        keys = [f"{shard}{i:03d}" for i in range(60)]
+        with tarfile.open(tmp_path / f"{shard:05d}.tar", "w") as tar:
+            for i, key in enumerate(keys):
+                fields = {"good": good[shard * 60 + i]}
+                pixels = np.full((SIZE, SIZE, 3), i, dtype=np.uint8)
+                add_member(tar, f"{key}.png", png(pixels))
+                add_member(tar, f"{key}.txt", f"number {key}".encode())
+                add_member(tar, f"{key}.json", json.dumps(fields).encode())
+    urls = f"{tmp_path}/{{00000..00003}}.tar"
+    options: dict[str, Any] = {"mode": "full", "where": "good = true", "lanes": 4}
+    scanned = loader(urls, **options)
+    first = [batch.keys for batch in scanned]
+    flat = [key for keys in first for key in keys]
+    assert (len(flat), len(set(flat)), scanned.stats()["repeats"]) == (40, 40, 0)
+    for shard in range(4):
+        own = slice(shard * 60, (shard + 1) * 60)
+        # In an order of its own, and with a download that failed.
+        table = {
+            "key": [*[f"{shard}{i:03d}" for i in reversed(range(60))], "none"],
+            "status": ["success"] * 60 + ["failed_to_download"],
+            "good": [*reversed(good[own]), True],
+        }
+        pq.write_table(pa.table(table), tmp_path / f"{shard:05d}.parquet")
+    by_file = loader(urls, **options)
+    by_file.load_state_dict(scanned.state_dict() | {"epoch": 0, "step": 0})
+    assert [batch.keys for batch in by_file] == first
+    # Files that count otherwise make other lanes, which a state is not of.
+    table["good"] = [True, *[False] * 60]
+    pq.write_table(pa.table(table), tmp_path / "00003.parquet")
+    with pytest.raises(tldr.StateError, match=r"samples that count: this loader has 41, the state 40"):
+        loader(urls, **options).load_state_dict(scanned.state_dict())
+
+
+def test_a_list_that_names_shards_counts_by_itself(tmp_path: Path, urls: str) -> None:
+    whole = [batch for batch in loader(urls, mode="eval")]
+    rows = [(i, key) for batch in whole for i, key in zip(batch.ids, batch.keys, strict=True)]
+    kept = [row for n, row in enumerate(rows) if 70 <= n < 110]
+    source, shard = Path(urls).parent.name, "00001.tar"
+    signed = [i - (1 << 64) if i >= 1 << 63 else i for i, _ in kept]
+    keys = [key for _, key in kept]
+    table = {"id": signed, "source": [source] * 40, "shard": [shard] * 40, "key": keys}
+    pq.write_table(pa.table(table), tmp_path / "export.parquet")
+    found = loader(urls, mode="full", lanes=4, subset=tmp_path / "export.parquet")
+    seen = [key for batch in found for key in batch.keys]
+    assert sorted(seen) == keys
+    assert found.stats()["repeats"] == found.stats()["surplus"] == 0
+    assert found.state_dict()["settings"]["samples that count"] == "40"

@@ -320,7 +320,8 @@ class Loader:
         are encoded by both), `captioned`, `judged` (captions
         scored), `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of
         captions that were generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which
-        `buffer_bytes` had no room), `length_mismatches`, `skipped_bytes` (after damaged tar headers, by
+        `buffer_bytes` had no room), `length_mismatches`, `empty_shards` (those without samples),
+        `skipped_bytes` (after damaged tar headers, by
         shard), `unscored` (usable samples without a `score_key`), `gate` (as `Captioner.validation`, where
         the captioner's alignment gates and that was measured), and, where there is such a table,
         `subset` and `captions`: `by` (`key`, `uid` or `id`), `entries`, and `matched`, the samples of
