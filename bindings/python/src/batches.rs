@@ -53,7 +53,7 @@ impl Batches {
     /// The next batch. Ctrl-C ends the wait.
     ///
     /// The first call starts the epoch. `RuntimeWarning`s say that an epoch which was broken off starts
-    /// again, what a wait of a minute and more is for, and, with the last batch, what was odd about the epoch.
+    /// again, what a wait of a minute and more is for, and with the last batch what was odd.
     ///
     /// Raises:
     ///     ConfigError: The rank is not known, or the loaders of some ranks differ or were not started; names

@@ -379,7 +379,7 @@ impl Loader {
         self.loader.world_size()
     }
 
-    /// The loader itself: Lightning and others call `loader.sampler.set_epoch` at the start of an epoch.
+    /// The loader itself: Lightning calls `loader.sampler.set_epoch` at the start of an epoch.
     #[getter]
     fn sampler(this: Bound<'_, Self>) -> Bound<'_, Self> {
         this

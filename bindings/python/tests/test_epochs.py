@@ -161,7 +161,7 @@ def test_lightning_trains_each_epoch_on_its_own_samples_and_resumes(corpus: Corp
     part = Noting()
     trainer(tmp_path, EPOCHS, limit=3).fit(part, train_dataloaders=rotating(corpus))
     assert part.keys == {number: epoch[:3] for number, epoch in enumerate(epochs[:EPOCHS])}
-    # What was saved after two epochs goes on with the third. Lightning loads no state there, and names the epoch.
+    # What was saved after two epochs goes on with the third: Lightning loads no state, and names it.
     saved = trainer(tmp_path, 2)
     saved.fit(Noting(), train_dataloaders=rotating(corpus))
     saved.save_checkpoint(tmp_path / "two.ckpt")
