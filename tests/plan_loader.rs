@@ -283,14 +283,13 @@ fn a_state_resumes_with_its_plan_only() {
 fn what_it_was_not_made_for_is_refused() {
     let planned = Planned::new(4, 100);
     type Change = fn(LoaderBuilder) -> LoaderBuilder;
-    let refusals: [(Change, &str); 9] = [
+    let refusals: [(Change, &str); 8] = [
         (|b| b.keep_ratio(0.3), "keep_ratio is 0.3, and 0.25 in the plan"),
         (|b| b.gate(None), "gate is none, and 0.5 in the plan"),
         (|b| b.quota("cap".parse().unwrap()), "quota is cap, and proportional"),
         (|b| b.dedup(Some(0.99)), "dedup is 0.99, and none"),
         (|b| b.rotate(true), "rotate is true"),
         (|b| b.window(128), "window is 128, and 64"),
-        (|b| b.mode(Mode::Full), "mode is Full"),
         (|b| b.caption_key("text"), "caption_key, where, subset, captions, max_image_pixels"),
         (|b| b.lengths(vec![100, 100, 99, 100]), "99 samples for 00002.tar, where it found 100"),
     ];
@@ -298,6 +297,8 @@ fn what_it_was_not_made_for_is_refused() {
         let error = planned.refusal(change);
         assert!(error.starts_with("plan = ") && error.contains(expected), "{error}");
     }
+    let full = planned.refusal(|b| b.mode(Mode::Full));
+    assert!(full.contains("left out with mode = full"), "{full}");
     // Another corpus: fewer shards, more, or other names.
     let with_plan = |urls: &str| {
         let builder = builder(urls).plan(&planned.path);

@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::loader::{Batch, Loader, Mode, PixelType, PlanFile, PlannedShard, included, measured};
 use crate::model::Encoder;
 use crate::select::gate::Gate;
-use crate::select::{NearDuplicates, Planner, Policy, Priority, Quota, Selector, Window};
+use crate::select::{GateBy, NearDuplicates, Planner, Policy, Priority, Quota, Selector, Window};
 use crate::shard::{self, ReadOptions, Shard, StoreOptions};
 use walk::{Walk, Windows};
 
@@ -404,7 +404,6 @@ fn record(
         .captioner(encoder, Arc::clone(clusters))
         .ledger(ledger.clone())
         .gate(job.policy.gate)
-        .gate_by(job.policy.gate_by)
         .keep_ratio(passing)
         .dedup(job.needs_embeddings().then_some(1.0))
         .window(job.window)
@@ -418,6 +417,11 @@ fn record(
     let builder = match &job.policy.score {
         Some(score) => builder.score_gate(score.clone()),
         None => builder,
+    };
+    // An option that has no effect is refused: without a gate there is nothing that it could be by.
+    let builder = match job.policy.gate_by {
+        GateBy::Corpus => builder,
+        GateBy::Cluster => builder.gate_by(GateBy::Cluster),
     };
     let stats =
         builder.build()?.record(&mut |stats| progress(PlanStage::Record, stats.counts.read, total.max(1)))?;
