@@ -95,7 +95,7 @@ def refused(found: Found, processes: int, *parts: str) -> None:
 
 
 def test_torchrun(run: Callable[..., dict[str, Found]], pairs: Corpus) -> None:
-    validation = {"mode": "eval", "rank": 0, "world_size": 1}
+    validation = {"mode": "eval", "rank": 0, "world_size": 1, "lanes": None}
     steps = [
         step("by variables", pairs),
         step("before the group", pairs, **{"late group": True}),
