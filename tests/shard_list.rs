@@ -78,8 +78,8 @@ fn every_way_to_write_a_list() {
         ("ROOT/x [v1]", "x [v1]/0.tar x [v1]/1.tar"),
         ("ROOT/? ?v1]/0.tar", "x [v1]/0.tar"),
         // Folders of any depth, none too.
-        ("ROOT/deep/**/*.tar", "one/a.tar two/b.tar deep/c.tar"),
-        ("ROOT/deep/**", "one/a.tar two/b.tar two/b.tgz deep/c.tar"),
+        ("ROOT/deep/**/*.tar", "deep/c.tar one/a.tar two/b.tar"),
+        ("ROOT/deep/**", "deep/c.tar one/a.tar two/b.tar two/b.tgz"),
         ("ROOT/**/two/**/b.tar", "two/b.tar"),
         ("ROOT/deep/**/[!.]*/b.tar", "two/b.tar"),
     ] {
