@@ -60,6 +60,7 @@ pub mod error;
 pub mod hash;
 pub mod image;
 pub mod jobs;
+pub mod json;
 pub mod ledger;
 pub mod loader;
 pub mod model;

@@ -36,7 +36,7 @@ pub struct Sample {
     pub offset: u64,
     /// Encoded image (JPEG, PNG or WebP), as stored.
     pub image: Vec<u8>,
-    /// Original caption, trimmed, never empty.
+    /// Original caption, [trimmed], never empty.
     pub caption: String,
     /// Whether it is that of [`ReadOptions::captions`](crate::shard::ReadOptions::captions).
     pub from_table: bool,
@@ -45,6 +45,24 @@ pub struct Sample {
     pub score: Option<f32>,
     /// The json member, as stored.
     pub json: Option<Vec<u8>>,
+}
+
+/// A caption without byte order mark and white space around it, as far as that cannot be part of it.
+///
+/// Where text was read with a wrong code page, what looks like a space may be the last byte of a letter:
+/// `voilÃ\u{a0}` is "voilà", and so is `voilÃ ` to ftfy, which repairs captions later. So only ASCII white space
+/// is cut off, and beside a character outside ASCII no more than the ends of lines, which ftfy repairs one by one.
+pub fn trimmed(caption: &str) -> &str {
+    let is_blank = |c: char| c.is_ascii_whitespace() || c == '\x0B';
+    let caption = caption.trim_start_matches('\u{feff}');
+    let (front, back) = (caption.trim_start_matches(is_blank), caption.trim_end_matches(is_blank));
+    if front.is_empty() {
+        return front;
+    }
+    let start =
+        if front.starts_with(|c: char| c.is_ascii()) { front } else { caption.trim_start_matches('\n') };
+    let end = if back.ends_with(|c: char| c.is_ascii()) { back } else { caption.trim_end_matches('\n') };
+    caption.get(caption.len() - start.len()..end.len()).unwrap_or_default()
 }
 
 impl Sample {
@@ -110,6 +128,26 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn white_space_is_cut_off_where_it_is_none_of_the_caption() {
+        for (raw, caption) in [
+            (" \ta dog\r\n", "a dog"),
+            ("\u{feff}a dog\x0B", "a dog"),
+            ("voilÃ\u{a0}", "voilÃ\u{a0}"),
+            ("voilÃ \n", "voilÃ "),
+            ("\n Ã b ", " Ã b"),
+            ("x\u{85}\n\n", "x\u{85}"),
+            ("é\r\n", "é\r"),
+            ("\n", ""),
+            (" ", ""),
+            ("", ""),
+            ("\u{a0}", "\u{a0}"),
+            ("\n\u{a0}\n", "\u{a0}"),
+        ] {
+            assert_eq!(trimmed(raw), caption, "{raw:?}");
+        }
+    }
 
     #[test]
     fn identity_is_of_source_path_and_key() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the crate, lowest layer first. `main` is the binary.
 const LAYERS: [&[&str]; 10] = [
-    &["error"],
+    &["error", "json"],
     &["hash"],
     &["sample"],
     &["model"],

@@ -285,3 +285,95 @@ fn a_caption_of_the_table_comes_before_a_field() {
     let found = captions(&builder.build().unwrap());
     assert_eq!((found["00000"].as_str(), found["00002"].as_str()), ("other", uid(2).as_str()));
 }
+
+/// Rewrites a shard as `tar -cf x.tar .` makes it: `./` before the name of every member.
+fn dotted(folder: &Path) {
+    for shard in 0..SHARDS {
+        let path = folder.join(format!("{shard:05}.tar"));
+        let whole = fs::read(&path).unwrap();
+        let mut out = tar::Builder::new(fs::File::create(&path).unwrap());
+        for entry in tar::Archive::new(&whole[..]).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = format!("./{}", entry.path().unwrap().display());
+            let mut header = entry.header().clone();
+            let mut content = vec![];
+            std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+            // `append_data` takes `./` away, as tar itself does not.
+            let field = &mut header.as_mut_bytes()[..100];
+            field.fill(0);
+            field[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            out.append(&header, &content[..]).unwrap();
+        }
+        out.finish().unwrap();
+    }
+}
+
+#[test]
+fn members_below_a_folder_of_nothing_are_joined_by_their_plain_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path());
+    let tables = lists(folder.path());
+    let side = folder.path().join("side.tsv");
+    fs::write(&side, "key\tcaption\n00003\tother\n").unwrap();
+    let ids = |loader: &Loader| -> BTreeMap<String, u64> {
+        epoch(loader).into_iter().flatten().map(|row| (row.key, row.id)).collect()
+    };
+    let plain = ids(&eval(&urls).build().unwrap());
+    dotted(folder.path());
+    let whole = ids(&eval(&urls).build().unwrap());
+    assert_eq!(
+        whole.keys().cloned().collect::<Vec<_>>(),
+        plain.keys().map(|k| format!("./{k}")).collect::<Vec<_>>()
+    );
+    for (key, id) in &whole {
+        let shard: usize = key[2..].parse::<usize>().unwrap() / PER_SHARD;
+        let hash = SampleId::shard_hash("test", &format!("{shard:05}.tar"));
+        assert_eq!(*id, SampleId::new(hash, key).0, "identities keep the name as it is");
+    }
+    for (name, path) in tables.into_iter().filter(|(name, _)| *name != "export.jsonl") {
+        let loader = eval(&urls).subset(&path).build().unwrap();
+        let found: BTreeSet<String> = keys(&loader).into_iter().collect();
+        assert_eq!(found, usable().iter().map(|key| format!("./{key}")).collect(), "{name}");
+        assert_eq!(matched(loader.stats().subset), (200, 201), "{name}");
+    }
+    let loader = eval(&urls).captions(&side).build().unwrap();
+    assert_eq!(captions(&loader)["./00003"], "other");
+}
+
+#[test]
+fn a_table_that_joins_nothing_is_refused_with_an_example_of_each_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path());
+    let write = |name: &str, content: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let numbers = 0..60;
+    let keys = write("keys.txt", numbers.clone().map(|n| format!("shard-{n}\n")).collect());
+    let side = write(
+        "side.jsonl",
+        numbers.clone().map(|n| json!({"uid": format!("x{n}"), "caption": "c"}).to_string() + "\n").collect(),
+    );
+    let export = numbers.map(|n| json!({"source": "a", "shard": "b", "id": n}).to_string() + "\n").collect();
+    let export = write("export.jsonl", export);
+    type Given<'a> = (&'a str, LoaderBuilder, &'a str, String);
+    for make in [eval as fn(&str) -> LoaderBuilder, full] {
+        let cases: [Given<'_>; 3] = [
+            ("subset = 60 entries, by key", make(&urls).subset(&keys), "key \"shard-0\"", "\"00000\"".into()),
+            (
+                "captions = 60 entries, by uid",
+                make(&urls).captions(&side),
+                "uid \"x0\"",
+                format!("\"{}\"", uid(0)),
+            ),
+            ("subset = 60 entries, by id", make(&urls).subset(&export), "id \"0\"", String::new()),
+        ];
+        for (given, builder, theirs, ours) in cases {
+            let error = builder.build().err().expect(given).to_string();
+            assert!(error.starts_with(given) && error.contains("none of"), "{error}");
+            assert!(error.contains(theirs) && error.contains(&ours), "{error}");
+        }
+    }
+}

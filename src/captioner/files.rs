@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use crate::captioner::weights::{NamedTensors, to_f32};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
+use crate::json;
 use crate::text::Tokenizer;
 
 /// Sizes and settings.
@@ -18,11 +19,11 @@ pub(crate) const MODEL: &str = "model.safetensors";
 /// The tokenizer, in the format of Hugging Face's tokenizers.
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
-/// Reads `path` as JSON; `expected` says what it should hold.
+/// Reads `path` as json, which Python may have written; `expected` says what it should hold.
 pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
     let name = path.display().to_string();
-    let json = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read {name}"), e))?;
-    serde_json::from_str(&json).map_err(|e| Error::format(name, expected, e))
+    let content = std::fs::read(path).map_err(|e| Error::io(format!("read {name}"), e))?;
+    json::read(&content).map_err(|e| Error::format(name, expected, e))
 }
 
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -202,7 +202,7 @@ impl Captioner {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::captioner::config::CaptionerConfig;
+    use crate::captioner::config::{CaptionerConfig, Specials};
     use crate::hash::{Purpose, Rng};
     use crate::text::Tokenizer;
 
@@ -224,8 +224,7 @@ mod tests {
             let memory = captioner.decoder.memory(&Tensor::from_slice(&visual).view([4, 16, 32])).unwrap();
             let rules = Rules::of(&captioner).unwrap();
             let found = captioner.one_by_one(&memory, 4, &rules, None).unwrap();
-            let (end, pad) = (captioner.tokenizer.end_id(), captioner.tokenizer.pad_id());
-            let start = captioner.tokenizer.start_id();
+            let Specials { start, end, pad } = captioner.specials;
             for (row, found) in found.iter().enumerate() {
                 let memory = captioner
                     .decoder

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::captioner::bert::{Bert, Sight};
-use crate::captioner::config::{CaptionerConfig, DecodeFrom, DecoderConfig, VisionConfig};
+use crate::captioner::config::{CaptionerConfig, DecodeFrom, DecoderConfig, Specials, VisionConfig};
 use crate::captioner::device::{Inference, Precision, check_device, describe};
 use crate::captioner::encode::{Projections, hash_words};
 use crate::captioner::files::{
@@ -259,9 +259,8 @@ impl Matcher {
     /// the end token.
     pub(super) fn texts(&self, texts: &[&str]) -> Result<MatchedTexts> {
         let length = self.config.text.max_tokens;
-        let (start, end, pad) = match self.config.text.specials {
-            Some(ids) => (ids.start, ids.end, ids.pad),
-            None => (self.tokenizer.start_id(), self.tokenizer.end_id(), self.tokenizer.pad_id()),
+        let Some(Specials { start, end, pad }) = self.config.text.specials else {
+            return Err(Error::captioner("a matcher without ids around a text")); // its configuration was checked
         };
         let mut values = Vec::with_capacity(texts.len() * length);
         let mut used = Vec::with_capacity(texts.len() * length);

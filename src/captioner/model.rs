@@ -6,7 +6,7 @@ use ndarray::ArrayView4;
 use tch::{Device, Kind, Tensor};
 
 use crate::captioner::codebook::Codebook;
-use crate::captioner::config::{CaptionerConfig, DecodeFrom, LearnedBy};
+use crate::captioner::config::{CaptionerConfig, DecodeFrom, LearnedBy, Specials};
 use crate::captioner::decoder::{Memory, TextDecoder};
 use crate::captioner::device::{Precision, check_device, device_name};
 use crate::captioner::encode::Projections;
@@ -30,6 +30,8 @@ use crate::text::Tokenizer;
 pub struct Captioner {
     pub(super) config: CaptionerConfig,
     pub(super) tokenizer: Tokenizer,
+    /// Ids around a caption.
+    pub(super) specials: Specials,
     pub(super) clusters: Option<Arc<Clusters>>,
     pub(super) device: Device,
     pub(super) vision: VisionModel,
@@ -114,9 +116,12 @@ impl Captioner {
         mut weights: Weights,
     ) -> Result<Self> {
         config.validate()?;
-        let tokenizer = match config.decoder.specials {
-            Some(ids) => tokenizer.with_specials(ids.start, ids.end, ids.pad),
-            None => tokenizer,
+        let (tokenizer, specials) = match config.decoder.specials {
+            Some(ids) => (tokenizer.with_specials(ids.start, ids.end, ids.pad), ids),
+            None => {
+                let [start, end, pad] = tokenizer.specials()?;
+                (tokenizer, Specials { start, end, pad })
+            }
         };
         check_prompt(&config, &tokenizer)?;
         let vision = VisionModel::new(&mut weights, &config, device)?;
@@ -142,6 +147,7 @@ impl Captioner {
             tensors: weights.finish()?,
             config,
             tokenizer,
+            specials,
             clusters: None,
             device,
             vision,
@@ -388,7 +394,7 @@ impl Captioner {
     pub(super) fn tokens(&self, captions: &[&str]) -> Vec<Vec<u32>> {
         let row = |caption: &&str| {
             let mut ids = self.tokenizer.ids(caption);
-            ids.push(self.tokenizer.end_id());
+            ids.push(self.specials.end);
             ids.truncate(self.config.decoder.max_tokens);
             ids
         };
@@ -397,7 +403,7 @@ impl Captioner {
 
     /// Rows of [`tokens`](Self::tokens) as tensors, padded to `length`, or to the longest.
     pub(super) fn text_batch(&self, rows: &[Vec<u32>], length: Option<usize>) -> Result<TextBatch> {
-        let (start, pad) = (self.tokenizer.start_id(), self.tokenizer.pad_id());
+        let Specials { start, pad, .. } = self.specials;
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         let length = length.unwrap_or_else(|| lengths.iter().copied().max().unwrap_or(1));
         let mut ids = vec![i64::from(pad); rows.len() * length];

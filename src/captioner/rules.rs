@@ -26,14 +26,14 @@ pub(super) struct Rules {
 
 impl Rules {
     pub(super) fn of(captioner: &Captioner) -> Result<Self> {
-        let (config, tokenizer) = (&captioner.config, &captioner.tokenizer);
-        let mut prefix = vec![i64::from(tokenizer.start_id())];
+        let (config, tokenizer, specials) = (&captioner.config, &captioner.tokenizer, captioner.specials);
+        let mut prefix = vec![i64::from(specials.start)];
         prefix.extend(tokenizer.ids(&config.generation.prompt).into_iter().map(i64::from));
         let told = Tensor::f_from_slice(&prefix)?.f_unsqueeze(0)?.f_to_device(captioner.device)?;
         Ok(Self {
             told,
-            end: i64::from(tokenizer.end_id()),
-            pad: i64::from(tokenizer.pad_id()),
+            end: i64::from(specials.end),
+            pad: i64::from(specials.pad),
             prefix,
             max_tokens: config.generation.max_tokens as i64,
             min_tokens: config.generation.min_tokens as i64,
@@ -81,13 +81,13 @@ impl Rules {
 /// Minus infinity for tokens that never appear in a caption: start, padding and rows of the embedding
 /// that have no text; with `early` also the end token. `[vocab]`.
 fn banned(captioner: &Captioner, early: bool) -> Result<Tensor> {
-    let tokenizer = &captioner.tokenizer;
+    let (tokenizer, specials) = (&captioner.tokenizer, captioner.specials);
     let mut values = vec![0f32; captioner.config.decoder.vocab];
     for (id, value) in values.iter_mut().enumerate() {
         let id = id as u32;
-        let special = id == tokenizer.start_id() || id == tokenizer.pad_id();
+        let special = id == specials.start || id == specials.pad;
         let unknown = id as usize >= tokenizer.vocab_size();
-        let hit = if id == tokenizer.end_id() { early } else { special || unknown };
+        let hit = if id == specials.end { early } else { special || unknown };
         if hit {
             *value = f32::NEG_INFINITY;
         }

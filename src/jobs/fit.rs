@@ -19,6 +19,7 @@ use crate::cluster::{
     self, AlignmentNorm, Discriminant, Features, FitOptions, FitPoints, FitReport, GateWorth,
 };
 use crate::error::{Error, Result};
+use crate::loader::check_tables;
 use crate::model::Encoder;
 use crate::shard::{self, ReadOptions, Shard, StoreOptions};
 use sample::{Sampled, SampledBatch};
@@ -249,7 +250,12 @@ impl Corpus {
                 return Err(Error::option("lengths", format!("{} numbers", lengths.len()), accepted));
             }
         };
-        Ok(Self { shards, lengths, read: job.read.clone() })
+        let corpus = Self { shards, lengths, read: job.read.clone() };
+        if corpus.read.has_tables() {
+            let found = shard::survey(&corpus.shards, &corpus.lengths, &corpus.read)?;
+            check_tables(&corpus.read, &found, corpus.samples())?;
+        }
+        Ok(corpus)
     }
 
     fn samples(&self) -> u64 {

@@ -117,7 +117,13 @@ pub struct MetadataInspection {
 
 impl MetadataInspection {
     fn of(metadata: &ShardMetadata, shard_hash: u64, seen: &HashSet<SampleId>) -> Self {
-        let absent = || metadata.keys().filter(|key| !seen.contains(&SampleId::new(shard_hash, key)));
+        // `./` before the names of members is no part of the keys of the file.
+        let is_there = |key: &str| {
+            ["", "./"]
+                .iter()
+                .any(|folder| seen.contains(&SampleId::new(shard_hash, &format!("{folder}{key}"))))
+        };
+        let absent = || metadata.keys().filter(|key| !is_there(key));
         Self {
             file: metadata.file().to_owned(),
             columns: metadata.columns().to_vec(),
@@ -283,6 +289,7 @@ impl Part {
         let mut image = RgbImage::default();
         let mut seen = HashSet::new();
         while let Some(group) = reader.next_group()? {
+            reader.take_gaps().say(&shard.url);
             self.shard.groups += 1;
             seen.insert(group.as_ref().map_or_else(|failed| failed.id, |sample| sample.id));
             let failed = match group {

@@ -39,9 +39,8 @@ impl LoaderBuilder {
                 return Err(Error::option(option, value, "at least 1"));
             }
         }
-        if self.tokenizer.is_some() && self.context_length < 3 {
-            let accepted = "at least 3: a start token, one token and an end token";
-            return Err(Error::option("context_length", self.context_length, accepted));
+        if let Some(tokenizer) = &self.tokenizer {
+            tokenizer.check_rows(self.context_length)?;
         }
         if self.prefetch > MAX_PREFETCH {
             return Err(Error::option("prefetch", self.prefetch, format!("at most {MAX_PREFETCH}")));

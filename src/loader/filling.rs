@@ -208,7 +208,7 @@ impl Filling<'_> {
             Pixels::U8(out) => out.fill(0),
         }
         if let Some(tokenizer) = &self.spec.tokenizer {
-            tokenizer.encode_clip("", tokens);
+            tokenizer.encode("", tokens);
         }
     }
 
@@ -230,7 +230,7 @@ impl Filling<'_> {
         })?;
         *caption = caption_of(spec, survivor, self.epoch);
         if let Some(tokenizer) = &spec.tokenizer {
-            tokenizer.encode_clip(caption, tokens);
+            tokenizer.encode(caption, tokens);
         }
         Ok(())
     }

@@ -12,7 +12,14 @@ use crate::loader::mix::Listed;
 use crate::loader::plan::PlanFile;
 use crate::loader::spec::Mode;
 use crate::select::ScoreGate;
-use crate::shard::{self, CaptionTable, Count, ReadOptions, Shard, Subset, Survey};
+use crate::shard::{self, CaptionTable, Count, JoinBy, ReadOptions, Shard, Subset, Survey};
+
+/// Entries of a table that should have been met, if all are in the corpus, before it counts that few or none were:
+/// chance leaves none with a probability of e^-20, and less than a tenth with one of 5e-7.
+const SURE_TO_MEET: f64 = 20.0;
+
+/// Share of the entries that should have been met below which a table joins little.
+const LITTLE: f64 = 0.1;
 
 impl LoaderBuilder {
     /// Opens the tables that samples are joined with.
@@ -41,6 +48,11 @@ impl LoaderBuilder {
         }
         for (shard, _) in shards.iter().zip(lengths).filter(|(_, length)| **length == 0) {
             self.on_error.empty_shard(&shard.url)?;
+        }
+        // Of a part of a corpus a table may know little.
+        if self.read.has_tables() && self.shards.is_none() && self.read.share.is_none() {
+            let found = shard::survey(shards, lengths, &self.read)?;
+            check_tables(&self.read, &found, total(lengths)?)?;
         }
         let all = |(&length, candidates)| Count { included: length, candidates, is_estimated: false };
         if let Some(plan) = plan {
@@ -160,4 +172,68 @@ pub(crate) fn included(
         if read.filter.is_some() { " and passes the filter" } else { "" }
     );
     Err(Error::option("subset", format!("{} entries, by {by}", subset.len()), accepted))
+}
+
+/// Whether the tables that samples are joined with fit the corpus of so many `samples`, by what was `found` there:
+/// one that joins little is warned of.
+///
+/// # Errors
+/// One that joins nothing, as far as can be told. The error names an entry of it, and what the corpus has there.
+pub(crate) fn check_tables(read: &ReadOptions, found: &Survey, samples: u64) -> Result<()> {
+    if let Some(subset) = &read.subset {
+        let entries = (subset.len() as u64, subset.example());
+        check_table("subset", subset.by(), entries, (found.in_subset, found.looked_at), found, samples)?;
+    }
+    if let Some(table) = &read.captions {
+        let entries = (table.len() as u64, table.example());
+        check_table("captions", table.by(), entries, (found.from_table, found.captions), found, samples)?;
+    }
+    Ok(())
+}
+
+/// Checks a table of so many entries, of which an example is given; `matched` of `looked_at` samples were in it.
+fn check_table(
+    option: &'static str,
+    by: JoinBy,
+    (entries, example): (u64, &str),
+    (matched, looked_at): (u64, u64),
+    found: &Survey,
+    samples: u64,
+) -> Result<()> {
+    // At most as many as it has entries can be in the corpus.
+    let possible = entries.min(samples);
+    let should = looked_at as f64 * possible as f64 / samples.max(1) as f64;
+    let is_sure = should > SURE_TO_MEET || looked_at >= samples;
+    if matched > 0 && (!is_sure || matched as f64 >= LITTLE * should) || looked_at == 0 {
+        return Ok(());
+    }
+    let (table, corpus) = (format!("{example:?}"), found.example.as_ref().and_then(|own| own.name(by)));
+    let corpus = corpus.map_or(format!("no {by} at all"), |name| format!("{name:?}"));
+    let sides = format!("its first entry has the {by} {table}, the first sample that was looked at {corpus}");
+    let given = format!("{entries} entries, by {by}");
+    if matched == 0 && is_sure {
+        let accepted = format!(
+            "a table with samples of this corpus: none of {looked_at} that were looked at is in it. Does it hold what \
+             the corpus calls {by}? {}",
+            capitalised(&sides)
+        );
+        return Err(Error::option(option, given, accepted));
+    }
+    if matched == 0 {
+        tracing::warn!(
+            "{option} = {given}: none of {looked_at} samples that were looked at is in it, as may be with so few \
+             entries; {sides}"
+        );
+    } else {
+        tracing::warn!(
+            "{option} = {given}: {matched} of {looked_at} samples that were looked at are in it, less than a tenth of \
+             the {should:.0} that would be if all its entries were of this corpus; {sides}"
+        );
+    }
+    Ok(())
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }

@@ -45,6 +45,8 @@ mod world;
 pub use batch::{Batch, Images, PixelType};
 pub use builder::LoaderBuilder;
 pub use device::{Element, HostArray};
+#[cfg(feature = "tch")]
+pub(crate) use look::check_tables;
 pub(crate) use look::{included, measured};
 pub use plan::{PlanFile, PlannedShard};
 pub use spec::{Mode, OnError, reading_fingerprint};

@@ -379,10 +379,15 @@ impl Reading<'_> {
         while rows.len() < self.spec.window && !self.stop.load(Ordering::Relaxed) {
             self.slot.tick();
             let row = if all || raw.in_lane(rows.len(), self.spec.window) {
-                match reader.next_group()? {
-                    None => break,
-                    Some(Ok(sample)) => RawRow::Sample(self.keep(sample, keeping)?),
-                    Some(Err(failed)) => self.failed(failed)?,
+                let Some(group) = reader.next_group()? else { break };
+                let gaps = reader.take_gaps();
+                if raw.in_lane(rows.len(), self.spec.window) {
+                    let key = group.as_ref().map_or_else(|failed| &failed.key, |sample| &sample.key);
+                    self.recorder.gaps(&self.spec.shards[raw.segment.shard].url, key, gaps);
+                }
+                match group {
+                    Ok(sample) => RawRow::Sample(self.keep(sample, keeping)?),
+                    Err(failed) => self.failed(failed)?,
                 }
             } else if reader.skip_group()? {
                 RawRow::Skipped

@@ -15,7 +15,7 @@ use crate::loader::stats::{Counts, Failure, Joined, LaneCounts, LengthMismatch, 
 use crate::loader::watchdog::Board;
 use crate::model::SemanticHash;
 use crate::sample::{FailedSample, Outcome};
-use crate::shard::{JoinBy, OUTSIDE};
+use crate::shard::{Gaps, JoinBy, OUTSIDE};
 use crate::text::is_repetitive;
 
 /// Failed samples of a reason that are named one by one; the others are counted.
@@ -71,6 +71,9 @@ struct Inner {
     /// Shards that hold no samples.
     empty_shards: BTreeSet<Arc<str>>,
     skipped_bytes: BTreeMap<Arc<str>, u64>,
+    /// Samples whose fields, by name, are `NaN`, and those whose json cannot be read but that count without.
+    not_numbers: BTreeMap<Arc<str>, u64>,
+    unread_json: u64,
     /// Whether a shard was read through for the sake of a few of its samples.
     streamed: bool,
 }
@@ -296,6 +299,32 @@ impl Recorder {
         self.alike_images.fetch_add(near, Ordering::Relaxed);
     }
 
+    /// Counts what the json of a sample was asked for in vain: named in the log from the first on, then at
+    /// powers of two.
+    pub(crate) fn gaps(&self, shard: &Arc<str>, key: &Arc<str>, gaps: Gaps) {
+        if gaps == Gaps::default() {
+            return;
+        }
+        let mut inner = self.lock();
+        for field in gaps.not_numbers {
+            let count = inner.not_numbers.entry(Arc::clone(&field)).or_default();
+            *count += 1;
+            if count.is_power_of_two() {
+                tracing::warn!(shard = %shard, key = %key, count, "{field:?} is NaN: it counts as no value");
+            }
+        }
+        if let Some(detail) = gaps.unread {
+            inner.unread_json += 1;
+            let count = inner.unread_json;
+            if count.is_power_of_two() {
+                tracing::warn!(
+                    shard = %shard, key = %key, count,
+                    "the json cannot be read ({detail}): none of its fields counts"
+                );
+            }
+        }
+    }
+
     /// Notes bytes that were passed over in a shard, looking for a valid tar header; `bytes` counts
     /// from its start.
     pub(crate) fn skipped_bytes(&self, shard: &Arc<str>, bytes: u64) {
@@ -387,6 +416,8 @@ impl Recorder {
             excluded_by: self.excluded_by.clone(),
             lane_count: self.lane_count,
             skipped_bytes: inner.skipped_bytes.clone(),
+            not_numbers: inner.not_numbers.clone(),
+            unread_json: inner.unread_json,
             unscored: get(&self.unscored),
             subset: self.joins.subset.map(|of| self.joins.joined(of, inner.counts.read - inner.outside)),
             captions: self.joins.captions.map(|of| self.joins.joined(of, get(&self.from_table))),

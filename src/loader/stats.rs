@@ -351,6 +351,13 @@ pub struct Stats {
     pub skipped_bytes: BTreeMap<Arc<str>, u64>,
     /// Usable samples without a number in the field of `score_key`: they pass no gate.
     pub unscored: u64,
+    /// By field that was asked for, samples where it is `NaN`, which counts as no value. As `unread_json`, of the
+    /// samples whose json this epoch read: what the ledger knows is not read again.
+    pub not_numbers: BTreeMap<Arc<str>, u64>,
+    /// Samples whose json cannot be read, and that count without it: they have no score, and no uid to be
+    /// found in `captions` by. Where a caption, `where` or a `subset` depends on it, the sample fails instead
+    /// (`bad-json`).
+    pub unread_json: u64,
     /// How `subset` fits the corpus, where there is one; what matches may still be excluded by `where`.
     pub subset: Option<Joined>,
     /// How `captions` fits the corpus, where there is one; only usable samples count.
@@ -400,6 +407,19 @@ impl Stats {
         }
         for (option, joined) in [("subset", self.subset), ("captions", self.captions)] {
             warnings.extend(joined.and_then(|joined| joined.warning(option, self.counts.read)));
+        }
+        for (field, count) in &self.not_numbers {
+            warnings.push(format!(
+                "epoch {}: {count} of {} samples have NaN in {field:?}, which counts as no value",
+                self.epoch, self.counts.read
+            ));
+        }
+        if self.unread_json > 0 {
+            warnings.push(format!(
+                "epoch {}: the json of {} samples cannot be read, and none of its fields counts; the log names the \
+                 first",
+                self.epoch, self.unread_json
+            ));
         }
         if self.unscored * 2 > self.counts.read.saturating_sub(self.counts.excluded) {
             warnings.push(format!(

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::{FailReason, Result};
-use crate::sample::SampleId;
+use crate::json::Fields;
+use crate::sample::{self, SampleId};
 use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid_value};
 use crate::shard::{CaptionTable, Filter, ReadOptions, Shard, ShardMetadata, Share, Subset};
 
@@ -20,9 +21,6 @@ pub(crate) const OUTSIDE: &str = "not in the subset";
 /// Why a sample cannot be used, and what exactly was found.
 pub(super) type Unusable = (FailReason, String);
 
-/// The fields of a json member.
-type Fields = Map<String, Value>;
-
 /// Looks fields and tables up.
 pub(super) struct Captions {
     field: Option<Arc<str>>,
@@ -32,6 +30,12 @@ pub(super) struct Captions {
     share: Option<Share>,
     table: Option<Arc<CaptionTable>>,
     metadata: Beside,
+    /// Names of all fields that may be asked for.
+    columns: Vec<String>,
+    /// What the last sample was asked for in vain.
+    gaps: Gaps,
+    /// The last uid that was found, as it stands there.
+    uid: Option<Value>,
     /// For the fields of caption, uid and score, then those of the filter: samples asked for, until one has
     /// it.
     lacking: Vec<Option<u64>>,
@@ -49,6 +53,33 @@ enum Beside {
     Read(Option<ShardMetadata>),
 }
 
+/// What was asked of a sample's json in vain, although there is one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Gaps {
+    /// Fields that are `NaN`, in the json or in the Parquet file beside the shard: no value.
+    pub(crate) not_numbers: Vec<Arc<str>>,
+    /// Why the json cannot be read, although the sample can be used without.
+    pub(crate) unread: Option<String>,
+}
+
+impl Gaps {
+    /// Says it in the log, once per field: for jobs that keep no statistics.
+    pub(crate) fn say(&self, shard: &str) {
+        static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let is_new = |what: &str| SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned());
+        for field in self.not_numbers.iter().filter(|field| is_new(field)) {
+            tracing::warn!(
+                "{shard}: {field:?} is NaN, which counts as no value; others like it are not named"
+            );
+        }
+        if let Some(detail) = self.unread.as_ref().filter(|_| is_new("")) {
+            tracing::warn!(
+                "{shard}: json cannot be read ({detail}): none of its fields counts; others are not named"
+            );
+        }
+    }
+}
+
 /// What is known of a sample that counts.
 #[derive(Default)]
 pub(super) struct Found {
@@ -62,8 +93,14 @@ pub(super) struct Found {
 
 impl Captions {
     pub(super) fn new(shard: &Shard, options: &ReadOptions) -> Self {
-        let columns = options.filter.as_ref().map_or(0, |filter| filter.columns().len());
+        let filter = options.filter.as_ref().map_or(&[][..], Filter::columns);
+        let tables = [options.subset.as_ref().map(|s| s.by()), options.captions.as_ref().map(|t| t.by())];
+        let named = options.caption_key.iter().chain(&options.score_key).cloned();
+        let uid = tables.contains(&Some(JoinBy::Uid)).then(|| UID.to_owned());
         Self {
+            columns: filter.iter().cloned().chain(named).chain(uid).collect(),
+            gaps: Gaps::default(),
+            uid: None,
             field: options.caption_key.as_deref().map(Arc::from),
             filter: options.filter.clone().map(Arc::new),
             score: options.score_key.as_deref().map(Arc::from),
@@ -71,7 +108,7 @@ impl Captions {
             share: options.share,
             table: options.captions.clone(),
             metadata: Beside::Unread(shard.clone()),
-            lacking: vec![Some(0); FILTER_AT + columns],
+            lacking: vec![Some(0); FILTER_AT + filter.len()],
         }
     }
 
@@ -124,6 +161,7 @@ impl Captions {
         json: Option<&[u8]>,
         fault: Option<Unusable>,
     ) -> Result<Result<Found, Unusable>> {
+        self.gaps = Gaps::default();
         if self.is_outside(key, id) {
             return Ok(Err((FailReason::Excluded, OUTSIDE.into())));
         }
@@ -133,26 +171,31 @@ impl Captions {
         {
             return Ok(Err(fault.clone()));
         }
-        let (mut member, mut bad) = (Fields::new(), None);
-        if self.needs_json() {
-            match json.map(serde_json::from_slice) {
-                None => {}
-                Some(Ok(Value::Object(fields))) => member = fields,
-                Some(Ok(_)) => bad = Some("it is not an object".to_owned()),
-                Some(Err(error)) => bad = Some(error.to_string()),
+        let (mut member, mut bad) = (Fields::default(), None);
+        if let Some(json) = json.filter(|_| self.needs_json()) {
+            match Fields::read(json, |name| self.columns.iter().any(|column| column == name)) {
+                Ok(fields) => member = fields,
+                Err(error) => bad = Some(error),
             }
         }
         let uid = if needs_uid { self.uid(key, &member)? } else { None };
         if let Some(subset) = self.subset.as_ref().filter(|subset| subset.by() == JoinBy::Uid)
             && !uid.is_some_and(|uid| subset.contains(uid))
         {
-            return Ok(Err((FailReason::Excluded, OUTSIDE.into())));
+            // Whether a sample is in the subset that nobody can read the uid of is not known.
+            return Ok(Err(match bad.filter(|_| uid.is_none()) {
+                Some(detail) => (FailReason::BadJson, detail),
+                None => (FailReason::Excluded, OUTSIDE.into()),
+            }));
         }
         if let Some(fault) = fault {
             return Ok(Err(fault));
         }
-        if let Some(detail) = bad.filter(|_| self.field.is_some() || self.filter.is_some()) {
-            return Ok(Err((FailReason::BadJson, detail)));
+        if let Some(detail) = bad {
+            if self.field.is_some() || self.filter.is_some() {
+                return Ok(Err((FailReason::BadJson, detail)));
+            }
+            self.gaps.unread = Some(detail);
         }
         if let Some(filter) = self.filter.clone()
             && !self.passes(&filter, key, &member)?
@@ -181,7 +224,8 @@ impl Captions {
 
     /// The hash of the sample's uid.
     fn uid(&mut self, key: &str, member: &Fields) -> Result<Option<u64>> {
-        Ok(self.value(UID_AT, UID, key, member)?.as_ref().and_then(of_uid_value))
+        self.uid = self.value(UID_AT, UID, key, member)?;
+        Ok(self.uid.as_ref().and_then(of_uid_value))
     }
 
     fn passes(&mut self, filter: &Filter, key: &str, member: &Fields) -> Result<bool> {
@@ -192,34 +236,40 @@ impl Captions {
         Ok(filter.passes(&values))
     }
 
-    /// Names of the columns that may be asked for.
-    fn columns(&self) -> Vec<String> {
-        let filter = self.filter.iter().flat_map(|filter| filter.columns().to_vec());
-        let named = self.field.iter().chain(&self.score).map(|name| name.to_string());
-        filter.chain(named).chain(self.needs_uid().then(|| UID.to_owned())).collect()
+    /// The last uid that was looked up, where there is one.
+    pub(super) fn take_uid(&mut self) -> Option<String> {
+        match self.uid.take()? {
+            Value::String(uid) => Some(uid),
+            Value::Number(uid) => Some(uid.to_string()),
+            _ => None,
+        }
     }
 
-    /// What stands in `column`, the `i`-th that is looked for; `None` where it is absent or null.
-    fn value(
-        &mut self,
-        i: usize,
-        column: &str,
-        key: &str,
-        member: &Map<String, Value>,
-    ) -> Result<Option<Value>> {
-        let mut found = member.get(column).filter(|value| !value.is_null()).cloned();
+    /// What the last sample was asked for in vain.
+    pub(super) fn take_gaps(&mut self) -> Gaps {
+        std::mem::take(&mut self.gaps)
+    }
+
+    /// What stands in `column`, the `i`-th that is looked for; `None` where it is absent, null or not a number.
+    fn value(&mut self, i: usize, column: &str, key: &str, member: &Fields) -> Result<Option<Value>> {
+        let mut found = member.value(column).cloned();
+        let mut is_nan = member.is_nan(column);
         if found.is_none() {
             if let Beside::Unread(shard) = &self.metadata {
-                let columns = self.columns();
-                let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+                let columns: Vec<&str> = self.columns.iter().map(String::as_str).collect();
                 self.metadata = Beside::Read(ShardMetadata::beside(shard, &columns)?);
             }
             if let Beside::Read(Some(metadata)) = &self.metadata {
                 found = metadata.value(key, column).filter(|value| !value.is_null()).cloned();
+                is_nan |= metadata.is_nan(key, column);
             }
         }
+        if is_nan && found.is_none() && !self.gaps.not_numbers.iter().any(|name| **name == *column) {
+            self.gaps.not_numbers.push(column.into());
+        }
         let lacking = &mut self.lacking[i];
-        *lacking = lacking.filter(|_| found.is_none()).map(|lacking| lacking + 1);
+        // A field that is not a number is there.
+        *lacking = lacking.filter(|_| found.is_none() && !is_nan).map(|lacking| lacking + 1);
         if *lacking == Some(LACKING) {
             warn_of_absent(column, i);
         }
@@ -268,10 +318,10 @@ fn text(value: &Value, field: &str) -> Option<Result<String, Unusable>> {
     Some(Err((FailReason::BadJson, format!("{field:?} is {kind}, not a string"))))
 }
 
-/// A caption without white space around it, and without a byte order mark.
+/// A caption without white space around it.
 pub(super) fn trimmed(caption: &str, place: &str) -> Result<String, Unusable> {
-    let caption = caption.trim_start_matches('\u{feff}').trim();
-    if caption.is_empty() {
+    let caption = sample::trimmed(caption);
+    if caption.trim().is_empty() {
         return Err((FailReason::EmptyCaption, format!("nothing in {place}")));
     }
     Ok(caption.to_owned())

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::hash;
+use crate::sample::trimmed;
 use crate::shard::join::JoinBy;
-use crate::shard::table::rows;
+use crate::shard::table::{Row, rows};
 
 /// Captions by key, uid or identity: a sample that is in it has its caption from here, any other its own.
 ///
@@ -18,6 +19,7 @@ pub struct CaptionTable {
     /// Of each caption its length, four bytes, and its text.
     texts: Vec<u8>,
     fingerprint: u64,
+    example: Box<str>,
 }
 
 impl CaptionTable {
@@ -28,10 +30,13 @@ impl CaptionTable {
     /// A file that cannot be read, is none of these, or has no caption; two captions of one sample.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let (mut entries, mut texts) = (vec![], Vec::new());
-        let by = rows("captions", path, true, &mut |name, caption| {
-            let caption = caption.unwrap_or_default().trim();
-            if !caption.is_empty() {
+        let (mut entries, mut texts, mut example) = (vec![], Vec::new(), String::new());
+        let by = rows("captions", path, true, &mut |Row { name, text, caption }| {
+            let caption = trimmed(caption.unwrap_or_default());
+            if !caption.trim().is_empty() {
+                if entries.is_empty() {
+                    example = text();
+                }
                 let length = u32::try_from(caption.len()).map_err(|_| "a caption of 4 GiB".to_owned())?;
                 entries.push((name, texts.len() as u64));
                 texts.extend_from_slice(&length.to_le_bytes());
@@ -44,7 +49,7 @@ impl CaptionTable {
             return Err(Error::option("captions", given(), "a table of one caption or more"));
         }
         entries.sort_unstable();
-        let mut table = Self { by, entries, texts, fingerprint: 0 };
+        let mut table = Self { by, entries, texts, fingerprint: 0, example: example.into() };
         let of_two = table.entries.windows(2).filter(|pair| pair[0].0 == pair[1].0);
         let (mut repeats, mut differ) = (false, None);
         for pair in of_two {
@@ -85,9 +90,19 @@ impl CaptionTable {
         self.entries.is_empty()
     }
 
+    /// The name of its first caption, as the file has it.
+    pub fn example(&self) -> &str {
+        &self.example
+    }
+
     /// Identifies names and captions.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Whether it has a caption of the sample with this hash. O(log captions).
+    pub(super) fn contains(&self, hash: u64) -> bool {
+        self.caption(hash).is_some()
     }
 
     /// The caption of the sample with this hash. O(log captions).
@@ -128,7 +143,7 @@ mod tests {
 
     #[test]
     fn captions_are_found_by_name() {
-        let lines = "{\"key\": \"b\", \"caption\": \" é \"}\n{\"key\": \"a\", \"caption\": \"x\"}\n\
+        let lines = "{\"key\": \"b\", \"caption\": \"é\\n\"}\n{\"key\": \"a\", \"caption\": \"x\"}\n\
                      {\"key\": \"c\", \"caption\": null}\n{\"key\": \"a\", \"caption\": \"x\"}\n{\"key\": \"d\"}\n";
         let one = table("a.jsonl", lines).unwrap();
         assert_eq!((one.len(), one.by()), (2, JoinBy::Key));

@@ -76,8 +76,14 @@ impl fmt::Display for JoinBy {
     }
 }
 
+/// A key without the `./` that `tar` writes before the names of members where a folder was named `.`: tables
+/// do not have it. Identities keep it.
+pub(super) fn plain(key: &str) -> &str {
+    key.trim_start_matches("./")
+}
+
 pub(super) fn of_key(key: &str) -> u64 {
-    hash::hash_str(key)
+    hash::hash_str(plain(key))
 }
 
 pub(super) fn of_id(id: SampleId) -> u64 {
@@ -122,6 +128,14 @@ mod tests {
         assert_eq!(of_uid(&text.to_lowercase()), of_uid(&text.to_uppercase()));
         assert_ne!(of_uid(text), of_uid(&text[1..]));
         assert_ne!(of_uid("ä"), of_uid("+0000000000000ff000000000000000a"));
+    }
+
+    #[test]
+    fn a_key_is_joined_without_its_folder_of_nothing() {
+        assert_eq!(of_key("./000"), of_key("000"));
+        assert_eq!(of_key("././a/000"), of_key("a/000"));
+        assert_ne!(of_key(".000"), of_key("000"));
+        assert_ne!(of_key("../000"), of_key("000"));
     }
 
     #[test]

@@ -1,16 +1,14 @@
 //! Number of groups in each shard: from the small files that lie beside shards, or from a scan.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
+use crate::json::Fields;
 use crate::shard::list::count_beside;
 use crate::shard::metadata::successes;
 use crate::shard::place::Sidecar;
 use crate::shard::scan::each;
 use crate::shard::{ReadOptions, Shard, ShardReader};
-
-/// Groups by file name: what a `sizes.json` holds.
-type Sizes = HashMap<String, u64>;
 
 /// Empty shards that a warning names.
 const NAMED: usize = 16;
@@ -82,10 +80,21 @@ fn of_sizes(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
     for ((members, file), content) in folders.iter().zip(&files).zip(Sidecar::read(&files)?) {
         let Some(content) = content else { continue };
         let expected = "a map of shard names to numbers of samples, like {\"00000.tar\": 1234}";
-        let sizes: Sizes =
-            serde_json::from_slice(&content).map_err(|error| Error::format(file.name(), expected, error))?;
+        let names: HashSet<&str> = members.iter().map(|&i| &*shards[i].path).collect();
+        let sizes = Fields::read(&content, |name| names.contains(name))
+            .map_err(|error| Error::format(file.name(), expected, error))?;
         for &i in members {
-            let size = sizes.get(&*shards[i].path).copied();
+            if sizes.is_nan(&shards[i].path) {
+                let file = file.name();
+                tracing::warn!("{file}: NaN for {} is no number; its samples are counted", shards[i].path);
+            }
+            let size = match sizes.value(&shards[i].path) {
+                Some(size) => Some(size.as_u64().ok_or_else(|| {
+                    let found = format!("{size} for {}", shards[i].path);
+                    Error::format(file.name(), expected, found).in_shard(&shards[i].url)
+                })?),
+                None => None,
+            };
             if size == Some(0) {
                 let expected =
                     format!("at least 1 for {}; leave empty shards out of the list", shards[i].path);
@@ -105,7 +114,7 @@ fn of_stats(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
     }
     for ((&i, file), content) in unknown.iter().zip(&files).zip(Sidecar::read(&files)?) {
         let Some(content) = content else { continue };
-        let stats: serde_json::Value = match serde_json::from_slice(&content) {
+        let stats = match Fields::read(&content, |name| name == "successes") {
             Ok(stats) => stats,
             Err(error) => {
                 let expected = "json, as img2dataset writes it";
@@ -113,7 +122,7 @@ fn of_stats(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
                 continue;
             }
         };
-        known[i] = stats.get("successes").and_then(serde_json::Value::as_u64).filter(|&n| n > 0);
+        known[i] = stats.value("successes").and_then(serde_json::Value::as_u64).filter(|&n| n > 0);
     }
     Ok(())
 }
@@ -146,7 +155,7 @@ fn of_folders(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
             continue;
         }
         let text = String::from_utf8_lossy(&content);
-        let length = text.trim().parse().ok().filter(|&n: &u64| n > 0);
+        let length = text.trim_start_matches('\u{feff}').trim().parse().ok().filter(|&n: &u64| n > 0);
         let wrong = || Error::format(file.name(), "the number of samples in its folder", format!("{text:?}"));
         known[i] = Some(length.ok_or_else(wrong)?);
     }

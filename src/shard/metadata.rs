@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::shard::Shard;
+use crate::shard::join::plain;
 use crate::shard::lengths::passed_over;
 use crate::shard::place::Sidecar;
 
@@ -34,6 +35,8 @@ pub struct ShardMetadata {
     columns: Vec<String>,
     chosen: Vec<String>,
     rows: HashMap<Box<str>, Box<[Value]>>,
+    /// Chosen columns of rows that are not a number there; in `rows` they are null.
+    not_numbers: HashMap<Box<str>, Vec<usize>>,
 }
 
 impl ShardMetadata {
@@ -65,7 +68,7 @@ impl ShardMetadata {
         &self.columns
     }
 
-    /// Keys of the samples, in no order.
+    /// Keys of the samples as they stand there, without a leading `./`, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.rows.keys().map(|key| &**key)
     }
@@ -81,10 +84,16 @@ impl ShardMetadata {
     }
 
     /// What stands in `column` for the sample `key`; `None` where there is no such sample, or the
-    /// column is not there or was not chosen.
+    /// column is not there or was not chosen. `./` before a key makes no difference.
     pub fn value(&self, key: &str, column: &str) -> Option<&Value> {
-        let row = self.rows.get(key)?;
+        let row = self.rows.get(plain(key))?;
         row.get(self.chosen.iter().position(|chosen| chosen == column)?)
+    }
+
+    /// Whether what stands there is no number, `NaN`; its value is null then.
+    pub(super) fn is_nan(&self, key: &str, column: &str) -> bool {
+        let columns = self.not_numbers.get(plain(key)).map_or(&[][..], |columns| columns);
+        columns.iter().any(|&at| self.chosen.get(at).is_some_and(|chosen| chosen == column))
     }
 }
 

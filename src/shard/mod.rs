@@ -41,7 +41,7 @@ mod survey;
 mod table;
 mod writer;
 
-pub(crate) use caption::OUTSIDE;
+pub(crate) use caption::{Gaps, OUTSIDE};
 pub use caption_table::CaptionTable;
 pub(crate) use count::{Count, count, of_selection};
 pub use fetch::ShardFetcher;

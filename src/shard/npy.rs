@@ -55,30 +55,47 @@ impl Item {
         (item.size() <= MAX_ITEM).then_some(item)
     }
 
-    /// The hash of the uid in `bytes`, an item; `None` where they are no text.
-    fn uid(self, bytes: &[u8]) -> Option<u64> {
-        let half = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    /// The uid in `bytes`, an item, as a text; `None` where they are none.
+    fn text(self, bytes: &[u8]) -> Option<String> {
         match self {
-            Self::Halves => Some(of_halves(half(0)?, half(8)?)),
+            Self::Halves => {
+                let (high, low) = halves(bytes)?;
+                Some(format!("{high:016x}{low:016x}"))
+            }
             Self::Bytes(_) => {
                 let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-                Some(of_uid(std::str::from_utf8(&bytes[..end]).ok()?))
+                Some(std::str::from_utf8(&bytes[..end]).ok()?.to_owned())
             }
             Self::Points(_) => {
                 let points = bytes.as_chunks().0.iter().map(|&point| u32::from_le_bytes(point));
-                let text: Option<String> =
-                    points.take_while(|&point| point != 0).map(char::from_u32).collect();
-                Some(of_uid(&text?))
+                points.take_while(|&point| point != 0).map(char::from_u32).collect()
             }
         }
     }
+
+    /// The hash of the uid in `bytes`.
+    fn uid(self, bytes: &[u8]) -> Option<u64> {
+        match self {
+            Self::Halves => halves(bytes).map(|(high, low)| of_halves(high, low)),
+            Self::Bytes(_) | Self::Points(_) => self.text(bytes).map(|text| of_uid(&text)),
+        }
+    }
 }
+
+/// Two u64.
+fn halves(bytes: &[u8]) -> Option<(u64, u64)> {
+    let half = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    Some((half(0)?, half(8)?))
+}
+
+/// Takes the hash of a uid, and how to write it.
+pub(super) type EachUid<'a> = dyn FnMut(u64, &dyn Fn() -> String) + 'a;
 
 /// Hands the hash of every uid in `file` to `each`.
 ///
 /// # Errors
 /// What is wrong with the file, in words.
-pub(super) fn uids(mut file: impl Read, each: &mut dyn FnMut(u64)) -> Result<(), String> {
+pub(super) fn uids(mut file: impl Read, each: &mut EachUid<'_>) -> Result<(), String> {
     let cut = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof => "a file that ends early".to_owned(),
         _ => error.to_string(),
@@ -115,7 +132,8 @@ pub(super) fn uids(mut file: impl Read, each: &mut dyn FnMut(u64)) -> Result<(),
         let some = &mut bytes[..items as usize * item.size()];
         file.read_exact(some).map_err(cut)?;
         for bytes in some.chunks_exact(item.size()) {
-            each(item.uid(bytes).ok_or("an item that is no text")?);
+            let uid = item.uid(bytes).ok_or("an item that is no text")?;
+            each(uid, &|| item.text(bytes).unwrap_or_default());
         }
         left -= items;
     }
@@ -144,7 +162,10 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<Vec<u64>, String> {
         let mut found = vec![];
-        uids(bytes, &mut |uid| found.push(uid))?;
+        uids(bytes, &mut |uid, text| {
+            assert_eq!(of_uid(&text()), uid);
+            found.push(uid);
+        })?;
         Ok(found)
     }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
-use crate::shard::caption::Captions;
+use crate::shard::caption::{Captions, Gaps};
 use crate::shard::group::{Group, Open, Place, Role, Standing, split};
 use crate::shard::index::ShardIndex;
 use crate::shard::join::JoinBy;
@@ -82,6 +82,11 @@ impl ReadOptions {
         let subset = subset.map(|s| format!("the subset of {} entries by {}", s.len(), s.by()));
         let share = self.share.map(|_| "the share that validation holds out".to_owned());
         filter.into_iter().chain(subset).chain(share).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// Whether samples are joined with a table.
+    pub(crate) fn has_tables(&self) -> bool {
+        self.subset.is_some() || self.captions.is_some()
     }
 
     /// Whether all samples of a corpus count.
@@ -276,6 +281,16 @@ impl ShardReader {
         let mut taken = std::mem::replace(&mut self.index, next);
         taken.shrink_to_fit(); // a ledger holds many
         taken
+    }
+
+    /// What the json of the last group that was read was asked for in vain.
+    pub(crate) fn take_gaps(&mut self) -> Gaps {
+        self.captions.take_gaps()
+    }
+
+    /// The uid of the last group that was read, where a table goes by uids and it has one.
+    pub(super) fn take_uid(&mut self) -> Option<String> {
+        self.captions.take_uid()
     }
 
     fn advance(&mut self, read: bool) -> Result<Option<Open>> {

@@ -18,6 +18,7 @@ pub struct Subset {
     /// Ascending, each once.
     hashes: Vec<u64>,
     fingerprint: u64,
+    example: Box<str>,
     /// Entries of each shard, by its hash.
     by_shard: Option<HashMap<u64, u64>>,
 }
@@ -71,9 +72,12 @@ impl Subset {
     /// A file that cannot be read, is none of these, or is empty.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let mut hashes = vec![];
-        let by = rows("subset", path, false, &mut |name, _| {
-            hashes.push(name);
+        let (mut hashes, mut example) = (vec![], String::new());
+        let by = rows("subset", path, false, &mut |row| {
+            if hashes.is_empty() {
+                example = (row.text)();
+            }
+            hashes.push(row.name);
             Ok(())
         })?;
         if hashes.is_empty() {
@@ -83,19 +87,19 @@ impl Subset {
                 "a list of one sample or more",
             ));
         }
-        let mut subset = Self::of(by, hashes);
+        let mut subset = Self::of(by, hashes, example);
         if by == JoinBy::Id {
             subset.by_shard = of_shards(path);
         }
         Ok(subset)
     }
 
-    fn of(by: JoinBy, mut hashes: Vec<u64>) -> Self {
+    fn of(by: JoinBy, mut hashes: Vec<u64>, example: String) -> Self {
         hashes.sort_unstable();
         hashes.dedup();
         hashes.shrink_to_fit();
         let fingerprint = hash::combine(&[hash::hash_str(by.name()), hash::combine(&hashes)]);
-        Self { by, hashes, fingerprint, by_shard: None }
+        Self { by, hashes, fingerprint, by_shard: None, example: example.into() }
     }
 
     /// How many of its entries are in the shard of this hash; `None` where the list does not say in which shards they are.
@@ -116,6 +120,11 @@ impl Subset {
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
+    }
+
+    /// Its first entry, as the file has it.
+    pub fn example(&self) -> &str {
+        &self.example
     }
 
     /// Identifies its entries.

@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::hash::{self, Purpose};
+use crate::json::Fields;
 use crate::sample::SampleId;
-use crate::shard::caption::score;
+use crate::shard::caption::{OUTSIDE, score};
 use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid_value};
-use crate::shard::{ReadOptions, Shard, ShardMetadata, ShardReader};
+use crate::shard::{CaptionTable, Filter, ReadOptions, Shard, ShardMetadata, ShardReader, Subset};
 
 /// Stretches of consecutive groups that are looked at.
 const STRETCHES: usize = 16;
@@ -36,6 +37,37 @@ pub struct Survey {
     pub scores: Vec<f32>,
     /// Names of the fields that were there, sorted, 32 at most.
     pub fields: Vec<String>,
+    /// Groups that the subset names.
+    pub in_subset: u64,
+    /// Groups whose captions may come from a table.
+    pub captions: u64,
+    /// Those of them whose caption did.
+    pub from_table: u64,
+    /// What the first group is called.
+    pub example: Option<Example>,
+}
+
+/// What a sample is called, for those who wonder why a table does not know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// Its key.
+    pub key: String,
+    /// Its identity.
+    pub id: SampleId,
+    /// Its uid; `None` where it has none, or nobody asked for it.
+    pub uid: Option<String>,
+}
+
+impl Example {
+    /// What it is called in the column that a table is joined by.
+    pub fn name(&self, by: JoinBy) -> Option<String> {
+        match by {
+            JoinBy::Key => Some(self.key.clone()),
+            JoinBy::Uid => self.uid.clone(),
+            // As `export` writes it.
+            JoinBy::Id => Some((self.id.0 as i64).to_string()),
+        }
+    }
 }
 
 impl Survey {
@@ -76,6 +108,7 @@ pub fn survey(shards: &[Shard], lengths: &[u64], read: &ReadOptions) -> Result<S
             Some(metadata) => {
                 found.looked_at += metadata.len() as u64;
                 fields.extend(metadata.columns().iter().cloned());
+                of_tables(&metadata, shard, read, &mut found);
             }
             None => of_groups(shard, length, stretches, read, &mut found, &mut fields)?,
         }
@@ -96,8 +129,10 @@ pub(super) fn of_metadata(
 ) -> Result<Option<ShardMetadata>> {
     let filter = read.filter.as_ref();
     let subset = read.subset.as_deref();
+    let needs_uid =
+        [subset.map(|s| s.by()), read.captions.as_ref().map(|t| t.by())].contains(&Some(JoinBy::Uid));
     let mut columns: Vec<&str> = filter.map_or(vec![], |f| f.columns().iter().map(String::as_str).collect());
-    columns.extend(subset.filter(|subset| subset.by() == JoinBy::Uid).map(|_| UID));
+    columns.extend(needs_uid.then_some(UID));
     columns.extend(read.score_key.as_deref());
     let Some(metadata) = ShardMetadata::beside(shard, &columns)? else { return Ok(None) };
     if !columns.iter().all(|column| metadata.columns().iter().any(|own| own == column)) {
@@ -105,12 +140,8 @@ pub(super) fn of_metadata(
     }
     for key in metadata.keys() {
         let value = |column: &str| metadata.value(key, column).cloned().unwrap_or_default();
-        let is_inside = subset.is_none_or(|subset| match subset.by() {
-            JoinBy::Key => subset.contains(of_key(key)),
-            JoinBy::Id => subset.contains(of_id(SampleId::new(shard.hash, key))),
-            JoinBy::Uid => of_uid_value(&value(UID)).is_some_and(|uid| subset.contains(uid)),
-        });
-        let passes = |filter: &crate::shard::Filter| {
+        let is_inside = subset.is_none_or(|s| is_in(&metadata, key, shard, s.by(), &|hash| s.contains(hash)));
+        let passes = |filter: &Filter| {
             filter.passes(&filter.columns().iter().map(|column| value(column)).collect::<Vec<_>>())
         };
         let is_held = read.share.is_none_or(|share| share.contains(SampleId::new(shard.hash, key)));
@@ -119,6 +150,43 @@ pub(super) fn of_metadata(
         }
     }
     Ok(Some(metadata))
+}
+
+/// Whether a table joined by `by`, which `contains` some hashes, has the sample `key` of `metadata`.
+fn is_in(
+    metadata: &ShardMetadata,
+    key: &str,
+    shard: &Shard,
+    by: JoinBy,
+    contains: &dyn Fn(u64) -> bool,
+) -> bool {
+    match by {
+        JoinBy::Key => contains(of_key(key)),
+        // The file has no `./`, which the shard may have.
+        JoinBy::Id => ["", "./"]
+            .iter()
+            .any(|folder| contains(of_id(SampleId::new(shard.hash, &format!("{folder}{key}"))))),
+        JoinBy::Uid => metadata.value(key, UID).and_then(of_uid_value).is_some_and(contains),
+    }
+}
+
+/// Counts the samples of `metadata` that the tables of `read` know.
+fn of_tables(metadata: &ShardMetadata, shard: &Shard, read: &ReadOptions, found: &mut Survey) {
+    for key in metadata.keys() {
+        if found.example.is_none() {
+            let uid = metadata.value(key, UID).and_then(|uid| match uid {
+                Value::String(uid) => Some(uid.clone()),
+                Value::Number(uid) => Some(uid.to_string()),
+                _ => None,
+            });
+            found.example = Some(Example { key: key.to_owned(), id: SampleId::new(shard.hash, key), uid });
+        }
+        let in_subset = |s: &Subset| is_in(metadata, key, shard, s.by(), &|hash| s.contains(hash));
+        let in_table = |t: &CaptionTable| is_in(metadata, key, shard, t.by(), &|hash| t.contains(hash));
+        found.in_subset += u64::from(read.subset.as_deref().is_some_and(in_subset));
+        found.captions += 1;
+        found.from_table += u64::from(read.captions.as_deref().is_some_and(in_table));
+    }
 }
 
 /// Takes what groups of `shard` say, in `stretches` of them.
@@ -143,14 +211,22 @@ fn of_groups(
             found.looked_at += 1;
             // Whether a sample can be used is another question than whether it counts.
             found.included += u64::from(!matches!(&group, Err(failed) if !failed.reason.is_fault()));
+            found.in_subset += u64::from(!matches!(&group, Err(failed) if failed.detail == OUTSIDE));
+            if found.example.is_none() {
+                let (key, id) =
+                    group.as_ref().map_or_else(|f| (&f.key, f.id), |sample| (&sample.key, sample.id));
+                found.example = Some(Example { key: key.to_string(), id, uid: reader.take_uid() });
+            }
             let Ok(sample) = group else { continue };
+            found.captions += 1;
+            found.from_table += u64::from(sample.from_table);
             if read.score_key.is_some() {
                 found.scores.push(sample.score.unwrap_or(f32::NAN));
             }
             if fields.len() < NAMED_FIELDS
-                && let Some(Ok(Value::Object(own))) = sample.json.as_deref().map(serde_json::from_slice)
+                && let Some(Ok(own)) = sample.json.as_deref().map(|json| Fields::read(json, |_| true))
             {
-                fields.extend(own.keys().cloned());
+                fields.extend(own.names().map(str::to_owned));
             }
         }
     }

@@ -15,6 +15,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::json::Fields;
 use crate::shard::join::{JoinBy, of_key};
 #[cfg(feature = "parquet")]
 use crate::shard::metadata::{Cell, Columns};
@@ -26,11 +27,23 @@ const CAPTION: &str = "caption";
 /// What is wrong with a table, in words.
 type Wrong = String;
 
-/// Takes the hash of a row's name and its caption, where it has one.
-type Each<'a> = dyn FnMut(u64, Option<&str>) -> std::result::Result<(), Wrong> + 'a;
+/// A row that has a name.
+pub(super) struct Row<'a> {
+    /// Hash of the name.
+    pub(super) name: u64,
+    /// Writes the name as the file has it.
+    pub(super) text: &'a dyn Fn() -> String,
+    /// The caption, where it has one.
+    pub(super) caption: Option<&'a str>,
+}
 
-/// Hands every row of the table at `path` to `each`: its name, and its caption if `with_captions`. Rows
-/// without a name are passed over.
+type Each<'a> = dyn FnMut(Row<'_>) -> std::result::Result<(), Wrong> + 'a;
+
+/// Rows of a format: `None` is one without a name.
+type EachRow<'a> = dyn FnMut(Option<Row<'_>>) -> std::result::Result<(), Wrong> + 'a;
+
+/// Hands every row of the table at `path` to `each`; with captions if `with_captions`. Rows without a name are
+/// left out, and counted in a warning.
 ///
 /// # Errors
 /// A file that cannot be read, is none of these or lacks a column; the error names `option`, which it was
@@ -40,6 +53,33 @@ pub(super) fn rows(
     path: &Path,
     with_captions: bool,
     each: &mut Each<'_>,
+) -> Result<JoinBy> {
+    let (mut count, mut nameless, mut first) = (0u64, 0u64, 0);
+    let by = all_rows(option, path, with_captions, &mut |row| {
+        count += 1;
+        match row {
+            Some(row) => each(row),
+            None => {
+                nameless += 1;
+                first = if nameless == 1 { count } else { first };
+                Ok(())
+            }
+        }
+    })?;
+    if nameless > 0 {
+        tracing::warn!(
+            "{option} = {:?}: {nameless} of {count} rows have no {by} and are left out; the first is row {first}",
+            path.display()
+        );
+    }
+    Ok(by)
+}
+
+fn all_rows(
+    option: &'static str,
+    path: &Path,
+    with_captions: bool,
+    each: &mut EachRow<'_>,
 ) -> Result<JoinBy> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let given = format!("{:?}", path.display());
@@ -71,28 +111,38 @@ fn no_name(columns: &[String]) -> Wrong {
 }
 
 #[cfg(not(feature = "parquet"))]
-fn of_parquet(_: &Path, _: bool, _: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
+fn of_parquet(_: &Path, _: bool, _: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {
     Err("a Parquet file, and this build has no feature `parquet`".into())
 }
 
 #[cfg(feature = "parquet")]
-fn of_parquet(path: &Path, with_captions: bool, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
+fn of_parquet(
+    path: &Path,
+    with_captions: bool,
+    each: &mut EachRow<'_>,
+) -> std::result::Result<JoinBy, Wrong> {
     let columns = Columns::open(path)?;
     let names = columns.names();
     let by = JoinBy::of(|name| names.iter().any(|own| own == name)).ok_or_else(|| no_name(&names))?;
     let wanted = if with_captions { vec![by.name(), CAPTION] } else { vec![by.name()] };
     columns.each(&wanted, &mut |row| {
-        let name = match row[0].take() {
-            Some(Cell::Text(text)) => Some(by.of_text(&text).ok_or_else(|| not_an_id(&text))?),
-            Some(Cell::Number(number)) => Some(by.of_number(number)),
+        let cell = row[0].take();
+        let name = match &cell {
+            Some(Cell::Text(text)) => Some(by.of_text(text).ok_or_else(|| not_an_id(text))?),
+            Some(Cell::Number(number)) => Some(by.of_number(*number)),
             None => None,
+        };
+        let text = || match &cell {
+            Some(Cell::Text(text)) => text.clone(),
+            Some(Cell::Number(number)) => number.to_string(),
+            None => String::new(),
         };
         let caption = match row.get_mut(1).and_then(Option::take) {
             Some(Cell::Number(number)) => return Err(format!("the caption {number}, no text")),
             Some(Cell::Text(text)) => Some(text),
             None => None,
         };
-        name.map_or(Ok(()), |name| each(name, caption.as_deref()))
+        each(name.map(|name| Row { name, text: &text, caption: caption.as_deref() }))
     })?;
     Ok(by)
 }
@@ -116,62 +166,66 @@ fn lines(
         }
         let line = std::str::from_utf8(&bytes).map_err(|error| format!("line {number}: {error}"))?;
         let line = line.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']);
-        if !line.trim().is_empty() {
+        if !line.trim_ascii().is_empty() {
             each(number, line)?;
         }
     }
 }
 
-fn of_text(path: &Path, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
-    lines(path, &mut |_, line| each(of_key(line.trim()), None))?;
+fn of_text(path: &Path, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {
+    lines(path, &mut |_, line| {
+        let key = line.trim_ascii();
+        each(Some(Row { name: of_key(key), text: &|| key.to_owned(), caption: None }))
+    })?;
     Ok(JoinBy::Key)
 }
 
-fn of_npy(path: &Path, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
+fn of_npy(path: &Path, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut said = Ok(());
-    npy::uids(BufReader::new(file), &mut |uid| {
+    npy::uids(BufReader::new(file), &mut |name, text| {
         if said.is_ok() {
-            said = each(uid, None);
+            said = each(Some(Row { name, text, caption: None }));
         }
     })?;
     said.map(|()| JoinBy::Uid)
 }
 
-fn of_jsonl(path: &Path, with_captions: bool, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
-    let mut by = None;
+fn of_jsonl(path: &Path, with_captions: bool, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {
+    let mut by: Option<JoinBy> = None;
     lines(path, &mut |number, line| {
         let wrong = |what: &str| format!("line {number}: {what}");
-        let row: Value = serde_json::from_str(line).map_err(|error| wrong(&error.to_string()))?;
-        let row = row.as_object().ok_or_else(|| wrong("no object"))?;
         // The first row says what all have.
+        let wanted = |name: &str| by.is_none_or(|by| name == by.name() || with_captions && name == CAPTION);
+        let row = Fields::read(line.as_bytes(), wanted).map_err(|error| wrong(&error))?;
         let by = match by {
             Some(by) => by,
             None => {
-                let names: Vec<String> = row.keys().cloned().collect();
-                *by.insert(JoinBy::of(|name| row.contains_key(name)).ok_or_else(|| no_name(&names))?)
+                let names: Vec<String> = row.names().map(str::to_owned).collect();
+                *by.insert(
+                    JoinBy::of(|name| names.iter().any(|own| own == name)).ok_or_else(|| no_name(&names))?,
+                )
             }
         };
-        let name = match row.get(by.name()) {
-            Some(Value::String(text)) => Some(by.of_text(text).ok_or_else(|| wrong(&not_an_id(text)))?),
-            Some(Value::Number(value)) => {
-                let text = value.to_string();
-                Some(by.of_text(&text).ok_or_else(|| wrong(&not_an_id(&text)))?)
-            }
-            Some(Value::Null) | None => None,
+        let text = match row.value(by.name()) {
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(Value::Number(value)) => Some(value.to_string()),
+            None => None,
             Some(_) => return Err(wrong(&format!("the {by} is neither a text nor a number"))),
         };
-        let caption = match row.get(CAPTION).filter(|_| with_captions) {
+        let caption = match row.value(CAPTION).filter(|_| with_captions) {
             Some(Value::String(text)) => Some(text.as_str()),
-            Some(Value::Null) | None => None,
+            None => None,
             Some(_) => return Err(wrong("the caption is no text")),
         };
-        name.map_or(Ok(()), |name| each(name, caption))
+        let Some(text) = text else { return each(None) };
+        let name = by.of_text(&text).ok_or_else(|| wrong(&not_an_id(&text)))?;
+        each(Some(Row { name, text: &|| text.clone(), caption }))
     })?;
     by.ok_or_else(|| "no line".into())
 }
 
-fn of_tsv(path: &Path, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong> {
+fn of_tsv(path: &Path, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {
     let mut columns: Option<(JoinBy, usize, usize, usize)> = None;
     lines(path, &mut |number, line| {
         let cells: Vec<&str> = line.split('\t').collect();
@@ -188,9 +242,9 @@ fn of_tsv(path: &Path, each: &mut Each<'_>) -> std::result::Result<JoinBy, Wrong
         if cells.len() != count {
             return Err(format!("line {number}: {} columns, not the {count} of the first line", cells.len()));
         }
-        let text = cells[name].trim();
-        let hash = by.of_text(text).ok_or_else(|| format!("line {number}: {}", not_an_id(text)))?;
-        each(hash, Some(cells[caption]))
+        let text = cells[name].trim_ascii();
+        let name = by.of_text(text).ok_or_else(|| format!("line {number}: {}", not_an_id(text)))?;
+        each(Some(Row { name, text: &|| text.to_owned(), caption: Some(cells[caption]) }))
     })?;
     columns.map(|(by, ..)| by).ok_or_else(|| "no line".into())
 }

@@ -11,6 +11,36 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::mojibake::{fix_c1, fix_encoding, is_c1};
 
+/// What open_clip does to a caption before it is tokenised (`clean` of its `HFTokenizer`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Cleaning {
+    /// [`clean`].
+    #[default]
+    Whitespace,
+    /// In lower case, too.
+    Lower,
+    /// [`canonicalize`].
+    Canonicalize,
+}
+
+impl Cleaning {
+    pub(super) fn of(self, text: &str) -> String {
+        match self {
+            Self::Whitespace => clean(text),
+            Self::Lower => clean(text).to_lowercase(),
+            Self::Canonicalize => canonicalize(text),
+        }
+    }
+}
+
+/// [`clean`]s `text` as open_clip does for SigLIP: underscores become spaces, ASCII punctuation goes, letters are
+/// in lower case.
+pub fn canonicalize(text: &str) -> String {
+    let mut plain = clean(text).replace('_', " ");
+    plain.retain(|c| !c.is_ascii_punctuation());
+    collapse_whitespace(&plain.to_lowercase())
+}
+
 /// Rounds of repair per line: bounds the time on text that is escaped over and over.
 const MAX_ROUNDS: usize = 16;
 

@@ -18,6 +18,7 @@ use super::coin::Coin;
 use super::tokenizer::Tokenizer;
 use crate::error::Error;
 use crate::hash;
+use crate::sample::trimmed;
 
 /// Stands between the two captions.
 const SEPARATOR: &str = "; ";
@@ -115,7 +116,7 @@ impl Fuse {
         };
         match *self {
             Self::Concat { generated_tokens } => {
-                concat(tokenizer, context.saturating_sub(2), original.trim(), generated, generated_tokens)
+                concat(tokenizer, context, trimmed(original), generated, generated_tokens)
             }
             Self::Gated { threshold } if !passes(known.judged, threshold, false) => original.to_owned(),
             _ => generated.to_owned(),
@@ -133,10 +134,10 @@ fn passes(score: Option<f32>, threshold: f32, without: bool) -> bool {
     score.map_or(without, |score| score >= threshold)
 }
 
-/// Fits both captions into `budget` tokens.
+/// Fits both captions into a row of `context` tokens.
 fn concat(
     tokenizer: Option<&Tokenizer>,
-    budget: usize,
+    context: usize,
     original: &str,
     generated: &str,
     claimed: usize,
@@ -146,6 +147,7 @@ fn concat(
     }
     let whole = format!("{original}{SEPARATOR}{generated}");
     let Some(tokenizer) = tokenizer else { return whole };
+    let budget = context.saturating_sub(tokenizer.added());
     if tokenizer.ids(&whole).len() <= budget {
         return whole;
     }

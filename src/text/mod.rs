@@ -3,10 +3,12 @@
 //! [`clean()`] repairs raw captions as open_clip does, [`Tokenizer`] turns them into ids, and
 //! [`Fuse`] makes one caption of the original and the generated one.
 
+mod beside;
 pub mod clean;
 pub mod coin;
 pub mod fuse;
 mod keywords;
+mod layout;
 mod merges;
 mod mojibake;
 mod mojibake_tables;

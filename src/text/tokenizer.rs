@@ -1,8 +1,9 @@
 //! Turns captions into ids: CLIP's byte-pair encoding exactly as open_clip does it, any
 //! `tokenizer.json`, and a small vocabulary trained from captions for the captioner.
 //!
-//! Whatever the file, captions are cleaned first ([`clean`]), as open_clip
-//! does for its own and for Hugging Face's tokenizers.
+//! Captions are cleaned first ([`clean`]), as open_clip does for its own and for Hugging Face's tokenizers. A
+//! `tokenizer.json` made for CLIP's rules follows open_clip's to the letter. Any other is obeyed: its
+//! post-processor places start and end, and what lies beside it says how captions are cleaned and what pads.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
@@ -20,7 +21,9 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, Model as _, SplitDelimiterBehavior};
 
-use super::clean::clean;
+use super::beside::Beside;
+use super::clean::{Cleaning, clean};
+use super::layout::{Layout, Limits};
 use super::merges::{END_OF_WORD, learn};
 use super::wordpiece::wordpiece;
 use crate::error::{Error, Result};
@@ -53,10 +56,12 @@ struct Inner {
     tokenizer: tokenizers::Tokenizer,
     /// CLIP's rules, where the vocabulary is made for them; otherwise the file's own apply.
     words: Option<Words>,
+    cleaning: Cleaning,
+    layout: Layout,
     vocab_size: usize,
-    start: u32,
-    end: u32,
-    pad: u32,
+    /// Tokens around a caption by their names, for models that write captions.
+    start: Option<u32>,
+    end: Option<u32>,
     specials: HashSet<u32>,
     fingerprint: OnceLock<u64>,
 }
@@ -72,10 +77,11 @@ struct Words {
 
 impl Tokenizer {
     /// Reads a Hugging Face `tokenizer.json`, or the merges file of open_clip
-    /// (`bpe_simple_vocab_16e6.txt`, also gzipped), recognised by content.
+    /// (`bpe_simple_vocab_16e6.txt`, also gzipped), recognised by content. Beside a `tokenizer.json`,
+    /// `open_clip_config.json`, `tokenizer_config.json` and `special_tokens_map.json` are obeyed where they are there.
     ///
     /// # Errors
-    /// A file that cannot be read or is neither; a vocabulary without start and end tokens.
+    /// A file that cannot be read or is neither; what is asked for there and cannot be followed.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let name = path.display().to_string();
@@ -95,7 +101,7 @@ impl Tokenizer {
         if text.trim_start().starts_with('{') {
             let tokenizer = tokenizers::Tokenizer::from_bytes(text.as_bytes())
                 .map_err(|error| Error::format(&name, "a Hugging Face tokenizer.json", error))?;
-            return Self::new(tokenizer, &name);
+            return Self::new(tokenizer, &Beside::read(path)?, &name);
         }
         let first = text.lines().next().unwrap_or_default();
         if !first.contains("#version") {
@@ -116,7 +122,7 @@ impl Tokenizer {
         let name = path.display().to_string();
         let text =
             std::fs::read_to_string(path).map_err(|e| Error::io(format!("read tokenizer {name}"), e))?;
-        Self::new(wordpiece(&text, lowercase, &name)?, &name)
+        Self::new(wordpiece(&text, lowercase, &name)?, &Beside::default(), &name)
     }
 
     /// The same vocabulary with other tokens around a caption. An id may lie outside it: a model can
@@ -128,10 +134,11 @@ impl Tokenizer {
         Self(Arc::new(Inner {
             tokenizer: self.0.tokenizer.clone(),
             words: self.0.words.clone(),
+            cleaning: self.0.cleaning,
+            layout: Layout::around(start, end, pad),
             vocab_size: self.0.vocab_size,
-            start,
-            end,
-            pad,
+            start: Some(start),
+            end: Some(end),
             specials,
             fingerprint: OnceLock::new(),
         }))
@@ -222,50 +229,50 @@ impl Tokenizer {
         tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(pre)));
         tokenizer.with_decoder(Some(bytes));
         tokenizer.add_special_tokens(specials.iter().map(|&s| AddedToken::from(s, true))).map_err(failed)?;
-        Self::new(tokenizer, name)
+        Self::new(tokenizer, &Beside::default(), name)
     }
 
-    fn new(mut tokenizer: tokenizers::Tokenizer, name: &str) -> Result<Self> {
-        // Length is the caller's business: a file may carry the limits of the model it was made for.
-        tokenizer.with_truncation(None).map_err(|error| Error::format(name, "a tokenizer", error))?;
-        tokenizer.with_padding(None);
+    fn new(mut tokenizer: tokenizers::Tokenizer, beside: &Beside, name: &str) -> Result<Self> {
+        let limits =
+            Limits::take(&mut tokenizer).map_err(|error| Error::format(name, "a tokenizer", error))?;
         let find = |names: &[&str]| names.iter().find_map(|name| tokenizer.token_to_id(name));
-        let missing = |what: &str, names: &[&str]| {
-            Error::format(
-                name,
-                format!("a token that {what} a caption: one of {}", names.join(" ")),
-                "none of them",
-            )
-        };
-        let start =
-            find(START).or_else(|| find(&["<|endoftext|>"])).ok_or_else(|| missing("starts", START))?;
-        let end = find(END).ok_or_else(|| missing("ends", END))?;
-        let pad = find(PAD).unwrap_or(0);
-        let mut specials: HashSet<u32> = [start, end].into();
-        specials.extend(find(PAD));
+        let start = find(START).or_else(|| find(&["<|endoftext|>"]));
+        let (end, pad) = (find(END), find(PAD));
+        let mut specials: HashSet<u32> = [start, end, pad].into_iter().flatten().collect();
         specials.extend(
             tokenizer.get_added_tokens_decoder().iter().filter(|(_, t)| t.special).map(|(id, _)| *id),
         );
         let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
-        let words = follows_clip(&tokenizer).then(|| {
-            let names: Vec<String> =
-                [start, end].iter().filter_map(|&id| tokenizer.id_to_token(id)).collect();
-            Words::new(&names)
-        });
-        if words.is_none() {
-            // A model without an unknown token fails on text it cannot spell; better now than later.
-            tokenizer
-                .encode("a photo of \u{1F98A} 狐 0x", false)
-                .map_err(|error| Error::format(name, "a tokenizer that can encode any text", error))?;
-        }
+        let by_clip =
+            (start.zip(end)).filter(|_| beside.by_transformers != Some(true) && follows_clip(&tokenizer));
+        let (words, layout) = match by_clip {
+            Some((start, end)) => {
+                let names: Vec<String> =
+                    [start, end].iter().filter_map(|&id| tokenizer.id_to_token(id)).collect();
+                // open_clip fills up with 0 what has no token for it.
+                (Some(Words::new(&names)), Layout::around(start, end, pad.unwrap_or(0)))
+            }
+            None => {
+                // A model without an unknown token fails on text it cannot spell; better now than later.
+                tokenizer
+                    .encode("a photo of \u{1F98A} 狐 0x", false)
+                    .map_err(|error| Error::format(name, "a tokenizer that can encode any text", error))?;
+                if let Some(class) = beside.lowers.as_ref().filter(|_| !lowers(&tokenizer)) {
+                    let found = format!("none, and {class}Tokenizer in the tokenizer_config.json beside it");
+                    return Err(Error::format(name, "a normalizer that lowers the case", found));
+                }
+                (None, Layout::of(&mut tokenizer, &limits, beside, pad, name)?)
+            }
+        };
         Ok(Self(Arc::new(Inner {
             tokenizer,
             words,
+            cleaning: beside.cleaning,
+            layout,
             // Ids may have gaps; what counts is the size of the table they index.
             vocab_size: highest as usize + 1,
             start,
             end,
-            pad,
             specials,
             fingerprint: OnceLock::new(),
         })))
@@ -293,38 +300,59 @@ impl Tokenizer {
         self.0.tokenizer.token_to_id(token)
     }
 
-    /// Id of the token before a caption.
-    pub fn start_id(&self) -> u32 {
-        self.0.start
-    }
-
-    /// Id of the token after a caption.
-    pub fn end_id(&self) -> u32 {
-        self.0.end
-    }
-
-    /// Id that fills up a row; 0 where the vocabulary has none, as in CLIP.
-    pub fn pad_id(&self) -> u32 {
-        self.0.pad
-    }
-
-    /// Encodes `text` to `out` `[context]`: start, ids, end, then padding. A longer caption is
-    /// cut and its last place holds the end token, as in open_clip.
-    pub fn encode_clip(&self, text: &str, out: &mut [i64]) {
-        let ids = self.ids(text);
-        let full = [self.0.start].into_iter().chain(ids.iter().copied()).chain([self.0.end]);
-        out.fill(i64::from(self.0.pad));
-        out.iter_mut().zip(full).for_each(|(place, id)| *place = i64::from(id));
-        if ids.len() + 2 > out.len()
-            && let Some(last) = out.last_mut()
-        {
-            *last = i64::from(self.0.end);
+    /// Start, end and padding for a model that writes captions; padding is 0 where the vocabulary has none.
+    ///
+    /// # Errors
+    /// A vocabulary without a token that starts, or one that ends a caption; a tokenizer whose captions are cleaned
+    /// as the files beside it say, which a captioner's directory does not hold.
+    pub fn specials(&self) -> Result<[u32; 3]> {
+        let missing = |what: &str, names: &[&str]| {
+            let expected = format!("a token that {what} a caption: one of {}", names.join(" "));
+            Error::format("the captioner's tokenizer", expected, "none of them")
+        };
+        if self.0.cleaning != Cleaning::Whitespace || self.0.layout.stripped.is_some() {
+            let expected = "one that takes captions as they are";
+            let found = "one for which open_clip_config.json changes them";
+            return Err(Error::format("the captioner's tokenizer", expected, found));
         }
+        let start = self.0.start.ok_or_else(|| missing("starts", START))?;
+        let end = self.0.end.ok_or_else(|| missing("ends", END))?;
+        Ok([start, end, self.0.layout.pad.unwrap_or(0)])
+    }
+
+    /// Ids of a row that are none of the caption's: start and end, where there are both.
+    pub fn added(&self) -> usize {
+        self.0.layout.added()
+    }
+
+    /// Fails unless rows of `context` ids can be filled.
+    ///
+    /// # Errors
+    /// A row without room for a token of the caption; a shorter caption would need a padding id that nothing says.
+    pub fn check_rows(&self, context: usize) -> Result<()> {
+        let least = self.added() + 1;
+        if context < least {
+            let accepted =
+                format!("at least {least}: a token of the caption, and {} around it", self.added());
+            return Err(Error::option("context_length", context, accepted));
+        }
+        if self.0.layout.pad.is_none() {
+            let accepted = "a tokenizer.json that says what fills up a row: its padding, or the pad_token of a \
+                            tokenizer_config.json beside it";
+            return Err(Error::option("tokenizer", "one without a padding token", accepted));
+        }
+        Ok(())
+    }
+
+    /// Encodes `text` to `out` `[context]`: start, ids, end, padding, as far as the tokenizer has them. A
+    /// longer caption is cut; start and end stay.
+    pub fn encode(&self, text: &str, out: &mut [i64]) {
+        self.0.layout.fill(self.ids(text), out);
     }
 
     /// Ids of `text`, cleaned, without start and end.
     pub fn ids(&self, text: &str) -> Vec<u32> {
-        let text = clean(text);
+        let text = self.0.cleaning.of(text);
         match &self.0.words {
             Some(words) => self.word_ids(words, &text.to_lowercase()),
             // Failing models are refused by `new`; an empty row is what remains for the rest.
@@ -340,7 +368,7 @@ impl Tokenizer {
         for word in words.pattern.find_iter(text) {
             let word = word.as_str();
             let special = word.starts_with('<').then(|| self.0.tokenizer.token_to_id(word)).flatten();
-            if let Some(id) = special.filter(|&id| id == self.0.start || id == self.0.end) {
+            if let Some(id) = special.filter(|&id| Some(id) == self.0.start || Some(id) == self.0.end) {
                 ids.push(id);
             } else if let Ok(tokens) = model.tokenize(&words.write_bytes(word)) {
                 ids.extend(tokens.iter().map(|token| token.id));
@@ -401,11 +429,25 @@ impl Tokenizer {
 
     /// Identifies vocabulary and rules: equal for equal ids.
     pub fn fingerprint(&self) -> u64 {
-        *self.0.fingerprint.get_or_init(|| match self.0.tokenizer.to_string(false) {
-            Ok(json) => hash::hash_str(&json),
-            Err(error) => hash::hash_str(&error.to_string()),
+        *self.0.fingerprint.get_or_init(|| {
+            let own = match self.0.tokenizer.to_string(false) {
+                Ok(json) => hash::hash_str(&json),
+                Err(error) => hash::hash_str(&error.to_string()),
+            };
+            // Rows of the usual kind follow from the file.
+            let usual = self.specials().ok().map(|[start, end, pad]| Layout::around(start, end, pad));
+            if usual.as_ref() == Some(&self.0.layout) {
+                return own;
+            }
+            hash::combine(&[own, hash::hash_str(&format!("{:?} {:?}", self.0.cleaning, self.0.layout))])
         })
     }
+}
+
+/// Whether the normalizer of `tokenizer` writes letters in lower case.
+fn lowers(tokenizer: &tokenizers::Tokenizer) -> bool {
+    let json = serde_json::to_value(tokenizer.get_normalizer()).unwrap_or_default().to_string();
+    json.contains("\"Lowercase\"")
 }
 
 /// Whether a file's vocabulary is meant for CLIP's rules, whatever wrote it: then open_clip's
@@ -415,7 +457,7 @@ fn follows_clip(tokenizer: &tokenizers::Tokenizer) -> bool {
     let json = |part: serde_json::Result<serde_json::Value>| part.unwrap_or_default().to_string();
     let pattern = serde_json::Value::from(CLIP_PATTERN).to_string();
     model.end_of_word_suffix.as_deref() == Some(END_OF_WORD)
-        && json(serde_json::to_value(tokenizer.get_normalizer())).contains("Lowercase")
+        && lowers(tokenizer)
         && json(serde_json::to_value(tokenizer.get_pre_tokenizer())).contains(pattern.trim_matches('"'))
 }
 
@@ -509,7 +551,7 @@ mod tests {
             let mut expected: Vec<i64> = serde_json::from_value(line["ids"].clone()).unwrap();
             expected.resize(77, 0);
             let mut ids = [-1; 77];
-            tokenizer.encode_clip(text, &mut ids);
+            tokenizer.encode(text, &mut ids);
             assert_eq!(ids.as_slice(), expected, "{text:?}");
             count += 1;
         }
@@ -519,8 +561,7 @@ mod tests {
     #[test]
     fn clip_ids_equal_open_clips() {
         let Some(tokenizer) = clip() else { return };
-        assert_eq!((tokenizer.vocab_size(), tokenizer.start_id(), tokenizer.end_id()), (49408, 49406, 49407));
-        assert_eq!(tokenizer.pad_id(), 0);
+        assert_eq!((tokenizer.vocab_size(), tokenizer.specials().unwrap()), (49408, [49406, 49407, 0]));
         assert_ids_equal_open_clips(&tokenizer);
     }
 
@@ -541,23 +582,24 @@ mod tests {
         let tokenizer = trained();
         let text = CAPTIONS[3];
         let ids = tokenizer.ids(text);
-        for context in 1..ids.len() + 4 {
+        let [start, end_id, pad] = tokenizer.specials().unwrap();
+        for context in 2..ids.len() + 4 {
             let mut row = vec![-1; context];
-            tokenizer.encode_clip(text, &mut row);
-            let end = row.iter().position(|&id| id == i64::from(tokenizer.end_id())).unwrap();
+            tokenizer.encode(text, &mut row);
+            let end = row.iter().position(|&id| id == i64::from(end_id)).unwrap();
             assert_eq!(end, (ids.len() + 1).min(context - 1));
-            assert!(row[end + 1..].iter().all(|&id| id == i64::from(tokenizer.pad_id())));
+            assert!(row[end + 1..].iter().all(|&id| id == i64::from(pad)));
             for (place, &id) in row[..end].iter().enumerate() {
-                assert_eq!(id, i64::from(if place == 0 { tokenizer.start_id() } else { ids[place - 1] }));
+                assert_eq!(id, i64::from(if place == 0 { start } else { ids[place - 1] }));
             }
         }
-        tokenizer.encode_clip(text, &mut []);
+        tokenizer.encode(text, &mut []);
     }
 
     #[test]
     fn a_trained_vocabulary_is_small_and_knows_common_words() {
         let tokenizer = trained();
-        assert_eq!((tokenizer.pad_id(), tokenizer.start_id(), tokenizer.end_id()), (0, 1, 2));
+        assert_eq!(tokenizer.specials().unwrap(), [1, 2, 0]);
         assert!(tokenizer.vocab_size() <= 400);
         assert_eq!(tokenizer.ids("red circle square").len(), 3);
         for caption in CAPTIONS {
@@ -598,7 +640,7 @@ mod tests {
         let ids = tokenizer.ids("red 日本 ring");
         assert_eq!(ids.len(), 3);
         assert_eq!(tokenizer.decode(&ids), "red ring");
-        assert_eq!(tokenizer.decode(&[u32::MAX, ids[0], tokenizer.end_id()]), "red");
+        assert_eq!(tokenizer.decode(&[u32::MAX, ids[0], 2]), "red");
     }
 
     #[test]
@@ -642,6 +684,7 @@ mod tests {
         use tokenizers::models::wordpiece::WordPiece;
         use tokenizers::normalizers::bert::BertNormalizer;
         use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+        use tokenizers::processors::bert::BertProcessing;
         let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog", "##s", "!"];
         let vocab: Vocab = words.into_iter().map(String::from).zip(0..).collect();
         let model = WordPiece::builder().vocab(vocab).unk_token("[UNK]".into()).build().unwrap();
@@ -650,12 +693,13 @@ mod tests {
         bert.with_pre_tokenizer(Some(BertPreTokenizer));
         bert.with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
         bert.add_special_tokens(words[..4].iter().map(|&s| AddedToken::from(s, true))).unwrap();
+        bert.with_post_processor(Some(BertProcessing::new(("[SEP]".into(), 3), ("[CLS]".into(), 2))));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bert.json");
         bert.save(&path, false).unwrap();
         let tokenizer = Tokenizer::from_file(&path).unwrap();
         let mut row = [9; 8];
-        tokenizer.encode_clip("A &quot; Dogs!", &mut row);
+        tokenizer.encode("A &quot; Dogs!", &mut row);
         assert_eq!(row, [2, 4, 1, 5, 6, 7, 3, 0]);
         assert_eq!(tokenizer.decode(&[2, 4, 5, 6, 7, 3, 0, 99]), "a dogs!");
     }

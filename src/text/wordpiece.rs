@@ -6,6 +6,7 @@ use tokenizers::models::bpe::Vocab;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::bert::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::bert::BertProcessing;
 
 use crate::error::{Error, Result};
 
@@ -49,5 +50,9 @@ pub(super) fn wordpiece(vocab: &str, lowercase: bool, name: &str) -> Result<toke
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     tokenizer.with_decoder(Some(WordPieceDecoder::default()));
     tokenizer.add_special_tokens(known).map_err(failed)?;
+    if let (Some(start), Some(end)) = (tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")) {
+        tokenizer
+            .with_post_processor(Some(BertProcessing::new(("[SEP]".into(), end), ("[CLS]".into(), start))));
+    }
     Ok(tokenizer)
 }

@@ -45,8 +45,9 @@ use crate::ranks;
 ///         be given.
 ///     batch_size: Samples per batch and rank.
 ///     image_size: Side of the square images, in pixels.
-///     tokenizer: A `tokenizer.json`, or open_clip's merges file. Without one, batches carry
-///         captions only and do not unpack.
+///     tokenizer: A `tokenizer.json`, obeyed with what lies beside it (`open_clip_config.json`,
+///         `tokenizer_config.json`), or open_clip's merges file. Without one, batches carry captions
+///         only and do not unpack.
 ///     device: `cpu` (the default), `cuda` (torch's current device) or `cuda:N`: where batches end up, and
 ///         where the captioner runs unless `captioner_device` says otherwise.
 ///     captioner_device: Where a captioner and a judge that are given as directories run, such as a second
@@ -448,7 +449,9 @@ impl Loader {
     /// captions that were generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which
     /// `buffer_bytes` had no room), `length_mismatches`, `empty_shards` (those without samples),
     /// `skipped_bytes` (after damaged tar headers, by
-    /// shard), `unscored` (usable samples without a `score_key`), `gate` (as `Captioner.validation`, where
+    /// shard), `unscored` (usable samples without a `score_key`), `not_numbers` (by field that was asked
+    /// for, samples where it is NaN: no value), `unread_json` (samples whose json cannot be read, and that
+    /// count without it; both of the json that this epoch read), `gate` (as `Captioner.validation`, where
     /// the captioner's alignment gates and that was measured), and, where there is such a table,
     /// `subset` and `captions`: `by` (`key`, `uid` or `id`), `entries`, and `matched`, the samples of
     /// this rank that were found in it.

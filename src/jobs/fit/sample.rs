@@ -226,11 +226,12 @@ impl Sampled<'_> {
                 while reader.position() < window.first && reader.skip_group()? {}
                 let (mut samples, mut lost) = (vec![], 0);
                 while reader.position() < window.end {
-                    match reader.next_group()? {
-                        Some(Ok(sample)) => samples.push(sample),
-                        Some(Err(failed)) => lost += u64::from(failed.reason.is_fault()),
-                        // Shorter than its length said.
-                        None => break,
+                    // Shorter than its length said?
+                    let Some(group) = reader.next_group()? else { break };
+                    reader.take_gaps().say(&self.shards[shard].url);
+                    match group {
+                        Ok(sample) => samples.push(sample),
+                        Err(failed) => lost += u64::from(failed.reason.is_fault()),
                     }
                 }
                 if send.send(Ok((shard, samples, lost))).is_err() {

@@ -6,7 +6,7 @@ use crate::hash::{self, Purpose};
 use crate::image::ImageTransform;
 use crate::jobs::previews::largest_divisor;
 use crate::jobs::train::TrainJob;
-use crate::loader::{Loader, LoaderBuilder, Mode, PixelType};
+use crate::loader::{Loader, LoaderBuilder, Mode, PixelType, check_tables};
 use crate::shard::{self, ReadOptions, Shard, ShardReader, Share};
 
 /// Captions that a tokenizer is trained on and keywords are counted in: more change little, and
@@ -78,6 +78,11 @@ impl Data {
             shards.into_iter().zip(lengths).filter(|(_, length)| *length > 0).collect();
         if all.is_empty() {
             return Err(Error::option("urls", job.urls.join(" "), "shards with samples to train on"));
+        }
+        if job.read.has_tables() {
+            let (shards, lengths): (Vec<Shard>, Vec<u64>) = all.iter().cloned().unzip();
+            let found = shard::survey(&shards, &lengths, &job.read)?;
+            check_tables(&job.read, &found, lengths.iter().sum())?;
         }
         let own = match job.fold {
             None => all,
@@ -158,6 +163,7 @@ impl Data {
         'shards: for shard in shards {
             let mut reader = ShardReader::open(shard, &read)?;
             while let Some(group) = reader.next_group()? {
+                reader.take_gaps().say(&shard.url);
                 captions.extend(group.ok().map(|sample| sample.caption));
                 if captions.len() >= CAPTIONS {
                     break 'shards;

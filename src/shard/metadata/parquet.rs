@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use super::ShardMetadata;
 use crate::error::{Error, Result};
+use crate::json::number;
+use crate::shard::join::plain;
 
 /// Holds the keys of samples, as they are in the shard.
 const KEY: &str = "key";
@@ -33,22 +35,32 @@ pub(super) fn read(file: String, content: Vec<u8>, columns: &[&str]) -> Result<O
         tracing::warn!("{file} has no column {KEY:?}: it is not taken for metadata of samples");
         return Ok(None);
     };
-    let mut rows = HashMap::with_capacity(table.rows.len());
-    for (key, values) in table.rows {
+    let (mut rows, mut not_numbers) = (HashMap::with_capacity(table.rows.len()), HashMap::new());
+    for Row { key, values, not_numbers: columns } in table.rows {
         if rows.contains_key(&key) {
             let expected = "one row for each key; write the rows of each shard to its own file";
             return Err(Error::format(&*file, expected, format!("the key {key:?} twice")));
         }
+        if !columns.is_empty() {
+            not_numbers.insert(key.clone(), columns);
+        }
         rows.insert(key, values);
     }
-    Ok(Some(ShardMetadata { file, columns: table.columns, chosen: table.chosen, rows }))
+    Ok(Some(ShardMetadata { file, columns: table.columns, chosen: table.chosen, rows, not_numbers }))
 }
 
 /// What is read of a file.
 struct Table {
     columns: Vec<String>,
     chosen: Vec<String>,
-    rows: Vec<(Box<str>, Box<[Value]>)>,
+    rows: Vec<Row>,
+}
+
+/// The chosen values of a sample.
+struct Row {
+    key: Box<str>,
+    values: Box<[Value]>,
+    not_numbers: Vec<usize>,
 }
 
 impl Table {
@@ -69,7 +81,9 @@ impl Table {
         for row in reader.get_row_iter(Some(projection))? {
             let (mut key, mut succeeded) = (None, true);
             let mut values = vec![Value::Null; chosen.len()];
+            let mut not_numbers = vec![];
             for (name, field) in row?.into_columns() {
+                let is_nan = is_nan(&field);
                 let value = json(field);
                 if name == STATUS {
                     succeeded = value == "success";
@@ -78,14 +92,25 @@ impl Table {
                     key = value.as_str().map(Into::into).or((!value.is_null()).then(|| value.to_string()));
                 }
                 if let Some(slot) = chosen.iter().position(|chosen| *chosen == name) {
+                    not_numbers.extend(is_nan.then_some(slot));
                     values[slot] = value;
                 }
             }
             if let (Some(key), true) = (key, succeeded) {
-                rows.push((key.into_boxed_str(), values.into_boxed_slice()));
+                let key = plain(&key).into();
+                rows.push(Row { key, values: values.into_boxed_slice(), not_numbers });
             }
         }
         Ok(Some(Self { columns: names, chosen, rows }))
+    }
+}
+
+fn is_nan(field: &Field) -> bool {
+    match field {
+        Field::Float16(value) => value.is_nan(),
+        Field::Float(value) => value.is_nan(),
+        Field::Double(value) => value.is_nan(),
+        _ => false,
     }
 }
 
@@ -101,9 +126,9 @@ fn json(field: Field) -> Value {
         Field::UShort(value) => value.into(),
         Field::UInt(value) => value.into(),
         Field::ULong(value) => value.into(),
-        Field::Float16(value) => value.to_f32().into(),
-        Field::Float(value) => value.into(),
-        Field::Double(value) => value.into(),
+        Field::Float16(value) => number(value.to_f64()),
+        Field::Float(value) => number(value.into()),
+        Field::Double(value) => number(value),
         Field::Str(text) => text.into(),
         // Columns of text that older writers did not mark as such.
         Field::Bytes(bytes) => {
