@@ -173,9 +173,9 @@ impl Spec {
     }
 
     /// Whether a sample of this outcome has a place in mode `Eval`, which stays empty where it cannot be used. One
-    /// that a filter excludes has none, unless the number of places had to be known before it was read.
+    /// that a filter excludes has none: ranks share out those that count.
     pub(crate) fn has_place(&self, outcome: Outcome) -> bool {
-        self.pads() || outcome != Outcome::Failed(FailReason::Excluded)
+        outcome != Outcome::Failed(FailReason::Excluded)
     }
 
     /// Samples of a source that a lane yields in `epoch`; unbounded in mode `Eval`.

@@ -32,7 +32,7 @@ pub(crate) struct Count {
 pub(crate) type Passes<'a> = &'a (dyn Fn(f32) -> bool + Sync);
 
 /// The samples of each of `shards`, which have so many as `lengths` says, that `read` lets pass and whose score `passes`.
-/// The first of these that there is counts a shard:
+/// The first of these that there is counts a shard, or the scan where `exact`:
 ///
 /// 1. the subset, where it says in which shards its entries are and nothing else is asked for;
 /// 2. the Parquet file beside the shard, where that has every column that is asked for and as many samples as the shard;
@@ -59,7 +59,10 @@ pub(crate) fn count(
         Some(count) => Ok(Some(count)),
         None => by_metadata(&shards[i], lengths[i], &read, passes),
     };
-    let mut counts: Vec<Option<Count>> = each(shards, &all, &of_file, &mut |_, _| {})?;
+    // Where nothing makes up for a count that is off, only reading tells: files beside shards may say something else.
+    let asked: &[usize] = if exact { &[] } else { &all };
+    let mut counts: Vec<Option<Count>> = each(shards, asked, &of_file, &mut |_, _| {})?;
+    counts.resize(shards.len(), None);
     let unknown = |remote: bool| -> Vec<usize> {
         let is_remote = |i: usize| shards[i].place != Place::Local;
         all.iter().copied().filter(|&i| counts[i].is_none() && is_remote(i) == remote).collect()
