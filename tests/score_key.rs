@@ -34,7 +34,7 @@ fn corpus(folder: &Path) -> (String, Scores) {
             let score = (rng.unit() * 1e4).round() / 1e4;
             let (json, score) = match rng.below(20) {
                 0 => (r#"{"similarity": null, "n": 1}"#.to_owned(), f32::NAN),
-                1 => (r#"{"similarity": NaN}"#.to_owned(), f32::NAN),
+                1 => (r#"{"similarity": nan}"#.to_owned(), f32::NAN),
                 2 => (r#"{"similarity": "high"}"#.to_owned(), f32::NAN),
                 3 => (String::new(), f32::NAN),
                 4 => (format!(r#"{{"similarity": "{score}", "other": 0.5}}"#), score as f32),
