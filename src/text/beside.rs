@@ -54,7 +54,7 @@ impl Beside {
         }
         let of = |name: &str| read(&path.with_file_name(name));
         let (model, config, specials) = (of(OPEN_CLIP)?, of(CONFIG)?, of(SPECIALS)?);
-        let token = |name: &str| {
+        let token: &dyn Fn(&str) -> Option<String> = &|name| {
             let of = |file: &Value| {
                 let token = &file[name];
                 token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
@@ -63,10 +63,10 @@ impl Beside {
         };
         found.pad = token("pad_token");
         if let Some(config) = &config {
-            found.transformers(config, &path.with_file_name(CONFIG).display().to_string(), &token)?;
+            found.transformers(config, &path.with_file_name(CONFIG).display().to_string(), token)?;
         }
         if let Some(model) = &model {
-            found.open_clip(model, &path.with_file_name(OPEN_CLIP).display().to_string(), &token)?;
+            found.open_clip(model, &path.with_file_name(OPEN_CLIP).display().to_string(), token)?;
         }
         if found.cleaning == Cleaning::Canonicalize {
             found.lowers = None;
