@@ -7,6 +7,7 @@ import logging
 import math
 import random
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def table(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
 def test_tables_that_join_little_and_rows_without_a_name_are_warned_of(
     tmp_path: Path, shard: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    few = [{"key": f"{number:05}"} for number in range(50)] + [
+    few: list[dict[str, Any]] = [{"key": f"{number:05}"} for number in range(50)] + [
         {"key": f"x{number}"} for number in range(1950)
     ]
     few.insert(1, {"key": math.nan})
@@ -242,11 +243,12 @@ def test_nan_in_a_parquet_file_is_no_value_either(tmp_path: Path) -> None:
         "score": pa.array(scores, pa.float64()),
     }
     pq.write_table(pa.table({**columns, "status": ["success"] * len(scores)}), tmp_path / "00000.parquet")
-    for where, passes in [
+    conditions: list[tuple[str, Callable[[float | None], bool]]] = [
         ("score >= 0.5", lambda score: score is not None and score >= 0.5),
         ("score < 0.5", lambda score: score is not None and score < 0.5),
         ("score is null", lambda score: score is None or math.isnan(score)),
-    ]:
+    ]
+    for where, passes in conditions:
         loader = tldr.Loader(tmp_path, mode="eval", where=where, image_size=2, batch_size=8)
         found = {key for batch in loader for key in batch.keys}
         assert found == {f"./{number:03}" for number, score in enumerate(scores) if passes(score)}, where

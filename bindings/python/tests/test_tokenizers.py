@@ -166,7 +166,7 @@ def ids(shard: Path, tokenizer: Path, context: int = CONTEXT) -> torch.Tensor:
 
 
 def cleaned(text: str) -> str:
-    return open_clip.tokenizer._clean_whitespace(text)
+    return str(open_clip.tokenizer._clean_whitespace(text))
 
 
 @pytest.mark.parametrize("kind", KINDS)
