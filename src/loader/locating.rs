@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hash;
 use crate::loader::decider::Decider;
 use crate::loader::spec::Spec;
@@ -30,7 +30,7 @@ impl Locating<'_> {
     /// position once `stop` is set.
     ///
     /// # Errors
-    /// As [`ShardReader`].
+    /// As [`ShardReader`]; a sample that a plan keeps is not there.
     pub(crate) fn behind(&self, shard: usize, rank: u64) -> Result<u64> {
         let url = Arc::clone(&self.spec.shards[shard].url);
         let _mark = self.slot.mark(Doing::Work("looks for the cut of its lane", Some(url)));
@@ -81,14 +81,18 @@ impl Locating<'_> {
                 return Ok(length);
             }
         }
-        let kept = planned(window);
-        while let Some(standing) = reader.next_standing()? {
-            before += u64::from(kept.binary_search(&standing.id).is_ok());
-            if before == rank || self.pause(&mut reader) {
+        let (kept, mut found) = (planned(window), 0);
+        while reader.position() < (window + 1) * size
+            && let Some(standing) = reader.next_standing()?
+        {
+            found += usize::from(kept.binary_search(&standing.id).is_ok());
+            if before + found as u64 == rank || self.pause(&mut reader) {
                 return Ok(reader.position());
             }
         }
-        Ok(reader.position().max(length))
+        let expected = format!("all {} samples that the plan keeps of a window", kept.len());
+        let found = format!("{} that are not there: has the shard changed? Plan again", kept.len() - found);
+        Err(Error::format("plan", expected, found))
     }
 
     /// A sign of life; whether nobody waits any more.
