@@ -47,14 +47,16 @@ pub struct Sample {
     pub json: Option<Vec<u8>>,
 }
 
-/// A caption without byte order mark and white space around it, as far as that cannot be part of it.
+/// A caption without white space around it, as far as that cannot be part of it.
 ///
 /// Where text was read with a wrong code page, what looks like a space may be the last byte of a letter:
 /// `voilÃ\u{a0}` is "voilà", and so is `voilÃ ` to ftfy, which repairs captions later. So only ASCII white space
-/// is cut off, and beside a character outside ASCII no more than the ends of lines, which ftfy repairs one by one.
+/// is cut off, and beside a character outside ASCII no more than the ends of lines, which ftfy repairs one by one. A
+/// byte order mark goes where all else is ASCII: elsewhere it, too, tells ftfy what the text was.
 pub fn trimmed(caption: &str) -> &str {
     let is_blank = |c: char| c.is_ascii_whitespace() || c == '\x0B';
-    let caption = caption.trim_start_matches('\u{feff}');
+    let unmarked = caption.trim_start_matches('\u{feff}');
+    let caption = if unmarked.is_ascii() { unmarked } else { caption };
     let (front, back) = (caption.trim_start_matches(is_blank), caption.trim_end_matches(is_blank));
     if front.is_empty() {
         return front;
@@ -63,6 +65,11 @@ pub fn trimmed(caption: &str) -> &str {
         if front.starts_with(|c: char| c.is_ascii()) { front } else { caption.trim_start_matches('\n') };
     let end = if back.ends_with(|c: char| c.is_ascii()) { back } else { caption.trim_end_matches('\n') };
     caption.get(caption.len() - start.len()..end.len()).unwrap_or_default()
+}
+
+/// Whether a caption says nothing: it is white space, or a byte order mark.
+pub fn is_blank(caption: &str) -> bool {
+    caption.chars().all(|c| c.is_whitespace() || c == '\u{feff}')
 }
 
 impl Sample {
@@ -135,6 +142,7 @@ mod tests {
             (" \ta dog\r\n", "a dog"),
             ("\u{feff}a dog\x0B", "a dog"),
             ("voilÃ\u{a0}", "voilÃ\u{a0}"),
+            ("\u{feff}voilà ", "\u{feff}voilà "),
             ("voilÃ \n", "voilÃ "),
             ("\n Ã b ", " Ã b"),
             ("x\u{85}\n\n", "x\u{85}"),

@@ -321,7 +321,7 @@ fn text(value: &Value, field: &str) -> Option<Result<String, Unusable>> {
 /// A caption without white space around it.
 pub(super) fn trimmed(caption: &str, place: &str) -> Result<String, Unusable> {
     let caption = sample::trimmed(caption);
-    if caption.trim().is_empty() {
+    if sample::is_blank(caption) {
         return Err((FailReason::EmptyCaption, format!("nothing in {place}")));
     }
     Ok(caption.to_owned())

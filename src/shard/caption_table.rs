@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::sample::trimmed;
+use crate::sample::{is_blank, trimmed};
 use crate::shard::join::JoinBy;
 use crate::shard::table::{Row, rows};
 
@@ -33,7 +33,7 @@ impl CaptionTable {
         let (mut entries, mut texts, mut example) = (vec![], Vec::new(), String::new());
         let by = rows("captions", path, true, &mut |Row { name, text, caption }| {
             let caption = trimmed(caption.unwrap_or_default());
-            if !caption.trim().is_empty() {
+            if !is_blank(caption) {
                 if entries.is_empty() {
                     example = text();
                 }

@@ -136,24 +136,32 @@ impl Layout {
     }
 }
 
+/// Ids of [`SEEN_BY`].
+fn ids(tokenizer: &Tokenizer) -> tokenizers::Result<Vec<Vec<u32>>> {
+    let encode = |text: &&str| -> tokenizers::Result<Vec<u32>> {
+        Ok(tokenizer.encode_fast(*text, true)?.get_ids().to_vec())
+    };
+    SEEN_BY.iter().map(encode).collect()
+}
+
 /// What the post-processor of `tokenizer`, which neither pads nor cuts, places before and after a text.
 fn placed(tokenizer: &mut Tokenizer, name: &str) -> Result<(Vec<u32>, Vec<u32>)> {
-    let Some(processor) = tokenizer.get_post_processor().cloned() else { return Ok((vec![], vec![])) };
-    let expected = "a post-processor that places tokens before and after a text";
-    let ids = |tokenizer: &Tokenizer| -> Result<Vec<Vec<u32>>> {
-        let encode = |text: &&str| -> tokenizers::Result<Vec<u32>> {
-            Ok(tokenizer.encode_fast(*text, true)?.get_ids().to_vec())
-        };
-        // The crate indexes what a template names without asking whether it is there.
-        catch_unwind(AssertUnwindSafe(|| SEEN_BY.iter().map(encode).collect::<tokenizers::Result<_>>()))
-            .map_err(|_| Error::format(name, expected, "one that names what is not there"))?
-            .map_err(|error| Error::format(name, expected, error))
-    };
-    let whole = ids(tokenizer)?;
+    let processor = tokenizer.get_post_processor().cloned();
     tokenizer.with_post_processor(None::<PostProcessorWrapper>);
     let bare = ids(tokenizer);
-    tokenizer.with_post_processor(Some(processor));
-    let bare = bare?;
+    // A model without an unknown token fails on text it cannot spell; better now than later.
+    let any = tokenizer.encode_fast("a photo of \u{1F98A} 狐 0x", true);
+    tokenizer.with_post_processor(processor.clone());
+    let wrong = |error: tokenizers::Error| Error::format(name, "a tokenizer that can encode any text", error);
+    let bare = any.and(bare).map_err(wrong)?;
+    if processor.is_none() {
+        return Ok((vec![], vec![]));
+    }
+    let expected = "a post-processor that places tokens before and after a text";
+    // The crate indexes what a template names without asking whether it is there.
+    let whole = catch_unwind(AssertUnwindSafe(|| ids(tokenizer)))
+        .map_err(|_| Error::format(name, expected, "one that names what is not there"))?
+        .map_err(|error| Error::format(name, expected, error))?;
     // Where a text begins may be seen in several ways: the one is taken that is right for all.
     for before in 0..=whole[1].len().saturating_sub(bare[1].len()) {
         let (head, tail) = (&whole[1][..before], &whole[1][(before + bare[1].len()).min(whole[1].len())..]);
