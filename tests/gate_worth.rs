@@ -73,7 +73,7 @@ fn a_loader_says_what_its_gate_is_worth_where_alignment_gates() {
     assert!(!said.contains("WARN") && !loader.stats().gate.unwrap().close_to_chance, "{said}");
     // An older fit has not measured it.
     let (loader, said) = logged(|| gated(&urls, clusters()).build().unwrap());
-    assert!(said.contains("nobody has measured") && loader.stats().gate.is_none(), "{said}");
+    assert!(said.contains("not measured") && loader.stats().gate.is_none(), "{said}");
 
     // Where alignment does not gate, it says nothing of the result.
     let noise = || with_worth(NOISE);
@@ -263,7 +263,7 @@ fn an_audit_says_first_what_it_audits_and_what_not() {
     );
     assert!(lines[3].starts_with("windows looked at"), "{noise}");
     assert!(!text(&with_worth(GOOD), Some(0.5)).contains("warning"));
-    assert!(text(&clusters(), Some(0.5)).contains("nobody has measured"));
+    assert!(text(&clusters(), Some(0.5)).contains("not measured"));
     assert!(text(&with_worth(NOISE), None).starts_with(
         "audited: the sampling, whether samples are drawn as the policy says; there is no gate\n"
     ));

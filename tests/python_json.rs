@@ -157,6 +157,15 @@ fn counts_do_not_depend_on_lanes() {
         epoch(&loader);
         assert_eq!(loader.stats().not_numbers.values().copied().collect::<Vec<_>>(), [16], "{lanes} lanes");
     }
+    // Lanes that share a window: whichever reads it, and whichever finds it recorded.
+    for lanes in [1, 2, 4, 8, 8, 8, 8] {
+        let gated =
+            builder(&urls).score_key("score").threshold(1.0).keep_ratio(0.5).lanes(lanes).batch_size(8);
+        let loader = gated.build().unwrap();
+        epoch(&loader);
+        let stats = loader.stats();
+        assert_eq!((stats.not_numbers.get("score"), stats.unscored), (Some(&16), 16), "{lanes} lanes");
+    }
 }
 
 #[test]

@@ -103,7 +103,10 @@ impl GateWorth {
     pub fn sentence(known: Option<&Self>) -> String {
         match known {
             Some(worth) => worth.to_string(),
-            None => "nobody has measured whether the captioner tells true captions from swapped ones: fit it again".into(),
+            None => "not measured: whether the captioner tells true captions from swapped ones is not known, since no fit of this \
+                     version found captions that differ in the tokens the captioner reads; fit it to pairs with captions of their \
+                     own, or turn the gate off (gate = 1)"
+                .into(),
         }
     }
 
@@ -165,7 +168,7 @@ mod tests {
              caption aligns better than a swapped one, where guessing gets 50"
         );
         assert!(worth(0.534, 0.021).warning().unwrap().contains("close to chance"));
-        assert!(GateWorth::sentence(None).contains("nobody has measured"));
+        assert!(GateWorth::sentence(None).contains("not measured"));
     }
 
     #[test]

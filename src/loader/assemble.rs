@@ -278,6 +278,12 @@ impl Assembling<'_> {
     fn empty(&self, lane: usize) -> Error {
         let LaneCounts { counts, .. } = self.recorder.lane(lane);
         let advice = match self.spec.mode {
+            Mode::Reduced
+                if counts.read > 0
+                    && counts.dropped_gate + counts.failures() + counts.excluded == counts.read =>
+            {
+                "the gate drops all of them: fit the captioner to this corpus, or widen the gate"
+            }
             Mode::Reduced => "use fewer lanes, or a larger keep_ratio",
             Mode::Full | Mode::Eval => "use fewer lanes, or mend the shards",
         };

@@ -37,7 +37,11 @@ impl LoaderBuilder {
             Some(plan) => plan.worth,
             None => clusters?.worth,
         };
-        tracing::info!("gate: {}", GateWorth::sentence(worth.as_ref()));
+        let sentence = GateWorth::sentence(worth.as_ref());
+        match worth {
+            Some(_) => tracing::info!("gate: {sentence}"),
+            None => tracing::warn!("gate: {sentence}"),
+        }
         if let Some(warning) = worth.and_then(|worth| worth.warning()) {
             tracing::warn!("{warning}");
         }

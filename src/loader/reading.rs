@@ -78,6 +78,11 @@ impl RawWindow {
         position >= self.segment.start && (position < self.segment.end || self.segment.tail)
     }
 
+    /// Whether other lanes have rows of the window, of `window` rows at most.
+    fn is_shared(&self, window: usize) -> bool {
+        !(self.in_lane(0, window) && self.in_lane(window - 1, window))
+    }
+
     /// Whether decisions look at scores, and the ledger has none for the samples of `record`.
     fn lacks_scores(&self, record: &WindowRecord) -> bool {
         let has_all = self.scores.as_ref().is_some_and(|scores| scores.len() == record.ids.len());
@@ -280,6 +285,10 @@ impl Reading<'_> {
             }
         }
         if let Some(Known { record, outcomes, .. }) = &raw.known {
+            if raw.is_shared(spec.window) {
+                let own = |row| raw.in_lane(row, spec.window);
+                self.recorder.gaps_read_by_another(&raw.key, own, &spec.shards[segment.shard].url);
+            }
             let wanted: Vec<bool> = (0..outcomes.len())
                 .map(|row| {
                     outcomes[row].is_kept()
@@ -381,9 +390,13 @@ impl Reading<'_> {
             let row = if all || raw.in_lane(rows.len(), self.spec.window) {
                 let Some(group) = reader.next_group()? else { break };
                 let gaps = reader.take_gaps();
-                if raw.in_lane(rows.len(), self.spec.window) {
-                    let key = group.as_ref().map_or_else(|failed| &failed.key, |sample| &sample.key);
-                    self.recorder.gaps(&self.spec.shards[raw.segment.shard].url, key, gaps);
+                let shard = &self.spec.shards[raw.segment.shard].url;
+                let key = group.as_ref().map_or_else(|failed| &failed.key, |sample| &sample.key);
+                if all && raw.is_shared(self.spec.window) {
+                    let is_own = raw.in_lane(rows.len(), self.spec.window);
+                    self.recorder.shared_gaps((&raw.key, rows.len()), is_own, shard, key, gaps);
+                } else {
+                    self.recorder.gaps(shard, key, gaps);
                 }
                 match group {
                     Ok(sample) => RawRow::Sample(self.keep(sample, keeping)?),

@@ -3,12 +3,13 @@
 //! Every window's outcomes are checked for conservation and against the limits on failed samples.
 //! Failures are logged by reason: the first few, then at powers of two.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, FailReason, Result};
+use crate::ledger::WindowKey;
 use crate::loader::alike::Seen;
 use crate::loader::spec::Spec;
 use crate::loader::stats::{Counts, Failure, Joined, LaneCounts, LengthMismatch, Stage, Stats};
@@ -74,6 +75,9 @@ struct Inner {
     /// Samples whose fields, by name, are `NaN`, and those whose json cannot be read but that count without.
     not_numbers: BTreeMap<Arc<str>, u64>,
     unread_json: u64,
+    /// Of windows that lanes share, the rows in whose json something was asked for in vain: with their key until they
+    /// are counted. Few: a lane shares its first window and its last.
+    shared_gaps: HashMap<WindowKey, BTreeMap<usize, Option<(Arc<str>, Gaps)>>>,
     /// Whether a shard was read through for the sake of a few of its samples.
     streamed: bool,
 }
@@ -322,6 +326,51 @@ impl Recorder {
                     "the json cannot be read ({detail}): none of its fields counts"
                 );
             }
+        }
+    }
+
+    /// [`gaps`](Self::gaps) of a row of a window that lanes share. Only the lane whose row it is counts it, once; where it
+    /// is read with another's, it is kept for that lane, which may find the window recorded and read nothing.
+    pub(crate) fn shared_gaps(
+        &self,
+        (window, row): (&WindowKey, usize),
+        is_own: bool,
+        shard: &Arc<str>,
+        key: &Arc<str>,
+        gaps: Gaps,
+    ) {
+        if gaps == Gaps::default() {
+            return;
+        }
+        {
+            let mut inner = self.lock();
+            let rows = inner.shared_gaps.entry(*window).or_default();
+            if !is_own {
+                rows.entry(row).or_insert_with(|| Some((Arc::clone(key), gaps)));
+                return;
+            }
+            if let Some(None) = rows.insert(row, None) {
+                return;
+            }
+        }
+        self.gaps(shard, key, gaps);
+    }
+
+    /// Counts the gaps of `own` rows of a window that another lane read.
+    pub(crate) fn gaps_read_by_another(
+        &self,
+        window: &WindowKey,
+        own: impl Fn(usize) -> bool,
+        shard: &Arc<str>,
+    ) {
+        let kept: Vec<(Arc<str>, Gaps)> = match self.lock().shared_gaps.get_mut(window) {
+            Some(rows) => {
+                rows.iter_mut().filter(|(row, _)| own(**row)).filter_map(|(_, kept)| kept.take()).collect()
+            }
+            None => return,
+        };
+        for (key, gaps) in kept {
+            self.gaps(shard, &key, gaps);
         }
     }
 

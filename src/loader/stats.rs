@@ -373,12 +373,12 @@ impl Stats {
         let share = |n: u64| 100.0 * n as f64 / self.yielded.max(1) as f64;
         if share(self.repeats) > 2.0 {
             warnings.push(format!(
-                "epoch {}: {} places ({:.1}%) were filled by repeating a lane's first survivors: fewer \
-                 survived than was expected, since samples failed, were near-copies, the fit's shares are off, or \
-                 the lanes so short that chance tells{}",
+                "epoch {}: {} places ({:.1}%) were filled by repeating a lane's first kept samples: fewer were kept than \
+                 expected{}. The expected number holds less exactly the shorter a lane is: fewer lanes repeat less{}",
                 self.epoch,
                 self.repeats,
                 share(self.repeats),
+                self.losses(),
                 self.shortest_lane()
             ));
         }
@@ -441,6 +441,15 @@ impl Stats {
             ));
         }
         warnings
+    }
+
+    /// What was lost that no expectation knew of, in words.
+    fn losses(&self) -> String {
+        let losses =
+            [(self.counts.failures(), "failed"), (self.counts.dropped_dedup, "were near-duplicates")];
+        let said: Vec<String> =
+            losses.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        if said.is_empty() { String::new() } else { format!(", since {}", said.join(" and ")) }
     }
 
     /// The lane of this rank that repeated most, in words.

@@ -50,7 +50,8 @@ impl Rates {
             let gate = match (&policy.score, policy.gate) {
                 (Some(ScoreGate { key, threshold: Some(threshold), .. }), _) => {
                     format!(
-                        "threshold = {threshold} lets through of {key:?}; lower keep_ratio or the threshold"
+                        "threshold = {threshold} lets through of {key:?}; lower keep_ratio or the threshold, or keep all that \
+                         pass by where = \"{key} >= {threshold}\" with mode = full"
                     )
                 }
                 (_, gate) => {

@@ -46,7 +46,11 @@ impl CaptionTable {
         })?;
         let given = || format!("{:?}", path.display());
         if entries.is_empty() {
-            return Err(Error::option("captions", given(), "a table of one caption or more"));
+            return Err(Error::option(
+                "captions",
+                given(),
+                "a table with captions in a column `caption`, not all null or empty",
+            ));
         }
         entries.sort_unstable();
         let mut table = Self { by, entries, texts, fingerprint: 0, example: example.into() };

@@ -78,9 +78,9 @@ pub(crate) fn count(
         tracing::info!(
             shards = scanned.len(),
             of = shards.len(),
-            "the metadata of these shards is read once, to count the samples that {} lets pass: no Parquet file beside \
+            "the metadata of these shards is read once, to count the samples that pass {}: no Parquet file beside \
              them tells",
-            read.excluded_by()
+            counted_by(&read)
         );
         let found = each(shards, &scanned, &|i| by_scan(&shards[i], &read, passes), progress)?;
         scanned.into_iter().zip(found).for_each(|(i, count)| counts[i] = Some(count));
@@ -92,6 +92,16 @@ pub(crate) fn count(
 /// What of `read` says which samples count.
 pub(crate) fn of_selection(read: &ReadOptions) -> ReadOptions {
     ReadOptions { caption_key: None, captions: None, ..read.clone() }
+}
+
+/// What says which samples count, in words.
+fn counted_by(read: &ReadOptions) -> String {
+    let by = read.excluded_by();
+    match &read.score_key {
+        Some(key) if by.is_empty() => format!("the gate of {key:?}"),
+        Some(key) => format!("{by} or the gate of {key:?}"),
+        None => by,
+    }
 }
 
 impl Count {
@@ -158,11 +168,11 @@ fn estimate(
         }
     }
     tracing::warn!(
-        "{} remote shards have no Parquet file beside them that tells which samples {} lets pass, and are too many to be \
+        "{} remote shards have no Parquet file beside them that tells which samples pass {}, and are too many to be \
          read through for it: their number is estimated from {} samples, and lanes may run short; write such files, or \
          use a plan",
         remote.len(),
-        read.excluded_by(),
+        counted_by(read),
         found.looked_at
     );
     for (&i, &length) in remote.iter().zip(&of) {
