@@ -42,9 +42,10 @@ fn options_that_cannot_work_are_named() {
     refused(with_stub(&urls).batch_size(64), "batch_size", &["64", "at most 50", "200"]);
     refused(builder(&urls).fuse("concat".parse().unwrap()), "fuse", &["concat", "captioner"]);
     refused(builder(&urls).priority(tldr_loader::select::Priority::Diverse), "priority", &["captioner"]);
-    refused(Loader::builder("no/such/folder/{00000..00003}.tar"), "urls", &["no/such/folder"]);
-    refused(Loader::builder("pipe:cat x.tar"), "urls", &["pipe:"]);
-    refused(Loader::builder(Vec::<String>::new()), "urls", &[]);
+    let of = |urls: &str| Loader::builder(urls).keep_ratio(0.5);
+    refused(of("no/such/folder/{00000..00003}.tar"), "urls", &["no/such/folder"]);
+    refused(of("pipe:cat x.tar"), "urls", &["pipe:"]);
+    refused(Loader::builder(Vec::<String>::new()).keep_ratio(0.5), "urls", &[]);
 }
 
 #[test]
