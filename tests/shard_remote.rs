@@ -446,7 +446,7 @@ fn lists_mix_places_and_ways_of_writing_them() {
 #[test]
 fn what_cannot_be_listed_is_refused_before_anything_is_asked() {
     for (pattern, expected) in [
-        ("s3://b/*.tar", "globs are for local paths"),
+        ("s3://b/*.tar", "globs (* ?) are for local paths"),
         ("https://h/folder/", "cannot be listed"),
         ("hdfs://h/a.tar", "hdfs:// is not read"),
         ("pipe:aws s3 cp s3://b/{0..9}.tar -", "write s3://b/{0..9}.tar, which is read without a command"),

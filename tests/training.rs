@@ -197,7 +197,7 @@ fn a_captioner_that_is_whole_is_not_trained_again_nor_replaced_unasked() {
     assert!(message.contains("shards: this loader has 5 of"), "{message}");
     // One that came from elsewhere, as far as can be told.
     let note = std::fs::read_to_string(out.join("trained.json")).unwrap();
-    for text in [None, Some("{}".to_owned()), Some(note.replace("\"model\": \"", "\"model\": \"0"))] {
+    for text in [None, Some("{}".to_owned()), Some(note.replace("\"model\":\"", "\"model\":\"0"))] {
         match text {
             None => std::fs::remove_file(out.join("trained.json")).unwrap(),
             Some(text) => std::fs::write(out.join("trained.json"), text).unwrap(),

@@ -251,7 +251,7 @@ impl Matcher {
         let visual = parts.vision.forward(previews)?;
         let memory = parts.text.memory(&visual)?;
         let hidden = parts.text.hidden(&texts.ids, &memory, Sight::Marked(&texts.mask))?;
-        let logits = parts.head.forward(&hidden.f_select(1, 0)?)?.f_to_kind(Kind::Float)?;
+        let logits = head(&parts.head, &hidden.f_select(1, 0)?)?;
         Ok((logits.f_select(1, 1)?.f_sub(&logits.f_select(1, 0)?)?, visual.f_select(1, 0)?))
     }
 
@@ -356,4 +356,13 @@ impl Encoder for Matcher {
             semantic_hash: rows().map(|row| hash_words(&row[1..=pieces])).collect(),
         })
     }
+}
+
+/// The two logits of each row, f32 `[rows, 2]`, for f32 or bf16 `[rows, dim]`. As sums over rows of products: a matrix
+/// product of two columns is rounded by where a row stands among its neighbours, on some processors.
+fn head(layer: &Linear, rows: &Tensor) -> Result<Tensor> {
+    let weight = layer.weight.f_to_kind(Kind::Float)?;
+    let products = rows.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_mul(&weight)?;
+    let sums = products.f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)?;
+    Ok(sums.f_add(&layer.bias.f_to_kind(Kind::Float)?)?)
 }

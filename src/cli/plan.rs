@@ -57,7 +57,7 @@ pub(super) struct Args {
     #[arg(long)]
     estimate: bool,
     /// Samples per second of the training to come, for the break-even that --estimate prints
-    #[arg(long, value_name = "RATE", requires = "estimate")]
+    #[arg(long, value_name = "RATE")]
     train_rate: Option<f64>,
     /// Threads that decode previews; one per core by default
     #[arg(long, default_value_t = 0, hide_default_value = true)]
@@ -69,6 +69,11 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Result<()> {
+        // clap's `requires` is satisfied where another option excludes what is required, as --out does.
+        if let (Some(rate), false) = (self.train_rate, self.estimate) {
+            let accepted = "left out without --estimate, which prints the break-even";
+            return Err(Error::option("train_rate", rate, accepted));
+        }
         let job = self.job()?;
         let mut captioner = Captioner::load(&self.captioner, parse_device(&self.device)?)?;
         let clusters = captioner.clusters().cloned().ok_or_else(|| {
