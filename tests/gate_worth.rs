@@ -6,16 +6,12 @@
 mod support;
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use support::{Altered, StubCaptioner, builder, clusters, corpus, epoch, png};
+use support::{StubCaptioner, builder, clusters, corpus};
 use tldr_loader::cluster::{Clusters, GateWorth, MeasuredOn, Validation};
-use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::jobs::{PlanJob, plan};
-use tldr_loader::loader::{Loader, LoaderBuilder};
-use tldr_loader::select::Policy;
-use tldr_loader::shard::{self, ShardWriter, StoreOptions};
+use tldr_loader::loader::LoaderBuilder;
+use tldr_loader::shard::{self, StoreOptions};
 
 /// Everything that was logged while `work` ran on this thread.
 fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
@@ -89,7 +85,7 @@ fn a_loader_says_what_its_gate_is_worth_where_alignment_gates() {
 fn captions_of_a_captioners_own_corpus_are_warned_of() {
     let dir = tempfile::tempdir().unwrap();
     let urls = corpus(dir.path(), 4, 64);
-    let listed = |source| shard::list(&[urls.clone()], source, &StoreOptions::default()).unwrap();
+    let listed = |source| shard::list(std::slice::from_ref(&urls), source, &StoreOptions::default()).unwrap();
     let trained_on = |source| {
         let mut marks: Vec<u64> = listed(source)[..3].iter().flat_map(|shard| shard.marks(64)).collect();
         marks.sort_unstable();
@@ -118,155 +114,171 @@ fn captions_of_a_captioners_own_corpus_are_warned_of() {
     assert!(!said.contains("WARN"), "{said}");
 }
 
-/// A stub whose semantic hash is that of the picture alone, and of unlike pictures unlike.
-fn telling_pictures_apart() -> Altered<StubCaptioner> {
-    Altered::new(StubCaptioner::new()).encode(|inner, previews, captions| {
-        let mut signals = tldr_loader::model::Encoder::encode(inner, previews, captions)?;
-        for (hash, picture) in signals.semantic_hash.iter_mut().zip(previews.outer_iter()) {
-            let colour = [0, 1, 2].map(|c| u64::from(picture[[c, 0, 0]]));
-            let mut rng = Rng::new(4, Purpose::Synth, colour[0] << 16 | colour[1] << 8 | colour[2]);
-            *hash = [0; 4].map(|_| rng.next_u64());
-        }
-        Ok(signals)
-    })
-}
-
-/// `pictures` pictures, each with five samples whose captions are `caption(picture, sample)`.
-fn fives(folder: &Path, pictures: usize, caption: impl Fn(usize, usize) -> String) -> String {
-    std::fs::create_dir_all(folder).unwrap();
-    let mut rng = Rng::new(8, Purpose::Synth, 0);
-    let mut writer = ShardWriter::create(folder.join("00000.tar")).unwrap();
-    for picture in 0..pictures {
-        let png = png([0, 1, 2].map(|_| rng.below(256) as u8));
-        for sample in 0..5 {
-            let key = format!("{:05}", 5 * picture + sample);
-            writer.write(&key, &[("png", &png), ("txt", caption(picture, sample).as_bytes())]).unwrap();
-        }
-    }
-    writer.finish().unwrap();
-    support::pattern(folder, 1)
-}
-
 #[cfg(feature = "parquet")]
-fn planned(
-    urls: &str,
-    folder: &Path,
-    dedup: Option<f32>,
-    clusters: Arc<Clusters>,
-) -> tldr_loader::jobs::PlanSummary {
-    let policy = Policy { gate: Some(0.9), dedup, keep_ratio: 0.1, ..Policy::default() };
-    let source = Some("test".to_owned());
-    let job =
-        PlanJob { policy, source, window: 64, ..PlanJob::new(vec![urls.to_owned()], folder.join("ledger")) };
-    plan(&job, telling_pictures_apart(), clusters, &mut |_, _, _| Ok(())).unwrap()
-}
+mod plans {
+    use std::path::Path;
 
-#[cfg(feature = "parquet")]
-#[test]
-fn a_plan_counts_near_duplicates_that_stay_and_knows_captions_from_copies() {
-    let dir = tempfile::tempdir().unwrap();
-    assert_eq!(Policy::default().dedup, None, "near-duplicates stay unless somebody wants them gone");
-    // As COCO has them: five captions of each of 40 pictures.
-    let folder = dir.path().join("captions");
-    let urls =
-        fives(&folder, 40, |picture, sample| format!("picture {picture:02}{}", " and more".repeat(sample)));
-    let stays = planned(&urls, &folder, None, clusters());
-    let counts = stays.plan.as_ref().unwrap().plan.counts().clone();
-    let near = stays.near.unwrap();
-    assert_eq!((stays.distance, counts.copies, near.cosine), (None, 0, 0.95));
-    // All of a picture's candidates but one; their captions have different lengths.
-    let dropped = near.dropped.unwrap();
-    assert!((120..=160).contains(&dropped), "{near:?}");
-    assert_eq!((near.same_picture, near.other_captions), (dropped, dropped));
-    let warning = near.warning().unwrap();
-    assert!(warning.contains("with another caption") && warning.contains("dedup = 0.95"), "{warning}");
-    // What is counted is what goes where it is asked for.
-    let goes = planned(&urls, &folder, Some(0.95), clusters());
-    assert_eq!(goes.plan.as_ref().unwrap().plan.counts().copies, dropped);
-    assert_eq!((goes.encoded, goes.near.unwrap().dropped), (0, Some(dropped)));
-    assert!(goes.near.unwrap().warning().unwrap().contains(&format!("of {dropped} near-duplicates")));
+    use tldr_loader::hash::{Purpose, Rng};
+    use tldr_loader::jobs::{PlanJob, plan};
+    use tldr_loader::loader::Loader;
+    use tldr_loader::select::Policy;
+    use tldr_loader::shard::ShardWriter;
 
-    // What only says how near-duplicates go has no effect where they stay.
-    let none = PlanJob::new(vec![urls.clone()], folder.join("ledger"));
-    for job in [PlanJob { embeddings: true, ..none.clone() }, PlanJob { fill_with_copies: true, ..none }] {
-        let refused = plan(&job, telling_pictures_apart(), clusters(), &mut |_, _, _| Ok(())).unwrap_err();
-        assert!(refused.to_string().contains("left out without dedup"), "{refused}");
+    use super::support::{Altered, epoch, png};
+    use super::*;
+
+    /// A stub whose semantic hash is that of the picture alone, and of unlike pictures unlike.
+    fn telling_pictures_apart() -> Altered<StubCaptioner> {
+        Altered::new(StubCaptioner::new()).encode(|inner, previews, captions| {
+            let mut signals = tldr_loader::model::Encoder::encode(inner, previews, captions)?;
+            for (hash, picture) in signals.semantic_hash.iter_mut().zip(previews.outer_iter()) {
+                let colour = [0, 1, 2].map(|c| u64::from(picture[[c, 0, 0]]));
+                let mut rng = Rng::new(4, Purpose::Synth, colour[0] << 16 | colour[1] << 8 | colour[2]);
+                *hash = [0; 4].map(|_| rng.next_u64());
+            }
+            Ok(signals)
+        })
     }
 
-    // Five copies of a pair are copies.
-    let folder = dir.path().join("copies");
-    let urls = fives(&folder, 40, |picture, _| format!("picture {picture:02}"));
-    let near = planned(&urls, &folder, None, clusters()).near.unwrap();
-    assert!(near.dropped.unwrap() >= 120 && near.same_picture == near.dropped.unwrap(), "{near:?}");
-    assert_eq!((near.other_captions, near.warning()), (0, None));
-}
+    /// `pictures` pictures, each with five samples whose captions are `caption(picture, sample)`.
+    fn fives(folder: &Path, pictures: usize, caption: impl Fn(usize, usize) -> String) -> String {
+        std::fs::create_dir_all(folder).unwrap();
+        let mut rng = Rng::new(8, Purpose::Synth, 0);
+        let mut writer = ShardWriter::create(folder.join("00000.tar")).unwrap();
+        for picture in 0..pictures {
+            let png = png([0, 1, 2].map(|_| rng.below(256) as u8));
+            for sample in 0..5 {
+                let key = format!("{:05}", 5 * picture + sample);
+                writer.write(&key, &[("png", &png), ("txt", caption(picture, sample).as_bytes())]).unwrap();
+            }
+        }
+        writer.finish().unwrap();
+        support::pattern(folder, 1)
+    }
 
-#[cfg(feature = "parquet")]
-#[test]
-fn a_plan_carries_what_its_gate_is_worth() {
-    let dir = tempfile::tempdir().unwrap();
-    let urls = corpus(dir.path(), 2, 64);
-    let plan = planned(&urls, dir.path(), None, with_worth(NOISE)).plan.unwrap();
-    assert_eq!(plan.worth, Some(worth(NOISE.0, NOISE.1)));
-    let path = dir.path().join("plan.parquet");
-    plan.save(&path).unwrap();
-    assert_eq!(tldr_loader::loader::PlanFile::load(&path).unwrap(), plan);
-    // A loader that has the plan and no captioner says it too.
-    let make = || {
-        Loader::builder(urls.as_str())
-            .source("test")
-            .plan(&path)
-            .window(64)
-            .batch_size(4)
-            .image_size(8)
-            .build()
-            .unwrap()
-    };
-    let (loader, said) = logged(make);
-    assert!(said.contains("WARN") && said.contains("close to chance"), "{said}");
-    assert!(loader.stats().gate.unwrap().close_to_chance);
-    assert!(!epoch(&loader_u8(&urls, &path)).is_empty());
-}
+    fn planned(
+        urls: &str,
+        folder: &Path,
+        dedup: Option<f32>,
+        clusters: Arc<Clusters>,
+    ) -> tldr_loader::jobs::PlanSummary {
+        let policy = Policy { gate: Some(0.9), dedup, keep_ratio: 0.1, ..Policy::default() };
+        let source = Some("test".to_owned());
+        let job = PlanJob {
+            policy,
+            source,
+            window: 64,
+            ..PlanJob::new(vec![urls.to_owned()], folder.join("ledger"))
+        };
+        plan(&job, telling_pictures_apart(), clusters, &mut |_, _, _| Ok(())).unwrap()
+    }
 
-#[cfg(feature = "parquet")]
-fn loader_u8(urls: &str, plan: &Path) -> Loader {
-    let builder = Loader::builder(urls).source("test").plan(plan).window(64).batch_size(4).image_size(8);
-    builder.pixels(tldr_loader::loader::PixelType::U8).build().unwrap()
-}
+    #[test]
+    fn a_plan_counts_near_duplicates_that_stay_and_knows_captions_from_copies() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Policy::default().dedup, None, "near-duplicates stay unless somebody wants them gone");
+        // As COCO has them: five captions of each of 40 pictures.
+        let folder = dir.path().join("captions");
+        let urls = fives(&folder, 40, |picture, sample| {
+            format!("picture {picture:02}{}", " and more".repeat(sample))
+        });
+        let stays = planned(&urls, &folder, None, clusters());
+        let counts = stays.plan.as_ref().unwrap().plan.counts().clone();
+        let near = stays.near.unwrap();
+        assert_eq!((stays.distance, counts.copies, near.cosine), (None, 0, 0.95));
+        // All of a picture's candidates but one; their captions have different lengths.
+        let dropped = near.dropped.unwrap();
+        assert!((120..=160).contains(&dropped), "{near:?}");
+        assert_eq!((near.same_picture, near.other_captions), (dropped, dropped));
+        let warning = near.warning().unwrap();
+        assert!(warning.contains("with another caption") && warning.contains("dedup = 0.95"), "{warning}");
+        // What is counted is what goes where it is asked for.
+        let goes = planned(&urls, &folder, Some(0.95), clusters());
+        assert_eq!(goes.plan.as_ref().unwrap().plan.counts().copies, dropped);
+        assert_eq!((goes.encoded, goes.near.unwrap().dropped), (0, Some(dropped)));
+        assert!(goes.near.unwrap().warning().unwrap().contains(&format!("of {dropped} near-duplicates")));
 
-#[cfg(feature = "parquet")]
-#[test]
-fn an_audit_says_first_what_it_audits_and_what_not() {
-    use tldr_loader::jobs::{AuditJob, audit};
-    use tldr_loader::ledger::Ledger;
+        // What only says how near-duplicates go has no effect where they stay.
+        let none = PlanJob::new(vec![urls.clone()], folder.join("ledger"));
+        for job in [PlanJob { embeddings: true, ..none.clone() }, PlanJob { fill_with_copies: true, ..none }]
+        {
+            let refused =
+                plan(&job, telling_pictures_apart(), clusters(), &mut |_, _, _| Ok(())).unwrap_err();
+            assert!(refused.to_string().contains("left out without dedup"), "{refused}");
+        }
 
-    let dir = tempfile::tempdir().unwrap();
-    let urls = corpus(dir.path(), 2, 64);
-    let folder = dir.path().join("ledger");
-    let loader = gated(&urls, clusters()).ledger(Ledger::open(&folder, None).unwrap()).build().unwrap();
-    epoch(&loader);
-    let text = |clusters: &Arc<Clusters>, gate| {
-        let policy = Policy { gate, ..Policy::default() };
-        audit(&AuditJob { seeds: 200, ..AuditJob::new(&folder, policy) }, clusters, &mut |_, _| Ok(()))
-            .unwrap()
-            .to_string()
-    };
-    let noise = text(&with_worth(NOISE), Some(0.5));
-    let lines: Vec<&str> = noise.lines().collect();
-    assert!(
-        lines[0].starts_with("audited: the sampling")
-            && lines[0].contains("not audited: what the gate is worth")
-    );
-    assert!(
-        lines[1].starts_with("gate: AUC 0.530")
-            && lines[2].starts_with("warning: the gate is close to chance")
-    );
-    assert!(lines[3].starts_with("windows looked at"), "{noise}");
-    assert!(!text(&with_worth(GOOD), Some(0.5)).contains("warning"));
-    assert!(text(&clusters(), Some(0.5)).contains("not measured"));
-    assert!(text(&with_worth(NOISE), None).starts_with(
-        "audited: the sampling, whether samples are drawn as the policy says; there is no gate\n"
-    ));
+        // Five copies of a pair are copies.
+        let folder = dir.path().join("copies");
+        let urls = fives(&folder, 40, |picture, _| format!("picture {picture:02}"));
+        let near = planned(&urls, &folder, None, clusters()).near.unwrap();
+        assert!(near.dropped.unwrap() >= 120 && near.same_picture == near.dropped.unwrap(), "{near:?}");
+        assert_eq!((near.other_captions, near.warning()), (0, None));
+    }
+
+    #[test]
+    fn a_plan_carries_what_its_gate_is_worth() {
+        let dir = tempfile::tempdir().unwrap();
+        let urls = corpus(dir.path(), 2, 64);
+        let plan = planned(&urls, dir.path(), None, with_worth(NOISE)).plan.unwrap();
+        assert_eq!(plan.worth, Some(worth(NOISE.0, NOISE.1)));
+        let path = dir.path().join("plan.parquet");
+        plan.save(&path).unwrap();
+        assert_eq!(tldr_loader::loader::PlanFile::load(&path).unwrap(), plan);
+        // A loader that has the plan and no captioner says it too.
+        let make = || {
+            Loader::builder(urls.as_str())
+                .source("test")
+                .plan(&path)
+                .window(64)
+                .batch_size(4)
+                .image_size(8)
+                .build()
+                .unwrap()
+        };
+        let (loader, said) = logged(make);
+        assert!(said.contains("WARN") && said.contains("close to chance"), "{said}");
+        assert!(loader.stats().gate.unwrap().close_to_chance);
+        assert!(!epoch(&loader_u8(&urls, &path)).is_empty());
+    }
+
+    fn loader_u8(urls: &str, plan: &Path) -> Loader {
+        let builder = Loader::builder(urls).source("test").plan(plan).window(64).batch_size(4).image_size(8);
+        builder.pixels(tldr_loader::loader::PixelType::U8).build().unwrap()
+    }
+
+    #[test]
+    fn an_audit_says_first_what_it_audits_and_what_not() {
+        use tldr_loader::jobs::{AuditJob, audit};
+        use tldr_loader::ledger::Ledger;
+
+        let dir = tempfile::tempdir().unwrap();
+        let urls = corpus(dir.path(), 2, 64);
+        let folder = dir.path().join("ledger");
+        let loader = gated(&urls, clusters()).ledger(Ledger::open(&folder, None).unwrap()).build().unwrap();
+        epoch(&loader);
+        let text = |clusters: &Arc<Clusters>, gate| {
+            let policy = Policy { gate, ..Policy::default() };
+            audit(&AuditJob { seeds: 200, ..AuditJob::new(&folder, policy) }, clusters, &mut |_, _| Ok(()))
+                .unwrap()
+                .to_string()
+        };
+        let noise = text(&with_worth(NOISE), Some(0.5));
+        let lines: Vec<&str> = noise.lines().collect();
+        assert!(
+            lines[0].starts_with("audited: the sampling")
+                && lines[0].contains("not audited: what the gate is worth")
+        );
+        assert!(
+            lines[1].starts_with("gate: AUC 0.530")
+                && lines[2].starts_with("warning: the gate is close to chance")
+        );
+        assert!(lines[3].starts_with("windows looked at"), "{noise}");
+        assert!(!text(&with_worth(GOOD), Some(0.5)).contains("warning"));
+        assert!(text(&clusters(), Some(0.5)).contains("not measured"));
+        assert!(text(&with_worth(NOISE), None).starts_with(
+            "audited: the sampling, whether samples are drawn as the policy says; there is no gate\n"
+        ));
+    }
 }
 
 #[cfg(all(feature = "tch", feature = "parquet"))]

@@ -9,7 +9,7 @@
 //! picture under a whole caption is noise that nobody would notice.
 //!
 //! JPEG goes through libjpeg-turbo (`tldr_jpeg`), and so do the pixels of all who train CLIP with PIL. Of
-//! a JPEG it decodes the [`Part`] that is shown, and no more.
+//! a JPEG it decodes the part that is shown, and no more.
 
 use std::any::Any;
 use std::borrow::Cow;

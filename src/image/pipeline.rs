@@ -156,7 +156,7 @@ impl ImagePipeline {
     /// Decodes `bytes` and transforms the picture to `out`, as [`apply`](Self::apply) does.
     ///
     /// # Errors
-    /// Those of [`decode`].
+    /// Those of [`decode`](super::decode::decode).
     ///
     /// # Panics
     /// When `out` is not [`output_len`](Self::output_len) long.
@@ -222,7 +222,7 @@ fn smallest_scale(length: usize, wanted: usize) -> Scale {
 /// size whose shorter side is not below twice `size`.
 ///
 /// # Errors
-/// Those of [`decode`].
+/// Those of [`decode`](super::decode::decode).
 ///
 /// # Panics
 /// When `out` is not `3 * size * size` long.
