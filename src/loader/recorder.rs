@@ -58,6 +58,10 @@ pub(crate) struct Recorder {
     captions_repetitive: AtomicU64,
 }
 
+/// Of windows that lanes share, the rows in whose json something was asked for in vain: with their key until they are
+/// counted. Few: a lane shares its first window and its last.
+type SharedGaps = HashMap<WindowKey, BTreeMap<usize, Option<(Arc<str>, Gaps)>>>;
+
 #[derive(Debug, Default)]
 struct Inner {
     counts: Counts,
@@ -75,9 +79,7 @@ struct Inner {
     /// Samples whose fields, by name, are `NaN`, and those whose json cannot be read but that count without.
     not_numbers: BTreeMap<Arc<str>, u64>,
     unread_json: u64,
-    /// Of windows that lanes share, the rows in whose json something was asked for in vain: with their key until they
-    /// are counted. Few: a lane shares its first window and its last.
-    shared_gaps: HashMap<WindowKey, BTreeMap<usize, Option<(Arc<str>, Gaps)>>>,
+    shared_gaps: SharedGaps,
     /// Whether a shard was read through for the sake of a few of its samples.
     streamed: bool,
 }
