@@ -164,7 +164,7 @@ mod tests {
             ("a.tsv", "key\tcaption\na\tx\na\ty\n", "two for one key, \"x\" and \"y\""),
             ("b.tsv", "key\tcaption\na\tx\ty\n", "line 2: 3 columns, not the 2"),
             ("c.tsv", "key\ttext\na\tx\n", "among its columns: key, text"),
-            ("d.tsv", "key\tcaption\na\t\n", "one caption or more"),
+            ("d.tsv", "key\tcaption\na\t\n", "captions in a column `caption`, not all null or empty"),
             ("e.txt", "a", "a .parquet, .jsonl or .tsv"),
             ("f.jsonl", "{\"key\": \"a\", \"caption\": 7}", "line 1: the caption is no text"),
             ("g.jsonl", "", "no line"),
