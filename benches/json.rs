@@ -8,12 +8,12 @@ use std::time::Instant;
 use serde_json::Value;
 use tldr_loader::json::Fields;
 
-const ORDINARY: &str = r#"{"url": "https://example.org/pictures/2021/07/a-red-kite-over-the-harbour.jpg", "key":
-"000000012", "caption": "A red kite over the harbour – seen from the north \u00e9", "status": "success", "error_message":
-null, "width": 384, "height": 256, "original_width": 1280, "original_height": 853, "exif": "{\"Image ImageWidth\":
-\"1280\", \"Image Make\": \"Canon\", \"EXIF DateTimeOriginal\": \"2021:07:04 12:31:07\"}", "sha256":
-"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "similarity": 0.3127440810203552, "NSFW": "UNLIKELY",
-"punsafe": 0.000213, "pwatermark": 0.12, "aesthetic": 5.61, "hash": -3422342342342332}"#;
+const ORDINARY: &str = r#"{"url": "https://example.org/pictures/2021/07/a-red-kite-over-the-harbour.jpg",
+"key": "000000012", "caption": "A red kite over the harbour – seen from the north \u00e9", "status": "success",
+"error_message": null, "width": 384, "height": 256, "original_width": 1280, "original_height": 853,
+"exif": "{\"Image ImageWidth\": \"1280\", \"Image Make\": \"Canon\", \"EXIF DateTime\": \"2021:07:04 12:31:07\"}",
+"sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "similarity": 0.3127440810203552,
+"NSFW": "UNLIKELY", "punsafe": 0.000213, "pwatermark": 0.12, "aesthetic": 5.61, "hash": -3422342342332}"#;
 
 fn main() {
     // As `cargo test --benches` runs it: small.
