@@ -279,10 +279,10 @@ impl Assembling<'_> {
         let LaneCounts { counts, .. } = self.recorder.lane(lane);
         let advice = match self.spec.mode {
             Mode::Reduced
-                if counts.read > 0
+                if counts.dropped_gate > 0
                     && counts.dropped_gate + counts.failures() + counts.excluded == counts.read =>
             {
-                "the gate drops all of them: fit the captioner to this corpus, or widen the gate"
+                "the gate drops all that can be used: widen it, or fit the captioner to this corpus"
             }
             Mode::Reduced => "use fewer lanes, or a larger keep_ratio",
             Mode::Full | Mode::Eval => "use fewer lanes, or mend the shards",
