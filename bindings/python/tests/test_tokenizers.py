@@ -188,6 +188,8 @@ def test_a_file_says_where_rows_are_cut_and_filled_up(
     tokenizer.enable_truncation(9, direction=sides[1])
     tokenizer.enable_padding(length=9, pad_id=7, pad_token="?", direction=sides[0])
     path = saved(tmp_path, tokenizer)
+    # As read: a score in json may differ in its last digit, and with it the best of equal splits.
+    tokenizer = Tokenizer.from_file(str(path))
     expected = [tokenizer.encode(cleaned(text)).ids for text in TEXTS]
     assert ids(shard, path, 9).tolist() == expected
     # transformers' own file, where there is one, comes first.
