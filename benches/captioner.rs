@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use ndarray::Array4;
-use tldr_loader::captioner::{BlipOptions, Captioner, Decoding, GenerationConfig, parse_device};
+use tldr_captioner::{BlipOptions, Captioner, Decoding, GenerationConfig, parse_device};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::{Error, Result, SampleId};
 

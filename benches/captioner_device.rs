@@ -14,9 +14,7 @@ use std::time::Instant;
 
 use ndarray::Array4;
 use tch::{Device, Kind, Tensor};
-use tldr_loader::captioner::{
-    Captioner, CaptionerConfig, GenerationConfig, Precision, device_name, parse_device,
-};
+use tldr_captioner::{Captioner, CaptionerConfig, GenerationConfig, Precision, device_name, parse_device};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::model::Recaptioner;
 use tldr_loader::text::Tokenizer;

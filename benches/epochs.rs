@@ -89,15 +89,14 @@ fn clusters() -> Arc<Clusters> {
 }
 
 /// A captioner of random weights: what it costs does not depend on them.
-#[cfg(feature = "tch")]
 mod real {
     use std::path::{Path, PathBuf};
     use std::time::Instant;
 
     use ndarray::Array4;
     use tch::Device;
-    use tldr_loader::captioner::{Captioner, CaptionerConfig, VisionConfig};
-    use tldr_loader::jobs::{FitJob, fit};
+    use tldr_captioner::jobs::{FitJob, fit};
+    use tldr_captioner::{Captioner, CaptionerConfig, VisionConfig};
     use tldr_loader::model::Encoder;
     use tldr_loader::text::Tokenizer;
 
@@ -248,10 +247,7 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 /// Folder of the captioner that is asked for, if any.
 fn fitted(options: &Options, corpus: &Path, folder: &Path) -> Option<PathBuf> {
     let name = options.captioner.as_ref()?;
-    #[cfg(feature = "tch")]
     return Some(real::captioner(name, corpus, folder));
-    #[cfg(not(feature = "tch"))]
-    panic!("{name} for {corpus:?} in {folder:?} needs the feature tch");
 }
 
 /// The loader with the captioner, or the stub, and the seconds that encoding a sample takes it alone.
@@ -260,7 +256,6 @@ fn with_captioner(
     options: &Options,
     captioner: Option<&Path>,
 ) -> (tldr_loader::loader::LoaderBuilder, f64) {
-    #[cfg(feature = "tch")]
     if let Some(dir) = captioner {
         let alone = real::alone(dir);
         let loaded = real::load(dir);

@@ -3,7 +3,7 @@
 //! most memory that was in use are printed.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-#[path = "../tests/select_stream/mod.rs"]
+#[path = "../tests/core/select_stream/mod.rs"]
 mod select_stream;
 
 use std::sync::Arc;

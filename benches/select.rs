@@ -1,7 +1,7 @@
 //! Decisions per second on one core: 3,000 clusters, windows of 2,048.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "../tests/select_stream/mod.rs"]
+#[path = "../tests/core/select_stream/mod.rs"]
 mod select_stream;
 
 use std::hint::black_box;

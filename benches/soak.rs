@@ -8,7 +8,7 @@
 //! test it checks the outcomes of a small stream.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/core/support/mod.rs"]
 mod support;
 
 use std::path::Path;

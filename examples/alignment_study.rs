@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use clap::builder::TypedValueParser;
 use ndarray::{Array2, Array4, Axis, s};
-use tldr_loader::captioner::{Augment, Captioner, CaptionerConfig, TrainOptions, Trainer, parse_device};
+use tldr_captioner::{Augment, Captioner, CaptionerConfig, TrainOptions, Trainer, parse_device};
 use tldr_loader::cluster::agreement::{auc, nmi, purity};
 use tldr_loader::cluster::alignment::passes_gate;
 use tldr_loader::cluster::{AlignmentNorm, AlignmentTable, FitOptions, FitPoints, RawAlignment, fit};
@@ -28,9 +28,9 @@ use tldr_loader::image::{DecodeOptions, Scratch, preview};
 use tldr_loader::model::Encoder;
 use tldr_loader::model::PreviewFilter;
 use tldr_loader::shard::{self, ReadOptions, ShardReader, StoreOptions};
-use tldr_loader::synth::{Corpus, Noise, SynthOptions};
 use tldr_loader::text::Tokenizer;
 use tldr_loader::{Error, Result, SampleId};
+use tldr_synth::{Corpus, Noise, SynthOptions};
 
 /// What to train, and on how much.
 #[derive(Debug, Parser)]

@@ -14,14 +14,14 @@ use std::time::Instant;
 
 use clap::Parser;
 use ndarray::{Array2, Array4, Axis, s};
-use tldr_loader::captioner::{Captioner, CaptionerConfig, TrainOptions, Trainer, parse_device};
+use tldr_captioner::{Captioner, CaptionerConfig, TrainOptions, Trainer, parse_device};
 use tldr_loader::cluster::{FitOptions, FitPoints, fit};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{DecodeOptions, Scratch, preview};
 use tldr_loader::model::{Encoder, PreviewFilter, Recaptioner};
-use tldr_loader::synth::{CLASSES, Corpus, SynthOptions, SynthSample};
 use tldr_loader::text::Tokenizer;
 use tldr_loader::{Error, Result, SampleId};
+use tldr_synth::{CLASSES, Corpus, SynthOptions, SynthSample};
 
 /// What to train, and on how much.
 #[derive(Debug, Parser)]

@@ -14,11 +14,11 @@ use std::path::Path;
 
 use tch::nn::{self, Module, ModuleT, OptimizerConfig};
 use tch::{Device, Kind, Tensor};
+use tldr_captioner::Captioner;
 use tldr_loader::Loader;
-use tldr_loader::captioner::Captioner;
 use tldr_loader::jobs::{FitJob, TrainJob, fit, train};
 use tldr_loader::loader::{Batch, Mode};
-use tldr_loader::synth::{SynthOptions, write_corpus};
+use tldr_synth::{SynthOptions, write_corpus};
 
 const IMAGE_SIZE: usize = 32;
 const CONTEXT_LENGTH: usize = 32;

@@ -4,44 +4,45 @@
 //! is about, never on how many choices were made before it. So the same inputs give the same
 //! survivors and the same batches, whatever the threads, ranks or machine load.
 
-/// What a random choice is for. Two purposes never share a stream.
+/// What a random choice is for. Two purposes never share a stream. Their numbers are frozen: they are in every
+/// choice that was ever made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
     /// Order of candidates inside a cluster (design: `hash(seed, id)`).
-    Candidate,
+    Candidate = 0,
     /// Random start `U` of a run in a window.
-    RunStart,
+    RunStart = 1,
     /// Permutation of the shards of an epoch.
-    ShardOrder,
+    ShardOrder = 2,
     /// Order in which survivors of a shuffle group leave a lane.
-    Shuffle,
+    Shuffle = 3,
     /// Which of a lane's first survivors fills a missing place.
-    Repeat,
+    Repeat = 4,
     /// Random resized crop and flip of one sample in one epoch.
-    Augment,
+    Augment = 5,
     /// Choice between original and generated caption.
-    Fuse,
+    Fuse = 6,
     /// Sampling of points at fit time.
-    Fit,
+    Fit = 7,
     /// Initial centroids.
-    KMeans,
+    KMeans = 8,
     /// Initial weights, re-seeded codes and dropped images while training the captioner.
-    Train,
+    Train = 9,
     /// Random directions of the semantic hash.
-    SemanticHash,
+    SemanticHash = 10,
     /// Drawing of the synthetic corpus.
-    Synth,
+    Synth = 11,
     /// Tokens of captions that are drawn.
-    Generate,
+    Generate = 12,
     /// Near-copies of images at fit time.
-    NearCopy,
+    NearCopy = 13,
     /// Random directions that long patches are projected on.
-    PatchDirections,
+    PatchDirections = 14,
 }
 
 impl Purpose {
-    /// Fixed salt of the stream. Frozen: changing one changes every selection made with it.
+    /// Fixed salt of the stream.
     const fn salt(self) -> u64 {
         // Odd multiples of the golden ratio, one per purpose.
         (2 * (self as u64) + 1).wrapping_mul(GOLDEN)
@@ -77,6 +78,21 @@ pub fn hash_str(text: &str) -> u64 {
 /// Hashes bytes to 64 bits (XXH3): fingerprints of files and tables.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+/// Hashes all that is read to 64 bits, as [`hash_bytes`] does, in constant memory.
+///
+/// # Errors
+/// What the reader says.
+pub fn hash_reader(mut reader: impl std::io::Read) -> std::io::Result<u64> {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    let mut piece = vec![0; 1 << 18];
+    loop {
+        match reader.read(&mut piece)? {
+            0 => return Ok(hasher.digest()),
+            n => hasher.update(&piece[..n]),
+        }
+    }
 }
 
 /// Maps a hash to [0, 1) with 53 bits.
@@ -141,6 +157,34 @@ mod tests {
         // xxhash package of PyPI gives.
         assert_eq!(hash(0, Purpose::Candidate, 0), mix(mix(GOLDEN)));
         assert_eq!(hash_str("tldr"), 0xfafc_2738_2c75_c934);
+        let long = vec![7; 700_000];
+        assert_eq!(hash_reader(&long[..]).unwrap(), hash_bytes(&long));
+    }
+
+    #[test]
+    fn purposes_keep_their_numbers() {
+        use Purpose::*;
+        let frozen = [
+            (Candidate, 0),
+            (RunStart, 1),
+            (ShardOrder, 2),
+            (Shuffle, 3),
+            (Repeat, 4),
+            (Augment, 5),
+            (Fuse, 6),
+            (Fit, 7),
+            (KMeans, 8),
+            (Train, 9),
+            (SemanticHash, 10),
+            (Synth, 11),
+            (Generate, 12),
+            (NearCopy, 13),
+            (PatchDirections, 14),
+        ];
+        for (purpose, number) in frozen {
+            assert_eq!(purpose as u64, number, "{purpose:?}");
+            assert_eq!(purpose.salt(), (2 * number + 1).wrapping_mul(GOLDEN), "{purpose:?}");
+        }
     }
 
     #[test]

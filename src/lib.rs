@@ -9,7 +9,7 @@
 //! written, and no rank talks to another to decide.
 //!
 //! ```
-//! use tldr_loader::synth::{SynthOptions, write_corpus};
+//! use tldr_synth::{SynthOptions, write_corpus};
 //! use tldr_loader::{Loader, Result};
 //!
 //! # fn main() -> Result<()> {
@@ -33,10 +33,8 @@
 //! Without a captioner the selection is plain random. With one, captions that do not fit their
 //! image are gated out and each cluster of similar images keeps its share:
 //!
-//! * `captioner::Captioner` (feature `tch`) is the project's own model: [`jobs`] trains it on the
-//!   stream and fits it to a corpus, [`LoaderBuilder::captioner`](loader::LoaderBuilder::captioner)
-//!   takes it.
-//! * [`model`] has the two traits by which you bring your own.
+//! * [`model`] has the two traits of models, [`LoaderBuilder::captioner`](loader::LoaderBuilder::captioner)
+//!   takes one. The crate `tldr-captioner` has the project's own, in libtorch; this crate needs none.
 //! * [`select`] is the policy: gate, dedup, quota, priority; a pure function of a window's signals.
 //! * [`ledger`] remembers signals and captions: a second epoch, or another `keep_ratio`, needs no
 //!   captioner.
@@ -47,14 +45,7 @@
 //! The same inputs give the same survivors and the same batches, whatever the threads, ranks or
 //! machine load. `docs/architecture.md` follows one sample through the threads and names the test
 //! of every promise.
-//!
-//! # Features
-//!
-//! `tch` (default): the captioner, and batches in torch tensors. Without it everything else builds
-//! and runs without libtorch.
 
-#[cfg(feature = "tch")]
-pub mod captioner;
 pub mod cluster;
 pub mod error;
 pub mod hash;
@@ -67,23 +58,12 @@ pub mod model;
 pub mod sample;
 pub mod select;
 pub mod shard;
-pub mod synth;
 pub mod text;
 
 pub use error::{Error, ErrorKind, FailReason, Result};
 pub use loader::Loader;
 pub use sample::{DropReason, FailedSample, Outcome, Sample, SampleId};
 pub use shard::Shard;
-
-/// The code of the README, compiled as a test.
-#[cfg(all(doctest, feature = "tch"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
-
-/// The code of docs/captioner.md.
-#[cfg(all(doctest, feature = "tch"))]
-#[doc = include_str!("../docs/captioner.md")]
-struct CaptionerPage;
 
 /// The code of docs/mixing.md.
 #[cfg(doctest)]

@@ -49,6 +49,9 @@ pub struct Clusters {
 }
 
 impl Clusters {
+    /// Its file in a captioner directory.
+    pub const FILE: &str = "clusters.safetensors";
+
     /// Reads and checks a `clusters.safetensors`. Never runs code, never panics on garbage.
     ///
     /// # Errors

@@ -11,12 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::Result;
 use crate::ledger::cache::Cache;
 use crate::ledger::captions::Captions;
-#[cfg(feature = "parquet")]
 use crate::ledger::files::Folder;
 use crate::ledger::record::{CaptionKey, CorpusScores, ScoreKey, Scores, WindowKey, WindowRecord};
-#[cfg(feature = "parquet")]
 use crate::ledger::root::Root;
-#[cfg(feature = "parquet")]
 use crate::ledger::stored::Stored;
 use crate::sample::Outcome;
 use crate::shard::{Shard, StoreOptions};
@@ -33,7 +30,6 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Shared {
     cache: Mutex<Cache>,
-    #[cfg(feature = "parquet")]
     stored: Option<Stored>,
 }
 
@@ -47,13 +43,7 @@ impl Ledger {
     /// An empty ledger in memory.
     pub fn new() -> Self {
         let cache = Cache::new(None);
-        Self {
-            shared: Arc::new(Shared {
-                cache: Mutex::new(cache),
-                #[cfg(feature = "parquet")]
-                stored: None,
-            }),
-        }
+        Self { shared: Arc::new(Shared { cache: Mutex::new(cache), stored: None }) }
     }
 
     /// The ledger in the folder `root`, a path or the URL of a bucket's folder (`s3://BUCKET/FOLDER`, also
@@ -79,20 +69,9 @@ impl Ledger {
         stores: &StoreOptions,
     ) -> Result<Self> {
         let cache = Mutex::new(Cache::new(Some(cache_bytes.unwrap_or(CACHE_BYTES))));
-        #[cfg(feature = "parquet")]
         {
             let stored = Some(Stored::open(Root::of(root.as_ref(), stores)?)?);
             Ok(Self { shared: Arc::new(Shared { cache, stored }) })
-        }
-        #[cfg(not(feature = "parquet"))]
-        {
-            let _ = (cache, stores);
-            let given = format!("{:?}", root.as_ref().display());
-            Err(crate::error::Error::option(
-                "ledger",
-                given,
-                "a build with the feature `parquet`, for folders",
-            ))
         }
     }
 
@@ -101,29 +80,18 @@ impl Ledger {
     /// # Errors
     /// A URL of something else than a bucket; a folder that cannot be looked into.
     pub fn is_at(root: impl AsRef<Path>, stores: &StoreOptions) -> Result<bool> {
-        #[cfg(feature = "parquet")]
         return Folder::is_at(&Root::of(root.as_ref(), stores)?);
-        #[cfg(not(feature = "parquet"))]
-        {
-            // What is there cannot be read by this build, as `open` says.
-            let _ = stores;
-            Ok(root.as_ref().exists())
-        }
     }
 
     /// The folder it is in, a path or a URL; `None` in memory.
     pub fn place(&self) -> Option<String> {
-        #[cfg(feature = "parquet")]
         return self.shared.stored.as_ref().map(|stored| stored.root().name());
-        #[cfg(not(feature = "parquet"))]
-        None
     }
 
     /// What the folder holds, by captioner, reading options and window size; nothing in memory.
     ///
     /// # Errors
     /// The folder cannot be listed.
-    #[cfg(feature = "parquet")]
     pub fn recordings(&self) -> Result<Vec<crate::ledger::Recording>> {
         let root = self.shared.stored.as_ref().map(Stored::root);
         root.map_or(Ok(vec![]), crate::ledger::contents::recordings)
@@ -131,7 +99,6 @@ impl Ledger {
 
     /// Source and file name of the shard of a window, as they stand in its file; `None` in memory, and
     /// where there is no sound file.
-    #[cfg(feature = "parquet")]
     pub fn shard_of(&self, key: &WindowKey) -> Option<(String, String)> {
         self.shared.stored.as_ref()?.shard_of(key)
     }
@@ -146,7 +113,6 @@ impl Ledger {
         if let Some(record) = self.cache().window(key) {
             return Some(record);
         }
-        #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored
             && let Some(record) = stored.window(key)
         {
@@ -168,7 +134,6 @@ impl Ledger {
         record: Arc<WindowRecord>,
         outcomes: &[Outcome],
     ) {
-        #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored {
             stored.record_window(&key, shard, &record, outcomes);
         }
@@ -181,7 +146,6 @@ impl Ledger {
         if let Some(captions) = self.cache().captions(key) {
             return captions;
         }
-        #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored {
             let captions = Arc::new(stored.captions(key));
             self.cache().put_captions(*key, Arc::clone(&captions));
@@ -195,7 +159,6 @@ impl Ledger {
         if captions.is_empty() {
             return;
         }
-        #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored {
             stored.record_captions(&key, &captions);
         }
@@ -209,7 +172,6 @@ impl Ledger {
         if let Some(scores) = self.cache().scores(key) {
             return scores;
         }
-        #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored {
             let scores = Arc::new(stored.scores(key));
             self.cache().put_scores(*key, Arc::clone(&scores));
@@ -223,7 +185,6 @@ impl Ledger {
         if scores.is_empty() {
             return;
         }
-        #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored {
             stored.record_scores(&key, &scores);
         }
@@ -237,7 +198,6 @@ impl Ledger {
         if let Some(scores) = self.cache().corpus_scores(key) {
             return Some(scores);
         }
-        #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored
             && let Some(scores) = stored.corpus_scores(key, Some(key.beside))
         {
@@ -250,7 +210,6 @@ impl Ledger {
 
     /// As [`corpus_scores`](Self::corpus_scores) of a folder, whatever lay beside the shard; `None` also where
     /// several versions of that do not agree.
-    #[cfg(feature = "parquet")]
     pub fn corpus_scores_of(&self, key: &WindowKey, field: &str) -> Option<CorpusScores> {
         let stored = self.shared.stored.as_ref()?;
         stored.corpus_scores(&key.scores(field, 0), None).map(CorpusScores::from)
@@ -258,7 +217,6 @@ impl Ledger {
 
     /// Records the scores of the corpus for a window, which were read from `field`.
     pub fn record_corpus_scores(&self, key: ScoreKey, field: &str, scores: CorpusScores) {
-        #[cfg(feature = "parquet")]
         if let Some(stored) = &self.shared.stored {
             stored.record_corpus_scores(&key, field, &scores);
         }

@@ -9,10 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-#[cfg(not(feature = "remote"))]
-use crate::error::Error;
 use crate::error::Result;
-#[cfg(feature = "remote")]
 use crate::shard::Bucket;
 use crate::shard::StoreOptions;
 
@@ -23,7 +20,6 @@ pub(super) const ASIDE: &str = ".aside-";
 #[derive(Debug, Clone)]
 pub(super) enum Root {
     Local(PathBuf),
-    #[cfg(feature = "remote")]
     Bucket(Bucket),
 }
 
@@ -44,21 +40,13 @@ impl Root {
         let Some(url) = place.to_str().filter(|text| text.contains("://")) else {
             return Ok(Self::Local(place.to_owned()));
         };
-        #[cfg(feature = "remote")]
         return Bucket::open(url, stores).map(Self::Bucket);
-        #[cfg(not(feature = "remote"))]
-        {
-            let _ = stores;
-            let accepted = "a local folder; this build has not the feature `remote`";
-            Err(Error::option("ledger", format!("{url:?}"), accepted))
-        }
     }
 
     /// How it is named: as users write it.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Local(folder) => folder.display().to_string(),
-            #[cfg(feature = "remote")]
             Self::Bucket(bucket) => bucket.url().to_owned(),
         }
     }
@@ -75,7 +63,6 @@ impl Root {
     pub(super) fn make(&self) -> io::Result<()> {
         match self {
             Self::Local(folder) => fs::create_dir_all(folder),
-            #[cfg(feature = "remote")]
             Self::Bucket(_) => Ok(()),
         }
     }
@@ -102,7 +89,6 @@ impl Root {
                 found.sort();
                 Ok(found)
             }
-            #[cfg(feature = "remote")]
             Self::Bucket(bucket) => {
                 let found = bucket.list(&key(below))?.into_iter();
                 Ok(found.map(|entry| Entry { name: entry.name, modified: entry.modified }).collect())
@@ -120,7 +106,6 @@ impl Root {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
                 content => content.map(Some),
             },
-            #[cfg(feature = "remote")]
             Self::Bucket(bucket) => bucket.read(&key(path)),
         }
     }
@@ -136,14 +121,12 @@ impl Root {
                 path.parent().map_or(Ok(()), fs::create_dir_all)?;
                 place(&path, content)
             }
-            #[cfg(feature = "remote")]
             Self::Bucket(bucket) => bucket.write(&key(path), content.to_vec()),
         }
     }
 }
 
 /// A path as the key of an object.
-#[cfg(feature = "remote")]
 fn key(path: &Path) -> String {
     let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
     parts.join("/")

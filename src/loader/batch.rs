@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::bf16;
 
 use crate::error::Result;
-use crate::loader::device::HostArray;
+use crate::loader::memory::{HostArray, Stock};
 use crate::sample::SampleId;
 
 /// Pixels of a batch, `[batch, 3, height, width]`.
@@ -50,16 +50,6 @@ impl Images {
         match self {
             Self::U8(a) => Some(a.as_slice()),
             _ => None,
-        }
-    }
-
-    /// The pixels as a torch tensor on the CPU, without a copy.
-    #[cfg(feature = "tch")]
-    pub fn tensor(&self) -> tch::Tensor {
-        match self {
-            Self::F32(a) => a.tensor(),
-            Self::Bf16(a) => a.tensor(),
-            Self::U8(a) => a.tensor(),
         }
     }
 }
@@ -121,7 +111,7 @@ impl Batch {
         self.keys.is_empty()
     }
 
-    /// An empty batch with memory for `rows` rows of pixels and tokens.
+    /// An empty batch with memory for `rows` rows of pixels and tokens, from `stock` where it has some.
     pub(crate) fn allocate(
         epoch: u64,
         step: u64,
@@ -129,19 +119,22 @@ impl Batch {
         size: usize,
         pixels: PixelType,
         context: Option<usize>,
+        stock: &Stock,
     ) -> Result<Self> {
         let shape = [rows, 3, size, size];
         let mut valid = HostArray::zeros(&[rows])?;
         valid.as_mut_slice().fill(true);
+        let mut tokens = context.map(|c| HostArray::to_be_written(&[rows, c], stock)).transpose()?;
+        tokens.iter_mut().for_each(|tokens| tokens.as_mut_slice().fill(0));
         Ok(Self {
             epoch,
             step,
             images: match pixels {
-                PixelType::F32 => Images::F32(HostArray::to_be_written(&shape)?),
-                PixelType::Bf16 => Images::Bf16(HostArray::to_be_written(&shape)?),
-                PixelType::U8 => Images::U8(HostArray::to_be_written(&shape)?),
+                PixelType::F32 => Images::F32(HostArray::to_be_written(&shape, stock)?),
+                PixelType::Bf16 => Images::Bf16(HostArray::to_be_written(&shape, stock)?),
+                PixelType::U8 => Images::U8(HostArray::to_be_written(&shape, stock)?),
             },
-            tokens: context.map(|c| HostArray::zeros(&[rows, c])).transpose()?,
+            tokens,
             valid,
             ids: Vec::with_capacity(rows),
             keys: Vec::with_capacity(rows),
@@ -160,16 +153,16 @@ impl Batch {
     }
 
     /// Drops the rows of pixels and tokens that `kept`, `[rows]`, does not name: before the others are described.
-    pub(crate) fn keep_rows(&mut self, kept: &[bool]) -> Result<()> {
+    pub(crate) fn keep_rows(&mut self, kept: &[bool]) {
         match &mut self.images {
-            Images::F32(a) => a.keep_rows(kept)?,
-            Images::Bf16(a) => a.keep_rows(kept)?,
-            Images::U8(a) => a.keep_rows(kept)?,
+            Images::F32(a) => a.keep_rows(kept),
+            Images::Bf16(a) => a.keep_rows(kept),
+            Images::U8(a) => a.keep_rows(kept),
         }
         if let Some(tokens) = &mut self.tokens {
-            tokens.keep_rows(kept)?;
+            tokens.keep_rows(kept);
         }
-        self.valid.keep_rows(kept)
+        self.valid.keep_rows(kept);
     }
 }
 

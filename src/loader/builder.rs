@@ -14,6 +14,7 @@ use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
 use crate::loader::decider::Decider;
 use crate::loader::look;
+use crate::loader::memory::Stock;
 use crate::loader::mix::Weighted;
 use crate::loader::model_thread::{ModelThread, Role};
 use crate::loader::recorder::MaxErrors;
@@ -391,7 +392,7 @@ impl LoaderBuilder {
     }
 
     /// How samples are made of members, all at once.
-    pub(crate) fn read_options(mut self, read: ReadOptions) -> Self {
+    pub fn read_options(mut self, read: ReadOptions) -> Self {
         self.read = read;
         self
     }
@@ -507,6 +508,7 @@ impl LoaderBuilder {
             world,
             batch_size: self.batch_size,
             prefetch: self.prefetch,
+            stock: Stock::default(),
             buffer: Buffer::new(self.buffer_bytes, &spill_dir),
             read: self.read,
             decode: DecodeOptions {

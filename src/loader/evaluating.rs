@@ -132,7 +132,7 @@ impl Assembling<'_> {
             };
         }
         if !self.spec.pads() && kept.contains(&false) {
-            batch.keep_rows(&kept)?;
+            batch.keep_rows(&kept);
             let mut row = kept.iter();
             places.retain(|_| row.next().is_some_and(|&kept| kept));
             let mut row = kept.iter();

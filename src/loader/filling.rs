@@ -122,7 +122,8 @@ impl Filling<'_> {
         let spec = self.spec;
         let context = spec.tokenizer.as_ref().map(|_| spec.context_length);
         let size = spec.pipeline.size();
-        let mut batch = Batch::allocate(self.epoch, step, places.len(), size, spec.pixels, context)?;
+        let rows = places.len();
+        let mut batch = Batch::allocate(self.epoch, step, rows, size, spec.pixels, context, &spec.stock)?;
         let mut captions = vec![String::new(); places.len()];
         let all: Vec<usize> = (0..places.len()).collect();
         let slot = self.recorder.board.post(Post::examples(step));

@@ -179,7 +179,7 @@ pub(crate) fn included(
 ///
 /// # Errors
 /// One that joins nothing, as far as can be told. The error names an entry of it, and what the corpus has there.
-pub(crate) fn check_tables(read: &ReadOptions, found: &Survey, samples: u64) -> Result<()> {
+pub fn check_tables(read: &ReadOptions, found: &Survey, samples: u64) -> Result<()> {
     if let Some(subset) = &read.subset {
         let entries = (subset.len() as u64, subset.example());
         check_table("subset", subset.by(), entries, (found.in_subset, found.looked_at), found, samples)?;

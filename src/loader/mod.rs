@@ -16,7 +16,6 @@ mod completing;
 mod decider;
 mod deciding;
 mod deferring;
-mod device;
 mod effects;
 mod evaluating;
 mod filling;
@@ -24,6 +23,7 @@ mod gate;
 mod lane;
 mod locating;
 mod look;
+mod memory;
 mod mix;
 mod model_thread;
 mod pipeline;
@@ -44,10 +44,9 @@ mod world;
 
 pub use batch::{Batch, Images, PixelType};
 pub use builder::LoaderBuilder;
-pub use device::{Element, HostArray};
-#[cfg(feature = "tch")]
-pub(crate) use look::check_tables;
+pub use look::check_tables;
 pub(crate) use look::{included, measured};
+pub use memory::{Dtype, Element, HostArray, Lent, Stock};
 pub use plan::{PlanFile, PlannedShard};
 pub use spec::{Mode, OnError, reading_fingerprint};
 pub(crate) use spec::{reading, version_hash};

@@ -19,7 +19,6 @@ use crate::cluster::GateWorth;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::select::Plan;
-#[cfg(feature = "parquet")]
 use crate::select::{PlanCounts, Policy};
 use crate::shard::Shard;
 
@@ -55,7 +54,6 @@ pub struct PlanFile {
 }
 
 /// What stands in the metadata.
-#[cfg(feature = "parquet")]
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -74,11 +72,9 @@ struct Header {
 }
 
 /// Version of the layout.
-#[cfg(feature = "parquet")]
 const LAYOUT: u32 = 1;
 
 /// Name of the metadata.
-#[cfg(feature = "parquet")]
 const NOTE: &str = "plan";
 
 impl PlanFile {
@@ -132,8 +128,7 @@ impl PlanFile {
     /// Writes the plan to the file `path`: aside first, then renamed into place.
     ///
     /// # Errors
-    /// The file cannot be written; a build without the feature `parquet`.
-    #[cfg(feature = "parquet")]
+    /// The file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         use crate::ledger::{Column, Table};
 
@@ -178,9 +173,7 @@ impl PlanFile {
     /// Reads what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// The file cannot be read, is no plan, is of another version or is damaged; a build without the
-    /// feature `parquet`.
-    #[cfg(feature = "parquet")]
+    /// The file cannot be read, is no plan, is of another version or is damaged.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let content = std::fs::read(path)
@@ -191,7 +184,6 @@ impl PlanFile {
         })
     }
 
-    #[cfg(feature = "parquet")]
     fn parse(content: Vec<u8>) -> std::result::Result<Self, String> {
         use crate::ledger::{Column, Table};
         use crate::sample::SampleId;
@@ -237,27 +229,4 @@ impl PlanFile {
         }
         Ok(file)
     }
-
-    /// Writes the plan.
-    ///
-    /// # Errors
-    /// Always: plans are Parquet files.
-    #[cfg(not(feature = "parquet"))]
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        Err(without_parquet(path.as_ref()))
-    }
-
-    /// Reads a plan.
-    ///
-    /// # Errors
-    /// Always: plans are Parquet files.
-    #[cfg(not(feature = "parquet"))]
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        Err(without_parquet(path.as_ref()))
-    }
-}
-
-#[cfg(not(feature = "parquet"))]
-fn without_parquet(path: &Path) -> Error {
-    Error::option("plan", format!("{:?}", path.display()), "a build with the feature `parquet`, for plans")
 }

@@ -17,6 +17,7 @@ use crate::loader::buffer::Buffer;
 use crate::loader::claims::Claims;
 use crate::loader::decider::Decider;
 use crate::loader::deciding::Survivor;
+use crate::loader::memory::Stock;
 use crate::loader::mix::Mix;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::recorder::MaxErrors;
@@ -123,6 +124,8 @@ pub(crate) struct Spec {
     pub(crate) world: World,
     pub(crate) batch_size: usize,
     pub(crate) prefetch: usize,
+    /// Memory for batches.
+    pub(crate) stock: Stock,
     /// Where encoded images wait.
     pub(crate) buffer: Arc<Buffer>,
     pub(crate) read: ReadOptions,

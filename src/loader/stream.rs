@@ -7,8 +7,9 @@ use crossbeam_channel::RecvTimeoutError;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
-use crate::loader::batch::Batch;
+use crate::loader::batch::{Batch, PixelType};
 use crate::loader::builder::LoaderBuilder;
+use crate::loader::memory::{Dtype, Stock};
 use crate::loader::pipeline::{self, Message, Running};
 use crate::loader::progress::Progress;
 use crate::loader::recorder::Recorder;
@@ -117,6 +118,29 @@ impl Loader {
         self.spec.batch_size
     }
 
+    /// Where memory for later batches can be put, for them to be made in.
+    pub fn stock(&self) -> &Stock {
+        &self.spec.stock
+    }
+
+    /// The arrays of a full batch that are made in memory from the [stock](Self::stock), images and tokens, by type
+    /// and shape; and how many batches are under way at the most, from the first row to whoever takes them.
+    pub fn arrays(&self) -> (Vec<(Dtype, Vec<usize>)>, usize) {
+        let spec = &self.spec;
+        let size = spec.pipeline.size();
+        let images = match spec.pixels {
+            PixelType::F32 => Dtype::F32,
+            PixelType::Bf16 => Dtype::Bf16,
+            PixelType::U8 => Dtype::U8,
+        };
+        let mut arrays = vec![(images, vec![spec.batch_size, 3, size, size])];
+        arrays.extend(
+            spec.tokenizer.as_ref().map(|_| (Dtype::I64, vec![spec.batch_size, spec.context_length])),
+        );
+        // Two are filled, one is completed or waits for room among those that are ready, one is taken.
+        (arrays, spec.prefetch.max(1) + 4)
+    }
+
     /// Index of this process among those that share the corpus. `None` where the environment says how many they
     /// are and not which this one is: [`process_group`](Self::process_group) tells it.
     pub fn rank(&self) -> Option<usize> {
@@ -205,7 +229,7 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load_state`](Self::load_state).
-    pub(crate) fn check_state(&self, state: &LoaderState) -> Result<()> {
+    pub fn check_state(&self, state: &LoaderState) -> Result<()> {
         self.start.check(state, self.spec.world.world_size as u64, self.num_batches_of(state.epoch))
     }
 

@@ -174,7 +174,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "parquet")]
     #[test]
     fn nulls_of_a_parquet_file_are_passed_over() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/subset/captions.parquet");

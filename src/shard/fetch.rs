@@ -16,7 +16,6 @@ use crate::shard::group::{Group, Open, Used};
 use crate::shard::index::ShardIndex;
 use crate::shard::mark::Mark;
 use crate::shard::place::Place;
-#[cfg(feature = "remote")]
 use crate::shard::remote::{ChosenReader, Identity, Object};
 use crate::shard::{ReadOptions, Shard};
 
@@ -29,13 +28,11 @@ pub struct ShardFetcher {
     captions: Captions,
     mark: Mark,
     input: Input,
-    #[cfg_attr(not(feature = "remote"), allow(dead_code, reason = "a disk cannot be told to stop"))]
     stop: Option<Arc<AtomicBool>>,
 }
 
 enum Input {
     File(File),
-    #[cfg(feature = "remote")]
     Object(Arc<Object>, Identity),
 }
 
@@ -63,7 +60,6 @@ impl ShardFetcher {
                 }
                 Input::File(file)
             }
-            #[cfg(feature = "remote")]
             (Place::Remote(object), Some(Mark::Object(version))) => {
                 Input::Object(Arc::clone(object), version.clone())
             }
@@ -120,7 +116,6 @@ impl ShardFetcher {
 
 impl Input {
     /// Where the data of `members` come from.
-    #[cfg_attr(not(feature = "remote"), allow(unused_variables))]
     fn source<'a>(
         &self,
         members: impl Iterator<Item = &'a Used>,
@@ -128,7 +123,6 @@ impl Input {
     ) -> Source<'_> {
         match self {
             Self::File(file) => Source::File { file, together: Vec::new() },
-            #[cfg(feature = "remote")]
             Self::Object(object, version) => {
                 let wanted = members.map(|member| member.offset..member.end());
                 let (object, version) = (Object::clone(object), version.clone());
@@ -145,7 +139,6 @@ enum Source<'a> {
         /// Small members that were read together.
         together: Vec<u8>,
     },
-    #[cfg(feature = "remote")]
     Object(Box<ChosenReader>),
 }
 
@@ -154,7 +147,6 @@ impl Source<'_> {
     fn load(&mut self, open: &mut Open, used: &[Used]) -> io::Result<()> {
         match self {
             Self::File { file, together } => from_file(file, together, open, used),
-            #[cfg(feature = "remote")]
             Self::Object(bytes) => {
                 for member in used {
                     open.set(member, bytes.read(member.offset..member.end())?);

@@ -150,13 +150,11 @@ impl ShardIndex {
     }
 
     /// An index of no groups yet, as [`new`](Self::new), of the version that `mark` names.
-    #[cfg(feature = "parquet")]
     pub(crate) fn restored(shard_hash: u64, first: u64, mark: &str) -> Self {
         Self::new(shard_hash, first, mark.parse().ok())
     }
 
     /// Adds the next group, with its members (extension, offset, size) in order.
-    #[cfg(feature = "parquet")]
     pub(crate) fn restore<'a>(
         &mut self,
         key: &str,

@@ -60,7 +60,6 @@ impl JoinBy {
     }
 
     /// The hash of a cell that is a number.
-    #[cfg(any(feature = "parquet", test))]
     pub(super) fn of_number(self, number: i64) -> u64 {
         match self {
             Self::Key => of_key(&number.to_string()),

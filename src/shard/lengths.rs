@@ -19,7 +19,7 @@ const NAMED: usize = 16;
 /// 1. `sizes.json` in the shard's folder, `{"00000.tar": 1234}`, where it names the shard;
 /// 2. `00000_stats.json` beside it, as img2dataset writes it: its `successes`, unless 0;
 /// 3. `00000.parquet` beside it, as img2dataset writes it: its rows with the status `success`, unless
-///    there are none (feature `parquet`);
+///    there are none;
 /// 4. `__len__` in its folder, one number for the whole folder, where the shard is the only one
 ///    there (not asked of HTTP servers, whose folders cannot be listed);
 /// 5. a scan: header by header where it is a plain local file, else it is read and decompressed

@@ -5,14 +5,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
-#[cfg(feature = "remote")]
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
 use crate::shard::patterns::{MAX_BRACES, MAX_EXPANSION, braces, glob, unescaped};
 use crate::shard::place::Place;
-#[cfg(feature = "remote")]
 use crate::shard::remote::{Address, Stores};
 use crate::shard::{Shard, StoreOptions};
 
@@ -64,12 +62,7 @@ pub(crate) fn shards_of(
         return Err(Error::option("urls", "[]", format!("at least one shard is needed; {ACCEPTED}")));
     }
     stores.check()?;
-    let mut listing = Listing {
-        source,
-        shards: vec![],
-        #[cfg(feature = "remote")]
-        stores: Stores::new(stores),
-    };
+    let mut listing = Listing { source, shards: vec![], stores: Stores::new(stores) };
     for pattern in patterns {
         listing.pattern(pattern, Path::new(""), &quoted(pattern), true)?;
     }
@@ -92,7 +85,6 @@ pub(crate) fn check_endpoint(stores: &StoreOptions, shards: &[Shard], ledger: Op
 struct Listing<'a> {
     source: Option<&'a str>,
     shards: Vec<Shard>,
-    #[cfg(feature = "remote")]
     stores: Stores,
 }
 
@@ -184,7 +176,6 @@ impl Listing<'_> {
         Ok(())
     }
 
-    #[cfg(feature = "remote")]
     fn remote(&mut self, part: &str, given: &str) -> Result<()> {
         for url in expanded(part, given)? {
             let address = Address::parse(&url)?;
@@ -205,7 +196,6 @@ impl Listing<'_> {
         Ok(())
     }
 
-    #[cfg(feature = "remote")]
     fn object(&mut self, address: &Address, given: &str) -> Result<()> {
         let url = address.url();
         let Some((folder, path)) = address.names() else {
@@ -216,14 +206,6 @@ impl Listing<'_> {
         let place = Place::Remote(Arc::new(self.stores.object(address)?));
         self.shards.push(Shard { url: url.into(), source: source.into(), path: path.into(), hash, place });
         Ok(())
-    }
-
-    #[cfg(not(feature = "remote"))]
-    #[expect(clippy::unused_self, reason = "as with the feature")]
-    fn remote(&mut self, _: &str, given: &str) -> Result<()> {
-        let accepted = "local paths: this build lacks the feature `remote`, which reads s3://, gs://, az:// and \
-                        http(s)://";
-        Err(Error::option("urls", given, accepted))
     }
 }
 
@@ -326,7 +308,6 @@ pub(super) fn count_beside(shard: &Shard) -> Result<Option<usize>> {
             let folder = Path::new(&*shard.url).parent().filter(|folder| !folder.as_os_str().is_empty());
             inside(folder.unwrap_or(Path::new(".")), &shard.url).map(|files| Some(files.len()))
         }
-        #[cfg(feature = "remote")]
         Place::Remote(object) => {
             let names = object.names_beside()?;
             Ok(names.map(|names| names.iter().filter(|name| is_shard_name(name)).count()))

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 use crate::shard::place::Place;
-#[cfg(feature = "remote")]
 use crate::shard::remote::{self, Identity};
 use crate::shard::{Shard, ShardMetadata};
 
@@ -20,7 +19,6 @@ pub(super) enum Mark {
     /// Length and time of change of a local file.
     File(u64, Option<SystemTime>),
     /// Version of an object in a store.
-    #[cfg(feature = "remote")]
     Object(Identity),
 }
 
@@ -45,7 +43,6 @@ impl fmt::Display for Mark {
                     None => write!(f, "file {size} -"),
                 }
             }
-            #[cfg(feature = "remote")]
             Self::Object(identity) => write!(f, "object {identity}"),
         }
     }
@@ -69,7 +66,6 @@ impl FromStr for Mark {
                 };
                 Ok(Self::File(size.parse().map_err(|_| ())?, changed))
             }
-            #[cfg(feature = "remote")]
             "object" => rest.parse().map(Self::Object),
             _ => Err(()),
         }
@@ -103,7 +99,6 @@ impl Shard {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(Error::io(format!("look at {}", self.url), error)),
             },
-            #[cfg(feature = "remote")]
             Place::Remote(object) => {
                 let identity = match object.last_read() {
                     Some(identity) => identity,
@@ -144,7 +139,6 @@ mod tests {
         for mark in [Mark::File(7, Some(time)), Mark::File(0, None)] {
             assert_eq!(mark.to_string().parse(), Ok(mark));
         }
-        #[cfg(feature = "remote")]
         for text in ["object 12 1700000000 \"a b\"", "object 12 0 -", "object 0 0 W/\"x\""] {
             assert_eq!(text.parse::<Mark>().unwrap().to_string(), text);
         }

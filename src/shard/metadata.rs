@@ -1,15 +1,11 @@
 //! Metadata beside a shard: the columns of the Parquet file that img2dataset writes for each.
 //!
 //! `00000.parquet` lies beside `00000.tar`. It has a row per URL that was tried; the column `key`
-//! holds the sample's key, and `status` is `success` where there is one in the shard. Read by the
-//! feature `parquet`; without it, there is no metadata.
+//! holds the sample's key, and `status` is `success` where there is one in the shard.
 
-#[cfg(feature = "parquet")]
 mod columns;
-#[cfg(feature = "parquet")]
 mod parquet;
 
-#[cfg(feature = "parquet")]
 pub(super) use columns::{Cell, Columns};
 
 use std::collections::HashMap;
@@ -124,13 +120,6 @@ fn name(shard: &Shard) -> String {
     format!("{}.parquet", shard.stem())
 }
 
-#[cfg(feature = "parquet")]
 fn read(file: String, content: Vec<u8>, columns: &[&str]) -> Result<Option<ShardMetadata>> {
     parquet::read(file, content, columns)
-}
-
-#[cfg(not(feature = "parquet"))]
-fn read(file: String, _: Vec<u8>, _: &[&str]) -> Result<Option<ShardMetadata>> {
-    tracing::warn!("{file} is not read: this build has no feature `parquet`");
-    Ok(None)
 }

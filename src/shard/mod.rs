@@ -5,7 +5,7 @@
 //! [`ShardReader`] turns one shard into [`Sample`](crate::Sample)s, [`ShardMetadata`] reads what lies
 //! beside it, [`ShardWriter`] writes one.
 //! `store` is the one place that opens them; what lies in an object store or on an HTTP server is
-//! read by `remote` (feature `remote`).
+//! read by `remote`.
 
 use std::sync::Arc;
 
@@ -31,7 +31,6 @@ mod npy;
 mod patterns;
 mod place;
 mod reader;
-#[cfg(feature = "remote")]
 mod remote;
 mod scan;
 mod share;
@@ -55,7 +54,6 @@ pub(crate) use list::{check_endpoint, refuse_duplicates, shards_of, shown};
 pub use metadata::ShardMetadata;
 pub use place::StoreOptions;
 pub use reader::{ReadOptions, ShardReader};
-#[cfg(all(feature = "remote", feature = "parquet"))]
 pub(crate) use remote::Bucket;
 pub use share::Share;
 pub use store::ShardFormat;
@@ -97,7 +95,6 @@ impl Shard {
     pub fn marks(&self, samples: u64) -> [u64; 2] {
         let absolute = match self.place {
             Place::Local => std::path::absolute(&*self.url).ok(),
-            #[cfg(feature = "remote")]
             Place::Remote(_) => None,
         };
         let url = absolute.map_or(hash::hash_str(&self.url), |path| hash::hash_str(&path.to_string_lossy()));

@@ -2,13 +2,11 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "remote")]
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::shard::Shard;
-#[cfg(feature = "remote")]
 use crate::shard::remote::{self, Object};
 
 /// How shards in object stores and on HTTP servers are read; local shards need none of it.
@@ -73,7 +71,6 @@ pub(crate) enum Place {
     /// In the local file that the shard's `url` names.
     Local,
     /// In a store.
-    #[cfg(feature = "remote")]
     Remote(Arc<Object>),
 }
 
@@ -81,7 +78,6 @@ pub(crate) enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sidecar {
     Local(PathBuf),
-    #[cfg(feature = "remote")]
     Remote(Object),
 }
 
@@ -93,7 +89,6 @@ impl Sidecar {
     pub(super) fn beside(shard: &Shard, name: &str) -> Result<Self> {
         match &shard.place {
             Place::Local => Ok(Self::Local(Path::new(&*shard.url).with_file_name(name))),
-            #[cfg(feature = "remote")]
             Place::Remote(object) => Ok(Self::Remote(object.beside(name)?)),
         }
     }
@@ -102,7 +97,6 @@ impl Sidecar {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Local(path) => path.display().to_string(),
-            #[cfg(feature = "remote")]
             Self::Remote(object) => object.url().to_string(),
         }
     }
@@ -115,16 +109,13 @@ impl Sidecar {
     /// A file that is there and cannot be read; a store that fails.
     pub(super) fn read(files: &[Self]) -> Result<Vec<Option<Vec<u8>>>> {
         let mut contents = vec![None; files.len()];
-        #[cfg(feature = "remote")]
         let mut far: Vec<(usize, Object)> = vec![];
         for (i, file) in files.iter().enumerate() {
             match file {
                 Self::Local(path) => contents[i] = local(path)?,
-                #[cfg(feature = "remote")]
                 Self::Remote(object) => far.push((i, object.clone())),
             }
         }
-        #[cfg(feature = "remote")]
         if !far.is_empty() {
             for (i, bytes) in remote::read_small(far)? {
                 contents[i] = bytes;

@@ -85,7 +85,7 @@ impl ReadOptions {
     }
 
     /// Whether samples are joined with a table.
-    pub(crate) fn has_tables(&self) -> bool {
+    pub fn has_tables(&self) -> bool {
         self.subset.is_some() || self.captions.is_some()
     }
 
@@ -281,6 +281,12 @@ impl ShardReader {
         let mut taken = std::mem::replace(&mut self.index, next);
         taken.shrink_to_fit(); // a ledger holds many
         taken
+    }
+
+    /// Says in the log, once per field, what the json of the last group that was read was asked for in vain: for jobs that
+    /// keep no statistics. `shard` names it.
+    pub fn say_gaps(&mut self, shard: &str) {
+        self.take_gaps().say(shard);
     }
 
     /// What the json of the last group that was read was asked for in vain.

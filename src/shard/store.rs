@@ -15,7 +15,6 @@ use crate::shard::Shard;
 use crate::shard::local::LocalFile;
 use crate::shard::mark::Mark;
 use crate::shard::place::Place;
-#[cfg(feature = "remote")]
 use crate::shard::remote::RemoteReader;
 
 /// Bytes of a stream buffered ahead: several small members.
@@ -54,7 +53,6 @@ impl Stream {
                 let _ = stop;
                 Self::open_file(shard)
             }
-            #[cfg(feature = "remote")]
             Place::Remote(object) => {
                 let mut stream = RemoteReader::whole(object, stop.cloned())
                     .and_then(Self::over)

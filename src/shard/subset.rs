@@ -24,7 +24,6 @@ pub struct Subset {
 }
 
 /// Entries of each shard that the export at `path` names; `None` where it cannot tell. It was read already.
-#[cfg(feature = "parquet")]
 fn of_shards(path: &Path) -> Option<HashMap<u64, u64>> {
     use crate::sample::SampleId;
     use crate::shard::metadata::{Cell, Columns};
@@ -57,11 +56,6 @@ fn of_shards(path: &Path) -> Option<HashMap<u64, u64>> {
     let mut counts = HashMap::new();
     entries.iter().for_each(|(_, shard)| *counts.entry(*shard).or_default() += 1);
     Some(counts)
-}
-
-#[cfg(not(feature = "parquet"))]
-fn of_shards(_: &Path) -> Option<HashMap<u64, u64>> {
-    None
 }
 
 impl Subset {
@@ -188,7 +182,6 @@ mod tests {
         assert!(halves.contains(of_uid("0123456789ABCDEFfedcba9876543210")));
         assert!(!halves.contains(of_uid("1123456789abcdeffedcba9876543210")));
         assert_eq!(halves, Subset::open(golden.join("text.npy")).unwrap());
-        #[cfg(feature = "parquet")]
         assert_eq!(halves, Subset::open(golden.join("captions.parquet")).unwrap());
     }
 }

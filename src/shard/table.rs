@@ -17,7 +17,6 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::json::Fields;
 use crate::shard::join::{JoinBy, of_key};
-#[cfg(feature = "parquet")]
 use crate::shard::metadata::{Cell, Columns};
 use crate::shard::npy;
 
@@ -110,12 +109,6 @@ fn no_name(columns: &[String]) -> Wrong {
     format!("none of these among its columns: {}", columns.join(", "))
 }
 
-#[cfg(not(feature = "parquet"))]
-fn of_parquet(_: &Path, _: bool, _: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {
-    Err("a Parquet file, and this build has no feature `parquet`".into())
-}
-
-#[cfg(feature = "parquet")]
 fn of_parquet(
     path: &Path,
     with_captions: bool,

@@ -15,7 +15,7 @@ mod bucket;
 mod chosen;
 mod fault;
 #[cfg(test)]
-#[path = "../../../tests/fault_server/mod.rs"]
+#[path = "../../../tests/core/fault_server/mod.rs"]
 mod fault_server;
 mod fetch;
 mod ranges;

@@ -1,0 +1,5 @@
+//! Tests of the command with the captioner, in one binary.
+
+mod gate_worth;
+mod load;
+mod refused;

@@ -1,0 +1,8 @@
+//! Tests of the captioner, in one binary: a file for each promise.
+
+mod blip;
+mod captioner;
+mod encode;
+mod matcher;
+mod quality;
+mod training;

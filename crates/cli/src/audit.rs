@@ -1,0 +1,70 @@
+//! `tldr-loader audit`: checks the promises of selection on a ledger.
+
+use std::path::PathBuf;
+
+use tldr_loader::jobs::{AuditJob, Wanted, audit};
+use tldr_loader::{Error, Result};
+
+use crate::Models;
+use crate::policy::{Fitted, Reading, Selection};
+use crate::progress::Progress;
+use crate::say;
+
+/// Check what selection promises on the signals of a real run: the sampling, not what the gate is worth.
+///
+/// Runs the policy with many seeds over recorded windows and prints a table: whether inclusion is pi by
+/// arrival, position and cluster size, whether lower ratios are nested, epochs in rotation take turns, and
+/// runs keep their share. Exit code 1 where a promise is broken.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of the ledger
+    ledger: PathBuf,
+    /// Captioner directory, whose clusters the policy goes by
+    #[arg(long, value_name = "DIR")]
+    captioner: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
+    /// Cosine of two embeddings from which two samples of a window are near-copies; they stay by default
+    #[arg(long, value_name = "COSINE")]
+    dedup: Option<f32>,
+    /// Samples per window, where the ledger has several kinds
+    #[arg(long)]
+    window: Option<usize>,
+    #[command(flatten)]
+    reading: Reading,
+    /// Seeds that are tried
+    #[arg(long, default_value_t = 400)]
+    seeds: u64,
+    /// Windows that are looked at, drawn by hash
+    #[arg(long, default_value_t = 64)]
+    windows: usize,
+}
+
+impl Args {
+    pub(crate) fn run(self, models: &dyn Models) -> Result<()> {
+        let fitted = Fitted::load(&self.captioner, models)?;
+        let job = AuditJob {
+            wanted: Wanted {
+                encoder: Some(fitted.encoder),
+                reading: self.reading.fingerprint()?,
+                window: self.window,
+            },
+            seeds: self.seeds,
+            windows: self.windows,
+            ..AuditJob::new(&self.ledger, self.selection.policy(self.dedup)?)
+        };
+        let bar = Progress::new("seeds");
+        let found = audit(&job, &fitted.clusters, &mut |done, total| {
+            bar.at(done, total);
+            Ok(())
+        })?;
+        bar.finish();
+        say!("{}", found.to_string().trim_end());
+        let broken: Vec<&str> = found.broken().map(|check| check.promise.as_str()).collect();
+        if broken.is_empty() {
+            return Ok(());
+        }
+        let what = format!("audit of {}", self.ledger.display());
+        Err(Error::format(what, "every promise to hold", format!("broken: {}", broken.join("; "))))
+    }
+}

@@ -1,0 +1,118 @@
+//! `tldr-loader export`: writes what is kept as a table.
+
+use std::path::{Path, PathBuf};
+
+use tldr_loader::jobs::{ExportBy, ExportJob, Wanted, export};
+use tldr_loader::select::Policy;
+use tldr_loader::{Error, Result};
+
+use crate::Models;
+use crate::policy::{Fitted, Reading, Selection};
+use crate::progress::Progress;
+use crate::say;
+
+/// Write the samples that are kept of a corpus: shard, key, id, cluster, alignment, pi, weight, caption.
+///
+/// FROM is a plan, with --ledger the ledger it was made with; or a ledger, of which a policy keeps what
+/// a loader would keep in epoch 0 (with --captioner), or everything usable is written (without).
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A plan, or the folder of a ledger
+    from: PathBuf,
+    /// File to write: .parquet for all columns, .txt for one key a line
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Folder of the ledger, for a plan
+    #[arg(long, value_name = "LEDGER")]
+    ledger: Option<PathBuf>,
+    /// Captioner directory, whose clusters the policy goes by
+    #[arg(long, value_name = "DIR")]
+    captioner: Option<PathBuf>,
+    #[command(flatten)]
+    selection: Selection,
+    /// Cosine of two embeddings from which two samples of a window are near-copies; they stay by default
+    #[arg(long, value_name = "COSINE")]
+    dedup: Option<f32>,
+    /// The policy of a loader with thin=True: the draw comes first
+    #[arg(long)]
+    thin: bool,
+    /// Samples per window, where the ledger has several kinds
+    #[arg(long)]
+    window: Option<usize>,
+    #[command(flatten)]
+    reading: Reading,
+    /// Fingerprint of the captions that are meant, where the ledger has several
+    #[arg(long, value_name = "HEX")]
+    generation: Option<String>,
+}
+
+impl Args {
+    pub(crate) fn run(self, models: &dyn Models) -> Result<()> {
+        let (ledger, by, encoder) = self.source(models)?;
+        let generation = self.generation.as_deref().map(|text| {
+            u64::from_str_radix(text, 16)
+                .map_err(|_| Error::option("generation", text, "a fingerprint, 16 hexadecimal digits"))
+        });
+        let job = ExportJob {
+            ledger,
+            by,
+            wanted: Wanted { encoder, reading: self.reading.fingerprint()?, window: self.window },
+            generation: generation.transpose()?,
+            score_key: self.selection.score_key().map(str::to_owned),
+            out: self.out.clone(),
+        };
+        let bar = Progress::new("shards");
+        let summary = export(&job, &mut |done, total| {
+            bar.at(done, total);
+            Ok(())
+        })?;
+        bar.finish();
+        say!(
+            "{}: {} samples, {} of them with a generated caption",
+            self.out.display(),
+            summary.samples,
+            summary.captions
+        );
+        Ok(())
+    }
+
+    fn source(&self, models: &dyn Models) -> Result<(PathBuf, ExportBy, Option<u64>)> {
+        // A plan is a local file, a ledger may be in a bucket.
+        let is_ledger = self.from.is_dir() || self.from.to_str().is_some_and(|from| from.contains("://"));
+        if self.captioner.is_none() {
+            let accepted =
+                "left out without captioner: it is of a policy, by which a captioner's clusters go";
+            self.selection.refuse(accepted)?;
+            for (option, given) in [
+                ("dedup", self.dedup.map(|cosine| cosine.to_string())),
+                ("thin", self.thin.then(|| "true".to_owned())),
+            ] {
+                if let Some(given) = given {
+                    return Err(Error::option(option, given, accepted));
+                }
+            }
+        }
+        match (&self.ledger, &self.captioner) {
+            (Some(ledger), None) if !is_ledger => {
+                Ok((ledger.clone(), ExportBy::Plan(self.from.clone()), None))
+            }
+            (None, Some(captioner)) if is_ledger => {
+                let fitted = Fitted::load(captioner, models)?;
+                let policy = Policy { thin: self.thin, ..self.selection.policy(self.dedup)? };
+                let policy = Box::new(policy);
+                Ok((self.from.clone(), ExportBy::Policy(policy, fitted.clusters), Some(fitted.encoder)))
+            }
+            (None, None) if is_ledger => Ok((self.from.clone(), ExportBy::All, None)),
+            _ => Err(wrong(&self.from, is_ledger)),
+        }
+    }
+}
+
+fn wrong(from: &Path, is_ledger: bool) -> Error {
+    let accepted = if is_ledger {
+        "the folder of a ledger, with captioner or without, and without ledger"
+    } else {
+        "a plan, with ledger and without captioner; or the folder of a ledger"
+    };
+    Error::option("from", format!("{:?}", from.display()), accepted)
+}

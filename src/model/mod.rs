@@ -1,0 +1,152 @@
+//! What the loader knows of a model: two traits over plain arrays.
+//!
+//! [`Encoder`] turns previews and captions into [`Signals`], [`Recaptioner`] turns previews into
+//! captions. The project's own captioner (the crate `tldr-captioner`) implements both; tests use stubs, and
+//! users can bring their own. [`Recorded`] stands in for a model whose every word is in a ledger. Previews are `u8` RGB, `[batch, 3, size, size]`, not normalised.
+
+use ndarray::{Array2, ArrayView4};
+
+mod recorded;
+
+pub use recorded::{Identity, Recorded};
+
+use crate::error::Result;
+use crate::sample::SampleId;
+
+/// Bits of a semantic hash.
+pub const SEMANTIC_HASH_BITS: usize = 256;
+
+/// Signs of random projections of an embedding; near-copies differ in few bits.
+pub type SemanticHash = [u64; SEMANTIC_HASH_BITS / 64];
+
+/// What stands where a hash is not known.
+pub const UNKNOWN_HASH: SemanticHash = [0; SEMANTIC_HASH_BITS / 64];
+
+/// What a captioner says of a batch of samples: everything that selection may depend on.
+///
+/// Signals of a sample depend on the sample and the captioner directory only. All fields have
+/// the batch as their first dimension.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signals {
+    /// Nearest centroid, `[batch]`; centroids stand in similarity order.
+    pub cluster: Vec<u32>,
+    /// Alignment of image and original caption as a quantile in [0, 1] of the distribution
+    /// measured at fit time, `[batch]`: 0.9 means better aligned than 90% of the corpus.
+    pub alignment: Vec<f32>,
+    /// L2-normalised image embedding, `[batch, dim]`, f32.
+    pub embedding: Array2<f32>,
+    /// Signs of random projections of the embedding, `[batch]`; near-copies differ in few bits.
+    pub semantic_hash: Vec<SemanticHash>,
+}
+
+/// How a picture is squashed to the square of a preview.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PreviewFilter {
+    /// Bilinear, antialiased.
+    #[default]
+    Bilinear,
+    /// Bicubic, antialiased: BLIP's.
+    Bicubic,
+}
+
+impl PreviewFilter {
+    /// Whether it is the bilinear one.
+    pub fn is_bilinear(&self) -> bool {
+        *self == Self::Bilinear
+    }
+}
+
+/// Turns previews and original captions into signals.
+pub trait Encoder: Send {
+    /// Length of an embedding.
+    fn dim(&self) -> usize;
+
+    /// Side of the square previews it takes, in pixels.
+    fn preview_size(&self) -> usize;
+
+    /// How its previews are made.
+    fn preview_filter(&self) -> PreviewFilter {
+        PreviewFilter::Bilinear
+    }
+
+    /// Rows of a batch. Every call gets exactly this many; unused rows are blank (zero pixels,
+    /// empty captions) and their signals are ignored.
+    fn batch_size(&self) -> usize;
+
+    /// Number of clusters: every [`Signals::cluster`] is below it.
+    fn clusters(&self) -> usize;
+
+    /// Identifies the weights, the clusters and the previews it takes, their size and filter: signals of different
+    /// fingerprints never mix.
+    fn fingerprint(&self) -> u64;
+
+    /// How it computes, in words: kind of device, number type, version of the library. Signals of one
+    /// fingerprint that were computed otherwise may differ in their last bits; a loader says so. Empty where
+    /// it makes no difference.
+    fn compute(&self) -> String {
+        String::new()
+    }
+
+    /// Encodes `previews` `[batch_size, 3, preview_size, preview_size]` and `captions`
+    /// `[batch_size]`. The result of a row must not depend on the other rows.
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals>;
+
+    /// The same model as a writer of captions, where it is one.
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        None
+    }
+}
+
+/// Writes captions for previews.
+pub trait Recaptioner {
+    /// Rows of a caption batch; as [`Encoder::batch_size`].
+    fn caption_batch_size(&self) -> usize;
+
+    /// Identifies weights and generation settings: captions of different fingerprints never mix.
+    fn caption_fingerprint(&self) -> u64;
+
+    /// Writes one caption per row of `previews`
+    /// `[caption_batch_size, 3, preview_size, preview_size]`. `ids` are the samples of the first
+    /// rows: what is drawn at random is drawn by them, so that a caption is a function of its sample.
+    /// Rows beyond are blank and their captions are ignored (an implementation may leave them empty).
+    fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>>;
+}
+
+impl Encoder for Box<dyn Encoder> {
+    fn dim(&self) -> usize {
+        (**self).dim()
+    }
+
+    fn preview_size(&self) -> usize {
+        (**self).preview_size()
+    }
+
+    fn preview_filter(&self) -> PreviewFilter {
+        (**self).preview_filter()
+    }
+
+    fn batch_size(&self) -> usize {
+        (**self).batch_size()
+    }
+
+    fn clusters(&self) -> usize {
+        (**self).clusters()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        (**self).fingerprint()
+    }
+
+    fn compute(&self) -> String {
+        (**self).compute()
+    }
+
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        (**self).encode(previews, captions)
+    }
+
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        (**self).recaptioner()
+    }
+}

@@ -1,0 +1,297 @@
+//! A model that is not here: what it is known by, and a stand-in for where a ledger holds all that it would say.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayView4;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::json;
+use crate::model::{Encoder, PreviewFilter, Recaptioner, Signals};
+use crate::sample::SampleId;
+
+/// Its file in a captioner directory.
+const FILE: &str = "identity.json";
+
+/// Files of a captioner directory that say what a model is.
+const CONTENTS: [&str; 5] =
+    ["config.json", "tokenizer.json", "clusters.safetensors", "model.safetensors", "matcher/identity.json"];
+
+/// What a loader has to know of a model whose signals and captions are recorded: all but its weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    dim: usize,
+    preview_size: usize,
+    preview_filter: PreviewFilter,
+    batch_size: usize,
+    clusters: usize,
+    /// Hexadecimal, since json's numbers lose bits of it.
+    fingerprint: String,
+    captions: Option<Captions>,
+    /// Hash of the weights, for whoever changes how captions are written without loading them.
+    weights: String,
+    /// Hash of each file that was there when this was written.
+    files: BTreeMap<String, String>,
+}
+
+/// How it writes captions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Captions {
+    batch_size: usize,
+    fingerprint: String,
+}
+
+impl Identity {
+    /// Writes the identity of `model` into its directory `dir`, whose other files are in place. `writer` is the same model,
+    /// where it writes captions; `weights` a hash of its weights.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn save(
+        model: &dyn Encoder,
+        writer: Option<&dyn Recaptioner>,
+        weights: u64,
+        dir: &Path,
+    ) -> Result<()> {
+        let captions = writer.map(|writer| Captions {
+            batch_size: writer.caption_batch_size(),
+            fingerprint: hex(writer.caption_fingerprint()),
+        });
+        let identity = Self {
+            dim: model.dim(),
+            preview_size: model.preview_size(),
+            preview_filter: model.preview_filter(),
+            batch_size: model.batch_size(),
+            clusters: model.clusters(),
+            fingerprint: hex(model.fingerprint()),
+            captions,
+            weights: hex(weights),
+            files: files(dir)?,
+        };
+        identity.write(dir)
+    }
+
+    /// The identity of the model in the directory `dir`; `None` where it has none.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is none; one that was written for other files than are there.
+    pub fn load(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(FILE);
+        let content = match std::fs::read(&path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(format!("read {}", path.display()), error)),
+        };
+        let identity: Self = json::read(&content).map_err(|error| {
+            Error::format(path.display().to_string(), "the identity of a captioner", error)
+        })?;
+        let found = files(dir)?;
+        let differs = identity.files.iter().find(|(name, hash)| found.get(*name) != Some(hash));
+        let added = found.keys().find(|name| !identity.files.contains_key(*name));
+        if let Some(name) = differs.map(|(name, _)| name).or(added) {
+            let expected = format!("the {name} that it was written for; fit the captioner again");
+            return Err(Error::format(path.display().to_string(), expected, "another one beside it"));
+        }
+        Ok(Some(identity))
+    }
+
+    /// Says that its captions are of another fingerprint from now on, and that the files in `dir` belong to it.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn set_captions(mut self, batch_size: usize, fingerprint: u64, dir: &Path) -> Result<()> {
+        self.captions = Some(Captions { batch_size, fingerprint: hex(fingerprint) });
+        self.files = files(dir)?;
+        self.write(dir)
+    }
+
+    /// Identifies the model: [`Encoder::fingerprint`].
+    pub fn fingerprint(&self) -> u64 {
+        number(&self.fingerprint)
+    }
+
+    /// Hash of the weights.
+    pub fn weights(&self) -> u64 {
+        number(&self.weights)
+    }
+
+    fn write(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(FILE);
+        let cannot = |error| Error::io(format!("write {}", path.display()), error);
+        let json = serde_json::to_vec_pretty(self).map_err(|error| cannot(error.into()))?;
+        crate::ledger::place(&path, &json).map_err(cannot)
+    }
+}
+
+/// What is in `dir` now.
+fn files(dir: &Path) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for name in CONTENTS {
+        let path = dir.join(name);
+        match File::open(&path).and_then(hash::hash_reader) {
+            Ok(hash) => drop(found.insert(name.to_owned(), hex(hash))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(format!("read {}", path.display()), error)),
+        }
+    }
+    Ok(found)
+}
+
+fn hex(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+/// What [`hex`] wrote; 0, which no model has, for anything else.
+fn number(hex: &str) -> u64 {
+    u64::from_str_radix(hex, 16).unwrap_or_default()
+}
+
+/// A model whose signals and captions are in a ledger, for a loader that needs no other: whatever the ledger lacks is an
+/// error that says how to record it.
+#[derive(Debug)]
+pub struct Recorded {
+    identity: Identity,
+    directory: PathBuf,
+}
+
+impl Recorded {
+    /// Stands in for the model of that identity, whose directory is `directory`.
+    pub fn new(identity: Identity, directory: &Path) -> Self {
+        Self { identity, directory: directory.to_owned() }
+    }
+
+    fn missing(&self, what: &str, how: &str) -> Error {
+        let dir = self.directory.display();
+        Error::ledger(format!(
+            "it lacks {what}, and the captioner that could make them, {dir}, cannot run here: record them where it is \
+             installed (pip install \"tldr-loader[captioner]\", torch 2.11), {how}"
+        ))
+    }
+}
+
+impl Encoder for Recorded {
+    fn dim(&self) -> usize {
+        self.identity.dim
+    }
+
+    fn preview_size(&self) -> usize {
+        self.identity.preview_size
+    }
+
+    fn preview_filter(&self) -> PreviewFilter {
+        self.identity.preview_filter
+    }
+
+    fn batch_size(&self) -> usize {
+        self.identity.batch_size
+    }
+
+    fn clusters(&self) -> usize {
+        self.identity.clusters
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.identity.fingerprint()
+    }
+
+    fn encode(&mut self, _: ArrayView4<'_, u8>, _: &[&str]) -> Result<Signals> {
+        let dir = self.directory.display();
+        let how = format!(
+            "with: tldr-loader plan SHARDS --captioner {dir} --ledger LEDGER --out PLAN, or a loader's record()"
+        );
+        Err(self.missing("signals of some samples", &how))
+    }
+
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        self.identity.captions.is_some().then_some(self)
+    }
+}
+
+impl Recaptioner for Recorded {
+    fn caption_batch_size(&self) -> usize {
+        self.identity.captions.as_ref().map_or(1, |captions| captions.batch_size)
+    }
+
+    fn caption_fingerprint(&self) -> u64 {
+        self.identity.captions.as_ref().map_or(0, |captions| number(&captions.fingerprint))
+    }
+
+    fn caption(&mut self, _: ArrayView4<'_, u8>, _: &[SampleId]) -> Result<Vec<String>> {
+        let how = "by an epoch of a loader with the same options and this ledger";
+        Err(self.missing("generated captions of some samples", how))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model that says 7 of everything.
+    struct Seven;
+
+    impl Encoder for Seven {
+        fn dim(&self) -> usize {
+            7
+        }
+        fn preview_size(&self) -> usize {
+            7
+        }
+        fn batch_size(&self) -> usize {
+            7
+        }
+        fn clusters(&self) -> usize {
+            7
+        }
+        fn fingerprint(&self) -> u64 {
+            u64::MAX - 7
+        }
+        fn encode(&mut self, _: ArrayView4<'_, u8>, _: &[&str]) -> Result<Signals> {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn an_identity_comes_back_and_belongs_to_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        assert_eq!(Identity::load(dir).unwrap(), None);
+        std::fs::write(dir.join("config.json"), "{}").unwrap();
+        std::fs::write(dir.join("model.safetensors"), "12345").unwrap();
+        Identity::save(&Seven, None, 5, dir).unwrap();
+        let found = Identity::load(dir).unwrap().unwrap();
+        assert_eq!((found.fingerprint(), found.weights(), found.dim), (u64::MAX - 7, 5, 7));
+        let mut model = Recorded::new(found.clone(), dir);
+        assert_eq!((model.dim(), model.fingerprint()), (7, u64::MAX - 7));
+        assert!(model.recaptioner().is_none());
+        let previews = ndarray::Array4::zeros((7, 3, 7, 7));
+        let error = model.encode(previews.view(), &[""; 7]).unwrap_err().to_string();
+        assert!(error.contains("tldr-loader plan SHARDS --captioner"), "{error}");
+        found.clone().set_captions(9, u64::MAX, dir).unwrap();
+        let mut model = Recorded::new(Identity::load(dir).unwrap().unwrap(), dir);
+        let writer = model.recaptioner().unwrap();
+        assert_eq!((writer.caption_batch_size(), writer.caption_fingerprint()), (9, u64::MAX));
+        let error = writer.caption(previews.view(), &[]).unwrap_err().to_string();
+        assert!(error.contains("generated captions"), "{error}");
+
+        for (name, content) in
+            [("config.json", "{ }"), ("model.safetensors", "12354"), ("tokenizer.json", "{}")]
+        {
+            let before = std::fs::read(dir.join(name)).ok();
+            std::fs::write(dir.join(name), content).unwrap();
+            let error = Identity::load(dir).unwrap_err().to_string();
+            assert!(error.contains(&format!("the {name} that it was written for")), "{error}");
+            match before {
+                Some(before) => std::fs::write(dir.join(name), before).unwrap(),
+                None => std::fs::remove_file(dir.join(name)).unwrap(),
+            }
+        }
+        Identity::load(dir).unwrap().unwrap();
+        std::fs::write(dir.join(FILE), "{").unwrap();
+        assert!(Identity::load(dir).is_err());
+    }
+}
