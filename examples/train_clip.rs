@@ -14,10 +14,10 @@ use std::path::Path;
 
 use tch::nn::{self, Module, ModuleT, OptimizerConfig};
 use tch::{Device, Kind, Tensor};
-use tldr_captioner::Captioner;
+use tldr_captioner::jobs::{FitJob, TrainJob, fit, train};
+use tldr_captioner::{Captioner, TensorBatches};
 use tldr_loader::Loader;
-use tldr_loader::jobs::{FitJob, TrainJob, fit, train};
-use tldr_loader::loader::{Batch, Mode};
+use tldr_loader::loader::Mode;
 use tldr_synth::{SynthOptions, write_corpus};
 
 const IMAGE_SIZE: usize = 32;
@@ -69,11 +69,6 @@ impl SmallClip {
     }
 }
 
-fn tensors(batch: &Batch) -> Result<(Tensor, Tensor), Box<dyn Error>> {
-    let tokens = batch.tokens.as_ref().ok_or("the loader has a tokenizer")?;
-    Ok((batch.images.tensor(), tokens.tensor()))
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let smoke = arguments.iter().any(|a| a == "--smoke");
@@ -103,9 +98,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut optimizer = nn::AdamW::default().build(&variables, 2e-3)?;
     for epoch in 0..if smoke { 2 } else { 8 } {
         let (mut total, mut batches) = (0.0, 0);
-        for batch in loader.iter()? {
-            let (images, tokens) = tensors(&batch?)?;
-            let loss = clip.loss(&images, &tokens);
+        for batch in TensorBatches::of(&loader)? {
+            let batch = batch?;
+            let tokens = batch.tokens.ok_or("the loader has a tokenizer")?;
+            let loss = clip.loss(&batch.images, &tokens);
             optimizer.backward_step(&loss);
             total += loss.double_value(&[]);
             batches += 1;

@@ -137,8 +137,8 @@ impl Loader {
         arrays.extend(
             spec.tokenizer.as_ref().map(|_| (Dtype::I64, vec![spec.batch_size, spec.context_length])),
         );
-        // Two are filled, one is completed or waits for room among those that are ready, one is taken.
-        (arrays, spec.prefetch.max(1) + 4)
+        // Two are filled, and one waits for room among those that are ready.
+        (arrays, spec.prefetch.max(1) + 3)
     }
 
     /// Index of this process among those that share the corpus. `None` where the environment says how many they
@@ -292,6 +292,8 @@ struct Epoch {
     moves: u64,
     /// Whether its last batch was handed over.
     complete: bool,
+    /// What was taken from the pipeline and not handed over.
+    ahead: Option<Message<Batch>>,
 }
 
 impl Drop for Batches {
@@ -378,6 +380,19 @@ impl Batches {
         }
     }
 
+    /// The batch that comes next, where it is ready: whoever copies batches to a device can begin with it before it is
+    /// asked for. It is handed over, and counts, with the next call of [`next_within`](Self::next_within).
+    pub fn ahead(&mut self) -> Option<&mut Batch> {
+        let Phase::During(epoch) = &mut self.phase else { return None };
+        if epoch.ahead.is_none() {
+            epoch.ahead = epoch.running.batches.try_recv().ok();
+        }
+        match &mut epoch.ahead {
+            Some(Message::Item(batch)) => Some(batch),
+            _ => None,
+        }
+    }
+
     /// Starts what comes next.
     fn begin(&mut self) -> Result<Phase> {
         let shared = Arc::clone(&self.shared);
@@ -404,7 +419,7 @@ impl Batches {
             progress.used_up(number);
             return Ok(Phase::Over);
         };
-        Ok(Phase::During(Epoch { running, recorder, number, moves: begin.moves, complete: false }))
+        Ok(Phase::During(Epoch { running, recorder, number, moves: begin.moves, complete: false, ahead: None }))
     }
 
     /// Says once what should be known of an epoch that is complete.
@@ -435,6 +450,11 @@ impl Batches {
     /// Waits for a message for at most `limit`, and looks after the stages meanwhile; `None` where the epoch
     /// is over.
     fn wait(&mut self, limit: Duration) -> Option<std::result::Result<Message<Batch>, RecvTimeoutError>> {
+        if let Phase::During(epoch) = &mut self.phase
+            && let Some(message) = epoch.ahead.take()
+        {
+            return Some(Ok(message));
+        }
         let start = Instant::now();
         loop {
             let Phase::During(epoch) = &self.phase else { return None };

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::support;
 use crate::support::{StubCaptioner, builder, clusters, corpus, with_stub};
 use tldr_loader::loader::LoaderBuilder;
 use tldr_loader::{ErrorKind, Loader};

@@ -1,7 +1,6 @@
 //! Promise: signals that were computed otherwise are kept with a word, or refused under `strict`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

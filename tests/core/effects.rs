@@ -2,7 +2,6 @@
 //! asked for. `loader/effects.rs` has the table of options that need no model.
 #![allow(clippy::unwrap_used)]
 
-use crate::support;
 use std::sync::Arc;
 
 use crate::support::{StubCaptioner, StubJudge, builder, clusters, corpus, eval, full, with_stub};

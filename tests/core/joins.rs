@@ -134,7 +134,7 @@ fn keep_ratio_is_a_share_of_those_that_are_listed() {
         let encoded = stub.encoded.clone();
         let make = |stub| {
             let ledger =
-                if cfg!(feature = "parquet") { Ledger::open(&ledger, None).unwrap() } else { Ledger::new() };
+                Ledger::open(&ledger, None).unwrap();
             builder(&urls)
                 .captioner(stub, clusters())
                 .keep_ratio(0.5)
@@ -154,7 +154,7 @@ fn keep_ratio_is_a_share_of_those_that_are_listed() {
         let again = make(StubCaptioner::new()).build().unwrap();
         assert_eq!(epoch(&again), first);
         assert_eq!((again.stats().counts, again.stats().subset), (stats.counts, stats.subset), "{name}");
-        assert_eq!(again.stats().encoded, if cfg!(feature = "parquet") { 0 } else { stats.encoded });
+        assert_eq!(again.stats().encoded, 0);
     }
 }
 

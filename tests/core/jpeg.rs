@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // says why it skips, and what it counted
 
-use crate::jpeg_files;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

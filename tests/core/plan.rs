@@ -2,7 +2,6 @@
 //! filled, window survivors come first; and it is a function of the signals, the policy and the seed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::select_stream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::support;
 use crate::support::{Row, StubCaptioner, builder, clusters, corpus, epoch, full, with_judge, with_stub};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::LoaderBuilder;

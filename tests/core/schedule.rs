@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::{Row, corpus, epoch, judged, rows, with_judge, with_stub};

@@ -1,7 +1,6 @@
 //! Promises of selection: conservation, purity, nested ratios, disjoint rotation, loud errors.
 #![allow(clippy::unwrap_used)]
 
-use crate::select_stream;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

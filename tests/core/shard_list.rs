@@ -254,11 +254,6 @@ fn files_list_shards_by_line() {
     }
 }
 
-fn a_build_without_stores_says_so() {
-    let error = list_local(&["s3://bucket/{0..9}.tar".into()], None).unwrap_err().to_string();
-    assert!(error.contains("this build lacks the feature `remote`"), "{error}");
-}
-
 #[test]
 fn real_shards_have_the_lengths_that_their_sizes_json_states() {
     let data = std::env::var_os("TLDR_DATA")

@@ -90,7 +90,7 @@ fn every_codec_that_is_promised_is_decompressed() {
     let snappy = ShardMetadata::beside(&shard, &columns).unwrap().unwrap();
     for other in [
         &include_bytes!("../golden/metadata.gzip.parquet")[..],
-        include_bytes!("golden/metadata.zstd.parquet"),
+        include_bytes!("../golden/metadata.zstd.parquet"),
     ] {
         std::fs::write(folder.path().join("00000.parquet"), other).unwrap();
         assert_eq!(ShardMetadata::beside(&shard, &columns).unwrap().unwrap(), snappy);

@@ -2,7 +2,6 @@
 //! does that may pass; what does not pass ends the run, naming the shard, and loses no sample.
 #![allow(clippy::unwrap_used)]
 
-use crate::fault_server;
 use crate::support;
 use std::path::Path;
 use std::sync::Arc;

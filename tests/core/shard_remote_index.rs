@@ -2,7 +2,6 @@
 //! and little else is asked for.
 #![allow(clippy::unwrap_used)]
 
-use crate::fault_server;
 use crate::support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::support;
 use crate::support::{corpus, epoch, full, with_judge, with_stub};
 use tldr_loader::hash;
 use tldr_loader::loader::LoaderBuilder;

@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::select_stream;
 use crate::support;
 use std::collections::BTreeSet;
 use std::sync::Arc;

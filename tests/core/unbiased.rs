@@ -20,7 +20,6 @@
 //! for the ranks that own them, in every world size that divides ten.
 #![allow(clippy::unwrap_used)]
 
-use crate::select_stream;
 use std::collections::BTreeMap;
 
 use crate::select_stream::{Stream, stream};

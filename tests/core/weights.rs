@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::support;
 use crate::support::{CLUSTERS, StubCaptioner, builder, clusters, corpus, epoch, full, with_stub};
 use tldr_loader::cluster::Clusters;
 use tldr_loader::select::{Priority, Quota};

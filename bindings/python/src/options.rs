@@ -35,26 +35,6 @@ pub(crate) const SUBSET: &str = "the path of a .parquet, .jsonl, .txt or .npy fi
 /// What the option `captions` takes.
 pub(crate) const CAPTIONS: &str = "the path of a .parquet, .jsonl or .tsv file of captions";
 
-/// A shard pattern, or several.
-#[derive(FromPyObject)]
-pub(crate) enum Urls {
-    /// One.
-    One(PathBuf),
-    /// Several.
-    Many(Vec<PathBuf>),
-}
-
-impl Urls {
-    /// The patterns as text.
-    pub(crate) fn patterns(self) -> Vec<String> {
-        let paths = match self {
-            Self::One(path) => vec![path],
-            Self::Many(paths) => paths,
-        };
-        paths.into_iter().map(|p| p.to_string_lossy().into_owned()).collect()
-    }
-}
-
 /// What a loader reads.
 pub(crate) enum Corpora {
     /// Shards.
@@ -87,112 +67,6 @@ impl Corpora {
     }
 }
 
-/// A captioner directory, or a captioner.
-#[derive(FromPyObject)]
-pub(crate) enum CaptionerSource {
-    /// A captioner: its own directory and device.
-    Loaded(Py<Captioner>),
-    /// A directory.
-    Directory(PathBuf),
-}
-
-impl CaptionerSource {
-    /// Loads the model for one loader, which owns it. `device` is used for a plain directory.
-    pub(crate) fn load(
-        &self,
-        option: &'static str,
-        device: tch::Device,
-    ) -> Result<tldr_loader::captioner::Captioner> {
-        let (path, device) = match self {
-            Self::Loaded(captioner) => (captioner.get().path(), captioner.get().device()),
-            Self::Directory(path) => (path.as_path(), device),
-        };
-        must_exist(option, path, "a captioner directory, as `Captioner.train` writes it")?;
-        tldr_loader::captioner::Captioner::load(path, device)
-    }
-}
-
-/// What scores generated captions.
-#[derive(FromPyObject)]
-pub(crate) enum JudgeSource {
-    /// An image-text matching model: its own directory and device.
-    Matcher(Py<Matcher>),
-    /// A captioner, or a directory of either kind.
-    Other(CaptionerSource),
-}
-
-impl JudgeSource {
-    /// Loads the model for one loader, which owns it.
-    pub(crate) fn judge(&self, builder: LoaderBuilder, device: tch::Device) -> Result<LoaderBuilder> {
-        let (path, device) = match self {
-            Self::Matcher(matcher) => (matcher.get().path(), matcher.get().device()),
-            Self::Other(CaptionerSource::Directory(path)) => (path.as_path(), device),
-            Self::Other(source @ CaptionerSource::Loaded(_)) => {
-                return fitted(builder, source, device);
-            }
-        };
-        must_exist("judge", path, "a directory of a captioner or a matcher")?;
-        if captioner::Matcher::is_at(path) {
-            return Ok(builder.judge(captioner::Matcher::load(path, device)?));
-        }
-        fitted(builder, &CaptionerSource::Directory(path.to_owned()), device)
-    }
-}
-
-/// A captioner as judge, which needs its quantiles.
-fn fitted(builder: LoaderBuilder, source: &CaptionerSource, device: tch::Device) -> Result<LoaderBuilder> {
-    let model = source.load("judge", device)?;
-    if model.clusters().is_none() {
-        let accepted = "it has no clusters yet: run `Captioner.fit` or `tldr-loader fit` first";
-        return Err(Error::option("judge", "a directory without clusters.safetensors", accepted));
-    }
-    Ok(builder.judge(model))
-}
-
-/// Refuses a path that leads nowhere, naming the option it was given for.
-pub(crate) fn must_exist(option: &'static str, path: &Path, accepted: &str) -> Result<()> {
-    if path.exists() {
-        return Ok(());
-    }
-    Err(Error::option(option, path.display(), format!("it does not exist; accepted is {accepted}")))
-}
-
-/// `cpu`, `cuda` or `cuda:N`, from text or a `torch.device`.
-pub(crate) struct DeviceName(pub(crate) String);
-
-impl<'py> FromPython<'py> for DeviceName {
-    const ACCEPTED: &'static str = "cpu, cuda or cuda:N, as a text or a torch.device";
-
-    fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
-        let kind = value.get_type().fully_qualified_name().ok()?;
-        let is_device = value.is_instance_of::<PyString>() || kind.to_string_lossy() == "torch.device";
-        is_device.then(|| value.str().ok()?.extract().ok()).flatten().map(Self)
-    }
-}
-
-impl DeviceName {
-    /// `cuda` is the GPU that torch uses, as everywhere in torch: ranks that chose theirs by
-    /// `torch.cuda.set_device` do not share the first.
-    fn with_index(&self) -> String {
-        let current = |py: Python<'_>| -> PyResult<Option<i32>> {
-            let cuda = py.import("torch.cuda")?;
-            let there: bool = cuda.call_method0("is_available")?.extract()?;
-            there.then(|| cuda.call_method0("current_device")?.extract()).transpose()
-        };
-        // What torch cannot say, libtorch will.
-        let index = if self.0 == "cuda" { Python::attach(current).ok().flatten() } else { None };
-        index.map_or_else(|| self.0.clone(), |index| format!("cuda:{index}"))
-    }
-
-    /// The device, where it is there; `option` is what it was given for.
-    pub(crate) fn parse(&self, option: &'static str) -> Result<tch::Device> {
-        parse_device(&self.with_index()).map_err(|error| match error.kind {
-            ErrorKind::Option { given, accepted, .. } => Error::option(option, given, accepted),
-            kind => kind.into(),
-        })
-    }
-}
-
 /// A keep_ratio: one, or one from each of several epochs on.
 #[derive(FromPyObject)]
 pub(crate) enum Ratio {
@@ -215,63 +89,6 @@ impl Ratio {
     }
 }
 
-/// Whole numbers as Python gives them: wide enough for what cannot be used to arrive here, where
-/// the error can name the option.
-pub(crate) type Whole = i128;
-
-/// `given` as the unsigned number that an option takes.
-pub(crate) fn whole<T: TryFrom<Whole>>(option: &'static str, given: Whole) -> Result<T> {
-    T::try_from(given).map_err(|_| {
-        let accepted = if given < 0 { "a whole number, 0 or more" } else { "a smaller number" };
-        Error::option(option, given, accepted)
-    })
-}
-
-/// Looks `given` up among the accepted names of an option.
-fn choose<T: Copy>(option: &'static str, given: &str, accepted: &[(&str, T)]) -> Result<T> {
-    accepted.iter().find(|(name, _)| *name == given).map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<&str> = accepted.iter().map(|(name, _)| *name).collect();
-        Error::option(option, given, format!("one of {}", names.join(", ")))
-    })
-}
-
-/// A time in seconds.
-fn seconds(option: &'static str, given: f64) -> Result<Duration> {
-    Duration::try_from_secs_f64(given)
-        .map_err(|_| Error::option(option, given, "a number of seconds, more than 0"))
-}
-
-/// How remote shards are read, by the names of a loader's options.
-pub(crate) fn stores(given: &Given<'_>) -> PyResult<StoreOptions> {
-    let default = StoreOptions::default();
-    Ok(StoreOptions {
-        endpoint: given.take("endpoint")?,
-        read_timeout: duration(given, "read_timeout")?.unwrap_or(default.read_timeout),
-        retries: given.take_whole("retries")?.unwrap_or(default.retries),
-        ..default
-    })
-}
-
-/// A time in seconds.
-pub(crate) fn duration(given: &Given<'_>, option: &'static str) -> PyResult<Option<Duration>> {
-    let Some(number) = given.take(option)? else { return Ok(None) };
-    seconds(option, number).map(Some).or_raise(given.py())
-}
-
-/// How samples are read, by the names of a loader's options; opens the tables.
-pub(crate) fn reading(given: &Given<'_>) -> PyResult<ReadOptions> {
-    let (key, filter): (Option<String>, Option<String>) = (given.take("caption_key")?, given.take("where")?);
-    let subset: Option<PathBuf> = given.take_as("subset", SUBSET)?;
-    let captions: Option<PathBuf> = given.take_as("captions", CAPTIONS)?;
-    ReadOptions::open(key, filter.as_deref(), subset.as_deref(), captions.as_deref()).or_raise(given.py())
-}
-
-/// The device that was given, or the CPU.
-pub(crate) fn device_or_cpu(given: &Given<'_>) -> PyResult<tch::Device> {
-    let name: Option<DeviceName> = given.take("device")?;
-    name.map_or(Ok(tch::Device::Cpu), |name| name.parse("device")).or_raise(given.py())
-}
-
 pub(crate) fn mode(name: &str) -> Result<Mode> {
     choose("mode", name, &[("reduced", Mode::Reduced), ("full", Mode::Full), ("eval", Mode::Eval)])
 }
@@ -286,58 +103,6 @@ pub(crate) fn pixels(name: &str) -> Result<PixelType> {
         name,
         &[("float32", PixelType::F32), ("bfloat16", PixelType::Bf16), ("uint8", PixelType::U8)],
     )
-}
-
-/// Sizes of a loaded BLIP.
-pub(crate) fn blip(given: &Given<'_>) -> PyResult<BlipOptions> {
-    let default = BlipOptions::default();
-    Ok(BlipOptions {
-        preview_size: given.take_whole("preview_size")?,
-        batch_size: given.take_whole("batch_size")?.unwrap_or(default.batch_size),
-        ..default
-    })
-}
-
-/// How captions are to be written from now on.
-pub(crate) fn generation(given: &Given<'_>) -> PyResult<GenerationChange> {
-    Ok(GenerationChange {
-        batch_size: given.take_whole("batch_size")?,
-        min_tokens: given.take_whole("min_tokens")?,
-        max_tokens: given.take_whole("max_tokens")?,
-        decoding: given.take_name("decoding", Decoding::from_name)?,
-        beams: given.take_whole("beams")?,
-        length_penalty: given.take("length_penalty")?,
-        top_p: given.take("top_p")?,
-        temperature: given.take("temperature")?,
-        seed: given.take_whole("seed")?,
-        prompt: given.take("prompt")?,
-        repetition_penalty: given.take("repetition_penalty")?,
-    })
-}
-
-/// Where captioner and judge run, where that was given.
-///
-/// # Errors
-/// Neither is loaded from a directory here.
-pub(crate) fn captioner_device(
-    given: &Given<'_>,
-    captioner: Option<&CaptionerSource>,
-    judge: Option<&JudgeSource>,
-) -> PyResult<Option<tch::Device>> {
-    let Some(name) = given.take::<DeviceName>("captioner_device")? else { return Ok(None) };
-    let device = name.parse("captioner_device").or_raise(given.py())?;
-    let is_used = matches!(captioner, Some(CaptionerSource::Directory(_)))
-        || matches!(judge, Some(JudgeSource::Other(CaptionerSource::Directory(_))));
-    if is_used {
-        return Ok(Some(device));
-    }
-    let accepted = if captioner.is_none() && judge.is_none() {
-        "left out without a captioner and a judge, whose device it is"
-    } else {
-        "left out beside a `Captioner` or `Matcher`, which runs where it was loaded; give its device there, or \
-         its directory here"
-    };
-    Err(Error::option("captioner_device", name.0, accepted)).or_raise(given.py())
 }
 
 /// The transform, where one of its options was given; what was not is as the `mode` has it.

@@ -31,6 +31,7 @@
 //! | `start` | where the codes of a new codebook stand |
 //! | `adamw`, `augment`, `autocast`, `train` | [`Trainer`] |
 //! | `resume` | a training run on disk |
+//! | `tensors` | [`TensorBatches`]: a loader's batches in torch tensors |
 //! | `score` | [`Validation`](tldr_loader::cluster::Validation) on pairs that it was not trained on |
 //! | `folds` | [`Folds`]: captioners that have seen different shards |
 //!
@@ -79,6 +80,7 @@ mod resume;
 mod rules;
 mod score;
 mod start;
+mod tensors;
 mod train;
 mod train_options;
 mod vit;
@@ -103,6 +105,7 @@ pub use matcher::{Matcher, MatcherConfig};
 pub use model::Captioner;
 pub use score::Scores;
 pub use start::CodebookStart;
+pub use tensors::{TensorBatch, TensorBatches};
 pub use train::{StepReport, Trainer};
 pub use train_options::{Decay, TrainOptions};
 

@@ -12,11 +12,11 @@ use crate::rules::Rules;
 use tldr_loader::model::{Encoder, Recaptioner};
 
 fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/blip").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/blip").join(name)
 }
 
 fn matcher_folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/blip_matcher").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/blip_matcher").join(name)
 }
 
 fn expected(name: &str) -> HashMap<String, Tensor> {

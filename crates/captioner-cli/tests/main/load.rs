@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tch::Device;
-use tldr_captioner::{Captioner, Matcher};
+use tldr_captioner::{Captioner, Decoding, Matcher};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
@@ -36,4 +36,47 @@ fn the_command_finds_out_which_blip_it_is() {
     assert_eq!((own.config().preview_size, matcher.config().preview_size), (48, 32));
     let (code, _, error) = run("blip_matcher/model", &alone, &[flag, &retrieval]);
     assert!(code == Some(2) && error.contains("matcher = "), "{error}");
+}
+
+#[test]
+fn the_command_makes_a_captioner_and_says_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("captioner");
+    let run = |model: &Path, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tldr-loader"));
+        command.arg("load").arg(model).arg("--out").arg(&out).args(arguments);
+        let done = command.output().unwrap();
+        (done.status.code(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, said, _) = run(
+        &golden("blip/large"),
+        &[
+            "--decoding",
+            "nucleus",
+            "--preview-size",
+            "48",
+            "--prompt",
+            "a dog",
+            "--max-tokens",
+            "9",
+            "--seed",
+            "4",
+        ],
+    );
+    assert_eq!(code, Some(0));
+    assert!(said.contains("previews of 48 pixels") && said.contains("tldr-loader fit"), "{said}");
+    let config = Captioner::load(&out, Device::Cpu).unwrap().config().clone();
+    let generation = &config.generation;
+    assert_eq!((generation.decoding, generation.seed), (Decoding::Nucleus, 4));
+    assert_eq!((generation.prompt.as_str(), generation.max_tokens), ("a dog", 9));
+    for (model, arguments, expected_code, expected) in [
+        (golden("blip/base"), ["--decoding", "sample"], 2, "decoding = sample: one of greedy, beam, nucleus"),
+        (golden("blip/base"), ["--top-p", "0"], 2, "generation.top_p = 0"),
+        (golden("blip/absent"), ["--beams", "2"], 1, "absent/config.json"),
+        (out.clone(), ["--beams", "2"], 2, "out = "),
+    ] {
+        let (code, _, said) = run(&model, &arguments);
+        assert_eq!(code, Some(expected_code), "{said}");
+        assert!(said.contains(expected), "{expected:?} is not in: {said}");
+    }
 }

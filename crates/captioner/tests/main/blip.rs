@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use ndarray::{Array4, Axis, s};
@@ -284,7 +283,7 @@ impl Copy {
         std::fs::write(self.path(file), text.replace(from, to)).unwrap();
     }
 
-    fn load(&self) -> tldr_loader::Result<Captioner> {
+    fn load(&self) -> tldr_captioner::Result<Captioner> {
         Captioner::load_blip(self.0.path(), &options(Decoding::Greedy), Device::Cpu)
     }
 
@@ -516,47 +515,4 @@ fn a_blip_is_no_captioner_directory_yet() {
     let message =
         Captioner::load_blip(own.path(), &BlipOptions::default(), Device::Cpu).err().unwrap().to_string();
     assert!(message.contains("config.json") && message.contains("no model_type"), "{message}");
-}
-
-#[test]
-fn the_command_makes_a_captioner_and_says_what_is_wrong() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("captioner");
-    let run = |model: &Path, arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tldr-loader"));
-        command.arg("load").arg(model).arg("--out").arg(&out).args(arguments);
-        let done = command.output().unwrap();
-        (done.status.code(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
-    };
-    let (code, said, _) = run(
-        &golden("large"),
-        &[
-            "--decoding",
-            "nucleus",
-            "--preview-size",
-            "48",
-            "--prompt",
-            "a dog",
-            "--max-tokens",
-            "9",
-            "--seed",
-            "4",
-        ],
-    );
-    assert_eq!(code, Some(0));
-    assert!(said.contains("previews of 48 pixels") && said.contains("tldr-loader fit"), "{said}");
-    let config = Captioner::load(&out, Device::Cpu).unwrap().config().clone();
-    let generation = &config.generation;
-    assert_eq!((generation.decoding, generation.seed), (Decoding::Nucleus, 4));
-    assert_eq!((generation.prompt.as_str(), generation.max_tokens), ("a dog", 9));
-    for (model, arguments, expected_code, expected) in [
-        (golden("base"), ["--decoding", "sample"], 2, "decoding = sample: one of greedy, beam, nucleus"),
-        (golden("base"), ["--top-p", "0"], 2, "generation.top_p = 0"),
-        (golden("absent"), ["--beams", "2"], 1, "absent/config.json"),
-        (out.clone(), ["--beams", "2"], 2, "out = "),
-    ] {
-        let (code, _, said) = run(&model, &arguments);
-        assert_eq!(code, Some(expected_code), "{said}");
-        assert!(said.contains(expected), "{expected:?} is not in: {said}");
-    }
 }

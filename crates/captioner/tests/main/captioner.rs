@@ -9,7 +9,9 @@ use std::sync::Arc;
 use ndarray::{Array2, Array4, Axis, s};
 use safetensors::tensor::{Dtype, TensorView};
 use tch::Device;
+use tldr_captioner::Result;
 use tldr_captioner::{Captioner, CaptionerConfig, TrainOptions, Trainer};
+use tldr_loader::SampleId;
 use tldr_loader::cluster::Discriminant;
 use tldr_loader::cluster::alignment::{AlignmentNorm, AlignmentTable, RawAlignment};
 use tldr_loader::cluster::clusters::{Clusters, GATE_STEPS};
@@ -17,7 +19,6 @@ use tldr_loader::cluster::signature::signature;
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::model::{Encoder, Recaptioner, SEMANTIC_HASH_BITS};
 use tldr_loader::text::Tokenizer;
-use tldr_loader::{Result, SampleId};
 
 const COLOURS: [(&str, [u8; 3]); 8] = [
     ("red", [220, 30, 30]),

@@ -5,4 +5,5 @@ mod captioner;
 mod encode;
 mod matcher;
 mod quality;
+mod tensors;
 mod training;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use ndarray::{Array2, Array4, s};
-use tldr_captioner::jobs::{FitJob, PlanJob, TrainJob, TrainSummary, fit as fit_job, plan, train};
+use tldr_captioner::jobs::{FitJob, TrainJob, TrainSummary, fit as fit_job, train};
 use tldr_captioner::{Captioner, RawSignals, parse_device};
 use tldr_loader::cluster::agreement::{auc, nmi};
 use tldr_loader::cluster::kmeans::kmeans;
@@ -18,6 +18,7 @@ use tldr_loader::cluster::raw_index::Whitening;
 use tldr_loader::cluster::signature::Signatures;
 use tldr_loader::cluster::{FitOptions, FitPoints, fit};
 use tldr_loader::image::{DecodeOptions, Scratch, preview};
+use tldr_loader::jobs::{PlanJob, plan};
 use tldr_loader::loader::{Loader, Mode};
 use tldr_loader::model::{Encoder, PreviewFilter};
 use tldr_loader::sample::SampleId;

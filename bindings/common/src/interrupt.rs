@@ -11,7 +11,7 @@ use crate::errors::OrRaise;
 use crate::log;
 
 /// Time between two looks at Python's signals.
-pub(crate) const LOOK: Duration = Duration::from_millis(50);
+pub const LOOK: Duration = Duration::from_millis(50);
 
 /// Longest wait for work that an exception ends.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -29,7 +29,7 @@ enum Word<P, T> {
 ///
 /// # Errors
 /// The exception of a signal handler or of `progress`, or what `work` fails with.
-pub(crate) fn interruptible<P: Send + 'static, T: Send + 'static>(
+pub fn interruptible<P: Send + 'static, T: Send + 'static>(
     py: Python<'_>,
     stage: &'static str,
     work: impl FnOnce(&mut dyn FnMut(P) -> Result<()>) -> Result<T> + Send + 'static,

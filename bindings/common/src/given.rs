@@ -12,10 +12,11 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PySet, PyStri
 use tldr_loader::{Error, Result};
 
 use crate::errors::{self, OrRaise};
-use crate::options::{Whole, whole};
+use crate::arguments::{Whole, whole};
+use crate::from_python;
 
 /// A type that options have.
-pub(crate) trait FromPython<'py>: Sized {
+pub trait FromPython<'py>: Sized {
     /// What is accepted, for messages.
     const ACCEPTED: &'static str;
 
@@ -23,12 +24,15 @@ pub(crate) trait FromPython<'py>: Sized {
     fn from_python(value: &Bound<'py, PyAny>) -> Option<Self>;
 }
 
+/// Types that pyo3 can extract, and what is accepted for them.
+#[macro_export]
 macro_rules! from_python {
     ($($type:ty: $accepted:literal $(, $guard:ident)?;)*) => {
-        $(impl<'py> FromPython<'py> for $type {
+        $(impl<'py> $crate::given::FromPython<'py> for $type {
             const ACCEPTED: &'static str = $accepted;
 
-            fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
+            fn from_python(value: &pyo3::Bound<'py, pyo3::PyAny>) -> Option<Self> {
+                use pyo3::prelude::PyAnyMethods as _;
                 $(if !$guard(value) {
                     return None;
                 })?
@@ -37,10 +41,8 @@ macro_rules! from_python {
         })*
     };
 }
-pub(crate) use from_python;
-
 /// To Python `True` is a number.
-pub(crate) fn is_no_bool(value: &Bound<'_, PyAny>) -> bool {
+pub fn is_no_bool(value: &Bound<'_, PyAny>) -> bool {
     !value.is_instance_of::<PyBool>()
 }
 
@@ -57,7 +59,7 @@ from_python! {
 }
 
 /// Something to call.
-pub(crate) struct Callback(pub(crate) Py<PyAny>);
+pub struct Callback(pub Py<PyAny>);
 
 impl<'py> FromPython<'py> for Callback {
     const ACCEPTED: &'static str = "a function";
@@ -71,12 +73,12 @@ impl<'py> FromPython<'py> for Callback {
 ///
 /// # Errors
 /// `ConfigError` where it is of another type.
-pub(crate) fn read<'py, T: FromPython<'py>>(option: &'static str, value: &Bound<'py, PyAny>) -> PyResult<T> {
+pub fn read<'py, T: FromPython<'py>>(option: &'static str, value: &Bound<'py, PyAny>) -> PyResult<T> {
     read_as(option, T::ACCEPTED, value)
 }
 
 /// As [`read`]; `accepted` says what is, in place of the type.
-pub(crate) fn read_as<'py, T: FromPython<'py>>(
+pub fn read_as<'py, T: FromPython<'py>>(
     option: &'static str,
     accepted: &str,
     value: &Bound<'py, PyAny>,
@@ -91,7 +93,7 @@ pub(crate) fn read_as<'py, T: FromPython<'py>>(
 ///
 /// # Errors
 /// `ConfigError` where it is none, or does not fit.
-pub(crate) fn read_whole<T: TryFrom<Whole>>(option: &'static str, value: &Bound<'_, PyAny>) -> PyResult<T> {
+pub fn read_whole<T: TryFrom<Whole>>(option: &'static str, value: &Bound<'_, PyAny>) -> PyResult<T> {
     whole(option, read(option, value)?).or_raise(value.py())
 }
 
@@ -114,7 +116,7 @@ fn shown(value: &Bound<'_, PyAny>) -> PyResult<String> {
 }
 
 /// The options of one call.
-pub(crate) struct Given<'py> {
+pub struct Given<'py> {
     py: Python<'py>,
     function: &'static str,
     options: Option<Bound<'py, PyDict>>,
@@ -122,11 +124,11 @@ pub(crate) struct Given<'py> {
 
 impl<'py> Given<'py> {
     /// The `**options` of a call of `function`.
-    pub(crate) fn new(py: Python<'py>, function: &'static str, options: Option<Bound<'py, PyDict>>) -> Self {
+    pub fn new(py: Python<'py>, function: &'static str, options: Option<Bound<'py, PyDict>>) -> Self {
         Self { py, function, options }
     }
 
-    pub(crate) fn py(&self) -> Python<'py> {
+    pub fn py(&self) -> Python<'py> {
         self.py
     }
 
@@ -134,12 +136,12 @@ impl<'py> Given<'py> {
     ///
     /// # Errors
     /// `ConfigError` where it is of another type.
-    pub(crate) fn take<T: FromPython<'py>>(&self, option: &'static str) -> PyResult<Option<T>> {
+    pub fn take<T: FromPython<'py>>(&self, option: &'static str) -> PyResult<Option<T>> {
         self.take_as(option, T::ACCEPTED)
     }
 
     /// As [`take`](Self::take); `accepted` says what is, in place of the type.
-    pub(crate) fn take_as<T: FromPython<'py>>(
+    pub fn take_as<T: FromPython<'py>>(
         &self,
         option: &'static str,
         accepted: &str,
@@ -151,13 +153,13 @@ impl<'py> Given<'py> {
     }
 
     /// As [`take`](Self::take), of a whole number that fits.
-    pub(crate) fn take_whole<T: TryFrom<Whole>>(&self, option: &'static str) -> PyResult<Option<T>> {
+    pub fn take_whole<T: TryFrom<Whole>>(&self, option: &'static str) -> PyResult<Option<T>> {
         let number = self.take(option)?;
         number.map(|number| whole(option, number)).transpose().or_raise(self.py)
     }
 
     /// As [`take`](Self::take), of a text that `parse` understands.
-    pub(crate) fn take_name<T>(
+    pub fn take_name<T>(
         &self,
         option: &'static str,
         parse: impl FnOnce(&str) -> Result<T>,
@@ -170,7 +172,7 @@ impl<'py> Given<'py> {
     ///
     /// # Errors
     /// `TypeError` for another one, as Python has it.
-    pub(crate) fn end(&self) -> PyResult<()> {
+    pub fn end(&self) -> PyResult<()> {
         let Some((name, _)) = self.options.iter().flatten().next() else { return Ok(()) };
         let function = self.function;
         Err(PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'")))

@@ -6,7 +6,7 @@ use pyo3::types::{PyBool, PyDict, PyList};
 use serde_json::{Map, Value};
 
 /// Dicts, lists, numbers, strings and `None`.
-pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+pub fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
     Ok(match value {
         Value::Null => py.None().into_bound(py),
         Value::Bool(b) => b.into_pyobject(py)?.to_owned().into_any(),
@@ -37,7 +37,7 @@ pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'
 ///
 /// # Errors
 /// `TypeError` that names the field, for other values.
-pub(crate) fn from_python(dict: &Bound<'_, PyDict>) -> PyResult<Value> {
+pub fn from_python(dict: &Bound<'_, PyDict>) -> PyResult<Value> {
     let mut fields = Map::new();
     for (name, value) in dict {
         let value = if let Ok(text) = value.extract::<String>() {
@@ -62,6 +62,6 @@ pub(crate) fn from_python(dict: &Bound<'_, PyDict>) -> PyResult<Value> {
 ///
 /// # Errors
 /// `ValueError` where JSON has no word for it.
-pub(crate) fn of(value: &impl serde::Serialize) -> PyResult<Value> {
+pub fn of(value: &impl serde::Serialize) -> PyResult<Value> {
     serde_json::to_value(value).map_err(|e| PyValueError::new_err(e.to_string()))
 }

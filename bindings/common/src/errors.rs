@@ -6,7 +6,7 @@ use pyo3::types::{IntoPyDict, PyType};
 use tldr_loader::{Error, ErrorKind};
 
 /// The exception of an error, with its place as attributes.
-pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
+pub fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     match exception(py, error) {
         Ok(value) => PyErr::from_value(value),
         Err(failed) => failed,
@@ -49,7 +49,7 @@ fn class<'py>(py: Python<'py>, kind: &ErrorKind) -> PyResult<&'py Bound<'py, PyT
 }
 
 /// `?` for results of the crate.
-pub(crate) trait OrRaise<T> {
+pub trait OrRaise<T> {
     /// The value, or the exception of the error.
     fn or_raise(self, py: Python<'_>) -> PyResult<T>;
 }

@@ -21,7 +21,7 @@ static QUEUE: Mutex<VecDeque<(&'static str, String)>> = Mutex::new(VecDeque::new
 static ANY: AtomicBool = AtomicBool::new(false);
 
 /// Takes them from now on.
-pub(crate) fn install() {
+pub fn install() {
     // Somebody else in the process may take them already.
     let _ = tracing::subscriber::set_global_default(Forward);
 }
@@ -30,7 +30,7 @@ pub(crate) fn install() {
 ///
 /// # Errors
 /// What a handler of the logger raises.
-pub(crate) fn hand_over(py: Python<'_>) -> PyResult<()> {
+pub fn hand_over(py: Python<'_>) -> PyResult<()> {
     if !ANY.swap(false, Ordering::AcqRel) {
         return Ok(());
     }
@@ -46,7 +46,7 @@ pub(crate) fn hand_over(py: Python<'_>) -> PyResult<()> {
 ///
 /// # Errors
 /// As [`hand_over`].
-pub(crate) fn say(py: Python<'_>, method: &str, line: &str) -> PyResult<()> {
+pub fn say(py: Python<'_>, method: &str, line: &str) -> PyResult<()> {
     let logger = py.import("logging")?.call_method1("getLogger", ("tldr_loader",))?;
     logger.call_method1(method, ("%s", line)).map(drop)
 }
