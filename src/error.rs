@@ -76,6 +76,12 @@ pub enum ErrorKind {
         /// What differs, and what to do.
         detail: String,
     },
+    /// The ledger lacks what no model is there to make.
+    #[error("not recorded: {detail}")]
+    NotRecorded {
+        /// What is missing, and how to record it.
+        detail: String,
+    },
     /// Memory ran out, on the host or on a device.
     #[error("out of memory: {detail}")]
     OutOfMemory {

@@ -419,7 +419,14 @@ impl Batches {
             progress.used_up(number);
             return Ok(Phase::Over);
         };
-        Ok(Phase::During(Epoch { running, recorder, number, moves: begin.moves, complete: false, ahead: None }))
+        Ok(Phase::During(Epoch {
+            running,
+            recorder,
+            number,
+            moves: begin.moves,
+            complete: false,
+            ahead: None,
+        }))
     }
 
     /// Says once what should be known of an epoch that is complete.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ndarray::ArrayView4;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::json;
 use crate::model::{Encoder, PreviewFilter, Recaptioner, Signals};
@@ -167,10 +167,11 @@ impl Recorded {
 
     fn missing(&self, what: &str, how: &str) -> Error {
         let dir = self.directory.display();
-        Error::ledger(format!(
-            "it lacks {what}, and the captioner that could make them, {dir}, cannot run here: record them where it is \
-             installed (pip install \"tldr-loader[captioner]\", torch 2.11), {how}"
-        ))
+        let detail = format!(
+            "the ledger lacks {what}, and the captioner that could make them, {dir}, cannot run here; record them where it \
+             can (pip install \"tldr-loader[captioner]\", with torch 2.11) {how}"
+        );
+        ErrorKind::NotRecorded { detail }.into()
     }
 }
 

@@ -133,8 +133,7 @@ fn keep_ratio_is_a_share_of_those_that_are_listed() {
         let stub = StubCaptioner::new();
         let encoded = stub.encoded.clone();
         let make = |stub| {
-            let ledger =
-                Ledger::open(&ledger, None).unwrap();
+            let ledger = Ledger::open(&ledger, None).unwrap();
             builder(&urls)
                 .captioner(stub, clusters())
                 .keep_ratio(0.5)

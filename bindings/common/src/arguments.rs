@@ -112,4 +112,3 @@ pub fn reading(given: &Given<'_>) -> PyResult<ReadOptions> {
     let captions: Option<PathBuf> = given.take_as("captions", CAPTIONS)?;
     ReadOptions::open(key, filter.as_deref(), subset.as_deref(), captions.as_deref()).or_raise(given.py())
 }
-

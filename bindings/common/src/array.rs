@@ -231,6 +231,7 @@ macro_rules! number {
     };
 }
 number! {
+    bool: 6, 8, "bool";
     u8: 1, 8, "uint8";
     u32: 1, 32, "uint32";
     u64: 1, 64, "uint64";
@@ -238,13 +239,24 @@ number! {
     f32: 2, 32, "float32";
 }
 
+/// Number types of which any bytes are a value.
+pub trait Read: Number {}
+impl Read for u8 {}
+impl Read for u32 {}
+impl Read for u64 {}
+impl Read for i64 {}
+impl Read for f32 {}
+
 /// The numbers and the shape of a Python array on the CPU: anything with `__dlpack__`. They are copied.
 ///
 /// # Errors
 /// `TypeError` for anything else, and for another number type; `what` names it.
-pub fn read<T: Number>(what: &str, value: &Bound<'_, PyAny>) -> PyResult<(Vec<T>, Vec<usize>)> {
+pub fn read<T: Read>(what: &str, value: &Bound<'_, PyAny>) -> PyResult<(Vec<T>, Vec<usize>)> {
     let wrong = |found: String| {
-        PyTypeError::new_err(format!("{what}: an array of {} on the CPU is expected, and this is {found}", T::KIND.name))
+        PyTypeError::new_err(format!(
+            "{what}: an array of {} on the CPU is expected, and this is {found}",
+            T::KIND.name
+        ))
     };
     if !value.hasattr("__dlpack__")? {
         return Err(wrong(format!("{}, which has no __dlpack__", value.get_type())));
@@ -274,7 +286,7 @@ pub fn read<T: Number>(what: &str, value: &Bound<'_, PyAny>) -> PyResult<(Vec<T>
 ///
 /// # Safety
 /// The tensor is what the format says.
-unsafe fn copied<T: Number>(tensor: &DLTensor) -> Result<(Vec<T>, Vec<usize>), String> {
+unsafe fn copied<T: Read>(tensor: &DLTensor) -> Result<(Vec<T>, Vec<usize>), String> {
     let expected = DLDataType { code: T::KIND.code, bits: T::KIND.bits, lanes: 1 };
     if tensor.dtype != expected {
         return Err(format!("one of {} bits and DLPack's type {}", tensor.dtype.bits, tensor.dtype.code));
@@ -317,7 +329,7 @@ unsafe fn copied<T: Number>(tensor: &DLTensor) -> Result<(Vec<T>, Vec<usize>), S
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_shaped<T: Number>(what: &str, value: &Bound<'_, PyAny>, shape: &[usize]) -> PyResult<Vec<T>> {
+pub fn read_shaped<T: Read>(what: &str, value: &Bound<'_, PyAny>, shape: &[usize]) -> PyResult<Vec<T>> {
     let (numbers, found) = read(what, value)?;
     if found == shape {
         return Ok(numbers);

@@ -38,7 +38,7 @@ fn class<'py>(py: Python<'py>, kind: &ErrorKind) -> PyResult<&'py Bound<'py, PyT
         | ErrorKind::Sample { .. }
         | ErrorKind::TooManyErrors { .. } => named!("DataError"),
         ErrorKind::NoSamples { .. } => named!("NoSamplesError"),
-        ErrorKind::Ledger { .. } => named!("LedgerError"),
+        ErrorKind::Ledger { .. } | ErrorKind::NotRecorded { .. } => named!("LedgerError"),
         ErrorKind::OutOfMemory { .. } => named!("OutOfMemoryError"),
         ErrorKind::Locked { .. } => named!("LockedError"),
         ErrorKind::Captioner(_) => named!("CaptionerError"),
@@ -54,8 +54,8 @@ pub trait OrRaise<T> {
     fn or_raise(self, py: Python<'_>) -> PyResult<T>;
 }
 
-impl<T> OrRaise<T> for tldr_loader::Result<T> {
+impl<T, E: Into<Error>> OrRaise<T> for Result<T, E> {
     fn or_raise(self, py: Python<'_>) -> PyResult<T> {
-        self.map_err(|error| to_python(py, &error))
+        self.map_err(|error| to_python(py, &error.into()))
     }
 }

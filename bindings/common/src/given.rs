@@ -9,11 +9,10 @@ use std::path::PathBuf;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PySet, PyString, PyTuple};
-use tldr_loader::{Error, Result};
+use tldr_loader::Error;
 
-use crate::errors::{self, OrRaise};
 use crate::arguments::{Whole, whole};
-use crate::from_python;
+use crate::errors::{self, OrRaise};
 
 /// A type that options have.
 pub trait FromPython<'py>: Sized {
@@ -128,6 +127,7 @@ impl<'py> Given<'py> {
         Self { py, function, options }
     }
 
+    /// Python.
     pub fn py(&self) -> Python<'py> {
         self.py
     }
@@ -141,11 +141,7 @@ impl<'py> Given<'py> {
     }
 
     /// As [`take`](Self::take); `accepted` says what is, in place of the type.
-    pub fn take_as<T: FromPython<'py>>(
-        &self,
-        option: &'static str,
-        accepted: &str,
-    ) -> PyResult<Option<T>> {
+    pub fn take_as<T: FromPython<'py>>(&self, option: &'static str, accepted: &str) -> PyResult<Option<T>> {
         let Some(options) = &self.options else { return Ok(None) };
         let Some(value) = options.get_item(option)? else { return Ok(None) };
         options.del_item(option)?;
@@ -159,10 +155,10 @@ impl<'py> Given<'py> {
     }
 
     /// As [`take`](Self::take), of a text that `parse` understands.
-    pub fn take_name<T>(
+    pub fn take_name<T, E: Into<Error>>(
         &self,
         option: &'static str,
-        parse: impl FnOnce(&str) -> Result<T>,
+        parse: impl FnOnce(&str) -> std::result::Result<T, E>,
     ) -> PyResult<Option<T>> {
         let name: Option<String> = self.take(option)?;
         name.map(|name| parse(&name)).transpose().or_raise(self.py)

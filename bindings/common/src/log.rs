@@ -19,11 +19,17 @@ const WAITING: usize = 256;
 
 static QUEUE: Mutex<VecDeque<(&'static str, String)>> = Mutex::new(VecDeque::new());
 static ANY: AtomicBool = AtomicBool::new(false);
+static TO_STDERR: AtomicBool = AtomicBool::new(false);
 
 /// Takes them from now on.
 pub fn install() {
     // Somebody else in the process may take them already.
     let _ = tracing::subscriber::set_global_default(Forward);
+}
+
+/// Writes them to stderr from now on: for a command, which has no logger.
+pub fn to_stderr() {
+    TO_STDERR.store(true, Ordering::Release);
 }
 
 /// Hands over what waits.
@@ -73,11 +79,18 @@ impl Subscriber for Forward {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
+        let is_warning = *event.metadata().level() <= Level::WARN;
+        if TO_STDERR.load(Ordering::Acquire) {
+            if is_warning {
+                eprintln!("warning: {}{}", line.message, line.fields);
+            }
+            return;
+        }
         let mut queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.len() == WAITING {
             queue.pop_front();
         }
-        let method = if *event.metadata().level() <= Level::WARN { "warning" } else { "info" };
+        let method = if is_warning { "warning" } else { "info" };
         queue.push_back((method, line.message + &line.fields));
         ANY.store(true, Ordering::Release);
     }

@@ -7,11 +7,10 @@ use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyIterator, PyTuple};
-use tch::{Device, Tensor};
 use tldr_loader::Error;
+use tldr_python::errors;
 
-use crate::errors::{self, OrRaise};
-use crate::hand_over;
+use crate::frame::{Arrays, Frame};
 
 /// One batch of survivors on one rank; unpacks as `images, tokens`.
 ///
@@ -32,9 +31,9 @@ pub(crate) struct Batch {
     /// Which rows are a sample's own, and the tensor of it once somebody has asked.
     valid: Vec<bool>,
     valid_tensor: PyOnceLock<Py<PyAny>>,
-    device: Device,
+    frame: Arc<Frame>,
     validity: Arc<Validity>,
-    /// Everything else; its images and tokens share the tensors' memory and are left empty.
+    /// Everything else.
     rows: Rows,
 }
 
@@ -66,30 +65,20 @@ struct Rows {
 }
 
 impl Batch {
-    /// Takes a batch over and moves its tensors to `device`; on the CPU nothing is copied.
+    /// Takes a batch over, whose arrays were moved out.
     pub(crate) fn new(
-        py: Python<'_>,
+        arrays: Arrays,
         batch: tldr_loader::loader::Batch,
-        device: Device,
+        frame: &Arc<Frame>,
         validity: &Arc<Validity>,
-    ) -> PyResult<Self> {
-        let valid = batch.valid.as_slice().to_vec();
-        let (images, tokens) = (batch.images.tensor(), batch.tokens.as_ref().map(|t| t.tensor()));
-        let weights = batch.weights.as_ref().map(|w| w.tensor());
-        let (images, tokens, weights) = py
-            .detach(move || {
-                let tokens = tokens.map(|t| moved(t, device)).transpose()?;
-                let weights = weights.map(|w| moved(w, device)).transpose()?;
-                Ok((moved(images, device)?, tokens, weights))
-            })
-            .or_raise(py)?;
-        Ok(Self {
-            images: hand_over::to_python(py, images)?,
-            tokens: tokens.map(|t| hand_over::to_python(py, t)).transpose()?,
-            weights: weights.map(|w| hand_over::to_python(py, w)).transpose()?,
-            valid,
+    ) -> Self {
+        Self {
+            images: arrays.images,
+            tokens: arrays.tokens,
+            weights: arrays.weights,
+            valid: batch.valid.as_slice().to_vec(),
             valid_tensor: PyOnceLock::new(),
-            device,
+            frame: Arc::clone(frame),
             validity: Arc::clone(validity),
             rows: Rows {
                 epoch: batch.epoch,
@@ -107,15 +96,8 @@ impl Batch {
                 rescued: batch.rescued,
                 captions: batch.captions,
             },
-        })
+        }
     }
-}
-
-fn moved(tensor: Tensor, device: Device) -> tldr_loader::Result<Tensor> {
-    if device == Device::Cpu {
-        return Ok(tensor);
-    }
-    tensor.f_to(device).map_err(Error::captioner)
 }
 
 #[pymethods]
@@ -139,11 +121,7 @@ impl Batch {
     #[getter]
     fn valid(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.validity.read.store(true, Ordering::Relaxed);
-        let tensor = self.valid_tensor.get_or_try_init(py, || {
-            let tensor = Tensor::f_from_slice(&self.valid).map_err(Error::captioner);
-            let tensor = tensor.and_then(|tensor| moved(tensor, self.device)).or_raise(py)?;
-            hand_over::to_python(py, tensor)
-        })?;
+        let tensor = self.valid_tensor.get_or_try_init(py, || self.frame.flags(py, &self.valid))?;
         Ok(tensor.clone_ref(py))
     }
 

@@ -10,11 +10,13 @@ use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::prelude::*;
 use tldr_loader::loader::Next;
 
+use tldr_python::errors::OrRaise;
+use tldr_python::interrupt::LOOK;
+use tldr_python::log;
+
 use crate::batch::Batch;
-use crate::errors::OrRaise;
-use crate::interrupt::LOOK;
+use crate::frame::Sent;
 use crate::loader::Loader;
-use crate::log;
 
 /// How long the end of an epoch's threads is awaited: half of the second that Ctrl-C may take.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -25,6 +27,8 @@ pub(crate) struct Batches {
     phase: Mutex<Phase>,
     /// Whether the ranks may go on: asked before the first batch.
     joined: AtomicBool,
+    /// The arrays of the next batch, whose copies to another device have begun.
+    ahead: Mutex<Option<Sent>>,
     loader: Py<Loader>,
 }
 
@@ -40,7 +44,12 @@ enum Phase {
 
 impl Batches {
     pub(crate) fn new(loader: Py<Loader>) -> Self {
-        Self { phase: Mutex::new(Phase::Before), joined: AtomicBool::new(false), loader }
+        Self {
+            phase: Mutex::new(Phase::Before),
+            joined: AtomicBool::new(false),
+            ahead: Mutex::new(None),
+            loader,
+        }
     }
 }
 
@@ -63,11 +72,12 @@ impl Batches {
         let loader = self.loader.get();
         if !self.joined.load(Ordering::Acquire) {
             loader.join_once(py)?;
+            loader.frame().restock(py, None)?;
             self.joined.store(true, Ordering::Release);
         }
         loop {
             let (found, warnings) = py
-                .detach(|| {
+                .detach(|| -> tldr_loader::Result<_> {
                     let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
                     if matches!(*phase, Phase::Before) {
                         *phase = Phase::During(loader.loader().iter()?);
@@ -87,13 +97,30 @@ impl Batches {
                 PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)?;
             }
             match found {
-                Next::Batch(batch) => {
-                    return Batch::new(py, *batch, loader.device(), loader.validity()).map(Some);
-                }
+                Next::Batch(batch) => return self.handed(py, *batch).map(Some),
                 Next::End => return Ok(None),
                 Next::Waiting => py.check_signals()?,
             }
         }
+    }
+}
+
+impl Batches {
+    /// A batch for Python; where batches are copied to another device, the next one's copies begin.
+    fn handed(&self, py: Python<'_>, mut batch: tldr_loader::loader::Batch) -> PyResult<Batch> {
+        let loader = self.loader.get();
+        let frame = loader.frame();
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sent = ahead.map_or_else(|| frame.send(py, &mut batch), Ok)?;
+        frame.restock(py, Some(1))?;
+        if frame.copies()
+            && let Phase::During(batches) = &mut *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(next) = batches.ahead()
+        {
+            let sent = frame.send(py, next)?;
+            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+        }
+        Ok(Batch::new(frame.receive(py, sent)?, batch, frame, loader.validity()))
     }
 }
 

@@ -7,8 +7,9 @@ use pyo3::types::PyDict;
 use tldr_loader::shard::StoreOptions;
 use tldr_loader::{Error, Result};
 
-use crate::errors::OrRaise;
-use crate::given::{FromPython, Given, from_python, read};
+use tldr_python::errors::OrRaise;
+use tldr_python::from_python;
+use tldr_python::given::{Given, read};
 
 from_python! {
     LedgerSource: "a `Ledger`, or the folder of one (a path, or a URL of a bucket)";

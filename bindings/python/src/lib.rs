@@ -1,53 +1,58 @@
 //! Native part of the Python package `tldr_loader`: the types of the crate `tldr-loader` under the
-//! same names, and nothing of its own.
+//! same names, and nothing of its own. It needs no torch; with torch, batches are its tensors.
 //!
-//! The package imports torch before this module, so that both share one libtorch, its allocator and
-//! its GPU context. Python's lock is released wherever Rust works or waits.
+//! Python's lock is released wherever Rust works or waits.
 
 mod batch;
 mod batches;
-mod captioner;
-mod errors;
-mod given;
-mod hand_over;
-mod interrupt;
+mod frame;
 mod ledger;
 mod loader;
-mod log;
-mod matcher;
 mod options;
-mod plain;
 mod ranks;
-mod report;
+mod scorer;
 mod synth;
+
+/// Runs the command `tldr-loader` without the captioner; `words` begin with the program's name. Returns the exit code.
+#[pyo3::pyfunction]
+fn _command(py: pyo3::Python<'_>, words: Vec<std::ffi::OsString>) -> u8 {
+    tldr_python::log::to_stderr();
+    py.detach(|| tldr_cli::main(words))
+}
 
 /// Documentation is in `_native.pyi`.
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
+    use crate::_command;
+    #[pymodule_export]
     use crate::batch::Batch;
     #[pymodule_export]
     use crate::batches::Batches;
     #[pymodule_export]
-    use crate::captioner::Captioner;
-    #[pymodule_export]
-    use crate::hand_over::_hand_over;
+    use crate::frame::_hand_over;
     #[pymodule_export]
     use crate::ledger::Ledger;
     #[pymodule_export]
     use crate::loader::Loader;
     #[pymodule_export]
-    use crate::matcher::Matcher;
+    use crate::scorer::_end;
     #[pymodule_export]
     use crate::synth::synth;
+    #[pymodule_export]
+    use tldr_python::array::Array;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
+    /// Whether this module was compiled with optimisation.
+    #[pymodule_export]
+    const _OPTIMISED: bool = matches!(env!("TLDR_OPT_LEVEL").as_bytes(), b"2" | b"3");
+
     #[pymodule_init]
     fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
-        crate::log::install();
+        tldr_python::log::install();
         Ok(())
     }
 }

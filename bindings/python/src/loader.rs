@@ -6,22 +6,23 @@ use std::sync::{Arc, OnceLock};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tch::Device;
 use tldr_loader::image::Normalize;
 use tldr_loader::loader::LoaderState;
 use tldr_loader::text::Tokenizer;
 use tldr_loader::{Error, ErrorKind, Result};
+use tldr_python::arguments::{CAPTIONS, DeviceName, SUBSET, Whole, duration, must_exist, stores, whole};
+use tldr_python::errors::{self, OrRaise};
+use tldr_python::given::{self, Given, read_whole};
+use tldr_python::interrupt::interruptible;
+use tldr_python::{log, plain};
 
 use crate::batch::Validity;
 use crate::batches::Batches;
-use crate::errors::{self, OrRaise};
-use crate::given::{self, Given, read_whole};
-use crate::interrupt::interruptible;
+use crate::frame::{self, Frame};
 use crate::ledger::{Ledger, LedgerSource};
-use crate::log;
-use crate::options::{self, CaptionerSource, Corpora, JudgeSource, Ratio, Whole, whole};
-use crate::plain;
+use crate::options::{self, Corpora, Ratio};
 use crate::ranks;
+use crate::scorer::{JUDGE, Source};
 
 /// A stream of batches of survivors, epoch after epoch.
 ///
@@ -166,7 +167,8 @@ use crate::ranks;
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Loader {
     loader: tldr_loader::loader::Loader,
-    device: Device,
+    /// Where the arrays of its batches are.
+    frame: Arc<Frame>,
     /// How its batches are used.
     validity: Arc<Validity>,
     /// Whether the ranks of a process group have compared their loaders.
@@ -249,8 +251,8 @@ impl Loader {
             on_error, options::on_error;
         );
         set!(take_as:
-            subset as PathBuf, options::SUBSET;
-            captions as PathBuf, options::CAPTIONS;
+            subset as PathBuf, SUBSET;
+            captions as PathBuf, CAPTIONS;
             plan as PathBuf, "the path of a plan, as `tldr-loader plan` writes it";
             spill_dir as PathBuf, "the path of a folder";
         );
@@ -271,7 +273,7 @@ impl Loader {
             let lengths: Result<_> = lengths.into_iter().map(|n| whole("lengths", n)).collect();
             builder = builder.lengths(lengths.or_raise(py)?);
         }
-        if let Some(timeout) = options::duration(&given, "stall_timeout")? {
+        if let Some(timeout) = duration(&given, "stall_timeout")? {
             builder = builder.stall_timeout(Some(timeout));
         }
         if let Some(transform) = options::transform(&given, mode.unwrap_or_default())? {
@@ -286,41 +288,44 @@ impl Loader {
         if let Some((rank, world_size)) = ranks::group(py)? {
             builder = builder.process_group(rank, world_size);
         }
-        let stores = options::stores(&given)?;
+        let stores = stores(&given)?;
         let ledger: Option<LedgerSource> = given.take("ledger")?;
         let tokenizer: Option<PathBuf> = given.take_as("tokenizer", options::TOKENIZER)?;
-        let captioner: Option<CaptionerSource> = given.take("captioner")?;
-        let judge: Option<JudgeSource> = given.take("judge")?;
-        let device = options::device_or_cpu(&given)?;
-        let captioner_device =
-            options::captioner_device(&given, captioner.as_ref(), judge.as_ref())?.unwrap_or(device);
+        let captioner: Option<Source> = given.take("captioner")?;
+        let judge: Option<Source> = given.take_as("judge", JUDGE)?;
+        let device = given.take::<DeviceName>("device")?.map_or_else(|| "cpu".into(), |device| device.0);
+        let model_device = captioner_device(&given, captioner.as_ref(), judge.as_ref())?;
         given.end()?;
+        let tensors = frame::tensors(py, &device)?;
+        // As torch spells it: `cuda` is its current device.
+        let device = tensors.as_ref().map_or(Ok(device), |tensors| {
+            PyResult::Ok(tensors.getattr(py, "device")?.bind(py).str()?.to_string())
+        })?;
+        let model_device = model_device.unwrap_or(device);
+        let has_ledger = ledger.is_some();
+        if let Some(source) = captioner {
+            let (model, clusters) = source.captioner(py, &model_device, has_ledger)?;
+            builder = builder.captioner(model, clusters);
+        }
+        if let Some(source) = judge {
+            builder = builder.judge(source.judge(py, &model_device, has_ledger)?);
+        }
         let build = move |_: &mut dyn FnMut(()) -> Result<()>| {
             let mut builder = builder.stores(stores.clone());
             if let Some(ledger) = ledger {
                 builder = builder.ledger(ledger.open(&stores)?);
             }
             if let Some(path) = tokenizer {
-                options::must_exist("tokenizer", &path, "a tokenizer.json, or open_clip's merges file")?;
+                must_exist("tokenizer", &path, "a tokenizer.json, or open_clip's merges file")?;
                 builder = builder.tokenizer(Tokenizer::from_file(path)?);
-            }
-            if let Some(source) = captioner {
-                let model = source.load("captioner", captioner_device)?;
-                let clusters = model.clusters().cloned().ok_or_else(|| {
-                    let accepted = "it has no clusters yet: run `Captioner.fit` or `tldr-loader fit` first";
-                    Error::option("captioner", "a directory without clusters.safetensors", accepted)
-                })?;
-                builder = builder.captioner(model, clusters);
-            }
-            if let Some(source) = judge {
-                builder = source.judge(builder, captioner_device)?;
             }
             builder.build()
         };
         let loader = interruptible(py, "build", build, |()| Ok(()))?;
         log::hand_over(py)?;
+        let frame = Arc::new(Frame::new(py, tensors, &loader)?);
         let validity = Arc::default();
-        Ok(Self { loader, device, validity, joined: AtomicBool::new(false), number: OnceLock::new() })
+        Ok(Self { loader, frame, validity, joined: AtomicBool::new(false), number: OnceLock::new() })
     }
 
     /// The batches of an epoch: of the current one, from its start or from where a loaded state left off.
@@ -492,8 +497,30 @@ impl Loader {
         &self.validity
     }
 
-    /// Where batches end up.
-    pub(crate) fn device(&self) -> Device {
-        self.device
+    /// Where the arrays of its batches are.
+    pub(crate) fn frame(&self) -> &Arc<Frame> {
+        &self.frame
     }
+}
+
+/// Where captioner and judge run, where that was given.
+///
+/// # Errors
+/// Neither is loaded from a directory here.
+fn captioner_device(
+    given: &Given<'_>,
+    captioner: Option<&Source>,
+    judge: Option<&Source>,
+) -> PyResult<Option<String>> {
+    let Some(name) = given.take::<DeviceName>("captioner_device")? else { return Ok(None) };
+    if captioner.is_some_and(Source::is_directory) || judge.is_some_and(Source::is_directory) {
+        return Ok(Some(name.0));
+    }
+    let accepted = if captioner.is_none() && judge.is_none() {
+        "left out without a captioner and a judge, whose device it is"
+    } else {
+        "left out beside a `Captioner` or `Matcher`, which runs where it was loaded; give its device there, or \
+         its directory here"
+    };
+    Err(Error::option("captioner_device", name.0, accepted)).or_raise(given.py())
 }

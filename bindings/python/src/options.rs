@@ -1,39 +1,28 @@
-//! Arguments as Python gives them.
+//! Arguments of a loader.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyMapping, PyString};
-use tldr_loader::captioner::{self, BlipOptions, Decoding, GenerationChange, parse_device};
+use pyo3::types::PyMapping;
 use tldr_loader::image::ImageTransform;
 use tldr_loader::loader::{Loader, LoaderBuilder, Mode, OnError, PixelType};
 use tldr_loader::select::KeepRatio;
-use tldr_loader::shard::{ReadOptions, StoreOptions};
-use tldr_loader::{Error, ErrorKind, Result};
-
-use crate::captioner::Captioner;
-use crate::errors::OrRaise;
-use crate::given::{FromPython, Given, from_python, is_no_bool};
-use crate::matcher::Matcher;
+use tldr_loader::{Error, Result};
+use tldr_python::arguments::{Urls, Whole, choose, whole};
+use tldr_python::errors::OrRaise;
+use tldr_python::from_python;
+use tldr_python::given::{Given, is_no_bool};
 
 from_python! {
-    Urls: "a pattern of shards (str or os.PathLike) or a list of them; of a generator, list(...)";
     Corpora: "a pattern of shards (str or os.PathLike), a list of them, or a dict of patterns and weights; of a \
               generator, list(...)";
-    CaptionerSource: "a captioner directory (a path), or a `Captioner`; `Captioner.load_blip` makes one of a BLIP";
-    JudgeSource: "a directory of a captioner or a matcher (a path), a `Captioner`, or a `Matcher`";
     Ratio: "a number in (0, 1], or a dict of them by first epoch", is_no_bool;
 }
 
 /// What the option `tokenizer` takes.
 pub(crate) const TOKENIZER: &str = "the path of a tokenizer.json, or of open_clip's merges file \
                                     (bpe_simple_vocab_16e6.txt.gz in its package)";
-/// What the option `subset` takes.
-pub(crate) const SUBSET: &str = "the path of a .parquet, .jsonl, .txt or .npy file that lists samples";
-/// What the option `captions` takes.
-pub(crate) const CAPTIONS: &str = "the path of a .parquet, .jsonl or .tsv file of captions";
 
 /// What a loader reads.
 pub(crate) enum Corpora {

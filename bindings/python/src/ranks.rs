@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use pyo3::prelude::*;
 use tldr_loader::loader::Loader;
 
-use crate::errors::OrRaise;
-use crate::plain;
+use tldr_python::errors::OrRaise;
+use tldr_python::plain;
 
 const MODULE: &str = "tldr_loader._ranks";
 

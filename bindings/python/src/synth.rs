@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tldr_loader::synth::{SynthOptions, write_corpus};
+use tldr_synth::{SynthOptions, write_corpus};
 
-use crate::errors::OrRaise;
-use crate::given::{Given, read};
+use tldr_python::errors::OrRaise;
+use tldr_python::given::{Given, read};
 
 /// Draws a synthetic web-like corpus with ground truth: `out/train` and a clean `out/test`.
 ///

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tldr_captioner::{Captioner, parse_device};
@@ -31,8 +30,8 @@ enum Command {
     Other(tldr_cli::Command),
 }
 
-/// Runs a command line, its first word the program's name.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs a command line, its first word the program's name. Returns the exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     tldr_cli::run(args, |cli: Cli| match cli.command {
         Command::Train(args) => args.run(),
         Command::Load(args) => args.run(),

@@ -7,7 +7,6 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tldr_loader::model::{Encoder, Identity, Recorded};
@@ -92,22 +91,19 @@ struct Cli {
     command: Command,
 }
 
-/// Runs a command line, its first word the program's name, without a captioner.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs a command line, its first word the program's name, without a captioner. Returns the exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     run(args, |cli: Cli| cli.command.run(&WithoutCaptioner))
 }
 
-/// Parses a command line and runs it. Exit code 0, 2 where an option cannot be used, 1 for all other errors.
-pub fn run<C: Parser>(
-    args: impl IntoIterator<Item = OsString>,
-    work: impl FnOnce(C) -> Result<()>,
-) -> ExitCode {
+/// Parses a command line and runs it. Returns the exit code: 0, 2 where an option cannot be used, 1 for all other errors.
+pub fn run<C: Parser>(args: impl IntoIterator<Item = OsString>, work: impl FnOnce(C) -> Result<()>) -> u8 {
     let parsed = match C::try_parse_from(args) {
         Ok(parsed) => parsed,
         Err(error) => {
             // Output that nobody reads any more is no error.
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
     // Where the process has a log already, that one holds.
@@ -116,10 +112,10 @@ pub fn run<C: Parser>(
         .with_writer(std::io::stderr)
         .try_init();
     match work(parsed) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::from(if matches!(error.kind, ErrorKind::Option { .. }) { 2 } else { 1 })
+            if matches!(error.kind, ErrorKind::Option { .. }) { 2 } else { 1 }
         }
     }
 }

@@ -1,4 +1,4 @@
-"""A dataloader for vision-language pre-training that compresses the stream while training reads it.
+"""A dataloader for vision-language pre-training that reduces the stream while training reads it.
 
     import tldr_loader as tldr
 
@@ -11,21 +11,18 @@
 
 `Loader` reads image-text pairs from tar shards, keeps a share of each cluster that the captioner
 sees, refines the captions and yields batches of torch tensors. `Captioner` trains and fits the
-model that decides. `Ledger` remembers what was found out, so that the next epoch is cheap.
+model that decides; it comes with `pip install "tldr-loader[captioner]"` and needs torch 2.11.
+`Ledger` remembers what was found out, so that the next epoch is cheap, and needs no captioner.
+All else works with any torch, and without one.
 """
 
 from __future__ import annotations
 
-import torch
+import atexit
+import importlib.util
+import warnings
+from typing import TYPE_CHECKING, Any
 
-# libtorch has no stable interface: the native module works with the release it was built against.
-_TORCH = "2.11."
-if not torch.__version__.startswith(_TORCH):
-    raise ImportError(
-        f"tldr_loader was built for PyTorch {_TORCH}x and found {torch.__version__}: install torch=={_TORCH}*"
-    )
-
-# After torch, whose libraries the native module shares.
 from tldr_loader._errors import (
     CaptionerError,
     ConfigError,
@@ -37,9 +34,13 @@ from tldr_loader._errors import (
     StateError,
     TldrError,
 )
-from tldr_loader._native import Batch, Batches, Captioner, Ledger, Loader, Matcher, __version__, synth
+from tldr_loader._native import _OPTIMISED, Array, Batch, Batches, Ledger, Loader, __version__, _end, synth
+
+if TYPE_CHECKING:
+    from tldr_loader_captioner import Captioner, Matcher
 
 __all__ = [
+    "Array",
     "Batch",
     "Batches",
     "Captioner",
@@ -58,3 +59,34 @@ __all__ = [
     "__version__",
     "synth",
 ]
+
+# Threads of loaders that are still running must not call into a Python that ends.
+atexit.register(_end)
+
+if not _OPTIMISED:
+    warnings.warn(
+        "tldr_loader was compiled without optimisation and reads several times slower than it should: build it "
+        "with `make`, or with `pip install ./bindings/python`",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """Models are those of the package of the captioner, which is imported when one is asked for."""
+    if name not in ("Captioner", "Matcher"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if importlib.util.find_spec("tldr_loader_captioner") is None:
+        raise ImportError(
+            f'tldr_loader.{name} comes with the captioner, which is not installed: pip install '
+            '"tldr-loader[captioner]" (it needs torch 2.11). Under another torch, or without one, a loader takes a '
+            "ledger that was recorded where the captioner is (docs/captioner.md), or gates by scores of a model of "
+            "your own (score_key)"
+        )
+    import tldr_loader_captioner
+
+    return getattr(tldr_loader_captioner, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -55,7 +55,7 @@ class NoSamplesError(DataError):
 
 
 class LedgerError(DataError):
-    """A shard is not what the ledger knows of it: one of the two has changed."""
+    """A shard is not what the ledger knows of it; or the ledger lacks what no captioner is there to make."""
 
 
 class OutOfMemoryError(TldrError, MemoryError):

@@ -16,15 +16,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 import threading
 import time
 from collections import Counter
-from typing import Any, NamedTuple
-
-import torch.distributed as dist
-from torch.distributed import Store  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tldr_loader._errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 __all__ = ["compare", "group", "number"]
 
@@ -47,7 +48,9 @@ _lock = threading.Lock()
 
 def group() -> tuple[int, int] | None:
     """Rank and number of processes of the process group, where one is initialised."""
-    if not (dist.is_available() and dist.is_initialized()):
+    # Whoever has made a group has imported torch.
+    dist = sys.modules.get("torch.distributed")
+    if dist is None or not (dist.is_available() and dist.is_initialized()):
         return None
     return dist.get_rank(), dist.get_world_size()
 
@@ -92,7 +95,7 @@ def compare(own: dict[str, Any], rank: int, world_size: int, number: int) -> Non
             f"{processes} processes: some data ranks would be missing. Give it the number of data-parallel "
             "ranks as world_size"
         )
-    store = dist.distributed_c10d._get_default_store()
+    store = sys.modules["torch.distributed"].distributed_c10d._get_default_store()
     world = World(world_size, number)
     with _lock:
         key = world.keys()[rank]

@@ -1,21 +1,23 @@
 //! `Matcher`: load.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 use tch::Device;
+use tldr_captioner::device_name;
 use tldr_loader::Result;
-use tldr_loader::captioner::{self, device_name};
+use tldr_python::arguments::must_exist;
+use tldr_python::errors::OrRaise;
+use tldr_python::given::{Given, read};
 
-use crate::errors::OrRaise;
-use crate::given::{Given, read};
-use crate::options::{self, must_exist};
+use crate::options;
+use crate::scorer::Scorer;
 
 /// A matcher directory that was found to be sound: it tells whether a text belongs to an image.
 ///
 /// It writes no captions, so it may be the `judge` of a loader, whatever writes them.
-#[pyclass(frozen, module = "tldr_loader")]
+#[pyclass(frozen, module = "tldr_loader_captioner")]
 pub(crate) struct Matcher {
     path: PathBuf,
     device: Device,
@@ -24,16 +26,8 @@ pub(crate) struct Matcher {
 }
 
 impl Matcher {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(crate) fn device(&self) -> Device {
-        self.device
-    }
-
     fn open(path: PathBuf, device: Device) -> Result<Self> {
-        let model = captioner::Matcher::load(&path, device)?;
+        let model = tldr_captioner::Matcher::load(&path, device)?;
         Ok(Self { device, weights: model.weights(), preview_size: model.config().preview_size, path })
     }
 }
@@ -75,7 +69,7 @@ impl Matcher {
         let work = || {
             let accepted = "a folder with a Hugging Face BLIP, as `save_pretrained` writes it";
             must_exist("source", &source, accepted)?;
-            captioner::Matcher::load_blip(&source, &options, device)?.save(&path)?;
+            tldr_captioner::Matcher::load_blip(&source, &options, device)?.save(&path)?;
             Self::open(path, device)
         };
         py.detach(work).or_raise(py)
@@ -101,6 +95,11 @@ impl Matcher {
         let device = options::device_or_cpu(&given)?;
         given.end()?;
         py.detach(|| Self::open(path, device)).or_raise(py)
+    }
+
+    /// The model, loaded for one loader: `tldr_loader` asks for it.
+    fn _scorer(&self, py: Python<'_>) -> PyResult<Scorer> {
+        py.detach(|| Scorer::load("judge", &self.path, self.device)).or_raise(py)
     }
 
     /// The matcher directory.

@@ -2,12 +2,11 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use tldr_captioner::jobs::{FitSummary, TrainProgress};
 use tldr_loader::cluster::GateWorth;
-use tldr_loader::jobs::{FitSummary, TrainProgress};
 use tldr_loader::loader::GateStats;
 
-use crate::log;
-use crate::plain;
+use tldr_python::{log, plain};
 
 /// Logs what a gate is worth.
 pub(crate) fn say_worth(py: Python<'_>, worth: Option<GateWorth>) -> PyResult<()> {

@@ -1,29 +1,31 @@
 //! `Captioner`: train, load, fit, settings of captions.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyType};
 use tch::Device;
-use tldr_loader::captioner::{
+use tldr_captioner::jobs::{self, FitJob, Resume, TrainJob};
+use tldr_captioner::{
     Augment, BlipOptions, CodebookStart, CodebookUpdate, Decay, DecodeFrom, Matcher, Precision, device_name,
     set_generation,
 };
 use tldr_loader::cluster::{AlignmentNorm, Features, GateWorth};
-use tldr_loader::jobs::{self, FitJob, Resume, TrainJob};
 use tldr_loader::loader::GateStats;
 use tldr_loader::{Error, Result};
+use tldr_python::arguments::{Urls, must_exist, reading, stores};
+use tldr_python::errors::OrRaise;
+use tldr_python::given::{Callback, Given, read};
+use tldr_python::interrupt::interruptible;
+use tldr_python::plain;
 
-use crate::errors::OrRaise;
-use crate::given::{Callback, Given, read};
-use crate::interrupt::interruptible;
-use crate::options::{self, Urls, must_exist};
-use crate::plain;
+use crate::options;
 use crate::report;
+use crate::scorer::Scorer;
 
 /// A captioner directory that was found to be sound. Each loader loads its own model from it.
-#[pyclass(frozen, module = "tldr_loader")]
+#[pyclass(frozen, module = "tldr_loader_captioner")]
 pub(crate) struct Captioner {
     path: PathBuf,
     device: Device,
@@ -34,20 +36,12 @@ pub(crate) struct Captioner {
 }
 
 impl Captioner {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(crate) fn device(&self) -> Device {
-        self.device
-    }
-
     fn fitted(&self) -> (Option<usize>, Option<GateWorth>) {
         *self.fitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open(path: PathBuf, device: Device) -> Result<Self> {
-        let model = tldr_loader::captioner::Captioner::load(&path, device)?;
+        let model = tldr_captioner::Captioner::load(&path, device)?;
         let worth = match model.clusters() {
             Some(clusters) => clusters.worth,
             None => jobs::worth_of_training(&path)?,
@@ -179,8 +173,8 @@ impl Captioner {
         }
         let device = options::device_or_cpu(&given)?;
         job.device = device_name(device);
-        job.read = options::reading(&given)?;
-        job.stores = options::stores(&given)?;
+        job.read = reading(&given)?;
+        job.stores = stores(&given)?;
         let folds = given.take_whole("folds")?.unwrap_or(1_usize);
         let progress: Option<Callback> = given.take("progress")?;
         given.end()?;
@@ -243,7 +237,7 @@ impl Captioner {
                 &source,
                 "a folder with a Hugging Face BLIP, as `save_pretrained` writes it",
             )?;
-            let mut model = tldr_loader::captioner::Captioner::load_blip(&source, &options, device)?;
+            let mut model = tldr_captioner::Captioner::load_blip(&source, &options, device)?;
             if let Some(matcher) = matcher {
                 let accepted = "a folder with a Hugging Face BLIP for image-text retrieval";
                 must_exist("matcher", &matcher, accepted)?;
@@ -383,8 +377,8 @@ impl Captioner {
             decode_from: given.take_name("decode_from", DecodeFrom::from_name)?,
             seed: given.take_whole("seed")?.unwrap_or(default.seed),
             device: device_name(self.device),
-            read: options::reading(&given)?,
-            stores: options::stores(&given)?,
+            read: reading(&given)?,
+            stores: stores(&given)?,
             ..default
         };
         let progress: Option<Callback> = given.take("progress")?;
@@ -398,6 +392,11 @@ impl Captioner {
         })?;
         *self.fitted.lock().unwrap_or_else(PoisonError::into_inner) = (Some(fitted.clusters), fitted.worth);
         report::of(py, fitted)
+    }
+
+    /// The model, loaded for one loader: `tldr_loader` asks for it.
+    fn _scorer(&self, py: Python<'_>) -> PyResult<Scorer> {
+        py.detach(|| Scorer::load("captioner", &self.path, self.device)).or_raise(py)
     }
 
     /// The captioner directory.

@@ -1,0 +1,294 @@
+//! A model of another Python package, as the loader's threads use it.
+//!
+//! What it has to have is written down in `tldr_loader/_models.py`. Arrays go to and from it by DLPack. A call takes
+//! Python's lock; a model that computes for long gives it up while it does.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ndarray::{Array2, ArrayView4};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use tldr_loader::cluster::Clusters;
+use tldr_loader::model::{
+    Encoder, Identity, PreviewFilter, Recaptioner, Recorded, SEMANTIC_HASH_BITS, Signals,
+};
+use tldr_loader::{Error, Result, SampleId};
+use tldr_python::arguments::must_exist;
+use tldr_python::array::{Array, read_shaped};
+use tldr_python::errors::OrRaise;
+use tldr_python::given::FromPython;
+
+/// Set once Python is about to end: nothing calls into it any more.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Calls into Python that are under way.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// Longest wait for them at Python's end.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Keeps the threads of loaders out of Python from now on, and waits for those that are in it: a thread that asks for
+/// Python's lock while Python ends would take the process with it. Registered with `atexit`.
+#[pyfunction]
+pub(crate) fn _end(py: Python<'_>) {
+    ENDING.store(true, Ordering::SeqCst);
+    let since = Instant::now();
+    while CALLS.load(Ordering::SeqCst) > 0 && since.elapsed() < FAREWELL {
+        py.detach(|| std::thread::sleep(Duration::from_millis(5)));
+    }
+}
+
+/// Runs `work` with Python's lock, unless Python ends.
+fn in_python<T>(work: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T> {
+    struct Call;
+    impl Drop for Call {
+        fn drop(&mut self) {
+            CALLS.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    CALLS.fetch_add(1, Ordering::SeqCst);
+    let _call = Call;
+    if ENDING.load(Ordering::SeqCst) {
+        return Err(Error::captioner("Python is ending"));
+    }
+    let done = Python::try_attach(|py| work(py).map_err(|error| of_exception(py, &error)));
+    done.unwrap_or_else(|| Err(Error::captioner("Python has ended")))
+}
+
+/// The error of an exception that a model raised: its text, and of one that is not this package's the type as well.
+fn of_exception(py: Python<'_>, error: &PyErr) -> Error {
+    let name = error.get_type(py).fully_qualified_name().map(|name| name.to_string()).unwrap_or_default();
+    let text = error.value(py).to_string();
+    match name.strip_prefix("tldr_loader.") {
+        Some(_) => Error::captioner(text.strip_prefix("captioner: ").unwrap_or(&text)),
+        None => Error::captioner(format!("{name}: {text}")),
+    }
+}
+
+/// A model of another package, with what does not change of it.
+struct Scorer {
+    model: Arc<Py<PyAny>>,
+    dim: usize,
+    preview_size: usize,
+    preview_filter: PreviewFilter,
+    batch_size: usize,
+    clusters: usize,
+    fingerprint: u64,
+    compute: String,
+    captions: Option<(usize, u64)>,
+}
+
+impl Scorer {
+    fn new(model: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let filter: String = model.getattr("preview_filter")?.extract()?;
+        let captions: Option<u64> = model.getattr("caption_fingerprint")?.extract()?;
+        let rows = |_| model.getattr("caption_batch_size")?.extract();
+        Ok(Self {
+            dim: model.getattr("dim")?.extract()?,
+            preview_size: model.getattr("preview_size")?.extract()?,
+            preview_filter: if filter == "bicubic" {
+                PreviewFilter::Bicubic
+            } else {
+                PreviewFilter::Bilinear
+            },
+            batch_size: model.getattr("batch_size")?.extract()?,
+            clusters: model.getattr("clusters")?.extract()?,
+            fingerprint: model.getattr("fingerprint")?.extract()?,
+            compute: model.getattr("compute")?.extract()?,
+            captions: captions.map(|fingerprint| PyResult::Ok((rows(())?, fingerprint))).transpose()?,
+            model: Arc::new(model.clone().unbind()),
+        })
+    }
+}
+
+/// Previews as an array of Python's. They are copied: whoever takes them may keep them.
+fn array<'py>(py: Python<'py>, previews: ArrayView4<'_, u8>) -> PyResult<Bound<'py, Array>> {
+    let shape = previews.shape().to_vec();
+    Bound::new(py, Array::from_vec(previews.iter().copied().collect(), &shape))
+}
+
+impl Encoder for Scorer {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn preview_size(&self) -> usize {
+        self.preview_size
+    }
+
+    fn preview_filter(&self) -> PreviewFilter {
+        self.preview_filter
+    }
+
+    fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    fn clusters(&self) -> usize {
+        self.clusters
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    fn compute(&self) -> String {
+        self.compute.clone()
+    }
+
+    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        const WORDS: usize = SEMANTIC_HASH_BITS / 64;
+        let (rows, dim) = (captions.len(), self.dim);
+        in_python(|py| {
+            let found =
+                self.model.bind(py).call_method1("encode", (array(py, previews)?, captions.to_vec()))?;
+            let found = found.cast::<PyTuple>()?;
+            let of = |at| found.get_item(at);
+            let hashes = read_shaped::<u64>("semantic_hash", &of(3)?, &[rows, WORDS])?;
+            let embedding = read_shaped("embedding", &of(2)?, &[rows, dim])?;
+            let embedding = Array2::from_shape_vec((rows, dim), embedding)
+                .map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))?;
+            Ok(Signals {
+                cluster: read_shaped("cluster", &of(0)?, &[rows])?,
+                alignment: read_shaped("alignment", &of(1)?, &[rows])?,
+                embedding,
+                semantic_hash: hashes
+                    .chunks_exact(WORDS)
+                    .map(|words| std::array::from_fn(|at| words[at]))
+                    .collect(),
+            })
+        })
+    }
+
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        self.captions.is_some().then_some(self)
+    }
+}
+
+impl Recaptioner for Scorer {
+    fn caption_batch_size(&self) -> usize {
+        self.captions.map_or(1, |(rows, _)| rows)
+    }
+
+    fn caption_fingerprint(&self) -> u64 {
+        self.captions.map_or(0, |(_, fingerprint)| fingerprint)
+    }
+
+    fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>> {
+        in_python(|py| {
+            let ids: Vec<u64> = ids.iter().map(|id| id.0).collect();
+            self.model.bind(py).call_method1("caption", (array(py, previews)?, ids))?.extract()
+        })
+    }
+}
+
+/// What the options `captioner` and `judge` take: a directory, or a model that is loaded.
+pub(crate) enum Source {
+    /// A directory.
+    Directory(PathBuf),
+    /// A `Captioner` or `Matcher`: whatever has a `path` and makes scorers.
+    Loaded(PathBuf, Py<PyAny>),
+}
+
+impl<'py> FromPython<'py> for Source {
+    const ACCEPTED: &'static str = "a captioner directory (a path), or a `Captioner`; `Captioner.load_blip` makes one \
+                                    of a BLIP";
+
+    fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
+        if value.hasattr("_scorer").ok()? {
+            return Some(Self::Loaded(value.getattr("path").ok()?.extract().ok()?, value.clone().unbind()));
+        }
+        value.extract().ok().map(Self::Directory)
+    }
+}
+
+/// What a judge may be.
+pub(crate) const JUDGE: &str =
+    "a directory of a captioner or a matcher (a path), a `Captioner`, or a `Matcher`";
+
+impl Source {
+    fn path(&self) -> &PathBuf {
+        match self {
+            Self::Directory(path) | Self::Loaded(path, _) => path,
+        }
+    }
+
+    /// Whether it is loaded from a directory here, onto a device that this loader's options name.
+    pub(crate) fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+
+    /// The model, for one loader, which owns it. `device` is used for a plain directory. Where the captioner is not
+    /// installed, a stand-in: `has_ledger` says whether there is one that can answer for it.
+    ///
+    /// # Errors
+    /// Nothing at the path; what loading raises; no captioner, and nothing to stand in for it.
+    fn open(
+        &self,
+        py: Python<'_>,
+        option: &'static str,
+        device: &str,
+        has_ledger: bool,
+    ) -> PyResult<Box<dyn Encoder>> {
+        let directory = self.path();
+        must_exist(option, directory, "a captioner directory, as `Captioner.train` writes it")
+            .or_raise(py)?;
+        let scorer = match self {
+            Self::Directory(path) => {
+                py.import("tldr_loader._models")?.call_method1("scorer", (option, path, device))?
+            }
+            Self::Loaded(_, model) => model.bind(py).call_method0("_scorer")?,
+        };
+        let Ok(reason) = scorer.extract::<String>() else { return Ok(Box::new(Scorer::new(&scorer)?)) };
+        match Identity::load(directory).or_raise(py)? {
+            Some(identity) if has_ledger => Ok(Box::new(Recorded::new(identity, directory))),
+            _ => {
+                let accepted = format!(
+                    "a directory that can be loaded here: {reason}; or, under any torch, one that was fitted by this \
+                     version, beside a `ledger` that was recorded with it where the captioner is (docs/captioner.md)"
+                );
+                Err(Error::option(option, format!("{:?}", directory.display()), accepted)).or_raise(py)
+            }
+        }
+    }
+
+    /// The model and its clusters, for the option `captioner`.
+    ///
+    /// # Errors
+    /// What cannot be loaded; a captioner that was not fitted.
+    pub(crate) fn captioner(
+        &self,
+        py: Python<'_>,
+        device: &str,
+        has_ledger: bool,
+    ) -> PyResult<(Box<dyn Encoder>, Arc<Clusters>)> {
+        let model = self.open(py, "captioner", device, has_ledger)?;
+        Ok((model, clusters("captioner", self.path()).or_raise(py)?))
+    }
+
+    /// The model, for the option `judge`.
+    ///
+    /// # Errors
+    /// What cannot be loaded; a captioner that was not fitted.
+    pub(crate) fn judge(&self, py: Python<'_>, device: &str, has_ledger: bool) -> PyResult<Box<dyn Encoder>> {
+        let model = self.open(py, "judge", device, has_ledger)?;
+        // An image-text matching model has one cluster of its own. A captioner needs its quantiles.
+        if model.clusters() == 0 {
+            clusters("judge", self.path()).or_raise(py)?;
+        }
+        Ok(model)
+    }
+}
+
+/// The clusters of a captioner directory.
+fn clusters(option: &'static str, directory: &Path) -> Result<Arc<Clusters>> {
+    let path = directory.join(Clusters::FILE);
+    if directory.is_dir() && !path.exists() {
+        let accepted = "it has no clusters yet: run `Captioner.fit` or `tldr-loader fit` first";
+        return Err(Error::option(option, "a directory without clusters.safetensors", accepted));
+    }
+    Clusters::load(path).map(Arc::new)
+}
