@@ -6,8 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-PACKAGE := bindings/python
-SOURCES := $(PACKAGE)/python
+CORE := bindings/python/python
+CAPTIONER := bindings/captioner/python
 
 RUST_EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 PYTHON_EXAMPLES := examples/train_clip.py examples/full_vs_reduced.py
@@ -36,10 +36,13 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	@touch $@
 
 .PHONY: build
-build: $(VENV)/.run ## Sets up, builds the command line and the Python package.
-	cargo build --workspace
-	install -m 755 $(TARGET)/debug/lib_native.so $(SOURCES)/tldr_loader/_native.abi3.so
-	echo $(CURDIR)/$(SOURCES) > $$(echo $(VENV)/lib/python*/site-packages)/tldr_loader.pth
+build: $(VENV)/.run ## Sets up, builds the Python packages and puts the command on .venv/bin.
+	cargo build --package tldr-loader-python --package tldr-loader-captioner-python
+	install -m 755 $(TARGET)/debug/lib_native.so $(CORE)/tldr_loader/_native.abi3.so
+	install -m 755 $(TARGET)/debug/lib_captioner.so $(CAPTIONER)/tldr_loader_captioner/_captioner.abi3.so
+	printf '%s\n' $(CURDIR)/$(CORE) $(CURDIR)/$(CAPTIONER) > $$(echo $(VENV)/lib/python*/site-packages)/tldr_loader.pth
+	printf '#!/bin/sh\nexec "%s" -m tldr_loader._command "$$@"\n' $(CURDIR)/$(BIN)/python > $(BIN)/tldr-loader
+	chmod 755 $(BIN)/tldr-loader
 
 # --- the two commands -----------------------------------------------------------------------
 
@@ -98,8 +101,8 @@ bench-previews: build $(VENV)/.dev ## Measures what scaled decoding does to sign
 .PHONY: study-alignment
 EMOJI := $(or $(TLDR_DATA),../shared/data)/emoji-train
 study-alignment: $(VENV)/.run ## Compares normalisations of the alignment where the truth is known.
-	cargo run --example alignment_study
-	$(if $(wildcard $(EMOJI)),cargo run --example alignment_study -- --shards $(EMOJI) --epochs 30 --folds 4 --augment shift-flip,@echo "no $(EMOJI): left out")
+	cargo run --package tldr-captioner --example alignment_study
+	$(if $(wildcard $(EMOJI)),cargo run --package tldr-captioner --example alignment_study -- --shards $(EMOJI) --epochs 30 --folds 4 --augment shift-flip,@echo "no $(EMOJI): left out")
 
 # Coverage-guided, with libFuzzer, on the stable toolchain: hence no sanitizer, and no coverage of
 # libjpeg-turbo's C, which its own project fuzzes with both.
@@ -141,12 +144,12 @@ test-rust: $(VENV)/.dev
 
 test-python: $(VENV)/.dev build
 	$(BIN)/mypy
-	$(BIN)/stubtest tldr_loader
+	$(BIN)/stubtest tldr_loader tldr_loader_captioner
 	$(BIN)/pytest --quiet
 
 # Every example takes `--smoke`: the whole path, in seconds.
 smoke: $(VENV)/.dev build
-	for example in $(RUST_EXAMPLES); do cargo run --quiet --example $$example -- --smoke || exit 1; done
+	for example in $(RUST_EXAMPLES); do cargo run --quiet --package tldr-captioner --example $$example -- --smoke || exit 1; done
 	for example in $(PYTHON_EXAMPLES); do $(BIN)/python $$example --smoke || exit 1; done
 
 .PHONY: clean

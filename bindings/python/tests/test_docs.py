@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 
 import tldr_loader as tldr
+import tldr_loader_captioner
 
-STUBS = ast.parse((Path(tldr.__file__).parent / "_native.pyi").read_text())
+FILES = [
+    Path(tldr.__file__).parent / "_native.pyi",
+    Path(tldr_loader_captioner.__file__).parent / "_captioner.pyi",
+]
 
 
 def documented() -> list[tuple[str, str]]:
     """Names of the stubs and their docstrings; a class's `__iter__` and the like have none at run time."""
     found = []
-    for node in STUBS.body:
+    for node in [node for file in FILES for node in ast.parse(file.read_text()).body]:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             inner = node.body if isinstance(node, ast.ClassDef) else []
             members = [m for m in inner if isinstance(m, ast.FunctionDef) and not m.name.startswith("__")]

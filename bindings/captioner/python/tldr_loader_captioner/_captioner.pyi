@@ -1,6 +1,5 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 import torch
@@ -15,6 +14,7 @@ __version__: str
 
 def _command(words: Sequence[str]) -> int: ...
 def _scorer(option: str, path: _Path, device: str) -> Any: ...
+
 @final
 class Captioner:
     """A captioner directory that was found to be sound. Each loader loads its own model from it."""
@@ -332,4 +332,3 @@ class Matcher:
     @property
     def preview_size(self) -> int:
         """Side of the square previews it takes, in pixels."""
-

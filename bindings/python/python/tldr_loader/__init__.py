@@ -65,8 +65,8 @@ atexit.register(_end)
 
 if not _OPTIMISED:
     warnings.warn(
-        "tldr_loader was compiled without optimisation and reads several times slower than it should: build it "
-        "with `make`, or with `pip install ./bindings/python`",
+        "tldr_loader was compiled without optimisation and reads several times slower than it should: build "
+        "it with `make`, or with `pip install ./bindings/python`",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -78,10 +78,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if importlib.util.find_spec("tldr_loader_captioner") is None:
         raise ImportError(
-            f'tldr_loader.{name} comes with the captioner, which is not installed: pip install '
-            '"tldr-loader[captioner]" (it needs torch 2.11). Under another torch, or without one, a loader takes a '
-            "ledger that was recorded where the captioner is (docs/captioner.md), or gates by scores of a model of "
-            "your own (score_key)"
+            f"tldr_loader.{name} comes with the captioner, which is not installed: pip install "
+            '"tldr-loader[captioner]" (it needs torch 2.11). Under another torch, or without one, a loader '
+            "takes a ledger that was recorded where the captioner is (docs/captioner.md), or gates by scores "
+            "of a model of your own (score_key)"
         )
     import tldr_loader_captioner
 

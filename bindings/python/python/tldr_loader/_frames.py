@@ -1,13 +1,12 @@
 """Batches in torch's memory, where torch is installed.
 
-The native module makes a batch in tensors that are given to it here, one batch for each that is taken, so that its
-threads never wait for Python. With a GPU they are pinned, and copied on a stream of their own.
+The native module makes a batch in tensors that are given to it here, one batch for each that is taken, so
+that its threads never wait for Python. With a GPU they are pinned, and copied on a stream of their own.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import sys
 from typing import TYPE_CHECKING, Any
 
 from tldr_loader._errors import ConfigError
@@ -24,7 +23,7 @@ def frame(device: str) -> Frame | None:
     Raises:
         ConfigError: There is no such device.
     """
-    if "torch" not in sys.modules and importlib.util.find_spec("torch") is None:
+    if importlib.util.find_spec("torch") is None:
         if device == "cpu":
             return None
         raise ConfigError(f"device = {device}: cpu, without torch, which copies batches to other devices")
@@ -36,9 +35,10 @@ class Frame:
 
     def __init__(self, device: str) -> None:
         import torch
+        import torch.utils.dlpack
 
-        self._torch = torch
-        self.device = _device(torch, device)
+        self._torch: Any = torch
+        self.device = _device(device)
         self._stream: Any = None
         self._pinned = self.device.type == "cuda"
 
@@ -56,7 +56,7 @@ class Frame:
 
     def wrap(self, array: Any) -> torch.Tensor:
         """An array that was made in other memory, as a tensor that shares it."""
-        tensor: torch.Tensor = self._torch.from_dlpack(array)
+        tensor: torch.Tensor = self._torch.utils.dlpack.from_dlpack(array)
         return tensor
 
     def send(self, tensors: list[torch.Tensor]) -> tuple[list[torch.Tensor], Any]:
@@ -86,8 +86,10 @@ class Frame:
         return copies
 
 
-def _device(torch: Any, name: str) -> torch.device:
+def _device(name: str) -> torch.device:
     """The device of that name, where it is there; `cuda` is torch's current one."""
+    import torch
+
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -1,8 +1,8 @@
 """Models of other packages: what a loader asks of one, and how captioner directories are opened.
 
-The native module calls these methods on threads of its own. A model that computes for long gives Python's lock up
-while it does. A row's results must not depend on the other rows: batches always have `batch_size` rows, of which some
-may be blank.
+The native module calls these methods on threads of its own. A model that computes for long gives Python's
+lock up while it does. A row's results must not depend on the other rows: batches always have `batch_size`
+rows, of which some may be blank.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ class Model(Protocol):
         """
 
     def caption(self, previews: Any, ids: list[int]) -> list[str]:
-        """Captions of previews `[caption_batch_size, 3, preview_size, preview_size]`; `ids` are the samples."""
+        """Captions of uint8 previews `[caption_batch_size, 3, preview_size, preview_size]`.
+
+        `ids` are the samples of the first rows.
+        """
 
 
 def scorer(option: str, path: str | PathLike[str], device: str) -> Model | str:

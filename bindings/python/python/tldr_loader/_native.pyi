@@ -1,9 +1,10 @@
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 import torch
+
 from tldr_loader_captioner import Captioner, Matcher
 
 _Path: TypeAlias = str | PathLike[str]
@@ -11,13 +12,13 @@ _Urls: TypeAlias = _Path | Sequence[_Path]
 _Device: TypeAlias = str | torch.device | None
 
 __all__ = [
+    "_OPTIMISED",
     "Array",
     "Batch",
     "Batches",
     "Ledger",
     "Loader",
     "__version__",
-    "_OPTIMISED",
     "_command",
     "_end",
     "_hand_over",
