@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use ndarray::Array4;
 use tldr_captioner::{BlipOptions, Captioner, Decoding, GenerationConfig, parse_device};
+use tldr_captioner::{Error, Result};
+use tldr_loader::SampleId;
 use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::{Error, Result, SampleId};
 
 /// Images of a batch.
 const BATCH: usize = 32;

@@ -15,10 +15,11 @@ use std::time::Instant;
 use ndarray::Array4;
 use tch::{Device, Kind, Tensor};
 use tldr_captioner::{Captioner, CaptionerConfig, GenerationConfig, Precision, device_name, parse_device};
+use tldr_captioner::{Error, Result};
+use tldr_loader::SampleId;
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::model::Recaptioner;
 use tldr_loader::text::Tokenizer;
-use tldr_loader::{Error, Result, SampleId};
 
 /// Rows of BLIP's word embeddings.
 const VOCAB: usize = 30_524;
@@ -146,7 +147,7 @@ fn measure(captioner: &mut Captioner, peak: f64, seconds: f64) -> Result<()> {
         config.codes(),
         encode / lookup
     ));
-    let caption = speed(seconds, || captioner.caption(previews.view(), &ids).map(drop))?;
+    let caption = speed(seconds, || Ok(captioner.caption(previews.view(), &ids).map(drop)?))?;
     say(&format!(
         "{{\"what\": \"captions, 3 beams\", \"batch\": {batch}, \"captions_per_s\": {:.2}}}",
         caption * batch as f64
