@@ -46,6 +46,7 @@
 //! machine load. `docs/architecture.md` follows one sample through the threads and names the test
 //! of every promise.
 
+pub mod aside;
 pub mod cluster;
 pub mod error;
 pub mod hash;

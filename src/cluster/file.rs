@@ -26,6 +26,7 @@ use std::path::Path;
 use ndarray::{Array2, Array3};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::aside;
 use crate::cluster::alignment::{AlignmentNorm, AlignmentTable};
 use crate::cluster::clusters::{Clusters, GATE_STEPS};
 use crate::cluster::discriminant::Discriminant;
@@ -132,14 +133,7 @@ pub(super) fn save(clusters: &Clusters, path: &Path) -> Result<()> {
         .map_err(|e| Error::format(&file, "tensors that can be written", e))?;
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|e| Error::format(&file, "tensors that can be written", e))?;
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}.tmp", std::process::id()));
-    let written = std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, path));
-    written.map_err(|e| {
-        // The first error is the one to report.
-        drop(std::fs::remove_file(&aside));
-        Error::io(format!("write {file}"), e)
-    })
+    aside::write(path, bytes).map_err(|e| Error::io(format!("write {file}"), e))
 }
 
 pub(super) fn load(path: &Path) -> Result<Clusters> {

@@ -4,10 +4,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::aside;
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
 use crate::jobs::recorded::{Recorded, Wanted, all_kept, included, view, window_of};
-use crate::ledger::{Captions, Column, Table, WindowKey, WindowRecord, place};
+use crate::ledger::{Captions, Column, Table, WindowKey, WindowRecord};
 use crate::loader::PlanFile;
 use crate::sample::{Outcome, SampleId};
 use crate::select::{Policy, Selector};
@@ -232,7 +233,7 @@ impl Rows {
 }
 
 fn write(out: &Path, content: &[u8]) -> Result<()> {
-    place(out, content).map_err(|error| cannot(out, error))
+    aside::write(out, content).map_err(|error| cannot(out, error))
 }
 
 fn cannot(out: &Path, error: std::io::Error) -> Error {

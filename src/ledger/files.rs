@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use lru::LruCache;
 
+use crate::aside;
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::ledger::root::{ASIDE, Root};
+use crate::ledger::root::Root;
 
 /// Says what the folder is, and in which layout.
 const MARKER: &str = "ledger.json";
@@ -63,7 +64,7 @@ impl Folder {
             }
             root.make().map_err(cannot)?;
             let others = root.list(Path::new("")).map_err(cannot)?;
-            if others.iter().all(|entry| entry.name.starts_with(ASIDE)) {
+            if others.iter().all(|entry| entry.name.starts_with(aside::PREFIX)) {
                 root.write(marker, MARKER_CONTENT.as_bytes()).map_err(cannot)?;
                 break;
             }

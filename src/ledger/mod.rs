@@ -22,5 +22,4 @@ pub use captions::Captions;
 pub use contents::{RecordedShard, Recording};
 pub use ledger::Ledger;
 pub use record::{CaptionKey, CorpusScores, ScoreKey, Scores, WindowKey, WindowRecord};
-pub(crate) use root::place;
 pub(crate) use table::{Column, Table};

@@ -4,17 +4,14 @@
 //! into place, and a store shows an object once it has all of it.
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::aside;
 use crate::error::Result;
 use crate::shard::Bucket;
 use crate::shard::StoreOptions;
-
-/// What names of files begin with that are being written.
-pub(super) const ASIDE: &str = ".aside-";
 
 /// The folder that holds a ledger.
 #[derive(Debug, Clone)]
@@ -119,7 +116,7 @@ impl Root {
             Self::Local(folder) => {
                 let path = folder.join(path);
                 path.parent().map_or(Ok(()), fs::create_dir_all)?;
-                place(&path, content)
+                aside::write(path, content)
             }
             Self::Bucket(bucket) => bucket.write(&key(path), content.to_vec()),
         }
@@ -130,15 +127,4 @@ impl Root {
 fn key(path: &Path) -> String {
     let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
     parts.join("/")
-}
-
-/// Writes `content` aside and renames it to `path`: there is never half a file of that name.
-pub(crate) fn place(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // As other files are made: those who may read the folder may read its files.
-    let everyone = fs::Permissions::from_mode(0o666);
-    let mut aside = tempfile::Builder::new().prefix(ASIDE).permissions(everyone).tempfile_in(folder)?;
-    aside.write_all(content)?;
-    aside.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }

@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::aside;
 use crate::cluster::GateWorth;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -167,7 +168,7 @@ impl PlanFile {
         ];
         let table = Table { columns, notes: vec![(NOTE.to_owned(), header)] };
         let content = table.write().map_err(|error| cannot(error.to_string()))?;
-        crate::ledger::place(path, &content).map_err(|error| Error::io(action(), error))
+        aside::write(path, content).map_err(|error| Error::io(action(), error))
     }
 
     /// Reads what [`save`](Self::save) wrote.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ndarray::ArrayView4;
 use serde::{Deserialize, Serialize};
 
+use crate::aside;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::json;
@@ -124,7 +125,7 @@ impl Identity {
         let path = dir.join(FILE);
         let cannot = |error| Error::io(format!("write {}", path.display()), error);
         let json = serde_json::to_vec_pretty(self).map_err(|error| cannot(error.into()))?;
-        crate::ledger::place(&path, &json).map_err(cannot)
+        aside::write(&path, json).map_err(cannot)
     }
 }
 

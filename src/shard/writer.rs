@@ -1,33 +1,30 @@
 //! Writes WebDataset shards: the same groups give the same bytes.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::aside::Aside;
 use crate::error::{Error, Result};
 use crate::shard::group::split;
 
 /// Writes one shard, plain or compressed by its name.
 ///
 /// Members are USTAR entries (GNU ones where a name is longer than USTAR holds) with fixed
-/// owner, mode and time. The shard is written aside, as `.NAME.PID-N.tmp` in its own folder, and
-/// renamed into place by [`finish`](Self::finish); a writer that is dropped before leaves
-/// nothing behind.
+/// owner, mode and time. The shard is written aside, in its own folder, and renamed into place by
+/// [`finish`](Self::finish); a writer that is dropped before leaves nothing behind.
 pub struct ShardWriter {
     /// `None` once the archive was taken out to be completed.
     archive: Option<tar::Builder<Output>>,
     path: PathBuf,
-    aside: PathBuf,
     keys: HashSet<String>,
 }
 
 /// The file, through the compression that its name asks for.
 enum Output {
-    Plain(BufWriter<File>),
-    Gzip(flate2::write::GzEncoder<BufWriter<File>>),
-    Zstd(zstd::Encoder<'static, BufWriter<File>>),
+    Plain(BufWriter<Aside>),
+    Gzip(flate2::write::GzEncoder<BufWriter<Aside>>),
+    Zstd(zstd::Encoder<'static, BufWriter<Aside>>),
 }
 
 impl ShardWriter {
@@ -37,8 +34,6 @@ impl ShardWriter {
     /// # Errors
     /// Another name; a folder that cannot be written to.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        /// Tells writers of one process apart.
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         let path = path.as_ref().to_owned();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let gzip = name.ends_with(".tar.gz") || name.ends_with(".tgz");
@@ -47,10 +42,8 @@ impl ShardWriter {
             let accepted = "a shard's name ends in .tar, .tar.gz, .tgz or .tar.zst";
             return Err(Error::option("path", path.display(), accepted));
         }
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let aside = path.with_file_name(format!(".{name}.{}-{count}.tmp", std::process::id()));
         let cannot = |error| Error::io(format!("create {}", path.display()), error);
-        let file = BufWriter::new(File::create(&aside).map_err(cannot)?);
+        let file = BufWriter::new(Aside::create(&path).map_err(cannot)?);
         let output = if gzip {
             Output::Gzip(flate2::write::GzEncoder::new(file, flate2::Compression::default()))
         } else if zstd {
@@ -58,7 +51,7 @@ impl ShardWriter {
         } else {
             Output::Plain(file)
         };
-        Ok(Self { archive: Some(tar::Builder::new(output)), path, aside, keys: HashSet::new() })
+        Ok(Self { archive: Some(tar::Builder::new(output)), path, keys: HashSet::new() })
     }
 
     /// Appends one group: `members` are (extension without its dot, data).
@@ -110,22 +103,14 @@ impl ShardWriter {
     pub fn finish(mut self) -> Result<()> {
         let cannot = |error| Error::io(format!("write {}", self.path.display()), error);
         let Some(archive) = self.archive.take() else { return Ok(()) };
-        let file = archive.into_inner().and_then(Output::complete).map_err(cannot)?;
-        file.sync_all().map_err(cannot)?;
-        std::fs::rename(&self.aside, &self.path).map_err(cannot)
-    }
-}
-
-impl Drop for ShardWriter {
-    fn drop(&mut self) {
-        self.archive = None;
-        // After a rename there is nothing to remove; otherwise nothing more can be done.
-        let _ = std::fs::remove_file(&self.aside);
+        let shard = archive.into_inner().and_then(Output::complete).map_err(cannot)?;
+        shard.file().sync_all().map_err(cannot)?;
+        shard.place().map_err(cannot)
     }
 }
 
 impl Output {
-    fn complete(self) -> io::Result<File> {
+    fn complete(self) -> io::Result<Aside> {
         let file = match self {
             Self::Plain(file) => file,
             Self::Gzip(gzip) => gzip.finish()?,

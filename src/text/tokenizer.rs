@@ -26,6 +26,7 @@ use super::clean::{Cleaning, clean};
 use super::layout::{Layout, Limits};
 use super::merges::{END_OF_WORD, learn};
 use super::wordpiece::wordpiece;
+use crate::aside;
 use crate::error::{Error, Result};
 use crate::hash;
 
@@ -280,10 +281,18 @@ impl Tokenizer {
     /// A path that cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let action = || format!("write tokenizer {}", path.display());
-        let json =
-            self.0.tokenizer.to_string(true).map_err(|e| Error::io(action(), std::io::Error::other(e)))?;
-        std::fs::write(path, json).map_err(|error| Error::io(action(), error))
+        let json = self.to_json()?;
+        aside::write(path, json)
+            .map_err(|error| Error::io(format!("write tokenizer {}", path.display()), error))
+    }
+
+    /// What [`save`](Self::save) writes.
+    ///
+    /// # Errors
+    /// A tokenizer that json cannot hold; none is known.
+    pub fn to_json(&self) -> Result<String> {
+        let json = self.0.tokenizer.to_string(true);
+        json.map_err(|error| Error::io("write a tokenizer as json", std::io::Error::other(error)))
     }
 
     /// Rows that an embedding table needs: the highest id plus one.

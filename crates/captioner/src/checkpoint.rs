@@ -10,7 +10,7 @@ use crate::config::CaptionerConfig;
 use crate::device::check_device;
 use crate::error::{Error, Result};
 use crate::files::{
-    Aside, CONFIG, MODEL, TOKENIZER, check_own, check_vocabulary, model_files, replace, tensors_hash, write,
+    CONFIG, MODEL, TOKENIZER, check_own, check_vocabulary, model_files, place, tensors_hash, write,
 };
 use crate::folds::Folds;
 use crate::generation::{GenerationChange, GenerationConfig};
@@ -71,7 +71,7 @@ impl Captioner {
             std::fs::remove_file(&clusters)
                 .map_err(|e| Error::io(format!("remove {}", clusters.display()), e))?;
         }
-        files.into_iter().try_for_each(Aside::place::<Error>)?;
+        files.into_iter().try_for_each(place)?;
         let matcher = dir.join(MATCHER);
         match &self.matcher {
             Some(own) => own.save(&matcher)?,
@@ -80,7 +80,7 @@ impl Captioner {
             None => {}
         }
         if let Some(fitted) = &self.clusters {
-            replace(&clusters, |path| fitted.save(path))?;
+            fitted.save(&clusters)?;
         }
         Ok(Identity::save(self, Some(self), self.weights_hash(), dir)?)
     }
@@ -127,7 +127,7 @@ pub fn set_generation(dir: impl AsRef<Path>, change: GenerationChange) -> Result
     check_prompt(&config, &tokenizer)?;
     let json = serde_json::to_string_pretty(&config).map_err(Error::captioner)?;
     let identity = Identity::load(dir)?;
-    replace(&path, |path| write(path, json.as_bytes()))?;
+    write(&path, json)?;
     if let Some(identity) = identity {
         let fingerprint = captions_fingerprint(&config, identity.weights(), &tokenizer);
         identity.set_captions(config.generation.batch_size, fingerprint, dir)?;

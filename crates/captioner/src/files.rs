@@ -1,14 +1,14 @@
 //! How the files of a captioner or matcher directory are read and written.
 
 use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::error::{Error, Result};
 use crate::weights::{NamedTensors, to_f32};
 use tldr_loader::ErrorKind;
+use tldr_loader::aside::{self, Aside};
 use tldr_loader::hash;
 use tldr_loader::json;
 use tldr_loader::text::Tokenizer;
@@ -27,8 +27,12 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &
     json::read(&content).map_err(|e| Error::format(name, expected, e))
 }
 
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).map_err(|e| Error::io(format!("write {}", path.display()), e))
+/// Writes `path` whole or not at all.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    aside::write(path, content).map_err(|e| Error::io(format!("write {}", path.display()), e))
 }
 
 /// Keeps others from training or fitting the captioner in `dir` as long as the result lives.
@@ -77,50 +81,13 @@ pub(super) fn check_vocabulary(path: &Path, tokenizer: &Tokenizer, rows: usize) 
     Err(Error::format(path.display().to_string(), expected, format!("{tokens} tokens")))
 }
 
-/// Lets `write` make the file aside, then renames it to `path`. Nothing is left aside where that fails.
-pub(crate) fn replace<E: From<tldr_loader::Error>>(
-    path: &Path,
-    write: impl FnOnce(&Path) -> Result<(), E>,
-) -> Result<(), E> {
-    Aside::new(path, write)?.place()
-}
-
-/// A file that is written and not yet in its place. Dropped, it is gone.
-pub(super) struct Aside {
-    aside: PathBuf,
-    path: PathBuf,
-}
-
-impl Aside {
-    /// Lets `write` make the file that is to be at `path`.
-    ///
-    /// # Errors
-    /// What `write` returns.
-    pub(super) fn new<E>(path: &Path, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<Self, E> {
-        static MADE: AtomicU64 = AtomicU64::new(0);
-        // Two that write the same file must not write into one another's.
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(format!(".{}-{}.part", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
-        let made = Self { aside: aside.into(), path: path.to_owned() };
-        write(&made.aside)?;
-        Ok(made)
-    }
-
-    /// Renames it to where it belongs.
-    ///
-    /// # Errors
-    /// It cannot be.
-    pub(super) fn place<E: From<tldr_loader::Error>>(self) -> Result<(), E> {
-        std::fs::rename(&self.aside, &self.path)
-            .map_err(|e| tldr_loader::Error::io(format!("write {}", self.path.display()), e).into())
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        // There is none once it is in its place; what went wrong before is what the caller has to know.
-        let _ = std::fs::remove_file(&self.aside);
-    }
+/// Puts a file in its place.
+///
+/// # Errors
+/// It cannot be renamed.
+pub(super) fn place(aside: Aside) -> Result<()> {
+    let action = format!("write {}", aside.path().display());
+    aside.place().map_err(|e| Error::io(action, e))
 }
 
 /// The files that captioners and matchers have in common, written and not yet in their places: all of them
@@ -135,11 +102,14 @@ pub(super) fn model_files(
     tensors: &NamedTensors,
 ) -> Result<[Aside; 3]> {
     let json = serde_json::to_string_pretty(config).map_err(Error::captioner)?;
-    let model = serialised(tensors)?;
+    let written = |name: &str, content: &[u8]| {
+        let path = dir.join(name);
+        Aside::of(&path, content).map_err(|e| Error::io(format!("write {}", path.display()), e))
+    };
     Ok([
-        Aside::new(&dir.join(MODEL), |path| write(path, &model))?,
-        Aside::new(&dir.join(TOKENIZER), |path| tokenizer.save(path))?,
-        Aside::new(&dir.join(CONFIG), |path| write(path, json.as_bytes()))?,
+        written(MODEL, &serialised(tensors)?)?,
+        written(TOKENIZER, tokenizer.to_json()?.as_bytes())?,
+        written(CONFIG, json.as_bytes())?,
     ])
 }
 
@@ -175,31 +145,4 @@ pub(super) fn tensors_hash(tensors: &NamedTensors) -> u64 {
         })
         .collect();
     hash::combine(&parts)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn two_writers_do_not_meet_and_one_that_fails_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("file");
-        replace(&path, |outer| {
-            replace(&path, |inner| {
-                assert_ne!(outer, inner);
-                write(inner, b"inner")
-            })?;
-            write(outer, b"outer")
-        })
-        .unwrap();
-        let failed = replace(&path, |aside| {
-            write(aside, b"half")?;
-            Err(Error::captioner("full"))
-        });
-        assert!(failed.unwrap_err().to_string().contains("full"));
-        assert_eq!(std::fs::read(&path).unwrap(), b"outer");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
 }

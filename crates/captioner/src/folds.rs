@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::replace;
+use crate::files::write;
 use tldr_loader::sample::SampleId;
 
 /// Name of the file in the folder of the captioners.
@@ -87,9 +87,7 @@ impl Folds {
         let layout = Layout { format: FORMAT.into(), folds: self.folds.clone() };
         let json = serde_json::to_string_pretty(&layout).map_err(Error::captioner)?;
         let path = dir.as_ref().join(FILE);
-        replace(&path, |aside| {
-            std::fs::write(aside, &json).map_err(|e| Error::io(format!("write {}", aside.display()), e))
-        })
+        write(&path, json)
     }
 
     /// Removes `folds.json` from `dir`, where there is one: its captioners are about to change.

@@ -97,7 +97,7 @@ pub use descriptor::CopySample;
 pub use device::{Precision, device_name, parse_device};
 pub use encode::RawSignals;
 pub use error::{Error, Result};
-pub(crate) use files::{MODEL, TOKENIZER, lock, replace};
+pub(crate) use files::{MODEL, TOKENIZER, lock, write};
 pub use folds::{Fold, Folds};
 pub use generation::{Decoding, GenerationChange, GenerationConfig};
 pub use learn::{CodebookReport, PatchSample};

@@ -18,7 +18,7 @@ use crate::device::{Inference, Precision, check_device, describe};
 use crate::encode::{Projections, hash_words};
 use crate::error::{Error, Result};
 use crate::files::{
-    Aside, CONFIG, MODEL, TOKENIZER, check_own, check_vocabulary, model_files, read_json, tensors_hash,
+    CONFIG, MODEL, TOKENIZER, check_own, check_vocabulary, model_files, place, read_json, tensors_hash,
 };
 use crate::generation::GenerationConfig;
 use crate::layers::{Linear, unit_rows};
@@ -206,7 +206,7 @@ impl Matcher {
         std::fs::create_dir_all(dir).map_err(|e| Error::io(format!("create {}", dir.display()), e))?;
         check_own(dir, "matcher", |config| config.get("kind").and_then(|kind| kind.as_str()) == Some(KIND))?;
         let files = model_files(dir, &self.config, &self.tokenizer, &self.tensors)?;
-        files.into_iter().try_for_each(Aside::place::<Error>)?;
+        files.into_iter().try_for_each(place)?;
         Ok(Identity::save(self, None, tensors_hash(&self.tensors), dir)?)
     }
 

@@ -11,9 +11,9 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
-use crate::files::replace;
 use crate::train::Trainer;
 use crate::weights::to_f32;
+use tldr_loader::aside::Aside;
 use tldr_loader::hash;
 
 /// Before the names of the first and second moments.
@@ -42,10 +42,11 @@ impl Trainer {
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
             .map_err(Error::captioner)?;
         let bytes = serialize(views, None).map_err(Error::captioner)?;
-        replace(path, |aside| {
-            let written = std::fs::write(aside, &bytes).and_then(|()| std::fs::File::open(aside)?.sync_all());
-            written.map_err(|e| Error::io(format!("write {}", aside.display()), e))
-        })?;
+        let written = Aside::of(path, &bytes).and_then(|aside| {
+            aside.file().sync_all()?;
+            aside.place()
+        });
+        written.map_err(|e| Error::io(format!("write {}", path.display()), e))?;
         Ok(hash::hash_bytes(&bytes))
     }
 

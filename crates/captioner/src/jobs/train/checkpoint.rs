@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CaptionerConfig, CodebookUpdate, StepReport, TOKENIZER, Trainer, replace};
+use crate::{CaptionerConfig, CodebookUpdate, StepReport, TOKENIZER, Trainer, write};
 use tldr_loader::error::{Error, ErrorKind, Result};
 use tldr_loader::hash;
 use tldr_loader::loader::LoaderState;
@@ -173,12 +173,12 @@ impl Checkpoints {
         let tokenizer = self.dir.join(TOKENIZER);
         // The same at every step, and the checkpoint before needs it: what is there stays.
         if !tokenizer.exists() {
-            replace(&tokenizer, |aside| trainer.captioner().tokenizer().save(aside))?;
+            trainer.captioner().tokenizer().save(tokenizer)?;
         }
         let (format, settings) = (FORMAT.into(), settings.clone());
         let state = Checkpoint { format, step, last, pairs, loader, settings, file: file.clone(), content };
         let json = serde_json::to_string_pretty(&state).map_err(Error::captioner)?;
-        replace(&self.dir.join(STATE), |aside| std::fs::write(aside, json).map_err(io("write", aside)))?;
+        write(&self.dir.join(STATE), json)?;
         // Nothing refers to the older ones any more.
         for entry in std::fs::read_dir(&self.dir).map_err(io("list", &self.dir))? {
             let entry = entry.map_err(io("list", &self.dir))?;

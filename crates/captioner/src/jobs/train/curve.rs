@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::{StepReport, replace};
+use crate::{StepReport, write};
 use tldr_loader::cluster::Validation;
 use tldr_loader::error::{Error, Result};
 
@@ -33,7 +33,7 @@ impl Curve {
         let kept = before.lines().filter(|line| step_of(line).is_some_and(|step| step <= steps));
         let lines = [HEADER].into_iter().chain(kept).fold(String::new(), |text, line| text + line + "\n");
         // What was written so far is in this file only: it is there whenever the run is stopped.
-        replace(&csv, |aside| std::fs::write(aside, lines).map_err(cannot))?;
+        write(&csv, lines)?;
         let file = std::fs::OpenOptions::new().append(true).open(&csv).map_err(cannot)?;
         Ok(Self { csv, file: std::io::BufWriter::new(file) })
     }

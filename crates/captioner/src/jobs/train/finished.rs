@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::jobs::train::TrainSummary;
 use crate::jobs::train::checkpoint::{Settings, differences};
-use crate::{MODEL, replace};
+use crate::{MODEL, write};
 use tldr_loader::cluster::{GateWorth, MeasuredOn, Validation};
 use tldr_loader::error::{Error, ErrorKind, Result};
 use tldr_loader::hash;
@@ -101,9 +101,7 @@ impl Finished {
         let made = Self { format, settings, stream, model, summary, trained_on };
         // Not indented: a line for each of many shards.
         let json = serde_json::to_string(&made).map_err(Error::captioner)?;
-        replace(&out.join(FILE), |aside| {
-            std::fs::write(aside, &json).map_err(|e| Error::io(format!("write {}", aside.display()), e))
-        })
+        Ok(write(&out.join(FILE), json)?)
     }
 
     /// What the run of `settings` over the stream of `loader` reached, where the captioner in `out` is its
