@@ -249,21 +249,21 @@ pub enum FailReason {
     Excluded,
 }
 
-impl FailReason {
-    /// Every reason, in the order in which statistics list them.
-    pub const ALL: [FailReason; 10] = [
-        Self::MissingImage,
-        Self::MissingCaption,
-        Self::EmptyCaption,
-        Self::CaptionNotUtf8,
-        Self::BadJson,
-        Self::UndecodableImage,
-        Self::ImageTooLarge,
-        Self::RepeatedKey,
-        Self::TruncatedSample,
-        Self::Excluded,
-    ];
+// In the order in which statistics list them.
+crate::names!(FailReason {
+    MissingImage => "missing-image",
+    MissingCaption => "missing-caption",
+    EmptyCaption => "empty-caption",
+    CaptionNotUtf8 => "caption-not-utf8",
+    BadJson => "bad-json",
+    UndecodableImage => "undecodable-image",
+    ImageTooLarge => "image-too-large",
+    RepeatedKey => "repeated-key",
+    TruncatedSample => "truncated-sample",
+    Excluded => "excluded",
+});
 
+impl FailReason {
     /// Whether something is wrong with the sample: it is named, and counts against the limits.
     pub fn is_fault(self) -> bool {
         self != Self::Excluded
@@ -273,27 +273,6 @@ impl FailReason {
     /// knows it.
     pub fn is_of_pixels(self) -> bool {
         matches!(self, Self::UndecodableImage | Self::ImageTooLarge)
-    }
-
-    /// The reason of this [`name`](Self::name).
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.name() == name)
-    }
-
-    /// The name under which the reason is counted, e.g. `"missing-image"`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MissingImage => "missing-image",
-            Self::MissingCaption => "missing-caption",
-            Self::EmptyCaption => "empty-caption",
-            Self::CaptionNotUtf8 => "caption-not-utf8",
-            Self::BadJson => "bad-json",
-            Self::UndecodableImage => "undecodable-image",
-            Self::ImageTooLarge => "image-too-large",
-            Self::RepeatedKey => "repeated-key",
-            Self::TruncatedSample => "truncated-sample",
-            Self::Excluded => "excluded",
-        }
     }
 }
 

@@ -56,6 +56,7 @@ pub mod json;
 pub mod ledger;
 pub mod loader;
 pub mod model;
+pub mod names;
 pub mod sample;
 pub mod select;
 pub mod shard;

@@ -22,21 +22,7 @@ pub enum AlignmentNorm {
     Matched,
 }
 
-impl AlignmentNorm {
-    /// Name in files and options: `"sum"`, `"mean"`, `"matched"`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sum => "sum",
-            Self::Mean => "mean",
-            Self::Matched => "matched",
-        }
-    }
-
-    /// The norm of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Sum, Self::Mean, Self::Matched].into_iter().find(|norm| norm.name() == name)
-    }
-}
+crate::names!(AlignmentNorm { Sum => "sum", Mean => "mean", Matched => "matched" });
 
 /// The raw alignment of one pair.
 #[derive(Debug, Clone, Copy, PartialEq)]

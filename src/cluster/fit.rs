@@ -44,19 +44,10 @@ pub enum Features {
     RawIndex,
 }
 
-impl Features {
-    /// The features of that name: `bag-of-codes` or `raw-index`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "bag-of-codes" => Ok(Self::BagOfCodes),
-            "raw-index" => Ok(Self::RawIndex),
-            _ => Err(Error::option("features", name, "bag-of-codes, or raw-index (an ablation)")),
-        }
-    }
-}
+crate::names!(
+    Features { BagOfCodes => "bag-of-codes", RawIndex => "raw-index" },
+    option "features", "bag-of-codes, or raw-index (an ablation)"
+);
 
 /// What [`fit`] shall make of the points.
 #[derive(Debug, Clone, PartialEq)]

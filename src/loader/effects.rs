@@ -121,7 +121,7 @@ impl LoaderBuilder {
         match option {
             "keep_ratio" => self.keep_ratio.as_ref().map(ToString::to_string),
             "gate" => self.gate.flatten().map(|gate| gate.to_string()),
-            "gate_by" => Some(format!("{:?}", self.gate_by).to_lowercase()),
+            "gate_by" => Some(self.gate_by.name().to_owned()),
             "score_key" => self.score.as_ref().map(|score| format!("{:?}", score.key)),
             "threshold" => self.threshold.map(|threshold| threshold.to_string()),
             "dedup" => self.dedup.map(|cosine| cosine.to_string()),

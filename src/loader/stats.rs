@@ -180,35 +180,18 @@ pub enum Stage {
     WaitLoader,
 }
 
-impl Stage {
-    /// Every stage, in order of the trip.
-    pub const ALL: [Stage; 9] = [
-        Self::Read,
-        Self::Preview,
-        Self::Encode,
-        Self::Select,
-        Self::Caption,
-        Self::Judge,
-        Self::Example,
-        Self::WaitConsumer,
-        Self::WaitLoader,
-    ];
-
-    /// Name in the statistics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Preview => "preview",
-            Self::Encode => "encode",
-            Self::Select => "select",
-            Self::Caption => "caption",
-            Self::Judge => "judge",
-            Self::Example => "example",
-            Self::WaitConsumer => "wait_consumer",
-            Self::WaitLoader => "wait_loader",
-        }
-    }
-}
+// In order of the trip.
+crate::names!(Stage {
+    Read => "read",
+    Preview => "preview",
+    Encode => "encode",
+    Select => "select",
+    Caption => "caption",
+    Judge => "judge",
+    Example => "example",
+    WaitConsumer => "wait_consumer",
+    WaitLoader => "wait_loader",
+});
 
 /// Target of warnings that callers are also handed as values, so that one who passes both on can tell.
 pub const HANDED_WARNINGS: &str = "tldr_loader::epoch";

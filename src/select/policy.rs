@@ -87,6 +87,8 @@ pub enum GateBy {
     Cluster,
 }
 
+crate::names!(GateBy { Corpus => "corpus", Cluster => "cluster" }, option "gate_by");
+
 /// How the kept share is spread over clusters.
 ///
 /// With n_c the samples of cluster c that pass the gate, its rate is
@@ -177,48 +179,19 @@ pub enum Priority {
     EveryNth,
 }
 
-/// By its [name](Priority::name).
-impl FromStr for Priority {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|priority| priority.name() == text).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::option("priority", text, format!("one of {names}"))
-        })
-    }
-}
-
-/// `corpus` or `cluster`.
-impl FromStr for GateBy {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "corpus" => Ok(Self::Corpus),
-            "cluster" => Ok(Self::Cluster),
-            _ => Err(Error::option("gate_by", text, "corpus or cluster")),
-        }
-    }
-}
+crate::names!(
+    Priority {
+        Uniform => "uniform",
+        Diverse => "diverse",
+        Hard => "hard",
+        Score => "score",
+        Longest => "longest",
+        EveryNth => "every-nth",
+    },
+    option "priority", "one of uniform, diverse, hard, score, longest, every-nth"
+);
 
 impl Priority {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Uniform, Self::Diverse, Self::Hard, Self::Score, Self::Longest, Self::EveryNth];
-
-    /// Name in options: `"uniform"`, `"every-nth"`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Uniform => "uniform",
-            Self::Diverse => "diverse",
-            Self::Hard => "hard",
-            Self::Score => "score",
-            Self::Longest => "longest",
-            Self::EveryNth => "every-nth",
-        }
-    }
-
     /// Whether it looks at alignments.
     pub fn needs_alignment(self) -> bool {
         matches!(self, Self::Hard | Self::Score)

@@ -2,7 +2,6 @@
 
 use ndarray::{Array4, ArrayView4, Axis};
 
-use crate::error::{Error, Result};
 use tldr_loader::hash::{self, Purpose, Rng};
 use tldr_loader::sample::SampleId;
 
@@ -22,29 +21,9 @@ pub enum Augment {
     ShiftFlip,
 }
 
+tldr_loader::names!(Augment { None => "none", Shift => "shift", ShiftFlip => "shift-flip" }, option "augment");
+
 impl Augment {
-    /// The one of that name: `none`, `shift` or `shift-flip`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "none" => Ok(Self::None),
-            "shift" => Ok(Self::Shift),
-            "shift-flip" => Ok(Self::ShiftFlip),
-            _ => Err(Error::option("augment", name, "none, shift or shift-flip")),
-        }
-    }
-
-    /// The name that [`from_name`](Self::from_name) reads.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Shift => "shift",
-            Self::ShiftFlip => "shift-flip",
-        }
-    }
-
     /// `previews` `[rows, 3, size, size]` as training step `step` sees them: a function of the seed, the
     /// step and each row's id. `None` where they stay as they are. Linear in the pixels.
     pub(super) fn apply(

@@ -89,19 +89,7 @@ pub enum DecodeFrom {
     Raw,
 }
 
-impl DecodeFrom {
-    /// The one of that name: `raw` or `quantised`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "raw" => Ok(Self::Raw),
-            "quantised" => Ok(Self::Quantised),
-            _ => Err(Error::option("decode_from", name, "raw or quantised")),
-        }
-    }
-}
+tldr_loader::names!(DecodeFrom { Raw => "raw", Quantised => "quantised" }, option "decode_from");
 
 /// How a codebook came to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,27 +113,9 @@ pub enum CodebookUpdate {
     Loss,
 }
 
+tldr_loader::names!(CodebookUpdate { Ema => "ema", Loss => "loss" }, option "codebook_update");
+
 impl CodebookUpdate {
-    /// The one of that name: `ema` or `loss`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "ema" => Ok(Self::Ema),
-            "loss" => Ok(Self::Loss),
-            _ => Err(Error::option("codebook_update", name, "ema or loss")),
-        }
-    }
-
-    /// The name that [`from_name`](Self::from_name) reads.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ema => "ema",
-            Self::Loss => "loss",
-        }
-    }
-
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -61,30 +61,12 @@ pub enum Precision {
     Bfloat16,
 }
 
+tldr_loader::names!(Precision { Float32 => "float32", Bfloat16 => "bfloat16" }, option "precision");
+
 impl Precision {
     /// What a model runs in unless it is told otherwise: bf16 on a GPU.
     pub fn of(device: Device) -> Self {
         if device.is_cuda() { Self::Bfloat16 } else { Self::Float32 }
-    }
-
-    /// The one of that name: `float32` or `bfloat16`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "float32" => Ok(Self::Float32),
-            "bfloat16" => Ok(Self::Bfloat16),
-            _ => Err(Error::option("precision", name, "float32 or bfloat16")),
-        }
-    }
-
-    /// `float32` or `bfloat16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Float32 => "float32",
-            Self::Bfloat16 => "bfloat16",
-        }
     }
 
     pub(super) fn kind(self) -> Kind {

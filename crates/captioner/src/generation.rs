@@ -143,29 +143,10 @@ fn most() -> f64 {
     0.9
 }
 
-impl Decoding {
-    /// Its name in options.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Greedy => "greedy",
-            Self::Beam => "beam",
-            Self::Nucleus => "nucleus",
-        }
-    }
-
-    /// The way of that name: `greedy`, `beam` or `nucleus`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "greedy" => Ok(Self::Greedy),
-            "beam" => Ok(Self::Beam),
-            "nucleus" => Ok(Self::Nucleus),
-            _ => Err(Error::option("decoding", name, "one of greedy, beam, nucleus")),
-        }
-    }
-}
+tldr_loader::names!(
+    Decoding { Greedy => "greedy", Beam => "beam", Nucleus => "nucleus" },
+    option "decoding", "one of greedy, beam, nucleus"
+);
 
 impl GenerationConfig {
     /// Captions of `min_tokens` to `max_tokens` tokens, the most likely token at every place.

@@ -23,31 +23,10 @@ pub enum CodebookStart {
     Keywords,
 }
 
-impl CodebookStart {
-    /// The one of that name: `patches`, `kmeans`, `uniform` or `keywords`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "patches" => Ok(Self::Patches),
-            "kmeans" => Ok(Self::KMeans),
-            "uniform" => Ok(Self::Uniform),
-            "keywords" => Ok(Self::Keywords),
-            _ => Err(Error::option("codebook_start", name, "patches, kmeans, uniform or keywords")),
-        }
-    }
-
-    /// The name that [`from_name`](Self::from_name) reads.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Patches => "patches",
-            Self::KMeans => "kmeans",
-            Self::Uniform => "uniform",
-            Self::Keywords => "keywords",
-        }
-    }
-}
+tldr_loader::names!(
+    CodebookStart { Patches => "patches", KMeans => "kmeans", Uniform => "uniform", Keywords => "keywords" },
+    option "codebook_start"
+);
 
 impl Captioner {
     /// Puts the codes onto k-means centroids of a sample of patches, as the encoder makes them now;

@@ -19,27 +19,7 @@ pub enum Decay {
     Step,
 }
 
-impl Decay {
-    /// The one of that name: `cosine` or `step`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "cosine" => Ok(Self::Cosine),
-            "step" => Ok(Self::Step),
-            _ => Err(Error::option("schedule", name, "cosine or step")),
-        }
-    }
-
-    /// The name that [`from_name`](Self::from_name) reads.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cosine => "cosine",
-            Self::Step => "step",
-        }
-    }
-}
+tldr_loader::names!(Decay { Cosine => "cosine", Step => "step" }, option "schedule");
 
 /// How a captioner is trained.
 #[derive(Debug, Clone, PartialEq)]

@@ -106,21 +106,13 @@ pub enum Noise {
     SameClass,
 }
 
-impl Noise {
-    /// Every kind, [`Noise::None`] first.
-    pub const ALL: [Noise; 5] = [Self::None, Self::Swapped, Self::Generic, Self::Attribute, Self::SameClass];
-
-    /// The name in json and statistics, e.g. `"same-class"`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Swapped => "swapped",
-            Self::Generic => "generic",
-            Self::Attribute => "attribute",
-            Self::SameClass => "same-class",
-        }
-    }
-}
+tldr_loader::names!(Noise {
+    None => "none",
+    Swapped => "swapped",
+    Generic => "generic",
+    Attribute => "attribute",
+    SameClass => "same-class",
+});
 
 /// Weights of the kinds of noise among the noisy captions; they need not sum to 1.
 ///

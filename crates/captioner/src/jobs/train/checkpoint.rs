@@ -32,20 +32,7 @@ pub enum Resume {
     Must,
 }
 
-impl Resume {
-    /// The one of that name: `auto`, `never` or `must`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "never" => Ok(Self::Never),
-            "must" => Ok(Self::Must),
-            _ => Err(Error::option("resume", name, "auto, never or must")),
-        }
-    }
-}
+tldr_loader::names!(Resume { Auto => "auto", Never => "never", Must => "must" }, option "resume");
 
 /// Whether a run for the captioner directory `out` has left a checkpoint, of whatever settings.
 pub(super) fn is_beside(out: &Path) -> bool {

@@ -1,0 +1,106 @@
+//! Names of the values of an enum, given once: [`names!`](crate::names!).
+
+use crate::error::{Error, Result};
+
+/// Gives an enum `ALL`, its values in this order, `name` and `from_name`.
+///
+/// ```
+/// #[derive(Debug, Clone, Copy, PartialEq)]
+/// enum Colour {
+///     Red,
+///     LightBlue,
+/// }
+/// tldr_loader::names!(Colour { Red => "red", LightBlue => "light-blue" });
+///
+/// assert_eq!(Colour::ALL.map(Colour::name), ["red", "light-blue"]);
+/// assert_eq!(Colour::from_name("light-blue"), Some(Colour::LightBlue));
+/// ```
+///
+/// The values of an option are parsed too, by `from_name` and [`FromStr`](std::str::FromStr). Another name is the
+/// option's error, which lists the names, or says what is given after the option's own name.
+///
+/// ```
+/// # #[derive(Debug, Clone, Copy, PartialEq)]
+/// # enum Colour {
+/// #     Red,
+/// #     LightBlue,
+/// # }
+/// tldr_loader::names!(Colour { Red => "red", LightBlue => "light-blue" }, option "colour");
+///
+/// assert_eq!("red".parse::<Colour>().unwrap(), Colour::Red);
+/// let error = Colour::from_name("green").unwrap_err();
+/// assert_eq!(error.to_string(), "colour = green: red or light-blue");
+/// ```
+#[macro_export]
+macro_rules! names {
+    (@all $type:ident { $($value:ident => $name:literal),+ }) => {
+        impl $type {
+            /// All of them, in order.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$value),+];
+
+            /// The name in options, files and statistics.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$value => $name),+
+                }
+            }
+        }
+    };
+    ($type:ident { $($value:ident => $name:literal),+ $(,)? }) => {
+        $crate::names!(@all $type { $($value => $name),+ });
+
+        impl $type {
+            /// The one of this [`name`](Self::name).
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|value| value.name() == name)
+            }
+        }
+    };
+    ($type:ident { $($value:ident => $name:literal),+ $(,)? }, option $option:literal $(, $accepted:literal)?) => {
+        $crate::names!(@all $type { $($value => $name),+ });
+
+        impl $type {
+            /// The one of this [`name`](Self::name).
+            ///
+            /// # Errors
+            /// Another name.
+            pub fn from_name(name: &str) -> $crate::Result<Self> {
+                let found = Self::ALL.into_iter().find(|value| value.name() == name);
+                let accepted: &[&str] = &[$($accepted)?];
+                $crate::names::found(found, $option, name, accepted, &[$($name),+])
+            }
+        }
+
+        /// By its [name](Self::name).
+        impl ::std::str::FromStr for $type {
+            type Err = $crate::Error;
+
+            fn from_str(name: &str) -> $crate::Result<Self> {
+                Self::from_name(name)
+            }
+        }
+    };
+}
+
+/// What was found, or the error of `option`, to which `given` was given. Where nothing says what is `accepted`, the
+/// names do. For [`names!`](crate::names!).
+///
+/// # Errors
+/// Nothing was found.
+#[doc(hidden)]
+pub fn found<T>(
+    found: Option<T>,
+    option: &'static str,
+    given: &str,
+    accepted: &[&str],
+    names: &[&str],
+) -> Result<T> {
+    found.ok_or_else(|| {
+        let accepted = match (accepted, names) {
+            ([accepted, ..], _) => (*accepted).to_owned(),
+            ([], [first @ .., last]) if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+            ([], names) => names.join(", "),
+        };
+        Error::option(option, given, accepted)
+    })
+}
