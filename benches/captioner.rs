@@ -1,7 +1,7 @@
 //! The captioner's speed on one device, with a captioner directory or a Hugging Face BLIP; needs nothing
 //! but libtorch.
 //!
-//!     cargo bench --profile dev --bench captioner -- --model DIR [--only WHAT] [--device D] [--seconds S]
+//!     cargo bench -p tldr-captioner --profile dev --bench captioner -- --model DIR [--only WHAT] [--device D] [--seconds S]
 //!
 //! WHAT is `encode` (the image encoder), `greedy` or `beam-3` (captions of 20 tokens from encoded images):
 //! one JSON line each. Without `--model` each runs once, with the model of tests/golden/blip.

@@ -1,7 +1,7 @@
 //! What a device makes of the paper's captioner; one binary that needs nothing but libtorch, to be carried to
 //! a machine with a GPU.
 //!
-//!     cargo bench --bench captioner_device -- --device cuda --batch 256,1024
+//!     cargo bench -p tldr-captioner --bench captioner_device -- --device cuda --batch 256,1024
 //!
 //! The model is `base` with random weights and a vocabulary of BLIP's size. One JSON line each: the best
 //! speed of a large matrix product in the number type of the encoder; then for every batch size `encode`

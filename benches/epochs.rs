@@ -1,12 +1,12 @@
 //! What an epoch costs, beside what it must: the second one with a ledger against shards that hold only
 //! the survivors, the first one against its own slowest stage.
 //!
-//!     make bench-epochs     # cargo bench --no-default-features --bench epochs -- [--data DIR]
+//!     make bench-epochs     # cargo bench -p tldr-captioner --bench epochs -- [--data DIR]
 //!
 //! The captioner is a stub, whose signals follow from the caption, so that the loader itself is what is
 //! measured; its encoder takes `--encode` microseconds a sample (0 by default) without using a core, as
 //! one on a GPU would. `--captioner small` or `vit-s` (12 layers of 384) takes a captioner of that size, of random
-//! weights and fitted, which works on one of the cores (with the feature `tch`). Rounds are interleaved; medians of
+//! weights and fitted, which works on one of the cores. Rounds are interleaved; medians of
 //! the ratios within a round. As a test, one small round.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
@@ -247,7 +247,7 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 /// Folder of the captioner that is asked for, if any.
 fn fitted(options: &Options, corpus: &Path, folder: &Path) -> Option<PathBuf> {
     let name = options.captioner.as_ref()?;
-    return Some(real::captioner(name, corpus, folder));
+    Some(real::captioner(name, corpus, folder))
 }
 
 /// The loader with the captioner, or the stub, and the seconds that encoding a sample takes it alone.

@@ -1,7 +1,7 @@
 //! What lanes cost on one rank: an epoch in 4 of them and in 8, the default, by time and by the most memory that
 //! the process ever held.
 //!
-//!     make bench-lanes     # cargo bench --no-default-features --bench lanes -- [--lanes 4,8] [--rounds 5]
+//!     make bench-lanes     # cargo bench --bench lanes -- [--lanes 4,8] [--rounds 5]
 //!
 //! Each epoch runs in a process of its own, so that its memory is its own; rounds are interleaved, and ratios are
 //! medians of those within a round. The corpus has as many windows a lane as one of 65,000 samples has at the default

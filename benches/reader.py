@@ -205,7 +205,7 @@ def measured(
     folder: Path, only: str, options: argparse.Namespace, decodes: int | None = None
 ) -> list[dict[str, Any]]:
     """What one run of the Rust bench says."""
-    command = ["cargo", "bench", "--quiet", "--no-default-features", "--bench", "reader_path", "--"]
+    command = ["cargo", "bench", "--quiet", "--bench", "reader_path", "--"]
     command += ["--data", str(folder), "--only", only, "--rounds", "1"]
     command += ["--threads", str(options.threads), "--decodes", str(decodes or options.decodes)]
     out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout

@@ -1,6 +1,6 @@
 //! What a picture costs: decoding, resizing, both, and the preview, over synthesised JPEGs.
 //!
-//!     cargo bench --no-default-features --bench reader
+//!     cargo bench --bench reader
 //!
 //! With `-- --test` each runs once.
 

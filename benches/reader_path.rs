@@ -1,7 +1,7 @@
 //! What the reader costs beside what nothing can avoid: the ceiling is a bare JPEG decoder, a bare
 //! resizer and a normalisation over images that lie in memory, on as many threads.
 //!
-//!     cargo bench --no-default-features --bench reader_path -- [--data DIR] [--threads 2] [--rounds 5]
+//!     cargo bench --bench reader_path -- [--data DIR] [--threads 2] [--rounds 5]
 //!
 //! prints one line of JSON per measurement; `benches/reader.py` runs it among other loaders and
 //! draws the table. `--only NAME` measures one thing; as a test it does everything once, on a few

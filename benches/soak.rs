@@ -1,7 +1,7 @@
 //! Does memory grow with the stream? Two million samples through a stub captioner, a ledger in a folder
 //! and the whole pipeline.
 //!
-//!     make soak        # cargo bench --no-default-features --features parquet --bench soak
+//!     make soak        # cargo bench --bench soak
 //!
 //! After the first tenth, resident memory must stay within 5% of the most that the first tenth took, every
 //! sample must have one outcome, and every batch must come. Exit status 1 where that does not hold. As a

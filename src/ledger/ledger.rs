@@ -69,10 +69,8 @@ impl Ledger {
         stores: &StoreOptions,
     ) -> Result<Self> {
         let cache = Mutex::new(Cache::new(Some(cache_bytes.unwrap_or(CACHE_BYTES))));
-        {
-            let stored = Some(Stored::open(Root::of(root.as_ref(), stores)?)?);
-            Ok(Self { shared: Arc::new(Shared { cache, stored }) })
-        }
+        let stored = Some(Stored::open(Root::of(root.as_ref(), stores)?)?);
+        Ok(Self { shared: Arc::new(Shared { cache, stored }) })
     }
 
     /// Whether there is a ledger in the folder `root`, a path or a URL.
@@ -80,12 +78,12 @@ impl Ledger {
     /// # Errors
     /// A URL of something else than a bucket; a folder that cannot be looked into.
     pub fn is_at(root: impl AsRef<Path>, stores: &StoreOptions) -> Result<bool> {
-        return Folder::is_at(&Root::of(root.as_ref(), stores)?);
+        Folder::is_at(&Root::of(root.as_ref(), stores)?)
     }
 
     /// The folder it is in, a path or a URL; `None` in memory.
     pub fn place(&self) -> Option<String> {
-        return self.shared.stored.as_ref().map(|stored| stored.root().name());
+        self.shared.stored.as_ref().map(|stored| stored.root().name())
     }
 
     /// What the folder holds, by captioner, reading options and window size; nothing in memory.

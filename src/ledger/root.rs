@@ -37,7 +37,7 @@ impl Root {
         let Some(url) = place.to_str().filter(|text| text.contains("://")) else {
             return Ok(Self::Local(place.to_owned()));
         };
-        return Bucket::open(url, stores).map(Self::Bucket);
+        Bucket::open(url, stores).map(Self::Bucket)
     }
 
     /// How it is named: as users write it.

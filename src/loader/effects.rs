@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn every_option_of_a_rule_is_tried() {
         let tried: Vec<&str> = OPTIONS.iter().map(|(option, ..)| *option).collect();
-        // Those that need a model are tried in tests/effects.rs, `source` beside `shards` in this file.
+        // Those that need a model are tried in tests/core/effects.rs, `source` beside `shards` in this file.
         let elsewhere = ["captioner", "judge", "source"];
         for option in RULES.iter().flat_map(|rule| rule.options) {
             assert!(tried.contains(&name(option)) || elsewhere.contains(option), "{option}");

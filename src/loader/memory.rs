@@ -89,7 +89,10 @@ impl Lent {
 
 /// Memory for the arrays of later batches, shared by a loader and whoever takes its batches.
 #[derive(Debug, Clone, Default)]
-pub struct Stock(Arc<Mutex<HashMap<(Dtype, usize), Vec<Lent>>>>);
+pub struct Stock(Arc<Mutex<Shelves>>);
+
+/// Memory by its type and number of elements.
+type Shelves = HashMap<(Dtype, usize), Vec<Lent>>;
 
 impl Stock {
     /// Puts memory in for an array of as many elements of its type.
@@ -284,9 +287,8 @@ mod tests {
         let (memory, address) = lent(6);
         stock.put(memory);
         // Another size or type has memory of its own.
-        for array in [&HostArray::<i64>::to_be_written(&[7], &stock).unwrap()] {
-            assert_ne!(array.as_slice().as_ptr().addr(), address);
-        }
+        let larger = HostArray::<i64>::to_be_written(&[7], &stock).unwrap();
+        assert_ne!(larger.as_slice().as_ptr().addr(), address);
         assert_eq!(HostArray::<f32>::to_be_written(&[6], &stock).unwrap().as_slice(), [0.0; 6]);
         let mut array = HostArray::<i64>::to_be_written(&[3, 2], &stock).unwrap();
         assert_eq!(array.as_slice().as_ptr().addr(), address);

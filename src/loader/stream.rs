@@ -278,7 +278,7 @@ enum Phase {
     /// Nothing was asked of it.
     Before,
     /// Its epoch is running.
-    During(Epoch),
+    During(Box<Epoch>),
     /// Its epoch has ended, or failed.
     Over,
 }
@@ -419,14 +419,14 @@ impl Batches {
             progress.used_up(number);
             return Ok(Phase::Over);
         };
-        Ok(Phase::During(Epoch {
+        Ok(Phase::During(Box::new(Epoch {
             running,
             recorder,
             number,
             moves: begin.moves,
             complete: false,
             ahead: None,
-        }))
+        })))
     }
 
     /// Says once what should be known of an epoch that is complete.
