@@ -1,7 +1,5 @@
 //! Names of the values of an enum, given once: [`names!`](crate::names!).
 
-use crate::error::{Error, Result};
-
 /// Gives an enum `ALL`, its values in this order, `name` and `from_name`.
 ///
 /// ```
@@ -66,8 +64,10 @@ macro_rules! names {
             /// Another name.
             pub fn from_name(name: &str) -> $crate::Result<Self> {
                 let found = Self::ALL.into_iter().find(|value| value.name() == name);
-                let accepted: &[&str] = &[$($accepted)?];
-                $crate::names::found(found, $option, name, accepted, &[$($name),+])
+                found.ok_or_else(|| {
+                    let accepted = $crate::names::accepted(&[$($accepted)?], &[$($name),+]);
+                    $crate::Error::option($option, name, accepted)
+                })
             }
         }
 
@@ -82,25 +82,13 @@ macro_rules! names {
     };
 }
 
-/// What was found, or the error of `option`, to which `given` was given. Where nothing says what is `accepted`, the
-/// names do. For [`names!`](crate::names!).
-///
-/// # Errors
-/// Nothing was found.
+/// What the error of an option says: what is `accepted`, where something says that, else the names. For
+/// [`names!`](crate::names!).
 #[doc(hidden)]
-pub fn found<T>(
-    found: Option<T>,
-    option: &'static str,
-    given: &str,
-    accepted: &[&str],
-    names: &[&str],
-) -> Result<T> {
-    found.ok_or_else(|| {
-        let accepted = match (accepted, names) {
-            ([accepted, ..], _) => (*accepted).to_owned(),
-            ([], [first @ .., last]) if !first.is_empty() => format!("{} or {last}", first.join(", ")),
-            ([], names) => names.join(", "),
-        };
-        Error::option(option, given, accepted)
-    })
+pub fn accepted(accepted: &[&str], names: &[&str]) -> String {
+    match (accepted, names) {
+        ([accepted, ..], _) => (*accepted).to_owned(),
+        ([], [first @ .., last]) if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        ([], names) => names.join(", "),
+    }
 }
