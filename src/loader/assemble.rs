@@ -25,7 +25,7 @@ use crate::loader::deferring::Deferring;
 use crate::loader::filling::{Filled, Filling, Ordered};
 use crate::loader::memory::HostArray;
 use crate::loader::pipeline::{Message, receive};
-use crate::loader::reading::raised;
+use crate::loader::raw::raised;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Mode, OnError, Spec, Stream};
 use crate::loader::stats::{LaneCounts, Stage};

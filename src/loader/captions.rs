@@ -19,7 +19,7 @@ use crate::loader::buffer::Encoded;
 use crate::loader::deciding::Survivor;
 use crate::loader::model_thread::{Answer, CaptionShape, ModelThread};
 use crate::loader::previews::decode_previews;
-use crate::loader::reading::RawRow;
+use crate::loader::raw::RawRow;
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::Spec;
 use crate::loader::watchdog::{Doing, Post, Slot};

@@ -23,7 +23,7 @@ use crate::loader::captions::{Captioning, caption_of};
 use crate::loader::decider::Decider;
 use crate::loader::lane;
 use crate::loader::pipeline::{Message, receive};
-use crate::loader::reading::{CHANGED, Known, RawRow, RawWindow, Waiting, window_of};
+use crate::loader::raw::{CHANGED, Known, RawRow, RawWindow, Waiting, window_of};
 use crate::loader::recorder::Recorder;
 use crate::loader::spec::{Spec, Stream};
 use crate::loader::stats::Stage;

@@ -7,7 +7,9 @@
 mod alike;
 mod assemble;
 mod batch;
+mod batches;
 mod buffer;
+mod build;
 mod builder;
 mod captions;
 mod checks;
@@ -31,6 +33,7 @@ mod plan;
 mod planned;
 mod previews;
 mod progress;
+mod raw;
 mod reading;
 mod recorder;
 mod settings;
@@ -39,10 +42,12 @@ mod spec;
 mod state;
 mod stats;
 mod stream;
+mod urls;
 mod watchdog;
 mod world;
 
 pub use batch::{Batch, Images, PixelType};
+pub use batches::{Batches, Next};
 pub use builder::LoaderBuilder;
 pub use look::check_tables;
 pub(crate) use look::{included, measured};
@@ -54,4 +59,5 @@ pub use state::LoaderState;
 pub use stats::{
     Activity, Counts, Failure, GateStats, HANDED_WARNINGS, Joined, LengthMismatch, SourceStats, Stage, Stats,
 };
-pub use stream::{Batches, IntoUrls, Loader, Next};
+pub use stream::Loader;
+pub use urls::IntoUrls;

@@ -15,6 +15,7 @@ mod mojibake_tables;
 mod repetition;
 pub mod tokenizer;
 mod wordpiece;
+mod words;
 
 pub use clean::clean;
 pub use coin::Coin;

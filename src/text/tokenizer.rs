@@ -5,13 +5,11 @@
 //! `tokenizer.json` made for CLIP's rules follows open_clip's to the letter. Any other is obeyed: its
 //! post-processor places start and end, and what lies beside it says how captions are cleaned and what pads.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use regex::Regex;
-use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::utils::{Lowercase, Sequence as Normalizers};
 use tokenizers::normalizers::{NFC, NormalizerWrapper, Replace};
@@ -26,12 +24,10 @@ use super::clean::{Cleaning, clean};
 use super::layout::{Layout, Limits};
 use super::merges::{END_OF_WORD, learn};
 use super::wordpiece::wordpiece;
+use super::words::{CLIP_PATTERN, Words, byte_characters, clip_byte_order, follows_clip, lowers, tidy};
 use crate::aside;
 use crate::error::{Error, Result};
 use crate::hash;
-
-/// CLIP's words: contractions, runs of letters, single digits, runs of anything else.
-const CLIP_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// Merges of CLIP's vocabulary of 49,408: without 2 x 256 bytes and 2 specials. The file that
 /// open_clip carries holds many more.
@@ -65,15 +61,6 @@ struct Inner {
     end: Option<u32>,
     specials: HashSet<u32>,
     fingerprint: OnceLock<u64>,
-}
-
-/// CLIP's rules: lower case, words by a pattern, bytes written as characters.
-#[derive(Debug, Clone)]
-struct Words {
-    /// [`CLIP_PATTERN`] and the specials' names: open_clip lets a caption contain them.
-    pattern: Regex,
-    bytes: [char; 256],
-    chars: HashMap<char, u8>,
 }
 
 impl Tokenizer {
@@ -447,74 +434,6 @@ impl Tokenizer {
             hash::combine(&[own, hash::hash_str(&format!("{:?} {:?}", self.0.cleaning, self.0.layout))])
         })
     }
-}
-
-/// Whether the normalizer of `tokenizer` writes letters in lower case.
-fn lowers(tokenizer: &tokenizers::Tokenizer) -> bool {
-    let json = serde_json::to_value(tokenizer.get_normalizer()).unwrap_or_default().to_string();
-    json.contains("\"Lowercase\"")
-}
-
-/// Whether a file's vocabulary is meant for CLIP's rules, whatever wrote it: then open_clip's
-/// own are followed to the letter.
-fn follows_clip(tokenizer: &tokenizers::Tokenizer) -> bool {
-    let ModelWrapper::BPE(model) = tokenizer.get_model() else { return false };
-    let json = |part: serde_json::Result<serde_json::Value>| part.unwrap_or_default().to_string();
-    let pattern = serde_json::Value::from(CLIP_PATTERN).to_string();
-    model.end_of_word_suffix.as_deref() == Some(END_OF_WORD)
-        && lowers(tokenizer)
-        && json(serde_json::to_value(tokenizer.get_pre_tokenizer())).contains(pattern.trim_matches('"'))
-}
-
-impl Words {
-    fn new(specials: &[String]) -> Self {
-        let specials: String = specials.iter().map(|s| format!("{}|", regex::escape(s))).collect();
-        // Python's `regex` folds case in classes, too: U+0345, which folds to a letter and is none,
-        // matches nothing there.
-        let pattern = format!(
-            r"(?i:{specials}'s|'t|'re|'ve|'m|'ll|'d)|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}\x{{345}}]+"
-        );
-        #[expect(clippy::expect_used, reason = "a constant pattern and escaped names")]
-        let pattern = Regex::new(&pattern).expect("a valid pattern");
-        let bytes = byte_characters();
-        let chars = bytes.iter().copied().zip(0..=255).collect();
-        Self { pattern, bytes, chars }
-    }
-
-    /// The bytes of `word`, each written as its character.
-    fn write_bytes(&self, word: &str) -> String {
-        word.bytes().map(|b| self.bytes[usize::from(b)]).collect()
-    }
-}
-
-/// Bytes in the order in which CLIP numbers them: printable ones first.
-fn clip_byte_order() -> impl Iterator<Item = u8> {
-    let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    (0..=255u8).filter(printable).chain((0..=255u8).filter(move |b| !printable(b)))
-}
-
-/// GPT-2's writing of bytes as characters: printable ones as themselves, others from U+0100 on.
-fn byte_characters() -> [char; 256] {
-    let mut chars = ['\0'; 256];
-    for (place, byte) in clip_byte_order().enumerate() {
-        let shifted = u32::try_from(place.saturating_sub(188)).ok().and_then(|n| char::from_u32(0x100 + n));
-        chars[usize::from(byte)] = if place < 188 { char::from(byte) } else { shifted.unwrap_or_default() };
-    }
-    chars
-}
-
-/// Drops the spaces that word pieces leave before punctuation and contractions.
-fn tidy(text: &str) -> String {
-    const CONTRACTIONS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
-    let mut out = String::with_capacity(text.len());
-    for word in text.split_whitespace() {
-        let closing = word.chars().all(|c| matches!(c, '.' | ',' | '!' | '?' | ';' | ':' | ')' | '%'));
-        if !(out.is_empty() || closing || CONTRACTIONS.contains(&word)) {
-            out.push(' ');
-        }
-        out.push_str(word);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::loader::completing::{is_of_use, joined, lacking, share};
 use crate::loader::decider::Decider;
 use crate::loader::model_thread::{Answer, ModelThread, wait};
 use crate::loader::previews::decode_previews;
-use crate::loader::reading::{RawRow, RawWindow, Waiting, is_as_recorded, raised};
+use crate::loader::raw::{RawRow, RawWindow, Waiting, is_as_recorded, raised};
 use crate::loader::spec::OnError;
 use crate::loader::watchdog::{Doing, Post};
 use crate::model::{Signals, UNKNOWN_HASH};
