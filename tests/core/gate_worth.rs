@@ -5,12 +5,14 @@
 
 use crate::support;
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use crate::support::{StubCaptioner, builder, clusters, corpus};
 use tldr_loader::cluster::{Clusters, GateWorth, MeasuredOn, Validation};
 use tldr_loader::loader::LoaderBuilder;
 use tldr_loader::shard::{self, StoreOptions};
+use tracing::Dispatch;
+use tracing::subscriber::NoSubscriber;
 
 /// Everything that was logged while `work` ran on this thread.
 fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
@@ -26,6 +28,11 @@ fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
     }
     let lines = Lines::default();
     let writer = lines.clone();
+    // Beside one subscriber alone, a line that another thread comes to first would be off for all threads: tracing
+    // asks that thread whether anybody listens.
+    static OTHERS: LazyLock<[Dispatch; 2]> =
+        LazyLock::new(|| [(); 2].map(|()| Dispatch::new(NoSubscriber::default())));
+    LazyLock::force(&OTHERS);
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let done = tracing::subscriber::with_default(subscriber, work);
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

@@ -1,7 +1,9 @@
 //! Imports go down only, and each external crate has one owner.
 //!
-//! The order is the one of `docs/architecture.md`. Modules of one layer stand beside each other
-//! and do not import each other. Test modules are exempt: a test may compare with anything.
+//! Between packages the compiler sees to it, as far as the manifests say so: what they may say is
+//! checked here. Inside the core the order is the one of `docs/architecture.md`. Modules of one layer
+//! stand beside each other and do not import each other. Test modules are exempt: a test may compare
+//! with anything.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -9,23 +11,21 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules of the crate, lowest layer first. `main` is the binary.
-const LAYERS: [&[&str]; 11] = [
+/// Modules of the core, lowest layer first.
+const LAYERS: [&[&str]; 9] = [
     &["aside", "names"],
     &["error", "json"],
     &["hash"],
     &["sample"],
     &["model"],
     &["cluster", "shard", "image", "text"],
-    &["select", "ledger", "captioner"],
+    &["select", "ledger"],
     &["loader"],
-    &["jobs", "synth"],
-    &["cli"],
-    &["main"],
+    &["jobs"],
 ];
 
-/// External crates that only the named modules (or files, without `.rs`) may name.
-const OWNERS: [(&str, &[&str]); 22] = [
+/// External crates that only the named modules (or files, without `.rs`) of the core may name.
+const OWNERS: [(&str, &[&str]); 17] = [
     ("tar", &["shard"]),
     ("zstd", &["shard"]),
     ("flate2", &["shard", "text"]),
@@ -40,36 +40,126 @@ const OWNERS: [(&str, &[&str]); 22] = [
     ("lru", &["ledger"]),
     ("tempfile", &["aside", "loader/buffer"]),
     ("crossbeam_channel", &["loader"]),
-    ("tch", &["captioner", "loader/device", "loader/batch", "bindings"]),
-    ("torch_sys", &[]),
     ("tokenizers", &["text"]),
     ("tldr_jpeg", &["image"]),
     ("tldr_resize", &["image"]),
-    ("pyo3", &["bindings"]),
-    ("clap", &["cli", "main"]),
-    ("ctrlc", &["cli"]),
 ];
+
+/// The folder of the core's manifest.
+const CORE: &str = ".";
+
+/// Crates that only the named packages may depend on. Not listed are those that any package may use.
+const PACKAGES: [(&str, &[&str]); 24] = [
+    ("tch", &["crates/captioner", "bindings/captioner"]),
+    ("torch-sys", &["crates/captioner"]),
+    ("pyo3", &["bindings/common", "bindings/python", "bindings/captioner"]),
+    ("tldr-captioner", &["crates/captioner-cli", "bindings/captioner"]),
+    ("tldr-captioner-cli", &["bindings/captioner"]),
+    ("tldr-cli", &["crates/captioner-cli", "bindings/python", "bindings/captioner"]),
+    ("tldr-synth", &["crates/cli", "bindings/python"]),
+    ("tldr-python", &["bindings/python", "bindings/captioner"]),
+    ("tldr-jpeg", &[CORE]),
+    ("tldr-resize", &[CORE]),
+    ("turbojpeg-sys", &["crates/jpeg"]),
+    ("fast_image_resize", &["crates/resize"]),
+    ("clap", &["crates/cli", "crates/captioner-cli"]),
+    ("ctrlc", &["crates/captioner-cli"]),
+    ("indicatif", &["crates/cli"]),
+    ("image", &[CORE]),
+    ("tar", &[CORE]),
+    ("zstd", &[CORE]),
+    ("object_store", &[CORE]),
+    ("parquet", &[CORE]),
+    ("tokio", &[CORE]),
+    ("lru", &[CORE]),
+    ("crossbeam-channel", &[CORE]),
+    ("tokenizers", &[CORE]),
+];
+
+/// Those of [`PACKAGES`] that need libtorch or an interpreter: tests, benches and examples of the other
+/// packages must not need them either.
+const HEAVY: [&str; 5] = ["tch", "torch-sys", "pyo3", "tldr-captioner", "tldr-captioner-cli"];
+
+/// Packages whose tests look at tensors.
+const TESTED_WITH_TENSORS: &str = "crates/captioner-cli";
 
 #[test]
 fn imports_go_down_and_external_crates_have_one_owner() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     rust_files(&root.join("src"), &mut files);
-    rust_files(&root.join("bindings/python/src"), &mut files);
-    assert!(files.len() > 5, "found {} files only", files.len());
+    assert!(files.len() > 100, "found {} files only", files.len());
     let lib = fs::read_to_string(root.join("src/lib.rs")).unwrap();
     let reexports = reexports(&lib);
     let mut wrong = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        let below = file.strip_prefix(root).unwrap();
-        let module = match below.strip_prefix("src") {
-            Ok(path) => path.with_extension("").to_string_lossy().replace('\\', "/"),
-            Err(_) => "bindings".to_string(),
-        };
-        wrong.extend(violations(&module, &text, &reexports));
+        let path = file.strip_prefix(root.join("src")).unwrap().with_extension("");
+        wrong.extend(violations(&path.to_string_lossy().replace('\\', "/"), &text, &reexports));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn packages_depend_on_what_is_theirs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![CORE.to_owned()];
+    for group in ["crates", "bindings"] {
+        for entry in fs::read_dir(root.join(group)).unwrap() {
+            folders.push(format!("{group}/{}", entry.unwrap().file_name().to_str().unwrap()));
+        }
+    }
+    folders.retain(|folder| root.join(folder).join("Cargo.toml").is_file());
+    for expected in [CORE, "crates/captioner", "crates/captioner-cli", "crates/cli", "crates/synth"] {
+        assert!(folders.iter().any(|folder| folder == expected), "{expected} is not among {folders:?}");
+    }
+    let wrong: Vec<String> = folders
+        .iter()
+        .flat_map(|folder| {
+            strangers(folder, &fs::read_to_string(root.join(folder).join("Cargo.toml")).unwrap())
+        })
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// What the package in `folder` must not depend on, and does by its `manifest`: one line each.
+fn strangers(folder: &str, manifest: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (name, is_dev) in dependencies(manifest) {
+        let Some((_, owners)) = PACKAGES.iter().find(|(owned, _)| *owned == name) else { continue };
+        let exempt = is_dev && (!HEAVY.contains(&&*name) || folder == TESTED_WITH_TENSORS);
+        if !owners.contains(&folder) && !exempt {
+            wrong.push(format!("{folder}/Cargo.toml names `{name}`, which belongs to {}", owners.join(", ")));
+        }
+    }
+    wrong
+}
+
+/// The dependencies of a manifest, and whether each is one of tests, benches and examples only.
+fn dependencies(manifest: &str) -> Vec<(String, bool)> {
+    let mut found = Vec::new();
+    // Of the section: whether it lists dependencies, and whether for tests.
+    let mut section = None;
+    for line in manifest.lines().map(|line| line.split('#').next().unwrap_or_default().trim()) {
+        if let Some(header) = line.strip_prefix('[') {
+            let header = header.trim_end_matches(']');
+            // `[dependencies]`, `[target.'cfg(unix)'.dependencies]`, `[dependencies.name]`
+            let (before, name) = match header.rsplit_once("dependencies.") {
+                Some((before, name)) => (Some(before), Some(name)),
+                None => (header.strip_suffix("dependencies"), None),
+            };
+            let inherited = header.starts_with("workspace");
+            section = before.filter(|_| !inherited).map(|before| before.ends_with("dev-"));
+            if let (Some(is_dev), Some(name)) = (section, name) {
+                found.push((name.to_owned(), is_dev));
+                section = None;
+            }
+        } else if let (Some(is_dev), Some((name, _))) = (section, line.split_once('=')) {
+            // `name = "1"`, `name.workspace = true`
+            found.push((name.split('.').next().unwrap_or_default().trim().to_owned(), is_dev));
+        }
+    }
+    found
 }
 
 /// What is wrong with the imports of `text`, the file `module` (a path below `src`, without
@@ -83,8 +173,8 @@ fn violations(module: &str, text: &str, reexports: &BTreeMap<String, String>) ->
             wrong.push(format!("{module} names the crate `{name}`, which belongs to {}", owners.join(", ")));
         }
     }
-    // lib.rs declares and re-exports; the bindings stand above everything.
-    if module == "lib" || module == "bindings" {
+    // lib.rs declares and re-exports.
+    if module == "lib" {
         return wrong;
     }
     let own = module.split('/').next().unwrap();
@@ -92,17 +182,15 @@ fn violations(module: &str, text: &str, reexports: &BTreeMap<String, String>) ->
         wrong.push(format!("{module}: `{own}` has no layer; add it to LAYERS"));
         return wrong;
     };
-    for root in ["crate", "tldr_loader"] {
-        for target in paths_under(&code, root) {
-            let target = reexports.get(&target).cloned().unwrap_or(target);
-            if target == own {
-                continue;
-            }
-            match layer(&target) {
-                Some(l) if l < own_layer => {}
-                Some(_) => wrong.push(format!("{module} imports {target}, which is not below it")),
-                None => wrong.push(format!("{module} imports crate::{target}, which is no known module")),
-            }
+    for target in paths_under(&code, "crate") {
+        let target = reexports.get(&target).cloned().unwrap_or(target);
+        if target == own {
+            continue;
+        }
+        match layer(&target) {
+            Some(l) if l < own_layer => {}
+            Some(_) => wrong.push(format!("{module} imports {target}, which is not below it")),
+            None => wrong.push(format!("{module} imports crate::{target}, which is no known module")),
         }
     }
     for up in climbs(&code, module) {
@@ -145,10 +233,6 @@ fn reexports(lib: &str) -> BTreeMap<String, String> {
 fn paths_under(code: &str, root: &str) -> Vec<String> {
     let mut found = Vec::new();
     for at in word_positions(code, root) {
-        // What a macro names, the module that uses it imports.
-        if code[..at].ends_with('$') {
-            continue;
-        }
         let rest = code[at + root.len()..].trim_start();
         let Some(rest) = rest.strip_prefix("::") else { continue };
         let rest = rest.trim_start();
@@ -321,10 +405,9 @@ mod the_check_itself {
             use crate::error::{Error, Result};
             use crate::{hash, sample::Sample, model::{Signals, Encoder}};
             use super::quota::Quota;
-            macro_rules! m { () => { $crate::loader::Loader }; }
             fn f() -> crate::Result<()> { println!("crate::loader"); crate::select::gate::g('"', 'a') }
             #[cfg(test)]
-            mod tests { use crate::loader::Loader; use tch::Tensor; }
+            mod tests { use crate::loader::Loader; use tar::Header; }
         "#;
         assert_eq!(check("select/gate", text), Vec::<String>::new());
     }
@@ -341,9 +424,9 @@ mod the_check_itself {
             ("hash", "use crate::sample::Sample;", "imports sample"),
             ("select/gate", "use super::super::loader::Batch;", "climbs out of select"),
             ("select/mod", "use super::loader::Batch;", "climbs out of select"),
-            ("main", "use tldr_loader::cli; use tldr_loader::nothing;", "no known module"),
+            ("jobs/plan", "use crate::Loader; use crate::nothing::Thing;", "no known module"),
             ("helpers", "", "has no layer"),
-            ("image/decode", "#[cfg(test)] use tch::Tensor; use crate::jobs::train;", "imports jobs"),
+            ("image/decode", "#[cfg(test)] use tar::Header; use crate::jobs::plan;", "imports jobs"),
         ] {
             let found = check(module, text);
             assert_eq!(found.len(), 1, "{module}: {text}: {found:?}");
@@ -354,26 +437,53 @@ mod the_check_itself {
     #[test]
     fn rejects_external_crates_outside_their_owner() {
         for (module, text, name) in [
-            ("select/gate", "use tch::Tensor;", "tch"),
-            ("loader/lane", "fn f(t: &tch::Tensor) {}", "tch"),
+            ("select/gate", "use tokenizers::Tokenizer;", "tokenizers"),
+            ("ledger/table", "fn f(t: &tokio::Runtime) {}", "tokio"),
             ("image/decode", "use tar::Header;", "tar"),
             ("text/fuse", "use zstd;", "zstd"),
             ("shard/reader", "use lru::LruCache;", "lru"),
-            ("lib", "use pyo3::prelude::*;", "pyo3"),
-            ("bindings", "use tokenizers::Tokenizer;", "tokenizers"),
+            ("lib", "use crossbeam_channel::bounded;", "crossbeam_channel"),
         ] {
             let found = check(module, text);
             assert_eq!(found.len(), 1, "{module}: {text}: {found:?}");
             assert!(found[0].contains(&format!("`{name}`")), "{found:?}");
         }
         for (module, text) in [
-            ("loader/device", "use tch::Tensor;"),
-            ("captioner/vit", "use tch::{nn, Tensor};"),
+            ("loader/lane", "use crossbeam_channel::{bounded, Sender};"),
+            ("shard/remote/store", "use object_store::ObjectStore; use url::Url;"),
             ("shard/reader", "use tar::Header; use flate2::read::GzDecoder;"),
             ("select/gate", "fn tar() {} let x = self.tar; shard::tar::f(); tar (1);"),
-            ("bindings", "use pyo3::prelude::*; use tch::Tensor;"),
         ] {
             assert_eq!(check(module, text), Vec::<String>::new(), "{module}: {text}");
+        }
+    }
+
+    #[test]
+    fn rejects_packages_that_depend_on_what_is_not_theirs() {
+        let normal = "[package]\nname = \"x\"\n[dependencies]\nserde = \"1\" # tch = 1\n";
+        assert_eq!(strangers(CORE, normal), Vec::<String>::new());
+        for (folder, section, name) in [
+            (CORE, "tch = \"0.24\"", "tch"),
+            (CORE, "[dev-dependencies]\ntch.workspace = true", "tch"),
+            (CORE, "[dev-dependencies.tldr-captioner]\npath = \"crates/captioner\"", "tldr-captioner"),
+            ("crates/cli", "tldr-captioner = { path = \"../captioner\" }", "tldr-captioner"),
+            ("crates/cli", "[target.'cfg(unix)'.dependencies]\nctrlc = \"3\"", "ctrlc"),
+            ("crates/synth", "[build-dependencies]\npyo3 = \"0.30\"", "pyo3"),
+            ("crates/captioner", "[dependencies.clap]\nversion = \"4\"", "clap"),
+        ] {
+            let found = strangers(folder, &format!("{normal}{section}\n"));
+            assert_eq!(found.len(), 1, "{folder}: {section}: {found:?}");
+            assert!(found[0].contains(&format!("`{name}`")), "{found:?}");
+        }
+        for (folder, section) in [
+            ("crates/captioner", "tch = \"0.24\""),
+            ("crates/captioner", "[dev-dependencies]\nclap = \"4\""),
+            (CORE, "[dev-dependencies]\nfast_image_resize = \"6\""),
+            (CORE, "[workspace.dependencies]\ntch = \"0.24\""),
+            (CORE, "[profile.dev.package]\ntch = { opt-level = 1 }"),
+        ] {
+            let found = strangers(folder, &format!("{normal}{section}\n"));
+            assert_eq!(found, Vec::<String>::new(), "{folder}: {section}");
         }
     }
 }

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{corpus, pattern, rows, with_stub};
+use crate::support::{corpus, pattern, rows, wait, with_stub};
 use serde_json::{Value, json};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::ledger::Ledger;
@@ -67,12 +67,8 @@ fn run_as_a_process() {
 }
 
 fn start(folder: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "run_as_a_process"])
-        .env(FOLDER, folder)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+    let mut command = wait::test(module_path!(), "run_as_a_process");
+    command.env(FOLDER, folder).stdout(Stdio::null()).spawn().unwrap()
 }
 
 /// Content of every file of a ledger whose name says that it is whole, by its path in the ledger.
@@ -122,7 +118,9 @@ fn a_killed_run_goes_on_as_if_nothing_had_been() {
             std::thread::sleep(Duration::from_micros(200));
         }
         child.kill().unwrap();
-        killed += usize::from(!child.wait().unwrap().success());
+        let ended_itself = wait::ended(&mut child).success();
+        assert!(!ended_itself || folder.join("done").exists(), "the process ran nothing");
+        killed += usize::from(!ended_itself);
         let found = files(&folder.join("ledger"));
         while_writing += usize::from(found.len() < ledger.len());
         for (path, content) in &found {
@@ -141,17 +139,6 @@ fn a_killed_run_goes_on_as_if_nothing_had_been() {
     }
     assert!(while_writing > 2, "only {while_writing} kills met a ledger in the making");
     let mut last = start(folder);
-    let begun = Instant::now();
-    let status = loop {
-        match last.try_wait().unwrap() {
-            Some(status) => break status,
-            None if begun.elapsed() > Duration::from_secs(300) => {
-                last.kill().unwrap();
-                panic!("the last run does not end");
-            }
-            None => std::thread::sleep(Duration::from_millis(20)),
-        }
-    };
-    assert!(status.success());
+    assert!(wait::ended(&mut last).success());
     assert_eq!(rows(notes(folder)), expected);
 }

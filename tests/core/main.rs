@@ -44,4 +44,5 @@ mod stall;
 mod support;
 mod thin;
 mod unbiased;
+mod waits;
 mod weights;

@@ -7,6 +7,7 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::wait;
 use proptest::prelude::*;
 use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, StoreOptions, list};
 use tldr_loader::{SampleId, Shard};
@@ -172,7 +173,7 @@ fn the_writer_refuses_what_would_not_be_read_back() {
 
 /// Python's tarfile, which webdataset reads and writes with.
 fn python(script: &str, arguments: &[&Path]) -> Option<String> {
-    let output = match Command::new("python3").arg("-c").arg(script).args(arguments).output() {
+    let output = match wait::started(Command::new("python3").arg("-c").arg(script).args(arguments)) {
         Ok(output) => output,
         Err(error) => {
             println!("skipped: python3 cannot be run ({error})");

@@ -2,12 +2,11 @@
 //! what the environment says of credentials and endpoints. The bucket is moto's.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use crate::support;
+use crate::support::{self, wait};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use tldr_loader::Shard;
 use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, StoreOptions, lengths, list};
@@ -34,11 +33,7 @@ impl Moto {
             .spawn()
             .unwrap();
         let moto = Self { process, port };
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(120), "moto does not listen");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait::until("moto to listen", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(moto)
     }
 
@@ -49,6 +44,7 @@ impl Moto {
     /// Makes a bucket (`/bucket`) or an object (`/bucket/key`).
     fn put(&self, target: &str, body: &[u8]) {
         let mut connection = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        connection.set_read_timeout(Some(wait::DEADLINE)).unwrap();
         let length = body.len();
         write!(
             connection,
@@ -69,26 +65,19 @@ impl Moto {
 impl Drop for Moto {
     fn drop(&mut self) {
         self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        wait::ended(&mut self.process);
     }
 }
 
 /// Runs one of the ignored tests below in a process with the environment of a user of S3.
 fn run_with(test: &str, folder: &Path, environment: &[(&str, &str)]) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = wait::test(module_path!(), &format!("inside::{test}"));
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("AWS_")) {
             command.env_remove(name);
         }
     }
-    let output = command
-        .args(["--exact", test, "--include-ignored"])
-        .env("TLDR_TEST_FOLDER", folder)
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    wait::passes(command.env("TLDR_TEST_FOLDER", folder).envs(environment.iter().copied()));
 }
 
 /// Four plain shards for a loader in `bulk`, and one of each format in `formats`.
@@ -129,17 +118,15 @@ fn buckets_read_as_local_folders() {
         [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "us-east-1")];
     let by_option = [&keys[..], &[("TLDR_TEST_ENDPOINT", &endpoint)]].concat();
     let by_variable = [&keys[..], &[("AWS_ENDPOINT_URL", &endpoint)]].concat();
-    for test in
-        ["inside::formats", "inside::lengths_of_buckets", "inside::a_loader", "inside::what_is_missing"]
-    {
+    for test in ["formats", "lengths_of_buckets", "a_loader", "what_is_missing"] {
         run_with(test, folder.path(), &by_option);
     }
-    run_with("inside::a_ledger", folder.path(), &by_option);
-    run_with("inside::formats", folder.path(), &by_variable);
+    run_with("a_ledger", folder.path(), &by_option);
+    run_with("formats", folder.path(), &by_variable);
     let unsigned = [("AWS_SKIP_SIGNATURE", "true"), ("AWS_ENDPOINT_URL", &endpoint)];
-    run_with("inside::reading_is_unsigned", folder.path(), &unsigned);
+    run_with("reading_is_unsigned", folder.path(), &unsigned);
     let nobody = [("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9"), ("AWS_ENDPOINT_URL", &endpoint)];
-    run_with("inside::no_credentials", folder.path(), &nobody);
+    run_with("no_credentials", folder.path(), &nobody);
 }
 
 /// What runs in the environment that `buckets_read_as_local_folders` makes.

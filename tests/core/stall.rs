@@ -7,18 +7,19 @@ use std::fs::OpenOptions;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use crate::support::{Altered, StubCaptioner, builder, clusters, corpus, full};
+use crate::support::{Altered, StubCaptioner, builder, clusters, corpus, full, wait};
 use tldr_loader::model::Encoder;
 use tldr_loader::{ErrorKind, Loader};
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(500));
 
-/// Longest wait for the end of threads.
-const DEADLINE: Duration = Duration::from_secs(60);
-
 /// Waits until every thread has ended and the last one has let the model go.
 fn await_end(gone: &Receiver<()>) {
-    assert_eq!(gone.recv_timeout(DEADLINE), Err(RecvTimeoutError::Disconnected), "a thread does not end");
+    assert_eq!(
+        gone.recv_timeout(wait::DEADLINE),
+        Err(RecvTimeoutError::Disconnected),
+        "a thread does not end"
+    );
 }
 
 /// A captioner that hangs in its first batch until the test lets it go. `alive` is closed when it is dropped.
@@ -51,61 +52,69 @@ fn stuck(timeout: Option<Duration>) -> (Loader, Sender<()>, Receiver<()>, tempfi
 
 #[test]
 fn a_captioner_that_hangs_is_named() {
-    let (loader, let_go, gone, _folder) = stuck(SHORT);
-    let (error, stage) = stalled(&loader);
-    assert_eq!(stage, "captioner");
-    for part in ["lane", "waits for the captioner", "encodes images", "stall_timeout = 0.5"] {
-        assert!(error.to_string().contains(part), "{part} in {error}");
-    }
-    let activity = loader.stats().activity;
-    let busy = activity.iter().find(|activity| activity.stage == "the captioner").unwrap();
-    assert!(busy.doing == "encodes images" && busy.seconds > 0.0, "{busy:?}");
-    assert!(activity.iter().any(|activity| activity.doing.contains("waits for the captioner")));
-    drop(let_go);
-    drop(loader);
-    await_end(&gone);
+    wait::within("the captioner to be named", || {
+        let (loader, let_go, gone, _folder) = stuck(SHORT);
+        let (error, stage) = stalled(&loader);
+        assert_eq!(stage, "captioner");
+        for part in ["lane", "waits for the captioner", "encodes images", "stall_timeout = 0.5"] {
+            assert!(error.to_string().contains(part), "{part} in {error}");
+        }
+        let activity = loader.stats().activity;
+        let busy = activity.iter().find(|activity| activity.stage == "the captioner").unwrap();
+        assert!(busy.doing == "encodes images" && busy.seconds > 0.0, "{busy:?}");
+        assert!(activity.iter().any(|activity| activity.doing.contains("waits for the captioner")));
+        drop(let_go);
+        drop(loader);
+        await_end(&gone);
+    });
 }
 
 #[test]
 fn a_recording_pass_that_hangs_is_named() {
-    let (loader, let_go, gone, _folder) = stuck(SHORT);
-    let error = loader.record(&mut |_| Ok(())).unwrap_err();
-    assert!(matches!(error.kind, ErrorKind::Stall { stage: "captioner", .. }), "{error}");
-    drop(let_go);
-    drop(loader);
-    await_end(&gone);
+    wait::within("the captioner to be named", || {
+        let (loader, let_go, gone, _folder) = stuck(SHORT);
+        let error = loader.record(&mut |_| Ok(())).unwrap_err();
+        assert!(matches!(error.kind, ErrorKind::Stall { stage: "captioner", .. }), "{error}");
+        drop(let_go);
+        drop(loader);
+        await_end(&gone);
+    });
 }
 
 #[test]
 fn a_dropped_epoch_joins_once_its_stage_goes_on() {
-    let (loader, let_go, gone, _folder) = stuck(None);
-    let mut batches = loader.iter().unwrap();
-    let found = batches.next_within(Duration::from_millis(10)).unwrap();
-    assert!(matches!(found, tldr_loader::loader::Next::Waiting), "without a timeout it is waited for");
-    drop(let_go);
-    drop(batches);
-    drop(loader);
-    await_end(&gone);
+    wait::within("the epoch to end", || {
+        let (loader, let_go, gone, _folder) = stuck(None);
+        let mut batches = loader.iter().unwrap();
+        let found = batches.next_within(Duration::from_millis(10)).unwrap();
+        assert!(matches!(found, tldr_loader::loader::Next::Waiting), "without a timeout it is waited for");
+        drop(let_go);
+        drop(batches);
+        drop(loader);
+        await_end(&gone);
+    });
 }
 
 /// A named pipe stands for a dead disk: it cannot be opened before somebody writes.
 #[test]
 fn a_shard_that_cannot_be_read_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("00000.tar");
-    let made = std::process::Command::new("mkfifo").arg(&path).status();
-    if !made.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there is no mkfifo here");
-        return;
-    }
-    let urls = path.display().to_string();
-    let loader = full(&urls).lengths(vec![64]).lanes(1).stall_timeout(SHORT).build().unwrap();
-    let (error, stage) = stalled(&loader);
-    assert_eq!((stage, error.shard.as_deref()), ("read", Some(&*urls)));
-    assert!(error.to_string().contains("reads a window of shard"), "{error}");
-    drop(loader);
-    // What waits for the pipe is let go.
-    drop(OpenOptions::new().write(true).open(&path).unwrap());
+    wait::within("the shard to be named", || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("00000.tar");
+        let made = wait::started(std::process::Command::new("mkfifo").arg(&path));
+        if !made.is_ok_and(|made| made.status.success()) {
+            eprintln!("skipped: there is no mkfifo here");
+            return;
+        }
+        let urls = path.display().to_string();
+        let loader = full(&urls).lengths(vec![64]).lanes(1).stall_timeout(SHORT).build().unwrap();
+        let (error, stage) = stalled(&loader);
+        assert_eq!((stage, error.shard.as_deref()), ("read", Some(&*urls)));
+        assert!(error.to_string().contains("reads a window of shard"), "{error}");
+        drop(loader);
+        // What waits for the pipe is let go.
+        drop(OpenOptions::new().write(true).open(&path).unwrap());
+    });
 }
 
 #[test]

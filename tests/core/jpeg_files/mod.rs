@@ -4,14 +4,16 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::support::wait;
 use jpeg_encoder::{ColorType, Encoder};
 use tldr_loader::hash::Rng;
 use tldr_loader::image::RgbImage;
 
 /// Whether libjpeg-turbo's tools are there; says so where they are not.
 pub fn tools() -> bool {
-    let found =
-        ["cjpeg", "djpeg", "jpegtran"].iter().all(|tool| Command::new(tool).arg("-version").output().is_ok());
+    let found = ["cjpeg", "djpeg", "jpegtran"]
+        .iter()
+        .all(|tool| wait::started(Command::new(tool).arg("-version")).is_ok());
     if !found {
         println!("skipped: no cjpeg, djpeg and jpegtran here (Debian and Ubuntu: libjpeg-turbo-progs)");
     }
@@ -37,7 +39,7 @@ impl Bench {
         let _ = std::fs::remove_file(&to);
         let mut command = Command::new(tool);
         command.args(options).arg("-outfile").arg(&to).arg(&from).current_dir(self.0.path());
-        let ran = command.output().unwrap();
+        let ran = wait::output(&mut command);
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
         let failed = !matches!(ran.status.code(), Some(0 | 2));
         (std::fs::read(&to).ok().filter(|out| !failed && !out.is_empty()), said)

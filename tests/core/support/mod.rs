@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub)]
 
+pub mod wait;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -270,6 +272,8 @@ fn plain(urls: &str) -> LoaderBuilder {
         .pixels(PixelType::U8)
         .window(64)
         .threads(2)
+        // A hang is an error that names its stage.
+        .stall_timeout(Some(wait::DEADLINE))
         .rank(0)
         .world_size(1)
 }

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::wait;
 use tldr_captioner::jobs::{FitJob, FitSummary, TrainJob, fit, train, worth_of_training};
 use tldr_captioner::{BlipOptions, Captioner, Decoding, GenerationConfig, Matcher};
 use tldr_loader::cluster::{Clusters, MeasuredOn};
@@ -54,7 +55,7 @@ fn a_captioner_that_learned_nothing_is_told_as_noise_by_every_command() {
     let path = |name: &str| dir.path().join(name).display().to_string();
     let (captioner, ledger, planned) = (path("captioner"), path("ledger"), path("plan.parquet"));
     let run = |words: &[&str]| {
-        let done = Command::new(env!("CARGO_BIN_EXE_tldr-loader")).args(words).output().unwrap();
+        let done = wait::output(Command::new(env!("CARGO_BIN_EXE_tldr-loader")).args(words));
         assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap()
     };

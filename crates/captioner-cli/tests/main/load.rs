@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::wait;
 use tch::Device;
 use tldr_captioner::{Captioner, Decoding, Matcher};
 
@@ -18,7 +19,7 @@ fn the_command_finds_out_which_blip_it_is() {
     let run = |model: &str, out: &Path, arguments: &[&Path]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tldr-loader"));
         command.arg("load").arg(golden(model)).arg("--out").arg(out).args(arguments);
-        let done = command.output().unwrap();
+        let done = wait::output(&mut command);
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (done.status.code(), text(done.stdout), text(done.stderr))
     };
@@ -45,7 +46,7 @@ fn the_command_makes_a_captioner_and_says_what_is_wrong() {
     let run = |model: &Path, arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tldr-loader"));
         command.arg("load").arg(model).arg("--out").arg(&out).args(arguments);
-        let done = command.output().unwrap();
+        let done = wait::output(&mut command);
         (done.status.code(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
     };
     let (code, said, _) = run(

@@ -3,3 +3,5 @@
 mod gate_worth;
 mod load;
 mod refused;
+#[path = "../../../../tests/core/support/wait.rs"]
+mod wait;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::wait;
 use ndarray::{Array2, Array3, Array4, Axis};
 use tch::{Cuda, Device};
 use tldr_captioner::{Captioner, CaptionerConfig, CodebookConfig, CodebookUpdate, LearnedBy, Precision};
@@ -135,10 +136,8 @@ fn signals_are_bit_identical_at_every_place_on_a_gpu() {
     // What open_clip's training switches on in the same process; libtorch reads the first as it starts.
     const TF32: &str = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE";
     if std::env::var_os(TF32).is_none() {
-        let again = std::env::current_exe().unwrap();
         let name = "signals_are_bit_identical_at_every_place_on_a_gpu";
-        let done = std::process::Command::new(again).args(["--exact", name]).env(TF32, "1").status();
-        assert!(done.unwrap().success(), "with TF32");
+        wait::passes(wait::test(module_path!(), name).env(TF32, "1"));
         return;
     }
     Cuda::cudnn_set_benchmark(true);
@@ -171,6 +170,9 @@ fn peak_after(work: impl FnOnce()) -> Option<u64> {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_nearest_of_3000_codes_takes_one_matrix_of_scores() {
+    if !wait::alone(module_path!(), "the_nearest_of_3000_codes_takes_one_matrix_of_scores") {
+        return;
+    }
     let tokenizer = tokenizer();
     let mut config = CaptionerConfig::tiny(tokenizer.vocab_size());
     (config.preview_size, config.patch_size, config.batch_size) = (224, 16, 64);

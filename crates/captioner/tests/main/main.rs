@@ -7,3 +7,5 @@ mod matcher;
 mod quality;
 mod tensors;
 mod training;
+#[path = "../../../../tests/core/support/wait.rs"]
+mod wait;

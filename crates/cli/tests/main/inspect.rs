@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::support::wait;
 use serde_json::Value;
 
 fn inspect(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tldr-loader-core")).arg("inspect").args(arguments).output().unwrap()
+    wait::output(Command::new(env!("CARGO_BIN_EXE_tldr-loader-core")).arg("inspect").args(arguments))
 }
 
 fn png(width: u32, height: u32) -> Vec<u8> {
@@ -182,7 +183,7 @@ fn it_fails_where_nothing_usable_is() {
     }
     let run = |arguments: &[&str]| {
         let command = env!("CARGO_BIN_EXE_tldr-loader-core");
-        let output = Command::new(command).arg("inspect").args(arguments).output().unwrap();
+        let output = wait::output(Command::new(command).arg("inspect").args(arguments));
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     };

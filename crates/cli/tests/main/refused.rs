@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::support::corpus;
+use crate::support::{corpus, wait};
 
 /// What the command line says of options that it refuses.
 fn command(arguments: &[&str]) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tldr-loader-core"));
-    let output = command.args(arguments).output().unwrap();
+    let output = wait::output(command.args(arguments));
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stderr).unwrap()
 }

@@ -3,8 +3,10 @@
 
 use std::process::{Command, Output};
 
+use crate::support::wait;
+
 fn synth(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tldr-loader-core")).arg("synth").args(arguments).output().unwrap()
+    wait::output(Command::new(env!("CARGO_BIN_EXE_tldr-loader-core")).arg("synth").args(arguments))
 }
 
 #[test]
