@@ -76,8 +76,9 @@ pub fn name(dtype: Dtype) -> &'static str {
     kind(dtype).name
 }
 
-/// A contiguous array in host memory: `torch.from_dlpack`, `jax.dlpack.from_dlpack` and `numpy.from_dlpack` take it
-/// without a copy.
+/// A contiguous array in host memory.
+///
+/// `torch.from_dlpack`, `jax.dlpack.from_dlpack` and `numpy.from_dlpack` take it without a copy.
 #[pyclass(frozen, module = "tldr_loader")]
 pub struct Array {
     /// Number type, as NumPy and torch name it.

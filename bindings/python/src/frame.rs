@@ -64,13 +64,15 @@ impl Frame {
     /// Puts memory into the loader's stock for `batches` more of them, or for all that can be under way.
     ///
     /// # Errors
-    /// `ConfigError` or torch's own where there is no memory.
+    /// What torch raises; where it has no memory the loader's own has to do.
     pub(crate) fn restock(&self, py: Python<'_>, batches: Option<usize>) -> PyResult<()> {
         let Some(tensors) = &self.tensors else { return Ok(()) };
         for (dtype, shape) in &self.arrays {
             for _ in 0..batches.unwrap_or(self.under_way) {
                 let made = tensors.call_method1(py, "empty", (name(*dtype), shape.clone()))?;
-                let (tensor, address): (Py<PyAny>, usize) = made.extract(py)?;
+                let Some((tensor, address)) = made.extract::<Option<(Py<PyAny>, usize)>>(py)? else {
+                    continue;
+                };
                 let Some(address) = NonNull::new(std::ptr::with_exposed_provenance_mut(address)) else {
                     continue;
                 };

@@ -109,10 +109,11 @@ def test_batches_are_made_in_the_tensors_that_torch_allocated(
     made: dict[int, torch.Tensor] = {}
     empty = _frames.Frame.empty
 
-    def recorded(self: _frames.Frame, dtype: str, shape: list[int]) -> tuple[torch.Tensor, int]:
-        tensor, address = empty(self, dtype, shape)
-        made[address] = tensor
-        return tensor, address
+    def recorded(self: _frames.Frame, dtype: str, shape: list[int]) -> tuple[torch.Tensor, int] | None:
+        found = empty(self, dtype, shape)
+        assert found is not None
+        made[found[1]] = found[0]
+        return found
 
     monkeypatch.setattr(_frames.Frame, "empty", recorded)
     merges = Path(corpus.urls).parent / "tokenizer.json"

@@ -13,9 +13,13 @@ import pytest
 import torch
 
 import tldr_loader as tldr
+import tldr_loader_captioner
 from conftest import SIZE, Corpus
 
-STUBS = ast.parse((Path(tldr.__file__).parent / "_native.pyi").read_text())
+STUBS = [
+    Path(tldr.__file__).parent / "_native.pyi",
+    Path(tldr_loader_captioner.__file__).parent / "_captioner.pyi",
+]
 GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
 
 
@@ -32,14 +36,15 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> tldr.Captioner:
 def functions() -> list[tuple[str, list[str], list[str]]]:
     """Every public function of the stubs, with its positional and its keyword-only arguments."""
     found = []
-    for node in STUBS.body:
+    for node in [node for stubs in STUBS for node in ast.parse(stubs.read_text()).body]:
         members = [(node.name, node)] if isinstance(node, ast.FunctionDef) else []
         if isinstance(node, ast.ClassDef):
             members = [(f"{node.name}.{m.name}", m) for m in node.body if isinstance(m, ast.FunctionDef)]
         for name, function in members:
             positional = [a.arg for a in function.args.args if a.arg not in ("self", "cls")]
             keywords = [a.arg for a in function.args.kwonlyargs]
-            if (positional or keywords) and not name.startswith("_"):
+            # Methods of a protocol take what the protocol says.
+            if (positional or keywords) and not name.startswith("_") and "__dlpack" not in name:
                 found.append((name, positional, keywords))
     return found
 

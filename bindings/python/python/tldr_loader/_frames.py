@@ -7,6 +7,8 @@ that its threads never wait for Python. With a GPU they are pinned, and copied o
 from __future__ import annotations
 
 import importlib.util
+import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from tldr_loader._errors import ConfigError
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["frame"]
+
+logger = logging.getLogger("tldr_loader")
 
 
 def frame(device: str) -> Frame | None:
@@ -42,17 +46,25 @@ class Frame:
         self._stream: Any = None
         self._pinned = self.device.type == "cuda"
 
-    def empty(self, dtype: str, shape: list[int]) -> tuple[torch.Tensor, int]:
-        """Memory for an array of a later batch, and its address."""
+    def empty(self, dtype: str, shape: list[int]) -> tuple[torch.Tensor, int] | None:
+        """Memory for an array of a later batch, and its address; `None` where torch has none."""
         torch = self._torch
         kind = getattr(torch, dtype)
-        if not self._pinned:
-            tensor = torch.empty(shape, dtype=kind)
+        try:
+            if not self._pinned:
+                tensor = torch.empty(shape, dtype=kind)
+                return tensor, tensor.data_ptr()
+            # Pinning makes a context on the current device, which is to be no other than the batches' own.
+            with torch.cuda.device(self.device):
+                tensor = torch.empty(shape, dtype=kind, pin_memory=True)
             return tensor, tensor.data_ptr()
-        # Pinning makes a context on the current device, which is to be no other than the batches' own.
-        with torch.cuda.device(self.device):
-            tensor = torch.empty(shape, dtype=kind, pin_memory=True)
-        return tensor, tensor.data_ptr()
+        except (RuntimeError, MemoryError) as error:
+            # The loader finds memory of its own, or says what it was for.
+            if self._pinned:
+                self._pinned = False
+                first = str(error).partition("\n")[0]
+                logger.warning("batches are not in pinned memory, and their copies slower: %s", first)
+            return None
 
     def wrap(self, array: Any) -> torch.Tensor:
         """An array that was made in other memory, as a tensor that shares it."""
@@ -90,23 +102,21 @@ def _device(name: str) -> torch.device:
     """The device of that name, where it is there; `cuda` is torch's current one."""
     import torch
 
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device = {name}: cpu, cuda or cuda:N") from error
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda":
+    # By its name: torch.device keeps but a byte of a number.
+    found = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", name)
+    if found is None or (found[1] == "cpu" and found[2]):
         raise ConfigError(f"device = {name}: cpu, cuda or cuda:N")
-    available = torch.cuda.is_available()
-    if device.index is None and available:
-        device = torch.device("cuda", torch.cuda.current_device())
-    there = torch.cuda.device_count() if available else 0
-    if device.index is not None and device.index < there:
-        return device
+    if found[1] == "cpu":
+        return torch.device("cpu")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = int(found[2]) if found[2] else None
+    if index is None and torch.cuda.is_available():
+        index = torch.cuda.current_device()
+    if index is not None and index < there:
+        return torch.device("cuda", index)
     remedy = (
         f"one of cuda:0 to cuda:{there - 1}"
         if there
         else "cpu: torch sees no CUDA device (check nvidia-smi, and that this PyTorch was built with CUDA)"
     )
-    raise ConfigError(f"device = {device}: {remedy}")
+    raise ConfigError(f"device = {name if index is None else f'cuda:{index}'}: {remedy}")
