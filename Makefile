@@ -61,11 +61,11 @@ compare: build ## Runs every arm of the comparison, three seeds (hours).
 
 .PHONY: bench
 bench: $(VENV)/.run ## Runs the benchmarks.
-	cargo bench
+	cargo bench --workspace
 
 .PHONY: bench-select
 bench-select: $(VENV)/.run ## Counts decisions per second on one core.
-	cargo bench --no-default-features --bench select
+	cargo bench --bench select
 
 .PHONY: bench-reader
 DATA := $(or $(TLDR_DATA),../shared/data)/openstax
@@ -74,17 +74,17 @@ bench-reader: $(VENV)/.bench ## Races the reader against its ceiling, open_clip,
 
 .PHONY: bench-epochs
 bench-epochs: $(VENV)/.run ## Measures first and second epochs against what they must cost.
-	cargo bench --no-default-features --bench epochs -- $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
-	cargo bench --no-default-features --bench epochs -- --encode 4000 $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
-	cargo bench --bench epochs -- --captioner vit-s --samples 2000 --rounds 3 $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
+	cargo bench --package tldr-captioner --bench epochs -- $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
+	cargo bench --package tldr-captioner --bench epochs -- --encode 4000 $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
+	cargo bench --package tldr-captioner --bench epochs -- --captioner vit-s --samples 2000 --rounds 3 $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 
 .PHONY: bench-lanes
 bench-lanes: $(VENV)/.run ## Measures what 8 lanes cost beside 4, in time and memory.
-	cargo bench --no-default-features --bench lanes
+	cargo bench --bench lanes
 
 .PHONY: soak
 soak: $(VENV)/.run ## Sends two million samples through the pipeline and watches its memory (minutes).
-	cargo bench --no-default-features --features parquet --bench soak
+	cargo bench --bench soak
 
 .PHONY: bench-captioner
 bench-captioner: $(VENV)/.bench ## Races the captioner against transformers.
@@ -131,16 +131,16 @@ format: $(VENV)/.dev
 
 lint: $(VENV)/.dev
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --no-default-features --all-targets -- -D warnings
 	$(BIN)/ruff check .
 
 docs: $(VENV)/.dev
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
+# Of the whole workspace at once: a part of it would have some dependencies built with other features, and then
+# the core. Benches run too, on little.
 test-rust: $(VENV)/.dev
-	cargo test
-	cargo test --benches
-	cargo test --no-default-features
+	cargo test --workspace --all-targets
+	cargo test --workspace --doc
 
 test-python: $(VENV)/.dev build
 	$(BIN)/mypy
@@ -149,7 +149,8 @@ test-python: $(VENV)/.dev build
 
 # Every example takes `--smoke`: the whole path, in seconds.
 smoke: $(VENV)/.dev build
-	for example in $(RUST_EXAMPLES); do cargo run --quiet --package tldr-captioner --example $$example -- --smoke || exit 1; done
+	cargo build --quiet --workspace --examples
+	for example in $(RUST_EXAMPLES); do $(TARGET)/debug/examples/$$example --smoke || exit 1; done
 	for example in $(PYTHON_EXAMPLES); do $(BIN)/python $$example --smoke || exit 1; done
 
 .PHONY: clean

@@ -233,6 +233,10 @@ fn reexports(lib: &str) -> BTreeMap<String, String> {
 fn paths_under(code: &str, root: &str) -> Vec<String> {
     let mut found = Vec::new();
     for at in word_positions(code, root) {
+        // What a macro names, the module that uses it imports.
+        if code[..at].ends_with('$') {
+            continue;
+        }
         let rest = code[at + root.len()..].trim_start();
         let Some(rest) = rest.strip_prefix("::") else { continue };
         let rest = rest.trim_start();
@@ -405,6 +409,7 @@ mod the_check_itself {
             use crate::error::{Error, Result};
             use crate::{hash, sample::Sample, model::{Signals, Encoder}};
             use super::quota::Quota;
+            macro_rules! m { () => { $crate::loader::Loader }; }
             fn f() -> crate::Result<()> { println!("crate::loader"); crate::select::gate::g('"', 'a') }
             #[cfg(test)]
             mod tests { use crate::loader::Loader; use tar::Header; }
