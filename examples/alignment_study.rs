@@ -2,8 +2,8 @@
 //! scratch makes of a corpus: measured where the truth is known.
 //!
 //! ```sh
-//! cargo run --example alignment_study                       # the synthetic corpus
-//! cargo run --example alignment_study -- --shards ../shared/data/emoji-train --swap 0.4
+//! cargo run -p tldr-captioner --example alignment_study                       # the synthetic corpus
+//! cargo run -p tldr-captioner --example alignment_study -- --shards ../shared/data/emoji-train --swap 0.4
 //! ```
 //!
 //! On the synthetic corpus the captioner is trained on noisy pairs and measured on new ones with the

@@ -2,7 +2,7 @@
 //! alignment tells true captions from swapped ones, how its codes are used, and what it writes.
 //!
 //! ```sh
-//! cargo run --example captioner_quality -- --samples 5000 --epochs 8
+//! cargo run -p tldr-captioner --example captioner_quality -- --samples 5000 --epochs 8
 //! ```
 //!
 //! All measures are on the clean test split, whose scenes and captions training never saw.
