@@ -109,3 +109,33 @@ fn kind(dtype: Dtype) -> Kind {
         Dtype::Bool => Kind::Bool,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tldr_loader::loader::Mode;
+    use tldr_synth::{SynthOptions, write_corpus};
+
+    use super::*;
+
+    #[test]
+    fn the_tensor_shares_the_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let options =
+            SynthOptions { samples: 40, shards: 1, test_samples: 0, size: 32, ..SynthOptions::default() };
+        write_corpus(folder.path(), &options, &mut |_, _| {}).unwrap();
+        let urls = folder.path().join("train").display().to_string();
+        let loader = Loader::builder(urls).mode(Mode::Eval).batch_size(16).image_size(8).build().unwrap();
+        let mut found = TensorBatches::of(&loader).unwrap();
+        found.restock(loader.arrays().1).unwrap();
+        let mut batches = 0;
+        while let Some(batch) = found.batches.next() {
+            let batch = batch.unwrap();
+            let address = batch.images.as_f32().unwrap().as_ptr().addr();
+            let tensor = found.tensors(batch).unwrap().images;
+            assert_eq!(tensor.data_ptr().addr(), address, "batch {batches}");
+            batches += 1;
+        }
+        assert_eq!(batches, 3);
+    }
+}
