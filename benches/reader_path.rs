@@ -17,15 +17,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use fast_image_resize as fir;
-use fir::images::{TypedImage, TypedImageRef};
-use fir::pixels::U8x3;
 use tldr_jpeg::{Jpeg, Limits, Region, Scale};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{DecodeOptions, ImageTransform, RgbImage, decode};
 use tldr_loader::loader::{Loader, Mode};
 use tldr_loader::shard::{ReadOptions, ShardFetcher, ShardIndex, ShardReader, ShardWriter, lengths, list};
 use tldr_loader::{Result, Shard};
+use tldr_resize::{Crop, Filter, Resizer};
 
 /// Side of the images that come out.
 const SIZE: usize = 224;
@@ -164,7 +162,7 @@ fn ceiling(images: &[Vec<u8>], times: usize, threads: usize, round: usize) {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let (mut image, mut resizer) = (RgbImage::default(), fir::Resizer::new());
+                let (mut image, mut resizer) = (RgbImage::default(), Resizer::default());
                 let mut small = vec![0; 3 * SIZE * SIZE];
                 let mut out = vec![0f32; 3 * SIZE * SIZE];
                 loop {
@@ -202,15 +200,10 @@ fn jpeg_part(bytes: &[u8], image: &mut RgbImage, wanted: impl FnOnce(u32, u32) -
     }
 }
 
-fn bare_resize(image: &RgbImage, resizer: &mut fir::Resizer, small: &mut [u8]) {
-    let Ok(from) = TypedImageRef::<U8x3>::from_buffer(image.width as u32, image.height as u32, &image.data)
-    else {
-        return;
-    };
-    let Ok(mut to) = TypedImage::<U8x3>::from_buffer(SIZE as u32, SIZE as u32, small) else { return };
-    let options =
-        fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom));
-    let _ = resizer.resize_typed(&from, &mut to, &options);
+fn bare_resize(image: &RgbImage, resizer: &mut Resizer, small: &mut Vec<u8>) {
+    let (width, height) = (image.width as usize, image.height as usize);
+    let crop = Crop { left: 0, top: 0, width, height };
+    let _ = resizer.resize(&image.data, (width, height), crop, (SIZE, SIZE), Filter::CatmullRom, small);
 }
 
 fn bare_normalise(small: &[u8], out: &mut [f32]) {

@@ -483,7 +483,7 @@ mod the_check_itself {
         for (folder, section) in [
             ("crates/captioner", "tch = \"0.24\""),
             ("crates/captioner", "[dev-dependencies]\nclap = \"4\""),
-            (CORE, "[dev-dependencies]\nfast_image_resize = \"6\""),
+            (CORE, "[dev-dependencies]\nclap = \"4\""),
             (CORE, "[workspace.dependencies]\ntch = \"0.24\""),
             (CORE, "[profile.dev.package]\ntch = { opt-level = 1 }"),
         ] {
