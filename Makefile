@@ -2,6 +2,10 @@
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
+# torch's threads sleep between two operations: spinning, as they do by default, they take cores from the threads
+# that they wait for.
+export OMP_WAIT_POLICY ?= passive
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

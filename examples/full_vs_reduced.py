@@ -27,6 +27,9 @@ from typing import Any
 # Cells run side by side, one thread each: that beats one cell with two threads.
 THREADS = int(os.environ.get("TLDR_THREADS", "0")) or os.cpu_count() or 1
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+# torch's threads shall sleep between two operations, not spin on cores that the loader's threads could use.
+# OpenMP reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch  # noqa: E402
 from small_clip import CONTEXT_LENGTH, IMAGE_SIZE, SmallClip, optimizer_for, retrieval  # noqa: E402

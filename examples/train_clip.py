@@ -9,9 +9,14 @@ python examples/train_clip.py 'corpus/train/*.tar' 'corpus/test/*.tar' --caption
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
+
+# On a CPU torch's threads shall sleep between two operations, not spin on cores that the loader's threads
+# could use. OpenMP reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 from small_clip import CONTEXT_LENGTH, IMAGE_SIZE, SmallClip, optimizer_for, retrieval
