@@ -73,7 +73,7 @@ bench-select: $(VENV)/.run ## Counts decisions per second on one core.
 
 .PHONY: bench-reader
 DATA := $(or $(TLDR_DATA),../shared/data)/openstax
-bench-reader: $(VENV)/.bench ## Races the reader against its ceiling, open_clip, SPDL and thread pools.
+bench-reader: build $(VENV)/.bench ## Races the reader against its ceiling, open_clip, SPDL and thread pools.
 	$(BIN)/python benches/reader.py $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 
 .PHONY: bench-epochs

@@ -69,6 +69,7 @@ def run(folder: Path, scratch: Path, options: argparse.Namespace) -> None:
     whole: Contestants = {
         "ceiling": lambda: rust(folder, "ceiling", options),
         "tldr-loader": lambda: rust(folder, "train", options),
+        "... as make built it": lambda: package(shards, times, options.threads),
         "tldr-loader, eval": lambda: rust(folder, "eval", options),
         "... scaled_decoding": lambda: rust(folder, "scaled", options),
         "open_clip": lambda: open_clip(shards, times, options.threads),
@@ -105,12 +106,12 @@ def race(base: str, ours: str, contestants: Contestants, rounds: int) -> None:
             except ImportError as missing:
                 if round_ == 0:
                     print(f"left out: {name} ({missing}); make bench-reader installs it", flush=True)
-    print(f"{'':20}{'images/s':>10}{'of ' + base:>16}{ours + ' is':>18}")
+    print(f"{'':22}{'images/s':>10}{'of ' + base:>16}{ours + ' is':>18}")
     for name in [name for name in contestants if name in found[0]]:
         speed = statistics.median(one[name] for one in found)
         share = statistics.median(one[name] / one[base] for one in found)
         times = statistics.median(one[ours] / one[name] for one in found)
-        print(f"{name:20}{speed:10.0f}{share:16.2f}{times:17.2f}x", flush=True)
+        print(f"{name:22}{speed:10.0f}{share:16.2f}{times:17.2f}x", flush=True)
 
 
 def random_access(folder: Path, options: argparse.Namespace) -> None:
@@ -210,6 +211,20 @@ def measured(
     command += ["--threads", str(options.threads), "--decodes", str(decodes or options.decodes)]
     out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
+def package(shards: list[Path], times: int, threads: int) -> float:
+    """The Python package in the profile of `make`. Timed as the Rust bench, which has that of a release."""
+    import tldr_loader as tldr
+
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(times):
+            for shard in shards:
+                (Path(folder) / f"{i:03}-{shard.name}").symlink_to(shard.resolve())
+        loader = tldr.Loader(folder, mode="full", batch_size=BATCH, image_size=SIZE, threads=threads)
+        start = time.perf_counter()
+        images = sum(len(batch) for batch in loader)
+        return images / (time.perf_counter() - start)
 
 
 def rate(batches: Iterator[int]) -> float:
