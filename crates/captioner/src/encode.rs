@@ -36,6 +36,32 @@ pub struct RawSignals {
     pub mean_patch: Array2<f32>,
 }
 
+/// Fails unless previews are `[rows, 3, size, size]`.
+pub(super) fn check_previews(previews: &ArrayView4<'_, u8>, rows: usize, size: usize) -> Result<()> {
+    let expected = [rows, 3, size, size];
+    if previews.shape() == expected {
+        return Ok(());
+    }
+    let found = format!("shape {:?}", previews.shape());
+    Err(Error::format("previews", format!("shape {expected:?}"), found))
+}
+
+/// Previews as a tensor on `device`, `[rows, 3, size, size]`, u8.
+pub(super) fn to_device(
+    previews: ArrayView4<'_, u8>,
+    rows: usize,
+    size: usize,
+    device: Device,
+) -> Result<Tensor> {
+    check_previews(&previews, rows, size)?;
+    let layout = previews.as_standard_layout();
+    let bytes =
+        layout.as_slice().ok_or_else(|| Error::format("previews", "a contiguous array", "strides"))?;
+    Ok(Tensor::f_from_slice(bytes)?
+        .f_view([rows as i64, 3, size as i64, size as i64])?
+        .f_to_device(device)?)
+}
+
 /// Constants of encoding, on the device.
 #[derive(Debug)]
 pub(super) struct Projections {

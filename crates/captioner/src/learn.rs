@@ -76,11 +76,6 @@ pub struct CodebookReport {
 }
 
 impl Captioner {
-    /// Whether it needs a codebook before it can encode.
-    pub fn needs_codebook(&self) -> bool {
-        matches!(self.codes, Codes::Missing)
-    }
-
     /// Adds patches of `previews` `[batch_size, 3, preview_size, preview_size]` to `sample`; `ids` are
     /// the samples of the first rows, the others are ignored.
     ///

@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 use crate::bert::{Bert, Sight};
 use crate::config::{CaptionerConfig, DecodeFrom, DecoderConfig, Specials, VisionConfig};
 use crate::device::{Inference, Precision, check_device, describe};
-use crate::encode::{Projections, hash_words};
+use crate::encode::{Projections, hash_words, to_device};
 use crate::error::{Error, Result};
 use crate::files::{
     CONFIG, MODEL, TOKENIZER, check_own, check_vocabulary, model_files, place, read_json, tensors_hash,
@@ -286,20 +286,6 @@ impl Matcher {
         hash::combine(&[hash::hash_str(&config), weights, self.tokenizer.fingerprint()])
     }
 
-    /// Previews on the device, where they have the model's shape.
-    fn previews(&self, previews: ArrayView4<'_, u8>) -> Result<Tensor> {
-        let (rows, size) = (self.config.batch_size, self.config.preview_size);
-        if previews.shape() != [rows, 3, size, size] {
-            let expected = format!("shape {:?}", [rows, 3, size, size]);
-            return Err(Error::format("previews", expected, format!("shape {:?}", previews.shape())));
-        }
-        let layout = previews.as_standard_layout();
-        let bytes =
-            layout.as_slice().ok_or_else(|| Error::format("previews", "a contiguous array", "strides"))?;
-        let shape = [rows as i64, 3, size as i64, size as i64];
-        Ok(Tensor::f_from_slice(bytes)?.f_view(shape)?.f_to_device(self.device)?)
-    }
-
     /// As [`Encoder::encode`].
     fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
         let _inference = Inference::on(self.device);
@@ -307,7 +293,8 @@ impl Matcher {
         if captions.len() != batch {
             return Err(Error::format("captions", format!("{batch} of them"), captions.len()));
         }
-        let (previews, texts) = (self.previews(previews)?, self.texts(captions)?);
+        let (previews, texts) =
+            (to_device(previews, batch, self.config.preview_size, self.device)?, self.texts(captions)?);
         let (log_odds, class) = self.log_odds(&previews, &texts)?;
         let projection = &self.parts.projection;
         let class = class.f_to_kind(self.precision.kind())?;

@@ -9,7 +9,7 @@ use crate::codebook::Codebook;
 use crate::config::{CaptionerConfig, DecodeFrom, LearnedBy, Specials};
 use crate::decoder::{Memory, TextDecoder};
 use crate::device::{Precision, check_device, device_name};
-use crate::encode::Projections;
+use crate::encode::{Projections, check_previews, to_device};
 use crate::error::{Error, Result};
 use crate::fitted::FittedCodebook;
 use crate::matcher::Matcher;
@@ -308,26 +308,12 @@ impl Captioner {
 
     /// Fails unless previews are `[rows, 3, preview_size, preview_size]`.
     pub(super) fn check_previews(&self, previews: &ArrayView4<'_, u8>, rows: usize) -> Result<()> {
-        let size = self.config.preview_size;
-        if previews.shape() == [rows, 3, size, size] {
-            return Ok(());
-        }
-        Err(Error::format(
-            "previews",
-            format!("shape {:?}", [rows, 3, size, size]),
-            format!("shape {:?}", previews.shape()),
-        ))
+        check_previews(previews, rows, self.config.preview_size)
     }
 
     /// Previews as a tensor on the device, `[rows, 3, preview_size, preview_size]`, u8.
     pub(super) fn previews(&self, previews: ArrayView4<'_, u8>, rows: usize) -> Result<Tensor> {
-        self.check_previews(&previews, rows)?;
-        let size = self.config.preview_size;
-        let layout = previews.as_standard_layout();
-        let bytes =
-            layout.as_slice().ok_or_else(|| Error::format("previews", "a contiguous array", "strides"))?;
-        let shape = [rows as i64, 3, size as i64, size as i64];
-        Ok(Tensor::f_from_slice(bytes)?.f_view(shape)?.f_to_device(self.device)?)
+        to_device(previews, rows, self.config.preview_size, self.device)
     }
 
     /// The codes of visual tokens `[batch, 1 + patches, dim]`.

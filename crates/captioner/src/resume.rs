@@ -4,15 +4,15 @@
 //! Everything else that a step depends on is a function of its number, the options and the data. The
 //! file is f32 and safetensors: model tensors under their names, moments below `adamw.`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use safetensors::tensor::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::files::serialised;
 use crate::train::Trainer;
-use crate::weights::to_f32;
+use crate::weights::NamedTensors;
 use tldr_loader::aside::Aside;
 use tldr_loader::hash;
 
@@ -28,20 +28,7 @@ impl Trainer {
     /// A file that cannot be written.
     pub fn save_state(&self, path: impl AsRef<Path>) -> Result<u64> {
         let path = path.as_ref();
-        let values: Vec<(String, Vec<usize>, Vec<u8>)> = self
-            .state()
-            .into_iter()
-            .map(|(name, tensor)| {
-                let shape = tensor.size().iter().map(|&n| n as usize).collect();
-                Ok((name, shape, to_f32(&tensor)?.iter().flat_map(|v| v.to_le_bytes()).collect()))
-            })
-            .collect::<Result<_>>()?;
-        let views = values
-            .iter()
-            .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-            .map_err(Error::captioner)?;
-        let bytes = serialize(views, None).map_err(Error::captioner)?;
+        let bytes = serialised(&self.state())?;
         let written = Aside::of(path, &bytes).and_then(|aside| {
             aside.file().sync_all()?;
             aside.place()
@@ -88,8 +75,8 @@ impl Trainer {
     }
 
     /// Everything that training changes, by name, sharing its memory.
-    fn state(&self) -> BTreeMap<String, Tensor> {
-        let mut state: BTreeMap<String, Tensor> = self
+    fn state(&self) -> NamedTensors {
+        let mut state: NamedTensors = self
             .captioner
             .tensors
             .iter()

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ndarray::{Array2, s};
 
+use crate::jobs::listed;
 use crate::{Captioner, CodebookReport, CopySample, DecodeFrom, LearnedBy, PatchSample, lock, parse_device};
 use sample::{Sampled, SampledBatch};
 use tldr_loader::cluster::alignment::passes_gate;
@@ -239,15 +240,7 @@ struct Corpus {
 
 impl Corpus {
     fn of(job: &FitJob) -> Result<Self> {
-        let shards = shard::list(&job.urls, None, &job.stores)?;
-        let lengths = match &job.lengths {
-            None => shard::lengths(&shards, &mut |_, _| {})?,
-            Some(lengths) if lengths.len() == shards.len() => lengths.clone(),
-            Some(lengths) => {
-                let accepted = format!("one number for each of the {} shards", shards.len());
-                return Err(Error::option("lengths", format!("{} numbers", lengths.len()), accepted));
-            }
-        };
+        let (shards, lengths) = listed(&job.urls, &job.stores, job.lengths.as_deref())?;
         let corpus = Self { shards, lengths, read: job.read.clone() };
         if corpus.read.has_tables() {
             let found = shard::survey(&corpus.shards, &corpus.lengths, &corpus.read)?;

@@ -1,6 +1,7 @@
 //! What a training run reads: which shards, or samples, it trains on, which it keeps to validate on,
 //! which belong to another fold.
 
+use crate::jobs::listed;
 use crate::jobs::previews::largest_divisor;
 use crate::jobs::train::TrainJob;
 use tldr_loader::error::{Error, Result};
@@ -65,15 +66,7 @@ impl Data {
     /// # Errors
     /// Errors of listing and counting; too few shards to keep any out.
     pub(super) fn of(job: &TrainJob) -> Result<Self> {
-        let shards = shard::list(&job.urls, None, &job.stores)?;
-        let lengths = match &job.lengths {
-            None => shard::lengths(&shards, &mut |_, _| {})?,
-            Some(lengths) if lengths.len() == shards.len() => lengths.clone(),
-            Some(lengths) => {
-                let accepted = format!("one number for each of the {} shards", shards.len());
-                return Err(Error::option("lengths", format!("{} numbers", lengths.len()), accepted));
-            }
-        };
+        let (shards, lengths) = listed(&job.urls, &job.stores, job.lengths.as_deref())?;
         let all: Vec<(Shard, u64)> =
             shards.into_iter().zip(lengths).filter(|(_, length)| *length > 0).collect();
         if all.is_empty() {
