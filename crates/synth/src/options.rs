@@ -55,7 +55,7 @@ impl SynthOptions {
     /// Checks every option.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](crate::ErrorKind::Option) names the first one that cannot be used.
+    /// [`ErrorKind::Option`](tldr_loader::ErrorKind::Option) names the first one that cannot be used.
     pub fn validate(&self) -> Result<()> {
         if self.samples == 0 {
             return Err(Error::option("samples", self.samples, "at least 1"));
