@@ -201,7 +201,7 @@ fn jpeg_part(bytes: &[u8], image: &mut RgbImage, wanted: impl FnOnce(u32, u32) -
 }
 
 fn bare_resize(image: &RgbImage, resizer: &mut Resizer, small: &mut Vec<u8>) {
-    let (width, height) = (image.width as usize, image.height as usize);
+    let (width, height) = (image.width, image.height);
     let crop = Crop { left: 0, top: 0, width, height };
     let _ = resizer.resize(&image.data, (width, height), crop, (SIZE, SIZE), Filter::CatmullRom, small);
 }
