@@ -6,7 +6,8 @@ use std::io::Write;
 use tldr_loader::error::{ErrorKind, FailReason};
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{self, InspectJob, Inspection, MetadataInspection, Spread};
-use tldr_loader::shard::list;
+use tldr_loader::loader::check_tables;
+use tldr_loader::shard::{Shard, list, survey};
 use tldr_loader::{Error, Result};
 
 use crate::progress::Progress;
@@ -49,6 +50,7 @@ impl Args {
         } else {
             ended(print(&mut std::io::stdout().lock(), &found, self.decode))?;
         }
+        check_joins(&shards, &job, &found)?;
         let unread = found.shards.iter().filter(|shard| shard.error.is_some()).count();
         if unread > 0 {
             let detail = format!("{unread} of {} cannot be read: stdout says why", found.shards.len());
@@ -63,6 +65,17 @@ impl Args {
         }
         Ok(())
     }
+}
+
+/// Fails where a table of `--subset` or `--captions` has nothing to do with these shards, as training would.
+fn check_joins(shards: &[Shard], job: &InspectJob, found: &Inspection) -> Result<()> {
+    if !job.read.has_tables() {
+        return Ok(());
+    }
+    let readable = shards.iter().zip(&found.shards).filter(|(_, of)| of.error.is_none());
+    let (shards, lengths): (Vec<Shard>, Vec<u64>) =
+        readable.map(|(shard, of)| (shard.clone(), of.groups)).unzip();
+    check_tables(&job.read, &survey(&shards, &lengths, &job.read)?, found.groups)
 }
 
 fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Result<()> {

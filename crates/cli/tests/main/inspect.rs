@@ -201,3 +201,20 @@ fn it_fails_where_nothing_usable_is() {
     let (code, _, err) = run(&[&path("00000.tar"), "--where", "width > 3"]);
     assert!(code == Some(1) && err.contains("no usable sample"), "{err}");
 }
+
+#[test]
+fn a_table_that_joins_nothing_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    crate::support::corpus(folder.path(), 2, 48);
+    let (shards, list) = (folder.path().display().to_string(), folder.path().join("subset.txt"));
+    let with = |keys: Vec<String>| {
+        std::fs::write(&list, keys.join("\n")).unwrap();
+        let output = inspect(&[&shards, "--subset", &list.display().to_string()]);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = with((0..48).map(|i| format!("other-{i}")).collect());
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("subset = 48 entries, by key") && said.contains("\"other-0\""), "{said}");
+    let (code, said) = with((0..48).map(|i| format!("{i:07}")).collect());
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+}
