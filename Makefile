@@ -14,7 +14,7 @@ CORE := bindings/python/python
 CAPTIONER := bindings/captioner/python
 
 RUST_EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
-PYTHON_EXAMPLES := examples/train_clip.py examples/full_vs_reduced.py
+PYTHON_EXAMPLES := examples/train_clip.py examples/full_vs_reduced.py examples/any_torch.py
 
 .PHONY: help
 help: ## Lists the targets.

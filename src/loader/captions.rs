@@ -259,17 +259,22 @@ fn gated_out<'r>(selector: &'r Selector, record: &'r WindowRecord) -> impl Itera
 
 /// Where the scores of a window are: those of another generator, another judge, another way of computing
 /// in either, or another idea of what says nothing are not mixed with them. The last bits of a score, and
-/// with them a decision, may depend on the device.
+/// with them a decision, may depend on the device. A stand-in answers for a model that computed as the window's
+/// signals were computed.
 fn score_key(spec: &Spec, window: &WindowKey) -> Option<CaptionKey> {
     let writer = spec.model.as_ref()?;
     let judge = spec.judge.as_ref()?;
     let shape = writer.caption?;
+    let compute = |model: &ModelThread| match spec.ledger.window(window) {
+        Some(record) if model.stands_in => hash::hash_str(&record.compute),
+        _ => hash::hash_str(&model.compute),
+    };
     let parts = [
         shape.fingerprint,
         judge.fingerprint,
         spec.replace_repetitive.into(),
-        hash::hash_str(&writer.compute),
-        hash::hash_str(&judge.compute),
+        compute(writer),
+        compute(judge),
     ];
     Some(window.captions(hash::combine(&parts)))
 }

@@ -95,6 +95,8 @@ pub(crate) struct ModelThread {
     pub(crate) fingerprint: u64,
     /// How it computes, in words.
     pub(crate) compute: Arc<str>,
+    /// Whether all that it says is in a ledger.
+    pub(crate) stands_in: bool,
     pub(crate) caption: Option<CaptionShape>,
     role: Role,
     requests: Option<Sender<Request>>,
@@ -110,7 +112,8 @@ impl ModelThread {
             let given = format!("preview_size {preview_size}, batch_size {batch_size}");
             return Err(Error::option(role.name(), given, "both must be at least 1"));
         }
-        let (model_filter, compute) = (model.preview_filter(), model.compute().into());
+        let (model_filter, compute, stands_in) =
+            (model.preview_filter(), model.compute().into(), model.stands_in());
         let caption = model.recaptioner().map(|r| CaptionShape {
             batch_size: r.caption_batch_size().max(1),
             fingerprint: r.caption_fingerprint(),
@@ -126,6 +129,7 @@ impl ModelThread {
             batch_size,
             fingerprint,
             compute,
+            stands_in,
             caption,
             role,
             requests: Some(requests),

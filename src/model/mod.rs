@@ -88,6 +88,12 @@ pub trait Encoder: Send {
         String::new()
     }
 
+    /// Whether it only stands in for a model whose signals and captions are in a ledger, as [`Recorded`] does:
+    /// signals and scores are then taken however they were computed.
+    fn stands_in(&self) -> bool {
+        false
+    }
+
     /// Encodes `previews` `[batch_size, 3, preview_size, preview_size]` and `captions`
     /// `[batch_size]`. The result of a row must not depend on the other rows.
     fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals>;
@@ -140,6 +146,10 @@ impl Encoder for Box<dyn Encoder> {
 
     fn compute(&self) -> String {
         (**self).compute()
+    }
+
+    fn stands_in(&self) -> bool {
+        (**self).stands_in()
     }
 
     fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {

@@ -95,8 +95,14 @@ impl Identity {
         let differs = identity.files.iter().find(|(name, hash)| found.get(*name) != Some(hash));
         let added = found.keys().find(|name| !identity.files.contains_key(*name));
         if let Some(name) = differs.map(|(name, _)| name).or(added) {
-            let expected = format!("the {name} that it was written for; fit the captioner again");
-            return Err(Error::format(path.display().to_string(), expected, "another one beside it"));
+            let now = match (found.get(name), identity.files.get(name)) {
+                (None, _) => "none",
+                (_, None) => "one that was not there then",
+                _ => "another one",
+            };
+            let expected = format!("the file that {FILE} was written for");
+            let found = format!("{now}: put the captioner's own files back, or fit it again");
+            return Err(Error::format(dir.join(name).display().to_string(), expected, found));
         }
         Ok(Some(identity))
     }
@@ -158,23 +164,32 @@ fn number(hex: &str) -> u64 {
 pub struct Recorded {
     identity: Identity,
     directory: PathBuf,
+    judges: bool,
 }
 
 impl Recorded {
-    /// Stands in for the model of that identity, whose directory is `directory`.
+    /// Stands in for the captioner of that identity, whose directory is `directory`.
     pub fn new(identity: Identity, directory: &Path) -> Self {
-        Self { identity, directory: directory.to_owned() }
+        Self { identity, directory: directory.to_owned(), judges: false }
+    }
+
+    /// Stands in for the judge of that identity, whose directory is `directory`.
+    pub fn judge(identity: Identity, directory: &Path) -> Self {
+        Self { judges: true, ..Self::new(identity, directory) }
     }
 
     fn missing(&self, what: &str, how: &str) -> Error {
-        let dir = self.directory.display();
+        let (dir, model) = (self.directory.display(), if self.judges { "judge" } else { "captioner" });
         let detail = format!(
-            "the ledger lacks {what}, and the captioner that could make them, {dir}, cannot run here; record them where it \
+            "the ledger lacks {what}, and the {model} that could make them, {dir}, cannot run here; record them where it \
              can (pip install \"tldr-loader[captioner]\", with torch 2.11) {how}"
         );
         ErrorKind::NotRecorded { detail }.into()
     }
 }
+
+/// What records what only a loader asks for.
+const BY_AN_EPOCH: &str = "by the same epoch of a loader with the same options and this ledger: for batch in loader: pass";
 
 impl Encoder for Recorded {
     fn dim(&self) -> usize {
@@ -201,11 +216,16 @@ impl Encoder for Recorded {
         self.identity.fingerprint()
     }
 
+    fn stands_in(&self) -> bool {
+        true
+    }
+
     fn encode(&mut self, _: ArrayView4<'_, u8>, _: &[&str]) -> Result<Signals> {
         let dir = self.directory.display();
-        let how = format!(
-            "with: tldr-loader plan SHARDS --captioner {dir} --ledger LEDGER --out PLAN, or a loader's record()"
-        );
+        if self.judges {
+            return Err(self.missing("what the judge says of some generated captions", BY_AN_EPOCH));
+        }
+        let how = format!("with: tldr-loader plan SHARDS --captioner {dir} --ledger LEDGER --out PLAN");
         Err(self.missing("signals of some samples", &how))
     }
 
@@ -224,8 +244,7 @@ impl Recaptioner for Recorded {
     }
 
     fn caption(&mut self, _: ArrayView4<'_, u8>, _: &[SampleId]) -> Result<Vec<String>> {
-        let how = "by an epoch of a loader with the same options and this ledger";
-        Err(self.missing("generated captions of some samples", how))
+        Err(self.missing("generated captions of some samples", BY_AN_EPOCH))
     }
 }
 
@@ -286,7 +305,8 @@ mod tests {
             let before = std::fs::read(dir.join(name)).ok();
             std::fs::write(dir.join(name), content).unwrap();
             let error = Identity::load(dir).unwrap_err().to_string();
-            assert!(error.contains(&format!("the {name} that it was written for")), "{error}");
+            let part = format!("{name}: expected the file that identity.json was written for, found ");
+            assert!(error.contains(&part), "{error}");
             match before {
                 Some(before) => std::fs::write(dir.join(name), before).unwrap(),
                 None => std::fs::remove_file(dir.join(name)).unwrap(),

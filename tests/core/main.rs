@@ -2,6 +2,7 @@
 
 mod alike;
 mod bad_input;
+mod bridge;
 mod captions;
 mod compute;
 mod conservation;

@@ -244,6 +244,9 @@ impl Source {
         };
         let Ok(reason) = scorer.extract::<String>() else { return Ok(Box::new(Scorer::new(&scorer)?)) };
         match Identity::load(directory).or_raise(py)? {
+            Some(identity) if has_ledger && option == "judge" => {
+                Ok(Box::new(Recorded::judge(identity, directory)))
+            }
             Some(identity) if has_ledger => Ok(Box::new(Recorded::new(identity, directory))),
             _ => {
                 let accepted = format!(
