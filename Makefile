@@ -126,6 +126,39 @@ $(VENV)/.bench: requirements-bench.txt $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@touch $@
 
+# --- a release (RELEASE.md) -----------------------------------------------------------------
+
+$(VENV)/.wheel: requirements-wheel.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-wheel.txt
+	@touch $@
+
+# Against glibc 2.28, of 2018: zig has the symbols of old releases. The C of libjpeg-turbo, zstd and ring is
+# compiled by it, too. A machine that builds for another one has none of that one's Python, and needs none: abi3.
+MATURIN = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --out dist
+OLD_GLIBC := --zig --compatibility manylinux_2_28 --manifest-path bindings/python/Cargo.toml --interpreter python3
+
+.PHONY: wheel wheel-aarch64 wheel-captioner
+wheel: $(VENV)/.wheel ## Builds the wheel of the core for this machine, for any Linux since 2018.
+	rm -f dist/tldr_loader-*_$$(uname -m).whl
+	$(MATURIN) $(OLD_GLIBC)
+	$(BIN)/auditwheel show dist/tldr_loader-*_$$(uname -m).whl
+
+wheel-aarch64: $(VENV)/.wheel ## Builds the wheel of the core for aarch64, on this machine.
+	rustup target add aarch64-unknown-linux-gnu
+	rm -f dist/tldr_loader-*_aarch64.whl
+	$(MATURIN) $(OLD_GLIBC) --target aarch64-unknown-linux-gnu
+	$(BIN)/auditwheel show dist/tldr_loader-*_aarch64.whl
+
+# It links the libtorch of .venv and finds it in the torch that is imported before it, so that its wheel is one for
+# the glibc of this machine and torch 2.11 only.
+wheel-captioner: $(VENV)/.wheel $(VENV)/.run ## Builds the wheel of the captioner, for torch 2.11 and this glibc.
+	rm -f dist/tldr_loader_captioner-*.whl
+	$(MATURIN) --auditwheel skip --manifest-path bindings/captioner/Cargo.toml
+
+.PHONY: test-environments
+test-environments: build ## Tries the wheel without torch and with three releases of it (15 GB, half an hour).
+	$(BIN)/python tests/environments.py
+
 # --- the parts of `make test` ---------------------------------------------------------------
 
 .PHONY: format lint docs test-rust test-python smoke
@@ -160,4 +193,4 @@ smoke: $(VENV)/.dev build
 .PHONY: clean
 clean: ## Removes what was built; keeps the virtual environment.
 	cargo clean
-	rm -rf demo compare
+	rm -rf demo compare dist

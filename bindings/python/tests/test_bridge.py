@@ -82,8 +82,10 @@ def test_a_matcher_and_its_scores_are_recorded_too(corpus: Corpus, directory: Pa
     given = options(corpus, directory, ledger=tmp_path / "ledger", **more)
     check(given)
     # Captions without scores: the judge is missed.
+    given["rescue"] = False
+    check(given)
     (tmp_path / "ledger" / "scores").rename(tmp_path / "scores")
-    kind, message = elsewhere({**given, "rescue": False}, without=True)
+    kind, message = elsewhere(given, without=True)
     assert kind == "LedgerError"
     assert f"judge that could make them, {tmp_path / 'matcher'}, cannot run here" in message
 
