@@ -1,10 +1,11 @@
-"""Measures what it costs that a model is called through Python: milliseconds a batch, without the model's own work.
+"""Measures what it costs that a model is called through Python: milliseconds a batch, without its own work.
 
     .venv/bin/python benches/model_seam.py
 
-The loader calls a model that only does what every call has to: it takes a copy of the previews, as the captioner's module does,
-and gives arrays of the right shapes back. What the loader counts for `encode` is then the crossing alone. Beside it stands the
-captioner itself, in the sizes of its presets; nothing is trained, since weights do not change the time.
+The loader calls a model that only does what every call has to: it takes a copy of the previews, as the
+captioner's module does, and gives arrays of the right shapes back. What the loader counts for `encode` is
+then the crossing alone. Beside it stands the captioner itself, in the sizes of its presets; nothing is
+trained well, since weights do not change the time.
 """
 
 from __future__ import annotations

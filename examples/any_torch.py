@@ -10,8 +10,8 @@ With pip install tldr-loader, and the torch of your choice:
 
     python examples/any_torch.py train 'shards/*.tar' --captioner captioner --ledger ledger
 
-Both halves make the loader by the same options. `train` loads no model of the captioner's: what it would say is
-in the ledger. The captioner directory is still needed, for its clusters and its identity.
+Both halves make the loader by the same options. `train` loads no model of the captioner's: what it would
+say is in the ledger. The captioner directory is still needed, for its clusters and its identity.
 """
 
 from __future__ import annotations
@@ -92,14 +92,16 @@ def record(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Trains on them. Nothing here runs the captioner; what is not recorded is an error that says so."""
     loader = loader_for(options)
-    model: Trainer = WithTorch(loader) if importlib.util.find_spec("torch") else WithNumpy(loader)
+    has_torch = importlib.util.find_spec("torch") is not None
+    model: Trainer = WithTorch(loader, options.epochs) if has_torch else WithNumpy(loader)
     print(f"training with {model.name}")
     for epoch in range(options.epochs):
         loader.set_epoch(epoch)
         losses = [model.step(images, tokens) for images, tokens in loader]
         stats = loader.stats()
         asked = stats["encoded"] + stats["captioned"]
-        print(f"epoch {epoch}: {len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; asked of a model: {asked}")
+        loss = sum(losses) / len(losses)
+        print(f"epoch {epoch}: {len(losses)} steps, loss {loss:.3f}; {asked} samples were asked of a model")
 
 
 class Trainer(Protocol):
@@ -113,14 +115,14 @@ class Trainer(Protocol):
 class WithTorch:
     """A small CLIP. Batches are tensors of the torch that is installed."""
 
-    def __init__(self, loader: tldr.Loader) -> None:
+    def __init__(self, loader: tldr.Loader, epochs: int) -> None:
         import torch
         from small_clip import SmallClip, optimizer_for
 
         torch.manual_seed(0)
         self.name = f"torch {torch.__version__}"
         self.model = SmallClip(loader.vocab_size or 0)
-        self.optimizer, self.schedule = optimizer_for(self.model, loader.num_batches)
+        self.optimizer, self.schedule = optimizer_for(self.model, epochs * loader.num_batches)
 
     def step(self, images: Any, tokens: Any) -> float:
         loss = self.model.loss(images, tokens)
@@ -128,11 +130,11 @@ class WithTorch:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.schedule.step()
-        return float(loss)
+        return loss.item()
 
 
 class WithNumpy:
-    """A contrastive model of two matrices, with its gradient by hand. Batches are arrays with `__dlpack__`."""
+    """A contrastive model of two matrices, its gradient by hand. Batches are arrays with `__dlpack__`."""
 
     def __init__(self, loader: tldr.Loader) -> None:
         import numpy
@@ -149,7 +151,9 @@ class WithNumpy:
         images, tokens = np.from_dlpack(images), np.from_dlpack(tokens)
         rows = len(images)
         # Means of 4x4 pixels, and which words a caption has.
-        pixels = images.reshape(rows, 3, IMAGE_SIZE // 4, 4, IMAGE_SIZE // 4, 4).mean((3, 5)).reshape(rows, -1)
+        pixels = (
+            images.reshape(rows, 3, IMAGE_SIZE // 4, 4, IMAGE_SIZE // 4, 4).mean((3, 5)).reshape(rows, -1)
+        )
         words = np.zeros((rows, self.words))
         words[np.arange(rows)[:, None], tokens] = 1
         left, right = pixels @ self.image, words @ self.text

@@ -2,11 +2,12 @@
 
     make test-environments
 
-No torch, the oldest torch, the one that the captioner works with, and the newest on PyPI: each environment gets the
-wheel in dist/ and nothing else of this tree. The captioner's environment is .venv, lent by a path file rather than
-installed again. There a ledger is recorded first, which the others then train on. Every environment has to yield the
-same batches. It takes about 15 GB of a disk and half an hour, most of it for the installation of torch; an environment
-is deleted after its turn (--keep leaves it, for the next run).
+No torch, the oldest torch that is supported, the one that the captioner works with, and the newest on PyPI:
+each environment gets the wheel in dist/ and nothing else of this tree. The captioner's environment is
+.venv, lent by a path file rather than installed again. There a ledger is recorded first, which the others
+then train on. Every environment has to yield the same batches. It takes about 15 GB of a disk and half an
+hour, most of it for the installation of torch; an environment is deleted after its turn (--keep leaves it,
+for the next run).
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ ENVIRONMENTS = {"no torch": None, "torch 2.4": "torch==2.4.*", "torch 2.11": "",
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=ENVIRONMENTS, help="which of them")
-    parser.add_argument("--folder", type=Path, help="where environments are made; a temporary folder by default")
+    parser.add_argument(
+        "--folder", type=Path, help="where environments are made; a temporary folder by default"
+    )
     parser.add_argument("--keep", action="store_true", help="leave them there, and use those that are there")
     parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -57,7 +60,7 @@ def main() -> int:
     return report(rows)
 
 
-# --- what is tried in an environment --------------------------------------------------------------------------------
+# --- what is tried in an environment ----------------------------------------------------------
 
 
 def probe(given: Path) -> dict[str, str]:
@@ -73,7 +76,9 @@ def probe(given: Path) -> dict[str, str]:
         found["torch"] = torch.__version__
     except ImportError:
         pass
-    found["package"] = tldr.__version__ + ("" if "site-packages" in tldr.__file__ else f", of {tldr.__file__}")
+    found["package"] = tldr.__version__ + (
+        "" if "site-packages" in tldr.__file__ else f", of {tldr.__file__}"
+    )
     command = Path(sys.executable).parent / "tldr-loader"
     for words, expected in ((["--help"], "inspect"), (["inspect", f"{given}/shards"], "64")):
         done = subprocess.run([command, *words], capture_output=True, text=True, timeout=120, check=False)
@@ -98,10 +103,11 @@ def probe(given: Path) -> dict[str, str]:
         try:
             tldr.Loader(**recorded)
         except tldr.ConfigError as error:
-            assert "tldr-loader[captioner]" in str(error), error
-            assert "`ledger`" in str(error), error
+            refusal = str(error)
         else:
-            raise AssertionError("a captioner without a ledger is not refused")
+            refusal = "nothing is refused"
+        assert "tldr-loader[captioner]" in refusal, refusal
+        assert "`ledger`" in refusal, refusal
     return found
 
 
@@ -119,7 +125,7 @@ def digest(loader: Any) -> str:
     return f"{total.hexdigest()[:8]} ({kind})"
 
 
-# --- making environments --------------------------------------------------------------------------------------------
+# --- making environments ----------------------------------------------------------------------
 
 
 def prepare(given: Path) -> None:
@@ -148,9 +154,14 @@ def prepare(given: Path) -> None:
 def png(seed: int) -> bytes:
     """A picture of 48x48 pixels."""
     rows = b"".join(
-        b"\0" + bytes((x * seed + y * 5 + c * 40) % 256 for x in range(48) for c in range(3)) for y in range(48)
+        b"\0" + bytes((x * seed + y * 5 + c * 40) % 256 for x in range(48) for c in range(3))
+        for y in range(48)
     )
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 48, 48, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 48, 48, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
     body = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
@@ -189,14 +200,20 @@ def call(command: list[str | Path], **environment: str) -> str:
     """Runs a command without this process's Python paths; what it wrote to stdout."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, env={**kept, **environment}, check=False
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        env={**kept, **environment},
+        check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        raise SystemExit(
+            f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+        )
     return done.stdout
 
 
-# --- what is said of it -----------------------------------------------------------------------------------------------
+# --- what is said of it -----------------------------------------------------------------------
 
 COLUMNS = {
     "Python": "Python", "torch": "torch", "NumPy": "NumPy", "--help": "`--help`", "inspect": "`inspect`",

@@ -189,7 +189,8 @@ impl Recorded {
 }
 
 /// What records what only a loader asks for.
-const BY_AN_EPOCH: &str = "by the same epoch of a loader with the same options and this ledger: for batch in loader: pass";
+const BY_AN_EPOCH: &str =
+    "by the same epoch of a loader with the same options and this ledger: for batch in loader: pass";
 
 impl Encoder for Recorded {
     fn dim(&self) -> usize {

@@ -135,7 +135,9 @@ def test_without_a_ledger_both_ways_out_are_named(corpus: Corpus, directory: Pat
     assert "beside a `ledger` that was recorded with it where the captioner is" in message
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "clusters.safetensors", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "clusters.safetensors", "model.safetensors"]
+)
 def test_a_captioner_that_was_changed_is_not_what_was_recorded(
     corpus: Corpus, directory: Path, tmp_path: Path, name: str
 ) -> None:
