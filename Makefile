@@ -174,9 +174,9 @@ docs: $(VENV)/.dev
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 # Of the whole workspace at once: a part of it would have some dependencies built with other features, and then
-# the core. Benches run too, on little.
+# the core. Benches run too, on little. (--all-targets would build harnesses of what says `test = false`.)
 test-rust: $(VENV)/.dev
-	cargo test --workspace --all-targets
+	cargo test --workspace --tests --benches
 	cargo test --workspace --doc
 
 test-python: $(VENV)/.dev build
