@@ -23,7 +23,7 @@ use tldr_loader::Result;
 use tldr_loader::cluster::{AlignmentNorm, AlignmentTable, Clusters, GATE_STEPS};
 use tldr_loader::hash;
 use tldr_loader::loader::{Loader, Mode, Stats};
-use tldr_loader::model::{Encoder, Signals};
+use tldr_loader::model::{Scorer, Signals};
 use tldr_loader::shard::{ReadOptions, ShardReader, ShardWriter, list};
 
 const CLUSTERS: usize = 64;
@@ -35,7 +35,7 @@ struct Stub {
     per_sample: Duration,
 }
 
-impl Encoder for Stub {
+impl Scorer for Stub {
     fn dim(&self) -> usize {
         1
     }
@@ -51,7 +51,7 @@ impl Encoder for Stub {
     fn fingerprint(&self) -> u64 {
         1
     }
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
         black_box(previews);
         std::thread::sleep(self.per_sample * captions.len() as u32);
         let hashes: Vec<u64> = captions.iter().map(|caption| hash::hash_str(caption)).collect();
@@ -97,7 +97,7 @@ mod real {
     use tch::Device;
     use tldr_captioner::jobs::{FitJob, fit};
     use tldr_captioner::{Captioner, CaptionerConfig, VisionConfig};
-    use tldr_loader::model::Encoder;
+    use tldr_loader::model::Scorer;
     use tldr_loader::text::Tokenizer;
 
     /// Makes it and fits it to a corpus; says where it is.
@@ -130,11 +130,11 @@ mod real {
         let (batch, size) = (captioner.batch_size(), captioner.preview_size());
         let previews = Array4::from_shape_fn((batch, 3, size, size), |(b, c, y, x)| (b * c + y * x) as u8);
         let captions = vec!["word1 and word7 and word49 and word343 and word401"; batch];
-        captioner.encode(previews.view(), &captions).unwrap();
+        captioner.signals(previews.view(), &captions).unwrap();
         let begun = Instant::now();
         let batches = 5;
         for _ in 0..batches {
-            captioner.encode(previews.view(), &captions).unwrap();
+            captioner.signals(previews.view(), &captions).unwrap();
         }
         begun.elapsed().as_secs_f64() / (batches * batch) as f64
     }

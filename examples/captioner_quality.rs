@@ -18,7 +18,7 @@ use tldr_captioner::{Captioner, CaptionerConfig, TrainOptions, Trainer, parse_de
 use tldr_loader::cluster::{FitOptions, FitPoints, fit};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{DecodeOptions, Scratch, preview};
-use tldr_loader::model::{Encoder, PreviewFilter, Recaptioner};
+use tldr_loader::model::{PreviewFilter, Recaptioner, Scorer};
 use tldr_loader::text::Tokenizer;
 use tldr_loader::{Error, Result, SampleId};
 use tldr_synth::{CLASSES, Corpus, SynthOptions, SynthSample};
@@ -228,7 +228,7 @@ fn measure_clusters(captioner: &mut Captioner, train: &Pairs) -> Result<()> {
     for start in (0..count).step_by(batch) {
         let previews = train.previews.slice(s![start..start + batch, .., .., ..]);
         let captions: Vec<&str> = train.captions[start..start + batch].iter().map(String::as_str).collect();
-        found.extend(captioner.encode(previews, &captions)?.cluster);
+        found.extend(captioner.signals(previews, &captions)?.cluster);
     }
     println!("clusters: NMI {:.3} with the true classes", nmi(&found, &train.classes[..count]));
     Ok(())

@@ -17,7 +17,7 @@ use crate::hash;
 use crate::image::ImageTransform;
 use crate::ledger::Ledger;
 use crate::loader::{Batch, Loader, Mode, PixelType, PlanFile, PlannedShard, included, measured};
-use crate::model::Encoder;
+use crate::model::Scorer;
 use crate::select::gate::Gate;
 use crate::select::{GateBy, NearDuplicates, Planner, Policy, Priority, Quota, Selector, Window};
 use crate::shard::{self, ReadOptions, Shard, StoreOptions};
@@ -173,7 +173,7 @@ impl PlanEstimate {
 /// ledger; as [`Planner::decide`].
 pub fn plan(
     job: &PlanJob,
-    encoder: impl Encoder + 'static,
+    encoder: impl Scorer + 'static,
     clusters: Arc<Clusters>,
     progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
 ) -> Result<PlanSummary> {
@@ -262,7 +262,7 @@ fn listed(job: &PlanJob) -> Result<Vec<Shard>> {
 /// As [`plan`].
 pub fn estimate(
     job: &PlanJob,
-    encoder: &mut dyn Encoder,
+    encoder: &mut dyn Scorer,
     progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
 ) -> Result<PlanEstimate> {
     job.check()?;
@@ -292,7 +292,7 @@ pub fn estimate(
 }
 
 /// Samples encoded, and seconds for each.
-fn measure(job: &PlanJob, missing: Vec<(Shard, u64)>, encoder: &mut dyn Encoder) -> Result<(u64, f64)> {
+fn measure(job: &PlanJob, missing: Vec<(Shard, u64)>, encoder: &mut dyn Scorer) -> Result<(u64, f64)> {
     let (shards, lengths) = missing.into_iter().unzip();
     let (batch, size) = (encoder.batch_size(), encoder.preview_size());
     let builder = Loader::builder(job.urls.clone())
@@ -327,7 +327,7 @@ fn measure(job: &PlanJob, missing: Vec<(Shard, u64)>, encoder: &mut dyn Encoder)
 }
 
 /// Encodes the previews of a batch, filled with blanks to the encoder's shape.
-fn encode(encoder: &mut dyn Encoder, examples: &Batch, batch: usize, size: usize) -> Result<()> {
+fn encode(encoder: &mut dyn Scorer, examples: &Batch, batch: usize, size: usize) -> Result<()> {
     let pixels = examples.images.as_u8().unwrap_or_default();
     let shape = (examples.len(), 3, size, size);
     let given = Array4::from_shape_vec(shape, pixels.to_vec())
@@ -336,7 +336,7 @@ fn encode(encoder: &mut dyn Encoder, examples: &Batch, batch: usize, size: usize
     previews.slice_mut(s![..examples.len(), .., .., ..]).assign(&given);
     let mut captions: Vec<&str> = examples.original.iter().map(String::as_str).collect();
     captions.resize(batch, "");
-    encoder.encode(previews.view(), &captions).map(|_| ())
+    encoder.signals(previews.view(), &captions).map(|_| ())
 }
 
 /// Samples of each of `shards`.
@@ -388,7 +388,7 @@ fn record(
     job: &PlanJob,
     shards: &[Shard],
     ledger: &Ledger,
-    encoder: impl Encoder + 'static,
+    encoder: impl Scorer + 'static,
     clusters: &Arc<Clusters>,
     progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
 ) -> Result<u64> {

@@ -42,7 +42,7 @@ pub struct WindowRecord {
     /// Which rows have signals: those that failed, and those that were encoded; `None` where all have. Of
     /// a thinned stream a part of a window is encoded; the others hold zeros.
     pub encoded: Option<Vec<bool>>,
-    /// How the signals were computed, as [`Encoder::compute`](crate::model::Encoder::compute) says it.
+    /// How the signals were computed, as [`Scorer::compute`](crate::model::Scorer::compute) says it.
     pub compute: Arc<str>,
     /// Whether `signals.embedding` is kept (else it has zero columns).
     pub has_embedding: bool,

@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::loader::batch::PixelType;
 use crate::loader::mix::Weighted;
 use crate::loader::spec::{Mode, OnError};
-use crate::model::Encoder;
+use crate::model::Scorer;
 use crate::select::{GateBy, KeepRatio, Priority, Quota, ScoreGate};
 use crate::shard::{Filter, ReadOptions, Shard, StoreOptions};
 use crate::text::{Fuse, Tokenizer};
@@ -41,8 +41,8 @@ pub struct LoaderBuilder {
     pub(super) plan: Option<PathBuf>,
     pub(super) only_recording: bool,
     pub(super) stores: StoreOptions,
-    pub(super) encoder: Option<(Box<dyn Encoder>, Arc<Clusters>)>,
-    pub(super) judge: Option<Box<dyn Encoder>>,
+    pub(super) encoder: Option<(Box<dyn Scorer>, Arc<Clusters>)>,
+    pub(super) judge: Option<Box<dyn Scorer>>,
     pub(super) rescue: bool,
     pub(super) ledger: Ledger,
     pub(super) mode: Mode,
@@ -388,7 +388,7 @@ impl LoaderBuilder {
     }
 
     /// The captioner and its clusters. The model moves into a thread of its own.
-    pub fn captioner(mut self, encoder: impl Encoder + 'static, clusters: Arc<Clusters>) -> Self {
+    pub fn captioner(mut self, encoder: impl Scorer + 'static, clusters: Arc<Clusters>) -> Self {
         self.given.insert("captioner");
         self.encoder = Some((Box::new(encoder), clusters));
         self
@@ -397,7 +397,7 @@ impl LoaderBuilder {
     /// A model whose alignments score generated captions, for [`Fuse::Gated`] and [`rescue`](Self::rescue).
     /// It must not be the captioner that writes them: one that was trained on other data, or an image-text
     /// matching head. It moves into a thread of its own.
-    pub fn judge(mut self, judge: impl Encoder + 'static) -> Self {
+    pub fn judge(mut self, judge: impl Scorer + 'static) -> Self {
         self.given.insert("judge");
         self.judge = Some(Box::new(judge));
         self

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loader::recorder::Recorder;
 use crate::loader::stats::Stage;
 use crate::loader::watchdog::{Doing, Post};
-use crate::model::{Encoder, PreviewFilter, Signals};
+use crate::model::{PreviewFilter, Scorer, Signals};
 use crate::sample::SampleId;
 
 /// Requests that may wait for the model: enough that it never idles between two batches.
@@ -105,7 +105,7 @@ pub(crate) struct ModelThread {
 
 impl ModelThread {
     /// Moves the model into a thread of its own.
-    pub(crate) fn spawn(mut model: Box<dyn Encoder>, role: Role) -> Result<Self> {
+    pub(crate) fn spawn(mut model: Box<dyn Scorer>, role: Role) -> Result<Self> {
         let (preview_size, batch_size, fingerprint) =
             (model.preview_size(), model.batch_size(), model.fingerprint());
         if preview_size == 0 || batch_size == 0 {
@@ -195,7 +195,7 @@ impl Drop for ModelThread {
     }
 }
 
-fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>, role: Role) {
+fn serve(model: &mut dyn Scorer, inbox: &Receiver<Request>, role: Role) {
     for request in inbox {
         // A reply that nobody waits for any more (the epoch was dropped) is no error.
         match request {
@@ -205,7 +205,7 @@ fn serve(model: &mut dyn Encoder, inbox: &Receiver<Request>, role: Role) {
                 let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
                 let result = recorder.time(role.stage(), || {
                     guarded(role, || {
-                        let signals = model.encode(previews.view(), &captions)?;
+                        let signals = model.signals(previews.view(), &captions)?;
                         check(role, &signals, captions.len(), model.clusters())?;
                         Ok(signals)
                     })

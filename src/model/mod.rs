@@ -1,6 +1,6 @@
 //! What the loader knows of a model: two traits over plain arrays.
 //!
-//! [`Encoder`] turns previews and captions into [`Signals`], [`Recaptioner`] turns previews into
+//! [`Scorer`] turns previews and captions into [`Signals`], [`Recaptioner`] turns previews into
 //! captions. The project's own captioner (the crate `tldr-captioner`) implements both; tests use stubs, and
 //! users can bring their own. [`Recorded`] stands in for a model whose every word is in a ledger. Previews are `u8` RGB, `[batch, 3, size, size]`, not normalised.
 
@@ -58,7 +58,7 @@ impl PreviewFilter {
 }
 
 /// Turns previews and original captions into signals.
-pub trait Encoder: Send {
+pub trait Scorer: Send {
     /// Length of an embedding.
     fn dim(&self) -> usize;
 
@@ -94,9 +94,9 @@ pub trait Encoder: Send {
         false
     }
 
-    /// Encodes `previews` `[batch_size, 3, preview_size, preview_size]` and `captions`
+    /// Signals of `previews` `[batch_size, 3, preview_size, preview_size]` and `captions`
     /// `[batch_size]`. The result of a row must not depend on the other rows.
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals>;
+    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals>;
 
     /// The same model as a writer of captions, where it is one.
     fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
@@ -106,7 +106,7 @@ pub trait Encoder: Send {
 
 /// Writes captions for previews.
 pub trait Recaptioner {
-    /// Rows of a caption batch; as [`Encoder::batch_size`].
+    /// Rows of a caption batch; as [`Scorer::batch_size`].
     fn caption_batch_size(&self) -> usize;
 
     /// Identifies weights and generation settings: captions of different fingerprints never mix.
@@ -119,7 +119,7 @@ pub trait Recaptioner {
     fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>>;
 }
 
-impl Encoder for Box<dyn Encoder> {
+impl Scorer for Box<dyn Scorer> {
     fn dim(&self) -> usize {
         (**self).dim()
     }
@@ -152,8 +152,8 @@ impl Encoder for Box<dyn Encoder> {
         (**self).stands_in()
     }
 
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
-        (**self).encode(previews, captions)
+    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        (**self).signals(previews, captions)
     }
 
     fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {

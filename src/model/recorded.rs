@@ -11,7 +11,7 @@ use crate::aside;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash;
 use crate::json;
-use crate::model::{Encoder, PreviewFilter, Recaptioner, Signals};
+use crate::model::{PreviewFilter, Recaptioner, Scorer, Signals};
 use crate::sample::SampleId;
 
 /// Its file in a captioner directory.
@@ -54,7 +54,7 @@ impl Identity {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn save(
-        model: &dyn Encoder,
+        model: &dyn Scorer,
         writer: Option<&dyn Recaptioner>,
         weights: u64,
         dir: &Path,
@@ -117,7 +117,7 @@ impl Identity {
         self.write(dir)
     }
 
-    /// Identifies the model: [`Encoder::fingerprint`].
+    /// Identifies the model: [`Scorer::fingerprint`].
     pub fn fingerprint(&self) -> u64 {
         number(&self.fingerprint)
     }
@@ -192,7 +192,7 @@ impl Recorded {
 const BY_AN_EPOCH: &str =
     "by the same epoch of a loader with the same options and this ledger: for batch in loader: pass";
 
-impl Encoder for Recorded {
+impl Scorer for Recorded {
     fn dim(&self) -> usize {
         self.identity.dim
     }
@@ -221,7 +221,7 @@ impl Encoder for Recorded {
         true
     }
 
-    fn encode(&mut self, _: ArrayView4<'_, u8>, _: &[&str]) -> Result<Signals> {
+    fn signals(&mut self, _: ArrayView4<'_, u8>, _: &[&str]) -> Result<Signals> {
         let dir = self.directory.display();
         if self.judges {
             return Err(self.missing("what the judge says of some generated captions", BY_AN_EPOCH));
@@ -256,7 +256,7 @@ mod tests {
     /// A model that says 7 of everything.
     struct Seven;
 
-    impl Encoder for Seven {
+    impl Scorer for Seven {
         fn dim(&self) -> usize {
             7
         }
@@ -272,7 +272,7 @@ mod tests {
         fn fingerprint(&self) -> u64 {
             u64::MAX - 7
         }
-        fn encode(&mut self, _: ArrayView4<'_, u8>, _: &[&str]) -> Result<Signals> {
+        fn signals(&mut self, _: ArrayView4<'_, u8>, _: &[&str]) -> Result<Signals> {
             unreachable!()
         }
     }
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!((model.dim(), model.fingerprint()), (7, u64::MAX - 7));
         assert!(model.recaptioner().is_none());
         let previews = ndarray::Array4::zeros((7, 3, 7, 7));
-        let error = model.encode(previews.view(), &[""; 7]).unwrap_err().to_string();
+        let error = model.signals(previews.view(), &[""; 7]).unwrap_err().to_string();
         assert!(error.contains("tldr-loader plan SHARDS --captioner"), "{error}");
         found.clone().set_captions(9, u64::MAX, dir).unwrap();
         let mut model = Recorded::new(Identity::load(dir).unwrap().unwrap(), dir);

@@ -10,13 +10,13 @@ use std::path::Path;
 use crate::support::{Altered, Row, StubCaptioner, builder, clusters, epoch, full, rows};
 use tldr_loader::Result;
 use tldr_loader::loader::{Batch, LoaderBuilder};
-use tldr_loader::model::Encoder;
+use tldr_loader::model::Scorer;
 use tldr_loader::shard::ShardWriter;
 
 /// With hashes that follow from the picture: its red decides the scene, its green flips that many bits.
 fn scenes(urls: &str) -> LoaderBuilder {
     let captioner = Altered::new(StubCaptioner::new()).fingerprint(6).encode(|stub, previews, captions| {
-        let mut signals = stub.encode(previews, captions)?;
+        let mut signals = stub.signals(previews, captions)?;
         for (hash, preview) in signals.semantic_hash.iter_mut().zip(previews.outer_iter()) {
             *hash = support::scene_hash([preview[[0, 0, 0]], preview[[1, 0, 0]]]);
         }

@@ -10,7 +10,7 @@ use crate::support::{Altered, Row, StubCaptioner, StubJudge, builder, clusters, 
 use tldr_loader::jobs::{PlanJob, plan};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder};
-use tldr_loader::model::{Encoder, Identity, Recorded};
+use tldr_loader::model::{Identity, Recorded, Scorer};
 use tldr_loader::select::Policy;
 use tldr_loader::{Error, ErrorKind, Result};
 
@@ -62,8 +62,8 @@ impl Place {
 
     fn loader(
         &self,
-        captioner: impl Encoder + 'static,
-        judge: impl Encoder + 'static,
+        captioner: impl Scorer + 'static,
+        judge: impl Scorer + 'static,
         change: &Change,
     ) -> Loader {
         let mut builder = builder(&self.urls).ledger(self.ledger()).captioner(captioner, clusters());
@@ -128,7 +128,7 @@ fn a_plan_that_was_made_there_needs_no_model_here() {
     let file = plan(&job(vec![place.urls.clone()]), model, clusters(), &mut |_, _, _| Ok(())).unwrap();
     let file = file.plan.unwrap();
     file.save(&place.path("plan")).unwrap();
-    let planned = |model: Box<dyn Encoder>| -> Vec<Vec<Row>> {
+    let planned = |model: Box<dyn Scorer>| -> Vec<Vec<Row>> {
         let builder = builder(&place.urls).ledger(place.ledger()).captioner(model, clusters());
         epoch(&builder.plan(place.path("plan")).fuse("concat".parse().unwrap()).build().unwrap())
     };

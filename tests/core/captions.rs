@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::{StubCaptioner, builder, clusters, corpus};
 use ndarray::ArrayView4;
-use tldr_loader::model::{Encoder, Recaptioner, Signals};
+use tldr_loader::model::{Recaptioner, Scorer, Signals};
 use tldr_loader::{Loader, Result, SampleId};
 
 /// By a sample's id modulo 3.
@@ -19,7 +19,7 @@ struct Writer {
     counts: Arc<[AtomicU64; 3]>,
 }
 
-impl Encoder for Writer {
+impl Scorer for Writer {
     fn dim(&self) -> usize {
         self.signals.dim()
     }
@@ -35,8 +35,8 @@ impl Encoder for Writer {
     fn fingerprint(&self) -> u64 {
         self.signals.fingerprint()
     }
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
-        self.signals.encode(previews, captions)
+    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+        self.signals.signals(previews, captions)
     }
     fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
         Some(self)

@@ -13,7 +13,7 @@ use crate::support::{
 use tldr_loader::hash::{self, Purpose};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Batch, LoaderBuilder};
-use tldr_loader::model::{Encoder, Signals};
+use tldr_loader::model::{Scorer, Signals};
 use tldr_loader::{Loader, Result};
 
 /// What the stubs say of every sample of a corpus: its original caption by id.
@@ -113,11 +113,11 @@ fn each_caption_must_pass_and_the_rescued_come_back_with_theirs() {
 }
 
 /// A model that computes in some way, and fails at two of them.
-fn computing<E: Encoder + 'static>(model: E, way: &'static str) -> Altered<E> {
+fn computing<E: Scorer + 'static>(model: E, way: &'static str) -> Altered<E> {
     Altered::new(model).compute(way).encode(move |model, previews, captions| match way {
         "badly" => panic!("no memory"),
-        "too little" => model.encode(previews, captions).map(|s| Signals { cluster: vec![], ..s }),
-        _ => model.encode(previews, captions),
+        "too little" => model.signals(previews, captions).map(|s| Signals { cluster: vec![], ..s }),
+        _ => model.signals(previews, captions),
     })
 }
 

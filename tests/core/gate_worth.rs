@@ -135,7 +135,7 @@ mod plans {
     /// A stub whose semantic hash is that of the picture alone, and of unlike pictures unlike.
     fn telling_pictures_apart() -> Altered<StubCaptioner> {
         Altered::new(StubCaptioner::new()).encode(|inner, previews, captions| {
-            let mut signals = tldr_loader::model::Encoder::encode(inner, previews, captions)?;
+            let mut signals = tldr_loader::model::Scorer::signals(inner, previews, captions)?;
             for (hash, picture) in signals.semantic_hash.iter_mut().zip(previews.outer_iter()) {
                 let colour = [0, 1, 2].map(|c| u64::from(picture[[c, 0, 0]]));
                 let mut rng = Rng::new(4, Purpose::Synth, colour[0] << 16 | colour[1] << 8 | colour[2]);

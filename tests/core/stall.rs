@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use crate::support::{Altered, StubCaptioner, builder, clusters, corpus, full, wait};
-use tldr_loader::model::Encoder;
+use tldr_loader::model::Scorer;
 use tldr_loader::{ErrorKind, Loader};
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(500));
@@ -27,7 +27,7 @@ fn hanging(go: Receiver<()>, alive: Sender<()>) -> Altered<StubCaptioner> {
     Altered::new(StubCaptioner::new()).encode(move |stub, previews, captions| {
         let _alive = &alive;
         let _ = go.recv(); // closed: it may go on
-        stub.encode(previews, captions)
+        stub.signals(previews, captions)
     })
 }
 

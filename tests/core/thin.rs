@@ -13,7 +13,7 @@ use crate::select_stream::{Held, stream};
 use crate::support::{Altered, Row, StubCaptioner, builder, clusters, corpus, epoch, rows};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder, Stats};
-use tldr_loader::model::Encoder;
+use tldr_loader::model::Scorer;
 use tldr_loader::select::{GateBy, Policy, Priority, Quota, Selector};
 use tldr_loader::shard::ShardWriter;
 use tldr_loader::{DropReason, FailReason, Outcome};
@@ -218,7 +218,7 @@ fn batches_are_packed() {
         let counts = Arc::clone(&calls);
         let captioner = Altered::new(StubCaptioner::new()).encode(move |stub, previews, captions| {
             counts.fetch_add(1, Ordering::Relaxed);
-            stub.encode(previews, captions)
+            stub.signals(previews, captions)
         });
         let loader = builder(&urls).captioner(captioner, clusters()).keep_ratio(0.1).lanes(1).thin(thin);
         epoch(&loader.build().unwrap());

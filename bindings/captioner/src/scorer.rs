@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use tch::Device;
 use tldr_captioner::{Captioner, Matcher};
-use tldr_loader::model::{Encoder, PreviewFilter, SEMANTIC_HASH_BITS};
+use tldr_loader::model::{self, PreviewFilter, SEMANTIC_HASH_BITS};
 use tldr_loader::{Error, Result, SampleId};
 use tldr_python::array::{Array, read_shaped};
 use tldr_python::errors::OrRaise;
@@ -18,7 +18,7 @@ use tldr_python::errors::OrRaise;
 /// Python's lock is given up while it computes.
 #[pyclass(frozen, module = "tldr_loader_captioner")]
 pub(crate) struct Scorer {
-    model: Mutex<Box<dyn Encoder>>,
+    model: Mutex<Box<dyn model::Scorer>>,
     #[pyo3(get)]
     dim: usize,
     #[pyo3(get)]
@@ -48,7 +48,7 @@ impl Scorer {
         Ok(Self::of(Box::new(Captioner::load(path, device)?)))
     }
 
-    fn of(mut model: Box<dyn Encoder>) -> Self {
+    fn of(mut model: Box<dyn model::Scorer>) -> Self {
         let captions =
             model.recaptioner().map(|writer| (writer.caption_batch_size(), writer.caption_fingerprint()));
         Self {
@@ -78,7 +78,7 @@ impl Scorer {
 #[pymethods]
 impl Scorer {
     /// Clusters, alignments, embeddings and semantic hashes of previews with their captions.
-    fn encode(
+    fn signals(
         &self,
         py: Python<'_>,
         previews: &Bound<'_, PyAny>,
@@ -89,7 +89,7 @@ impl Scorer {
             .detach(|| {
                 let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
                 let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-                model.encode(previews.view(), &captions)
+                model.signals(previews.view(), &captions)
             })
             .or_raise(py)?;
         let (rows, dim) = signals.embedding.dim();

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use tldr_loader::cluster::Clusters;
 use tldr_loader::model::{
-    Encoder, Identity, PreviewFilter, Recaptioner, Recorded, SEMANTIC_HASH_BITS, Signals,
+    Identity, PreviewFilter, Recaptioner, Recorded, SEMANTIC_HASH_BITS, Scorer, Signals,
 };
 use tldr_loader::{Error, Result, SampleId};
 use tldr_python::arguments::must_exist;
@@ -69,7 +69,7 @@ fn of_exception(py: Python<'_>, error: &PyErr) -> Error {
 }
 
 /// A model of another package, with what does not change of it.
-struct Scorer {
+struct PythonModel {
     model: Arc<Py<PyAny>>,
     dim: usize,
     preview_size: usize,
@@ -81,7 +81,7 @@ struct Scorer {
     captions: Option<(usize, u64)>,
 }
 
-impl Scorer {
+impl PythonModel {
     fn new(model: &Bound<'_, PyAny>) -> PyResult<Self> {
         let filter: String = model.getattr("preview_filter")?.extract()?;
         let captions: Option<u64> = model.getattr("caption_fingerprint")?.extract()?;
@@ -110,7 +110,7 @@ fn array<'py>(py: Python<'py>, previews: ArrayView4<'_, u8>) -> PyResult<Bound<'
     Bound::new(py, Array::from_vec(previews.iter().copied().collect(), &shape))
 }
 
-impl Encoder for Scorer {
+impl Scorer for PythonModel {
     fn dim(&self) -> usize {
         self.dim
     }
@@ -139,12 +139,12 @@ impl Encoder for Scorer {
         self.compute.clone()
     }
 
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
         const WORDS: usize = SEMANTIC_HASH_BITS / 64;
         let (rows, dim) = (captions.len(), self.dim);
         in_python(|py| {
             let found =
-                self.model.bind(py).call_method1("encode", (array(py, previews)?, captions.to_vec()))?;
+                self.model.bind(py).call_method1("signals", (array(py, previews)?, captions.to_vec()))?;
             let found = found.cast::<PyTuple>()?;
             let of = |at| found.get_item(at);
             let hashes = read_shaped::<u64>("semantic_hash", &of(3)?, &[rows, WORDS])?;
@@ -168,7 +168,7 @@ impl Encoder for Scorer {
     }
 }
 
-impl Recaptioner for Scorer {
+impl Recaptioner for PythonModel {
     fn caption_batch_size(&self) -> usize {
         self.captions.map_or(1, |(rows, _)| rows)
     }
@@ -232,7 +232,7 @@ impl Source {
         option: &'static str,
         device: &str,
         has_ledger: bool,
-    ) -> PyResult<Box<dyn Encoder>> {
+    ) -> PyResult<Box<dyn Scorer>> {
         let directory = self.path();
         must_exist(option, directory, "a captioner directory, as `Captioner.train` writes it")
             .or_raise(py)?;
@@ -242,7 +242,7 @@ impl Source {
             }
             Self::Loaded(_, model) => model.bind(py).call_method0("_scorer")?,
         };
-        let Ok(reason) = scorer.extract::<String>() else { return Ok(Box::new(Scorer::new(&scorer)?)) };
+        let Ok(reason) = scorer.extract::<String>() else { return Ok(Box::new(PythonModel::new(&scorer)?)) };
         match Identity::load(directory).or_raise(py)? {
             Some(identity) if has_ledger && option == "judge" => {
                 Ok(Box::new(Recorded::judge(identity, directory)))
@@ -267,7 +267,7 @@ impl Source {
         py: Python<'_>,
         device: &str,
         has_ledger: bool,
-    ) -> PyResult<(Box<dyn Encoder>, Arc<Clusters>)> {
+    ) -> PyResult<(Box<dyn Scorer>, Arc<Clusters>)> {
         let model = self.open(py, "captioner", device, has_ledger)?;
         Ok((model, clusters("captioner", self.path()).or_raise(py)?))
     }
@@ -276,7 +276,7 @@ impl Source {
     ///
     /// # Errors
     /// What cannot be loaded; a captioner that was not fitted.
-    pub(crate) fn judge(&self, py: Python<'_>, device: &str, has_ledger: bool) -> PyResult<Box<dyn Encoder>> {
+    pub(crate) fn judge(&self, py: Python<'_>, device: &str, has_ledger: bool) -> PyResult<Box<dyn Scorer>> {
         let model = self.open(py, "judge", device, has_ledger)?;
         // An image-text matching model has one cluster of its own. A captioner needs its quantiles.
         if model.clusters() == 0 {

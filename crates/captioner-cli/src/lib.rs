@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use tldr_captioner::{Captioner, parse_device};
 use tldr_cli::Models;
 use tldr_loader::Result;
-use tldr_loader::model::Encoder;
+use tldr_loader::model::Scorer;
 
 mod fit;
 mod load;
@@ -44,7 +44,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 struct Captioners;
 
 impl Models for Captioners {
-    fn open(&self, directory: &Path, device: &str) -> Result<Box<dyn Encoder>> {
+    fn open(&self, directory: &Path, device: &str) -> Result<Box<dyn Scorer>> {
         Ok(Box::new(Captioner::load(directory, parse_device(device)?)?))
     }
 }

@@ -17,7 +17,7 @@ use tldr_loader::cluster::Clusters;
 use tldr_loader::cluster::Discriminant;
 use tldr_loader::cluster::RawAlignment;
 use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::model::{Encoder, PreviewFilter, Recaptioner, SEMANTIC_HASH_BITS, SemanticHash, Signals};
+use tldr_loader::model::{PreviewFilter, Recaptioner, SEMANTIC_HASH_BITS, Scorer, SemanticHash, Signals};
 
 /// Bits of the semantic hash that travel as one f32: a sum of 16 powers of two is exact in it.
 const PIECE: usize = 16;
@@ -283,8 +283,8 @@ impl Captioner {
         Ok(signature.f_mm(centroids)?.f_argmax(-1, false)?)
     }
 
-    /// As [`Encoder::encode`].
-    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+    /// As [`Scorer::signals`].
+    fn compute_signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
         let _inference = Inference::on(self.device);
         self.prepare()?;
         let (Some(clusters), Some((idf, centroids))) = (&self.clusters, &self.projections.clusters) else {
@@ -325,7 +325,7 @@ impl Captioner {
     }
 }
 
-impl Encoder for Captioner {
+impl Scorer for Captioner {
     fn dim(&self) -> usize {
         let learned = self.clusters.as_ref().and_then(|clusters| clusters.discriminant.as_ref());
         learned.map_or(self.config.embedding_dim(), Discriminant::dim)
@@ -355,8 +355,8 @@ impl Encoder for Captioner {
         describe(self.device, self.precision())
     }
 
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> tldr_loader::Result<Signals> {
-        Ok(self.signals(previews, captions)?)
+    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> tldr_loader::Result<Signals> {
+        Ok(self.compute_signals(previews, captions)?)
     }
 
     fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {

@@ -18,7 +18,7 @@
 //! | `matcher` | [`Matcher`]: whether a text belongs to an image |
 //! | `model` | [`Captioner`]: the parts together |
 //! | `descriptor`, `copies` | what tells images apart: [`CopySample`] |
-//! | `encode` | [`Encoder`](tldr_loader::model::Encoder) and [`RawSignals`] |
+//! | `encode` | [`Scorer`](tldr_loader::model::Scorer) and [`RawSignals`] |
 //! | [`generation`](GenerationConfig) | how captions are written |
 //! | `generate` | [`Recaptioner`](tldr_loader::model::Recaptioner): greedy and drawn captions |
 //! | `beam` | captions by beam search |

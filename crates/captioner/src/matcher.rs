@@ -25,7 +25,7 @@ use crate::layers::{Linear, unit_rows};
 use crate::vit::VisionModel;
 use crate::weights::{NamedTensors, Weights, to_f32};
 use tldr_loader::hash;
-use tldr_loader::model::{Encoder, Identity, PreviewFilter, Signals};
+use tldr_loader::model::{Identity, PreviewFilter, Scorer, Signals};
 use tldr_loader::text::Tokenizer;
 
 /// What `kind` says in the configuration of such a directory.
@@ -109,7 +109,7 @@ impl MatcherConfig {
 
 /// An image-text matching model on one device.
 ///
-/// As an [`Encoder`] its alignment is the probability of a match, in [0, 1]: not a quantile of a corpus. All
+/// As an [`Scorer`] its alignment is the probability of a match, in [0, 1]: not a quantile of a corpus. All
 /// images are of one cluster.
 #[derive(Debug)]
 pub struct Matcher {
@@ -286,8 +286,8 @@ impl Matcher {
         hash::combine(&[hash::hash_str(&config), weights, self.tokenizer.fingerprint()])
     }
 
-    /// As [`Encoder::encode`].
-    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+    /// As [`Scorer::signals`].
+    fn compute_signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
         let _inference = Inference::on(self.device);
         let (batch, dim) = (self.config.batch_size, self.config.embedding_dim);
         if captions.len() != batch {
@@ -317,7 +317,7 @@ impl Matcher {
     }
 }
 
-impl Encoder for Matcher {
+impl Scorer for Matcher {
     fn dim(&self) -> usize {
         self.config.embedding_dim
     }
@@ -346,8 +346,8 @@ impl Encoder for Matcher {
         describe(self.device, self.precision)
     }
 
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> tldr_loader::Result<Signals> {
-        Ok(self.signals(previews, captions)?)
+    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> tldr_loader::Result<Signals> {
+        Ok(self.compute_signals(previews, captions)?)
     }
 }
 

@@ -24,7 +24,7 @@ use tldr_loader::text::Tokenizer;
 ///
 /// It comes from [`new`](Self::new) followed by training ([`Trainer`](crate::Trainer)),
 /// from a Hugging Face BLIP ([`load_blip`](Self::load_blip)), or from a directory
-/// ([`load`](Self::load)). As an [`Encoder`](tldr_loader::model::Encoder) it needs clusters, which
+/// ([`load`](Self::load)). As an [`Scorer`](tldr_loader::model::Scorer) it needs clusters, which
 /// `fit` learns; as a [`Recaptioner`](tldr_loader::model::Recaptioner) it does not.
 #[derive(Debug)]
 pub struct Captioner {

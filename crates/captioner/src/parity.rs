@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::rules::Rules;
-use tldr_loader::model::{Encoder, Recaptioner};
+use tldr_loader::model::{Recaptioner, Scorer};
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/blip").join(name)
@@ -145,7 +145,7 @@ fn matches_equal_blips() {
         let size = matcher.config().preview_size;
         let bytes: Vec<u8> = Vec::try_from(expected[previews].flatten(0, -1)).unwrap();
         let images = ndarray::Array4::from_shape_vec((texts.len(), 3, size, size), bytes).unwrap();
-        let signals = matcher.encode(images.view(), &texts).unwrap();
+        let signals = matcher.signals(images.view(), &texts).unwrap();
         assert_close(&Tensor::from_slice(&signals.alignment), &log_odds.sigmoid(), "probability");
         if previews == "previews" {
             let found = Tensor::from_slice(signals.embedding.as_slice().unwrap()).view([-1, 16]);

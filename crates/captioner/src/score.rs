@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::{Captioner, TextBatch};
 use crate::weights::to_f32;
 use tldr_loader::cluster::Validation;
-use tldr_loader::model::Encoder;
+use tldr_loader::model::Scorer;
 
 /// Gathers a [`Validation`] batch by batch.
 #[derive(Debug, Default)]

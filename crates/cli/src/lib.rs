@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 
 use clap::{Parser, Subcommand};
-use tldr_loader::model::{Encoder, Identity, Recorded};
+use tldr_loader::model::{Identity, Recorded, Scorer};
 use tldr_loader::shard::{self, StoreOptions};
 use tldr_loader::{Error, ErrorKind, Result};
 
@@ -62,7 +62,7 @@ pub trait Models {
     ///
     /// # Errors
     /// A directory that holds none; a device that is not there.
-    fn open(&self, directory: &Path, device: &str) -> Result<Box<dyn Encoder>>;
+    fn open(&self, directory: &Path, device: &str) -> Result<Box<dyn Scorer>>;
 }
 
 /// Captioners where no libtorch is: what a ledger holds of them can be used.
@@ -70,7 +70,7 @@ pub trait Models {
 pub struct WithoutCaptioner;
 
 impl Models for WithoutCaptioner {
-    fn open(&self, directory: &Path, _: &str) -> Result<Box<dyn Encoder>> {
+    fn open(&self, directory: &Path, _: &str) -> Result<Box<dyn Scorer>> {
         match Identity::load(directory)? {
             Some(identity) => Ok(Box::new(Recorded::new(identity, directory))),
             None => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tldr_loader::cluster::{Clusters, GateWorth};
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::loader::reading_fingerprint;
-use tldr_loader::model::{Encoder as _, Identity};
+use tldr_loader::model::{Identity, Scorer as _};
 use tldr_loader::select::{GateBy, Policy, Priority, Quota, ScoreGate};
 use tldr_loader::shard::ReadOptions;
 use tldr_loader::{Error, Result};

@@ -13,7 +13,7 @@ use tldr_loader::cluster::alignment::{AlignmentNorm, AlignmentTable};
 use tldr_loader::cluster::clusters::{Clusters, GATE_STEPS};
 use tldr_loader::hash::{self, Purpose, Rng};
 use tldr_loader::loader::{Batch, Loader, LoaderBuilder, Mode, PixelType};
-use tldr_loader::model::{Encoder, Recaptioner, Signals};
+use tldr_loader::model::{Recaptioner, Scorer, Signals};
 use tldr_loader::shard::ShardWriter;
 use tldr_loader::{Result, SampleId, text::Tokenizer};
 
@@ -94,7 +94,7 @@ fn colour_of(row: ndarray::ArrayView3<'_, u8>) -> [u8; 3] {
     [0, 1, 2].map(|c| row[[c, 0, 0]])
 }
 
-impl Encoder for StubCaptioner {
+impl Scorer for StubCaptioner {
     fn dim(&self) -> usize {
         3
     }
@@ -110,7 +110,7 @@ impl Encoder for StubCaptioner {
     fn fingerprint(&self) -> u64 {
         1
     }
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
         assert_eq!(previews.dim(), (16, 3, 4, 4), "batches are always of one shape");
         assert_eq!(captions.len(), 16);
         self.encoded.fetch_add(captions.iter().filter(|c| !c.is_empty()).count(), Ordering::SeqCst);
@@ -161,7 +161,7 @@ pub fn judged(caption: &str) -> f32 {
     hash::unit(hash::hash(5, Purpose::Synth, hash::hash_str(caption))) as f32
 }
 
-impl Encoder for StubJudge {
+impl Scorer for StubJudge {
     fn dim(&self) -> usize {
         1
     }
@@ -177,7 +177,7 @@ impl Encoder for StubJudge {
     fn fingerprint(&self) -> u64 {
         4
     }
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
         assert_eq!((previews.dim(), captions.len()), ((8, 3, 2, 2), 8), "batches are always of one shape");
         self.asked.fetch_add(captions.iter().filter(|c| !c.is_empty()).count(), Ordering::SeqCst);
         Ok(Signals {
@@ -200,10 +200,10 @@ pub struct Altered<E> {
     encode: Encode<E>,
 }
 
-impl<E: Encoder + 'static> Altered<E> {
+impl<E: Scorer + 'static> Altered<E> {
     pub fn new(inner: E) -> Self {
         let (fingerprint, compute) = (inner.fingerprint(), inner.compute());
-        Self { inner, fingerprint, compute, encode: Box::new(E::encode) }
+        Self { inner, fingerprint, compute, encode: Box::new(E::signals) }
     }
 
     pub fn fingerprint(self, fingerprint: u64) -> Self {
@@ -222,7 +222,7 @@ impl<E: Encoder + 'static> Altered<E> {
     }
 }
 
-impl<E: Encoder> Encoder for Altered<E> {
+impl<E: Scorer> Scorer for Altered<E> {
     fn dim(&self) -> usize {
         self.inner.dim()
     }
@@ -241,7 +241,7 @@ impl<E: Encoder> Encoder for Altered<E> {
     fn compute(&self) -> String {
         self.compute.clone()
     }
-    fn encode(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
+    fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
         (self.encode)(&mut self.inner, previews, captions)
     }
     fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {

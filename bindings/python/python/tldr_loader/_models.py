@@ -41,7 +41,7 @@ class Model(Protocol):
     caption_batch_size: int
     caption_fingerprint: int | None
 
-    def encode(self, previews: Any, captions: list[str]) -> tuple[Any, Any, Any, Any]:
+    def signals(self, previews: Any, captions: list[str]) -> tuple[Any, Any, Any, Any]:
         """Signals of uint8 previews `[batch, 3, preview_size, preview_size]` with their captions.
 
         Returns:

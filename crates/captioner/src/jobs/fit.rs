@@ -20,7 +20,7 @@ use tldr_loader::cluster::{
 };
 use tldr_loader::error::{Error, Result};
 use tldr_loader::loader::check_tables;
-use tldr_loader::model::Encoder;
+use tldr_loader::model::Scorer;
 use tldr_loader::shard::{self, ReadOptions, Shard, StoreOptions};
 use worth::Measuring;
 
@@ -226,7 +226,7 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
         worth: measured.worth,
         captions: measured.captions,
         failed,
-        fingerprint: Encoder::fingerprint(&captioner),
+        fingerprint: Scorer::fingerprint(&captioner),
         seconds: started.elapsed().as_secs_f64(),
     })
 }

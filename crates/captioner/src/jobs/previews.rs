@@ -5,7 +5,7 @@ use ndarray::{Array4, ArrayView4, CowArray, Ix4, s};
 use crate::Captioner;
 use tldr_loader::error::{Error, Result};
 use tldr_loader::loader::Batch;
-use tldr_loader::model::Encoder;
+use tldr_loader::model::Scorer;
 
 /// The pixels of a batch as previews, `[batch, 3, size, size]`.
 pub(super) fn previews(batch: &Batch) -> Result<ArrayView4<'_, u8>> {

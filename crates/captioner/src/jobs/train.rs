@@ -26,7 +26,7 @@ use finished::Finished;
 use tldr_loader::cluster::{GateWorth, MeasuredOn, Validation};
 use tldr_loader::error::{Error, ErrorKind, Result};
 use tldr_loader::loader::{Batch, Loader};
-use tldr_loader::model::Encoder;
+use tldr_loader::model::Scorer;
 use tldr_loader::text::{Tokenizer, keywords};
 
 pub use checkpoint::Resume;

@@ -17,7 +17,7 @@ use tldr_captioner::{
     Trainer, set_generation,
 };
 use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::model::{Encoder, Recaptioner};
+use tldr_loader::model::{Recaptioner, Scorer};
 use tldr_loader::text::{Fuse, is_repetitive};
 use tldr_loader::{ErrorKind, Loader, SampleId};
 use tldr_synth::{SynthOptions, write_corpus};
@@ -161,7 +161,7 @@ fn a_fit_learns_codebook_clusters_and_alignments() {
     assert_eq!(fitted.config().decode_from, DecodeFrom::Raw);
     let images = previews(8, 3);
     let captions = ["a dog", "a ball", "", "red", "the green square", "x", "a dog and a ball", "of"];
-    let signals = fitted.encode(images.view(), &captions).unwrap();
+    let signals = fitted.signals(images.view(), &captions).unwrap();
     assert!(signals.cluster.iter().all(|&c| c < 4));
     for row in signals.embedding.rows() {
         assert!((row.dot(&row) - 1.0).abs() < 1e-4);
@@ -173,10 +173,10 @@ fn a_fit_learns_codebook_clusters_and_alignments() {
     );
 
     // A second fit keeps the codebook, and is the same.
-    let fingerprint = Encoder::fingerprint(&fitted);
+    let fingerprint = Scorer::fingerprint(&fitted);
     let again = FitJob { codes: None, ..job.clone() };
     assert_eq!(fit(&again, &mut |_, _| Ok(())).unwrap().codebook, None);
-    assert_eq!(Encoder::fingerprint(&Captioner::load(&dir, Device::Cpu).unwrap()), fingerprint);
+    assert_eq!(Scorer::fingerprint(&Captioner::load(&dir, Device::Cpu).unwrap()), fingerprint);
     // More codes stand closer to the patches.
     let more = FitJob { codes: Some(100), ..job.clone() };
     let finer = fit(&more, &mut |_, _| Ok(())).unwrap().codebook.unwrap();
@@ -197,8 +197,8 @@ fn a_fit_learns_codebook_clusters_and_alignments() {
     let backwards = images.slice(s![..;-1, .., .., ..]);
     let captions_backwards: Vec<&str> = captions.iter().rev().copied().collect();
     for captioner in [&mut fitted, &mut coarse] {
-        let there = captioner.encode(images.view(), &captions).unwrap();
-        let back = captioner.encode(backwards, &captions_backwards).unwrap();
+        let there = captioner.signals(images.view(), &captions).unwrap();
+        let back = captioner.signals(backwards, &captions_backwards).unwrap();
         for row in 0..8 {
             assert_eq!(there.cluster[row], back.cluster[7 - row]);
             assert_eq!(there.alignment[row].to_bits(), back.alignment[7 - row].to_bits());

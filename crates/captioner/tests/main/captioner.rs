@@ -17,7 +17,7 @@ use tldr_loader::cluster::alignment::{AlignmentNorm, AlignmentTable, RawAlignmen
 use tldr_loader::cluster::clusters::{Clusters, GATE_STEPS};
 use tldr_loader::cluster::signature::signature;
 use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::model::{Encoder, Recaptioner, SEMANTIC_HASH_BITS};
+use tldr_loader::model::{Recaptioner, SEMANTIC_HASH_BITS, Scorer};
 use tldr_loader::text::Tokenizer;
 
 const COLOURS: [(&str, [u8; 3]); 8] = [
@@ -133,7 +133,7 @@ fn signals_depend_on_the_sample_alone() {
             images.index_axis_mut(Axis(0), place).assign(&probe);
             texts[place].clone_from(&probe_caption);
             let raw = captioner.encode_raw(images.view(), &refs(&texts)).unwrap();
-            let signals = captioner.encode(images.view(), &refs(&texts)).unwrap();
+            let signals = captioner.signals(images.view(), &refs(&texts)).unwrap();
             found.push((
                 raw.codes.row(place).to_vec(),
                 raw.alignment_sum[place].to_bits(),
@@ -156,7 +156,7 @@ fn signals_equal_their_definitions() {
     captioner.set_clusters(Some(Arc::clone(&clusters))).unwrap();
     let (previews, captions) = pairs(captioner.batch_size(), 8);
     let raw = captioner.encode_raw(previews.view(), &refs(&captions)).unwrap();
-    let signals = captioner.encode(previews.view(), &refs(&captions)).unwrap();
+    let signals = captioner.signals(previews.view(), &refs(&captions)).unwrap();
     assert_eq!(signals.embedding, raw.mean_patch);
     let dim = captioner.dim();
     let mut rng = Rng::new(0, Purpose::SemanticHash, dim as u64);
@@ -206,7 +206,7 @@ fn embeddings_are_descriptors_in_the_directions_of_the_fit() {
     let with = |discriminant| Arc::new(Clusters { discriminant, ..clusters(16) });
     captioner.set_clusters(Some(with(Some(learned.clone())))).unwrap();
     assert_eq!(captioner.dim(), 5);
-    let signals = captioner.encode(previews.view(), &refs(&captions)).unwrap();
+    let signals = captioner.signals(previews.view(), &refs(&captions)).unwrap();
     let mut hashing = Rng::new(0, Purpose::SemanticHash, 5);
     let directions = Array2::from_shape_fn((5, SEMANTIC_HASH_BITS), |_| hashing.normal() as f32);
     for (row, picture) in previews.axis_iter(Axis(0)).enumerate() {
@@ -230,7 +230,7 @@ fn embeddings_are_descriptors_in_the_directions_of_the_fit() {
             assert_eq!(found, u64::from(value > 0.0), "row {row}, bit {bit}");
         }
     }
-    let same = |captioner: &mut Captioner| captioner.encode(previews.view(), &refs(&captions)).unwrap();
+    let same = |captioner: &mut Captioner| captioner.signals(previews.view(), &refs(&captions)).unwrap();
     let fingerprint = captioner.fingerprint();
     captioner.set_clusters(Some(with(None))).unwrap();
     assert_ne!(captioner.fingerprint(), fingerprint, "other embeddings, other signals");
@@ -263,7 +263,7 @@ fn generation_settings_touch_captions_only() {
         let mut config = CaptionerConfig::tiny(tokenizer.vocab_size());
         change(&mut config);
         let captioner = Captioner::new(config, tokenizer, Device::Cpu, 3).unwrap();
-        (Encoder::fingerprint(&captioner), captioner.caption_fingerprint())
+        (Scorer::fingerprint(&captioner), captioner.caption_fingerprint())
     };
     let base = with(|_| ());
     assert_eq!(with(|_| ()), base);
@@ -311,9 +311,9 @@ fn training_is_a_function_of_its_inputs() {
     let first = trained(0, 4);
     tch::manual_seed(2);
     let second = trained(0, 4);
-    assert_eq!(Encoder::fingerprint(&first), Encoder::fingerprint(&second));
-    assert_ne!(Encoder::fingerprint(&first), Encoder::fingerprint(&trained(1, 4)));
-    assert_ne!(Encoder::fingerprint(&first), Encoder::fingerprint(&trained(0, 5)));
+    assert_eq!(Scorer::fingerprint(&first), Scorer::fingerprint(&second));
+    assert_ne!(Scorer::fingerprint(&first), Scorer::fingerprint(&trained(1, 4)));
+    assert_ne!(Scorer::fingerprint(&first), Scorer::fingerprint(&trained(0, 5)));
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn threads_change_nothing_but_rounding() {
             let (previews, captions) = pairs(rows, 100 + step);
             reports.push(trainer.step(previews.view(), &refs(&captions), &ids(rows)).unwrap());
         }
-        (reports, Encoder::fingerprint(trainer.captioner()))
+        (reports, Scorer::fingerprint(trainer.captioner()))
     };
     let (whole, _) = run(1, 30);
     for threads in [2, 4] {
@@ -349,12 +349,12 @@ fn diverging_training_names_the_step_and_keeps_the_weights() {
     let mut trainer = Trainer::new(captioner(0), options).unwrap();
     let (previews, captions) = pairs(8, 3);
     for step in 1..=10 {
-        let before = Encoder::fingerprint(trainer.captioner());
+        let before = Scorer::fingerprint(trainer.captioner());
         match trainer.step(previews.view(), &refs(&captions), &ids(8)) {
             Ok(report) => assert_eq!(report.step, step),
             Err(error) => {
                 assert!(error.to_string().contains(&format!("stopped at step {step}:")), "{error}");
-                assert_eq!(Encoder::fingerprint(trainer.captioner()), before);
+                assert_eq!(Scorer::fingerprint(trainer.captioner()), before);
                 return;
             }
         }
@@ -370,7 +370,7 @@ fn bad_batches_and_options_are_errors() {
     assert!(few.contains("captions: expected 8"), "{few}");
     let shape = captioner.caption(previews.view(), &ids(4)).unwrap_err().to_string();
     assert!(shape.contains("expected shape [4, 3, 16, 16]"), "{shape}");
-    let unfitted = captioner.encode(previews.view(), &refs(&captions)).unwrap_err().to_string();
+    let unfitted = captioner.signals(previews.view(), &refs(&captions)).unwrap_err().to_string();
     assert!(unfitted.contains("run `fit`"), "{unfitted}");
     let other = captioner.set_clusters(Some(Arc::new(clusters(17)))).unwrap_err().to_string();
     assert!(other.contains("codes of") || other.contains("code of"), "{other}");
@@ -395,7 +395,7 @@ fn directory_comes_back_bit_by_bit() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     captioner.save(a.path()).unwrap();
     let mut loaded = Captioner::load(a.path(), Device::Cpu).unwrap();
-    assert_eq!(Encoder::fingerprint(&loaded), Encoder::fingerprint(&captioner));
+    assert_eq!(Scorer::fingerprint(&loaded), Scorer::fingerprint(&captioner));
     assert_eq!(loaded.caption_fingerprint(), captioner.caption_fingerprint());
     loaded.save(b.path()).unwrap();
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
@@ -404,8 +404,8 @@ fn directory_comes_back_bit_by_bit() {
     }
     assert_eq!(loaded.clusters(), captioner.clusters());
     let (previews, captions) = pairs(8, 11);
-    let first = captioner.encode(previews.view(), &refs(&captions)).unwrap();
-    assert_eq!(first, loaded.encode(previews.view(), &refs(&captions)).unwrap());
+    let first = captioner.signals(previews.view(), &refs(&captions)).unwrap();
+    assert_eq!(first, loaded.signals(previews.view(), &refs(&captions)).unwrap());
     // Clusters of older weights do not outlive them.
     loaded.set_clusters(None).unwrap();
     loaded.save(b.path()).unwrap();

@@ -12,7 +12,7 @@ use tldr_loader::cluster::Discriminant;
 use tldr_loader::cluster::alignment::{AlignmentNorm, AlignmentTable};
 use tldr_loader::cluster::clusters::{Clusters, GATE_STEPS};
 use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::model::{Encoder, Signals};
+use tldr_loader::model::{Scorer, Signals};
 use tldr_loader::text::Tokenizer;
 
 fn tokenizer() -> Tokenizer {
@@ -108,7 +108,7 @@ fn check(captioner: &mut Captioner) {
             images.index_axis_mut(Axis(0), place).assign(&own.index_axis(Axis(0), sample));
             texts[place].clone_from(&captions[sample]);
         }
-        let signals = captioner.encode(images.view(), &refs(&texts)).unwrap();
+        let signals = captioner.signals(images.view(), &refs(&texts)).unwrap();
         for (sample, &place) in places[..8].iter().enumerate() {
             let found = row(&signals, place);
             let first = expected[sample].get_or_insert_with(|| found.clone());

@@ -12,7 +12,7 @@ use tldr_captioner::jobs::{FitJob, fit};
 use tldr_captioner::{BlipKind, BlipOptions, Captioner, Decoding, GenerationConfig, Matcher, Precision};
 use tldr_loader::Loader;
 use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::model::{Encoder, PreviewFilter};
+use tldr_loader::model::{PreviewFilter, Scorer};
 use tldr_synth::{SynthOptions, write_corpus};
 
 fn golden(name: &str) -> PathBuf {
@@ -46,10 +46,10 @@ fn a_directory_comes_back_and_is_told_from_a_captioners() {
     assert_eq!(loaded.config(), made.config());
     assert_eq!(loaded.preview_filter(), PreviewFilter::Bicubic);
     let images = previews(1);
-    let signals = made.encode(images.view(), &TEXTS).unwrap();
-    assert_eq!(signals, loaded.encode(images.view(), &TEXTS).unwrap());
+    let signals = made.signals(images.view(), &TEXTS).unwrap();
+    assert_eq!(signals, loaded.signals(images.view(), &TEXTS).unwrap());
     assert!(signals.alignment.iter().all(|p| (0.0..=1.0).contains(p)));
-    let other = made.encode(images.view(), &["another text"; 8]).unwrap();
+    let other = made.signals(images.view(), &["another text"; 8]).unwrap();
     assert_ne!(signals.alignment, other.alignment);
     assert_eq!(signals.embedding, other.embedding, "it is of the image alone");
     let refused = Captioner::load(folder.path(), Device::Cpu).err().unwrap().to_string();
@@ -60,14 +60,14 @@ fn a_directory_comes_back_and_is_told_from_a_captioners() {
 fn a_score_depends_on_its_row_alone() {
     let mut matcher = matcher();
     let images = previews(2);
-    let first = matcher.encode(images.view(), &TEXTS).unwrap();
+    let first = matcher.signals(images.view(), &TEXTS).unwrap();
     let mut mixed = previews(3);
     let mut texts = ["something else entirely"; 8];
     for (to, from) in [(0, 5), (7, 2), (3, 3)] {
         mixed.index_axis_mut(ndarray::Axis(0), to).assign(&images.index_axis(ndarray::Axis(0), from));
         texts[to] = TEXTS[from];
     }
-    let second = matcher.encode(mixed.view(), &texts).unwrap();
+    let second = matcher.signals(mixed.view(), &texts).unwrap();
     for (to, from) in [(0, 5), (7, 2), (3, 3)] {
         assert_eq!(second.alignment[to].to_bits(), first.alignment[from].to_bits());
         assert_eq!(second.embedding.row(to), first.embedding.row(from));
@@ -123,7 +123,7 @@ fn it_measures_alignment_and_judges_captions() {
     let mut fitted = Captioner::load(&dir, Device::Cpu).unwrap();
     let images = previews(1);
     let raw = fitted.encode_raw(images.view(), &TEXTS).unwrap();
-    let matched = matcher().encode(images.view(), &TEXTS).unwrap();
+    let matched = matcher().signals(images.view(), &TEXTS).unwrap();
     for (log_odds, probability) in raw.alignment_sum.iter().zip(&matched.alignment) {
         assert!((1.0 / (1.0 + (-log_odds).exp()) - probability).abs() < 1e-5);
     }

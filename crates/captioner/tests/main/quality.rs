@@ -20,7 +20,7 @@ use tldr_loader::cluster::{FitOptions, FitPoints, fit};
 use tldr_loader::image::{DecodeOptions, Scratch, preview};
 use tldr_loader::jobs::{PlanJob, plan};
 use tldr_loader::loader::{Loader, Mode};
-use tldr_loader::model::{Encoder, PreviewFilter};
+use tldr_loader::model::{PreviewFilter, Scorer};
 use tldr_loader::sample::SampleId;
 use tldr_loader::select::Policy;
 use tldr_synth::{CLASSES, Corpus, SynthOptions, write_corpus};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tldr_captioner::jobs::{FitJob, Resume, TrainJob, TrainSummary, fit, train, train_folds};
 use tldr_captioner::{Captioner, CodebookStart, CodebookUpdate, Decay, Folds, Precision, parse_device};
 use tldr_loader::cluster::{Features, signature::Signatures};
-use tldr_loader::model::Encoder;
+use tldr_loader::model::Scorer;
 use tldr_loader::shard::ReadOptions;
 use tldr_loader::{Error, Result, shard};
 use tldr_synth::{SynthOptions, write_corpus};
@@ -473,12 +473,12 @@ fn a_fit_says_what_it_found_and_encoding_agrees_with_it() {
         assert!(summary.report.warnings[0].contains("sample 400 points"), "{:?}", summary.report.warnings);
 
         let mut captioner = Captioner::load(&out, parse_device("cpu").unwrap()).unwrap();
-        assert_eq!(summary.fingerprint, Encoder::fingerprint(&captioner));
+        assert_eq!(summary.fingerprint, Scorer::fingerprint(&captioner));
         let previews = ndarray::Array4::from_shape_fn((8, 3, 16, 16), |(i, c, y, x)| {
             (37 * i + 91 * c + 13 * (y / 4) * (i + 1) + 29 * (x / 4)) as u8
         });
         let codes = captioner.encode_raw(previews.view(), &[""; 8]).unwrap().codes;
-        let found = captioner.encode(previews.view(), &[""; 8]).unwrap().cluster;
+        let found = captioner.signals(previews.view(), &[""; 8]).unwrap().cluster;
         let clusters = captioner.clusters().unwrap();
         let expected = match &clusters.raw_index {
             Some(raw) => raw.nearest(codes.view()),

@@ -16,7 +16,7 @@ use crate::jobs::train::Origin;
 use crate::{Captioner, LearnedBy, Scores};
 use tldr_loader::cluster::{GateWorth, MeasuredOn};
 use tldr_loader::error::Result;
-use tldr_loader::model::{Encoder, Recaptioner};
+use tldr_loader::model::{Recaptioner, Scorer};
 use tldr_loader::sample::SampleId;
 use tldr_loader::text::is_repetitive;
 
