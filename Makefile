@@ -51,7 +51,7 @@ build: $(VENV)/.run ## Sets up, builds the Python packages and puts the command 
 # --- the two commands -----------------------------------------------------------------------
 
 .PHONY: demo
-demo: build ## Trains a CLIP model on full, random and reduced streams: 8 minutes after the build.
+demo: build ## Trains a CLIP model on full, random and reduced streams: 4 minutes after the build.
 	$(BIN)/python examples/full_vs_reduced.py --demo --out demo
 
 .PHONY: test
