@@ -203,7 +203,7 @@ def call(command: list[str | Path], **environment: str) -> str:
         [str(word) for word in command],
         capture_output=True,
         text=True,
-        env={**kept, **environment},
+        env={**kept, "OMP_WAIT_POLICY": "PASSIVE", **environment},
         check=False,
     )
     if done.returncode:

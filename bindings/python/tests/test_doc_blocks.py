@@ -1,4 +1,5 @@
-"""Promise: what the pages show works. Every code block of README.md, CONTRIBUTING.md and docs/ is run.
+"""Promise: what the pages show works. Every code block of README.md, CONTRIBUTING.md, RELEASE.md and docs/
+is run.
 
 The blocks of a page run in order in one folder, as a reader would type them: `python` here, `sh` by bash
 with the package's command, `sql` by DuckDB; cargo compiles `rust` as doctests (src/lib.rs, or where they
@@ -27,7 +28,10 @@ import tldr_loader as tldr
 from conftest import Corpus, add_member, png
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "RELEASE.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 # What a page says, and what is run in its place.
 SMALLER = [
