@@ -1,5 +1,4 @@
-"""Promise: what the pages show works. Every code block of README.md, CONTRIBUTING.md, RELEASE.md and docs/
-is run.
+"""Promise: what the pages show works. Every code block of the pages in the root folder and docs/ is run.
 
 The blocks of a page run in order in one folder, as a reader would type them: `python` here, `sh` by bash
 with the package's command, `sql` by DuckDB; cargo compiles `rust` as doctests (src/lib.rs, or where they
