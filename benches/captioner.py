@@ -118,7 +118,8 @@ def timed(model: Any, options: argparse.Namespace) -> Callable[[str], float]:
 
 def rust(model: Path, what: str, seconds: float) -> float:
     """One measurement of the Rust bench. The profile matters little: the work is libtorch's."""
-    command = ["cargo", "bench", "--quiet", "-p", "tldr-captioner", "--profile", "dev", "--bench", "captioner"]
+    command = ["cargo", "bench", "--quiet", "-p", "tldr-captioner", "--profile", "dev"]
+    command += ["--bench", "captioner"]
     command += ["--", "--model", str(model), "--only", what, "--seconds", str(seconds)]
     out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     (line,) = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
