@@ -127,7 +127,7 @@ fn a_plan_that_was_made_there_needs_no_model_here() {
     let model = Altered::new(StubCaptioner::new()).compute("a GPU");
     let file = plan(&job(vec![place.urls.clone()]), model, clusters(), &mut |_, _, _| Ok(())).unwrap();
     let file = file.plan.unwrap();
-    file.save(&place.path("plan")).unwrap();
+    file.save(place.path("plan")).unwrap();
     let planned = |model: Box<dyn Scorer>| -> Vec<Vec<Row>> {
         let builder = builder(&place.urls).ledger(place.ledger()).captioner(model, clusters());
         epoch(&builder.plan(place.path("plan")).fuse("concat".parse().unwrap()).build().unwrap())
