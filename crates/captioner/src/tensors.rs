@@ -122,7 +122,7 @@ mod tests {
     fn the_tensor_shares_the_memory() {
         let folder = tempfile::tempdir().unwrap();
         let options =
-            SynthOptions { samples: 40, shards: 1, test_samples: 0, size: 32, ..SynthOptions::default() };
+            SynthOptions { samples: 48, shards: 1, test_samples: 0, size: 32, ..SynthOptions::default() };
         write_corpus(folder.path(), &options, &mut |_, _| {}).unwrap();
         let urls = folder.path().join("train").display().to_string();
         let loader = Loader::builder(urls).mode(Mode::Eval).batch_size(16).image_size(8).build().unwrap();
