@@ -45,7 +45,7 @@ build: $(VENV)/.run ## Sets up, builds the Python packages and puts the command 
 	install -m 755 $(TARGET)/debug/lib_native.so $(CORE)/tldr_loader/_native.abi3.so
 	install -m 755 $(TARGET)/debug/lib_captioner.so $(CAPTIONER)/tldr_loader_captioner/_captioner.abi3.so
 	printf '%s\n' $(CURDIR)/$(CORE) $(CURDIR)/$(CAPTIONER) > $$(echo $(VENV)/lib/python*/site-packages)/tldr_loader.pth
-	printf '#!/bin/sh\nexec "%s" -m tldr_loader._command "$$@"\n' $(CURDIR)/$(BIN)/python > $(BIN)/tldr-loader
+	printf '#!%s\nimport sys\n\nfrom tldr_loader._command import main\n\nsys.exit(main())\n' $(CURDIR)/$(BIN)/python > $(BIN)/tldr-loader
 	chmod 755 $(BIN)/tldr-loader
 
 # --- the two commands -----------------------------------------------------------------------

@@ -101,6 +101,12 @@ impl Stock {
         stock.entry((lent.dtype, lent.elements)).or_default().push(lent);
     }
 
+    /// How often there is memory for exactly `elements` of `dtype`.
+    pub fn count(&self, dtype: Dtype, elements: usize) -> usize {
+        let stock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stock.get(&(dtype, elements)).map_or(0, Vec::len)
+    }
+
     /// Memory for exactly `elements` of `dtype`, where there is some.
     fn take(&self, dtype: Dtype, elements: usize) -> Option<Lent> {
         let mut stock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -286,6 +292,7 @@ mod tests {
         let stock = Stock::default();
         let (memory, address) = lent(6);
         stock.put(memory);
+        assert_eq!((stock.count(Dtype::I64, 6), stock.count(Dtype::I64, 7)), (1, 0));
         // Another size or type has memory of its own.
         let larger = HostArray::<i64>::to_be_written(&[7], &stock).unwrap();
         assert_ne!(larger.as_slice().as_ptr().addr(), address);

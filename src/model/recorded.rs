@@ -226,7 +226,10 @@ impl Scorer for Recorded {
         if self.judges {
             return Err(self.missing("what the judge says of some generated captions", BY_AN_EPOCH));
         }
-        let how = format!("with: tldr-loader plan SHARDS --captioner {dir} --ledger LEDGER --out PLAN");
+        let how = format!(
+            "with: tldr-loader plan SHARDS --captioner {dir} --ledger LEDGER --out PLAN, and the --window, --caption-key, \
+             --where, --subset and --captions of this loader; a ledger knows shards by their size and time of change, too"
+        );
         Err(self.missing("signals of some samples", &how))
     }
 

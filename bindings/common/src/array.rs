@@ -97,13 +97,13 @@ impl Array {
     /// The array of a batch.
     pub fn of<T: Element>(array: HostArray<T>) -> Self {
         let shape = array.shape().iter().map(|&n| n as i64).collect();
-        let address = array.as_slice().as_ptr().addr();
+        let address = array.as_slice().as_ptr().expose_provenance();
         Self::over(address, kind(T::DTYPE), shape, std::sync::Arc::new(array))
     }
 
     /// Numbers with their shape, whose product is their count.
     pub fn from_vec<T: Number>(numbers: Vec<T>, shape: &[usize]) -> Self {
-        let address = numbers.as_ptr().addr();
+        let address = numbers.as_ptr().expose_provenance();
         let shape = shape.iter().map(|&n| n as i64).collect();
         Self::over(address, T::KIND, shape, std::sync::Arc::new(numbers))
     }
@@ -298,9 +298,9 @@ unsafe fn copied<T: Read>(tensor: &DLTensor) -> Result<(Vec<T>, Vec<usize>), Str
     let dims = usize::try_from(tensor.ndim).unwrap_or(0);
     // SAFETY: by the format `shape` has `ndim` entries, and `strides` as many, or is null for C order.
     let (shape, strides) = unsafe {
-        let shape = std::slice::from_raw_parts(tensor.shape, dims);
-        let strides =
-            (!tensor.strides.is_null()).then(|| std::slice::from_raw_parts(tensor.strides, dims).to_vec());
+        let shape = if dims == 0 { &[] } else { std::slice::from_raw_parts(tensor.shape, dims) };
+        let strides = (dims > 0 && !tensor.strides.is_null())
+            .then(|| std::slice::from_raw_parts(tensor.strides, dims).to_vec());
         (shape.to_vec(), strides)
     };
     let mut in_order = vec![1_i64; dims];

@@ -6,8 +6,10 @@ use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use pyo3::exceptions::PyException;
 use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use tldr_loader::loader::Next;
 
 use tldr_python::errors::OrRaise;
@@ -15,7 +17,7 @@ use tldr_python::interrupt::LOOK;
 use tldr_python::log;
 
 use crate::batch::Batch;
-use crate::frame::Sent;
+use crate::frame::{Moved, Sent};
 use crate::loader::Loader;
 
 /// How long the end of an epoch's threads is awaited: half of the second that Ctrl-C may take.
@@ -27,9 +29,18 @@ pub(crate) struct Batches {
     phase: Mutex<Phase>,
     /// Whether the ranks may go on: asked before the first batch.
     joined: AtomicBool,
-    /// The arrays of the next batch, whose copies to another device have begun.
-    ahead: Mutex<Option<Sent>>,
+    /// Held for a whole call of `__next__`: threads that share an iterator take turns.
+    turn: Mutex<Turn>,
     loader: Py<Loader>,
+}
+
+/// What a call leaves to the next one.
+#[derive(Default)]
+struct Turn {
+    /// A batch that was taken and could not be handed over, since something was raised.
+    held: Option<tldr_loader::loader::Batch>,
+    /// Its arrays, or those of the next batch: moved out of it, and on their way where that went well.
+    ahead: Option<(Moved, Option<Sent>)>,
 }
 
 /// How far an iterator is.
@@ -47,7 +58,7 @@ impl Batches {
         Self {
             phase: Mutex::new(Phase::Before),
             joined: AtomicBool::new(false),
-            ahead: Mutex::new(None),
+            turn: Mutex::default(),
             loader,
         }
     }
@@ -69,11 +80,15 @@ impl Batches {
     ///         them.
     ///     TldrError: The first error of any stage; the epoch is over after it.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
+        let mut turn = self.turn.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         let loader = self.loader.get();
         if !self.joined.load(Ordering::Acquire) {
             loader.join_once(py)?;
-            loader.frame().restock(py, None)?;
             self.joined.store(true, Ordering::Release);
+        }
+        loader.frame().restock(py)?;
+        if turn.held.is_some() {
+            return self.handed(py, &mut turn);
         }
         loop {
             let (found, warnings) = py
@@ -91,36 +106,67 @@ impl Batches {
                     Ok((found, warnings))
                 })
                 .or_raise(py)?;
+            let (found, is_over) = match found {
+                Next::Batch(batch) => (Some(batch), false),
+                Next::End => (None, true),
+                Next::Waiting => (None, false),
+            };
+            let is_batch = found.is_some();
+            turn.held = found.map(|batch| *batch);
             log::hand_over(py)?;
             for warning in warnings {
                 let text = CString::new(warning).unwrap_or_default();
                 PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)?;
             }
-            match found {
-                Next::Batch(batch) => return self.handed(py, *batch).map(Some),
-                Next::End => return Ok(None),
-                Next::Waiting => py.check_signals()?,
+            if is_batch {
+                return self.handed(py, &mut turn);
             }
+            if is_over {
+                return Ok(None);
+            }
+            py.check_signals()?;
         }
     }
 }
 
 impl Batches {
-    /// A batch for Python; where batches are copied to another device, the next one's copies begin.
-    fn handed(&self, py: Python<'_>, mut batch: tldr_loader::loader::Batch) -> PyResult<Batch> {
+    /// The batch that is held, for Python; where batches are copied to another device, the next one's copies begin.
+    ///
+    /// # Errors
+    /// What torch raises: the batch stays held, for the next call.
+    fn handed(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<Option<Batch>> {
         let loader = self.loader.get();
         let frame = loader.frame();
-        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let sent = ahead.map_or_else(|| frame.send(py, &mut batch), Ok)?;
-        frame.restock(py, Some(1))?;
+        let Some(batch) = &mut turn.held else { return Ok(None) };
+        if turn.ahead.is_none() {
+            turn.ahead = Some((frame.arrays(py, batch)?, None));
+        }
+        if let Some((moved, sent @ None)) = &mut turn.ahead {
+            *sent = Some(frame.send(py, moved)?);
+        }
+        let (Some(batch), Some((_, Some(sent)))) = (turn.held.take(), turn.ahead.take()) else {
+            return Ok(None);
+        };
+        let arrays = frame.receive(py, sent)?;
         if frame.copies()
             && let Phase::During(batches) = &mut *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
             && let Some(next) = batches.ahead()
+            && let Ok(moved) = frame.arrays(py, next)
         {
-            let sent = frame.send(py, next)?;
-            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+            // What fails here is tried again when the batch is asked for.
+            let sent = match frame.send(py, &moved) {
+                Ok(sent) => Some(sent),
+                Err(error) => {
+                    if !error.is_instance_of::<PyException>(py) {
+                        // Ctrl-C, for whatever runs next.
+                        py.import("_thread")?.call_method0("interrupt_main")?;
+                    }
+                    None
+                }
+            };
+            turn.ahead = Some((moved, sent));
         }
-        Ok(Batch::new(frame.receive(py, sent)?, batch, frame, loader.validity()))
+        Ok(Some(Batch::new(arrays, batch, frame, loader.validity())))
     }
 }
 
@@ -130,13 +176,18 @@ impl Drop for Batches {
     fn drop(&mut self) {
         let phase = self.phase.get_mut().unwrap_or_else(PoisonError::into_inner);
         let Phase::During(batches) = std::mem::replace(phase, Phase::Over) else { return };
-        let (said, heard) = channel();
-        let joining = std::thread::Builder::new().name("tldr-stop".into()).spawn(move || {
-            drop(batches);
-            let _ = said.send(()); // after the farewell nobody listens
-        });
-        if joining.is_ok() {
-            Python::attach(|py| py.detach(move || heard.recv_timeout(FAREWELL).ok()));
-        }
+        leave(batches);
+    }
+}
+
+/// Drops what may have threads to join, without Python's lock, and waits [`FAREWELL`] for it.
+pub(crate) fn leave<T: Send + 'static>(what: T) {
+    let (said, heard) = channel();
+    let leaving = std::thread::Builder::new().name("tldr-stop".into()).spawn(move || {
+        drop(what);
+        let _ = said.send(()); // after the farewell nobody listens
+    });
+    if leaving.is_ok() {
+        Python::attach(|py| py.detach(move || heard.recv_timeout(FAREWELL).ok()));
     }
 }

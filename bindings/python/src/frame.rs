@@ -21,7 +21,10 @@ pub(crate) struct Frame {
     stock: Stock,
 }
 
-/// The arrays of one batch, on their way to a device or there.
+/// The arrays of one batch, moved out of it: images, and tokens and weights where they are.
+pub(crate) struct Moved(Py<PyAny>, [bool; 2]);
+
+/// Arrays whose copies have begun, where they go to another device.
 pub(crate) struct Sent(Py<PyAny>, [bool; 2]);
 
 /// Images, tokens and weights as Python has them.
@@ -61,14 +64,15 @@ impl Frame {
         self.copies
     }
 
-    /// Puts memory into the loader's stock for `batches` more of them, or for all that can be under way.
+    /// Fills the loader's stock up to what can be under way.
     ///
     /// # Errors
     /// What torch raises; where it has no memory the loader's own has to do.
-    pub(crate) fn restock(&self, py: Python<'_>, batches: Option<usize>) -> PyResult<()> {
+    pub(crate) fn restock(&self, py: Python<'_>) -> PyResult<()> {
         let Some(tensors) = &self.tensors else { return Ok(()) };
         for (dtype, shape) in &self.arrays {
-            for _ in 0..batches.unwrap_or(self.under_way) {
+            let elements = shape.iter().product();
+            for _ in self.stock.count(*dtype, elements)..self.under_way {
                 let made = tensors.call_method1(py, "empty", (name(*dtype), shape.clone()))?;
                 let Some((tensor, address)) = made.extract::<Option<(Py<PyAny>, usize)>>(py)? else {
                     continue;
@@ -76,7 +80,6 @@ impl Frame {
                 let Some(address) = NonNull::new(std::ptr::with_exposed_provenance_mut(address)) else {
                     continue;
                 };
-                let elements = shape.iter().product();
                 // SAFETY: a new contiguous tensor of that type and shape, aligned by torch, which nobody else has
                 // until it is handed back; any bytes are pixels or ids.
                 self.stock.put(unsafe { Lent::new(address, *dtype, elements, Box::new(Held(tensor))) });
@@ -85,11 +88,11 @@ impl Frame {
         Ok(())
     }
 
-    /// Moves the arrays out of a batch and begins their copies, where they go to another device.
+    /// Moves the arrays out of a batch.
     ///
     /// # Errors
     /// What torch raises.
-    pub(crate) fn send(&self, py: Python<'_>, batch: &mut Batch) -> PyResult<Sent> {
+    pub(crate) fn arrays(&self, py: Python<'_>, batch: &mut Batch) -> PyResult<Moved> {
         let nothing = Images::U8(HostArray::zeros(&[0]).or_raise(py)?);
         let images = match std::mem::replace(&mut batch.images, nothing) {
             Images::F32(array) => self.array(py, array),
@@ -102,12 +105,19 @@ impl Frame {
         let there = [tokens.is_some(), weights.is_some()];
         arrays.extend(tokens);
         arrays.extend(weights);
-        let arrays = arrays.into_pyobject(py)?.into_any().unbind();
+        Ok(Moved(arrays.into_pyobject(py)?.into_any().unbind(), there))
+    }
+
+    /// Begins the copies of arrays, where they go to another device; they can be sent again where that fails.
+    ///
+    /// # Errors
+    /// What torch raises.
+    pub(crate) fn send(&self, py: Python<'_>, Moved(arrays, there): &Moved) -> PyResult<Sent> {
         let sent = match &self.tensors {
             Some(tensors) => tensors.call_method1(py, "send", (arrays,))?,
-            None => arrays,
+            None => arrays.clone_ref(py),
         };
-        Ok(Sent(sent, there))
+        Ok(Sent(sent, *there))
     }
 
     /// The arrays, for the caller to work on.

@@ -1,5 +1,6 @@
 //! `Loader` and its iterator.
 
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +18,7 @@ use tldr_python::interrupt::interruptible;
 use tldr_python::{log, plain};
 
 use crate::batch::Validity;
-use crate::batches::Batches;
+use crate::batches::{Batches, leave};
 use crate::frame::{self, Frame};
 use crate::ledger::{Ledger, LedgerSource};
 use crate::options::{self, Corpora, Ratio};
@@ -166,7 +167,8 @@ use crate::scorer::{JUDGE, Source};
 ///     DataError: Shards or files cannot be read.
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Loader {
-    loader: tldr_loader::loader::Loader,
+    /// Taken when it is dropped, and only then.
+    loader: ManuallyDrop<tldr_loader::loader::Loader>,
     /// Where the arrays of its batches are.
     frame: Arc<Frame>,
     /// How its batches are used.
@@ -325,7 +327,13 @@ impl Loader {
         log::hand_over(py)?;
         let frame = Arc::new(Frame::new(py, tensors, &loader)?);
         let validity = Arc::default();
-        Ok(Self { loader, frame, validity, joined: AtomicBool::new(false), number: OnceLock::new() })
+        Ok(Self {
+            loader: ManuallyDrop::new(loader),
+            frame,
+            validity,
+            joined: AtomicBool::new(false),
+            number: OnceLock::new(),
+        })
     }
 
     /// The batches of an epoch: of the current one, from its start or from where a loaded state left off.
@@ -500,6 +508,16 @@ impl Loader {
     /// Where the arrays of its batches are.
     pub(crate) fn frame(&self) -> &Arc<Frame> {
         &self.frame
+    }
+}
+
+impl Drop for Loader {
+    /// Ends the threads of its models without Python's lock, which they may be waiting for. One that is in a long call is
+    /// not waited for longer than half a second.
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it after this, its only drop.
+        let loader = unsafe { ManuallyDrop::take(&mut self.loader) };
+        leave(loader);
     }
 }
 

@@ -27,18 +27,31 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 /// Calls into Python that are under way.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-/// Longest wait for them at Python's end.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// Wait after which it is said.
+const NOTICE: Duration = Duration::from_secs(5);
 
 /// Keeps the threads of loaders out of Python from now on, and waits for those that are in it: a thread that asks for
-/// Python's lock while Python ends would take the process with it. Registered with `atexit`.
+/// Python's lock while Python ends would take the process with it. Registered with `atexit`. A forked child has none of
+/// the threads.
+///
+/// # Errors
+/// What a signal handler raises.
 #[pyfunction]
-pub(crate) fn _end(py: Python<'_>) {
+pub(crate) fn _end(py: Python<'_>, process: u32) -> PyResult<()> {
     ENDING.store(true, Ordering::SeqCst);
-    let since = Instant::now();
-    while CALLS.load(Ordering::SeqCst) > 0 && since.elapsed() < FAREWELL {
-        py.detach(|| std::thread::sleep(Duration::from_millis(5)));
+    if process != std::process::id() {
+        return Ok(());
     }
+    let (since, mut said) = (Instant::now(), false);
+    while CALLS.load(Ordering::SeqCst) > 0 {
+        py.detach(|| std::thread::sleep(Duration::from_millis(5)));
+        py.check_signals()?;
+        if !said && since.elapsed() > NOTICE {
+            said = true;
+            eprintln!("tldr_loader: waiting for a model to finish its batch before Python ends");
+        }
+    }
+    Ok(())
 }
 
 /// Runs `work` with Python's lock, unless Python ends.

@@ -25,7 +25,6 @@ pub struct TensorBatch {
 pub struct TensorBatches<'l> {
     loader: &'l Loader,
     batches: Batches,
-    stocked: bool,
 }
 
 impl<'l> TensorBatches<'l> {
@@ -34,17 +33,18 @@ impl<'l> TensorBatches<'l> {
     /// # Errors
     /// As [`Loader::iter`].
     pub fn of(loader: &'l Loader) -> Result<Self> {
-        Ok(Self { loader, batches: loader.iter()?, stocked: false })
+        Ok(Self { loader, batches: loader.iter()? })
     }
 
-    /// Puts memory for `batches` more batches into the stock.
-    fn restock(&self, batches: usize) -> Result<()> {
-        for (dtype, shape) in self.loader.arrays().0 {
-            for _ in 0..batches {
+    /// Fills the stock up to what can be under way.
+    fn restock(&self) -> Result<()> {
+        let (arrays, under_way) = self.loader.arrays();
+        for (dtype, shape) in arrays {
+            let elements = shape.iter().product();
+            for _ in self.loader.stock().count(dtype, elements)..under_way {
                 let size: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
                 let tensor = Tensor::f_empty(size, (kind(dtype), Device::Cpu))?;
                 let Some(address) = NonNull::new(tensor.data_ptr().cast::<u8>()) else { continue };
-                let elements = shape.iter().product();
                 // SAFETY: a new contiguous tensor of that type and size, aligned by torch, which nobody else has; any
                 // bytes are pixels or ids.
                 self.loader
@@ -56,7 +56,6 @@ impl<'l> TensorBatches<'l> {
     }
 
     fn tensors(&self, mut batch: Batch) -> Result<TensorBatch> {
-        self.restock(1)?;
         let nothing = Images::U8(HostArray::zeros(&[0])?);
         let images = match std::mem::replace(&mut batch.images, nothing) {
             Images::F32(array) => tensor(array)?,
@@ -72,9 +71,7 @@ impl Iterator for TensorBatches<'_> {
     type Item = Result<TensorBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if !std::mem::replace(&mut self.stocked, true)
-            && let Err(error) = self.restock(self.loader.arrays().1)
-        {
+        if let Err(error) = self.restock() {
             return Some(Err(error));
         }
         let batch = self.batches.next()?;
@@ -127,7 +124,7 @@ mod tests {
         let urls = folder.path().join("train").display().to_string();
         let loader = Loader::builder(urls).mode(Mode::Eval).batch_size(16).image_size(8).build().unwrap();
         let mut found = TensorBatches::of(&loader).unwrap();
-        found.restock(loader.arrays().1).unwrap();
+        found.restock().unwrap();
         let mut batches = 0;
         while let Some(batch) = found.batches.next() {
             let batch = batch.unwrap();

@@ -27,16 +27,12 @@ pub use source::Source;
 
 /// The subcommands that need no captioner, or take one that is there.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "the help of each is that of its arguments")]
 pub enum Command {
-    /// As its own documentation says.
     Synth(synth::Args),
-    /// As its own documentation says.
     Inspect(inspect::Args),
-    /// As its own documentation says.
     Plan(plan::Args),
-    /// As its own documentation says.
     Export(export::Args),
-    /// As its own documentation says.
     Audit(audit::Args),
 }
 

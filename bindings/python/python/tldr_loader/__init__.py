@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ __all__ = [
 ]
 
 # Threads of loaders that are still running must not call into a Python that ends.
-atexit.register(_end)
+atexit.register(_end, os.getpid())
 
 if not _OPTIMISED:
     warnings.warn(
@@ -90,3 +91,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if importlib.util.find_spec("tldr_loader_captioner") is None:
+    # So that `import *` and `help` do without.
+    globals()["__all__"] = [name for name in __all__ if name not in ("Captioner", "Matcher")]

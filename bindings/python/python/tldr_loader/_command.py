@@ -17,14 +17,17 @@ def main() -> int:
     # The work is native and asks Python nothing: signals end it, as they end any command.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     words = ["tldr-loader", *sys.argv[1:]]
-    wanted = next((word for word in words[1:] if not word.startswith("-")), "")
-    if wanted in WITH_CAPTIONER:
+    named = [word for word in words[1:] if not word.startswith("-")]
+    asks = bool(named) and named[0] == "help"  # of a subcommand, or of all
+    wanted = next(iter(named[1:] if asks else named), "")
+    installed = importlib.util.find_spec("tldr_loader_captioner") is not None
+    if wanted in WITH_CAPTIONER or (not wanted and installed):
         try:
             from tldr_loader_captioner import _command
 
             return _command(words)
         except ImportError as error:
-            if wanted != "plan":
+            if wanted not in ("plan", ""):
                 print(f"error: {wanted} needs the captioner: {_reason(error)}", file=sys.stderr)
                 return 2
     from tldr_loader._native import _command as without
