@@ -76,6 +76,10 @@ DATA := $(or $(TLDR_DATA),../shared/data)/openstax
 bench-reader: build $(VENV)/.bench ## Races the reader against its ceiling, open_clip, SPDL and thread pools.
 	$(BIN)/python benches/reader.py $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
 
+.PHONY: bench-package
+bench-package: build $(VENV)/.dev ## Races the package that make built with open_clip, and nothing else.
+	$(BIN)/python benches/reader.py --package $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
+
 .PHONY: bench-epochs
 bench-epochs: $(VENV)/.run ## Measures first and second epochs against what they must cost.
 	cargo bench --package tldr-captioner --bench epochs -- $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))

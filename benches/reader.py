@@ -44,6 +44,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--decodes", type=int, default=5000, help="images per round, at least")
+    parser.add_argument(
+        "--package", action="store_true", help="race only the package that make built with open_clip: minutes"
+    )
     parser.add_argument("--smoke", action="store_true", help="one short round of what is installed")
     options = parser.parse_args()
     if options.smoke:
@@ -77,6 +80,11 @@ def run(folder: Path, scratch: Path, options: argparse.Namespace) -> None:
         "torchvision pool": lambda: rate(pool(torchvision_image, images * times, options.threads)),
         "simplejpeg pool": lambda: rate(pool(simplejpeg_image, images * times, options.threads)),
     }
+    if options.package:
+        print(f"{len(images)} images; {options.rounds} rounds; {machine()}")
+        ours = "... as make built it"
+        race("open_clip", ours, {name: whole[name] for name in (ours, "open_clip")}, options.rounds)
+        return
     jpegs = [data for data in images if data.startswith(b"\xff\xd8\xff")]
     decoders: Contestants = {
         "tldr-loader": lambda: rust(folder, "decode", options),
