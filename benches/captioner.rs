@@ -58,7 +58,7 @@ fn load(model: &str, what: &str, device: &str) -> Result<Captioner> {
 }
 
 /// Where `cargo test --benches` finds a model.
-const GOLDEN: &str = "tests/golden/blip/base";
+const GOLDEN: &str = "../../tests/golden/blip/base";
 
 fn main() -> Result<()> {
     let options = options()?;
