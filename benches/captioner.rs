@@ -62,7 +62,7 @@ const GOLDEN: &str = "../../tests/golden/blip/base";
 
 fn main() -> Result<()> {
     let options = options()?;
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/blip/base");
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/blip/base");
     let (model, seconds) = match &options.model {
         Some(model) => (model.as_str(), options.seconds),
         None => (golden, 0.0),
