@@ -137,7 +137,12 @@ PADS = {"gemma": 0, "t5": 0, "xlm-r": 1, "bert": 0, "roberta": 1}
 def saved(folder: Path, tokenizer: Tokenizer, **beside: Any) -> Path:
     """`tokenizer.json`, and files that lie beside it: their content by name, without `.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    written = json.loads(tokenizer.to_str())
+    if written["model"]["type"] == "Unigram":
+        # Exact in any reader of json: the last digit of a score would decide between splits that are as good.
+        vocab = written["model"]["vocab"]
+        written["model"]["vocab"] = [[token, round(score * 64) / 64] for token, score in vocab]
+    (folder / "tokenizer.json").write_text(json.dumps(written))
     for name, content in beside.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     return folder / "tokenizer.json"
