@@ -106,19 +106,16 @@ impl Batches {
                     Ok((found, warnings))
                 })
                 .or_raise(py)?;
-            let (found, is_over) = match found {
-                Next::Batch(batch) => (Some(batch), false),
-                Next::End => (None, true),
-                Next::Waiting => (None, false),
-            };
-            let is_batch = found.is_some();
-            turn.held = found.map(|batch| *batch);
+            let is_over = matches!(found, Next::End);
+            if let Next::Batch(batch) = found {
+                turn.held = Some(*batch);
+            }
             log::hand_over(py)?;
             for warning in warnings {
                 let text = CString::new(warning).unwrap_or_default();
                 PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)?;
             }
-            if is_batch {
+            if turn.held.is_some() {
                 return self.handed(py, &mut turn);
             }
             if is_over {

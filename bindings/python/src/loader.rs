@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 use tldr_loader::image::Normalize;
 use tldr_loader::loader::LoaderState;
 use tldr_loader::text::Tokenizer;
-use tldr_loader::{Error, ErrorKind, Result};
+use tldr_loader::{ErrorKind, Result};
 use tldr_python::arguments::{CAPTIONS, DeviceName, SUBSET, Whole, duration, must_exist, stores, whole};
 use tldr_python::errors::{self, OrRaise};
 use tldr_python::given::{self, Given, read_whole};
@@ -296,7 +296,7 @@ impl Loader {
         let captioner: Option<Source> = given.take("captioner")?;
         let judge: Option<Source> = given.take_as("judge", JUDGE)?;
         let device = given.take::<DeviceName>("device")?.map_or_else(|| "cpu".into(), |device| device.0);
-        let model_device = captioner_device(&given, captioner.as_ref(), judge.as_ref())?;
+        let model_device = options::captioner_device(&given, captioner.as_ref(), judge.as_ref())?;
         given.end()?;
         let tensors = frame::tensors(py, &device)?;
         // As torch spells it: `cuda` is its current device.
@@ -519,26 +519,4 @@ impl Drop for Loader {
         let loader = unsafe { ManuallyDrop::take(&mut self.loader) };
         leave(loader);
     }
-}
-
-/// Where captioner and judge run, where that was given.
-///
-/// # Errors
-/// Neither is loaded from a directory here.
-fn captioner_device(
-    given: &Given<'_>,
-    captioner: Option<&Source>,
-    judge: Option<&Source>,
-) -> PyResult<Option<String>> {
-    let Some(name) = given.take::<DeviceName>("captioner_device")? else { return Ok(None) };
-    if captioner.is_some_and(Source::is_directory) || judge.is_some_and(Source::is_directory) {
-        return Ok(Some(name.0));
-    }
-    let accepted = if captioner.is_none() && judge.is_none() {
-        "left out without a captioner and a judge, whose device it is"
-    } else {
-        "left out beside a `Captioner` or `Matcher`, which runs where it was loaded; give its device there, or \
-         its directory here"
-    };
-    Err(Error::option("captioner_device", name.0, accepted)).or_raise(given.py())
 }

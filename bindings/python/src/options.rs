@@ -9,10 +9,12 @@ use tldr_loader::image::ImageTransform;
 use tldr_loader::loader::{Loader, LoaderBuilder, Mode, OnError, PixelType};
 use tldr_loader::select::KeepRatio;
 use tldr_loader::{Error, Result};
-use tldr_python::arguments::{Urls, Whole, choose, whole};
+use tldr_python::arguments::{DeviceName, Urls, Whole, choose, whole};
 use tldr_python::errors::OrRaise;
 use tldr_python::from_python;
 use tldr_python::given::{Given, is_no_bool};
+
+use crate::scorer::Source;
 
 from_python! {
     Corpora: "a pattern of shards (str or os.PathLike), a list of them, or a dict of patterns and weights; of a \
@@ -135,4 +137,26 @@ fn chosen_transform(
         _ => {}
     }
     Ok(chosen)
+}
+
+/// Where captioner and judge run, where that was given.
+///
+/// # Errors
+/// Neither is loaded from a directory here.
+pub(crate) fn captioner_device(
+    given: &Given<'_>,
+    captioner: Option<&Source>,
+    judge: Option<&Source>,
+) -> PyResult<Option<String>> {
+    let Some(name) = given.take::<DeviceName>("captioner_device")? else { return Ok(None) };
+    if captioner.is_some_and(Source::is_directory) || judge.is_some_and(Source::is_directory) {
+        return Ok(Some(name.0));
+    }
+    let accepted = if captioner.is_none() && judge.is_none() {
+        "left out without a captioner and a judge, whose device it is"
+    } else {
+        "left out beside a `Captioner` or `Matcher`, which runs where it was loaded; give its device there, or \
+         its directory here"
+    };
+    Err(Error::option("captioner_device", name.0, accepted)).or_raise(given.py())
 }
