@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 use ndarray::{Array2, Array3, ArrayView4};
 use tldr_loader::Result;
 use tldr_loader::cluster::{AlignmentNorm, AlignmentTable, Clusters, GATE_STEPS};
+use tldr_loader::config::{Gate, Mode};
 use tldr_loader::hash;
-use tldr_loader::loader::{Loader, Mode, Stats};
+use tldr_loader::loader::{Loader, Stats};
 use tldr_loader::model::{Scorer, Signals};
 use tldr_loader::shard::{ReadOptions, ShardReader, ShardWriter, list};
 
@@ -278,7 +279,7 @@ fn main() {
     let (mut seconds, mut overlap, mut alone_ratio, mut second) = (vec![], vec![], vec![], vec![]);
     for round in 0..options.rounds {
         let (with, alone) = with_captioner(builder(&whole), &options, captioner.as_deref());
-        let loader = with.keep_ratio(0.25).gate(Some(0.5)).build().unwrap();
+        let loader = with.keep_ratio(0.25).gate(Gate::top(0.5)).build().unwrap();
         let (_, keys, first, wall) = epoch(&loader);
         let busy = |name: &str| first.seconds.get(name).copied().unwrap_or(0.0);
         let pixels = busy("read") + busy("preview") + busy("select") + busy("example");

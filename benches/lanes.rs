@@ -16,7 +16,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use tldr_loader::loader::{Loader, Mode, PixelType};
+use tldr_loader::config::{Mode, PixelType};
+use tldr_loader::loader::Loader;
 use tldr_loader::shard::ShardWriter;
 
 const PICTURES: u64 = 40;
@@ -116,7 +117,7 @@ fn epoch(lanes: usize, mode: &str, corpus: &str) {
     let builder = Loader::builder(corpus)
         .batch_size(64)
         .image_size(64)
-        .pixels(PixelType::U8)
+        .dtype(PixelType::U8)
         .window(WINDOW)
         .threads(2)
         .rank(0)

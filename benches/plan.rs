@@ -8,6 +8,7 @@ mod select_stream;
 
 use std::sync::Arc;
 
+use tldr_loader::config::{Gate, Selection};
 use tldr_loader::hash::{self, Purpose, Rng};
 use tldr_loader::select::{Planner, Policy, Selector};
 
@@ -23,12 +24,50 @@ fn main() {
     };
     let windows = wanted.div_ceil(WINDOW);
     for (name, policy) in [
-        ("quotas", Policy { gate: Some(0.5), ..Policy::default() }),
+        (
+            "quotas",
+            Policy {
+                selection: Selection { gate: Some(Gate::top(0.5)), ..Selection::default() },
+                ..Policy::default()
+            },
+        ),
         ("quotas, no gate", Policy::default()),
-        ("near-copies up to 15 bits", Policy { gate: Some(0.5), dedup: Some(0.983), ..Policy::default() }),
-        ("near-copies up to 15 bits, no gate", Policy { dedup: Some(0.983), ..Policy::default() }),
-        ("near-copies up to 28 bits", Policy { gate: Some(0.5), dedup: Some(0.94), ..Policy::default() }),
-        ("near-copies up to 28 bits, no gate", Policy { dedup: Some(0.94), ..Policy::default() }),
+        (
+            "near-copies up to 15 bits",
+            Policy {
+                selection: Selection {
+                    gate: Some(Gate::top(0.5)),
+                    dedup: Some(0.983),
+                    ..Selection::default()
+                },
+                ..Policy::default()
+            },
+        ),
+        (
+            "near-copies up to 15 bits, no gate",
+            Policy {
+                selection: Selection { dedup: Some(0.983), ..Selection::default() },
+                ..Policy::default()
+            },
+        ),
+        (
+            "near-copies up to 28 bits",
+            Policy {
+                selection: Selection {
+                    gate: Some(Gate::top(0.5)),
+                    dedup: Some(0.94),
+                    ..Selection::default()
+                },
+                ..Policy::default()
+            },
+        ),
+        (
+            "near-copies up to 28 bits, no gate",
+            Policy {
+                selection: Selection { dedup: Some(0.94), ..Selection::default() },
+                ..Policy::default()
+            },
+        ),
     ] {
         // Windows are made as they are added: a corpus of 40 million is not held as well.
         let model = select_stream::stream(3000, 8, WINDOW, 0.01, 0);

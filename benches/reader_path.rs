@@ -18,9 +18,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tldr_jpeg::{Jpeg, Limits, Region, Scale};
+use tldr_loader::config::Mode;
 use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::image::{DecodeOptions, ImageTransform, RgbImage, decode};
-use tldr_loader::loader::{Loader, Mode};
+use tldr_loader::image::{DecodeOptions, RgbImage, decode};
+use tldr_loader::loader::Loader;
 use tldr_loader::shard::{ReadOptions, ShardFetcher, ShardIndex, ShardReader, ShardWriter, lengths, list};
 use tldr_loader::{Result, Shard};
 use tldr_resize::{Crop, Filter, Resizer};
@@ -231,7 +232,6 @@ fn loader_of(
 ) -> Result<()> {
     let loader = Loader::builder(corpus.display().to_string())
         .mode(mode)
-        .transform(if mode == Mode::Eval { ImageTransform::Eval } else { ImageTransform::TRAIN })
         .batch_size(64)
         .image_size(SIZE)
         .threads(threads)

@@ -8,7 +8,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tldr_loader::select::{Policy, Priority, Selector};
+use tldr_loader::config::{Gate, Priority, Selection};
+use tldr_loader::select::{Policy, Selector};
 
 const WINDOW: usize = 2048;
 
@@ -19,10 +20,31 @@ fn decide(criterion: &mut Criterion) {
     let policy = Policy::default();
     for (name, policy) in [
         ("uniform", policy.clone()),
-        ("gate 0.5, uniform", Policy { gate: Some(0.5), ..policy.clone() }),
-        ("longest", Policy { priority: Priority::Longest, ..policy.clone() }),
-        ("diverse, 256-d", Policy { priority: Priority::Diverse, ..policy.clone() }),
-        ("dedup, 256-d", Policy { dedup: Some(0.95), ..policy }),
+        (
+            "gate 0.5, uniform",
+            Policy {
+                selection: Selection { gate: Some(Gate::top(0.5)), ..policy.selection.clone() },
+                ..policy.clone()
+            },
+        ),
+        (
+            "longest",
+            Policy {
+                selection: Selection { priority: Priority::Longest, ..policy.selection.clone() },
+                ..policy.clone()
+            },
+        ),
+        (
+            "diverse, 256-d",
+            Policy {
+                selection: Selection { priority: Priority::Diverse, ..policy.selection.clone() },
+                ..policy.clone()
+            },
+        ),
+        (
+            "dedup, 256-d",
+            Policy { selection: Selection { dedup: Some(0.95), ..policy.selection.clone() }, ..policy },
+        ),
     ] {
         let selector = Selector::new(policy, Some(Arc::clone(&stream.clusters))).unwrap();
         let mut windows = stream.windows.iter().cycle();

@@ -16,8 +16,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use support::{StubCaptioner, clusters, corpus, pattern};
+use tldr_loader::config::PixelType;
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{Loader, PixelType};
+use tldr_loader::loader::Loader;
 
 /// Samples of a shard.
 const SHARD: usize = 10_000;
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
         .keep_ratio(0.25)
         .batch_size(256)
         .image_size(8)
-        .pixels(PixelType::U8)
+        .dtype(PixelType::U8)
         .buffer_bytes(16 << 20)
         .window(WINDOW)
         .threads(2)

@@ -27,7 +27,7 @@ use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::{DecodeOptions, Scratch, preview};
 use tldr_loader::model::PreviewFilter;
 use tldr_loader::model::Scorer;
-use tldr_loader::shard::{self, ReadOptions, ShardReader, StoreOptions};
+use tldr_loader::shard::{self, ReadOptions, ShardReader, Store};
 use tldr_loader::text::Tokenizer;
 use tldr_loader::{Error, Result, SampleId};
 use tldr_synth::{Corpus, Noise, SynthOptions};
@@ -185,7 +185,7 @@ fn synthetic(count: usize, seed: u64, size: usize) -> Result<Pairs> {
 fn read(dir: &std::path::Path, size: usize, most: usize) -> Result<Pairs> {
     let (mut pairs, mut scratch) = (Pairs::default(), Scratch::default());
     let mut numbers: BTreeMap<String, u32> = BTreeMap::new();
-    for shard in shard::list(&[dir.to_string_lossy().into_owned()], None, &StoreOptions::default())? {
+    for shard in shard::list(&[dir.to_string_lossy().into_owned()], None, &Store::default())? {
         let mut reader = ShardReader::open(&shard, &ReadOptions::default())?;
         while let Some(group) = reader.next_group()? {
             let Ok(sample) = group else { continue };

@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 use tldr_captioner::jobs::{FitJob, TrainJob, fit, train};
 use tldr_captioner::{Captioner, TensorBatches};
 use tldr_loader::Loader;
-use tldr_loader::loader::Mode;
+use tldr_loader::config::Mode;
 use tldr_synth::{SynthOptions, write_corpus};
 
 const IMAGE_SIZE: usize = 32;

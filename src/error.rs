@@ -40,6 +40,16 @@ pub enum ErrorKind {
         /// What is accepted, and what to do.
         accepted: String,
     },
+    /// There is no option of this name.
+    #[error("{name} = {given}: {detail}")]
+    UnknownOption {
+        /// The name.
+        name: String,
+        /// The value that was given.
+        given: String,
+        /// What there is instead.
+        detail: String,
+    },
     /// A file or store could not be read or written.
     #[error("cannot {action}: {source}")]
     Io {

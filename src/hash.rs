@@ -75,6 +75,13 @@ pub fn hash_str(text: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }
 
+/// Hashes names and their values, order-sensitively.
+pub fn pairs(pairs: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>) -> u64 {
+    let parts =
+        pairs.into_iter().flat_map(|(name, value)| [hash_str(name.as_ref()), hash_str(value.as_ref())]);
+    combine(&parts.collect::<Vec<_>>())
+}
+
 /// Hashes bytes to 64 bits (XXH3): fingerprints of files and tables.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)

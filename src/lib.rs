@@ -48,6 +48,7 @@
 
 pub mod aside;
 pub mod cluster;
+pub mod config;
 pub mod error;
 pub mod hash;
 pub mod image;
@@ -57,6 +58,7 @@ pub mod ledger;
 pub mod loader;
 pub mod model;
 pub mod names;
+pub mod options;
 pub mod sample;
 pub mod select;
 pub mod shard;

@@ -71,6 +71,13 @@ macro_rules! names {
             }
         }
 
+        /// Its [name](Self::name).
+        impl ::std::fmt::Display for $type {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
         /// By its [name](Self::name).
         impl ::std::str::FromStr for $type {
             type Err = $crate::Error;

@@ -55,10 +55,15 @@ pub struct DecodeOptions {
     pub exif_orientation: bool,
 }
 
+impl DecodeOptions {
+    /// Most pixels of an image by default: 100 megapixels.
+    pub const MAX_PIXELS: u64 = 100_000_000;
+}
+
 impl Default for DecodeOptions {
     /// 100 megapixels, pixels as they are stored (as CLIP trainers take them).
     fn default() -> Self {
-        Self { max_pixels: 100_000_000, exif_orientation: false }
+        Self { max_pixels: Self::MAX_PIXELS, exif_orientation: false }
     }
 }
 

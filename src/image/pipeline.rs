@@ -20,13 +20,18 @@ pub struct Normalize {
     pub std: [f32; 3],
 }
 
+impl Normalize {
+    /// CLIP's.
+    pub const CLIP: Self = Self {
+        mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+        std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+    };
+}
+
 impl Default for Normalize {
     /// CLIP's.
     fn default() -> Self {
-        Self {
-            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
-        }
+        Self::CLIP
     }
 }
 

@@ -35,8 +35,14 @@ pub enum ImageTransform {
 }
 
 impl ImageTransform {
+    /// Share of the area of open_clip's training crops.
+    pub const SCALE: (f64, f64) = (0.9, 1.0);
+
+    /// Width over height of open_clip's training crops.
+    pub const RATIO: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
+
     /// open_clip's training default: scale 0.9 to 1, ratio 3/4 to 4/3, no flip.
-    pub const TRAIN: Self = Self::Train { scale: (0.9, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0), flip: 0.0 };
+    pub const TRAIN: Self = Self::Train { scale: Self::SCALE, ratio: Self::RATIO, flip: 0.0 };
 
     /// Squashing with `filter`.
     pub fn preview(filter: PreviewFilter) -> Self {

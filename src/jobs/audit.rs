@@ -15,13 +15,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cluster::{Clusters, GateWorth};
+use crate::config::{Gate, Priority, Quota};
 use crate::error::{Error, Result};
 use crate::hash::{self, Purpose};
 use crate::jobs::recorded::{Recorded, Wanted, included, window_of};
 use crate::ledger::{CorpusScores, WindowKey, WindowRecord};
 use crate::sample::{DropReason, Outcome};
-use crate::select::gate::Gate;
-use crate::select::{Policy, Priority, Quota, Rates, Selector};
+use crate::select::gate::GateRule;
+use crate::select::{Policy, Rates, Selector};
 
 /// Groups of each chi-square.
 const GROUPS: usize = 10;
@@ -137,8 +138,8 @@ pub fn audit(
         else {
             continue;
         };
-        let score = job.policy.score.as_ref();
-        let scores = score.map(|score| recorded.scores(&key, &record, &score.key)).transpose()?;
+        let field = job.policy.gate().field();
+        let scores = field.map(|field| recorded.scores(&key, &record, field)).transpose()?;
         windows.push((key, record, scores));
     }
     let samples: u64 = windows.iter().map(|(_, record, _)| record.ids.len() as u64).sum();
@@ -147,14 +148,14 @@ pub fn audit(
         let accepted = "a ledger with signals of samples, in some window of all";
         return Err(Error::option("ledger", format!("{:?}", job.ledger.display()), accepted));
     }
-    let policy = Policy {
-        // A cap in samples counts those of the corpus: about as many in each window.
-        corpus: Some((included as f64 / windows.len() as f64 * of_corpus as f64) as u64),
-        // Seeds are tried in one epoch, and a thinned stream would need signals of what it leaves out.
-        later_ratios: vec![],
-        thin: false,
-        ..recorded.with_scores(&job.policy)?
-    };
+    // Seeds are tried in one epoch, and a thinned stream would need signals of what it leaves out.
+    let policy = recorded.with_scores(&job.policy)?.but(|selection| {
+        selection.keep_ratio = selection.keep_ratio.as_ref().map(|ratio| ratio.first().into());
+        selection.thin = false;
+    });
+    // A cap in samples counts those of the corpus: about as many in each window.
+    let policy =
+        Policy { corpus: Some((included as f64 / windows.len() as f64 * of_corpus as f64) as u64), ..policy };
     let scope = scope(&policy, clusters);
     let design = Design { policy, clusters, windows };
     let rule = |policy: &Policy, epoch: u64| -> Result<Vec<Vec<Outcome>>> {
@@ -177,12 +178,12 @@ pub fn audit(
 /// What an audit can say of a policy, and what it cannot.
 fn scope(policy: &Policy, clusters: &Clusters) -> Vec<String> {
     let audited = "audited: the sampling, whether samples are drawn as the policy says";
-    if policy.gate.is_none() && policy.score.is_none() {
+    if *policy.gate() == Gate::OFF {
         return vec![format!("{audited}; there is no gate")];
     }
     let mut lines =
         vec![format!("{audited}; not audited: what the gate is worth, whether what it drops is bad")];
-    if policy.gates_by_alignment() {
+    if policy.gate().is_by_alignment() {
         lines.push(format!("gate: {}", GateWorth::sentence(clusters.worth.as_ref())));
         lines.extend(clusters.worth.and_then(|worth| worth.warning()).map(|text| format!("warning: {text}")));
     }
@@ -212,7 +213,7 @@ impl Design<'_> {
         let rates = Rates::solve(&self.policy, Some(self.clusters))?;
         let outcomes = rule(&self.policy, 0)?;
         let mut checks = vec![self.share(&outcomes, &rates), self.gate(&outcomes)];
-        let uniform = self.policy.priority == Priority::Uniform;
+        let uniform = self.policy.priority() == Priority::Uniform;
         if !uniform {
             checks.push(Check {
                 promise: "inclusion is pi".into(),
@@ -235,13 +236,13 @@ impl Design<'_> {
 
     fn cluster(&self, record: &WindowRecord, row: usize) -> u32 {
         match &record.signals {
-            Some(signals) if self.policy.quota.is_by_cluster() => signals.cluster[row],
+            Some(signals) if self.policy.quota().is_by_cluster() => signals.cluster[row],
             _ => 0,
         }
     }
 
     fn run(&self, cluster: u32) -> u32 {
-        if !self.policy.quota.is_by_cluster() {
+        if !self.policy.quota().is_by_cluster() {
             return 0;
         }
         self.clusters.runs.get(cluster as usize).copied().unwrap_or(0)
@@ -263,13 +264,13 @@ impl Design<'_> {
         let all = || outcomes.iter().flatten();
         let readable = all().filter(|o| !matches!(o, Outcome::Failed(_))).count();
         let dropped = all().filter(|o| matches!(o, Outcome::Dropped(DropReason::Gate))).count();
-        let expected = Gate::passing(&self.policy, self.clusters).iter().sum::<f64>();
+        let expected = GateRule::passing(&self.policy, self.clusters).iter().sum::<f64>();
         Check {
             promise: "share of them that the gate lets through".into(),
             found: format!("{:.4}", (readable - dropped) as f64 / readable.max(1) as f64),
             accepted: format!(
                 "{expected:.4}, by the {}",
-                if self.policy.score.is_some() { "scores" } else { "fit" }
+                if self.policy.has_scores() { "scores" } else { "fit" }
             ),
             holds: None,
         }
@@ -288,7 +289,7 @@ impl Design<'_> {
         let mut most_off: f64 = 0.0;
         for number in 0..seeds {
             let seed = hash::combine(&[self.policy.seed, number]);
-            let policy = Policy { seed, rotate: false, ..self.policy.clone() };
+            let policy = Policy { seed, ..self.policy.but(|selection| selection.rotate = false) };
             let mut excess = [[0.0; GROUPS]; 3];
             for ((at, (_, record, _)), outcomes) in self.windows.iter().enumerate().zip(rule(&policy, 0)?) {
                 let mut off: BTreeMap<u32, f64> = BTreeMap::new();
@@ -327,7 +328,7 @@ impl Design<'_> {
             })
             .collect();
         // Evenly spread places bound how far a stretch of one rate is off, not one of several.
-        let one_rate = matches!(self.policy.quota, Quota::Proportional | Quota::Random);
+        let one_rate = matches!(self.policy.quota(), Quota::Proportional | Quota::Random);
         checks.push(Check {
             promise: "samples that a run of a window is off by".into(),
             found: format!("{most_off:.2} at the most"),
@@ -368,15 +369,13 @@ impl Design<'_> {
 
     /// Survivors at half the keep_ratio are survivors.
     fn nested(&self, rule: &Rule<'_>) -> Result<Check> {
-        let half = Policy { keep_ratio: self.policy.keep_ratio / 2.0, rotate: false, ..self.policy.clone() };
-        let half = match half.quota {
+        let whole = self.policy.but(|selection| selection.rotate = false);
+        let half = whole.but(|selection| match whole.quota() {
             // Here keep_ratio follows from the cap.
-            crate::select::Quota::CapAt(samples) => {
-                Policy { quota: crate::select::Quota::CapAt(samples.div_ceil(2)), ..half }
-            }
-            _ => half,
-        };
-        let (few, many) = (rule(&half, 0)?, rule(&Policy { rotate: false, ..self.policy.clone() }, 0)?);
+            Quota::CapAt(samples) => selection.quota = Some(Quota::CapAt(samples.div_ceil(2))),
+            _ => selection.keep_ratio = Some((whole.keep_ratio() / 2.0).into()),
+        });
+        let (few, many) = (rule(&half, 0)?, rule(&whole, 0)?);
         let pairs = || few.iter().flatten().zip(many.iter().flatten());
         let kept = pairs().filter(|(few, _)| few.is_kept()).count();
         let lost = pairs().filter(|(few, many)| few.is_kept() && !many.is_kept()).count();
@@ -390,7 +389,7 @@ impl Design<'_> {
 
     /// Rotating epochs are disjoint until a cluster's pool is used up.
     fn rotating(&self, rule: &Rule<'_>, rates: &Rates) -> Result<Check> {
-        let policy = Policy { rotate: true, ..self.policy.clone() };
+        let policy = self.policy.but(|selection| selection.rotate = true);
         let mut times: Vec<Vec<u64>> =
             self.windows.iter().map(|(_, record, _)| vec![0; record.ids.len()]).collect();
         let mut twice = 0;
@@ -454,6 +453,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::{AlignmentNorm, AlignmentTable, GATE_STEPS};
+    use crate::config::Selection;
     use crate::hash::Rng;
     use crate::model::Signals;
     use crate::sample::SampleId;
@@ -538,25 +538,29 @@ mod tests {
         Audit { scope: vec![], checks }.broken().map(|check| check.promise.clone()).collect()
     }
 
-    const POLICY: Policy = Policy {
-        keep_ratio: 0.2,
-        later_ratios: Vec::new(),
-        gate: Some(0.6),
-        gate_by: crate::select::GateBy::Corpus,
-        dedup: None,
-        quota: crate::select::Quota::Proportional,
-        priority: Priority::Uniform,
-        rotate: false,
-        thin: false,
-        seed: 1,
-        corpus: Some(4 * 512),
-        score: None,
-    };
+    fn policy() -> Policy {
+        let selection = Selection {
+            keep_ratio: Some(0.2.into()),
+            gate: Some(Gate::top(0.6)),
+            quota: Some(Quota::Proportional),
+            ..Selection::default()
+        };
+        Policy { corpus: Some(4 * 512), ..Policy::new(selection, 1) }
+    }
 
     #[test]
     fn the_rule_holds_for_every_quota() {
         for quota in ["proportional", "cap", "cap(20)", "tempered(0.5)", "random"] {
-            let found = broken(Policy { quota: quota.parse().unwrap(), ..POLICY }, |_, _, _, _| {});
+            let found = broken(
+                Policy {
+                    selection: Selection {
+                        quota: Some(quota.parse().unwrap()),
+                        ..policy().selection.clone()
+                    },
+                    ..policy()
+                },
+                |_, _, _, _| {},
+            );
             assert!(found.is_empty(), "{quota}: {found:?}");
         }
     }
@@ -565,7 +569,7 @@ mod tests {
     fn wrong_rules_are_named() {
         let has = |found: &[String], part: &str| found.iter().any(|promise| promise.contains(part));
         // A cluster with candidates always keeps one: the tail is favoured.
-        let at_least_one = broken(POLICY, |design, _, _, outcomes| {
+        let at_least_one = broken(policy(), |design, _, _, outcomes| {
             for ((_, record, _), outcomes) in design.windows.iter().zip(outcomes) {
                 let mut seen: BTreeMap<u32, (bool, usize)> = BTreeMap::new();
                 for (row, outcome) in outcomes.iter().enumerate() {
@@ -583,7 +587,7 @@ mod tests {
         });
         assert!(has(&at_least_one, "size of the cluster"), "{at_least_one:?}");
         // The first rows of a window are favoured, the last ones pay.
-        let early = broken(POLICY, |_, _, _, outcomes| {
+        let early = broken(policy(), |_, _, _, outcomes| {
             for outcomes in outcomes {
                 let n = outcomes.len();
                 let lost = (n * 9 / 10..n).find(|&row| outcomes[row].is_kept());
@@ -595,12 +599,13 @@ mod tests {
         });
         assert!(has(&early, "position in the window"), "{early:?}");
         // Random draws: fair, and far off.
-        let random = broken(POLICY, |design, policy, epoch, outcomes| {
+        let random = broken(policy(), |design, policy, epoch, outcomes| {
             for ((_, record, _), outcomes) in design.windows.iter().zip(outcomes) {
                 for (id, outcome) in record.ids.iter().zip(outcomes) {
                     if outcome.is_kept() || *outcome == Outcome::Dropped(DropReason::Quota) {
-                        let seed = hash::combine(&[policy.seed, epoch, policy.keep_ratio.to_bits()]);
-                        let kept = hash::unit(hash::hash(seed, Purpose::Fit, id.0)) < policy.keep_ratio / 0.6;
+                        let seed = hash::combine(&[policy.seed, epoch, policy.keep_ratio().to_bits()]);
+                        let kept =
+                            hash::unit(hash::hash(seed, Purpose::Fit, id.0)) < policy.keep_ratio() / 0.6;
                         *outcome = if kept {
                             Outcome::Kept { pi: None }
                         } else {

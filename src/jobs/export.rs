@@ -112,7 +112,7 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
         (None, None) => Ok(all_kept(record)),
     };
     let policy = plan.as_ref().map(|plan| plan.plan.policy()).or(selector.as_ref().map(Selector::policy));
-    let of_policy = policy.and_then(|policy| policy.score.as_ref()).map(|score| score.key.as_str());
+    let of_policy = policy.and_then(|policy| policy.gate().field());
     let score_key = of_policy.or(job.score_key.as_deref());
     let mut rows = Rows::default();
     let shards = &recorded.recording.shards;

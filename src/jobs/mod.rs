@@ -10,5 +10,5 @@ mod recorded;
 pub use audit::{Audit, AuditJob, Check, audit};
 pub use export::{ExportBy, ExportJob, ExportSummary, export};
 pub use inspect::{Fault, InspectJob, Inspection, MetadataInspection, ShardInspection, Spread, inspect};
-pub use plan::{PlanEstimate, PlanJob, PlanStage, PlanSummary, estimate, plan};
+pub use plan::{PlanEstimate, PlanJob, PlanStage, PlanSummary, estimate, missing_parts, plan};
 pub use recorded::Wanted;

@@ -5,22 +5,24 @@
 
 mod walk;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ndarray::{Array4, s};
 
 use crate::cluster::{Clusters, GateWorth};
+use crate::config::{Config, Gate, Mode, PixelType, Priority, Quota, Selection, Source, Transform};
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::image::ImageTransform;
 use crate::ledger::Ledger;
-use crate::loader::{Batch, Loader, Mode, PixelType, PlanFile, PlannedShard, included, measured};
+use crate::loader::{
+    Batch, Listing, Loader, LoaderBuilder, PlanFile, PlannedShard, included, measured, readings,
+};
 use crate::model::Scorer;
-use crate::select::gate::Gate;
-use crate::select::{GateBy, NearDuplicates, Planner, Policy, Priority, Quota, Selector, Window};
-use crate::shard::{self, ReadOptions, Shard, StoreOptions};
+use crate::select::gate::GateRule;
+use crate::select::{NearDuplicates, Planner, Policy, ScoreCut, Selector, Window};
+use crate::shard::{self, ReadOptions, Shard, Store};
 use walk::{Walk, Windows};
 
 /// Bytes of the ledger in memory: each window is looked at once.
@@ -32,69 +34,70 @@ const NEAR: f32 = 0.95;
 /// Seconds that the speed of the encoder is measured for.
 const MEASURE_SECONDS: f64 = 5.0;
 
-/// What to plan, by which policy.
-#[derive(Debug, Clone)]
+/// What to plan, by which selection.
+#[derive(Debug, Clone, Default)]
 pub struct PlanJob {
-    /// Shards, as for [`Loader::builder`].
-    pub urls: Vec<String>,
-    /// Name of the corpus in the identity of its samples; the name of the folder that holds the
-    /// shards where `None`.
-    pub source: Option<String>,
-    /// How remote shards are read.
-    pub stores: StoreOptions,
-    /// How samples are made of members, and which of them count; `policy` names the field of a score.
-    pub read: ReadOptions,
-    /// Folder of the ledger, which is begun where nothing is.
-    pub ledger: PathBuf,
-    /// What to keep. Its `dedup` is the cosine of near-copies in the whole corpus; `corpus` is
-    /// counted here.
-    pub policy: Policy,
-    /// Samples per window: those of the loader that is to take the plan.
-    pub window: usize,
-    /// Whether embeddings say in the end what is a near-copy, and not semantic hashes alone. They are
+    /// The sources, the selection, the seed, and the folder of the ledger, which is begun where nothing is. Its `dedup` is
+    /// the cosine of near-duplicates in the whole corpus. The captioner is given open.
+    pub config: Config,
+    /// Whether embeddings say in the end what is a near-duplicate, and not semantic hashes alone. They are
     /// kept in the ledger; windows without are encoded again.
     pub embeddings: bool,
-    /// Whether near-copies fill the places for which nothing else is left.
+    /// Whether near-duplicates fill the quota for which nothing else is left.
     pub fill_with_copies: bool,
     /// Only record the shards whose index in the list is `.0` modulo `.1`, and do not plan.
     pub part: Option<(usize, usize)>,
-    /// Threads that decode previews; one per core where 0.
-    pub threads: usize,
 }
 
 impl PlanJob {
-    /// The defaults for a corpus and a ledger: the paper's policy, windows of 2,048.
-    pub fn new(urls: Vec<String>, ledger: impl Into<PathBuf>) -> Self {
-        Self {
-            urls,
-            source: None,
-            stores: StoreOptions::default(),
-            read: ReadOptions::default(),
-            ledger: ledger.into(),
-            policy: Policy::default(),
-            window: 2048,
-            embeddings: false,
-            fill_with_copies: false,
-            part: None,
-            threads: 0,
-        }
+    /// The defaults for a corpus and a ledger: the paper's selection without a gate, windows of 2,048.
+    pub fn new(urls: Vec<String>, ledger: impl AsRef<Path>) -> Self {
+        let selection = Selection { gate: Some(Gate::OFF), ..Selection::default() };
+        let ledger = Some(ledger.as_ref().to_string_lossy().into_owned());
+        let config = Config { sources: vec![Source::new(urls)], selection, ledger, ..Config::default() };
+        Self { config, ..Self::default() }
     }
 
     /// Whether windows must have embeddings.
     fn needs_embeddings(&self) -> bool {
-        self.embeddings && self.policy.dedup.is_some() || self.policy.priority == Priority::Diverse
+        let selection = &self.config.selection;
+        self.embeddings && selection.dedup.is_some() || selection.priority == Priority::Diverse
     }
 
+    /// The policy, as far as nothing of the corpus has to be known.
+    pub fn policy(&self) -> Result<Policy> {
+        Ok(Policy::new(self.config.selection.resolved(true)?, self.config.seed))
+    }
+
+    /// The ledger's folder.
+    fn ledger(&self) -> Result<&str> {
+        self.config.ledger.as_deref().ok_or_else(|| {
+            Error::option("ledger", "none", "the folder of a ledger, which signals are recorded in")
+        })
+    }
+
+    /// How the ledger's folder is asked.
+    fn store(&self) -> Store {
+        self.config.sources.first().map(|source| source.store.clone()).unwrap_or_default()
+    }
+
+    /// Refuses what cannot work before anything is read.
     fn check(&self) -> Result<()> {
-        if self.fill_with_copies && matches!(self.policy.quota, Quota::CapAt(_)) {
-            let accepted = "left out with quota = cap(samples), whose clusters have no places to spare";
+        let selection = &self.config.selection;
+        if self.fill_with_copies && matches!(selection.quota, Some(Quota::CapAt(_))) {
+            let accepted = "left out with quota = cap(samples), whose clusters have no room to spare";
             return Err(Error::option("fill_with_copies", true, accepted));
         }
-        if self.window == 0 {
+        if selection.window == 0 {
             return Err(Error::option("window", 0, "at least 1"));
         }
+        let only_of_loaders =
+            [("defer_duplicates", selection.defer_duplicates), ("weights", selection.weights)];
+        if let Some((option, _)) = only_of_loaders.into_iter().find(|(_, given)| *given) {
+            return Err(Error::option(option, true, "left out of a plan: a loader has it"));
+        }
         let idle = [("fill_with_copies", self.fill_with_copies), ("embeddings", self.embeddings)];
-        if let Some((option, _)) = idle.into_iter().find(|(_, given)| *given && self.policy.dedup.is_none()) {
+        if let Some((option, _)) = idle.into_iter().find(|(_, given)| *given && selection.dedup.is_none()) {
             return Err(Error::option(option, true, "left out without dedup, which finds near-duplicates"));
         }
         match self.part {
@@ -179,39 +182,42 @@ pub fn plan(
 ) -> Result<PlanSummary> {
     job.check()?;
     let started = Instant::now();
-    let ledger = Ledger::open_with(&job.ledger, Some(CACHE_BYTES), &job.stores)?;
-    let mut shards = listed(job)?;
+    let ledger = Ledger::open_with(job.ledger()?, Some(CACHE_BYTES), &job.store())?;
+    let listing = listed(job)?;
     // Of all shards: every part of a job array has the same gate.
-    let job = &PlanJob { policy: with_scores(job, &shards)?, ..job.clone() };
-    if let Some((part, of)) = job.part {
-        shards = shards.into_iter().skip(part).step_by(of).collect();
-    }
-    let walk = Walk::new(job, &ledger, encoder.fingerprint());
-    let policy = with_corpus(job, &shards)?;
+    let policy = with_scores(job, &listing)?;
+    let listing = match job.part {
+        Some((part, of)) => listing.part(|at| at % of == part),
+        None => listing,
+    };
+    let walk = Walk::new(job, &policy, &ledger, encoder.fingerprint());
     let mut deciding = match job.part {
         Some(_) => None,
-        None => Some(Deciding::new(job, policy, &clusters)?),
+        None => Some(Deciding::new(job, with_corpus(&policy, &listing)?, &clusters)?),
     };
     let mut missing = vec![];
-    for (done, shard) in shards.iter().enumerate() {
-        match (walk.windows(shard)?, &mut deciding) {
+    for (done, (shard, read)) in listing.shards.iter().zip(&listing.reads).enumerate() {
+        match (walk.windows(shard, read)?, &mut deciding) {
             (Some(windows), Some(deciding)) => deciding.add(shard, &windows)?,
             (Some(_), None) => {}
-            (None, _) => missing.push(shard.clone()),
+            (None, _) => missing.push(done),
         }
-        progress(PlanStage::Look, done as u64 + 1, shards.len() as u64)?;
+        progress(PlanStage::Look, done as u64 + 1, listing.shards.len() as u64)?;
     }
+    let shards = listing.shards.len();
+    let reading = readings(&listing.shards, &listing.reads, &job.config.images.decode());
+    let missing = listing.part(|at| missing.binary_search(&at).is_ok());
     let mut encoded = 0;
-    if !missing.is_empty() {
-        encoded = record(job, &missing, &ledger, encoder, &clusters, progress)?;
+    if !missing.shards.is_empty() {
+        encoded = record(job, &policy, &missing, &ledger, encoder, &clusters, progress)?;
     }
     let recorded = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    for shard in &missing {
-        let windows = walk.windows(shard)?.ok_or_else(|| {
+    for (shard, read) in missing.shards.iter().zip(&missing.reads) {
+        let windows = walk.windows(shard, read)?.ok_or_else(|| {
             let accepted = "a folder that can be written, and shards that a file's time, an ETag or a date tells \
                             from their other versions: windows were computed and are not in it";
-            Error::option("ledger", format!("{:?}", job.ledger.display()), accepted).in_shard(&shard.url)
+            Error::option("ledger", job.config.ledger.as_deref().unwrap_or_default(), accepted).in_shard(&shard.url)
         })?;
         if let Some(deciding) = &mut deciding {
             deciding.add(shard, &windows)?;
@@ -219,27 +225,30 @@ pub fn plan(
     }
     let mut summary = PlanSummary {
         plan: None,
-        shards: shards.len(),
-        recorded: missing.len(),
+        shards,
+        recorded: missing.shards.len(),
         encoded,
         distance: None,
         near: None,
         seconds: [recorded, 0.0],
     };
     if let Some(mut deciding) = deciding {
-        summary.distance = job.policy.dedup.map(|_| deciding.planner.distance());
-        let near = deciding.planner.near_duplicates(job.policy.dedup.unwrap_or(NEAR));
-        let worth = clusters.worth.filter(|_| job.policy.gates_by_alignment());
-        let plan = deciding.finish(&walk, worth)?;
+        let dedup = policy.selection.dedup;
+        summary.distance = dedup.map(|_| deciding.planner.distance());
+        let near = deciding.planner.near_duplicates(dedup.unwrap_or(NEAR));
+        let worth = clusters.worth.filter(|_| policy.gate().is_by_alignment());
+        let plan = deciding.finish(&walk, reading, worth)?;
         let counts = plan.plan.counts();
         if counts.readable() == 0 {
             let accepted = format!(
                 "shards with a sample that can be used: of {} where and subset exclude {}, and {} cannot be read",
                 counts.samples, counts.excluded, counts.failed
             );
-            return Err(Error::option("urls", job.urls.join(" "), accepted));
+            let sources: Vec<String> =
+                job.config.sources.iter().map(|source| shard::shown(&source.urls)).collect();
+            return Err(Error::option("sources", sources.join(", "), accepted));
         }
-        let dropped = near.dropped.or(job.policy.dedup.map(|_| counts.copies));
+        let dropped = near.dropped.or(dedup.map(|_| counts.copies));
         summary.near = Some(NearDuplicates { dropped, ..near });
         summary.plan = Some(plan);
         summary.seconds[1] = started.elapsed().as_secs_f64();
@@ -248,10 +257,8 @@ pub fn plan(
 }
 
 /// The shards of the job.
-fn listed(job: &PlanJob) -> Result<Vec<Shard>> {
-    let shards = shard::shards_of(&job.urls, job.source.as_deref(), &job.stores)?;
-    shard::check_endpoint(&job.stores, &shards, job.ledger.to_str())?;
-    Ok(shards)
+fn listed(job: &PlanJob) -> Result<Listing> {
+    Listing::of(&job.config.sources, job.config.ledger.as_deref())
 }
 
 /// What [`plan`] would cost: how much the ledger does not cover, and how fast the encoder is on the
@@ -267,47 +274,77 @@ pub fn estimate(
 ) -> Result<PlanEstimate> {
     job.check()?;
     // A folder that is not there stays so.
-    let ledger = match Ledger::is_at(&job.ledger, &job.stores)? {
-        true => Ledger::open_with(&job.ledger, Some(CACHE_BYTES), &job.stores)?,
+    let (place, store) = (job.ledger()?, job.store());
+    let ledger = match Ledger::is_at(place, &store)? {
+        true => Ledger::open_with(place, Some(CACHE_BYTES), &store)?,
         false => Ledger::new(),
     };
-    let shards = listed(job)?;
-    let lengths = counted(&shards, progress)?;
-    let walk = Walk::new(job, &ledger, encoder.fingerprint());
+    let listing = listed(job)?;
+    let lengths = counted(&listing.shards, progress)?;
+    let policy = job.policy()?;
+    let walk = Walk::new(job, &policy, &ledger, encoder.fingerprint());
     let mut estimate =
         PlanEstimate { samples: lengths.iter().sum(), missing: 0, measured: 0, seconds_per_sample: 0.0 };
     let mut missing = vec![];
-    for (done, (shard, &length)) in shards.iter().zip(&lengths).enumerate() {
-        let lacking = walk.lacking(shard, length)?;
+    for (done, ((shard, read), &length)) in
+        listing.shards.iter().zip(&listing.reads).zip(&lengths).enumerate()
+    {
+        let lacking = walk.lacking(shard, read, length)?;
         if lacking > 0 {
             estimate.missing += lacking;
-            missing.push((shard.clone(), length));
+            missing.push((shard.clone(), Arc::clone(read), length));
         }
-        progress(PlanStage::Look, done as u64 + 1, shards.len() as u64)?;
+        progress(PlanStage::Look, done as u64 + 1, lengths.len() as u64)?;
     }
-    if estimate.missing > 0 {
-        (estimate.measured, estimate.seconds_per_sample) = measure(job, missing, encoder)?;
+    if let Some((_, read, _)) = missing.first() {
+        // What is read alike is read in one.
+        let read = Arc::clone(read);
+        missing.retain(|(_, own, _)| Arc::ptr_eq(own, &read));
+        let corpus = missing.into_iter().map(|(shard, _, length)| (shard, length)).unzip();
+        (estimate.measured, estimate.seconds_per_sample) = measure(job, corpus, &read, encoder)?;
     }
     Ok(estimate)
 }
 
+/// Which of so many `parts` have shards that the ledger does not cover, ascending.
+///
+/// # Errors
+/// As [`plan`].
+pub fn missing_parts(job: &PlanJob, parts: usize, captioner: u64) -> Result<Vec<usize>> {
+    job.check()?;
+    if parts == 0 {
+        return Err(Error::option("status", 0, "at least 1 part"));
+    }
+    let (place, store) = (job.ledger()?, job.store());
+    let ledger = match Ledger::is_at(place, &store)? {
+        true => Ledger::open_with(place, Some(CACHE_BYTES), &store)?,
+        false => Ledger::new(),
+    };
+    let (listing, policy) = (listed(job)?, job.policy()?);
+    let walk = Walk::new(job, &policy, &ledger, captioner);
+    let mut missing = std::collections::BTreeSet::new();
+    for (at, (shard, read)) in listing.shards.iter().zip(&listing.reads).enumerate() {
+        if !missing.contains(&(at % parts)) && walk.windows(shard, read)?.is_none() {
+            missing.insert(at % parts);
+        }
+    }
+    Ok(missing.into_iter().collect())
+}
+
 /// Samples encoded, and seconds for each.
-fn measure(job: &PlanJob, missing: Vec<(Shard, u64)>, encoder: &mut dyn Scorer) -> Result<(u64, f64)> {
-    let (shards, lengths) = missing.into_iter().unzip();
+fn measure(
+    job: &PlanJob,
+    (shards, lengths): (Vec<Shard>, Vec<u64>),
+    read: &ReadOptions,
+    encoder: &mut dyn Scorer,
+) -> Result<(u64, f64)> {
     let (batch, size) = (encoder.batch_size(), encoder.preview_size());
-    let builder = Loader::builder(job.urls.clone())
-        .lengths(lengths)
-        .shards(shards)
-        .stores(job.stores.clone())
+    let builder = recording(job, shards, lengths, read)
         .mode(Mode::Eval)
-        .transform(ImageTransform::Preview)
-        .pixels(PixelType::U8)
+        .transform(Transform::Preview)
+        .dtype(PixelType::U8)
         .image_size(size)
-        .batch_size(batch)
-        .threads(job.threads)
-        .rank(0)
-        .world_size(1)
-        .read_options(job.read.clone());
+        .batch_size(batch);
     let loader = builder.build()?;
     let (mut started, mut measured) = (Instant::now(), 0);
     for (number, examples) in loader.iter()?.enumerate() {
@@ -353,76 +390,88 @@ fn counted(
     stopped.map(|()| lengths)
 }
 
-/// The policy with its score's gate measured, where it has one: as the loader measures it.
-fn with_scores(job: &PlanJob, shards: &[Shard]) -> Result<Policy> {
-    let Some(score) = job.policy.score.clone() else { return Ok(job.policy.clone()) };
+/// The policy with its gate by a score measured, where it has one: as the loader measures it.
+fn with_scores(job: &PlanJob, listing: &Listing) -> Result<Policy> {
+    let policy = job.policy()?;
+    let Some(field) = policy.gate().field() else { return Ok(policy) };
     // An option that cannot work is refused before anything is read.
-    let assumed = Some(score.clone().assumed(job.policy.gate));
-    Selector::new(Policy { score: assumed, quota: Quota::Random, ..job.policy.clone() }, None).map(drop)?;
-    let lengths = counted(shards, &mut |_, _, _| Ok(()))?;
-    let read = ReadOptions { score_key: Some(score.key.clone()), ..job.read.clone() };
-    let found = shard::survey(shards, &lengths, &read)?;
-    Ok(Policy { score: Some(measured(score, job.policy.gate, &found)?), ..job.policy.clone() })
+    let assumed = Policy { cut: Some(ScoreCut::assumed(policy.gate())), ..policy.clone() };
+    Selector::new(assumed.but(|selection| selection.quota = Some(Quota::Random)), None).map(drop)?;
+    let lengths = counted(&listing.shards, &mut |_, _, _| Ok(()))?;
+    let scored =
+        |read: &Arc<ReadOptions>| ReadOptions { score_key: Some(field.to_owned()), ..(**read).clone() };
+    let reads: Vec<ReadOptions> = listing.reads.iter().map(scored).collect();
+    let corpus = listing.shards.iter().zip(lengths).zip(&reads);
+    let found = shard::survey_of(corpus.map(|((shard, length), read)| (shard, length, read)))?;
+    let cut = measured(policy.gate(), &found)?;
+    Ok(Policy { cut: Some(cut), ..policy })
 }
 
 /// The policy with the number of samples, where it needs that.
-fn with_corpus(job: &PlanJob, shards: &[Shard]) -> Result<Policy> {
-    let corpus = match job.policy.quota {
-        Quota::CapAt(_) => {
-            let lengths = counted(shards, &mut |_, _, _| Ok(()))?;
-            // As the loader counts them.
-            if job.read.takes_all() {
-                Some(lengths.iter().sum())
-            } else {
-                let counts = shard::count(shards, &lengths, &job.read, &|_| true, false, &mut |_, _| {})?;
-                Some(included(&job.read, &counts, shards, &lengths)?)
-            }
-        }
-        _ => None,
-    };
-    Ok(Policy { corpus, ..job.policy.clone() })
+fn with_corpus(policy: &Policy, listing: &Listing) -> Result<Policy> {
+    let Quota::CapAt(_) = policy.quota() else { return Ok(policy.clone()) };
+    let lengths = counted(&listing.shards, &mut |_, _, _| Ok(()))?;
+    let mut corpus = 0;
+    // As the loader counts them.
+    for (range, read) in listing.alike() {
+        let (shards, lengths) = (&listing.shards[range.clone()], &lengths[range]);
+        corpus += if read.takes_all() {
+            lengths.iter().sum()
+        } else {
+            let counts = shard::count(shards, lengths, read, &|_| true, false, &mut |_, _| {})?;
+            included(read, &counts, shards, lengths)?
+        };
+    }
+    Ok(Policy { corpus: Some(corpus), ..policy.clone() })
 }
 
-/// Computes the signals of `shards` and records them.
+/// A loader of some of the job's shards, for this process alone.
+fn recording(job: &PlanJob, shards: Vec<Shard>, lengths: Vec<u64>, read: &ReadOptions) -> LoaderBuilder {
+    let source = Source { lengths: Some(lengths), store: job.store(), ..Source::default() };
+    Loader::from_config(Config { sources: vec![source], ..Config::default() })
+        .shards(shards)
+        .read_options(read.clone())
+        .threads(job.config.runtime.threads)
+        .rank(0)
+        .world_size(1)
+}
+
+/// Computes the signals of shards and records them.
 fn record(
     job: &PlanJob,
-    shards: &[Shard],
+    policy: &Policy,
+    listing: &Listing,
     ledger: &Ledger,
     encoder: impl Scorer + 'static,
     clusters: &Arc<Clusters>,
     progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
 ) -> Result<u64> {
-    let lengths = counted(shards, progress)?;
+    let lengths = counted(&listing.shards, progress)?;
     let total: u64 = lengths.iter().sum();
-    let lanes = if total >= (LANES * LANES * job.window) as u64 { LANES } else { 1 };
+    let window = policy.selection.window;
+    let lanes = if total >= (LANES * LANES * window) as u64 { LANES } else { 1 };
     // Of the policy only the gate tells on what is recorded: less is written of what it drops.
-    let passing = Gate::passing(&job.policy, clusters).iter().sum::<f64>().min(1.0);
-    let builder = Loader::builder(job.urls.clone())
-        .shards(shards.to_vec())
-        .lengths(lengths)
-        .stores(job.stores.clone())
+    let passing = GateRule::passing(policy, clusters).iter().sum::<f64>().min(1.0);
+    let stretches = listing.alike();
+    if let [_, _, ..] = stretches[..] {
+        let accepted = "sources that are read alike, since one captioner records them all: the same caption_key, where, \
+                        subset and captions; or plan each by itself";
+        return Err(Error::option("sources", format!("{} that differ", stretches.len()), accepted));
+    }
+    let Some((_, read)) = stretches.first() else { return Ok(0) };
+    let mut builder = recording(job, listing.shards.clone(), lengths, read)
         .captioner(encoder, Arc::clone(clusters))
         .ledger(ledger.clone())
-        .gate(job.policy.gate)
+        .gate(policy.gate().clone())
+        .cut(policy.cut)
         .keep_ratio(passing)
-        .dedup(job.needs_embeddings().then_some(1.0))
-        .window(job.window)
-        .threads(job.threads)
+        .window(window)
         .batch_size(lanes)
         .lanes(lanes)
-        .rank(0)
-        .world_size(1)
-        .read_options(job.read.clone())
         .only_recording();
-    let builder = match &job.policy.score {
-        Some(score) => builder.score_gate(score.clone()),
-        None => builder,
-    };
-    // An option that has no effect is refused: without a gate there is nothing that it could be by.
-    let builder = match job.policy.gate_by {
-        GateBy::Corpus => builder,
-        GateBy::Cluster => builder.gate_by(GateBy::Cluster),
-    };
+    if job.needs_embeddings() {
+        builder = builder.dedup(1.0);
+    }
     let stats =
         builder.build()?.record(&mut |stats| progress(PlanStage::Record, stats.counts.read, total.max(1)))?;
     Ok(stats.encoded)
@@ -461,13 +510,13 @@ impl Deciding {
         Ok(())
     }
 
-    fn finish(mut self, walk: &Walk<'_>, worth: Option<GateWorth>) -> Result<PlanFile> {
+    fn finish(mut self, walk: &Walk<'_>, reading: u64, worth: Option<GateWorth>) -> Result<PlanFile> {
         self.shards.sort_unstable();
         Ok(PlanFile {
             plan: self.planner.decide()?,
             captioner: walk.encoder,
-            reading: walk.reading,
-            window: walk.job.window,
+            reading,
+            window: walk.policy.selection.window,
             shards: self.shards,
             worth,
         })

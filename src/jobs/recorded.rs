@@ -8,8 +8,8 @@ use crate::image::DecodeOptions;
 use crate::ledger::{CorpusScores, Ledger, RecordedShard, Recording, WindowKey, WindowRecord};
 use crate::loader::reading_fingerprint;
 use crate::sample::Outcome;
-use crate::select::{Policy, Selector, Window};
-use crate::shard::{ReadOptions, StoreOptions};
+use crate::select::{Policy, ScoreCut, Selector, Window};
+use crate::shard::{ReadOptions, Store};
 
 /// Bytes of the ledger in memory: windows are looked at once.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -40,7 +40,7 @@ impl Recorded {
     /// what there is.
     pub(super) fn open(path: &Path, wanted: Wanted) -> Result<Self> {
         let refuse = |accepted: String| Error::option("ledger", format!("{:?}", path.display()), accepted);
-        if !Ledger::is_at(path, &StoreOptions::default())? {
+        if !Ledger::is_at(path, &Store::default())? {
             return Err(refuse("the folder of a ledger".into()));
         }
         let ledger = Ledger::open(path, Some(CACHE_BYTES))?;
@@ -86,9 +86,9 @@ impl Recorded {
     pub(super) fn scores(&self, key: &WindowKey, record: &WindowRecord, name: &str) -> Result<CorpusScores> {
         let found = self.ledger.corpus_scores_of(key, name).filter(|scores| scores.len() == record.ids.len());
         found.ok_or_else(|| {
-            let accepted = "a field whose scores the ledger has, of one version: those of a loader or a plan with \
-                            this score_key";
-            Error::option("score_key", format!("{name:?}"), accepted)
+            let accepted = "a field whose scores the ledger has, of one version: those of a loader or a plan with a gate \
+                            by this field";
+            Error::option("gate", format!("by={name}"), accepted)
         })
     }
 
@@ -97,21 +97,19 @@ impl Recorded {
     /// # Errors
     /// As [`scores`](Self::scores).
     pub(super) fn with_scores(&self, policy: &Policy) -> Result<Policy> {
-        let mut policy = policy.clone();
-        let Some(score) = policy.score.take() else { return Ok(policy) };
+        let Some(field) = policy.gate().field() else { return Ok(policy.clone()) };
         let mut all = vec![];
         for shard in &self.recording.shards {
             for key in shard.windows.iter().map(|&window| self.key(shard, window)) {
                 let Some(record) = self.window(&key).filter(|record| !record.ids.is_empty()) else {
                     continue;
                 };
-                let scores = self.scores(&key, &record, &score.key)?;
+                let scores = self.scores(&key, &record, field)?;
                 let usable = record.failed.iter().zip(scores.iter()).filter(|(failed, _)| failed.is_none());
                 all.extend(usable.map(|(_, score)| *score));
             }
         }
-        policy.score = Some(score.measured(policy.gate, &all));
-        Ok(policy)
+        Ok(Policy { cut: Some(ScoreCut::measured(policy.gate(), &all)), ..policy.clone() })
     }
 
     /// What is known of a window; `None`, and a warning, where its files are damaged.

@@ -16,7 +16,7 @@ use crate::ledger::record::{CaptionKey, CorpusScores, ScoreKey, Scores, WindowKe
 use crate::ledger::root::Root;
 use crate::ledger::stored::Stored;
 use crate::sample::Outcome;
-use crate::shard::{Shard, StoreOptions};
+use crate::shard::{Shard, Store};
 
 /// Bytes of windows and captions in memory, of a ledger in a folder, by default.
 const CACHE_BYTES: u64 = 512 << 20;
@@ -56,18 +56,14 @@ impl Ledger {
     /// # Errors
     /// The folder holds something else, cannot be made or cannot be written.
     pub fn open(root: impl AsRef<Path>, cache_bytes: Option<u64>) -> Result<Self> {
-        Self::open_with(root, cache_bytes, &StoreOptions::default())
+        Self::open_with(root, cache_bytes, &Store::default())
     }
 
     /// As [`open`](Self::open); `stores` says how a bucket is asked.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_with(
-        root: impl AsRef<Path>,
-        cache_bytes: Option<u64>,
-        stores: &StoreOptions,
-    ) -> Result<Self> {
+    pub fn open_with(root: impl AsRef<Path>, cache_bytes: Option<u64>, stores: &Store) -> Result<Self> {
         let cache = Mutex::new(Cache::new(Some(cache_bytes.unwrap_or(CACHE_BYTES))));
         let stored = Some(Stored::open(Root::of(root.as_ref(), stores)?)?);
         Ok(Self { shared: Arc::new(Shared { cache, stored }) })
@@ -77,7 +73,7 @@ impl Ledger {
     ///
     /// # Errors
     /// A URL of something else than a bucket; a folder that cannot be looked into.
-    pub fn is_at(root: impl AsRef<Path>, stores: &StoreOptions) -> Result<bool> {
+    pub fn is_at(root: impl AsRef<Path>, stores: &Store) -> Result<bool> {
         Folder::is_at(&Root::of(root.as_ref(), stores)?)
     }
 

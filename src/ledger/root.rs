@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use crate::aside;
 use crate::error::Result;
 use crate::shard::Bucket;
-use crate::shard::StoreOptions;
+use crate::shard::Store;
 
 /// The folder that holds a ledger.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ impl Root {
     ///
     /// # Errors
     /// A URL of something else than a bucket; a store that cannot be set up.
-    pub(super) fn of(place: &Path, stores: &StoreOptions) -> Result<Self> {
+    pub(super) fn of(place: &Path, stores: &Store) -> Result<Self> {
         let Some(url) = place.to_str().filter(|text| text.contains("://")) else {
             return Ok(Self::Local(place.to_owned()));
         };

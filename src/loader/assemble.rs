@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::config::{Mode, OnError};
 use crate::error::{Error, Result};
 use crate::hash::{self, Purpose};
 use crate::image::ImageError;
@@ -27,7 +28,7 @@ use crate::loader::memory::HostArray;
 use crate::loader::pipeline::{Message, receive};
 use crate::loader::raw::raised;
 use crate::loader::recorder::Recorder;
-use crate::loader::spec::{Mode, OnError, Spec, Stream};
+use crate::loader::spec::{Spec, Stream};
 use crate::loader::stats::{LaneCounts, Stage};
 use crate::loader::watchdog::{Doing, Post, Slot};
 
@@ -162,7 +163,7 @@ impl Assembling<'_> {
         let _mark = self.slot.mark(Doing::Work("puts batches together", None));
         let filling =
             Filling { spec: self.spec, epoch: self.epoch, recorder: self.recorder, slot: self.slot };
-        filling.two_at_a_time(|ordered| match self.spec.mode {
+        filling.two_at_a_time(|ordered| match self.spec.config.mode {
             Mode::Eval => self.run_eval(&filling, ordered, &mut feeds, out),
             Mode::Reduced | Mode::Full => self.run_steps(&filling, ordered, &mut feeds, out),
         })
@@ -221,13 +222,14 @@ impl Assembling<'_> {
     /// Takes the survivors of one step from every lane.
     fn places(&self, step: u64, feeds: &mut [LaneFeed]) -> Result<Vec<Place>> {
         let (per_lane, shares) = (self.spec.per_lane(), &self.spec.mix.at(self.epoch).shares);
-        let mut places = Vec::with_capacity(self.spec.batch_size);
+        let mut places = Vec::with_capacity(self.spec.config.batch_size);
         // Lane by lane, and in each source by source.
         for feeds in feeds.chunks_mut(shares.sources()) {
             let Some(lane) = feeds.first().map(|feed| feed.stream.lane) else { continue };
             let mut taken = Vec::with_capacity(feeds.len());
             for feed in feeds.iter_mut() {
-                let (own, deferred) = feed.take(self.due(feed.stream, step), self.spec.defer_duplicates)?;
+                let (own, deferred) =
+                    feed.take(self.due(feed.stream, step), self.spec.config.selection.defer_duplicates)?;
                 if step >= self.first_step {
                     self.recorder.deferred.fetch_add(deferred, Ordering::Relaxed);
                 }
@@ -270,14 +272,14 @@ impl Assembling<'_> {
             return Err(self.empty(lane));
         }
         let place = hash::combine(&[self.epoch, step, global, attempt]);
-        let choice = hash::hash(self.spec.seed, Purpose::Repeat, place) % first.len() as u64;
+        let choice = hash::hash(self.spec.config.seed, Purpose::Repeat, place) % first.len() as u64;
         Ok(Arc::clone(&first[choice as usize]))
     }
 
     /// The error of a lane that has nothing to give: what became of its samples.
     fn empty(&self, lane: usize) -> Error {
         let LaneCounts { counts, .. } = self.recorder.lane(lane);
-        let advice = match self.spec.mode {
+        let advice = match self.spec.config.mode {
             Mode::Reduced
                 if counts.dropped_gate > 0
                     && counts.dropped_gate + counts.failures() + counts.excluded == counts.read =>
@@ -290,11 +292,7 @@ impl Assembling<'_> {
         let found = if counts.read == 0 {
             "its part of the shards holds none: are the lengths right?".to_owned()
         } else {
-            format!(
-                "of {} that were read for it {}",
-                counts.read,
-                counts.in_words(&self.spec.read.excluded_by())
-            )
+            format!("of {} that were read for it {}", counts.read, counts.in_words(&self.spec.excluded_by()))
         };
         Error::no_samples(format!(
             "lane {lane} of {} has none to give in epoch {}: {found}; {advice}",
@@ -343,7 +341,7 @@ impl Assembling<'_> {
     pub(super) fn describe(&self, batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Result<()> {
         describe(batch, places, captions)?;
         batch.policy = self.spec.policy;
-        if self.spec.weights {
+        if self.spec.config.selection.weights {
             let mut weights = HostArray::zeros(&[batch.len()])?;
             for (weight, (pi, place)) in weights.as_mut_slice().iter_mut().zip(batch.pi.iter().zip(places)) {
                 // Without a probability nothing was selected: it was there for certain.
@@ -364,7 +362,7 @@ impl Assembling<'_> {
             return Ok(false);
         }
         let failed = failed_image(&survivor.sample, error);
-        if self.spec.on_error == OnError::Raise {
+        if self.spec.config.runtime.on_error == OnError::Raise {
             return Err(raised(&failed).in_shard(&survivor.shard));
         }
         self.recorder.failed_late(lane, &survivor.shard, &failed, self.spec.max_errors)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
+use crate::config::PixelType;
 use crate::error::Result;
 use crate::loader::memory::{HostArray, Stock};
 use crate::sample::SampleId;
@@ -163,27 +164,5 @@ impl Batch {
             tokens.keep_rows(kept);
         }
         self.valid.keep_rows(kept);
-    }
-}
-
-/// Number type of the pixels of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PixelType {
-    /// `f32`, normalised.
-    F32,
-    /// `bf16`, normalised.
-    Bf16,
-    /// `u8`, as decoded and resized.
-    U8,
-}
-
-impl PixelType {
-    /// As Python names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "float32",
-            Self::Bf16 => "bfloat16",
-            Self::U8 => "uint8",
-        }
     }
 }

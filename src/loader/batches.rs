@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 
+use crate::config::Mode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader::batch::Batch;
 use crate::loader::pipeline::{self, Message, Running};
 use crate::loader::recorder::Recorder;
-use crate::loader::spec::{Mode, Spec};
+use crate::loader::spec::Spec;
 use crate::loader::stats::{HANDED_WARNINGS, Stage};
 use crate::loader::stream::{Shared, check_process};
 use crate::loader::watchdog::Patience;
@@ -71,7 +72,7 @@ pub enum Next {
 impl Batches {
     /// Those of a loader that the process `process` made.
     pub(super) fn new(spec: Arc<Spec>, shared: Arc<Shared>, process: u32) -> Self {
-        let patience = Patience::new(spec.stall_timeout);
+        let patience = Patience::new(spec.config.runtime.stall_timeout);
         Self { spec, shared, phase: Phase::Before, warnings: vec![], patience, process }
     }
 
@@ -165,7 +166,7 @@ impl Batches {
         progress.begun(&begin);
         *shared.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&recorder);
         // To evaluate a part, again and again, is no oversight.
-        if let Some(step) = begin.repeats.filter(|_| self.spec.mode != Mode::Eval) {
+        if let Some(step) = begin.repeats.filter(|_| self.spec.config.mode != Mode::Eval) {
             self.warn(format!(
                 "epoch {number} was broken off after {step} of {all} batches and starts again: the same samples come \
                  in the same order. Call set_epoch({}) first for the next epoch, or set_epoch({number}) to say that \
@@ -193,7 +194,7 @@ impl Batches {
         if std::mem::replace(&mut epoch.complete, true) {
             return;
         }
-        let warnings = epoch.recorder.snapshot().warnings(self.spec.batch_size);
+        let warnings = epoch.recorder.snapshot().warnings(self.spec.config.batch_size);
         warnings.into_iter().for_each(|warning| self.warn(warning));
     }
 

@@ -3,19 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::config::Mode;
 use crate::error::{Error, Result};
-use crate::image::{self, DecodeOptions, ImagePipeline, ImageTransform};
+use crate::image::ImagePipeline;
+use crate::ledger::Ledger;
 use crate::loader::buffer::Buffer;
 use crate::loader::builder::LoaderBuilder;
 use crate::loader::decider::Decider;
+use crate::loader::listing::Listing;
 use crate::loader::look;
 use crate::loader::memory::Stock;
 use crate::loader::model_thread::{ModelThread, Role};
 use crate::loader::recorder::MaxErrors;
-use crate::loader::spec::{Mode, Spec};
+use crate::loader::spec::Spec;
 use crate::loader::stream::Loader;
 use crate::loader::world::World;
-use crate::text::Fuse;
+use crate::shard::ReadOptions;
+use crate::text::Tokenizer;
 
 impl LoaderBuilder {
     /// Checks the options, lists the shards, counts their samples and makes the loader.
@@ -31,26 +35,19 @@ impl LoaderBuilder {
     /// As [`build`](Self::build); `progress(done, total)` is called for each shard whose samples
     /// have to be counted.
     pub fn build_with_progress(mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Loader> {
+        self.open_tokenizer()?;
         self.check_numbers()?;
         self.check_effects()?;
-        self.open_tables()?;
-        let world = World::find((self.rank, self.world_size), self.group, |name| std::env::var(name).ok())?;
+        self.check_models()?;
+        let own = (self.config.world.rank, self.config.world.world_size);
+        let world = World::find(own, self.parts.group, |name| std::env::var(name).ok())?;
         let world_size = world.world_size;
         let lanes = self.check_lanes(world_size)?;
-        let transform = self.transform.unwrap_or(match self.mode {
-            Mode::Eval => ImageTransform::Eval,
-            Mode::Reduced | Mode::Full => ImageTransform::TRAIN,
-        });
-        let pipeline = ImagePipeline::new(transform, self.image_size, self.normalize)?
-            .scaled_decoding(self.scaled_decoding)?;
-        let pixel_settings = [
-            ("transform", format!("{transform:?}")),
-            ("image_size", self.image_size.to_string()),
-            ("mean", format!("{:?}", self.normalize.mean)),
-            ("std", format!("{:?}", self.normalize.std)),
-            ("scaled_decoding", self.scaled_decoding.to_string()),
-            ("JPEG decoder", image::DECODER.into()),
-        ];
+        let images = &self.config.images;
+        let transform = images.transform_in(self.config.mode)?;
+        let pipeline = ImagePipeline::new(transform, images.image_size, images.normalize())?
+            .scaled_decoding(images.scaled_decoding)?;
+        let decode = images.decode();
         // Checked before anything is read; made when the size of the corpus is known.
         let clusters = self.clusters()?;
         let plan = self.load_plan()?;
@@ -59,22 +56,29 @@ impl LoaderBuilder {
         self.check_judge(wanted.as_ref())?;
         self.check_weights(wanted.as_ref())?;
         let spawn = |encoder, role| ModelThread::spawn(encoder, role);
-        let model = self.encoder.take().map(|(encoder, _)| spawn(encoder, Role::Captioner)).transpose()?;
-        let judge = self.judge.take().map(|judge| spawn(judge, Role::Judge)).transpose()?;
+        let model =
+            self.parts.encoder.take().map(|(encoder, _)| spawn(encoder, Role::Captioner)).transpose()?;
+        let judge = self.parts.judge.take().map(|judge| spawn(judge, Role::Judge)).transpose()?;
         let needs_signals = self.needs_signals(wanted.as_ref(), model.as_ref())?;
-        let (shards, listed) = self.list()?;
-        let lengths = match (&plan, &self.plan) {
-            (Some(plan), Some(path)) => plan.lengths(path, &shards, self.lengths.as_deref())?,
-            _ => self.check_lengths(&shards, progress)?,
+        let ledger = self.open_ledger()?;
+        let mut listing = self.list(&ledger)?;
+        let lengths = match (&plan, &self.config.plan) {
+            (Some(plan), Some(path)) => {
+                self.check_reading(plan, &listing)?;
+                plan.lengths(path, &listing.shards, self.given_lengths()?.as_deref())?
+            }
+            _ => self.check_lengths(&listing, progress)?,
         };
-        let corpus = (&shards[..], &lengths[..]);
-        let counts = self.look(&listed, corpus, plan.as_deref(), progress)?;
+        let counts = self.look(&listing, &lengths, plan.as_deref(), progress)?;
+        let corpus = (&listing.shards[..], &lengths[..]);
         let included = counts.iter().map(|count| count.included).sum();
         let selector = self.decider(clusters.as_ref(), included, plan.as_ref())?;
         let worth = self.say_of_captioner(selector.as_ref(), clusters.as_deref(), corpus);
-        let mix = self.mix(listed, corpus, &counts, selector.as_ref(), (lanes, world_size))?;
-        let counted = look::fingerprint(&shards, &lengths, &counts);
-        let threads = match self.threads {
+        let sources = std::mem::take(&mut listing.sources);
+        let mix = self.mix(sources, corpus, &counts, selector.as_ref(), (lanes, world_size))?;
+        let counted = look::fingerprint(&listing.shards, &lengths, &counts);
+        let runtime = &self.config.runtime;
+        let threads = match runtime.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
         };
@@ -84,58 +88,98 @@ impl LoaderBuilder {
             .build()
             .map_err(|e| Error::io("start the pixel threads", std::io::Error::other(e)))?;
         // The field is not looked up where nothing goes by it.
-        let needs_scores = selector.as_ref().is_some_and(Decider::needs_scores);
-        self.read.score_key = self.score.filter(|_| needs_scores).map(|score| score.key);
-        let spill_dir = self.spill_dir.unwrap_or_else(std::env::temp_dir);
+        if let Some(selector) = selector.as_ref().and_then(Decider::selector)
+            && let Some(field) = selector.policy().gate().field()
+        {
+            let scored = |read: &Arc<ReadOptions>| ReadOptions {
+                score_key: Some(field.to_owned()),
+                ..(**read).clone()
+            };
+            listing.reads = listing
+                .alike()
+                .iter()
+                .flat_map(|(range, read)| vec![Arc::new(scored(read)); range.len()])
+                .collect();
+        }
+        let spill_dir = runtime.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
         if !spill_dir.is_dir() {
             let accepted = "a folder, for samples that wait and that `buffer_bytes` has no room for";
             return Err(Error::option("spill_dir", format!("{:?}", spill_dir.display()), accepted));
         }
+        let buffer = Buffer::new(runtime.buffer_bytes, &spill_dir);
+        let per_shard = runtime.max_errors_per_shard.unwrap_or(f64::INFINITY);
+        let max_errors = MaxErrors { in_all: runtime.max_errors, per_shard };
+        let mut config = self.config;
+        if config.mode == Mode::Eval {
+            // Samples stay in order.
+            config.runtime.shuffle_windows = 1;
+        }
         Ok(Loader::new(Spec {
-            shards,
+            config,
+            shards: listing.shards,
+            reads: listing.reads,
             lengths,
             counted,
             mix,
-            mode: self.mode,
             worth,
             needs_signals,
-            // Captions are written for survivors only: in the other modes no model runs.
+            // Captions are written for kept samples only: in the other modes no model runs.
             model: model.filter(|_| selector.is_some()),
             judge: judge.filter(|_| selector.is_some()),
-            rescue: self.rescue && selector.is_some(),
             selector,
-            ledger: self.ledger,
+            ledger,
             claims: Default::default(),
-            seed: self.seed,
-            window: self.window,
-            shuffle_windows: if self.mode == Mode::Eval { 1 } else { self.shuffle_windows },
             lanes,
             world,
-            batch_size: self.batch_size,
-            prefetch: self.prefetch,
             stock: Stock::default(),
-            buffer: Buffer::new(self.buffer_bytes, &spill_dir),
-            read: self.read,
-            decode: DecodeOptions {
-                max_pixels: self.max_image_pixels,
-                exif_orientation: self.exif_orientation,
-            },
+            buffer,
+            decode,
             pipeline,
-            pixel_settings,
-            pixels: self.pixels,
-            tokenizer: self.tokenizer,
-            context_length: self.context_length,
-            fuse: if self.mode == Mode::Reduced { self.fuse } else { Fuse::Original },
-            replace_repetitive: self.replace_repetitive,
-            defer_duplicates: self.defer_duplicates,
-            weights: self.weights,
+            tokenizer: self.parts.tokenizer,
             policy: 0,
-            strict: self.strict,
             warned: AtomicBool::new(false),
-            on_error: self.on_error,
-            max_errors: MaxErrors { in_all: self.max_errors, per_shard: self.max_errors_per_shard },
-            stall_timeout: self.stall_timeout,
+            max_errors,
             pool: Arc::new(pool),
         }))
+    }
+
+    /// Opens the tokenizer that the options name.
+    fn open_tokenizer(&mut self) -> Result<()> {
+        if let (Some(path), None) = (&self.config.tokenizer, &self.parts.tokenizer) {
+            if !path.exists() {
+                let accepted = "it does not exist; accepted is a tokenizer.json, or open_clip's merges file";
+                return Err(Error::option("tokenizer", path.display(), accepted));
+            }
+            self.parts.tokenizer = Some(Tokenizer::from_file(path)?);
+        }
+        Ok(())
+    }
+
+    /// The ledger: as given, as the options name it, or an empty one.
+    fn open_ledger(&mut self) -> Result<Ledger> {
+        match (self.parts.ledger.take(), &self.config.ledger) {
+            (Some(ledger), _) => Ok(ledger),
+            (None, Some(place)) => {
+                let store =
+                    self.config.sources.first().map(|source| source.store.clone()).unwrap_or_default();
+                Ledger::open_with(place, None, &store)
+            }
+            (None, None) => Ok(Ledger::new()),
+        }
+    }
+
+    /// The shards of all sources.
+    fn list(&mut self, ledger: &Ledger) -> Result<Listing> {
+        let read = self.parts.read.take();
+        match self.parts.shards.clone() {
+            Some(shards) => Ok(Listing::given(shards, Arc::new(read.unwrap_or_default()))),
+            None => {
+                let listing = Listing::of(&self.config.sources, ledger.place().as_deref())?;
+                Ok(match read {
+                    Some(read) => listing.reading(read),
+                    None => listing,
+                })
+            }
+        }
     }
 }

@@ -74,11 +74,16 @@ impl Captioning<'_> {
         }
         self.spec.ledger.record_captions(key, new.into_iter().collect());
         survivors.iter().filter_map(|s| s.generated.as_deref()).for_each(|c| self.recorder.generated(c));
-        if self.spec.fuse.needs_judge() { self.judge_survivors(window, survivors) } else { Ok(()) }
+        if self.spec.config.captions.fuse.needs_judge() {
+            self.judge_survivors(window, survivors)
+        } else {
+            Ok(())
+        }
     }
 
     fn needs_caption(&self, survivor: &Survivor, epoch: u64) -> bool {
-        survivor.rescued || self.spec.fuse.needs_generated(&self.spec.evidence(survivor, epoch))
+        survivor.rescued
+            || self.spec.config.captions.fuse.needs_generated(&self.spec.evidence(survivor, epoch))
     }
 
     /// Scores of the survivors' generated captions, where there are none yet.
@@ -272,7 +277,7 @@ fn score_key(spec: &Spec, window: &WindowKey) -> Option<CaptionKey> {
     let parts = [
         shape.fingerprint,
         judge.fingerprint,
-        spec.replace_repetitive.into(),
+        spec.config.captions.replace_repetitive.into(),
         compute(writer),
         compute(judge),
     ];
@@ -285,9 +290,9 @@ pub(crate) fn caption_of(spec: &Spec, survivor: &Survivor, epoch: u64) -> String
     match generated {
         // It is there for the sake of this caption: the gate dropped it with the other.
         Some(generated) if survivor.rescued => generated.trim().to_owned(),
-        generated => spec.fuse.fuse(
+        generated => spec.config.captions.fuse.fuse(
             spec.tokenizer.as_ref(),
-            spec.context_length,
+            spec.config.captions.context_length,
             &survivor.sample.caption,
             generated,
             &spec.evidence(survivor, epoch),
@@ -297,6 +302,7 @@ pub(crate) fn caption_of(spec: &Spec, survivor: &Survivor, epoch: u64) -> String
 
 /// Whether a generated caption says something: others give way to the original, and are not judged.
 fn is_usable(spec: &Spec, caption: &str) -> bool {
-    let says_nothing = caption.trim().is_empty() || spec.replace_repetitive && is_repetitive(caption);
+    let says_nothing =
+        caption.trim().is_empty() || spec.config.captions.replace_repetitive && is_repetitive(caption);
     !says_nothing
 }

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use crate::cluster::Clusters;
+use crate::config::{Mode, Within};
 use crate::error::{Error, Result};
 use crate::loader::builder::LoaderBuilder;
 use crate::loader::decider::Decider;
+use crate::loader::listing::Listing;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::plan::PlanFile;
-use crate::loader::spec::Mode;
-use crate::select::{GateBy, Policy, Quota, ScoreGate, Selector};
-use crate::shard::{self, Shard};
+use crate::select::{Policy, ScoreCut, Selector, is_ratio};
+use crate::shard;
 use crate::text::Fuse;
 
 /// Lanes by default, the first of these that fits world size and global batch: a run may then go on with twice as
 /// many ranks, or with half. Else the world size.
 const LANES: [usize; 4] = [8, 4, 2, 1];
-/// Share of the readable samples that is kept by default where something tells them apart: the paper's.
-const KEEP_RATIO: f64 = 0.25;
 /// Threads that decode at most: more than machines have cores.
 const MAX_THREADS: usize = 4096;
 /// Batches that may wait at most: more hide nothing and fill the memory.
@@ -25,43 +24,53 @@ const MAX_PREFETCH: usize = 1024;
 
 impl LoaderBuilder {
     pub(super) fn check_numbers(&self) -> Result<()> {
-        self.stores.check()?;
+        let config = &self.config;
+        for source in &config.sources {
+            source.store.check()?;
+        }
         self.check_mix()?;
         let positive: [(&'static str, usize); 5] = [
-            ("batch_size", self.batch_size),
-            ("window", self.window),
-            ("shuffle_windows", self.shuffle_windows),
-            ("prefetch", self.prefetch),
-            ("context_length", self.context_length),
+            ("batch_size", config.batch_size),
+            ("window", config.selection.window),
+            ("shuffle_windows", config.runtime.shuffle_windows),
+            ("prefetch", config.runtime.prefetch),
+            ("context_length", config.captions.context_length),
         ];
         for (option, value) in positive {
             if value == 0 {
                 return Err(Error::option(option, value, "at least 1"));
             }
         }
-        if let Some(tokenizer) = &self.tokenizer {
-            tokenizer.check_rows(self.context_length)?;
+        if let Some(tokenizer) = &self.parts.tokenizer {
+            tokenizer.check_rows(config.captions.context_length)?;
         }
-        if self.prefetch > MAX_PREFETCH {
-            return Err(Error::option("prefetch", self.prefetch, format!("at most {MAX_PREFETCH}")));
+        let most = [
+            ("prefetch", config.runtime.prefetch, MAX_PREFETCH),
+            ("threads", config.runtime.threads, MAX_THREADS),
+        ];
+        for (option, value, most) in most {
+            if value > most {
+                return Err(Error::option(option, value, format!("at most {most}")));
+            }
         }
-        if self.threads > MAX_THREADS {
-            return Err(Error::option("threads", self.threads, format!("at most {MAX_THREADS}")));
-        }
-        if self.max_image_pixels == 0 {
+        if config.images.max_image_pixels == 0 {
             return Err(Error::option("max_image_pixels", 0, "at least 1"));
         }
-        if self.stall_timeout.is_some_and(|timeout| timeout.is_zero()) {
+        if config.runtime.stall_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::option("stall_timeout", 0, "more than 0 seconds, or none to wait for ever"));
         }
         // Also where the mode does not use it: what cannot be meant is never passed over.
-        self.score_gate_in_force()?;
-        if let Some(keep_ratio) = &self.keep_ratio {
-            keep_ratio.checked()?;
+        if let Some(gate) = &config.selection.gate {
+            gate.check()?;
         }
-        for (option, limit) in
-            [("max_errors", self.max_errors), ("max_errors_per_shard", self.max_errors_per_shard)]
-        {
+        if let Some(keep_ratio) = &config.selection.keep_ratio {
+            keep_ratio.checked("keep_ratio", "a number in (0, 1]", is_ratio)?;
+        }
+        let limits = [
+            ("max_errors", Some(config.runtime.max_errors)),
+            ("max_errors_per_shard", config.runtime.max_errors_per_shard),
+        ];
+        for (option, limit) in limits.into_iter().filter_map(|(option, limit)| Some((option, limit?))) {
             if limit.is_nan() || limit < 0.0 {
                 return Err(Error::option(option, limit, "a count, or a share below 1"));
             }
@@ -70,12 +79,12 @@ impl LoaderBuilder {
     }
 
     pub(super) fn check_lanes(&self, world_size: usize) -> Result<usize> {
-        if self.mode == Mode::Eval {
+        if self.config.mode == Mode::Eval {
             return Ok(world_size);
         }
-        let global = self.batch_size * world_size;
+        let global = self.config.batch_size * world_size;
         let fits = |lanes: &usize| lanes.is_multiple_of(world_size) && global.is_multiple_of(*lanes);
-        let lanes = self.lanes.unwrap_or(LANES.into_iter().find(fits).unwrap_or(world_size));
+        let lanes = self.config.world.lanes.unwrap_or(LANES.into_iter().find(fits).unwrap_or(world_size));
         if lanes == 0 || !lanes.is_multiple_of(world_size) {
             let accepted = format!(
                 "a multiple of the world size, {world_size}, since each lane belongs to one rank; a state \
@@ -89,54 +98,22 @@ impl LoaderBuilder {
                 "the global batch, batch_size x world_size = {global}, must be a multiple of lanes = {lanes}; \
                  change batch_size or lanes"
             );
-            return Err(Error::option("batch_size", self.batch_size, accepted));
+            return Err(Error::option("batch_size", self.config.batch_size, accepted));
         }
         Ok(lanes)
     }
 
     /// The selector of mode `Reduced`. `corpus`: its number of samples.
     pub(super) fn selector(&self, clusters: Option<&Arc<Clusters>>, corpus: u64) -> Result<Option<Selector>> {
-        if self.mode != Mode::Reduced {
+        if self.config.mode != Mode::Reduced {
             return Ok(None);
         }
-        let with = clusters.is_some();
-        if let (Some(Quota::CapAt(_)), Some(keep_ratio)) = (self.quota, &self.keep_ratio) {
-            let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
-            return Err(Error::option("keep_ratio", keep_ratio, accepted));
+        let selection = self.config.selection.resolved(clusters.is_some())?;
+        let mut policy = Policy { corpus: Some(corpus), ..Policy::new(selection, self.config.seed) };
+        if policy.has_scores() {
+            // Before the corpus was looked at, what is asked for is taken to pass.
+            policy.cut = Some(self.parts.cut.unwrap_or_else(|| ScoreCut::assumed(policy.gate())));
         }
-        let score = self.score_gate_in_force()?;
-        let gate = match &score {
-            Some(ScoreGate { threshold: Some(_), .. }) => self.gate.flatten(),
-            _ => self.gate.unwrap_or((with || score.is_some()).then_some(0.5)),
-        };
-        // Before the corpus was looked at, what is asked for is taken to pass.
-        let score = score.map(|score| match score.measured {
-            Some(_) => score,
-            None => score.assumed(gate),
-        });
-        let (keep_ratio, later_ratios) = match &self.keep_ratio {
-            Some(keep_ratio) => keep_ratio.checked()?,
-            None if with || score.is_some() => (KEEP_RATIO, vec![]),
-            None => {
-                let accepted = "a number in (0, 1], the share of samples to keep: without a captioner, score_key or \
-                                plan it has to be given; mode = full keeps all";
-                return Err(Error::option("keep_ratio", "none", accepted));
-            }
-        };
-        let policy = Policy {
-            keep_ratio,
-            later_ratios,
-            gate,
-            gate_by: self.gate_by,
-            dedup: self.dedup,
-            quota: self.quota.unwrap_or(if with { Quota::Proportional } else { Quota::Random }),
-            priority: self.priority,
-            rotate: self.rotate,
-            thin: self.thin,
-            seed: self.seed,
-            corpus: Some(corpus),
-            score,
-        };
         Selector::new(policy, clusters.cloned()).map(Some)
     }
 
@@ -155,8 +132,8 @@ impl LoaderBuilder {
 
     /// The clusters of the encoder, of the same fit.
     pub(super) fn clusters(&self) -> Result<Option<Arc<Clusters>>> {
-        let Some((encoder, clusters)) = &self.encoder else { return Ok(None) };
-        if self.mode == Mode::Reduced && encoder.clusters() != clusters.len() {
+        let Some((encoder, clusters)) = &self.parts.encoder else { return Ok(None) };
+        if self.config.mode == Mode::Reduced && encoder.clusters() != clusters.len() {
             let accepted =
                 format!("the encoder has {} clusters: both must come from one fit", encoder.clusters());
             return Err(Error::option("captioner", format!("{} clusters", clusters.len()), accepted));
@@ -171,31 +148,33 @@ impl LoaderBuilder {
     ) -> Result<bool> {
         let Some(selector) = selector else { return Ok(false) };
         let writes = model.is_some_and(|m| m.caption.is_some());
-        if !matches!(self.fuse, Fuse::Original) && !writes {
+        if !matches!(self.config.captions.fuse, Fuse::Original) && !writes {
             let accepted =
                 "only `original` without a captioner that writes captions; give one with `captioner`";
-            return Err(Error::option("fuse", &self.fuse, accepted));
+            return Err(Error::option("fuse", &self.config.captions.fuse, accepted));
         }
-        if self.rescue && !writes {
+        if self.config.captions.rescue && !writes {
             let accepted = "only false without a captioner that writes captions; give one with `captioner`";
-            return Err(Error::option("rescue", self.rescue, accepted));
+            return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
         self.warn_of_idle_fusion(selector);
-        Ok(selector.needs_signals() || self.fuse.needs_alignment())
+        Ok(selector.needs_signals() || self.config.captions.fuse.needs_alignment())
     }
 
     /// `best` looks at what the gate has looked at already.
     fn warn_of_idle_fusion(&self, selector: &Decider) {
-        let gate = selector.selector().and_then(|selector| selector.policy().gate);
-        if let (Fuse::Best { threshold }, Some(gate), GateBy::Corpus, false) =
-            (&self.fuse, gate, self.gate_by, self.rescue)
-            && 1.0 - gate >= f64::from(*threshold)
+        let gate = selector.selector().map(|selector| selector.policy().gate());
+        let gate = gate.filter(|gate| gate.is_by_alignment() && gate.within() == Within::Corpus);
+        let captions = &self.config.captions;
+        if let (Fuse::Best { threshold }, Some(share), false) =
+            (&captions.fuse, gate.and_then(|gate| gate.share()), captions.rescue)
+            && 1.0 - share >= f64::from(*threshold)
         {
             tracing::warn!(
-                "fuse = {}: the gate of {gate} lets nothing through below an alignment of {:.2}, so that every survivor \
-                 keeps its original caption; use a higher best:Q, a wider gate, or fuse = original",
-                self.fuse,
-                1.0 - gate
+                "fuse = {}: the gate of {share} lets nothing through below an alignment of {:.2}, so that every kept \
+                 sample keeps its original caption; use a higher best(Q), a wider gate, or fuse = original",
+                captions.fuse,
+                1.0 - share
             );
         }
     }
@@ -203,29 +182,31 @@ impl LoaderBuilder {
     /// Fails where generated captions would have to be judged and nothing may judge them.
     pub(super) fn check_judge(&self, selector: Option<&Decider>) -> Result<()> {
         let Some(decider) = selector else { return Ok(()) };
-        if self.rescue && decider.plan().is_some() {
+        if self.config.captions.rescue && decider.plan().is_some() {
             let accepted = "only false with a plan, which has decided already";
-            return Err(Error::option("rescue", self.rescue, accepted));
+            return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
-        if self.rescue && decider.needs_scores() {
-            let accepted = "only false with score_key, whose scores no judge gives";
-            return Err(Error::option("rescue", self.rescue, accepted));
+        if self.config.captions.rescue && decider.needs_scores() {
+            let accepted = "only false with a gate by a score of the corpus, which no judge gives";
+            return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
-        if self.rescue && decider.selector().is_some_and(|selector| selector.policy().gate.is_none()) {
+        if self.config.captions.rescue
+            && decider.selector().is_some_and(|selector| !selector.policy().gate().is_by_alignment())
+        {
             let accepted = "only false without a gate, which drops what it brings back; set `gate`";
-            return Err(Error::option("rescue", self.rescue, accepted));
+            return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
-        if self.rescue && self.thin {
+        if self.config.captions.rescue && self.config.selection.thin {
             let accepted =
                 "only false with thin: what is left out of the share would be missing among the rescued";
-            return Err(Error::option("rescue", self.rescue, accepted));
+            return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
-        let needs = if self.fuse.needs_judge() {
-            Some(("fuse", self.fuse.to_string()))
+        let needs = if self.config.captions.fuse.needs_judge() {
+            Some(("fuse", self.config.captions.fuse.to_string()))
         } else {
-            self.rescue.then(|| ("rescue", self.rescue.to_string()))
+            self.config.captions.rescue.then(|| ("rescue", self.config.captions.rescue.to_string()))
         };
-        match (needs, &self.judge) {
+        match (needs, &self.parts.judge) {
             (Some((option, given)), None) => {
                 let accepted = "a judge beside it, since a generated caption is not judged by its own generator: \
                                 set `judge` to a captioner that was trained on other data, or to an image-text \
@@ -237,8 +218,11 @@ impl LoaderBuilder {
                 Err(Error::option("judge", "given", accepted))
             }
             (Some(_), Some(judge)) => {
-                let own =
-                    self.encoder.as_ref().is_some_and(|(own, _)| own.fingerprint() == judge.fingerprint());
+                let own = self
+                    .parts
+                    .encoder
+                    .as_ref()
+                    .is_some_and(|(own, _)| own.fingerprint() == judge.fingerprint());
                 if own {
                     let accepted = "another model: a generated caption is not judged by its own generator";
                     return Err(Error::option("judge", "the captioner itself", accepted));
@@ -251,48 +235,52 @@ impl LoaderBuilder {
 
     /// Fails where weights are asked for and the probabilities that they come from are not known.
     pub(super) fn check_weights(&self, selector: Option<&Decider>) -> Result<()> {
-        let Some(decider) = selector.filter(|decider| self.weights && !decider.states_pi()) else {
+        let Some(decider) = selector.filter(|decider| self.config.selection.weights && !decider.states_pi())
+        else {
             return Ok(());
         };
         let accepted = match decider.selector() {
             Some(selector) => format!(
                 "only false with priority = {}, which depends on the sample, so that no probability is known; or                  priority = uniform",
-                selector.policy().priority.name()
+                selector.policy().priority().name()
             ),
             None => "only false with this plan, which states no probabilities".to_owned(),
         };
-        Err(Error::option("weights", self.weights, accepted))
+        Err(Error::option("weights", self.config.selection.weights, accepted))
     }
 
-    /// The score's key and threshold together.
-    fn score_gate_in_force(&self) -> Result<Option<ScoreGate>> {
-        match (&self.score, self.threshold) {
-            (None, Some(threshold)) => {
-                let accepted = "left out without score_key, whose least score it is; of alignments a share passes, \
-                                `gate`";
-                Err(Error::option("threshold", threshold, accepted))
-            }
-            (score, threshold) => {
-                Ok(score.clone().map(|score| ScoreGate { threshold: score.threshold.or(threshold), ..score }))
-            }
-        }
-    }
-
+    /// Samples of each shard: as given, or found.
     pub(super) fn check_lengths(
         &self,
-        shards: &[Shard],
+        listing: &Listing,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<u64>> {
-        match &self.lengths {
-            None => shard::lengths(shards, progress),
-            Some(lengths) if lengths.contains(&0) => {
-                let accepted = "at least 1 for every shard; leave empty shards out of the list";
-                Err(Error::option("lengths", format!("{lengths:?}"), accepted))
-            }
-            Some(lengths) if lengths.len() == shards.len() => Ok(lengths.clone()),
-            Some(lengths) => {
-                let given = format!("{} numbers", lengths.len());
-                Err(Error::option("lengths", given, format!("one for each of the {} shards", shards.len())))
+        let Some(lengths) = self.given_lengths()? else { return shard::lengths(&listing.shards, progress) };
+        if lengths.contains(&0) {
+            let accepted = "at least 1 for every shard; leave empty shards out of the list";
+            return Err(Error::option("lengths", format!("{lengths:?}"), accepted));
+        }
+        if lengths.len() != listing.shards.len() {
+            let given = format!("{} numbers", lengths.len());
+            let accepted = format!("one for each of the {} shards", listing.shards.len());
+            return Err(Error::option("lengths", given, accepted));
+        }
+        Ok(lengths)
+    }
+
+    /// The lengths that the sources give, source by source; `None` where they give none.
+    ///
+    /// # Errors
+    /// Some do, and some do not.
+    pub(super) fn given_lengths(&self) -> Result<Option<Vec<u64>>> {
+        let sources = &self.config.sources;
+        let given: Vec<&Vec<u64>> = sources.iter().filter_map(|source| source.lengths.as_ref()).collect();
+        match given.len() {
+            0 => Ok(None),
+            n if n == sources.len() => Ok(Some(given.into_iter().flatten().copied().collect())),
+            n => {
+                let given = format!("those of {n} of {} sources", sources.len());
+                Err(Error::option("lengths", given, "those of every source, or of none"))
             }
         }
     }
@@ -306,16 +294,16 @@ impl LoaderBuilder {
         expected: u64,
         world_size: usize,
     ) -> Result<u64> {
-        let global = (self.batch_size * world_size) as u64;
-        if self.mode == Mode::Eval {
-            return Ok(samples.div_ceil(world_size as u64).div_ceil(self.batch_size as u64));
+        let global = (self.config.batch_size * world_size) as u64;
+        if self.config.mode == Mode::Eval {
+            return Ok(samples.div_ceil(world_size as u64).div_ceil(self.config.batch_size as u64));
         }
-        if expected < global && !self.only_recording {
+        if expected < global && !self.parts.only_recording {
             let accepted = format!(
                 "at most {expected}, the samples expected in epoch {epoch} ({samples} in the shards), \
                  divided by the world size, {world_size}"
             );
-            return Err(Error::option("batch_size", self.batch_size, accepted));
+            return Err(Error::option("batch_size", self.config.batch_size, accepted));
         }
         Ok(expected / global)
     }

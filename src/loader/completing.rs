@@ -33,12 +33,17 @@ pub(crate) fn lacking(
     let may_be_kept = |row: usize| {
         let gated_out =
             |s: &crate::select::Selector| s.is_gated_out(signals.alignment[row], signals.cluster[row]);
-        spec.rescue || decider.keeps_everything(epoch) || !decider.selector().is_some_and(gated_out)
+        spec.config.captions.rescue
+            || decider.keeps_everything(epoch)
+            || !decider.selector().is_some_and(gated_out)
     };
     let lacks = |row: usize| {
         let usable = record.failed[row].is_none() && share.as_ref().is_none_or(|share| share[row]);
-        let unknown =
-            || spec.defer_duplicates && signals.semantic_hash[row] == UNKNOWN_HASH && may_be_kept(row);
+        let unknown = || {
+            spec.config.selection.defer_duplicates
+                && signals.semantic_hash[row] == UNKNOWN_HASH
+                && may_be_kept(row)
+        };
         usable && (!record.is_encoded(row) || unknown())
     };
     let lacking: Vec<bool> = (0..record.ids.len()).map(lacks).collect();

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use crate::config::Priority;
 use crate::error::Result;
 use crate::loader::plan::PlanFile;
 use crate::sample::Outcome;
-use crate::select::{Priority, Selector, Window};
+use crate::select::{Selector, Window};
 use crate::shard::Count;
 
 /// A source of decisions about windows. Holds no state.
@@ -66,7 +67,7 @@ impl Decider {
     /// Whether it says of each survivor how likely it was to be kept.
     pub(crate) fn states_pi(&self) -> bool {
         match self {
-            Self::Select(selector) => selector.policy().priority == Priority::Uniform,
+            Self::Select(selector) => selector.policy().priority() == Priority::Uniform,
             Self::Plan(plan) => !plan.plan.rates().is_empty(),
         }
     }
@@ -85,7 +86,7 @@ impl Decider {
         let candidates = || counts.iter().map(|count| count.candidates).sum::<u64>();
         match self {
             Self::Select(selector) => {
-                let cut = selector.policy().score.as_ref().and_then(|score| score.measured);
+                let cut = selector.policy().cut;
                 let samples = match cut.filter(|cut| cut.pass_rate > 0.0) {
                     // Rates are solved for the pass rate that was measured: what passes is kept at these.
                     Some(cut) if !selector.keeps_everything(epoch) => candidates() as f64 / cut.pass_rate,

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::config::Mode;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::image::ImageError;
@@ -124,7 +125,8 @@ impl<'a> Deciding<'a> {
                 let _mark = slot.mark(Doing::Work("decides a window", Some(Arc::clone(&shard))));
                 group.push((key, self.window(raw).map_err(|e| e.in_shard(&shard))?));
             }
-            if ended || group.len() >= lane::group_size(group_index, self.spec.shuffle_windows) {
+            if ended || group.len() >= lane::group_size(group_index, self.spec.config.runtime.shuffle_windows)
+            {
                 let mark = slot.mark(Doing::Work("completes a group of survivors", None));
                 let survivors = self.close(std::mem::take(&mut group))?;
                 drop(mark);
@@ -172,7 +174,7 @@ impl<'a> Deciding<'a> {
                     }
                 };
                 let mut judged = None;
-                if let Some(selector) = selector.selector().filter(|_| self.spec.rescue) {
+                if let Some(selector) = selector.selector().filter(|_| self.spec.config.captions.rescue) {
                     judged = self.captioning().rescue(&raw.key, selector, &raw.rows, &record)?;
                     if judged.is_none() {
                         return Ok(vec![]); // the run is to stop
@@ -184,7 +186,8 @@ impl<'a> Deciding<'a> {
                 if is_new {
                     let shard = &self.spec.shards[raw.segment.shard];
                     // Less is written of what the gate drops, unless it may be compared one day.
-                    let outcomes: &[Outcome] = if self.spec.defer_duplicates { &[] } else { &outcomes };
+                    let outcomes: &[Outcome] =
+                        if self.spec.config.selection.defer_duplicates { &[] } else { &outcomes };
                     self.spec.ledger.record_window(raw.key, shard, Arc::clone(&record), outcomes);
                 }
                 drop(claim);
@@ -195,7 +198,7 @@ impl<'a> Deciding<'a> {
         self.count(&raw, record.as_deref(), &outcomes)?;
         if self.satisfied.load(Ordering::Relaxed) {
             let kept = (0..outcomes.len())
-                .filter(|&row| outcomes[row].is_kept() && raw.in_lane(row, self.spec.window))
+                .filter(|&row| outcomes[row].is_kept() && raw.in_lane(row, self.spec.config.selection.window))
                 .count();
             self.recorder.surplus.fetch_add(kept as u64, Ordering::Relaxed);
             return Ok(vec![]);
@@ -211,7 +214,7 @@ impl<'a> Deciding<'a> {
                 RawRow::Failed(_) | RawRow::Skipped => f32::NAN,
             };
             let scores: CorpusScores = raw.rows.iter().map(score).collect();
-            if let (Some(key), Some(field)) = (raw.score_key, &self.spec.read.score_key) {
+            if let (Some(key), Some(field)) = (raw.score_key, &self.spec.reads[raw.segment.shard].score_key) {
                 self.spec.ledger.record_corpus_scores(key, field, Arc::clone(&scores));
             }
             raw.scores = Some(scores);
@@ -230,7 +233,7 @@ impl<'a> Deciding<'a> {
         let signals = record.and_then(|r| r.signals.as_ref());
         let mut survivors = vec![];
         for (row, data) in rows.into_iter().enumerate() {
-            if !raw.in_lane(row, self.spec.window) {
+            if !raw.in_lane(row, self.spec.config.selection.window) {
                 continue;
             }
             let place = self.places;
@@ -266,7 +269,8 @@ impl<'a> Deciding<'a> {
                 pi,
                 semantic_hash,
                 // Without need for signals it depends on the ledger whether there are any.
-                look: semantic_hash.filter(|_| self.spec.defer_duplicates && self.spec.needs_signals),
+                look: semantic_hash
+                    .filter(|_| self.spec.config.selection.defer_duplicates && self.spec.needs_signals),
                 text: None,
                 generated: None,
                 judged: judgement.filter(|_| rescued),
@@ -283,8 +287,8 @@ impl<'a> Deciding<'a> {
     fn count(&self, raw: &RawWindow, record: Option<&WindowRecord>, outcomes: &[Outcome]) -> Result<()> {
         let spec = self.spec;
         let url = &spec.shards[raw.segment.shard].url;
-        let base = raw.segment.window * spec.window as u64;
-        let mine = |row: usize| raw.in_lane(row, spec.window);
+        let base = raw.segment.window * spec.config.selection.window as u64;
+        let mine = |row: usize| raw.in_lane(row, spec.config.selection.window);
         let part = outcomes.iter().enumerate().filter(|(row, _)| mine(*row)).map(|(_, &o)| o);
         let from_table = |row: usize| match (record, raw.rows.get(row)) {
             (Some(record), _) => record.from_table.get(row).copied().unwrap_or(false),
@@ -319,7 +323,7 @@ impl<'a> Deciding<'a> {
         let total = windows.iter().map(|(_, survivors)| survivors.len()).sum::<usize>() as u64;
         // Survivors that were handed over before a resume need no caption, but those of the first
         // group do: they fill places that lack a survivor.
-        let compares = self.spec.defer_duplicates;
+        let compares = self.spec.config.selection.defer_duplicates;
         if compares || self.sent == 0 || self.sent + total > self.replayed {
             for (key, survivors) in &mut windows {
                 self.captioning().complete(key, self.epoch, survivors)?;
@@ -332,7 +336,7 @@ impl<'a> Deciding<'a> {
         }
         let mut group: SurvivorGroup =
             windows.into_iter().flat_map(|(_, survivors)| survivors).map(Arc::new).collect();
-        if self.spec.mode != super::Mode::Eval {
+        if self.spec.config.mode != Mode::Eval {
             group.sort_by_cached_key(|s| (self.spec.shuffle_hash(s), s.sample.id));
         }
         let quota = self.spec.lane_quota(self.stream, self.epoch);

@@ -1,15 +1,15 @@
-//! Which options have an effect: one that was given and has none is an error, never passed over.
+//! Which options have an effect: one that asks for something and has none is an error, never passed over.
 //!
 //! One table says of each option when it is asked. Options that only bound or place something (threads, memory,
 //! time, `strict`) hold wherever nothing comes to the bound, and a seed where nothing is drawn: they are not in
 //! it. Those that contradict each other, or need another one to make sense, are refused where they are checked
 //! (`checks`, `mix`, `planned`, [`Selector`](crate::select::Selector)).
 
+use crate::config::{Mode, OnError, PixelType};
 use crate::error::{Error, Result};
-use crate::loader::batch::PixelType;
 use crate::loader::builder::LoaderBuilder;
 use crate::loader::decider::Decider;
-use crate::loader::spec::{Mode, OnError};
+use crate::options::{Class, Group as _};
 use crate::text::Fuse;
 
 /// When options have an effect, and what to do where they have none.
@@ -19,16 +19,16 @@ struct Rule {
     otherwise: fn(&LoaderBuilder) -> String,
 }
 
-const RULES: [Rule; 8] = [
+/// Every class of options.
+const ALL: [Class; 5] = [Class::Policy, Class::Reading, Class::Pixels, Class::Order, Class::Runtime];
+
+const RULES: [Rule; 7] = [
     Rule {
         options: &[
             "captioner",
             "judge",
             "keep_ratio",
             "gate",
-            "gate_by",
-            "score_key",
-            "threshold",
             "dedup",
             "quota",
             "priority",
@@ -38,56 +38,56 @@ const RULES: [Rule; 8] = [
             "rescue",
             "replace_repetitive",
         ],
-        applies: |b| b.mode == Mode::Reduced,
+        applies: |b| b.config.mode == Mode::Reduced,
         otherwise: |b| {
-            format!("left out with mode = {}, which yields every sample with its own caption", b.mode.name())
+            let mode = b.config.mode.name();
+            format!("left out with mode = {mode}, which yields every sample with its own caption")
         },
     },
     Rule {
         options: &["lanes", "shuffle_windows", "defer_duplicates"],
-        applies: |b| b.mode != Mode::Eval,
+        applies: |b| b.config.mode != Mode::Eval,
         otherwise: |_| "left out with mode = eval, which yields every sample once and in order".into(),
     },
     Rule {
-        options: &["gate_by"],
-        applies: |b| b.plan.is_some() || b.has_gate(),
-        otherwise: |_| "left out without a gate".into(),
-    },
-    Rule {
         options: &["replace_repetitive"],
-        applies: |b| b.fuse != Fuse::Original || b.rescue,
+        applies: |b| b.config.captions.fuse != Fuse::Original || b.config.captions.rescue,
         otherwise: |_| "left out with fuse = original, for which no captions are generated".into(),
     },
     Rule {
         options: &["context_length"],
-        applies: |b| b.tokenizer.is_some(),
+        applies: |b| b.parts.tokenizer.is_some() || b.config.tokenizer.is_some(),
         otherwise: |_| "left out without a tokenizer, whose token ids it counts".into(),
     },
     Rule {
-        options: &["normalize"],
-        applies: |b| b.pixels != PixelType::U8,
-        otherwise: |_| "left out with pixels = uint8, which are as decoded and resized".into(),
+        options: &["mean", "std"],
+        applies: |b| b.config.images.dtype != PixelType::U8,
+        otherwise: |_| "left out with dtype = uint8, whose pixels are as decoded and resized".into(),
     },
     Rule {
         options: &["max_errors", "max_errors_per_shard"],
-        applies: |b| b.on_error != OnError::Raise,
+        applies: |b| b.config.runtime.on_error != OnError::Raise,
         otherwise: |_| "left out with on_error = raise, which ends the run at the first failed sample".into(),
     },
     Rule {
-        options: &["source"],
-        applies: |b| b.shards.is_none(),
+        options: &["name"],
+        applies: |b| b.parts.shards.is_none(),
         otherwise: |_| "left out with shards, which were listed with theirs".into(),
     },
 ];
 
 impl LoaderBuilder {
-    /// Refuses the first option that was given and has no effect beside the others.
+    /// Refuses the first option that differs from its default and has no effect beside the others.
     pub(super) fn check_effects(&self) -> Result<()> {
+        let mut given = self.config.entries(&ALL);
+        given.extend(self.config.sources.iter().flat_map(|source| source.entries(&ALL)));
+        let models = [("captioner", self.parts.encoder.is_some()), ("judge", self.parts.judge.is_some())];
+        given.extend(
+            models.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| (name, "given".into())),
+        );
         for rule in RULES.iter().filter(|rule| !(rule.applies)(self)) {
-            for &option in rule.options.iter().filter(|option| self.given.contains(*option)) {
-                if let Some(value) = self.value(option) {
-                    return Err(Error::option(name(option), value, (rule.otherwise)(self)));
-                }
+            if let Some((option, value)) = given.iter().find(|(option, _)| rule.options.contains(option)) {
+                return Err(Error::option(*option, value, (rule.otherwise)(self)));
             }
         }
         Ok(())
@@ -97,65 +97,43 @@ impl LoaderBuilder {
     /// it.
     pub(super) fn check_captioner(&self, decider: Option<&Decider>) -> Result<()> {
         let Some(selector) = decider.and_then(Decider::selector) else { return Ok(()) };
-        let asked = selector.needs_signals() || self.fuse != Fuse::Original || self.rescue;
-        if self.encoder.is_none() || asked {
+        let captions = &self.config.captions;
+        let asked = selector.needs_signals() || captions.fuse != Fuse::Original || captions.rescue;
+        if self.parts.encoder.is_none() || asked {
             return Ok(());
         }
         let accepted = format!(
             "left out with quota = {}, priority = {}, fuse = original and no gate on alignments, where nothing asks it",
-            selector.policy().quota,
-            selector.policy().priority.name()
+            selector.policy().quota(),
+            selector.policy().priority().name()
         );
         Err(Error::option("captioner", "given", accepted))
     }
 
-    /// Whether a gate by a share is in force.
-    fn has_gate(&self) -> bool {
-        let measured = self.encoder.is_some() || self.score.is_some();
-        self.gate.map_or(measured && self.threshold.is_none(), |gate| gate.is_some())
-    }
-
-    /// The value of an option that was given, in words; `None` where it asks for nothing, as without it.
-    fn value(&self, option: &str) -> Option<String> {
-        let on = |is_on: bool| is_on.then(|| "true".to_owned());
-        match option {
-            "keep_ratio" => self.keep_ratio.as_ref().map(ToString::to_string),
-            "gate" => self.gate.flatten().map(|gate| gate.to_string()),
-            "gate_by" => Some(self.gate_by.name().to_owned()),
-            "score_key" => self.score.as_ref().map(|score| format!("{:?}", score.key)),
-            "threshold" => self.threshold.map(|threshold| threshold.to_string()),
-            "dedup" => self.dedup.map(|cosine| cosine.to_string()),
-            "quota" => self.quota.map(|quota| quota.to_string()),
-            "priority" => Some(self.priority.name().to_owned()),
-            "rotate" => on(self.rotate),
-            "thin" => on(self.thin),
-            "fuse" => (self.fuse != Fuse::Original).then(|| self.fuse.to_string()),
-            "rescue" => on(self.rescue),
-            "replace_repetitive" => Some(self.replace_repetitive.to_string()),
-            "defer_duplicates" => on(self.defer_duplicates),
-            "lanes" => self.lanes.map(|lanes| lanes.to_string()),
-            "shuffle_windows" => Some(self.shuffle_windows.to_string()),
-            "context_length" => Some(self.context_length.to_string()),
-            "max_errors" => Some(self.max_errors.to_string()),
-            "max_errors_per_shard" => Some(self.max_errors_per_shard.to_string()),
-            "source" => self.source.as_ref().map(|source| format!("{source:?}")),
-            _ => Some("given".to_owned()),
+    /// Refuses what the options name and nobody has opened: models are no plain data.
+    pub(super) fn check_models(&self) -> Result<()> {
+        let named = [
+            ("captioner", &self.config.captioner, self.parts.encoder.is_some()),
+            ("judge", &self.config.captions.judge, self.parts.judge.is_some()),
+        ];
+        for (option, path, is_open) in named {
+            if let (Some(path), false) = (path, is_open) {
+                let accepted = format!(
+                    "a model that is open: the core has none of its own; give it to the builder's `{option}`"
+                );
+                return Err(Error::option(option, path.display(), accepted));
+            }
         }
+        Ok(())
     }
-}
-
-/// The option's name in messages.
-fn name(option: &'static str) -> &'static str {
-    if option == "normalize" { "mean and std" } else { option }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::image::Normalize;
+    use crate::config::{Gate, Priority, Quota};
     use crate::loader::Loader;
-    use crate::select::{GateBy, Priority, Quota};
     use crate::text::Tokenizer;
 
     type Set = fn(LoaderBuilder) -> LoaderBuilder;
@@ -164,101 +142,79 @@ mod tests {
         Tokenizer::train(["a dog", "a cat"].into_iter(), 260).unwrap()
     }
 
-    /// Each option of the rules with a value that asks for something, and one that asks for nothing, if any.
-    const OPTIONS: [(&str, Set, Option<Set>); 20] = [
-        ("keep_ratio", |b| b.keep_ratio(0.25), None),
-        ("gate", |b| b.gate(Some(0.5)), Some(|b| b.gate(None))),
-        ("gate_by", |b| b.gate_by(GateBy::Corpus), None),
-        ("score_key", |b| b.score_key("clip"), None),
-        ("threshold", |b| b.threshold(0.3), None),
-        ("dedup", |b| b.dedup(Some(0.95)), Some(|b| b.dedup(None))),
-        ("quota", |b| b.quota(Quota::Random), None),
-        ("priority", |b| b.priority(Priority::Uniform), None),
-        ("rotate", |b| b.rotate(true), Some(|b| b.rotate(false))),
-        ("thin", |b| b.thin(true), Some(|b| b.thin(false))),
-        ("fuse", |b| b.fuse("concat".parse().unwrap()), Some(|b| b.fuse(Fuse::Original))),
-        ("rescue", |b| b.rescue(true), Some(|b| b.rescue(false))),
-        ("replace_repetitive", |b| b.replace_repetitive(true), None),
-        ("lanes", |b| b.lanes(4), None),
-        ("shuffle_windows", |b| b.shuffle_windows(8), None),
-        ("defer_duplicates", |b| b.defer_duplicates(true), Some(|b| b.defer_duplicates(false))),
-        ("context_length", |b| b.context_length(77), None),
-        ("mean and std", |b| b.normalize(Normalize::default()), None),
-        ("max_errors", |b| b.max_errors(0.1), None),
-        ("max_errors_per_shard", |b| b.max_errors_per_shard(0.1), None),
+    /// Each option of the rules with a value that asks for something.
+    const OPTIONS: [(&str, Set); 19] = [
+        ("keep_ratio", |b| b.keep_ratio(0.25)),
+        ("gate", |b| b.gate(Gate::top(0.5))),
+        ("dedup", |b| b.dedup(0.95)),
+        ("quota", |b| b.quota(Quota::Random)),
+        ("priority", |b| b.priority(Priority::Longest)),
+        ("rotate", |b| b.rotate(true)),
+        ("thin", |b| b.thin(true)),
+        ("fuse", |b| b.fuse("concat".parse().unwrap())),
+        ("rescue", |b| b.rescue(true)),
+        ("replace_repetitive", |b| b.replace_repetitive(false)),
+        ("lanes", |b| b.lanes(4)),
+        ("shuffle_windows", |b| b.shuffle_windows(9)),
+        ("defer_duplicates", |b| b.defer_duplicates(true)),
+        ("context_length", |b| b.context_length(76)),
+        ("mean", |b| b.mean([0.5; 3])),
+        ("std", |b| b.std([0.5; 3])),
+        ("max_errors", |b| b.max_errors(0.2)),
+        ("max_errors_per_shard", |b| b.max_errors_per_shard(0.1)),
+        ("name", |b| b.name("cc3m")),
     ];
 
     /// Each situation with the options that have no effect in it.
-    const IDLE: [(&str, Set, &str); 9] = [
+    const IDLE: [(&str, Set, &str); 6] = [
         (
             "full",
             |b| b.mode(Mode::Full).tokenizer(tokenizer()),
-            "keep_ratio gate gate_by score_key threshold dedup quota priority rotate thin fuse rescue replace_repetitive",
+            "keep_ratio gate dedup quota priority rotate thin fuse rescue replace_repetitive",
         ),
         (
             "eval",
             |b| b.mode(Mode::Eval).tokenizer(tokenizer()),
-            "keep_ratio gate gate_by score_key threshold dedup quota priority rotate thin fuse rescue replace_repetitive \
-             lanes shuffle_windows defer_duplicates",
+            "keep_ratio gate dedup quota priority rotate thin fuse rescue replace_repetitive lanes shuffle_windows \
+             defer_duplicates",
         ),
-        ("reduced", |b| b.tokenizer(tokenizer()), "gate_by replace_repetitive"),
-        ("a gate", |b| b.gate(Some(0.5)).tokenizer(tokenizer()), "replace_repetitive"),
-        ("a gate that is off", |b| b.gate(None).tokenizer(tokenizer()), "gate_by replace_repetitive"),
-        ("captions", |b| b.fuse("generated".parse().unwrap()).tokenizer(tokenizer()), "gate_by"),
-        (
-            "a threshold",
-            |b| b.score_key("clip").threshold(0.3).tokenizer(tokenizer()),
-            "gate_by replace_repetitive",
-        ),
-        (
-            "no tokenizer, uint8",
-            |b| b.pixels(PixelType::U8),
-            "gate_by replace_repetitive context_length mean and std",
-        ),
+        ("reduced", |b| b.tokenizer(tokenizer()), "replace_repetitive"),
+        ("captions", |b| b.fuse("generated".parse().unwrap()).tokenizer(tokenizer()), ""),
+        ("no tokenizer, uint8", |b| b.dtype(PixelType::U8), "replace_repetitive context_length mean std"),
         (
             "raise",
-            |b| b.on_error(OnError::Raise).tokenizer(tokenizer()),
-            "gate_by replace_repetitive max_errors max_errors_per_shard",
+            |b| b.on_error(OnError::Raise).tokenizer(tokenizer()).shards(vec![]),
+            "replace_repetitive max_errors max_errors_per_shard name",
         ),
     ];
 
     #[test]
-    fn what_is_given_has_an_effect_or_is_refused_by_name() {
+    fn what_is_asked_for_has_an_effect_or_is_refused_by_name() {
         for (situation, set, idle) in IDLE {
-            for (option, give, ask_for_nothing) in OPTIONS {
+            for (option, ask) in OPTIONS {
                 // What makes the situation is not tried against it.
-                let own = set(Loader::builder("x.tar")).given;
-                if own.contains(option) || (situation == "captions" && option == "rescue") {
+                if situation == "captions" && ["fuse", "rescue"].contains(&option) {
                     continue;
                 }
-                let found = give(set(Loader::builder("x.tar"))).check_effects();
-                let expected = idle.split(' ').any(|name| name == option)
-                    || option == "mean and std" && idle.ends_with(option);
-                // Giving one may make another one's ground.
-                let refused = found.as_ref().is_err();
-                assert_eq!(refused, expected, "{option} in {situation}: {found:?}");
+                let found = ask(set(Loader::builder("x.tar"))).check_effects();
+                let expected = idle.split_whitespace().any(|name| name == option);
+                assert_eq!(found.is_err(), expected, "{option} in {situation}: {found:?}");
                 if let Err(error) = found {
                     let text = error.to_string();
                     assert!(text.starts_with(&format!("{option} = ")), "{situation}: {text}");
                     assert!(text.contains(": left out with"), "{text}");
                 }
-                if let Some(ask_for_nothing) = ask_for_nothing {
-                    let found = ask_for_nothing(set(Loader::builder("x.tar"))).check_effects();
-                    assert!(found.is_ok(), "{option}, off, in {situation}: {found:?}");
-                }
+                assert!(set(Loader::builder("x.tar")).check_effects().is_ok(), "{situation}");
             }
         }
     }
 
     #[test]
     fn every_option_of_a_rule_is_tried() {
-        let tried: Vec<&str> = OPTIONS.iter().map(|(option, ..)| *option).collect();
-        // Those that need a model are tried in tests/core/effects.rs, `source` beside `shards` in this file.
-        let elsewhere = ["captioner", "judge", "source"];
+        let tried: Vec<&str> = OPTIONS.iter().map(|(option, _)| *option).collect();
+        // Those that need a model are tried in tests/core/effects.rs.
         for option in RULES.iter().flat_map(|rule| rule.options) {
-            assert!(tried.contains(&name(option)) || elsewhere.contains(option), "{option}");
+            assert!(tried.contains(option) || ["captioner", "judge"].contains(option), "{option}");
         }
-        let error = Loader::builder("x.tar").shards(vec![]).source("cc3m").check_effects().unwrap_err();
-        assert!(error.to_string().starts_with("source = \"cc3m\": left out with shards"), "{error}");
     }
 }

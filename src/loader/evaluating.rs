@@ -33,7 +33,7 @@ impl Assembling<'_> {
         for feed in feeds {
             let mut next = 0;
             loop {
-                let may_wait = ordered.is_empty() || feed.has(self.spec.batch_size);
+                let may_wait = ordered.is_empty() || feed.has(self.spec.config.batch_size);
                 if ordered.has_room()
                     && may_wait
                     && let Some((step, places)) = self.next_places(next, feed, &blank)?
@@ -70,7 +70,7 @@ impl Assembling<'_> {
         feed: &mut LaneFeed,
         blank: &Arc<Survivor>,
     ) -> Result<Option<(u64, Vec<Place>)>> {
-        let rows = self.spec.batch_size as u64;
+        let rows = self.spec.config.batch_size as u64;
         let step = match feed.place()? {
             _ if self.spec.pads() => next,
             Some(place) => place / rows,
@@ -92,7 +92,7 @@ impl Assembling<'_> {
             global: lane as u64 * rows + row,
         };
         let mut own = own.into_iter().peekable();
-        let mut places = Vec::with_capacity(self.spec.batch_size);
+        let mut places = Vec::with_capacity(self.spec.config.batch_size);
         for row in 0..rows {
             if let Some(survivor) = own.next_if(|survivor| survivor.place == step * rows + row) {
                 places.push(place(row, survivor, Filler::Own));
@@ -112,7 +112,7 @@ impl Assembling<'_> {
         blank: &Arc<Survivor>,
     ) -> Result<Option<Batch>> {
         let Filled { mut places, mut batch, mut captions, mut failed } = filled;
-        let rows = self.spec.batch_size as u64;
+        let rows = self.spec.config.batch_size as u64;
         let mut attempt = 0;
         let mut kept = vec![true; places.len()];
         while !failed.is_empty() {

@@ -120,10 +120,11 @@ impl Filling<'_> {
     /// Decodes all of a batch.
     fn fill(&self, step: u64, places: Vec<Place>) -> Result<Filled> {
         let spec = self.spec;
-        let context = spec.tokenizer.as_ref().map(|_| spec.context_length);
+        let context = spec.tokenizer.as_ref().map(|_| spec.config.captions.context_length);
         let size = spec.pipeline.size();
         let rows = places.len();
-        let mut batch = Batch::allocate(self.epoch, step, rows, size, spec.pixels, context, &spec.stock)?;
+        let mut batch =
+            Batch::allocate(self.epoch, step, rows, size, spec.config.images.dtype, context, &spec.stock)?;
         let mut captions = vec![String::new(); places.len()];
         let all: Vec<usize> = (0..places.len()).collect();
         let slot = self.recorder.board.post(Post::examples(step));
@@ -150,7 +151,7 @@ impl Filling<'_> {
         for &row in todo {
             wanted[row] = true;
         }
-        let context = if batch.tokens.is_some() { spec.context_length } else { 0 };
+        let context = if batch.tokens.is_some() { spec.config.captions.context_length } else { 0 };
         let mut no_tokens = vec![];
         let tokens: Vec<&mut [i64]> = match &mut batch.tokens {
             Some(tokens) if context > 0 => tokens.as_mut_slice().chunks_mut(context).collect(),
@@ -223,7 +224,7 @@ impl Filling<'_> {
         caption: &mut String,
     ) -> Result<(), ImageError> {
         let spec = self.spec;
-        let mut rng = hash::Rng::new(spec.seed, Purpose::Augment, survivor.moment());
+        let mut rng = hash::Rng::new(spec.config.seed, Purpose::Augment, survivor.moment());
         with_scratch(|scratch| match pixels {
             Pixels::F32(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
             Pixels::Bf16(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),

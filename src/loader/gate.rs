@@ -17,7 +17,7 @@ impl LoaderBuilder {
     ) -> Option<GateWorth> {
         let decider = decider?;
         // Whoever records says it himself, once for all passes.
-        if self.only_recording {
+        if self.parts.only_recording {
             return None;
         }
         if let Some(clusters) = clusters {
@@ -29,7 +29,7 @@ impl LoaderBuilder {
     fn say_worth(&self, decider: &Decider, clusters: Option<&Clusters>) -> Option<GateWorth> {
         let plan = decider.plan();
         let policy = plan.map(|plan| plan.plan.policy()).or(decider.selector().map(|s| s.policy()))?;
-        if !policy.gates_by_alignment() {
+        if !policy.gate().is_by_alignment() {
             return None;
         }
         // A plan's gate is that of the captioner it was made with.
@@ -49,7 +49,7 @@ impl LoaderBuilder {
     }
 
     fn warn_of_own_captions(&self, clusters: &Clusters, shards: &[Shard], lengths: &[u64]) {
-        if matches!(self.fuse, Fuse::Original) || clusters.trained_on.is_empty() {
+        if matches!(self.config.captions.fuse, Fuse::Original) || clusters.trained_on.is_empty() {
             return;
         }
         let marked = |(shard, length): &(&Shard, &u64)| shard.is_marked(**length, &clusters.trained_on);
@@ -60,7 +60,7 @@ impl LoaderBuilder {
                  more than their captions say: in docs/benchmarks.md such captions cost 22 to 31 points of retrieval where \
                  half of the captions are wrong, and 3 to 5 where none is. Train on originals (fuse = original), or load a \
                  captioner that has seen more, a BLIP",
-                self.fuse,
+                self.config.captions.fuse,
                 shards.len()
             );
         }

@@ -48,10 +48,10 @@ impl Locating<'_> {
         let spec = self.spec;
         let selector = spec.selector.as_ref().and_then(Decider::selector);
         let cut = selector.filter(|selector| !selector.keeps_everything(self.epoch));
-        let cut = cut.and_then(|selector| selector.policy().score.as_ref()?.measured);
+        let cut = cut.and_then(|selector| selector.policy().cut);
         let read = ReadOptions {
-            score_key: spec.read.score_key.clone().filter(|_| cut.is_some()),
-            ..of_selection(&spec.read)
+            score_key: spec.reads[shard].score_key.clone().filter(|_| cut.is_some()),
+            ..of_selection(&spec.reads[shard])
         };
         let mut reader = ShardReader::open_until(&spec.shards[shard], &read, self.stop)?.only_json();
         let mut before = 0;
@@ -65,7 +65,7 @@ impl Locating<'_> {
     }
 
     fn by_plan<'p>(&self, shard: usize, rank: u64, planned: &dyn Fn(u64) -> &'p [SampleId]) -> Result<u64> {
-        let (size, length) = (self.spec.window as u64, self.spec.lengths[shard]);
+        let (size, length) = (self.spec.config.selection.window as u64, self.spec.lengths[shard]);
         let mut before = 0;
         let counts = |window| planned(window).len() as u64;
         let window = (0..length.div_ceil(size)).find(|&window| {

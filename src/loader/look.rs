@@ -4,15 +4,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::config::{Gate, Mode};
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::loader::builder::LoaderBuilder;
 use crate::loader::checks::total;
-use crate::loader::mix::Listed;
+use crate::loader::listing::Listing;
 use crate::loader::plan::PlanFile;
-use crate::loader::spec::Mode;
-use crate::select::ScoreGate;
-use crate::shard::{self, CaptionTable, Count, JoinBy, ReadOptions, Shard, Subset, Survey};
+use crate::select::ScoreCut;
+use crate::shard::{self, Count, JoinBy, ReadOptions, Shard, Survey};
 
 /// Entries of a table that should have been met, if all are in the corpus, before it counts that few or none were:
 /// chance leaves none with a probability of e^-20, and less than a tenth with one of 5e-7.
@@ -22,37 +22,33 @@ const SURE_TO_MEET: f64 = 20.0;
 const LITTLE: f64 = 0.1;
 
 impl LoaderBuilder {
-    /// Opens the tables that samples are joined with.
-    pub(super) fn open_tables(&mut self) -> Result<()> {
-        if let Some(path) = &self.subset {
-            self.read.subset = Some(Arc::new(Subset::open(path)?));
-        }
-        if let Some(path) = &self.captions {
-            self.read.captions = Some(Arc::new(CaptionTable::open(path)?));
-        }
-        Ok(())
-    }
-
     /// How many samples of each shard count, as far as can be told before they are read; on the way the score's gate is
     /// measured, over all sources. `progress(done, of)` is called for each shard whose metadata is read.
     pub(super) fn look(
         &mut self,
-        listed: &[Listed],
-        (shards, lengths): (&[Shard], &[u64]),
+        listing: &Listing,
+        lengths: &[u64],
         plan: Option<&PlanFile>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Count>> {
+        let shards = &listing.shards[..];
+        let mode = self.config.mode;
         if total(lengths)? == 0 {
             let detail = format!("none of the {} shards holds one", shards.len());
             return Err(Error::no_samples(detail));
         }
         for (shard, _) in shards.iter().zip(lengths).filter(|(_, length)| **length == 0) {
-            self.on_error.empty_shard(&shard.url)?;
+            self.config.runtime.on_error.empty_shard(&shard.url)?;
         }
         // Of a part of a corpus a table may know little.
-        if self.read.has_tables() && self.shards.is_none() && self.read.share.is_none() {
-            let found = shard::survey(shards, lengths, &self.read)?;
-            check_tables(&self.read, &found, total(lengths)?)?;
+        if self.parts.shards.is_none() {
+            for (range, read) in listing.alike() {
+                if read.has_tables() && read.share.is_none() {
+                    let (shards, lengths) = (&shards[range.clone()], &lengths[range]);
+                    let found = shard::survey(shards, lengths, read)?;
+                    check_tables(read, &found, total(lengths)?)?;
+                }
+            }
         }
         let all = |(&length, candidates)| Count { included: length, candidates, is_estimated: false };
         if let Some(plan) = plan {
@@ -61,29 +57,33 @@ impl LoaderBuilder {
             let of = |shard: &Shard| kept.get(&shard.hash).copied().unwrap_or_default();
             return Ok(lengths.iter().zip(shards.iter().map(of)).map(all).collect());
         }
-        let score = self.score.as_ref().filter(|_| self.mode == Mode::Reduced).cloned();
-        if let Some(mut score) = score.filter(|score| score.measured.is_none()) {
-            let read = ReadOptions { score_key: Some(score.key.clone()), ..self.read.clone() };
-            let found = shard::survey(shards, lengths, &read)?;
-            score.threshold = score.threshold.or(self.threshold);
-            let gate = if score.threshold.is_some() { None } else { self.gate.unwrap_or(Some(0.5)) };
-            self.score = Some(measured(score, gate, &found)?);
+        let gate = self.config.selection.gate.as_ref().filter(|_| mode == Mode::Reduced);
+        let field = gate.and_then(Gate::field).map(str::to_owned);
+        if let (Some(gate), Some(field), None) = (gate, &field, self.parts.cut) {
+            let scored =
+                |read: &Arc<ReadOptions>| ReadOptions { score_key: Some(field.clone()), ..(**read).clone() };
+            let reads: Vec<ReadOptions> = listing.reads.iter().map(scored).collect();
+            let corpus: Vec<_> = shards.iter().zip(lengths.iter().copied()).zip(&reads).collect();
+            let found =
+                shard::survey_of(corpus.into_iter().map(|((shard, length), read)| (shard, length, read)))?;
+            self.parts.cut = Some(measured(gate, &found)?);
         }
-        let score = self.score.as_ref().filter(|_| self.mode == Mode::Reduced);
-        let cut = score.and_then(|score| score.measured).filter(|cut| cut.least.is_some());
-        if self.only_recording || self.read.takes_all() && cut.is_none() {
+        let cut = self.parts.cut.filter(|cut| field.is_some() && cut.least.is_some());
+        if self.parts.only_recording || listing.reads.iter().all(|read| read.takes_all()) && cut.is_none() {
             return Ok(lengths.iter().zip(lengths.iter().copied()).map(all).collect());
         }
-        let read = ReadOptions {
-            score_key: score.filter(|_| cut.is_some()).map(|score| score.key.clone()),
-            ..self.read.clone()
-        };
         let passes = |score: f32| cut.is_none_or(|cut| cut.passes(score));
-        let is_exact = self.mode == Mode::Eval;
-        let counts = shard::count(shards, lengths, &read, &passes, is_exact, progress)?;
-        for source in listed {
-            let own = source.shards.clone();
-            included(&self.read, &counts[own.clone()], &shards[own.clone()], &lengths[own])?;
+        let is_exact = mode == Mode::Eval;
+        let mut counts = vec![];
+        for (range, read) in listing.alike() {
+            let read = ReadOptions { score_key: field.clone().filter(|_| cut.is_some()), ..(**read).clone() };
+            let (shards, lengths) = (&shards[range.clone()], &lengths[range]);
+            let own = match read.takes_all() && read.score_key.is_none() {
+                true => lengths.iter().zip(lengths.iter().copied()).map(all).collect(),
+                false => shard::count(shards, lengths, &read, &passes, is_exact, progress)?,
+            };
+            included(&read, &own, shards, lengths)?;
+            counts.extend(own);
         }
         Ok(counts)
     }
@@ -110,28 +110,26 @@ fn named(fields: &[String]) -> String {
 ///
 /// # Errors
 /// No sample has a score: the error names the fields that are there.
-pub(crate) fn measured(score: ScoreGate, gate: Option<f64>, found: &Survey) -> Result<ScoreGate> {
+pub(crate) fn measured(gate: &Gate, found: &Survey) -> Result<ScoreCut> {
     // Of a subset so small that none of it was met nothing is known: nothing passes, which is refused there.
     if !found.has_scores() && !found.scores.is_empty() {
         let fields = named(&found.fields);
         let accepted = format!(
-            "a field of the json, or a column of the parquet beside the shards, with a number: none of {} samples \
+            "by=FIELD, a field of the json, or a column of the parquet beside the shards, with a number: none of {} samples \
              that were looked at has one there; their fields are {fields}",
             found.scores.len()
         );
-        return Err(Error::option("score_key", format!("{:?}", score.key), accepted));
+        return Err(Error::option("gate", gate, accepted));
     }
-    let measured = score.measured(gate, &found.scores);
-    if let Some(cut) = measured.measured {
-        tracing::info!(
-            score_key = measured.key,
-            least = cut.least,
-            pass_rate = cut.pass_rate,
-            points = cut.points,
-            "the score's gate was measured"
-        );
-    }
-    Ok(measured)
+    let cut = ScoreCut::measured(gate, &found.scores);
+    tracing::info!(
+        %gate,
+        least = cut.least,
+        pass_rate = cut.pass_rate,
+        points = cut.points,
+        "the gate was measured on scores of the corpus"
+    );
+    Ok(cut)
 }
 
 /// The sum of the samples in `shards` that filter and subset let pass.

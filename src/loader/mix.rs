@@ -11,26 +11,22 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::config::Mode;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::loader::builder::LoaderBuilder;
 use crate::loader::decider::Decider;
 use crate::loader::lane::{Line, LineShard};
+use crate::loader::listing::{Listed, check_weights};
 use crate::loader::recorder::Recorder;
 use crate::loader::shares::{Shares, apportion};
-use crate::loader::spec::{Mode, Stream};
+use crate::loader::spec::Stream;
 use crate::loader::stats::{SourceStats, Stats};
-use crate::select::{KeepRatio, Schedule};
-use crate::shard::{self, Count, Shard};
-
-/// Name of the one source where no weights are given.
-const ALL: &str = "all";
+use crate::select::Schedule;
+use crate::shard::{Count, Shard};
 
 /// Samples of an epoch at most, as of a corpus.
 const MOST: u64 = 1 << 53;
-
-/// A corpus as it is asked for: its patterns and its weight.
-pub(super) type Weighted = (Vec<String>, f64);
 
 /// One corpus of a mix.
 #[derive(Debug)]
@@ -66,80 +62,42 @@ pub(crate) struct Places {
     keeps_everything: bool,
 }
 
-/// A corpus that was listed.
-pub(super) struct Listed {
-    name: Arc<str>,
-    weight: f64,
-    pub(super) shards: Range<usize>,
-}
-
 impl LoaderBuilder {
     /// Checks weights and size of the epoch, as far as nothing has to be read.
     pub(super) fn check_mix(&self) -> Result<()> {
-        if let Some(samples) = self.samples_per_epoch {
-            if self.mode == Mode::Eval {
-                let accepted = "left out in mode eval, which yields every sample once";
+        let config = &self.config;
+        if let Some(samples) = config.samples_per_epoch {
+            if config.mode == Mode::Eval {
+                let accepted = "left out with mode = eval, which yields every sample once";
                 return Err(Error::option("samples_per_epoch", samples, accepted));
             }
             if samples == 0 || samples >= MOST {
                 return Err(Error::option("samples_per_epoch", samples, "at least 1, and less than 2^53"));
             }
         }
-        let changes = self.keep_ratio.as_ref().map(KeepRatio::checked).transpose()?;
-        if changes.is_some_and(|(_, later)| !later.is_empty())
-            && (self.sources.is_some() || self.samples_per_epoch.is_some())
+        if let Some(schedule) = config.selection.keep_ratio.as_ref().filter(|ratio| ratio.is_schedule())
+            && (self.is_mixed() || config.samples_per_epoch.is_some())
         {
-            let given = self.keep_ratio.as_ref().map(KeepRatio::to_string).unwrap_or_default();
             let accepted = "one number with weights or samples_per_epoch, which say how much an epoch yields";
-            return Err(Error::option("keep_ratio", given, accepted));
+            return Err(Error::option("keep_ratio", schedule, accepted));
         }
-        let Some(sources) = &self.sources else { return Ok(()) };
-        let weights = || sources.iter().map(|(_, weight)| weight.to_string()).collect::<Vec<_>>().join(", ");
-        if self.mode == Mode::Eval {
-            let accepted = "none in mode eval, which yields every sample once: name the shards in one list";
-            return Err(Error::option("weights", weights(), accepted));
+        let sources = &config.sources;
+        if sources.is_empty() && self.parts.shards.is_none() {
+            return Err(Error::option("sources", "none", "at least one"));
         }
-        if self.shards.is_some() {
-            let accepted = "left out with weights, which are of URLs";
-            return Err(Error::option("shards", "given", accepted));
-        }
-        if sources.is_empty() {
-            return Err(Error::option("urls", "{}", "at least one source with its weight"));
-        }
-        for (patterns, weight) in sources {
-            if !(weight.is_finite() && *weight > 0.0) {
-                let given = format!("{weight} for {}", shard::shown(patterns));
-                let accepted = "a finite number above 0; leave a source out that is not to be read";
-                return Err(Error::option("weights", given, accepted));
-            }
+        check_weights(sources)?;
+        if let (Some(weight), true) =
+            (sources.first().and_then(|source| source.weight), config.mode == Mode::Eval)
+        {
+            let accepted = "left out with mode = eval, which yields every sample once";
+            return Err(Error::option("weight", weight, accepted));
         }
         Ok(())
     }
 
-    /// Lists the shards, source by source.
-    pub(super) fn list(&mut self) -> Result<(Vec<Shard>, Vec<Listed>)> {
-        let Some(sources) = &self.sources else {
-            let shards = match self.shards.take() {
-                Some(shards) => shards,
-                None => {
-                    let shards = shard::shards_of(&self.urls, self.source.as_deref(), &self.stores)?;
-                    shard::check_endpoint(&self.stores, &shards, self.ledger.place().as_deref())?;
-                    shards
-                }
-            };
-            let listed = Listed { name: ALL.into(), weight: 1.0, shards: 0..shards.len() };
-            return Ok((shards, vec![listed]));
-        };
-        let (mut shards, mut listed) = (vec![], vec![]);
-        for (patterns, weight) in sources {
-            let own = shard::shards_of(patterns, self.source.as_deref(), &self.stores)?;
-            let range = shards.len()..shards.len() + own.len();
-            shards.extend(own);
-            listed.push(Listed { name: shard::shown(patterns).into(), weight: *weight, shards: range });
-        }
-        shard::refuse_duplicates(&shards, self.source.as_deref())?;
-        shard::check_endpoint(&self.stores, &shards, self.ledger.place().as_deref())?;
-        Ok((shards, listed))
+    /// Whether sources are mixed by weights.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.config.sources.iter().any(|source| source.weight.is_some())
     }
 
     /// The mix: the same on every rank. `counts` says how many samples of each shard count.
@@ -154,7 +112,7 @@ impl LoaderBuilder {
         decider: Option<&Decider>,
         (lanes, world_size): (usize, usize),
     ) -> Result<Mix> {
-        let (is_mixed, is_sized) = (self.sources.is_some(), self.samples_per_epoch.is_some());
+        let (is_mixed, is_sized) = (self.is_mixed(), self.config.samples_per_epoch.is_some());
         // By the smallest hash of a shard: no other source has it.
         let place = |source: &Listed| shards[source.shards.clone()].iter().map(|shard| shard.hash).min();
         let mut candidates: Vec<(Option<u64>, Listed)> =
@@ -163,15 +121,15 @@ impl LoaderBuilder {
         let included = |counts: &[Count]| counts.iter().map(|count| count.included).sum::<u64>();
         let expected = |(_, source): &(Option<u64>, Listed), epoch: u64| {
             let own = &counts[source.shards.clone()];
-            match (self.mode, decider) {
+            match (self.config.mode, decider) {
                 (Mode::Reduced, Some(decider)) => decider.expected(own, epoch),
                 _ => included(own),
             }
         };
-        let global = (self.batch_size * world_size) as u64;
+        let global = (self.config.batch_size * world_size) as u64;
         let weights: Vec<f64> = candidates.iter().map(|(_, source)| source.weight).collect();
         let batches_of = |epoch: u64| -> Result<u64> {
-            match self.samples_per_epoch {
+            match self.config.samples_per_epoch {
                 Some(samples) => self.batches_of(samples, world_size),
                 None => {
                     let all = candidates.iter().map(|candidate| expected(candidate, epoch)).sum();
@@ -190,7 +148,7 @@ impl LoaderBuilder {
         // With weights, or a size, all epochs are alike.
         let places = epochs.first().map(|(_, places, _)| places.clone()).unwrap_or_default();
         let all: u64 = places.iter().sum();
-        let seed = (self.mode != Mode::Eval).then_some(self.seed);
+        let seed = (self.config.mode != Mode::Eval).then_some(self.config.seed);
         let mut parts = vec![];
         let mut sources = vec![];
         for (candidate, &n) in candidates.iter().zip(&places) {
@@ -207,7 +165,7 @@ impl LoaderBuilder {
             };
             let mut line = line_of(|count| count.candidates);
             let everything = keeps_everything.then(|| line_of(|count| count.included));
-            if (is_mixed || is_sized) && !self.only_recording {
+            if (is_mixed || is_sized) && !self.parts.only_recording {
                 let expected = expected(candidate, 0);
                 self.check_source(source, n, expected)?;
                 line = taking(line, n, expected);
@@ -238,8 +196,8 @@ impl LoaderBuilder {
 
     /// Whole global batches in `samples`.
     fn batches_of(&self, samples: u64, world_size: usize) -> Result<u64> {
-        let global = (self.batch_size * world_size) as u64;
-        if samples < global && !self.only_recording {
+        let global = (self.config.batch_size * world_size) as u64;
+        if samples < global && !self.parts.only_recording {
             let accepted = format!("at least one global batch, batch_size x world_size = {global}");
             return Err(Error::option("samples_per_epoch", samples, accepted));
         }
@@ -251,15 +209,15 @@ impl LoaderBuilder {
         let given = format!("{} for {}", source.weight, source.name);
         if places == 0 {
             let accepted = "enough for one sample in an epoch; raise the weight, or samples_per_epoch";
-            return Err(Error::option("weights", given, accepted));
+            return Err(Error::option("weight", given, accepted));
         }
-        if expected == 0 && self.sources.is_none() {
+        if expected == 0 && !self.is_mixed() {
             let accepted = "left out: nothing of these shards is expected to survive; raise keep_ratio";
             return Err(Error::option("samples_per_epoch", places, accepted));
         }
         if expected == 0 {
             let accepted = "a source of which something is kept: nothing of this one is expected to survive";
-            return Err(Error::option("weights", given, accepted));
+            return Err(Error::option("weight", given, accepted));
         }
         Ok(())
     }

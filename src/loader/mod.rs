@@ -23,6 +23,7 @@ mod evaluating;
 mod filling;
 mod gate;
 mod lane;
+mod listing;
 mod locating;
 mod look;
 mod memory;
@@ -46,15 +47,16 @@ mod urls;
 mod watchdog;
 mod world;
 
-pub use batch::{Batch, Images, PixelType};
+pub use batch::{Batch, Images};
 pub use batches::{Batches, Next};
-pub use builder::LoaderBuilder;
+pub use builder::{LoaderBuilder, Parts};
+pub(crate) use listing::{Listing, readings};
 pub use look::check_tables;
 pub(crate) use look::{included, measured};
 pub use memory::{Dtype, Element, HostArray, Lent, Stock};
 pub use plan::{PlanFile, PlannedShard};
-pub use spec::{Mode, OnError, reading_fingerprint};
-pub(crate) use spec::{reading, version_hash};
+pub use spec::reading_fingerprint;
+pub(crate) use spec::version_hash;
 pub use state::LoaderState;
 pub use stats::{
     Activity, Counts, Failure, GateStats, HANDED_WARNINGS, Joined, LengthMismatch, SourceStats, Stage, Stats,

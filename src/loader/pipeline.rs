@@ -48,7 +48,7 @@ pub(crate) fn start(
     recorder: &Arc<Recorder>,
 ) -> Result<Running> {
     let stop = Arc::new(AtomicBool::new(false));
-    let (batch_out, batches) = bounded(spec.prefetch.max(1));
+    let (batch_out, batches) = bounded(spec.config.runtime.prefetch.max(1));
     let mut running = Running { batches, stop, threads: vec![] };
     let lanes = running.lanes(spec, epoch, first_step, recorder, false)?;
     let slot = recorder.board.post(Post::Batch);
@@ -78,7 +78,7 @@ pub(crate) fn record(
     let mut running =
         Running { batches: bounded(0).1, stop: Arc::new(AtomicBool::new(false)), threads: vec![] };
     let slot = recorder.board.post(Post::Batch);
-    let (mut patience, mut read) = (Patience::new(spec.stall_timeout), 0);
+    let (mut patience, mut read) = (Patience::new(spec.config.runtime.stall_timeout), 0);
     for (stream, groups) in running.lanes(spec, epoch, 0, recorder, true)? {
         let _mark = slot.mark(Doing::Await(Post::Decide(stream)));
         loop {
@@ -90,7 +90,7 @@ pub(crate) fn record(
                     watch()?;
                     let now = recorder.snapshot().counts.read;
                     if now > read {
-                        (read, patience) = (now, Patience::new(spec.stall_timeout));
+                        (read, patience) = (now, Patience::new(spec.config.runtime.stall_timeout));
                     } else if let Err(stall) = patience.waited(WATCH, &recorder.board) {
                         running.leave();
                         return Err(stall);

@@ -1,80 +1,73 @@
-//! A plan in the place of a policy: checked against the options.
+//! A plan in the place of a selection: checked against the options.
 
 use std::sync::Arc;
 
+use crate::config::{Mode, Selection};
 use crate::error::{Error, Result};
-use crate::hash;
-use crate::image::DecodeOptions;
 use crate::loader::builder::LoaderBuilder;
+use crate::loader::listing::{Listing, readings};
 use crate::loader::plan::PlanFile;
-use crate::loader::spec::{Mode, reading};
-use crate::select::{GateBy, Priority};
+use crate::loader::settings::default_of;
+use crate::options::{Class, Group as _};
 
 impl LoaderBuilder {
     /// The plan, checked against the options; what it says of shards is checked when they are listed.
     pub(super) fn load_plan(&self) -> Result<Option<Arc<PlanFile>>> {
-        let Some(path) = &self.plan else { return Ok(None) };
+        let Some(path) = &self.config.plan else { return Ok(None) };
         let plan = PlanFile::load(path)?;
         let mut differences = vec![];
-        let mut compare = |what: &str, own: String, planned: String| {
+        if self.config.mode != Mode::Reduced {
+            differences.push(format!("mode is {}, and reduced in the plan", self.config.mode.name()));
+        }
+        // What is not given is the plan's.
+        let planned = Selection { window: plan.window, ..plan.plan.policy().selection.clone() };
+        let planned = planned.entries(&[Class::Policy]);
+        let of_plan =
+            |name: &str| planned.iter().find(|(own, _)| *own == name).map(|(_, value)| value.as_str());
+        let mut given = self.config.selection.entries(&[Class::Policy]);
+        // Windows are cut the same way, given or not.
+        if given.iter().all(|(name, _)| *name != "window") {
+            given.push(("window", self.config.selection.window.to_string()));
+        }
+        for (name, own) in given {
+            let planned = of_plan(name).map_or_else(|| default_of(name), str::to_owned);
             if own != planned {
-                differences.push(format!("{what} is {own}, and {planned} in the plan"));
+                differences.push(format!("{name} is {own}, and {planned} in the plan"));
             }
-        };
-        if self.mode != Mode::Reduced {
-            compare("mode", format!("{:?}", self.mode), format!("{:?}", Mode::Reduced));
         }
-        let policy = plan.plan.policy();
-        let shown = |gate: Option<f64>| gate.map_or("none".to_owned(), |gate| gate.to_string());
-        compare("window", self.window.to_string(), plan.window.to_string());
-        if let Some(keep_ratio) = &self.keep_ratio {
-            compare("keep_ratio", keep_ratio.to_string(), policy.keep_ratio.to_string());
+        if let Some((encoder, _)) = &self.parts.encoder
+            && encoder.fingerprint() != plan.captioner
+        {
+            let (own, planned) = (encoder.fingerprint(), plan.captioner);
+            differences
+                .push(format!("the captioner's fingerprint is {own:016x}, and {planned:016x} in the plan"));
         }
-        if let Some(gate) = self.gate {
-            compare("gate", shown(gate), shown(policy.gate));
+        if differences.is_empty() { Ok(Some(Arc::new(plan))) } else { Err(self.other_plan(&differences)) }
+    }
+
+    /// Compares how shards are read with the plan.
+    ///
+    /// # Errors
+    /// Otherwise than when it was made.
+    pub(super) fn check_reading(&self, plan: &PlanFile, listing: &Listing) -> Result<()> {
+        let own = readings(&listing.shards, &listing.reads, &self.config.images.decode());
+        if own == plan.reading {
+            return Ok(());
         }
-        if self.gate_by != GateBy::Corpus {
-            compare("gate_by", format!("{:?}", self.gate_by), format!("{:?}", policy.gate_by));
-        }
-        let of_plan = policy.score.as_ref();
-        if let Some(score) = &self.score {
-            compare("score_key", score.key.clone(), of_plan.map_or("none".into(), |s| s.key.clone()));
-        }
-        if self.threshold.is_some() {
-            compare("threshold", shown(self.threshold), shown(of_plan.and_then(|score| score.threshold)));
-        }
-        if let Some(quota) = self.quota {
-            compare("quota", quota.to_string(), policy.quota.to_string());
-        }
-        if self.dedup.is_some() {
-            let shown = |dedup: Option<f32>| dedup.map_or("none".to_owned(), |dedup| dedup.to_string());
-            compare("dedup", shown(self.dedup), shown(policy.dedup));
-        }
-        if self.priority != Priority::Uniform {
-            compare("priority", format!("{:?}", self.priority), format!("{:?}", policy.priority));
-        }
-        if self.thin {
-            compare("thin", "true".into(), "false".into());
-        }
-        if self.rotate {
-            compare("rotate", "true".into(), "false".into());
-        }
-        if let Some((encoder, _)) = &self.encoder {
-            let own = format!("{:016x}", encoder.fingerprint());
-            compare("the captioner's fingerprint", own, format!("{:016x}", plan.captioner));
-        }
-        let decode =
-            DecodeOptions { max_pixels: self.max_image_pixels, exif_orientation: self.exif_orientation };
-        let own = format!("{:016x}", hash::combine(&reading(&self.read, &decode)));
-        let what = "the fingerprint of caption_key, where, subset, captions, max_image_pixels, exif_orientation and decoder";
-        compare(what, own, format!("{:016x}", plan.reading));
-        if differences.is_empty() {
-            return Ok(Some(Arc::new(plan)));
-        }
+        let difference = format!(
+            "the fingerprint of caption_key, where, subset, captions, max_image_pixels, exif_orientation and decoder is \
+             {own:016x}, and {:016x} in the plan",
+            plan.reading
+        );
+        Err(self.other_plan(&[difference]))
+    }
+
+    fn other_plan(&self, differences: &[String]) -> Error {
         let accepted = format!(
             "a plan of this configuration: {}; leave these options out where the plan's will do, or plan again",
             differences.join("; ")
         );
-        Err(Error::option("plan", format!("{:?}", path.display()), accepted))
+        let path = self.config.plan.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        Error::option("plan", format!("{path:?}"), accepted)
     }
 }

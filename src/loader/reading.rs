@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
 
+use crate::config::{Mode, OnError};
 use crate::error::{Error, Result};
 use crate::ledger::WindowRecord;
 use crate::loader::buffer::{Encoded, Keeping};
@@ -18,7 +19,7 @@ use crate::loader::locating::Locating;
 use crate::loader::pipeline::Message;
 use crate::loader::raw::{CHANGED, Known, RawRow, RawWindow, Waiting, is_as_recorded, raised, window_of};
 use crate::loader::recorder::Recorder;
-use crate::loader::spec::{Mode, OnError, Spec, Stream};
+use crate::loader::spec::{Spec, Stream};
 use crate::loader::stats::Stage;
 use crate::loader::watchdog::{Doing, Slot};
 use crate::sample::{FailedSample, Sample};
@@ -71,7 +72,7 @@ impl Reading<'_> {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(()); // the cut may be any
             }
-            for segment in part.segments(self.spec.window) {
+            for segment in part.segments(self.spec.config.selection.window) {
                 match self.segment(segment, &mut open, &mut keeping, out)? {
                     Reached::Window => {}
                     // If the table says more than there is, that was reported.
@@ -114,17 +115,17 @@ impl Reading<'_> {
             drop(mark);
             if rows == 0 && segment.window == 0 {
                 self.recorder.empty_shard(url);
-                self.spec.on_error.empty_shard(url)?;
+                self.spec.config.runtime.on_error.empty_shard(url)?;
             }
             self.check_length(&segment, rows)?;
-            if rows < self.spec.window {
+            if rows < self.spec.config.selection.window {
                 return Ok(Reached::ShardEnd);
             }
             if !segment.tail {
                 return Ok(Reached::Window);
             }
             // The window is full and the table says that the shard ends here: look further.
-            let next = (segment.window + 1) * self.spec.window as u64;
+            let next = (segment.window + 1) * self.spec.config.selection.window as u64;
             segment = Segment { window: segment.window + 1, start: next, end: next, ..segment };
         }
     }
@@ -135,8 +136,8 @@ impl Reading<'_> {
     /// It is, and the ranks have agreed on their rows by the table.
     fn check_length(&self, segment: &Segment, rows: usize) -> Result<()> {
         let expected = self.spec.lengths[segment.shard];
-        let known = segment.window * self.spec.window as u64 + rows as u64;
-        let is_end = rows < self.spec.window;
+        let known = segment.window * self.spec.config.selection.window as u64 + rows as u64;
+        let is_end = rows < self.spec.config.selection.window;
         let wrong = if segment.tail { is_end && known != expected } else { known < segment.end };
         if !wrong {
             return Ok(());
@@ -188,7 +189,7 @@ impl Reading<'_> {
                 raw.scores = None;
                 raw.undecided = Some(record);
             } else if complete {
-                let rescuer = selector.selector().filter(|_| spec.rescue);
+                let rescuer = selector.selector().filter(|_| spec.config.captions.rescue);
                 let judged = rescuer.map(|rescuer| known_scores(spec, &key, rescuer, &record));
                 match judged {
                     Some(None) => raw.undecided = Some(record),
@@ -204,36 +205,36 @@ impl Reading<'_> {
         let recorded = raw.known.as_ref().map(|known| &known.record).or(raw.undecided.as_ref());
         let recorded = recorded.or(raw.partial.as_ref().map(|(record, _)| record));
         if let Some(record) = recorded
-            && spec.on_error == OnError::Raise
+            && spec.config.runtime.on_error == OnError::Raise
         {
-            let base = segment.window * spec.window as u64;
+            let base = segment.window * spec.config.selection.window as u64;
             let share = spec.selector.as_ref().and_then(|s| share(s, &key, &record.failed, segment.pass));
             let mine = |failed: &&FailedSample| {
                 let row = (failed.position - base) as usize;
                 // What is left out of the share is not decoded: nobody would know.
                 let seen = !failed.reason.is_of_pixels() || share.as_ref().is_none_or(|share| share[row]);
-                failed.reason.is_fault() && seen && raw.in_lane(row, spec.window)
+                failed.reason.is_fault() && seen && raw.in_lane(row, spec.config.selection.window)
             };
             if let Some(failed) = record.failures.iter().find(mine) {
                 return Err(raised(failed));
             }
         }
         if let Some(Known { record, outcomes, .. }) = &raw.known {
-            if raw.is_shared(spec.window) {
-                let own = |row| raw.in_lane(row, spec.window);
+            if raw.is_shared(spec.config.selection.window) {
+                let own = |row| raw.in_lane(row, spec.config.selection.window);
                 self.recorder.gaps_read_by_another(&raw.key, own, &spec.shards[segment.shard].url);
             }
             let wanted: Vec<bool> = (0..outcomes.len())
                 .map(|row| {
                     outcomes[row].is_kept()
-                        && raw.in_lane(row, spec.window)
+                        && raw.in_lane(row, spec.config.selection.window)
                         && !self.satisfied.load(Ordering::Relaxed)
                 })
                 .collect();
             raw.rows = self.read_known(&segment, record, &wanted, open, keeping)?;
         } else {
             // A decision needs the whole window; without one, only the lane's own part is read.
-            let all = spec.mode == Mode::Reduced;
+            let all = spec.config.mode == Mode::Reduced;
             (raw.rows, raw.index) = self.read_new(&raw, all, open, keeping)?;
             let recorded = raw.undecided.as_ref().or(raw.partial.as_ref().map(|(record, _)| record));
             if let Some(record) = recorded
@@ -281,7 +282,7 @@ impl Reading<'_> {
         for (row, &wanted) in wanted.iter().enumerate().take(last + 1) {
             self.slot.tick();
             let missing = || {
-                let at = segment.window * self.spec.window as u64 + row as u64;
+                let at = segment.window * self.spec.config.selection.window as u64 + row as u64;
                 Error::ledger(format!("the shard ends before sample {at}, which the ledger knows; {CHANGED}"))
             };
             if wanted {
@@ -301,9 +302,13 @@ impl Reading<'_> {
         open: &'o mut OpenShard,
     ) -> Result<Option<&'o mut ShardFetcher>> {
         if !open.fetcher.as_ref().is_some_and(|(at, fetcher)| *at == shard && fetcher.fits(index)) {
-            open.fetcher =
-                ShardFetcher::open(&self.spec.shards[shard], index, &self.spec.read, Some(self.stop))?
-                    .map(|fetcher| (shard, fetcher));
+            open.fetcher = ShardFetcher::open(
+                &self.spec.shards[shard],
+                index,
+                &self.spec.reads[shard],
+                Some(self.stop),
+            )?
+            .map(|fetcher| (shard, fetcher));
         }
         Ok(open.fetcher.as_mut().map(|(_, fetcher)| fetcher))
     }
@@ -319,15 +324,15 @@ impl Reading<'_> {
         let reader = self.reader_at(&raw.segment, open)?;
         reader.take_index(); // of what came before the window
         let mut rows = Vec::new();
-        while rows.len() < self.spec.window && !self.stop.load(Ordering::Relaxed) {
+        while rows.len() < self.spec.config.selection.window && !self.stop.load(Ordering::Relaxed) {
             self.slot.tick();
-            let row = if all || raw.in_lane(rows.len(), self.spec.window) {
+            let row = if all || raw.in_lane(rows.len(), self.spec.config.selection.window) {
                 let Some(group) = reader.next_group()? else { break };
                 let gaps = reader.take_gaps();
                 let shard = &self.spec.shards[raw.segment.shard].url;
                 let key = group.as_ref().map_or_else(|failed| &failed.key, |sample| &sample.key);
-                if all && raw.is_shared(self.spec.window) {
-                    let is_own = raw.in_lane(rows.len(), self.spec.window);
+                if all && raw.is_shared(self.spec.config.selection.window) {
+                    let is_own = raw.in_lane(rows.len(), self.spec.config.selection.window);
                     self.recorder.shared_gaps((&raw.key, rows.len()), is_own, shard, key, gaps);
                 } else {
                     self.recorder.gaps(shard, key, gaps);
@@ -380,7 +385,7 @@ impl Reading<'_> {
     }
 
     fn failed(&self, failed: FailedSample) -> Result<RawRow> {
-        match self.spec.on_error {
+        match self.spec.config.runtime.on_error {
             OnError::Raise if failed.reason.is_fault() => Err(raised(&failed)),
             OnError::Raise | OnError::Skip => Ok(RawRow::Failed(failed)),
         }
@@ -389,12 +394,16 @@ impl Reading<'_> {
     /// The shard's reader at the first group of the segment's window, opened anew if it is at
     /// another shard or past that point.
     fn reader_at<'o>(&self, segment: &Segment, open: &'o mut OpenShard) -> Result<&'o mut ShardReader> {
-        let target = segment.window * self.spec.window as u64;
+        let target = segment.window * self.spec.config.selection.window as u64;
         let reusable =
             open.reader.as_ref().is_some_and(|(at, r)| *at == segment.shard && r.position() <= target);
         let reader = match open.reader.take().filter(|_| reusable) {
             Some((_, reader)) => reader,
-            None => ShardReader::open_until(&self.spec.shards[segment.shard], &self.spec.read, self.stop)?,
+            None => ShardReader::open_until(
+                &self.spec.shards[segment.shard],
+                &self.spec.reads[segment.shard],
+                self.stop,
+            )?,
         };
         let (_, reader) = open.reader.insert((segment.shard, reader));
         while reader.position() < target && !self.stop.load(Ordering::Relaxed) {

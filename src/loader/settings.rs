@@ -7,19 +7,35 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
+use crate::config::Config;
 use crate::hash;
+use crate::image;
 use crate::loader::decider::Decider;
 use crate::loader::spec::Spec;
+use crate::options::{Class, Field, Group as _, shown};
 use crate::text::{Fuse, Tokenizer};
 
-/// Value of each setting by its name: the option's, where there is one.
+/// Value of each setting by its name: the option's, where there is one. One at its default has none.
 pub(crate) type Settings = BTreeMap<String, String>;
 
 /// Identifies settings.
 pub(crate) fn fingerprint(settings: &Settings) -> u64 {
-    let parts: Vec<u64> =
-        settings.iter().flat_map(|(name, value)| [name, value].map(|text| hash::hash_str(text))).collect();
-    hash::combine(&parts)
+    hash::pairs(settings)
+}
+
+/// What a setting is that is not among those of a loader: the option's default.
+pub(crate) fn default_of(name: &str) -> String {
+    fn find(fields: &[Field], name: &str) -> Option<Value> {
+        let of_groups =
+            || fields.iter().filter_map(|field| field.group).find_map(|fields| find(fields, name));
+        fields.iter().find(|field| field.name == name).map(|field| (field.default)()).or_else(of_groups)
+    }
+    match find(Config::FIELDS, name) {
+        Some(value) if !value.is_null() => shown(&value),
+        _ => "none".into(),
+    }
 }
 
 /// A number of something's content, as it stands among settings.
@@ -27,11 +43,16 @@ fn content(fingerprint: u64) -> String {
     format!("content {fingerprint:016x}")
 }
 
-/// Everything that decides which samples survive, in which order, with which pixels and tokens.
+/// Everything that decides which samples are kept, in which order, with which pixels and tokens.
 pub(crate) fn policy(spec: &Spec) -> Settings {
     let mut settings = Settings::new();
     let mut set = |name: &str, value: String| settings.insert(name.to_owned(), value);
-    set("mode", format!("{:?}", spec.mode).to_lowercase());
+    for (name, value) in spec.config.entries(&[Class::Policy, Class::Pixels, Class::Order]) {
+        // The batch size differs where the world size does; lanes and global batch are compared by themselves.
+        if !["batch_size", "lanes", "fuse", "replace_repetitive", "rescue"].contains(&name) {
+            set(name, value);
+        }
+    }
     match &spec.selector {
         Some(Decider::Select(selector)) => {
             for (name, value) in selector.settings() {
@@ -47,17 +68,10 @@ pub(crate) fn policy(spec: &Spec) -> Settings {
         }
         None => {}
     }
-    set("seed", spec.seed.to_string());
-    set("window", spec.window.to_string());
-    set("shuffle_windows", spec.shuffle_windows.to_string());
-    for (name, value) in &spec.pixel_settings {
-        set(name, value.clone());
-    }
-    set("pixels", spec.pixels.name().into());
-    set("context_length", spec.context_length.to_string());
+    set("seed", spec.config.seed.to_string());
+    set("JPEG decoder", image::DECODER.into());
     let tokenizer = spec.tokenizer.as_ref().map(Tokenizer::fingerprint);
     set("tokenizer", tokenizer.map_or("none".into(), content));
-    set("defer_duplicates", spec.defer_duplicates.to_string());
     settings
 }
 
@@ -79,14 +93,22 @@ pub(crate) fn data(spec: &Spec) -> Settings {
         set("samples that count", sum.to_string());
         set("samples that count in each shard", content(counts));
     }
-    let read = &spec.read;
-    let optional = |value: Option<String>| value.unwrap_or_else(|| "none".into());
-    set("caption_key", optional(read.caption_key.clone()));
-    set("where", optional(read.filter.as_ref().map(ToString::to_string)));
-    set("subset", optional(read.subset.as_ref().map(|subset| content(subset.fingerprint()))));
-    set("captions", optional(read.captions.as_ref().map(|captions| content(captions.fingerprint()))));
-    set("max_image_pixels", spec.decode.max_pixels.to_string());
-    set("exif_orientation", spec.decode.exif_orientation.to_string());
+    for (name, value) in spec.config.images.entries(&[Class::Reading]) {
+        set(name, value);
+    }
+    // Of each source that is read in a way of its own, in the order of its shards.
+    let mut reads = spec.reads.clone();
+    reads.dedup_by(|a, b| a == b);
+    for (number, read) in reads.iter().enumerate() {
+        let name = |option: &str| {
+            if number == 0 { option.to_owned() } else { format!("{option} (of source {})", number + 1) }
+        };
+        let mut set = |option: &str, value: Option<String>| value.map(|value| set(&name(option), value));
+        set("caption_key", read.caption_key.clone());
+        set("where", read.filter.as_ref().map(ToString::to_string));
+        set("subset", read.subset.as_ref().map(|subset| content(subset.fingerprint())));
+        set("captions", read.captions.as_ref().map(|captions| content(captions.fingerprint())));
+    }
     if spec.mix.fingerprint != 0 {
         let share = |source: &crate::loader::mix::Source| {
             let first = source.shards.clone().next().map_or("", |at| &*spec.shards[at].source);
@@ -103,17 +125,20 @@ pub(crate) fn data(spec: &Spec) -> Settings {
 /// The captioner and what is done with its captions; none where no model has a say.
 pub(crate) fn captioner(spec: &Spec) -> Settings {
     let mut settings = Settings::new();
+    let captions = &spec.config.captions;
     let Some(model) =
-        spec.model.as_ref().filter(|_| spec.needs_signals || !matches!(spec.fuse, Fuse::Original))
+        spec.model.as_ref().filter(|_| spec.needs_signals || !matches!(captions.fuse, Fuse::Original))
     else {
         return settings;
     };
     let mut set = |name: &str, value: String| settings.insert(name.to_owned(), value);
     set("captioner", content(model.fingerprint));
     set("generation", model.caption.map_or("none".into(), |c| content(c.fingerprint)));
-    set("fuse", spec.fuse.to_string());
-    set("replace_repetitive", spec.replace_repetitive.to_string());
-    set("judge", spec.judge.as_ref().map_or("none".into(), |judge| content(judge.fingerprint)));
-    set("rescue", spec.rescue.to_string());
+    if let Some(judge) = &spec.judge {
+        set("judge", content(judge.fingerprint));
+    }
+    for (name, value) in captions.entries(&[Class::Policy]) {
+        set(name, value);
+    }
     settings
 }

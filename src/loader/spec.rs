@@ -3,16 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rayon::ThreadPool;
 
 use crate::cluster::GateWorth;
+use crate::config::{Config, Mode, OnError};
 use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::hash::{self, Purpose};
 use crate::image::{self, DecodeOptions, ImagePipeline};
 use crate::ledger::{Ledger, ScoreKey, WindowKey, WindowRecord};
-use crate::loader::batch::PixelType;
 use crate::loader::buffer::Buffer;
 use crate::loader::claims::Claims;
 use crate::loader::decider::Decider;
@@ -24,42 +23,7 @@ use crate::loader::recorder::MaxErrors;
 use crate::loader::world::World;
 use crate::sample::Outcome;
 use crate::shard::{ReadOptions, Shard};
-use crate::text::{Evidence, Fuse, Tokenizer};
-
-/// What a loader yields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Mode {
-    /// The survivors of the policy.
-    #[default]
-    Reduced,
-    /// Every sample with its original caption, through the same pipeline.
-    Full,
-    /// Every sample once, in order, with the eval transform. One process yields a short last batch, and a
-    /// sample that fails shortens its own; of several each yields as many batches as the others, all of `batch_size`
-    /// rows, and [`Batch::valid`](crate::loader::Batch::valid) says which rows are real.
-    Eval,
-}
-
-impl Mode {
-    /// Its name in options.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Reduced => "reduced",
-            Self::Full => "full",
-            Self::Eval => "eval",
-        }
-    }
-}
-
-/// What to do with a sample that cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnError {
-    /// Count it, name it and go on.
-    #[default]
-    Skip,
-    /// End the run.
-    Raise,
-}
+use crate::text::{Evidence, Tokenizer};
 
 impl OnError {
     /// What to do with a shard that holds no samples, which was counted.
@@ -96,12 +60,15 @@ impl fmt::Display for Stream {
 
 /// Everything the stages need to know, checked.
 pub(crate) struct Spec {
+    /// The options, with every default that depends on others filled in.
+    pub(crate) config: Config,
     pub(crate) shards: Vec<Shard>,
+    /// How each shard is read.
+    pub(crate) reads: Vec<Arc<ReadOptions>>,
     pub(crate) lengths: Vec<u64>,
     /// Identifies how many samples of each shard count, and their sum; `None` where all do.
     pub(crate) counted: Option<(u64, u64)>,
     pub(crate) mix: Mix,
-    pub(crate) mode: Mode,
     /// `Some` in mode `Reduced` only.
     pub(crate) selector: Option<Decider>,
     /// What a gate by alignment is worth, where there is one and it was measured.
@@ -111,53 +78,31 @@ pub(crate) struct Spec {
     pub(crate) model: Option<ModelThread>,
     /// Scores generated captions; it is not the model that writes them.
     pub(crate) judge: Option<ModelThread>,
-    /// Whether a sample that the gate drops comes back where its generated caption passes.
-    pub(crate) rescue: bool,
     pub(crate) ledger: Ledger,
     /// Windows that are being encoded.
     pub(crate) claims: Claims,
-    pub(crate) seed: u64,
-    pub(crate) window: usize,
-    pub(crate) shuffle_windows: usize,
     pub(crate) lanes: usize,
     /// This process among those that share the corpus.
     pub(crate) world: World,
-    pub(crate) batch_size: usize,
-    pub(crate) prefetch: usize,
     /// Memory for batches.
     pub(crate) stock: Stock,
     /// Where encoded images wait.
     pub(crate) buffer: Arc<Buffer>,
-    pub(crate) read: ReadOptions,
     pub(crate) decode: DecodeOptions,
     pub(crate) pipeline: ImagePipeline,
-    /// Transform, size and normalisation in words.
-    pub(crate) pixel_settings: [(&'static str, String); 6],
-    pub(crate) pixels: PixelType,
     pub(crate) tokenizer: Option<Tokenizer>,
-    pub(crate) context_length: usize,
-    pub(crate) fuse: Fuse,
-    pub(crate) replace_repetitive: bool,
-    /// Whether survivors that are like another of their lane's stretch of a batch wait for the next.
-    pub(crate) defer_duplicates: bool,
-    /// Whether batches carry 1 / pi.
-    pub(crate) weights: bool,
     /// Fingerprint of the policy, once it is known.
     pub(crate) policy: u64,
-    /// Whether signals that were computed otherwise are refused.
-    pub(crate) strict: bool,
-    /// Whether it was said that some were.
+    /// Whether it was said that signals were computed otherwise.
     pub(crate) warned: AtomicBool,
-    pub(crate) on_error: OnError,
     pub(crate) max_errors: MaxErrors,
-    pub(crate) stall_timeout: Option<Duration>,
     pub(crate) pool: Arc<ThreadPool>,
 }
 
 impl Spec {
     /// Samples of a global batch over all ranks.
     pub(crate) fn global_batch(&self) -> usize {
-        self.batch_size * self.world.world_size
+        self.config.batch_size * self.world.world_size
     }
 
     /// Samples that each lane gives to a global batch.
@@ -172,7 +117,7 @@ impl Spec {
 
     /// Whether every rank has to yield as many rows as the others, real ones or not: in mode `Eval` on several.
     pub(crate) fn pads(&self) -> bool {
-        self.mode == Mode::Eval && self.world.world_size > 1
+        self.config.mode == Mode::Eval && self.world.world_size > 1
     }
 
     /// Whether a sample of this outcome has a place in mode `Eval`, which stays empty where it cannot be used. One
@@ -183,7 +128,7 @@ impl Spec {
 
     /// Samples of a source that a lane yields in `epoch`; unbounded in mode `Eval`.
     pub(crate) fn lane_quota(&self, stream: Stream, epoch: u64) -> u64 {
-        match self.mode {
+        match self.config.mode {
             Mode::Eval => u64::MAX,
             Mode::Reduced | Mode::Full => self.mix.at(epoch).shares.of_lane(stream.source, stream.lane),
         }
@@ -191,7 +136,7 @@ impl Spec {
 
     /// Samples of a source that a lane yields in `epoch` before batch `step`.
     pub(crate) fn lane_quota_before(&self, stream: Stream, epoch: u64, step: u64) -> u64 {
-        match self.mode {
+        match self.config.mode {
             // How many batches there are is not known.
             Mode::Eval => step * self.per_lane() as u64,
             Mode::Reduced | Mode::Full => self.mix.at(epoch).shares.before(stream.source, stream.lane, step),
@@ -208,9 +153,12 @@ impl Spec {
         Ok(own_lanes.flat_map(move |lane| (0..sources).map(move |source| Stream { lane, source })))
     }
 
-    /// What decides which samples are readable, and what of them is seen.
-    pub(crate) fn reading(&self) -> [u64; 4] {
-        reading(&self.read, &self.decode)
+    /// What excludes samples, in words; empty where nothing does.
+    pub(crate) fn excluded_by(&self) -> String {
+        let mut by: Vec<String> =
+            self.reads.iter().map(|read| read.excluded_by()).filter(|by| !by.is_empty()).collect();
+        by.dedup();
+        by.join(", ")
     }
 
     /// The ledger's key of a window of the shard as it is now.
@@ -224,17 +172,17 @@ impl Spec {
         let encoder = self.model.as_ref().filter(|_| self.needs_signals).map_or(0, |m| m.fingerprint);
         let held = &self.shards[shard];
         let version = if held.is_local() || self.ledger.place().is_some() {
-            held.version_until(self.read.looks_beside(), Some(stop))?
+            held.version_until(self.reads[shard].looks_beside(), Some(stop))?
         } else {
             None
         };
         Ok(WindowKey {
             shard: held.hash,
             window,
-            size: self.window,
+            size: self.config.selection.window,
             version: version_hash(version.as_deref()),
             encoder,
-            reading: hash::combine(&self.reading()),
+            reading: reading_fingerprint(&self.reads[shard], &self.decode),
         })
     }
 
@@ -248,7 +196,7 @@ impl Spec {
         window: &WindowKey,
         stop: &Arc<AtomicBool>,
     ) -> Result<Option<ScoreKey>> {
-        let Some(field) = &self.read.score_key else { return Ok(None) };
+        let Some(field) = &self.reads[shard].score_key else { return Ok(None) };
         let held = &self.shards[shard];
         let asks = held.is_local() || self.ledger.place().is_some();
         let beside = if asks { held.version_until(true, Some(stop))? } else { None };
@@ -274,7 +222,7 @@ impl Spec {
             "the ledger's signals were computed with {theirs}, and this captioner computes with {own}: their \
              last bits may differ, and with them a decision here and there"
         );
-        if self.strict {
+        if self.config.runtime.strict {
             let remedy = "use the same device, number type and torch, another ledger, or strict = false";
             return Err(ErrorKind::State(format!("{what}; {remedy}")).into());
         }
@@ -287,7 +235,7 @@ impl Spec {
     /// What fusion may know of a survivor's captions in `epoch`.
     pub(crate) fn evidence(&self, survivor: &Survivor, epoch: u64) -> Evidence {
         let place = survivor.moment();
-        let draw = hash::unit(hash::hash(self.seed, Purpose::Fuse, place));
+        let draw = hash::unit(hash::hash(self.config.seed, Purpose::Fuse, place));
         Evidence { alignment: survivor.alignment, judged: survivor.judged, draw, epoch }
     }
 
@@ -302,18 +250,15 @@ impl Spec {
 
     /// Position of a survivor in its shuffle group.
     pub(crate) fn shuffle_hash(&self, survivor: &Survivor) -> u64 {
-        hash::hash(self.seed, Purpose::Shuffle, survivor.moment())
+        hash::hash(self.config.seed, Purpose::Shuffle, survivor.moment())
     }
 }
 
 /// Identifies how samples are read: what a ledger records is kept apart by it.
-pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
-    hash::combine(&reading(read, decode))
-}
-
-/// What decides which samples are readable, and what of them is seen: by which decoder and at which scale, too.
+///
+/// It is what decides which samples are readable, and what of them is seen: by which decoder and at which scale, too.
 /// The size of the previews is part of their model's fingerprint.
-pub(crate) fn reading(read: &ReadOptions, decode: &DecodeOptions) -> [u64; 4] {
+pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
     let caption_key = read.caption_key.as_deref().map_or(0, hash::hash_str);
     let mut fields = match &read.filter {
         Some(filter) => hash::combine(&[caption_key, hash::hash_str(&filter.to_string())]),
@@ -331,7 +276,12 @@ pub(crate) fn reading(read: &ReadOptions, decode: &DecodeOptions) -> [u64; 4] {
     if let Some(share) = &read.share {
         fields = hash::combine(&[fields, hash::hash_str("share"), share.fingerprint()]);
     }
-    [fields, decode.max_pixels, decode.exif_orientation.into(), hash::hash_str(image::PREVIEWS)]
+    hash::combine(&[
+        fields,
+        decode.max_pixels,
+        decode.exif_orientation.into(),
+        hash::hash_str(image::PREVIEWS),
+    ])
 }
 
 /// The version of a shard as it stands in a [`WindowKey`].

@@ -4,7 +4,7 @@
 //! global sequence of batches depends on the lanes and not on the world size.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::loader::settings::Settings;
+use crate::loader::settings::{Settings, default_of};
 
 /// Layout of the state; a state of another version is refused.
 const VERSION: u32 = 2;
@@ -70,7 +70,7 @@ impl LoaderState {
             .keys()
             .chain(saved.settings.keys().filter(|name| !self.settings.contains_key(*name)));
         for name in names {
-            let value = |settings: &Settings| settings.get(name).cloned().unwrap_or_else(|| "none".into());
+            let value = |settings: &Settings| settings.get(name).cloned().unwrap_or_else(|| default_of(name));
             compare(name, &value(&self.settings), &value(&saved.settings), "");
         }
         if saved.step > num_batches {

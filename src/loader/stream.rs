@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::config::{Config, Mode, PixelType, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
-use crate::loader::batch::PixelType;
 use crate::loader::batches::Batches;
 use crate::loader::builder::LoaderBuilder;
 use crate::loader::memory::{Dtype, Stock};
@@ -12,7 +12,7 @@ use crate::loader::pipeline;
 use crate::loader::progress::Progress;
 use crate::loader::recorder::Recorder;
 use crate::loader::settings;
-use crate::loader::spec::{Mode, Spec};
+use crate::loader::spec::Spec;
 use crate::loader::state::LoaderState;
 use crate::loader::stats::{GateStats, Stats};
 use crate::loader::urls::IntoUrls;
@@ -65,7 +65,7 @@ impl Loader {
     /// Starts the configuration of a loader over shards: paths with `{00000..00331}` ranges,
     /// globs, folders, or several joined by `::`.
     pub fn builder<S: Into<String>>(urls: impl IntoUrls<S>) -> LoaderBuilder {
-        LoaderBuilder::new(urls.into_urls())
+        Self::from_config(Config { sources: vec![Source::new(urls.into_urls())], ..Config::default() })
     }
 
     /// Starts the configuration of a loader over several corpora, each with its weight: its share of the
@@ -76,8 +76,14 @@ impl Loader {
     pub fn mix<U: IntoUrls<S>, S: Into<String>>(
         sources: impl IntoIterator<Item = (U, f64)>,
     ) -> LoaderBuilder {
-        let sources = sources.into_iter().map(|(urls, weight)| (urls.into_urls(), weight)).collect();
-        LoaderBuilder::new(vec![]).weighted(sources)
+        let source =
+            |(urls, weight): (U, f64)| Source { weight: Some(weight), ..Source::new(urls.into_urls()) };
+        Self::from_config(Config { sources: sources.into_iter().map(source).collect(), ..Config::default() })
+    }
+
+    /// Starts the configuration of a loader with options that are there: more may be set, and models given.
+    pub fn from_config(config: Config) -> LoaderBuilder {
+        LoaderBuilder::new(config)
     }
 
     pub(crate) fn new(mut spec: Spec) -> Self {
@@ -105,7 +111,7 @@ impl Loader {
 
     /// Samples of the current epoch over all ranks. In mode `Eval` all samples of the shards that count.
     pub fn num_samples(&self) -> u64 {
-        match self.spec.mode {
+        match self.spec.config.mode {
             Mode::Eval => self.spec.mix.sources.iter().map(|source| source.line.samples()).sum(),
             Mode::Reduced | Mode::Full => self.num_batches() * self.spec.global_batch() as u64,
         }
@@ -113,7 +119,7 @@ impl Loader {
 
     /// Samples per batch on this rank.
     pub fn batch_size(&self) -> usize {
-        self.spec.batch_size
+        self.spec.config.batch_size
     }
 
     /// Where memory for later batches can be put, for them to be made in.
@@ -126,17 +132,19 @@ impl Loader {
     pub fn arrays(&self) -> (Vec<(Dtype, Vec<usize>)>, usize) {
         let spec = &self.spec;
         let size = spec.pipeline.size();
-        let images = match spec.pixels {
+        let images = match spec.config.images.dtype {
             PixelType::F32 => Dtype::F32,
             PixelType::Bf16 => Dtype::Bf16,
             PixelType::U8 => Dtype::U8,
         };
-        let mut arrays = vec![(images, vec![spec.batch_size, 3, size, size])];
+        let mut arrays = vec![(images, vec![spec.config.batch_size, 3, size, size])];
         arrays.extend(
-            spec.tokenizer.as_ref().map(|_| (Dtype::I64, vec![spec.batch_size, spec.context_length])),
+            spec.tokenizer
+                .as_ref()
+                .map(|_| (Dtype::I64, vec![spec.config.batch_size, spec.config.captions.context_length])),
         );
         // Two are filled, and one waits for room among those that are ready.
-        (arrays, spec.prefetch.max(1) + 3)
+        (arrays, spec.config.runtime.prefetch.max(1) + 3)
     }
 
     /// Index of this process among those that share the corpus. `None` where the environment says how many they

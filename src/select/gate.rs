@@ -1,18 +1,19 @@
 //! The gate: only what is well aligned with its caption goes on.
 //!
 //! The published subset of CC3M is the better half of every cluster (the code of TL;DR, not the
-//! paper); [`GateBy::Cluster`] is that. The better half of the corpus takes more of the clusters whose
+//! paper); [`Within::Cluster`] is that. The better half of the corpus takes more of the clusters whose
 //! captions are good, and is the default.
 
 use crate::cluster::Clusters;
 use crate::cluster::alignment::passes_gate;
-use crate::select::policy::{GateBy, Policy};
+use crate::config::Within;
+use crate::select::policy::Policy;
 use crate::select::score::ScoreCut;
 
 /// Lets the best aligned share of a corpus, or of each cluster, through, by quantiles fixed at fit
 /// time; or what has a score that is high enough. Whether a sample passes depends on that sample only.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Gate {
+pub struct GateRule {
     /// Share that passes of each cluster's scale of quantiles: one for all, or one each; `None` where
     /// everything passes.
     shares: Option<Vec<f64>>,
@@ -20,17 +21,17 @@ pub struct Gate {
     cut: Option<ScoreCut>,
 }
 
-impl Gate {
+impl GateRule {
     /// The gate of `policy`. O(clusters).
     pub fn new(policy: &Policy, clusters: Option<&Clusters>) -> Self {
-        if let Some(score) = &policy.score {
-            return Self { shares: None, cut: score.measured };
+        if policy.has_scores() {
+            return Self { shares: None, cut: policy.cut };
         }
-        let shares = policy.gate.map(|gate| match (policy.gate_by, clusters) {
-            (GateBy::Cluster, Some(clusters)) => {
-                (0..clusters.len()).map(|c| clusters.gate_of(c, gate)).collect()
+        let shares = policy.gate().share().map(|share| match (policy.within(), clusters) {
+            (Within::Cluster, Some(clusters)) => {
+                (0..clusters.len()).map(|c| clusters.gate_of(c, share)).collect()
             }
-            _ => vec![gate],
+            _ => vec![share],
         });
         Self { shares, cut: None }
     }
@@ -63,13 +64,13 @@ impl Gate {
     /// score that gates only its pass rate over all clusters is known, which is taken for that of each.
     /// O(clusters).
     pub fn passing(policy: &Policy, clusters: &Clusters) -> Vec<f64> {
-        if let Some(cut) = policy.score.as_ref().and_then(|score| score.measured) {
+        if let Some(cut) = policy.cut {
             return clusters.shares.iter().map(|share| share * cut.pass_rate).collect();
         }
-        let gate = policy.gate.unwrap_or(1.0);
-        match policy.gate_by {
-            GateBy::Corpus => clusters.passing(gate),
-            GateBy::Cluster => clusters.shares.iter().map(|share| share * gate).collect(),
+        let gate = policy.gate().share().unwrap_or(1.0);
+        match policy.within() {
+            Within::Corpus => clusters.passing(gate),
+            Within::Cluster => clusters.shares.iter().map(|share| share * gate).collect(),
         }
     }
 }
@@ -77,17 +78,18 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Gate, Selection};
 
-    fn gate(share: Option<f64>) -> Gate {
-        Gate::new(&Policy { gate: share, ..Policy::default() }, None)
+    fn gate(share: f64) -> GateRule {
+        let selection = Selection { gate: Some(Gate::top(share)), ..Selection::default() };
+        GateRule::new(&Policy::new(selection, 0), None)
     }
 
     #[test]
     fn the_better_half_passes() {
-        let half = gate(Some(0.5));
+        let half = gate(0.5);
         assert!(half.passes(0.5, 0) && half.passes(1.0, 9));
         assert!(!half.passes(0.499, 0) && !half.passes(f32::NAN, 0));
-        assert!(gate(Some(1.0)).passes(0.0, 0));
-        assert!(gate(None).is_open() && gate(None).passes(f32::NAN, 0));
+        assert!(gate(1.0).is_open() && gate(1.0).passes(0.0, 0) && gate(1.0).passes(f32::NAN, 0));
     }
 }

@@ -25,6 +25,7 @@ mod near;
 
 use half::f16;
 
+use crate::config::{Priority, Quota};
 use crate::error::{Error, FailReason, Result};
 use crate::hash;
 use crate::model::{SemanticHash, UNKNOWN_HASH};
@@ -32,7 +33,6 @@ use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::plan_copies::{MAX_DISTANCE, expected_distance, near_copies};
 use crate::select::plan_counts::PlanCounts;
 use crate::select::plan_quota::divide;
-use crate::select::policy::{Priority, Quota};
 use crate::select::selector::{Selector, Window};
 
 pub use kept::{Kept, Plan};
@@ -105,25 +105,26 @@ impl Planner {
     /// so low that semantic hashes cannot find them.
     pub fn new(selector: Selector, candidates: usize) -> Result<Self> {
         let policy = selector.policy();
-        if policy.rotate {
+        if policy.selection.rotate {
             return Err(Error::option("rotate", true, "false: a plan keeps the same samples in every epoch"));
         }
-        if let Some((from, ratio)) = policy.later_ratios.first() {
-            let given = format!("{ratio} (from epoch {from} on)");
+        if let Some(schedule) = policy.selection.keep_ratio.as_ref().filter(|ratio| ratio.is_schedule()) {
             let accepted = "one number: a plan keeps the same samples in every epoch";
-            return Err(Error::option("keep_ratio", given, accepted));
+            return Err(Error::option("keep_ratio", schedule, accepted));
         }
-        if policy.thin {
+        if policy.selection.thin {
             let accepted = "false: a plan looks at every sample";
             return Err(Error::option("thin", true, accepted));
         }
-        if let Some(cosine) = policy.dedup.filter(|&c| expected_distance(c) > f64::from(MAX_DISTANCE)) {
+        if let Some(cosine) =
+            policy.selection.dedup.filter(|&c| expected_distance(c) > f64::from(MAX_DISTANCE))
+        {
             let accepted = format!(
                 "at least 0.93 for a plan: hashes of such images differ in more than {MAX_DISTANCE} of 256 bits"
             );
             return Err(Error::option("dedup", cosine, accepted));
         }
-        let by_priority = (policy.priority != Priority::Uniform).then(|| selector.clone());
+        let by_priority = (policy.priority() != Priority::Uniform).then(|| selector.clone());
         Ok(Self {
             selector,
             by_priority,
@@ -154,7 +155,7 @@ impl Planner {
     /// Every pair within is found. Where embeddings are there, they are asked in the end, and the
     /// distance has a margin of 3 standard deviations.
     pub fn distance(&self) -> u32 {
-        let Some(cosine) = self.selector.policy().dedup else { return 0 };
+        let Some(cosine) = self.selector.policy().selection.dedup else { return 0 };
         let expected = expected_distance(cosine);
         let margin = match self.embeddings {
             Embeddings::All(..) => MARGIN * (expected * (1.0 - expected / 256.0)).sqrt(),
@@ -213,7 +214,7 @@ impl Planner {
     }
 
     fn keep_embeddings(&mut self, window: &Window<'_>, rows: impl ExactSizeIterator<Item = usize>) {
-        if self.selector.policy().dedup.is_none() || rows.len() == 0 {
+        if self.selector.policy().selection.dedup.is_none() || rows.len() == 0 {
             return;
         }
         let embedding = window.signals.map(|signals| &signals.embedding);
@@ -258,7 +259,7 @@ impl Planner {
         let mut refill = self.refill(&in_cluster, &left, places);
         counts.refilled = refill.iter().sum();
         // What fills the last places is not as likely to be kept as the others.
-        let uniform = self.selector.policy().priority == Priority::Uniform && counts.refilled == 0;
+        let uniform = self.selector.policy().priority() == Priority::Uniform && counts.refilled == 0;
         let rate = |cluster: usize| (quotas.shares[cluster] / left[cluster].max(1) as f64) as f32;
         let rates = if uniform { (0..left.len()).map(rate).collect() } else { vec![] };
         let mut open = quotas.places;
@@ -287,7 +288,7 @@ impl Planner {
     fn refill(&self, in_cluster: &[u64], left: &[u64], places: u64) -> Vec<u64> {
         let copies: Vec<u64> = in_cluster.iter().zip(left).map(|(all, left)| all - left).collect();
         let empty = places.saturating_sub(left.iter().sum());
-        if !self.fill_with_copies || matches!(self.selector.policy().quota, Quota::CapAt(_)) {
+        if !self.fill_with_copies || matches!(self.selector.policy().quota(), Quota::CapAt(_)) {
             return vec![0; copies.len()];
         }
         let weights: Vec<f64> = copies.iter().map(|&n| n as f64).collect();
@@ -297,7 +298,7 @@ impl Planner {
     /// Which candidates go as near-copies.
     fn copies(&self) -> Vec<bool> {
         let n = self.candidates.len() as u32;
-        let Some(cosine) = self.selector.policy().dedup else { return vec![false; n as usize] };
+        let Some(cosine) = self.selector.policy().selection.dedup else { return vec![false; n as usize] };
         let candidate = |i: u32| &self.candidates[i as usize];
         let alike = |i: u32, j: u32| match &self.embeddings {
             Embeddings::All(dim, values) => {
@@ -317,7 +318,7 @@ impl Planner {
         let weigh = |alpha: f64| -> Vec<f64> {
             in_cluster.iter().map(|&n| if n == 0 { 0.0 } else { (n as f64).powf(alpha) }).collect()
         };
-        let alpha = match policy.quota {
+        let alpha = match policy.quota() {
             Quota::CapAt(samples) => {
                 let room: Vec<u64> = left.iter().map(|&n| n.min(samples)).collect();
                 let places = in_cluster.iter().map(|&n| n.min(samples)).sum();
@@ -327,7 +328,7 @@ impl Planner {
             Quota::Tempered(alpha) => alpha,
             Quota::Proportional | Quota::Random => 1.0,
         };
-        let places = (policy.keep_ratio * readable as f64).round() as u64;
+        let places = (policy.keep_ratio() * readable as f64).round() as u64;
         let candidates: u64 = in_cluster.iter().sum();
         if places as f64 > candidates as f64 * (1.0 + TOLERANCE) + 1.0 {
             let most = (candidates as f64 / readable as f64 * 1e4).floor() / 1e4;
@@ -335,7 +336,7 @@ impl Planner {
                 "at most {most}: {candidates} of {readable} readable samples pass the gate; lower keep_ratio or \
                  raise the gate"
             );
-            return Err(Error::option("keep_ratio", policy.keep_ratio, accepted));
+            return Err(Error::option("keep_ratio", policy.keep_ratio(), accepted));
         }
         Ok((places, divide(places, &weigh(alpha), left, policy.seed)))
     }

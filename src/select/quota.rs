@@ -6,11 +6,11 @@
 //! min(1, k * w_c) for one k: proportional is alpha = 1, a cap is alpha = 0 (water-filling).
 
 use crate::cluster::Clusters;
+use crate::config::{Gate, Quota, Within};
 use crate::error::{Error, Result};
-use crate::select::gate::Gate;
-use crate::select::policy::{GateBy, Policy, Quota};
+use crate::select::gate::GateRule;
+use crate::select::policy::Policy;
 use crate::select::reservoir::Rate;
-use crate::select::score::ScoreGate;
 
 /// How far keep_ratio may lie above the measured pass rate, relative to it: the measurement itself
 /// is not better (at 10,000 points and a gate of 0.5 it has a standard deviation of 1%).
@@ -31,48 +31,43 @@ impl Rates {
     /// More asked for than the gate lets through; the error names the maximum. A quota whose
     /// number is out of range, or that counts samples of a corpus of unknown size.
     pub fn solve(policy: &Policy, clusters: Option<&Clusters>) -> Result<Self> {
-        let pass_rate = match (policy.gate, policy.gate_by, clusters) {
-            _ if policy.score.is_some() => {
-                policy.score.as_ref().map_or(Ok(1.0), |score| score.cut().map(|cut| cut.pass_rate))?
-            }
-            (Some(gate), GateBy::Corpus, Some(clusters)) => clusters.pass_rate(gate),
-            (Some(gate), GateBy::Cluster, Some(_)) => gate,
+        let pass_rate = match (policy.gate().share(), policy.within(), clusters) {
+            _ if policy.has_scores() => policy.measured_cut()?.pass_rate,
+            (Some(gate), Within::Corpus, Some(clusters)) => clusters.pass_rate(gate),
+            (Some(gate), Within::Cluster, Some(_)) => gate,
             _ => 1.0,
         };
-        if let (Quota::CapAt(samples), Some(clusters)) = (policy.quota, clusters) {
+        if let (Quota::CapAt(samples), Some(clusters)) = (policy.quota(), clusters) {
             return Self::capped(samples, policy, clusters);
         }
-        let pi = policy.keep_ratio / pass_rate;
+        let keep_ratio = policy.keep_ratio();
+        let pi = keep_ratio / pass_rate;
         // Also where nothing passes and pi is infinite.
         if pi > 1.0 + TOLERANCE {
             // Rounding up is safe: it stays within the tolerance.
             let most = (pass_rate * 1e4).round() / 1e4;
-            let gate = match (&policy.score, policy.gate) {
-                (Some(ScoreGate { key, threshold: Some(threshold), .. }), _) => {
-                    format!(
-                        "threshold = {threshold} lets through of {key:?}; lower keep_ratio or the threshold, or keep all that \
-                         pass by where = \"{key} >= {threshold}\" with mode = full"
-                    )
-                }
-                (_, gate) => {
-                    format!("gate = {} lets through; lower keep_ratio or raise the gate", gate.unwrap_or(1.0))
-                }
+            let gate = match policy.gate() {
+                gate @ Gate::AtLeast { score, by: Some(field) } => format!(
+                    "gate = {gate} lets through; lower keep_ratio or the score, or keep all that pass by where = \
+                     \"{field} >= {score}\" with mode = full"
+                ),
+                gate => format!("gate = {gate} lets through; lower keep_ratio or raise the gate"),
             };
             let accepted = format!("at most {most}, the share that {gate}");
-            return Err(Error::option("keep_ratio", policy.keep_ratio, accepted));
+            return Err(Error::option("keep_ratio", keep_ratio, accepted));
         }
-        let expected_share = policy.keep_ratio.min(pass_rate);
-        let alpha = match policy.quota {
+        let expected_share = keep_ratio.min(pass_rate);
+        let alpha = match policy.quota() {
             Quota::Cap => 0.0,
             Quota::Tempered(alpha) => alpha,
             Quota::Proportional | Quota::Random | Quota::CapAt(_) => 1.0,
         };
         if !(0.0..=1.0).contains(&alpha) {
-            return Err(Error::option("quota", policy.quota, "tempered(alpha) with alpha in [0, 1]"));
+            return Err(Error::option("quota", policy.quota(), "tempered(alpha) with alpha in [0, 1]"));
         }
         let rates = match clusters {
             Some(clusters) if alpha < 1.0 => {
-                tempered(&Gate::passing(policy, clusters), alpha, expected_share)
+                tempered(&GateRule::passing(policy, clusters), alpha, expected_share)
             }
             _ => vec![Rate::new(pi)],
         };
@@ -84,15 +79,15 @@ impl Rates {
         let corpus = policy.corpus.filter(|&n| n > 0).ok_or_else(|| {
             Error::option(
                 "quota",
-                policy.quota,
+                policy.quota(),
                 "a corpus whose number of samples is known, for cap(samples)",
             )
         })?;
         if samples == 0 {
-            return Err(Error::option("quota", policy.quota, "cap(samples) of at least 1 sample"));
+            return Err(Error::option("quota", policy.quota(), "cap(samples) of at least 1 sample"));
         }
         let most = samples as f64 / corpus as f64;
-        let shares = Gate::passing(policy, clusters);
+        let shares = GateRule::passing(policy, clusters);
         let rates = shares.iter().map(|&share| Rate::new(most / share)).collect();
         Ok(Self { rates, expected_share: shares.iter().map(|share| share.min(most)).sum() })
     }
@@ -141,6 +136,7 @@ mod tests {
     use super::*;
     use crate::cluster::GATE_STEPS;
     use crate::cluster::alignment::{AlignmentNorm, AlignmentTable};
+    use crate::config::Selection;
     use ndarray::Array2;
 
     /// Two clusters; the gate of 0.5 lets 0.3 and 0.18 of the corpus through.
@@ -170,7 +166,17 @@ mod tests {
     }
 
     fn solve(keep_ratio: f64, gate: Option<f64>) -> Result<Rates> {
-        Rates::solve(&Policy { keep_ratio, gate, ..Policy::default() }, Some(&clusters()))
+        Rates::solve(
+            &Policy {
+                selection: Selection {
+                    keep_ratio: Some(keep_ratio.into()),
+                    gate: gate.map(Gate::top),
+                    ..Selection::default()
+                },
+                ..Policy::default()
+            },
+            Some(&clusters()),
+        )
     }
 
     #[test]
@@ -209,21 +215,38 @@ mod tests {
 
     #[test]
     fn a_cap_in_samples_is_the_cap_that_keeps_as_much() {
-        let policy =
-            Policy { quota: Quota::CapAt(200), corpus: Some(1000), gate: Some(0.5), ..Policy::default() };
+        let policy = Policy {
+            selection: Selection {
+                quota: Some(Quota::CapAt(200)),
+                gate: Some(Gate::top(0.5)),
+                ..Selection::default()
+            },
+            corpus: Some(1000),
+            ..Policy::default()
+        };
         let rates = Rates::solve(&policy, Some(&clusters())).unwrap();
         // 300 and 180 pass: 200 of the one, all of the other.
         assert!((rates.rate(0).value() - 2.0 / 3.0).abs() < 1e-12);
         assert_eq!(rates.rate(1).value(), 1.0);
         assert!((rates.expected_share() - 0.38).abs() < 1e-12);
-        let filled = Policy { quota: Quota::Cap, keep_ratio: 0.38, ..policy.clone() };
+        let filled = Policy {
+            selection: Selection {
+                quota: Some(Quota::Cap),
+                keep_ratio: Some(0.38.into()),
+                ..policy.selection.clone()
+            },
+            ..policy.clone()
+        };
         let filled = Rates::solve(&filled, Some(&clusters())).unwrap();
         assert!((filled.rate(0).value() - rates.rate(0).value()).abs() < 1e-12);
         assert_eq!(filled.rate(1).value(), 1.0);
         let unknown = Policy { corpus: None, ..policy };
         assert!(Rates::solve(&unknown, Some(&clusters())).unwrap_err().to_string().contains("cap(200)"));
         for alpha in [-0.1, 1.1, f64::NAN] {
-            let policy = Policy { quota: Quota::Tempered(alpha), ..Policy::default() };
+            let policy = Policy {
+                selection: Selection { quota: Some(Quota::Tempered(alpha)), ..Selection::default() },
+                ..Policy::default()
+            };
             assert!(Rates::solve(&policy, Some(&clusters())).is_err(), "{alpha}");
         }
     }
@@ -234,7 +257,7 @@ mod tests {
         for quota in all {
             assert_eq!(quota.to_string().parse::<Quota>().unwrap(), quota);
         }
-        for wrong in ["", "cap(", "cap(x)", "cap()", "tempered", "tempered(0.5", "every-nth(2)"] {
+        for wrong in ["", "cap(", "cap(x)", "cap(1, 2)", "tempered", "tempered(0.5", "every-nth(2)"] {
             assert!(wrong.parse::<Quota>().unwrap_err().to_string().contains("tempered(0.5)"), "{wrong}");
         }
     }

@@ -7,15 +7,16 @@ mod thin;
 use std::sync::Arc;
 
 use crate::cluster::Clusters;
+use crate::config::{Gate, Priority};
 use crate::error::{Error, FailReason, Result};
 use crate::hash::{self, Purpose};
 use crate::model::Signals;
 use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::dedup::near_copies;
-use crate::select::gate::Gate;
-use crate::select::policy::{GateBy, Policy, Priority};
+use crate::select::gate::GateRule;
+use crate::select::policy::{Policy, is_ratio};
 use crate::select::reservoir::{Covered, Place, Rate, places};
-use crate::select::schedule::{Schedule, is_ratio};
+use crate::select::schedule::Schedule;
 use crate::select::selector::phase::Phase;
 use crate::select::selector::priority::embeddings;
 
@@ -51,7 +52,7 @@ pub struct Window<'a> {
 pub struct Selector {
     policy: Policy,
     clusters: Option<Arc<Clusters>>,
-    gate: Gate,
+    gate: GateRule,
     phases: Schedule<Phase>,
 }
 
@@ -118,44 +119,52 @@ impl Selector {
     /// keep_ratio above what the gate lets through. The error names option, value and what is
     /// accepted.
     pub fn new(policy: Policy, clusters: Option<Arc<Clusters>>) -> Result<Self> {
-        let ratio = is_ratio;
-        if !ratio(policy.keep_ratio) {
-            return Err(Error::option("keep_ratio", policy.keep_ratio, "a number in (0, 1]"));
-        }
-        if let Some(gate) = policy.gate.filter(|&gate| !ratio(gate)) {
-            return Err(Error::option("gate", gate, "a number in (0, 1]; 1 lets everything pass"));
-        }
-        if let Some(dedup) = policy.dedup.filter(|&cosine| !ratio(f64::from(cosine))) {
-            return Err(Error::option("dedup", dedup, "a cosine in (0, 1], or none to keep copies"));
+        policy.ratios()?;
+        policy.gate().check()?;
+        let dedup = policy.selection.dedup;
+        if let Some(dedup) = dedup.filter(|&cosine| !is_ratio(f64::from(cosine))) {
+            return Err(Error::option("dedup", dedup, "a cosine in (0, 1], or none to keep near-duplicates"));
         }
         check_score(&policy)?;
         if clusters.is_none() {
             let needs = |why: &str| format!("needs a captioner directory with clusters ({why})");
-            let by_score = policy.score.is_some();
-            if let Some(gate) = policy.gate.filter(|_| !by_score) {
-                return Err(Error::option("gate", gate, needs("for alignments; run fit, or leave it out")));
+            let by_score = policy.has_scores();
+            if policy.gate().is_by_alignment() {
+                return Err(Error::option(
+                    "gate",
+                    policy.gate(),
+                    needs("for alignments; run fit, or leave it out"),
+                ));
             }
-            if let Some(dedup) = policy.dedup {
+            if let Some(dedup) = dedup {
                 return Err(Error::option("dedup", dedup, needs("for embeddings; run fit, or leave it out")));
             }
-            let priority = policy.priority.name();
-            if policy.priority == Priority::Diverse {
-                return Err(Error::option("priority", priority, needs("for embeddings; or use uniform")));
+            let priority = policy.priority();
+            if priority == Priority::Diverse {
+                return Err(Error::option(
+                    "priority",
+                    priority.name(),
+                    needs("for embeddings; or use uniform"),
+                ));
             }
-            if policy.priority.needs_alignment() && !by_score {
-                return Err(Error::option("priority", priority, needs("for alignments; or use uniform")));
+            if priority.needs_alignment() && !by_score {
+                return Err(Error::option(
+                    "priority",
+                    priority.name(),
+                    needs("for alignments; or use uniform"),
+                ));
             }
-            if policy.quota.is_by_cluster() {
-                return Err(Error::option("quota", policy.quota, needs("run fit, or use random")));
+            if policy.quota().is_by_cluster() {
+                return Err(Error::option("quota", policy.quota(), needs("run fit, or use random")));
             }
         }
-        if policy.priority == Priority::EveryNth && policy.rotate {
+        if policy.priority() == Priority::EveryNth && policy.selection.rotate {
             let accepted = "a fixed choice, with this priority: leave rotate out, or use uniform";
-            return Err(Error::option("priority", policy.priority.name(), accepted));
+            return Err(Error::option("priority", policy.priority().name(), accepted));
         }
         Self::check_thin(&policy)?;
         let phases = Self::phases(&policy, clusters.as_deref())?;
-        let gate = Gate::new(&policy, clusters.as_deref());
+        let gate = GateRule::new(&policy, clusters.as_deref());
         Ok(Self { gate, phases, clusters, policy })
     }
 
@@ -177,20 +186,20 @@ impl Selector {
 
     /// Whether windows must bring signals: whether a captioner has to run.
     pub fn needs_signals(&self) -> bool {
-        self.policy.quota.is_by_cluster()
+        self.policy.quota().is_by_cluster()
             || !self.gate.is_open()
-            || self.policy.priority.needs_alignment() && !self.needs_scores()
+            || self.policy.priority().needs_alignment() && !self.needs_scores()
             || self.needs_embedding()
     }
 
     /// Whether windows must bring scores of the corpus.
     pub fn needs_scores(&self) -> bool {
-        self.policy.score.is_some()
+        self.policy.has_scores()
     }
 
     /// Whether decisions look at embeddings.
     pub fn needs_embedding(&self) -> bool {
-        self.policy.dedup.is_some() || self.policy.priority == Priority::Diverse
+        self.policy.selection.dedup.is_some() || self.policy.priority() == Priority::Diverse
     }
 
     /// The policy in words, and what else decides, by name. O(size of the clusters).
@@ -230,7 +239,7 @@ impl Selector {
     }
 
     /// Decides what becomes of each sample of `window`, `[n]`, in `epoch`. Without
-    /// [`Policy::rotate`] every epoch of the same keep_ratio gets the same decisions.
+    /// [`Selection::rotate`](crate::config::Selection::rotate) every epoch of the same keep_ratio gets the same decisions.
     ///
     /// O(n log n); `dedup` adds O(n² * dim), `diverse` O(run * kept of it * dim) for each run.
     ///
@@ -256,7 +265,7 @@ impl Selector {
             }
             return Ok(outcomes);
         }
-        if let (Some(threshold), Some(signals)) = (self.policy.dedup, signals) {
+        if let (Some(threshold), Some(signals)) = (self.policy.selection.dedup, signals) {
             candidates.sort_unstable_by_key(|c| (c.hash, c.row));
             let copies = near_copies(embeddings(signals, &candidates).view(), threshold);
             let mut copies = copies.into_iter();
@@ -273,7 +282,7 @@ impl Selector {
         for run in candidates.chunk_by(|a, b| self.run(a.cluster) == self.run(b.cluster)) {
             let number = run.first().map_or(0, |c| self.run(c.cluster));
             let placed = run.iter().zip(places(self.policy.seed, window.id, u64::from(number)));
-            match self.policy.priority {
+            match self.policy.priority() {
                 Priority::Uniform => {
                     for (c, place) in placed {
                         let rate = turn.rate(c.cluster);
@@ -317,7 +326,7 @@ impl Selector {
     /// Number of clusters that samples are told apart by.
     pub(super) fn cluster_count(&self) -> usize {
         match &self.clusters {
-            Some(clusters) if self.policy.quota.is_by_cluster() => clusters.len(),
+            Some(clusters) if self.policy.quota().is_by_cluster() => clusters.len(),
             _ => 1,
         }
     }
@@ -332,7 +341,8 @@ impl Selector {
         let clusters = self.clusters.as_ref().map_or(0, |clusters| clusters.len());
         let mut candidates = Vec::with_capacity(window.ids.len());
         for (row, id) in window.ids.iter().enumerate() {
-            let left_out = || self.policy.thin && outcomes[row] == Outcome::Dropped(DropReason::Thin);
+            let left_out =
+                || self.policy.selection.thin && outcomes[row] == Outcome::Dropped(DropReason::Thin);
             if window.failed[row].is_some() || left_out() {
                 continue;
             }
@@ -343,7 +353,7 @@ impl Selector {
             }
             if let Some(signals) = signals {
                 let own = signals.cluster[row];
-                if (self.policy.quota.is_by_cluster() || self.gate.is_by_cluster())
+                if (self.policy.quota().is_by_cluster() || self.gate.is_by_cluster())
                     && own as usize >= clusters
                 {
                     let what = format!("cluster of sample {:016x}", id.0);
@@ -357,7 +367,7 @@ impl Selector {
                         continue;
                     }
                 }
-                if self.policy.quota.is_by_cluster() {
+                if self.policy.quota().is_by_cluster() {
                     cluster = own;
                 }
             }
@@ -384,7 +394,7 @@ impl Selector {
     /// The rates of `epoch`, and in rotation of the epochs before it.
     fn turn(&self, candidates: &[Candidate], epoch: u64) -> Turn<'_> {
         let with = |phase| (phase, self.crowding(phase, candidates));
-        let before = self.phases.before(if self.policy.rotate { epoch } else { 0 });
+        let before = self.phases.before(if self.policy.selection.rotate { epoch } else { 0 });
         let before = before.map(|(phase, epochs)| (phase, self.crowding(phase, candidates), epochs));
         Turn { now: with(self.phases.at(epoch)), before: before.collect() }
     }
@@ -392,7 +402,7 @@ impl Selector {
     /// Run of a cluster; a random quota has one run.
     fn run(&self, cluster: u32) -> u32 {
         match &self.clusters {
-            Some(clusters) if self.policy.quota.is_by_cluster() => clusters.runs[cluster as usize],
+            Some(clusters) if self.policy.quota().is_by_cluster() => clusters.runs[cluster as usize],
             _ => 0,
         }
     }
@@ -442,28 +452,15 @@ fn before_decision(window: &Window<'_>, usable: Outcome) -> Vec<Outcome> {
     window.failed.iter().map(|failed| failed.map_or(usable, Outcome::Failed)).collect()
 }
 
-/// Refuses options that do not go with a score, or that one makes no sense of.
+/// Refuses a gate by a score that nothing looks at, or whose scores were not measured.
 fn check_score(policy: &Policy) -> Result<()> {
-    let Some(score) = &policy.score else { return Ok(()) };
-    let given = format!("{:?}", score.key);
-    if score.key.is_empty() {
-        return Err(Error::option("score_key", given, "the name of a field or column"));
+    let (gate, Some(field)) = (policy.gate(), policy.gate().field()) else { return Ok(()) };
+    if field.is_empty() {
+        return Err(Error::option("gate", gate, "by=FIELD, the name of a field or column"));
     }
-    if let Some(threshold) = score.threshold.filter(|threshold| !threshold.is_finite()) {
-        return Err(Error::option("threshold", threshold, "a finite number, the least score that passes"));
+    if *gate == Gate::OFF.by(field) && !policy.priority().needs_alignment() {
+        let accepted = "a share below 1, a least score, or the priority hard or score, which look at scores";
+        return Err(Error::option("gate", gate, accepted));
     }
-    if let (Some(threshold), Some(gate)) = (score.threshold, policy.gate) {
-        let accepted = format!("left out with gate = {gate}: a score is cut at a share or at a threshold");
-        return Err(Error::option("threshold", threshold, accepted));
-    }
-    if policy.gate_by == GateBy::Cluster {
-        let accepted = "corpus with score_key, whose distribution by cluster is not known";
-        return Err(Error::option("gate_by", "cluster", accepted));
-    }
-    if score.threshold.is_none() && policy.gate.is_none() && !policy.priority.needs_alignment() {
-        let accepted =
-            "left out, or with a gate, a threshold, or the priority hard or score, which look at it";
-        return Err(Error::option("score_key", given, accepted));
-    }
-    score.cut().map(drop)
+    policy.measured_cut().map(drop)
 }

@@ -143,6 +143,10 @@ fn any(truths: impl Iterator<Item = Option<bool>>) -> Option<bool> {
 /// Numbers are finite, and so equal to themselves.
 impl Eq for Filter {}
 
+crate::options::text_settings! {
+    Filter: "str", "a condition as in SQL: \"width >= 200 and NSFW = 'UNLIKELY'\"";
+}
+
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

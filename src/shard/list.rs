@@ -12,7 +12,7 @@ use crate::sample::SampleId;
 use crate::shard::patterns::{MAX_BRACES, MAX_EXPANSION, braces, glob, unescaped};
 use crate::shard::place::Place;
 use crate::shard::remote::{Address, Stores};
-use crate::shard::{Shard, StoreOptions};
+use crate::shard::{Shard, Store};
 
 /// Names under which a folder's files are taken for shards.
 pub(super) const SHARD_NAMES: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
@@ -46,18 +46,14 @@ const LIST_NAMES: [&str; 2] = [".txt", ".list"];
 /// with the same identity (the same file twice, or equal names in folders of equal names); an
 /// option of `stores` that cannot work, or an `endpoint` where no shard is an `s3://` one; a remote
 /// folder that cannot be listed.
-pub fn list(patterns: &[String], source: Option<&str>, stores: &StoreOptions) -> Result<Vec<Shard>> {
+pub fn list(patterns: &[String], source: Option<&str>, stores: &Store) -> Result<Vec<Shard>> {
     let shards = shards_of(patterns, source, stores)?;
     check_endpoint(stores, &shards, None)?;
     Ok(shards)
 }
 
 /// As [`list`], without a look at what the endpoint is for.
-pub(crate) fn shards_of(
-    patterns: &[String],
-    source: Option<&str>,
-    stores: &StoreOptions,
-) -> Result<Vec<Shard>> {
+pub(crate) fn shards_of(patterns: &[String], source: Option<&str>, stores: &Store) -> Result<Vec<Shard>> {
     if patterns.is_empty() {
         return Err(Error::option("urls", "[]", format!("at least one shard is needed; {ACCEPTED}")));
     }
@@ -71,7 +67,7 @@ pub(crate) fn shards_of(
 }
 
 /// Refuses an endpoint where neither a shard nor the `ledger` is in a store that speaks S3.
-pub(crate) fn check_endpoint(stores: &StoreOptions, shards: &[Shard], ledger: Option<&str>) -> Result<()> {
+pub(crate) fn check_endpoint(stores: &Store, shards: &[Shard], ledger: Option<&str>) -> Result<()> {
     let Some(endpoint) = &stores.endpoint else { return Ok(()) };
     let mut places = shards.iter().map(|shard| &*shard.url).chain(ledger);
     if places.any(|place| place.starts_with("s3://") || place.starts_with("s3a://")) {
@@ -389,7 +385,7 @@ pub(crate) fn refuse_duplicates(shards: &[Shard], source: Option<&str>) -> Resul
             format!("listed twice (also as {}); list each shard once", other.url)
         } else if source.is_some() {
             format!(
-                "has the identity {}/{} of {}; without `source` the names of their folders tell them apart",
+                "has the identity {}/{} of {}; without `name` the names of their folders tell them apart",
                 shard.source, shard.path, other.url
             )
         } else {

@@ -52,12 +52,13 @@ pub use lengths::{lengths, listed};
 pub use list::list;
 pub(crate) use list::{check_endpoint, refuse_duplicates, shards_of, shown};
 pub use metadata::ShardMetadata;
-pub use place::StoreOptions;
+pub use place::Store;
 pub use reader::{ReadOptions, ShardReader};
 pub(crate) use remote::Bucket;
 pub use share::Share;
 pub use store::ShardFormat;
 pub use subset::Subset;
+pub(crate) use survey::survey_of;
 pub use survey::{Survey, survey};
 pub use writer::ShardWriter;
 

@@ -9,38 +9,26 @@ use crate::error::{Error, Result};
 use crate::shard::Shard;
 use crate::shard::remote::{self, Object};
 
-/// How shards in object stores and on HTTP servers are read; local shards need none of it.
-///
-/// A reader holds at most `ranges_ahead * range_bytes` of a shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreOptions {
-    /// URL of a server that speaks S3 (MinIO, Ceph, R2), for `s3://` shards. Default: `None`,
-    /// `AWS_ENDPOINT_URL` where that is set, else Amazon.
-    pub endpoint: Option<String>,
-    /// Longest wait for the next bytes of an answer. Default: 30 s.
-    pub read_timeout: Duration,
-    /// Times that a request is made again after a fault that may pass, before the fault ends the
-    /// run; counted anew after each `range_bytes`. Default: 8, which take 23 s of waiting.
-    pub retries: u32,
-    /// Bytes per request. Default: 4 MiB.
-    pub range_bytes: usize,
-    /// Requests of one reader at a time. Default: 4.
-    pub ranges_ahead: usize,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            endpoint: None,
-            read_timeout: Duration::from_secs(30),
-            retries: 8,
-            range_bytes: 4 << 20,
-            ranges_ahead: 4,
-        }
+crate::group! {
+    /// How shards in object stores and on HTTP servers are read; local shards need none of it. A reader holds at most
+    /// `ranges_ahead * range_bytes` of a shard. Credentials come from the environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
+    pub struct Store {
+        /// URL of a server that speaks S3 (MinIO, Ceph, R2), for `s3://` shards. Default: `AWS_ENDPOINT_URL` where that is
+        /// set, else Amazon.
+        Runtime endpoint: Option<String> = None;
+        /// Seconds to wait for the next bytes of an answer. Default: 30.
+        Runtime read_timeout: Duration = Duration::from_secs(30);
+        /// Times that a request is made again after a fault that may pass, before the fault ends the run; counted anew
+        /// after each `range_bytes`. Default: 8, which take 23 s of waiting.
+        Runtime retries: u32 = 8;
+        /// Bytes per request. Default: 4 MiB.
+        Runtime range_bytes: usize = 4 << 20;
+        /// Requests of one reader at a time. Default: 4.
+        Runtime ranges_ahead: usize = 4;
     }
 }
 
-impl StoreOptions {
+impl Store {
     /// Refuses what cannot work.
     ///
     /// # Errors

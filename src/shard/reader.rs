@@ -49,16 +49,16 @@ impl ReadOptions {
     /// The options as users give them; opens the tables.
     ///
     /// # Errors
-    /// A filter that cannot be read; those of [`Subset::open`] and [`CaptionTable::open`].
+    /// Those of [`Subset::open`] and [`CaptionTable::open`].
     pub fn open(
         caption_key: Option<String>,
-        filter: Option<&str>,
+        filter: Option<Filter>,
         subset: Option<&Path>,
         captions: Option<&Path>,
     ) -> Result<Self> {
         Ok(Self {
             caption_key,
-            filter: filter.map(str::parse).transpose()?,
+            filter,
             subset: subset.map(Subset::open).transpose()?.map(Arc::new),
             captions: captions.map(CaptionTable::open).transpose()?.map(Arc::new),
             share: None,

@@ -91,13 +91,23 @@ impl Survey {
 /// # Errors
 /// As [`ShardReader`] and [`ShardMetadata`].
 pub fn survey(shards: &[Shard], lengths: &[u64], read: &ReadOptions) -> Result<Survey> {
-    let mut chosen: Vec<(&Shard, u64)> = shards.iter().zip(lengths.iter().copied()).collect();
-    chosen.sort_unstable_by_key(|(shard, _)| shard.hash);
+    survey_of(shards.iter().zip(lengths).map(|(shard, &length)| (shard, length, read)))
+}
+
+/// As [`survey`], of shards with their lengths that are read in different ways; of all, scores are asked for or of none.
+///
+/// # Errors
+/// As [`survey`].
+pub(crate) fn survey_of<'a>(
+    corpus: impl Iterator<Item = (&'a Shard, u64, &'a ReadOptions)>,
+) -> Result<Survey> {
+    let mut chosen: Vec<(&Shard, u64, &ReadOptions)> = corpus.collect();
+    chosen.sort_unstable_by_key(|(shard, ..)| shard.hash);
     chosen.truncate(STRETCHES);
     let mut found = Survey::default();
     let mut fields = BTreeSet::new();
     let stretches = STRETCHES.div_ceil(chosen.len().max(1)) as u64;
-    for (shard, length) in chosen {
+    for (shard, length, read) in chosen {
         let of_file = of_metadata(shard, read, &mut |score| {
             found.included += 1;
             if read.score_key.is_some() {

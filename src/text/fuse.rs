@@ -14,17 +14,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::coin::Coin;
 use super::tokenizer::Tokenizer;
 use crate::error::Error;
 use crate::hash;
+use crate::options::{ByEpoch, Call, show, text_settings};
 use crate::sample::trimmed;
 
 /// Stands between the two captions.
 const SEPARATOR: &str = "; ";
 
-/// How the caption of a survivor is made. Parsed from and shown as `original`, `generated`,
-/// `concat`, `best`, `coin` or `gated`.
+/// How the caption of a kept sample is made. Written as `original`, `generated`, `concat(20)`, `best(0.5)`,
+/// `coin(0.5)`, `coin({0: 0.2, 10: 0.5})` or `gated(0.5)`; without a number each has the one that stands here.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Fuse {
@@ -43,8 +43,10 @@ pub enum Fuse {
         /// Least alignment, as a quantile in [0, 1], at which the original stays.
         threshold: f32,
     },
-    /// The generated caption with a probability, else the original: drawn for each sample and epoch.
-    Coin(Coin),
+    /// The generated caption with a probability, else the original: drawn for each sample and epoch. Training on either
+    /// keeps both kinds of text in the data (VeCLIP, arXiv 2310.07699; MetaCLIP 1.2 mixes likewise); a schedule moves
+    /// from one to the other.
+    Coin(ByEpoch),
     /// CapFilt: each caption must pass. Where both do, a fair coin of sample and epoch; where one does,
     /// that one; where none does, the original. The original is judged by its alignment, the
     /// generated caption by a judge that did not write it.
@@ -77,13 +79,25 @@ impl Fuse {
     /// `gated` at the median.
     pub const GATED: Self = Self::Gated { threshold: 0.5 };
 
+    /// The generated caption with a probability, or with one from each of several epochs on.
+    ///
+    /// # Errors
+    /// A number outside of [0, 1]; a schedule that does not name each epoch once, from 0 on.
+    pub fn coin(probability: impl Into<ByEpoch>) -> Result<Self, Error> {
+        let coin = probability.into();
+        coin.checked("fuse", "a probability of the generated caption, in [0, 1],", |p| {
+            (0.0..=1.0).contains(&p)
+        })?;
+        Ok(Self::Coin(coin))
+    }
+
     /// Whether the sample needs a generated caption; a judge's score does not matter here.
     pub fn needs_generated(&self, known: &Evidence) -> bool {
         match self {
             Self::Original => false,
             Self::Generated | Self::Concat { .. } => true,
             Self::Best { threshold } => known.alignment.is_some_and(|alignment| alignment < *threshold),
-            Self::Coin(coin) => known.draw < coin.probability(known.epoch),
+            Self::Coin(coin) => known.draw < coin.at(known.epoch),
             // An original that passes and wins the coin stays whatever the other is worth.
             Self::Gated { threshold } => !passes(known.alignment, *threshold, true) || known.draw < 0.5,
         }
@@ -173,48 +187,56 @@ fn concat(
 
 impl fmt::Display for Fuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Original => f.write_str("original"),
-            Self::Generated => f.write_str("generated"),
-            Self::Concat { generated_tokens } => write!(f, "concat:{generated_tokens}"),
-            Self::Best { threshold } => write!(f, "best:{threshold}"),
-            Self::Coin(coin) => coin.fmt(f),
-            Self::Gated { threshold } => write!(f, "gated:{threshold}"),
-        }
+        let (name, argument): (&str, Option<&dyn fmt::Display>) = match self {
+            Self::Original => ("original", None),
+            Self::Generated => ("generated", None),
+            Self::Concat { generated_tokens } => ("concat", Some(generated_tokens)),
+            Self::Best { threshold } => ("best", Some(threshold)),
+            Self::Coin(coin) => ("coin", Some(coin)),
+            Self::Gated { threshold } => ("gated", Some(threshold)),
+        };
+        f.write_str(&show(name, &[("", argument)]))
     }
 }
+
+/// What is accepted.
+const ACCEPTED: &str = "original, generated, concat(N), with N tokens for the generated part, best(Q), the generated \
+                        caption below the alignment quantile Q, coin(P), the generated caption with probability P, or \
+                        gated(Q), captions that pass Q";
 
 impl FromStr for Fuse {
     type Err = Error;
 
-    /// `original`, `generated`, `concat`, `best`, `coin`, `gated`; the last four take a number, as in
-    /// `concat:16`, `best:0.3`, `coin:0.2` or `gated:0.5`, and a coin also a schedule, as in
-    /// `coin:{0: 0.2, 10: 0.5}`.
+    /// As [`Display`](fmt::Display) writes it; the numbers may be left out.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let unknown = || {
-            let accepted = "one of original, generated, concat, best, coin, gated; concat:N gives the generated \
-                            part N tokens, best:Q keeps originals from the alignment quantile Q on, coin:P takes \
-                            the generated caption with probability P, gated:Q takes captions that pass Q";
-            Error::option("fuse", text, accepted)
+        let wrong = || Error::option("fuse", text, ACCEPTED);
+        let mut call = Call::parse(text).ok_or_else(wrong)?;
+        let quantile = |given: Option<String>| -> Result<f32, Error> {
+            let Some(number) = given else { return Ok(0.5) };
+            number.parse().ok().filter(|q| (0.0..=1.0).contains(q)).ok_or_else(wrong)
         };
-        let quantile = |number: &str| -> Result<f32, Error> {
-            number.parse().ok().filter(|q| (0.0..=1.0).contains(q)).ok_or_else(unknown)
-        };
-        match text.split_once(':').map_or((text, None), |(name, number)| (name, Some(number))) {
-            ("original", None) => Ok(Self::Original),
-            ("generated", None) => Ok(Self::Generated),
-            ("concat", None) => Ok(Self::CONCAT),
-            ("concat", Some(number)) => {
-                number.parse().map(|n| Self::Concat { generated_tokens: n }).map_err(|_| unknown())
+        let fuse = match call.name.as_str() {
+            "original" => Self::Original,
+            "generated" => Self::Generated,
+            "concat" => match call.take("generated_tokens") {
+                Some(number) => Self::Concat { generated_tokens: number.parse().map_err(|_| wrong())? },
+                None => Self::CONCAT,
+            },
+            "best" => Self::Best { threshold: quantile(call.take("threshold"))? },
+            "coin" => {
+                let coin: ByEpoch =
+                    call.take("probability").map_or(Ok(0.5.into()), |p| p.parse().map_err(|_| wrong()))?;
+                Self::coin(coin)?
             }
-            ("best", None) => Ok(Self::BEST),
-            ("best", Some(number)) => Ok(Self::Best { threshold: quantile(number)? }),
-            ("coin", _) => text.parse().map(Self::Coin),
-            ("gated", None) => Ok(Self::GATED),
-            ("gated", Some(number)) => Ok(Self::Gated { threshold: quantile(number)? }),
-            _ => Err(unknown()),
-        }
+            "gated" => Self::Gated { threshold: quantile(call.take("threshold"))? },
+            _ => return Err(wrong()),
+        };
+        if call.is_spent() { Ok(fuse) } else { Err(wrong()) }
     }
+}
+
+text_settings! {
+    Fuse: "Concat | Best | Coin | Gated | Literal['original', 'generated'] | str", ACCEPTED;
 }
 
 #[cfg(test)]
@@ -288,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_coin_takes_the_generated_caption_as_often_as_it_says() {
-        let fuse: Fuse = "coin:{0: 0.2, 3: 0.5}".parse().unwrap();
+        let fuse: Fuse = "coin({0: 0.2, 3: 0.5})".parse().unwrap();
         for (epoch, share) in [(0, 0.2), (2, 0.2), (3, 0.5), (9, 0.5)] {
             let n = 20_000u64;
             let generated = (0..n).filter(|&id| {
@@ -332,7 +354,7 @@ mod tests {
     #[test]
     fn an_empty_generated_caption_leaves_the_original() {
         let tokenizer = tokenizer();
-        let sure: Fuse = "coin:1".parse().unwrap();
+        let sure: Fuse = "coin(1)".parse().unwrap();
         for fuse in [Fuse::Original, Fuse::Generated, Fuse::CONCAT, Fuse::BEST, Fuse::GATED, sure] {
             for generated in [None, Some(""), Some(" \n")] {
                 let known = Evidence { judged: Some(1.0), ..aligned(Some(0.0)) };
@@ -343,18 +365,40 @@ mod tests {
 
     #[test]
     fn names_are_parsed_and_shown() {
-        let coin: Fuse = "coin:0.25".parse().unwrap();
-        for fuse in [Fuse::Original, Fuse::Generated, Fuse::CONCAT, Fuse::BEST, Fuse::GATED, coin] {
+        for text in
+            ["coin(0.25)", "coin(0)", "coin({0: 0.2, 10: 0.5})", "gated(0.3)", "best(1)", "concat(16)"]
+        {
+            assert_eq!(text.parse::<Fuse>().unwrap().to_string(), text);
+        }
+        for fuse in [Fuse::Original, Fuse::Generated, Fuse::CONCAT, Fuse::BEST, Fuse::GATED] {
             assert_eq!(fuse.to_string().parse::<Fuse>().unwrap(), fuse);
         }
         assert_eq!("concat".parse::<Fuse>().unwrap(), Fuse::CONCAT);
-        assert_eq!("concat:16".parse::<Fuse>().unwrap(), Fuse::Concat { generated_tokens: 16 });
-        assert_eq!("best:0.3".parse::<Fuse>().unwrap(), Fuse::Best { threshold: 0.3 });
-        assert_eq!("gated:0.3".parse::<Fuse>().unwrap(), Fuse::Gated { threshold: 0.3 });
-        let wrongs = ["", "concat:", "concat:-1", "best:2", "best:NaN", "gated:-1", "original:1"];
+        assert_eq!("coin".parse::<Fuse>().unwrap(), Fuse::coin(0.5).unwrap());
+        assert_eq!("Coin({10:1,0:0})".parse::<Fuse>().unwrap().to_string(), "coin({0: 0, 10: 1})");
+        let wrongs = [
+            "",
+            "concat=16",
+            "concat(-1)",
+            "best(2)",
+            "best(NaN)",
+            "gated(-1)",
+            "original(1)",
+            "coin({})",
+            "coins",
+        ];
         for wrong in wrongs {
             let error = wrong.parse::<Fuse>().unwrap_err().to_string();
-            assert!(error.starts_with(&format!("fuse = {wrong}: one of original")), "{error}");
+            assert!(error.starts_with(&format!("fuse = {wrong}: original, generated")), "{error}");
+        }
+        for (wrong, says) in [
+            ("coin(2)", "in [0, 1]"),
+            ("coin(NaN)", "in [0, 1]"),
+            ("coin({1: 0.5})", "begins with epoch 0"),
+            ("coin({0: 0.5, 0: 0.6})", "each epoch once"),
+        ] {
+            let error = wrong.parse::<Fuse>().unwrap_err().to_string();
+            assert!(error.starts_with("fuse = ") && error.contains(says), "{wrong}: {error}");
         }
         let distinct = [Fuse::CONCAT, Fuse::Concat { generated_tokens: 3 }, Fuse::BEST, Fuse::Original];
         let prints: std::collections::HashSet<u64> = distinct.iter().map(Fuse::fingerprint).collect();

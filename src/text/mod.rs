@@ -5,7 +5,6 @@
 
 mod beside;
 pub mod clean;
-pub mod coin;
 pub mod fuse;
 mod keywords;
 mod layout;
@@ -18,7 +17,6 @@ mod wordpiece;
 mod words;
 
 pub use clean::clean;
-pub use coin::Coin;
 pub use fuse::{Evidence, Fuse};
 pub use keywords::keywords;
 pub use repetition::is_repetitive;

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::support::{Altered, Row, StubCaptioner, builder, clusters, epoch, full, rows};
 use tldr_loader::Result;
+use tldr_loader::config::Gate;
 use tldr_loader::loader::{Batch, LoaderBuilder};
 use tldr_loader::model::Scorer;
 use tldr_loader::shard::ShardWriter;
@@ -22,7 +23,7 @@ fn scenes(urls: &str) -> LoaderBuilder {
         }
         Ok(signals)
     });
-    builder(urls).captioner(captioner, clusters()).gate(None).keep_ratio(0.5).batch_size(64)
+    builder(urls).captioner(captioner, clusters()).gate(Gate::OFF).keep_ratio(0.5).batch_size(64)
 }
 
 /// Shards of `n` samples each, with captions and scenes that come again: sample i has the caption i % 40 and
@@ -152,7 +153,7 @@ fn ranks_threads_and_states_change_nothing() {
     let urls = repeating(folder.path(), 5, 210);
     let fused = |text: &str| scenes(&urls).fuse(text.parse().unwrap()).defer_duplicates(true);
     let makes: [&dyn Fn() -> LoaderBuilder; 3] =
-        [&|| fused("original"), &|| fused("coin:0.5"), &|| full(&urls).defer_duplicates(true)];
+        [&|| fused("original"), &|| fused("coin(0.5)"), &|| full(&urls).defer_duplicates(true)];
     for make in makes {
         let one = global(make, 1);
         assert!(one.len() > 5);
@@ -182,7 +183,7 @@ fn a_ledger_changes_nothing() {
     let urls = repeating(folder.path(), 4, 160);
     let root = folder.path().join("ledger");
     let open = || Ledger::open(&root, None).unwrap();
-    let make = || scenes(&urls).keep_ratio([(0, 0.25), (1, 1.0)]).gate(Some(0.5)).batch_size(32);
+    let make = || scenes(&urls).keep_ratio([(0, 0.25), (1, 1.0)]).gate(Gate::top(0.5)).batch_size(32);
     epoch(&make().ledger(open()).build().unwrap());
     for number in [0, 1] {
         let run = |ledger: Ledger| {

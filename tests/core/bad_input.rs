@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use crate::support::{StubCaptioner, builder, clusters, corpus, with_stub};
+use tldr_loader::config::Gate;
 use tldr_loader::loader::LoaderBuilder;
 use tldr_loader::{ErrorKind, Loader};
 
@@ -27,8 +28,8 @@ fn options_that_cannot_work_are_named() {
         refused(with_stub(&urls).keep_ratio(keep_ratio), "keep_ratio", &["(0, 1]"]);
     }
     refused(with_stub(&urls).keep_ratio(0.6), "keep_ratio", &["0.6", "0.5"]);
-    refused(builder(&urls).gate(Some(0.5)), "gate", &["0.5"]);
-    refused(with_stub(&urls).gate(Some(0.0)), "gate", &["0"]);
+    refused(builder(&urls).gate(Gate::top(0.5)), "gate", &["0.5"]);
+    refused(with_stub(&urls).gate(Gate::top(0.0)), "gate", &["0"]);
     refused(with_stub(&urls).batch_size(10).lanes(4), "batch_size", &["10", "lanes = 4"]);
     refused(with_stub(&urls).rank(0).world_size(3).lanes(4), "lanes", &["4", "3"]);
     refused(with_stub(&urls).world_size(2).rank(2), "rank", &["2"]);
@@ -39,7 +40,7 @@ fn options_that_cannot_work_are_named() {
     refused(with_stub(&urls).batch_size(0), "batch_size", &["0", "at least 1"]);
     refused(with_stub(&urls).batch_size(64), "batch_size", &["64", "at most 50", "200"]);
     refused(builder(&urls).fuse("concat".parse().unwrap()), "fuse", &["concat", "captioner"]);
-    refused(builder(&urls).priority(tldr_loader::select::Priority::Diverse), "priority", &["captioner"]);
+    refused(builder(&urls).priority(tldr_loader::config::Priority::Diverse), "priority", &["captioner"]);
     let of = |urls: &str| Loader::builder(urls).keep_ratio(0.5);
     refused(of("no/such/folder/{00000..00003}.tar"), "urls", &["no/such/folder"]);
     refused(of("pipe:cat x.tar"), "urls", &["pipe:"]);

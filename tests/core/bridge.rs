@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::support::{Altered, Row, StubCaptioner, StubJudge, builder, clusters, corpus, epoch};
-use tldr_loader::jobs::{PlanJob, plan};
+use crate::support::{Altered, Row, StubCaptioner, StubJudge, builder, clusters, corpus, epoch, plan_job};
+use tldr_loader::config::{Gate, Selection};
+use tldr_loader::jobs::plan;
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder};
 use tldr_loader::model::{Identity, Recorded, Scorer};
@@ -95,7 +96,7 @@ fn refusal(loader: &Loader) -> Error {
 
 #[test]
 fn recorded_here_it_is_trained_on_there() {
-    for fuse in ["original", "generated", "concat", "best:0.7", "coin:0.5", "gated:0.5"] {
+    for fuse in ["original", "generated", "concat", "best(0.7)", "coin(0.5)", "gated(0.5)"] {
         let place = Place::new();
         let change = fused(fuse);
         let expected = epoch(&place.with_models(&change));
@@ -117,15 +118,13 @@ fn strict_takes_what_stands_in_for_a_model() {
 #[test]
 fn a_plan_that_was_made_there_needs_no_model_here() {
     let place = Place::new();
-    let policy = Policy { gate: Some(0.5), ..Policy::default() };
-    let job = |out: Vec<String>| PlanJob {
-        policy: policy.clone(),
-        source: Some("test".to_owned()),
-        window: 64,
-        ..PlanJob::new(out, place.path("ledger"))
+    let policy = Policy {
+        selection: Selection { gate: Some(Gate::top(0.5)), ..Selection::default() },
+        ..Policy::default()
     };
+    let job = |urls: &str| plan_job(urls, place.path("ledger"), policy.clone());
     let model = Altered::new(StubCaptioner::new()).compute("a GPU");
-    let file = plan(&job(vec![place.urls.clone()]), model, clusters(), &mut |_, _, _| Ok(())).unwrap();
+    let file = plan(&job(&place.urls), model, clusters(), &mut |_, _, _| Ok(())).unwrap();
     let file = file.plan.unwrap();
     file.save(place.path("plan")).unwrap();
     let planned = |model: Box<dyn Scorer>| -> Vec<Vec<Row>> {
@@ -137,7 +136,7 @@ fn a_plan_that_was_made_there_needs_no_model_here() {
     assert_eq!(planned(Box::new(Recorded::new(identity(&dir), &dir))), expected);
     // The signals are all there: the same plan is made by the identity alone.
     let again = Recorded::new(identity(&dir), &dir);
-    let again = plan(&job(vec![place.urls.clone()]), again, clusters(), &mut |_, _, _| Ok(())).unwrap();
+    let again = plan(&job(&place.urls), again, clusters(), &mut |_, _, _| Ok(())).unwrap();
     assert_eq!(again.encoded, 0);
     assert_eq!(again.plan.unwrap().fingerprint(), file.fingerprint());
 }
@@ -163,14 +162,14 @@ fn what_the_ledger_lacks_names_how_to_record_it() {
     // Captions of all that is kept, and none of what the gate dropped.
     epoch(&place.with_models(&fused("generated")));
     epoch(&place.without_models(&fused("generated")));
-    let error = refusal(&place.without_models(&fused("gated:0.5")));
+    let error = refusal(&place.without_models(&fused("gated(0.5)")));
     assert!(matches!(error.kind, ErrorKind::NotRecorded { .. }), "{error}");
 }
 
 #[test]
 fn scores_that_no_judge_gave_are_missed() {
     let place = Place::new();
-    let change = Change { judge: true, with: |builder| builder.rescue(false), fuse: "gated:0.5" };
+    let change = Change { judge: true, with: |builder| builder.rescue(false), fuse: "gated(0.5)" };
     let generated = Change { with: |builder| builder.keep_ratio(0.4), ..fused("generated") };
     // The same captions, and no scores.
     epoch(&place.with_models(&generated));

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use crate::support::{Altered, StubCaptioner, builder, corpus, epoch, eval, full, with_stub};
 use tldr_loader::FailReason;
-use tldr_loader::loader::{Loader, LoaderBuilder, OnError, Stats};
+use tldr_loader::config::{Gate, OnError};
+use tldr_loader::loader::{Loader, LoaderBuilder, Stats};
 use tldr_loader::shard::ShardWriter;
 
 fn assert_conserved(stats: &Stats, samples: u64) {
@@ -57,8 +58,8 @@ fn every_sample_has_one_outcome() {
         ("cluster and gate", with_stub),
         ("random", builder),
         ("full", full),
-        ("diverse", |u| with_stub(u).priority(tldr_loader::select::Priority::Diverse)),
-        ("dedup", |u| with_stub(u).gate(None).dedup(Some(0.9999))),
+        ("diverse", |u| with_stub(u).priority(tldr_loader::config::Priority::Diverse)),
+        ("dedup", |u| with_stub(u).gate(Gate::OFF).dedup(0.9999)),
     ];
     for (name, make) in makes {
         let loader = make(&urls).build().unwrap();

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::support::{Row, StubCaptioner, builder, clusters, epoch, eval, full, png, rows};
 use tldr_loader::ErrorKind;
+use tldr_loader::config::{Gate, Selection};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{LoaderBuilder, LoaderState, Stats};
@@ -67,7 +68,7 @@ fn filtered(corpus: &Corpus) -> LoaderBuilder {
 
 fn scored(corpus: &Corpus) -> LoaderBuilder {
     let share = corpus.good.len() as f64 / corpus.all as f64;
-    builder(&corpus.urls).lanes(LANES).batch_size(8).score_key("score").threshold(0.5).keep_ratio(share)
+    builder(&corpus.urls).lanes(LANES).batch_size(8).gate(Gate::at_least(0.5).by("score")).keep_ratio(share)
 }
 
 fn subset(corpus: &Corpus) -> LoaderBuilder {
@@ -174,7 +175,7 @@ fn signals_windows_and_ledgers_agree() {
     let corpus = &corpora()[1];
     let ledger = Ledger::new();
     let make = |ledger: Ledger| {
-        let stub = builder(&corpus.urls).captioner(StubCaptioner::new(), clusters()).gate(None);
+        let stub = builder(&corpus.urls).captioner(StubCaptioner::new(), clusters()).gate(Gate::OFF);
         stub.lanes(LANES).batch_size(8).keep_ratio(0.5).filter("good = true".parse().unwrap()).ledger(ledger)
     };
     let loader = make(ledger.clone()).build().unwrap();
@@ -220,7 +221,7 @@ fn evaluation_is_shared_out_by_what_counts() {
 #[test]
 fn epochs_that_keep_everything_are_cut_by_all() {
     let corpus = &corpora()[2];
-    let loader = builder(&corpus.urls).lanes(LANES).batch_size(8).score_key("score").threshold(0.5);
+    let loader = builder(&corpus.urls).lanes(LANES).batch_size(8).gate(Gate::at_least(0.5).by("score"));
     let share = corpus.good.len() as f64 / corpus.all as f64;
     let loader = loader.keep_ratio(vec![(0, share), (1, 1.0)]).build().unwrap();
     check("schedule", corpus, &epoch(&loader), &loader.stats(), 8);
@@ -281,21 +282,18 @@ fn a_lane_that_runs_short_is_named_with_its_numbers() {
 
 #[test]
 fn a_plan_is_yielded_whole_but_for_less_than_a_batch() {
-    use tldr_loader::jobs::{PlanJob, plan};
+    use tldr_loader::jobs::plan;
     use tldr_loader::select::Policy;
 
     let folder = tempfile::tempdir().unwrap();
     // The second half of the corpus is kept twice as often: its captions pass the gate.
     let urls = support::corpus(folder.path(), 5, 208);
-    let policy = Policy { gate: Some(0.5), ..Policy::default() };
-    let ledger = folder.path().join("ledger");
-    let job = PlanJob {
-        policy,
-        source: Some("test".to_owned()),
-        window: 64,
-        threads: 2,
-        ..PlanJob::new(vec![urls.clone()], &ledger)
+    let policy = Policy {
+        selection: Selection { gate: Some(Gate::top(0.5)), ..Selection::default() },
+        ..Policy::default()
     };
+    let ledger = folder.path().join("ledger");
+    let job = support::plan_job(&urls, &ledger, policy);
     let file = plan(&job, StubCaptioner::new(), clusters(), &mut |_, _, _| Ok(())).unwrap().plan.unwrap();
     let kept: BTreeSet<u64> = file.plan.kept().map(|kept| kept.id.0).collect();
     assert_eq!(kept.len(), 260);

@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use crate::support::{StubCaptioner, StubJudge, builder, clusters, corpus, eval, full, with_stub};
+use tldr_loader::config::{Gate, Priority, Quota};
 use tldr_loader::loader::LoaderBuilder;
-use tldr_loader::select::{KeepRatio, Priority, Quota};
+use tldr_loader::options::ByEpoch;
 use tldr_loader::{ErrorKind, Loader};
 
 type Set = fn(LoaderBuilder) -> LoaderBuilder;
@@ -28,13 +29,13 @@ fn the_share_to_keep_has_to_be_given_where_nothing_tells_samples_apart() {
         "{text}"
     );
     assert!(text.contains("mode = full keeps all"), "{text}");
-    for given in [KeepRatio::from(0.25), KeepRatio::from(vec![(0, 0.25), (3, 1.0)])] {
+    for given in [ByEpoch::from(0.25), ByEpoch::from(vec![(0, 0.25), (3, 1.0)])] {
         assert_eq!(bare().keep_ratio(given).build().unwrap().num_batches(), 3);
     }
     // By default a quarter of what a captioner tells apart.
     let with = bare().captioner(StubCaptioner::new(), clusters());
     assert_eq!(with.build().unwrap().num_batches(), 3);
-    let _ = bare().mode(tldr_loader::loader::Mode::Full).build().unwrap();
+    let _ = bare().mode(tldr_loader::config::Mode::Full).build().unwrap();
 }
 
 #[test]
@@ -49,19 +50,19 @@ fn models_that_nothing_asks_are_refused() {
     }
     assert!(refused(judge(with_stub(&urls))).starts_with("judge = given: left out"));
 
-    let random = || captioner(builder(&urls)).quota(Quota::Random).gate(None);
+    let random = || captioner(builder(&urls)).quota(Quota::Random).gate(Gate::OFF);
     let text = refused(random());
     assert!(
         text.starts_with("captioner = given: left out with quota = random, priority = uniform"),
         "{text}"
     );
     let asks: [Set; 6] = [
-        |b| b.gate(Some(0.5)),
+        |b| b.gate(Gate::top(0.5)),
         |b| b.quota(Quota::Proportional),
         |b| b.priority(Priority::Hard),
-        |b| b.dedup(Some(0.99)),
+        |b| b.dedup(0.99),
         |b| b.fuse("concat".parse().unwrap()),
-        |b| b.fuse("best:0.4".parse().unwrap()),
+        |b| b.fuse("best(0.4)".parse().unwrap()),
     ];
     for ask in asks {
         let loader = ask(random()).build().unwrap();

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use crate::support::{builder, corpus, epoch, eval, full};
 use tldr_loader::ErrorKind;
-use tldr_loader::loader::{LoaderBuilder, OnError};
+use tldr_loader::config::OnError;
+use tldr_loader::loader::LoaderBuilder;
 
 /// A corpus of two shards with samples, and two without: zeros, and an archive of nothing.
 fn with_empty(folder: &Path) -> String {

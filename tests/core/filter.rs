@@ -8,9 +8,10 @@ use std::path::Path;
 
 use crate::support::{StubCaptioner, builder, clusters, epoch, eval, full, png};
 use serde_json::json;
+use tldr_loader::config::{Gate, OnError};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{Loader, LoaderBuilder, OnError};
+use tldr_loader::loader::{Loader, LoaderBuilder};
 use tldr_loader::shard::{ReadOptions, ShardWriter, list, survey};
 
 const FILTER: &str = "NSFW = 'UNLIKELY' and width >= 200";
@@ -87,7 +88,7 @@ fn keep_ratio_is_a_share_of_those_that_pass() {
             .lanes(1)
             .captioner(stub, clusters())
             .keep_ratio(0.5)
-            .gate(None)
+            .gate(Gate::OFF)
             .ledger(ledger.clone())
     };
     let loader = make(stub).build().unwrap();

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::support::{
     Altered, StubCaptioner, StubJudge, builder, clusters, corpus, epoch, full, judged, with_judge, with_stub,
 };
+use tldr_loader::config::Gate;
 use tldr_loader::hash::{self, Purpose};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Batch, LoaderBuilder};
@@ -42,7 +43,7 @@ fn draw(epoch: u64, id: u64) -> f64 {
 fn a_coin_is_thrown_anew_for_each_sample_and_epoch() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 4, 150);
-    let loader = with_stub(&urls).fuse("coin:{0: 0.3, 2: 1}".parse().unwrap()).build().unwrap();
+    let loader = with_stub(&urls).fuse("coin({0: 0.3, 2: 1})".parse().unwrap()).build().unwrap();
     for (number, p) in [(0, 0.3), (1, 0.3), (2, 1.0)] {
         let mut wrote = 0;
         for batch in loader.iter().unwrap() {
@@ -141,7 +142,7 @@ fn counted_on(
         .judge(computing(judge, ways[1]))
         .rescue(true)
         .keep_ratio(0.2)
-        .gate(Some(gate))
+        .gate(Gate::top(gate))
         .fuse("gated".parse().unwrap())
         .ledger(ledger.clone())
         .build()
@@ -226,12 +227,12 @@ fn what_cannot_be_judged_is_refused_by_name() {
     let urls = corpus(folder.path(), 2, 100);
     let stub = || builder(&urls).captioner(StubCaptioner::new(), clusters());
     let judge = || StubJudge { asked: Arc::default() };
-    let gated = || "gated:0.4".parse().unwrap();
+    let gated = || "gated(0.4)".parse().unwrap();
     let refused = |builder: LoaderBuilder| builder.build().err().unwrap().to_string();
     for (builder, says) in [
-        (stub().fuse(gated()), "fuse = gated:0.4: a judge beside it"),
+        (stub().fuse(gated()), "fuse = gated(0.4): a judge beside it"),
         (stub().rescue(true), "rescue = true: a judge beside it"),
-        (stub().rescue(true).gate(None).judge(judge()), "rescue = true: only false without a gate"),
+        (stub().rescue(true).gate(Gate::OFF).judge(judge()), "rescue = true: only false without a gate"),
         (stub().judge(judge()), "judge = given: left out"),
         (stub().judge(StubCaptioner::new()).fuse(gated()), "judge = the captioner itself: another model"),
     ] {

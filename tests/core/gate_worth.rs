@@ -9,8 +9,9 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use crate::support::{StubCaptioner, builder, clusters, corpus};
 use tldr_loader::cluster::{Clusters, GateWorth, MeasuredOn, Validation};
+use tldr_loader::config::{Gate, Selection};
 use tldr_loader::loader::LoaderBuilder;
-use tldr_loader::shard::{self, StoreOptions};
+use tldr_loader::shard::{self, Store};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
@@ -79,7 +80,8 @@ fn a_loader_says_what_its_gate_is_worth_where_alignment_gates() {
 
     // Where alignment does not gate, it says nothing of the result.
     let noise = || with_worth(NOISE);
-    let silent: [LoaderBuilder; 3] = [gated(&urls, noise()).gate(None), support::full(&urls), builder(&urls)];
+    let silent: [LoaderBuilder; 3] =
+        [gated(&urls, noise()).gate(Gate::OFF), support::full(&urls), builder(&urls)];
     for builder in silent {
         let (loader, said) = logged(|| builder.build().unwrap());
         let speaks = said.contains("AUC") || said.contains("measured") || said.contains("WARN");
@@ -91,7 +93,7 @@ fn a_loader_says_what_its_gate_is_worth_where_alignment_gates() {
 fn captions_of_a_captioners_own_corpus_are_warned_of() {
     let dir = tempfile::tempdir().unwrap();
     let urls = corpus(dir.path(), 4, 64);
-    let listed = |source| shard::list(std::slice::from_ref(&urls), source, &StoreOptions::default()).unwrap();
+    let listed = |source| shard::list(std::slice::from_ref(&urls), source, &Store::default()).unwrap();
     let trained_on = |source| {
         let mut marks: Vec<u64> = listed(source)[..3].iter().flat_map(|shard| shard.marks(64)).collect();
         marks.sort_unstable();
@@ -129,7 +131,7 @@ mod plans {
     use tldr_loader::select::Policy;
     use tldr_loader::shard::ShardWriter;
 
-    use super::support::{Altered, epoch, png};
+    use super::support::{Altered, epoch, plan_job, png};
     use super::*;
 
     /// A stub whose semantic hash is that of the picture alone, and of unlike pictures unlike.
@@ -167,21 +169,27 @@ mod plans {
         dedup: Option<f32>,
         clusters: Arc<Clusters>,
     ) -> tldr_loader::jobs::PlanSummary {
-        let policy = Policy { gate: Some(0.9), dedup, keep_ratio: 0.1, ..Policy::default() };
-        let source = Some("test".to_owned());
-        let job = PlanJob {
-            policy,
-            source,
-            window: 64,
-            ..PlanJob::new(vec![urls.to_owned()], folder.join("ledger"))
+        let policy = Policy {
+            selection: Selection {
+                gate: Some(Gate::top(0.9)),
+                dedup,
+                keep_ratio: Some(0.1.into()),
+                ..Selection::default()
+            },
+            ..Policy::default()
         };
+        let job = plan_job(urls, folder.join("ledger"), policy);
         plan(&job, telling_pictures_apart(), clusters, &mut |_, _, _| Ok(())).unwrap()
     }
 
     #[test]
     fn a_plan_counts_near_duplicates_that_stay_and_knows_captions_from_copies() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Policy::default().dedup, None, "near-duplicates stay unless somebody wants them gone");
+        assert_eq!(
+            Policy::default().selection.dedup,
+            None,
+            "near-duplicates stay unless somebody wants them gone"
+        );
         // As COCO has them: five captions of each of 40 pictures.
         let folder = dir.path().join("captions");
         let urls = fives(&folder, 40, |picture, sample| {
@@ -232,7 +240,7 @@ mod plans {
         // A loader that has the plan and no captioner says it too.
         let make = || {
             Loader::builder(urls.as_str())
-                .source("test")
+                .name("test")
                 .plan(&path)
                 .window(64)
                 .batch_size(4)
@@ -247,8 +255,8 @@ mod plans {
     }
 
     fn loader_u8(urls: &str, plan: &Path) -> Loader {
-        let builder = Loader::builder(urls).source("test").plan(plan).window(64).batch_size(4).image_size(8);
-        builder.pixels(tldr_loader::loader::PixelType::U8).build().unwrap()
+        let builder = Loader::builder(urls).name("test").plan(plan).window(64).batch_size(4).image_size(8);
+        builder.dtype(tldr_loader::config::PixelType::U8).build().unwrap()
     }
 
     #[test]
@@ -261,8 +269,11 @@ mod plans {
         let folder = dir.path().join("ledger");
         let loader = gated(&urls, clusters()).ledger(Ledger::open(&folder, None).unwrap()).build().unwrap();
         epoch(&loader);
-        let text = |clusters: &Arc<Clusters>, gate| {
-            let policy = Policy { gate, ..Policy::default() };
+        let text = |clusters: &Arc<Clusters>, gate: Option<f64>| {
+            let policy = Policy {
+                selection: Selection { gate: gate.map(Gate::top), ..Selection::default() },
+                ..Policy::default()
+            };
             audit(&AuditJob { seeds: 200, ..AuditJob::new(&folder, policy) }, clusters, &mut |_, _| Ok(()))
                 .unwrap()
                 .to_string()

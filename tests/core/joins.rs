@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Row, StubCaptioner, builder, clusters, epoch, eval, full, png};
 use serde_json::json;
+use tldr_loader::config::{Gate, OnError};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{Joined, Loader, LoaderBuilder, OnError};
+use tldr_loader::loader::{Joined, Loader, LoaderBuilder};
 use tldr_loader::shard::ShardWriter;
 use tldr_loader::{FailReason, SampleId};
 
@@ -137,7 +138,7 @@ fn keep_ratio_is_a_share_of_those_that_are_listed() {
             builder(&urls)
                 .captioner(stub, clusters())
                 .keep_ratio(0.5)
-                .gate(None)
+                .gate(Gate::OFF)
                 .lanes(1)
                 .subset(&path)
                 .ledger(ledger)
@@ -261,7 +262,8 @@ fn captions_replace_and_add() {
         assert_eq!(loader.stats().counts.failed.get(&FailReason::MissingCaption), Some(&9));
         // A second epoch reads survivors by what is known of the shard.
         let stub = StubCaptioner::new();
-        let reduced = builder(&urls).captioner(stub, clusters()).captions(&path).gate(None).keep_ratio(0.9);
+        let reduced =
+            builder(&urls).captioner(stub, clusters()).captions(&path).gate(Gate::OFF).keep_ratio(0.9);
         let reduced = reduced.lanes(1).build().unwrap();
         let first = epoch(&reduced);
         let of_first = reduced.stats();

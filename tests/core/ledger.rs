@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use crate::support::{Row, StubCaptioner, builder, clusters, corpus, epoch};
+use tldr_loader::config::{Gate, OnError};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{Loader, LoaderBuilder, OnError};
+use tldr_loader::loader::{Loader, LoaderBuilder};
 use tldr_loader::shard::{ReadOptions, Shard, ShardReader, ShardWriter};
 use tldr_loader::text::Fuse;
 
@@ -79,9 +80,9 @@ fn another_policy_needs_captions_at_most() {
     run(&urls, &open(&root), |b| b);
     for change in [
         (|b| b.keep_ratio(0.4)) as fn(LoaderBuilder) -> LoaderBuilder,
-        |b| b.gate(None).keep_ratio(0.1),
+        |b| b.gate(Gate::OFF).keep_ratio(0.1),
         |b| b.seed(7),
-        |b| b.gate(Some(0.9)).keep_ratio(0.7),
+        |b| b.gate(Gate::top(0.9)).keep_ratio(0.7),
     ] {
         let changed = run(&urls, &open(&root), change);
         assert_eq!(changed.encoded, 0);
@@ -100,7 +101,7 @@ fn what_does_not_fit_is_computed_again() {
     assert!(run(&urls, &open(&root), |b| b.max_image_pixels(1000)).encoded > 0);
     assert_eq!(run(&urls, &open(&root), |b| b).encoded, 0, "and both lie beside each other");
     // A policy that needs embeddings, which the first run did not keep.
-    let dedup = |b: LoaderBuilder| b.dedup(Some(0.999));
+    let dedup = |b: LoaderBuilder| b.dedup(0.999);
     assert!(run(&urls, &open(&root), dedup).encoded > 0);
     let again = run(&urls, &open(&root), dedup);
     assert_eq!(again.encoded, 0);

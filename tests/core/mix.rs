@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::support::{Row, StubCaptioner, clusters, corpus, epoch, rows};
+use tldr_loader::config::{Mode, PixelType};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{Loader, LoaderBuilder, LoaderState, Mode, PixelType};
+use tldr_loader::loader::{Loader, LoaderBuilder, LoaderState};
 use tldr_loader::shard::ShardWriter;
 use tldr_loader::{ErrorKind, SampleId};
 
@@ -58,7 +59,7 @@ impl Corpora {
 }
 
 fn small(builder: LoaderBuilder) -> LoaderBuilder {
-    builder.batch_size(16).image_size(8).pixels(PixelType::U8).window(64).threads(2).rank(0).world_size(1)
+    builder.batch_size(16).image_size(8).dtype(PixelType::U8).window(64).threads(2).rank(0).world_size(1)
 }
 
 const WEIGHTS: [f64; 3] = [0.5, 0.2, 0.3];
@@ -304,11 +305,11 @@ fn what_cannot_be_mixed_is_refused() {
     let mix = |weights| corpora.mix(weights).keep_ratio(0.25);
     for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let (option, message) = option_of(mix([0.5, weight, 0.5]));
-        assert!(option == "weights" && message.contains("/b/"), "{message}");
+        assert!(option == "weight" && message.contains("/b/"), "{message}");
     }
     let (option, message) = option_of(mix([1.0, 1e-9, 1.0]));
-    assert!(option == "weights" && message.contains("raise the weight"), "{message}");
-    assert_eq!(option_of(mix(WEIGHTS).mode(Mode::Eval)).0, "weights");
+    assert!(option == "weight" && message.contains("raise the weight"), "{message}");
+    assert_eq!(option_of(mix(WEIGHTS).mode(Mode::Eval)).0, "weight");
     assert_eq!(option_of(mix(WEIGHTS).samples_per_epoch(15)).0, "samples_per_epoch");
     assert_eq!(option_of(mix(WEIGHTS).samples_per_epoch(u64::MAX)).0, "samples_per_epoch");
     let eval = small(Loader::builder(&*corpora.urls[0])).mode(Mode::Eval).samples_per_epoch(32);
@@ -316,13 +317,13 @@ fn what_cannot_be_mixed_is_refused() {
     let nothing = small(Loader::builder(&*corpora.urls[1])).keep_ratio(0.001).samples_per_epoch(32);
     let (option, message) = option_of(nothing);
     assert!(option == "samples_per_epoch" && message.contains("raise keep_ratio"), "{message}");
-    assert_eq!(option_of(Loader::mix(Vec::<(String, f64)>::new())).0, "urls");
+    assert_eq!(option_of(Loader::mix(Vec::<(String, f64)>::new())).0, "sources");
     let (option, message) =
         option_of(small(Loader::mix([(&*corpora.urls[0], 1.0), ("no/such/folder", 1.0)])).keep_ratio(0.25));
     assert!(option == "urls" && message.contains("no/such/folder"), "{message}");
     // One name for two, and names that are equal: samples could not be told apart.
-    let (option, message) = option_of(mix(WEIGHTS).source("test"));
-    assert!(option == "urls" && message.contains("without `source`"), "{message}");
+    let (option, message) = option_of(mix(WEIGHTS).name("test"));
+    assert!(option == "urls" && message.contains("without `name`"), "{message}");
     let twin = corpora.folder.path().join("elsewhere/a");
     std::fs::create_dir_all(&twin).unwrap();
     let twin = corpus(&twin, 1, 20);

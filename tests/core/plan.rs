@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use crate::select_stream::{Held, stream, zipf_clusters};
 use tldr_loader::cluster::Clusters;
+use tldr_loader::config::{Gate, Priority, Quota, Selection};
 use tldr_loader::hash::{self, Purpose, Rng};
 use tldr_loader::select::plan::Kept;
-use tldr_loader::select::{GateBy, Plan, Planner, Policy, Priority, Quota, Selector};
+use tldr_loader::select::{Plan, Planner, Policy, Selector};
 use tldr_loader::{DropReason, Outcome, SampleId};
 
 /// A corpus of windows, two to a shard, with what is known of its samples.
@@ -69,7 +70,8 @@ fn plan(corpus: &Corpus, policy: &Policy) -> Plan {
 
 /// Cluster, hash and whether its window keeps it, of every candidate.
 fn candidates(corpus: &Corpus, policy: &Policy) -> BTreeMap<u64, (u32, [u64; 4], bool)> {
-    let uncopied = Policy { dedup: None, ..policy.clone() };
+    let uncopied =
+        Policy { selection: Selection { dedup: None, ..policy.selection.clone() }, ..policy.clone() };
     let selector = Selector::new(uncopied, Some(Arc::clone(&corpus.clusters))).unwrap();
     let mut all = BTreeMap::new();
     for held in &corpus.windows {
@@ -93,26 +95,24 @@ fn cosine(bits: u32) -> f32 {
     (f64::from(bits) / 256.0 * std::f64::consts::PI).cos() as f32
 }
 
-const GATED: Policy = Policy {
-    keep_ratio: 0.2,
-    later_ratios: Vec::new(),
-    gate: Some(0.5),
-    gate_by: GateBy::Corpus,
-    dedup: None,
-    quota: Quota::Proportional,
-    priority: Priority::Uniform,
-    rotate: false,
-    thin: false,
-    seed: 3,
-    corpus: Some(8 * 512),
-    score: None,
-};
+fn gated() -> Policy {
+    let selection = Selection {
+        keep_ratio: Some(0.2.into()),
+        gate: Some(Gate::top(0.5)),
+        quota: Some(Quota::Proportional),
+        ..Selection::default()
+    };
+    Policy { corpus: Some(8 * 512), ..Policy::new(selection, 3) }
+}
 
 #[test]
 fn the_order_of_windows_changes_nothing() {
     let corpus = corpus(100, 8, 512, 0.3, 10);
     for quota in [Quota::Proportional, Quota::Cap, Quota::Tempered(0.5), Quota::Random] {
-        let policy = Policy { dedup: Some(cosine(12)), quota, ..GATED };
+        let policy = Policy {
+            selection: Selection { dedup: Some(cosine(12)), quota: Some(quota), ..gated().selection.clone() },
+            ..gated()
+        };
         let expected = plan(&corpus, &policy);
         assert!(expected.counts().copies > 100);
         for seed in 0..4 {
@@ -130,12 +130,22 @@ fn the_order_of_windows_changes_nothing() {
 #[test]
 fn quotas_are_exact_and_window_survivors_come_first() {
     let corpus = corpus(100, 8, 512, 0.0, 0);
-    for policy in [GATED, Policy { gate: None, keep_ratio: 0.37, ..GATED }] {
+    for policy in [
+        gated(),
+        Policy {
+            selection: Selection {
+                gate: Some(Gate::OFF),
+                keep_ratio: Some(0.37.into()),
+                ..gated().selection.clone()
+            },
+            ..gated()
+        },
+    ] {
         let (plan, all) = (plan(&corpus, &policy), candidates(&corpus, &policy));
         let counts = plan.counts();
         assert_eq!((counts.samples, counts.candidates), (8 * 512, all.len() as u64));
         let readable = counts.samples - counts.failed;
-        assert_eq!(counts.kept, (policy.keep_ratio * readable as f64).round() as u64);
+        assert_eq!(counts.kept, (policy.keep_ratio() * readable as f64).round() as u64);
         let pi = counts.kept as f64 / all.len() as f64;
         let kept: BTreeSet<u64> = plan.kept().map(|kept| kept.id.0).collect();
         for cluster in 0..100 {
@@ -164,15 +174,24 @@ fn quotas_by_cluster_follow_their_rule() {
         plan(&corpus, policy).kept().for_each(|kept| sizes.entry(kept.cluster).or_default().1 += 1);
         sizes.into_values().collect::<Vec<_>>()
     };
-    let capped = sizes(&Policy { quota: Quota::Cap, ..GATED });
+    let capped = sizes(&Policy {
+        selection: Selection { quota: Some(Quota::Cap), ..gated().selection.clone() },
+        ..gated()
+    });
     let level = capped.iter().filter(|(n, kept)| kept < n).map(|(_, kept)| *kept).collect::<Vec<_>>();
     let (low, high) = (level.iter().min().unwrap(), level.iter().max().unwrap());
     assert!(high - low <= 1 && level.len() > 5, "clusters are cut down to one size: {level:?}");
     assert!(capped.iter().all(|(n, kept)| n == kept || kept >= low), "smaller ones stay whole");
-    let capped = sizes(&Policy { quota: Quota::CapAt(7), ..GATED });
+    let capped = sizes(&Policy {
+        selection: Selection { quota: Some(Quota::CapAt(7)), ..gated().selection.clone() },
+        ..gated()
+    });
     assert!(capped.iter().all(|&(n, kept)| kept == n.min(7)));
     // kept / n^0.5 is the same for all that are not full, to within the rounding of kept.
-    let tempered = sizes(&Policy { quota: Quota::Tempered(0.5), ..GATED });
+    let tempered = sizes(&Policy {
+        selection: Selection { quota: Some(Quota::Tempered(0.5)), ..gated().selection.clone() },
+        ..gated()
+    });
     let k: Vec<(f64, f64)> = tempered
         .iter()
         .filter(|(n, kept)| kept < n)
@@ -186,7 +205,15 @@ fn quotas_by_cluster_follow_their_rule() {
 fn no_near_copies_stay_and_each_has_one_that_does() {
     let corpus = corpus(50, 8, 512, 0.5, 10);
     for distance in [6, 12, 20] {
-        let policy = Policy { dedup: Some(cosine(distance)), keep_ratio: 0.45, gate: None, ..GATED };
+        let policy = Policy {
+            selection: Selection {
+                dedup: Some(cosine(distance)),
+                keep_ratio: Some(0.45.into()),
+                gate: Some(Gate::OFF),
+                ..gated().selection.clone()
+            },
+            ..gated()
+        };
         let (plan, all) = (plan(&corpus, &policy), candidates(&corpus, &policy));
         let kept: Vec<(u64, [u64; 4])> = plan.kept().map(|kept| (kept.id.0, all[&kept.id.0].1)).collect();
         for (i, (_, a)) in kept.iter().enumerate() {
@@ -217,7 +244,15 @@ fn embeddings_say_in_the_end_what_is_a_copy() {
             embedding.assign(&ndarray::arr1(&[at.cos(), at.sin()]));
         }
     }
-    let policy = Policy { dedup: Some(0.999), keep_ratio: 0.05, gate: None, ..GATED };
+    let policy = Policy {
+        selection: Selection {
+            dedup: Some(0.999),
+            keep_ratio: Some(0.05.into()),
+            gate: Some(Gate::OFF),
+            ..gated().selection.clone()
+        },
+        ..gated()
+    };
     let copies = |corpus: &Corpus| plan(corpus, &policy).counts().copies;
     // 5.12 radians, on which those that stay are at least acos(0.999) = 0.0447 apart, and neighbours
     // among them less than twice that.
@@ -231,7 +266,15 @@ fn embeddings_say_in_the_end_what_is_a_copy() {
 #[test]
 fn places_that_no_cluster_can_fill_are_counted() {
     let corpus = corpus(20, 4, 256, 0.9, 4);
-    let policy = Policy { dedup: Some(cosine(15)), keep_ratio: 0.5, gate: None, ..GATED };
+    let policy = Policy {
+        selection: Selection {
+            dedup: Some(cosine(15)),
+            keep_ratio: Some(0.5.into()),
+            gate: Some(Gate::OFF),
+            ..gated().selection.clone()
+        },
+        ..gated()
+    };
     let plan = plan(&corpus, &policy);
     let counts = plan.counts();
     assert_eq!(counts.kept, counts.candidates - counts.copies, "all that is left is kept");
@@ -242,8 +285,15 @@ fn places_that_no_cluster_can_fill_are_counted() {
 #[test]
 fn lower_ratios_are_subsets_but_for_the_rounding() {
     let corpus = corpus(100, 8, 512, 0.2, 8);
-    let kept = |keep_ratio| {
-        let policy = Policy { keep_ratio, dedup: Some(cosine(10)), ..GATED };
+    let kept = |keep_ratio: f64| {
+        let policy = Policy {
+            selection: Selection {
+                keep_ratio: Some(keep_ratio.into()),
+                dedup: Some(cosine(10)),
+                ..gated().selection.clone()
+            },
+            ..gated()
+        };
         plan(&corpus, &policy).kept().map(|kept| kept.id).collect::<BTreeSet<_>>()
     };
     let sets = [0.05, 0.1, 0.2, 0.3].map(kept);
@@ -257,7 +307,10 @@ fn lower_ratios_are_subsets_but_for_the_rounding() {
 #[test]
 fn priorities_keep_their_window_survivors_first() {
     let corpus = corpus(30, 4, 256, 0.0, 0);
-    let policy = Policy { priority: Priority::Longest, ..GATED };
+    let policy = Policy {
+        selection: Selection { priority: Priority::Longest, ..gated().selection.clone() },
+        ..gated()
+    };
     let (plan, all) = (plan(&corpus, &policy), candidates(&corpus, &policy));
     let kept: BTreeSet<u64> = plan.kept().map(|kept| kept.id.0).collect();
     for cluster in 0..30 {
@@ -274,7 +327,7 @@ fn priorities_keep_their_window_survivors_first() {
 #[test]
 fn inclusion_is_the_rate_whatever_the_cluster_or_the_arrival() {
     let corpus = corpus(200, 4, 512, 0.0, 0);
-    let all = candidates(&corpus, &GATED);
+    let all = candidates(&corpus, &gated());
     let index: BTreeMap<u64, usize> = {
         let ids = corpus.windows.iter().flat_map(|held| &held.ids).filter(|id| all.contains_key(&id.0));
         ids.enumerate().map(|(i, id)| (id.0, i)).collect()
@@ -289,7 +342,7 @@ fn inclusion_is_the_rate_whatever_the_cluster_or_the_arrival() {
     let seeds = 600;
     let (mut sums, mut squares) = ([[0.0f64; GROUPS]; 2], [[0.0f64; GROUPS]; 2]);
     for seed in 0..seeds {
-        let plan = plan(&corpus, &Policy { seed, ..GATED });
+        let plan = plan(&corpus, &Policy { seed, ..gated() });
         let mut excess = [[0.0f64; GROUPS]; 2];
         let group = |id: u64| [size_rank[&id] * GROUPS / n, index[&id] * GROUPS / n];
         for (id, c) in &all {
@@ -320,7 +373,8 @@ fn inclusion_is_the_rate_whatever_the_cluster_or_the_arrival() {
 #[test]
 fn a_plan_decides_the_windows_it_was_made_of() {
     let corpus = corpus(40, 6, 300, 0.3, 8);
-    let policy = Policy { dedup: Some(cosine(10)), ..GATED };
+    let policy =
+        Policy { selection: Selection { dedup: Some(cosine(10)), ..gated().selection.clone() }, ..gated() };
     let plan = plan(&corpus, &policy);
     let mut kept = vec![];
     for (index, held) in corpus.windows.iter().enumerate() {
@@ -353,18 +407,24 @@ fn what_cannot_be_planned_is_refused() {
     let refused = |policy: Policy, order: &[usize]| {
         plan_in(&corpus, &policy, order.iter().copied()).unwrap_err().to_string()
     };
-    let twice = refused(GATED, &[0, 1, 0]);
+    let twice = refused(gated(), &[0, 1, 0]);
     assert!(twice.contains("each window once"), "{twice}");
-    let rotating = refused(Policy { rotate: true, ..GATED }, &[0]);
+    let rotating = refused(
+        Policy { selection: Selection { rotate: true, ..gated().selection.clone() }, ..gated() },
+        &[0],
+    );
     assert!(rotating.contains("rotate"), "{rotating}");
-    let far = refused(Policy { dedup: Some(0.8), ..GATED }, &[0]);
+    let far = refused(
+        Policy { selection: Selection { dedup: Some(0.8), ..gated().selection.clone() }, ..gated() },
+        &[0],
+    );
     assert!(far.contains("dedup = 0.8") && far.contains("0.93"), "{far}");
     // The fit says that half passes; here hardly anything does.
     let mut poor = Corpus { clusters: Arc::clone(&corpus.clusters), windows: corpus.windows.clone() };
     poor.windows.iter_mut().flat_map(|held| &mut held.signals.alignment).for_each(|a| *a *= 0.6);
-    let few = plan_in(&poor, &GATED, 0..4).unwrap_err().to_string();
+    let few = plan_in(&poor, &gated(), 0..4).unwrap_err().to_string();
     assert!(few.contains("keep_ratio = 0.2: at most 0.1"), "{few}");
-    let selector = Selector::new(GATED, Some(Arc::new(zipf_clusters(20)))).unwrap();
+    let selector = Selector::new(gated(), Some(Arc::new(zipf_clusters(20)))).unwrap();
     let mut planner = Planner::new(selector, 0).unwrap();
     assert!(planner.add(1, 1, &corpus.windows[0].window()).is_err(), "a window of another place");
 }
@@ -382,7 +442,15 @@ fn a_quarter_of_a_corpus_with_four_copies_of_each_scene_is_distinct_scenes() {
     let cluster_of: Vec<u32> = (0..SCENES).map(|_| rng.below(64) as u32).collect();
     // At a gate of 0.5 none of a scene's four pairs passes for one scene in 16: too few would be left to
     // fill a quarter with distinct ones. At 0.6 it is one in 39.
-    let policy = Policy { keep_ratio: 0.25, gate: Some(0.6), dedup: Some(cosine(14)), ..Policy::default() };
+    let policy = Policy {
+        selection: Selection {
+            keep_ratio: Some(0.25.into()),
+            gate: Some(Gate::top(0.6)),
+            dedup: Some(cosine(14)),
+            ..Selection::default()
+        },
+        ..Policy::default()
+    };
     let selector = Selector::new(policy, Some(Arc::clone(&clusters))).unwrap();
     let mut planner = Planner::new(selector, samples.len()).unwrap().fill_with_copies(true);
     let mut truth = BTreeMap::new();

@@ -9,19 +9,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use crate::support::with_policy;
 use crate::support::{Altered, Row, StubCaptioner, builder, clusters, corpus, epoch, rows};
 use tldr_loader::Error;
+use tldr_loader::config::{Gate, Mode, PixelType, Selection};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::jobs::{PlanJob, PlanSummary, estimate, plan};
 use tldr_loader::ledger::Ledger;
-use tldr_loader::loader::{Loader, LoaderBuilder, LoaderState, Mode, PixelType, PlanFile};
+use tldr_loader::loader::{Loader, LoaderBuilder, LoaderState, PlanFile};
 use tldr_loader::select::Policy;
-use tldr_loader::shard::ReadOptions;
 
 fn job(urls: &str, ledger: &Path) -> PlanJob {
-    let policy = Policy { gate: Some(0.5), ..Policy::default() };
-    let source = Some("test".to_owned());
-    PlanJob { policy, source, window: 64, threads: 2, ..PlanJob::new(vec![urls.to_owned()], ledger) }
+    let policy = Policy {
+        selection: Selection { gate: Some(Gate::top(0.5)), ..Selection::default() },
+        ..Policy::default()
+    };
+    support::plan_job(urls, ledger, policy)
 }
 
 /// Runs `job` and says how many rows the stub was asked for.
@@ -116,20 +119,31 @@ fn signals_of_a_run_are_used_and_another_policy_needs_none() {
     assert_eq!(encoded, 0);
     assert_eq!(summary.plan.unwrap().plan.counts().kept, 128);
     for policy in [
-        Policy { keep_ratio: 0.1, ..Policy::default() },
-        Policy { gate: Some(0.5), seed: 3, ..Policy::default() },
-        Policy { quota: "cap(9)".parse().unwrap(), ..Policy::default() },
-        Policy { dedup: Some(0.9999), ..Policy::default() },
+        Policy {
+            selection: Selection { keep_ratio: Some(0.1.into()), ..Selection::default() },
+            ..Policy::default()
+        },
+        Policy {
+            selection: Selection { gate: Some(Gate::top(0.5)), ..Selection::default() },
+            seed: 3,
+            ..Policy::default()
+        },
+        Policy {
+            selection: Selection { quota: Some("cap(9)".parse().unwrap()), ..Selection::default() },
+            ..Policy::default()
+        },
+        Policy { selection: Selection { dedup: Some(0.9999), ..Selection::default() }, ..Policy::default() },
     ] {
-        let (summary, encoded) = run(&PlanJob { policy: policy.clone(), ..job(&urls, &ledger) });
+        let (summary, encoded) = run(&with_policy(job(&urls, &ledger), policy.clone()));
         let counts = summary.plan.unwrap().plan.counts().clone();
         assert_eq!(encoded, 0, "{policy:?}");
         assert!(counts.kept > 40 && counts.kept <= counts.places);
-        assert_eq!(counts.copies > 0, policy.dedup.is_some());
+        assert_eq!(counts.copies > 0, policy.selection.dedup.is_some());
     }
     // Embeddings were not kept: windows without are encoded again, once.
-    let policy = Policy { dedup: Some(0.9999), ..Policy::default() };
-    let job = PlanJob { policy, embeddings: true, ..job(&urls, &ledger) };
+    let policy =
+        Policy { selection: Selection { dedup: Some(0.9999), ..Selection::default() }, ..Policy::default() };
+    let job = PlanJob { embeddings: true, ..with_policy(job(&urls, &ledger), policy) };
     let (first, encoded) = run(&job);
     assert_eq!(encoded, 512);
     let (second, encoded) = run(&job);
@@ -189,7 +203,8 @@ fn corpora_of_a_plan_are_mixed_by_weight() {
     };
     let urls = [("a", 3, 100), ("b", 1, 120)].map(make);
     let ledger = folder.path().join("ledger");
-    let job = PlanJob { source: None, ..job(&urls.join("::"), &ledger) };
+    let mut job = job(&urls.join("::"), &ledger);
+    job.config.sources[0].name = None;
     let file = run(&job).0.plan.unwrap();
     let path = folder.path().join("plan.parquet");
     file.save(&path).unwrap();
@@ -202,7 +217,7 @@ fn corpora_of_a_plan_are_mixed_by_weight() {
         .samples_per_epoch(320)
         .batch_size(8)
         .image_size(8)
-        .pixels(PixelType::U8)
+        .dtype(PixelType::U8)
         .window(64)
         .rank(0)
         .world_size(1)
@@ -272,7 +287,7 @@ fn a_state_resumes_with_its_plan_only() {
     }
     // Another seed of the plan: the same number of samples, but others.
     let mut job = job(&planned.urls, &planned.folder.path().join("ledger"));
-    job.policy.seed = 9;
+    job.config.seed = 9;
     let other = planned.folder.path().join("other.parquet");
     run(&job).0.plan.unwrap().save(&other).unwrap();
     let loader = builder(&planned.urls).plan(&other).build().unwrap();
@@ -286,9 +301,9 @@ fn what_it_was_not_made_for_is_refused() {
     type Change = fn(LoaderBuilder) -> LoaderBuilder;
     let refusals: [(Change, &str); 8] = [
         (|b| b.keep_ratio(0.3), "keep_ratio is 0.3, and 0.25 in the plan"),
-        (|b| b.gate(None), "gate is none, and 0.5 in the plan"),
+        (|b| b.gate(Gate::OFF), "gate is top(1), and top(0.5) in the plan"),
         (|b| b.quota("cap".parse().unwrap()), "quota is cap, and proportional"),
-        (|b| b.dedup(Some(0.99)), "dedup is 0.99, and none"),
+        (|b| b.dedup(0.99), "dedup is 0.99, and none"),
         (|b| b.rotate(true), "rotate is true"),
         (|b| b.window(128), "window is 128, and 64"),
         (|b| b.caption_key("text"), "caption_key, where, subset, captions, max_image_pixels"),
@@ -310,7 +325,7 @@ fn what_it_was_not_made_for_is_refused() {
     corpus(planned.folder.path(), 5, 100);
     let more = with_plan(&support::pattern(planned.folder.path(), 5));
     assert!(more.contains("00004.tar of the source \"test\" is not in it"), "{more}");
-    assert!(planned.refusal(|b| b.source("elsewhere")).contains("is not in it"));
+    assert!(planned.refusal(|b| b.name("elsewhere")).contains("is not in it"));
     // Another captioner.
     let error =
         planned.refusal(|b| b.captioner(Altered::new(StubCaptioner::new()).fingerprint(77), clusters()));
@@ -386,7 +401,10 @@ fn a_recording_pass_can_be_stopped_and_goes_on() {
     let stop = |_, _, _| Err(Error::captioner("stopped by the caller"));
     let error = plan(&job, StubCaptioner::new(), clusters(), &mut { stop }).unwrap_err().to_string();
     assert!(error.contains("stopped by the caller"), "{error}");
-    assert_eq!(run(&job).0.plan, run(&PlanJob { ledger: folder.path().join("fresh"), ..job }).0.plan);
+    let first = run(&job).0.plan;
+    let mut fresh = job;
+    fresh.config.ledger = Some(folder.path().join("fresh").display().to_string());
+    assert_eq!(first, run(&fresh).0.plan);
     let given = PlanJob { part: Some((3, 3)), ..PlanJob::new(vec![urls], folder.path().join("ledger")) };
     let error = plan(&given, StubCaptioner::new(), clusters(), &mut |_, _, _| Ok(())).unwrap_err();
     assert!(error.to_string().contains("part = 3/3"), "{error}");
@@ -411,9 +429,12 @@ fn a_filter_may_leave_nothing_of_a_shard() {
         writer.finish().unwrap();
     }
     let urls = support::pattern(folder.path(), 2);
-    let policy = Policy { gate: None, ..Policy::default() };
-    let read = ReadOptions { filter: Some("ok = true".parse().unwrap()), ..ReadOptions::default() };
-    let whole = PlanJob { read, policy, ..job(&urls, &folder.path().join("ledger")) };
+    let policy = Policy {
+        selection: Selection { gate: Some(Gate::OFF), ..Selection::default() },
+        ..Policy::default()
+    };
+    let mut whole = with_policy(job(&urls, &folder.path().join("ledger")), policy);
+    whole.config.sources[0].filter = Some("ok = true".parse().unwrap());
     let (summary, encoded) = run(&PlanJob { part: Some((1, 2)), ..whole.clone() });
     assert_eq!((summary.recorded, encoded), (1, 0), "nothing to encode in it");
     let (summary, encoded) = run(&whole);
@@ -428,8 +449,8 @@ fn a_filter_may_leave_nothing_of_a_shard() {
     assert!(epoch(&loader).iter().flatten().all(|row| row.key.starts_with('0')));
     assert_eq!(loader.stats().counts.excluded, 120);
     // What nothing passes is no corpus.
-    let read = ReadOptions { filter: Some("OK = true".parse().unwrap()), ..ReadOptions::default() };
-    let none = PlanJob { read, ..whole };
+    let mut none = whole;
+    none.config.sources[0].filter = Some("OK = true".parse().unwrap());
     let error = plan(&none, StubCaptioner::new(), clusters(), &mut |_, _, _| Ok(())).unwrap_err().to_string();
     assert!(error.contains("of 240 where and subset exclude 240, and 0 cannot be read"), "{error}");
 }

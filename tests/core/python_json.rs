@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::support::{builder, epoch, full, png};
 use tldr_loader::FailReason;
+use tldr_loader::config::Gate;
 use tldr_loader::loader::{Loader, LoaderBuilder};
 use tldr_loader::shard::{ShardWriter, lengths, list};
 
@@ -70,7 +71,7 @@ fn what_nobody_asked_for_costs_nothing() {
         assert!(stats.not_numbers.is_empty());
     }
     let gated =
-        builder(&urls).score_key("score").threshold(40.0).keep_ratio(24.0 / 64.0).batch_size(1).lanes(1);
+        builder(&urls).gate(Gate::at_least(40.0).by("score")).keep_ratio(24.0 / 64.0).batch_size(1).lanes(1);
     let loader = gated.build().unwrap();
     assert_eq!(keys(&loader), range(40..64));
     assert_eq!(loader.stats().unscored, 0);
@@ -106,7 +107,8 @@ fn a_nan_that_was_asked_for_is_no_value_and_counted() {
     assert_eq!(captions.len(), 17, "16 of their own, and one that the others share");
     assert_eq!(counted(&loader.stats(), "caption"), Some(16));
     // No score, which passes no gate; an infinite one passes any.
-    let loader = builder(&urls).score_key("score").threshold(1e30).keep_ratio(0.25).batch_size(1).lanes(1);
+    let loader =
+        builder(&urls).gate(Gate::at_least(1e30).by("score")).keep_ratio(0.25).batch_size(1).lanes(1);
     let loader = loader.build().unwrap();
     assert_eq!(keys(&loader), range((0..64).filter(|n| n % 4 == 1)));
     let stats = loader.stats();
@@ -135,7 +137,7 @@ fn what_cannot_be_read_is_counted_and_named() {
     let loader = one_by_one(&urls).captions(&captions).build().unwrap();
     assert_eq!(keys(&loader).len(), 64);
     assert_eq!((loader.stats().unread_json, loader.stats().captions.unwrap().matched), (32, 32));
-    let gated = builder(&urls).score_key("score").threshold(0.0).keep_ratio(0.5).batch_size(1).lanes(1);
+    let gated = builder(&urls).gate(Gate::at_least(0.0).by("score")).keep_ratio(0.5).batch_size(1).lanes(1);
     let loader = gated.build().unwrap();
     assert_eq!(keys(&loader), range((0..64).step_by(2)));
     let stats = loader.stats();
@@ -159,7 +161,7 @@ fn counts_do_not_depend_on_lanes() {
     // Lanes that share a window: whichever reads it, and whichever finds it recorded.
     for lanes in [1, 2, 4, 8, 8, 8, 8] {
         let gated =
-            builder(&urls).score_key("score").threshold(1.0).keep_ratio(0.5).lanes(lanes).batch_size(8);
+            builder(&urls).gate(Gate::at_least(1.0).by("score")).keep_ratio(0.5).lanes(lanes).batch_size(8);
         let loader = gated.build().unwrap();
         epoch(&loader);
         let stats = loader.stats();

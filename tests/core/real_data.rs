@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use crate::support::{StubCaptioner, clusters, real_data};
 use tldr_loader::Loader;
-use tldr_loader::loader::{LoaderBuilder, Mode, PixelType};
+use tldr_loader::config::{Mode, PixelType};
+use tldr_loader::loader::LoaderBuilder;
 
 /// Samples of a set according to its `sizes.json`.
 fn expected(folder: &std::path::Path) -> u64 {
@@ -25,7 +26,7 @@ fn check(set: &str) {
         Loader::builder(folder.display().to_string())
             .batch_size(32)
             .image_size(64)
-            .pixels(PixelType::U8)
+            .dtype(PixelType::U8)
             .rank(0)
             .world_size(1)
             .tokenizer(support::tokenizer())

@@ -20,7 +20,7 @@ fn at(loader: &Loader, number: u64) -> Vec<Vec<Row>> {
 fn each_epoch_has_its_own_number_of_batches_and_survivors() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 4, 160);
-    let make = || with_stub(&urls).dedup(Some(0.999));
+    let make = || with_stub(&urls).dedup(0.999);
     let loader = make().keep_ratio(STEPS).build().unwrap();
     for (number, ratio, batches) in [(0, 0.25, 10), (1, 0.25, 10), (2, 1.0, 40), (3, 0.1, 4), (9, 0.1, 4)] {
         assert_eq!(loader.num_batches_of(number), batches);

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use crate::support::{Row, StubCaptioner, builder, clusters, epoch, png, with_judge};
+use tldr_loader::config::{Gate, Priority, Quota};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder};
-use tldr_loader::select::{Priority, Quota};
 use tldr_loader::shard::ShardWriter;
 
 const SHARDS: usize = 5;
@@ -54,7 +54,7 @@ fn corpus(folder: &Path) -> (String, Scores) {
 
 /// Gated by similarity, without a captioner.
 fn scored(urls: &str) -> LoaderBuilder {
-    builder(urls).score_key("similarity").lanes(1)
+    builder(urls).gate(Gate::top(0.5).by("similarity")).lanes(1)
 }
 
 fn keys(loader: &Loader) -> BTreeSet<String> {
@@ -71,14 +71,20 @@ fn a_threshold_passes_what_reaches_it() {
     let (urls, scores) = corpus(folder.path());
     let passing = at_least(&scores, 0.7);
     let rate = passing.len() as f64 / scores.len() as f64;
-    let loader = scored(&urls).threshold(0.7).keep_ratio(rate).batch_size(1).build().unwrap();
+    let loader = scored(&urls)
+        .gate(Gate::at_least(0.7).by("similarity"))
+        .keep_ratio(rate)
+        .batch_size(1)
+        .build()
+        .unwrap();
     assert_eq!(loader.num_batches(), passing.len() as u64, "the corpus is small enough to be measured whole");
     assert_eq!(keys(&loader), passing);
     let stats = loader.stats();
     assert_eq!((stats.counts.dropped_gate, stats.counts.failures()), (1000 - passing.len() as u64, 0));
     assert_eq!(stats.unscored, scores.values().filter(|score| score.is_nan()).count() as u64);
     assert_eq!((stats.encoded, stats.repeats), (0, 0));
-    let half = scored(&urls).threshold(0.7).keep_ratio(rate / 2.0).build().unwrap();
+    let half =
+        scored(&urls).gate(Gate::at_least(0.7).by("similarity")).keep_ratio(rate / 2.0).build().unwrap();
     let kept = keys(&half);
     assert!(kept.is_subset(&passing) && kept.len().abs_diff(passing.len() / 2) <= 16, "{}", kept.len());
 }
@@ -88,7 +94,12 @@ fn a_share_is_cut_at_the_scores_own_quantile() {
     let folder = tempfile::tempdir().unwrap();
     let (urls, scores) = corpus(folder.path());
     for gate in [0.2, 0.5] {
-        let loader = scored(&urls).gate(Some(gate)).keep_ratio(gate).batch_size(1).build().unwrap();
+        let loader = scored(&urls)
+            .gate(Gate::top(gate).by("similarity"))
+            .keep_ratio(gate)
+            .batch_size(1)
+            .build()
+            .unwrap();
         let kept = keys(&loader);
         // Exact: 1,000 different scores or none are cut to a sample, near enough.
         let mut sorted: Vec<f32> = scores.values().copied().filter(|score| !score.is_nan()).collect();
@@ -96,9 +107,11 @@ fn a_share_is_cut_at_the_scores_own_quantile() {
         let least = sorted[(1000.0 * gate) as usize - 1];
         assert_eq!(kept, at_least(&scores, least), "gate {gate}");
     }
-    // Half by default, as with a captioner.
     let error = scored(&urls).keep_ratio(0.6).build().err().unwrap().to_string();
-    assert!(error.contains("keep_ratio = 0.6: at most 0.5") && error.contains("gate = 0.5"), "{error}");
+    assert!(
+        error.contains("keep_ratio = 0.6: at most 0.5") && error.contains("gate = top(0.5, by"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -109,13 +122,13 @@ fn the_same_for_any_threads_ranks_and_ledger() {
         (0..SHARDS).rev().map(|i| folder.path().join(format!("{i:05}.tar")).display().to_string()).collect();
     let with_captioner = |b: LoaderBuilder| b.captioner(StubCaptioner::new(), clusters());
     for make in [(|b| b) as fn(LoaderBuilder) -> LoaderBuilder, with_captioner] {
-        let of = |b: LoaderBuilder| make(b.score_key("similarity").gate(Some(0.4)).keep_ratio(0.3).lanes(4));
+        let of = |b: LoaderBuilder| make(b.gate(Gate::top(0.4).by("similarity")).keep_ratio(0.3).lanes(4));
         let one = epoch(&of(builder(&urls)).build().unwrap());
         assert!(one.len() > 10);
         assert_eq!(one, epoch(&of(builder(&urls).threads(1)).build().unwrap()));
         let other = tldr_loader::Loader::builder(backwards.clone());
-        let other = other.source("test").batch_size(16).image_size(8).window(64).rank(0).world_size(1);
-        let other = epoch(&of(other.pixels(tldr_loader::loader::PixelType::U8)).build().unwrap());
+        let other = other.name("test").batch_size(16).image_size(8).window(64).rank(0).world_size(1);
+        let other = epoch(&of(other.dtype(tldr_loader::config::PixelType::U8)).build().unwrap());
         assert_eq!(one, other, "in any order of the list");
         let mut ranks: Vec<Vec<Row>> = vec![vec![]; one.len()];
         for rank in 0..2 {
@@ -145,17 +158,26 @@ fn a_state_is_of_its_key_and_cut() {
     scored(&urls).build().unwrap().load_state(&state).unwrap();
     let first = format!("{}/00000.tar", folder.path().display());
     for (other, named) in [
-        (scored(&urls).gate(Some(0.4)), "gate: this loader has 0.4"),
-        (scored(&urls).threshold(0.3), "threshold: this loader has 0.3"),
-        (builder(&urls).score_key("other").lanes(1), "score_key: this loader has other"),
-        (builder(&urls).lanes(1), "score_key: this loader has none"),
+        (
+            scored(&urls).gate(Gate::top(0.4).by("similarity")),
+            "gate: this loader has top(0.4, by=similarity)",
+        ),
+        (
+            scored(&urls).gate(Gate::at_least(0.3).by("similarity")),
+            "gate: this loader has at_least(0.3, by=similarity)",
+        ),
+        (
+            builder(&urls).gate(Gate::top(0.5).by("other")).lanes(1),
+            "gate: this loader has top(0.5, by=other)",
+        ),
+        (builder(&urls).lanes(1), "gate: this loader has top(1)"),
     ] {
         let error = other.build().unwrap().load_state(&state).unwrap_err().to_string();
         assert!(error.contains(named) && !error.contains("lengths"), "{error}");
     }
     // Another corpus has another cut.
     let error = scored(&first).build().unwrap().load_state(&state).unwrap_err().to_string();
-    assert!(error.contains("what the score lets pass") && error.contains("lengths of the shards"), "{error}");
+    assert!(error.contains("what the gate lets pass") && error.contains("lengths of the shards"), "{error}");
 }
 
 #[test]
@@ -172,14 +194,14 @@ fn signals_serve_every_score() {
         (encoded.load(Ordering::SeqCst), kept)
     };
     assert_eq!(run(|b| b).0, 1000);
-    let (encoded, kept) = run(|b| b.score_key("similarity").threshold(0.6));
+    let (encoded, kept) = run(|b| b.gate(Gate::at_least(0.6).by("similarity")));
     assert_eq!(encoded, 0, "scores are read, and nothing is encoded for them");
     assert!(kept.len() > 200 && kept.is_subset(&at_least(&scores, 0.6)));
-    let (encoded, other) = run(|b| b.score_key("other"));
+    let (encoded, other) = run(|b| b.gate(Gate::top(0.5).by("other")));
     // `other` is 1 - similarity, or 0.5 for one in twenty: half of the corpus is cut at about 0.4.
     assert!(encoded == 0 && other.iter().all(|key| !scores[key].is_nan()));
     assert!(other.len() > 200 && other.iter().filter(|key| scores[*key] >= 0.65).count() <= 60);
-    assert_eq!(run(|b| b.score_key("similarity").threshold(0.6)), (0, kept));
+    assert_eq!(run(|b| b.gate(Gate::at_least(0.6).by("similarity"))), (0, kept));
 }
 
 /// Scores in the ledger make later runs need no json of what is dropped.
@@ -190,7 +212,7 @@ fn what_is_dropped_is_not_read_again() {
     let ledger = folder.path().join("ledger");
     let make = || {
         let ledger = Ledger::open(&ledger, None).unwrap();
-        scored(&urls).threshold(0.8).keep_ratio(0.1).ledger(ledger).build()
+        scored(&urls).gate(Gate::at_least(0.8).by("similarity")).keep_ratio(0.1).ledger(ledger).build()
     };
     let loader = make().unwrap();
     let first = epoch(&loader);
@@ -212,10 +234,7 @@ fn what_is_dropped_is_not_read_again() {
     loader.set_epoch(0);
     assert_eq!(epoch(&loader), first);
     let error = make().err().unwrap().to_string();
-    assert!(
-        error.contains("score_key = \"similarity\"") && error.contains("their fields are n, other, xim"),
-        "{error}"
-    );
+    assert!(error.contains("by=similarity") && error.contains("their fields are n, other, xim"), "{error}");
 }
 
 #[test]
@@ -247,7 +266,8 @@ fn priorities_go_by_the_score() {
     let folder = tempfile::tempdir().unwrap();
     let (urls, scores) = corpus(folder.path());
     let by = |priority| {
-        let builder = scored(&urls).gate(None).keep_ratio(0.25).window(200).priority(priority);
+        let builder =
+            scored(&urls).gate(Gate::OFF.by("similarity")).keep_ratio(0.25).window(200).priority(priority);
         builder.quota(Quota::Random).batch_size(1).build().unwrap()
     };
     for (priority, sign) in [(Priority::Score, -1.0), (Priority::Hard, 1.0)] {
@@ -281,18 +301,20 @@ fn options_that_cannot_be_meant_are_refused() {
     let (urls, _) = corpus(folder.path());
     let error = |builder: LoaderBuilder| builder.build().err().unwrap().to_string();
     for (builder, expected) in [
-        (builder(&urls).threshold(0.3), "threshold = 0.3: left out without score_key"),
-        (scored(&urls).threshold(f64::NAN), "threshold = NaN: a finite number"),
-        (scored(&urls).threshold(0.3).gate(Some(0.5)), "threshold = 0.3: left out with gate = 0.5"),
+        (builder(&urls).gate(Gate::at_least(0.3)), "gate = at_least(0.3): at_least(SCORE, by=FIELD)"),
+        (scored(&urls).gate(Gate::at_least(f64::NAN).by("similarity")), "at_least(SCORE) with a number"),
         (
-            scored(&urls).threshold(9.0).keep_ratio(0.1),
-            "at most 0, the share that threshold = 9 lets through",
+            scored(&urls).gate(Gate::at_least(9.0).by("similarity")).keep_ratio(0.1),
+            "at most 0, the share that gate = at_least(9, by=similarity) lets through",
         ),
-        (scored(&urls).gate(None), "score_key = \"similarity\": left out, or with a gate, a threshold"),
-        (scored(&urls).gate_by(tldr_loader::select::GateBy::Cluster), "gate_by = cluster"),
-        (builder(&urls).score_key(""), "score_key = \"\""),
-        (builder(&urls).score_key("similarty"), "their fields are n, other, similarity"),
-        (with_judge(&urls).score_key("similarity"), "rescue = true: only false with score_key"),
+        (scored(&urls).gate(Gate::OFF.by("similarity")), "gate = top(1, by=similarity): a share below 1"),
+        (scored(&urls).gate(Gate::top(0.5).by("similarity").within_cluster()), "within=corpus"),
+        (builder(&urls).gate(Gate::top(0.5).by("")), "by=FIELD, the name"),
+        (builder(&urls).gate(Gate::top(0.5).by("similarty")), "their fields are n, other, similarity"),
+        (
+            with_judge(&urls).gate(Gate::top(0.5).by("similarity")),
+            "rescue = true: only false with a gate by a score",
+        ),
     ] {
         let found = error(builder);
         assert!(found.contains(expected), "{found}");
@@ -313,35 +335,28 @@ fn a_column_beside_the_shard_is_a_score() {
     let urls = support::pattern(folder.path(), 1);
     let of = |builder: LoaderBuilder| keys(&builder.batch_size(1).build().unwrap());
     let expected = BTreeSet::from(["000000000".to_owned(), "000000005".to_owned()]);
-    assert_eq!(of(scored(&urls).threshold(0.3).keep_ratio(0.5)), expected);
-    assert_eq!(of(scored(&urls).gate(Some(0.5)).keep_ratio(0.5)), expected);
+    assert_eq!(of(scored(&urls).gate(Gate::at_least(0.3).by("similarity")).keep_ratio(0.5)), expected);
+    assert_eq!(of(scored(&urls).gate(Gate::top(0.5).by("similarity")).keep_ratio(0.5)), expected);
 }
 
 mod plans {
     use super::*;
+    use tldr_loader::config::Selection;
     use tldr_loader::jobs::{AuditJob, ExportBy, ExportJob, PlanJob, Wanted, audit, export, plan};
-    use tldr_loader::select::{Policy, ScoreGate};
+    use tldr_loader::select::Policy;
 
     #[test]
     fn a_plan_goes_by_scores_and_an_export_has_them() {
         let folder = tempfile::tempdir().unwrap();
         let (urls, scores) = corpus(folder.path());
-        let job = |name: &str| PlanJob {
-            policy: Policy {
-                gate: Some(0.5),
-                score: Some(ScoreGate::new("similarity", None)),
-                ..Policy::default()
-            },
-            source: Some("test".into()),
-            window: 64,
-            threads: 2,
-            ..PlanJob::new(vec![urls.clone()], folder.path().join(name))
-        };
+        let gate = Gate::top(0.5).by("similarity");
+        let policy = Policy::new(Selection { gate: Some(gate.clone()), ..Selection::default() }, 0);
+        let job = |name: &str| support::plan_job(&urls, folder.path().join(name), policy.clone());
         let made =
             |job: &PlanJob| plan(job, StubCaptioner::new(), clusters(), &mut |_, _, _| Ok(())).unwrap();
         let whole = made(&job("ledger")).plan.unwrap();
-        let gate = whole.plan.policy().score.clone().unwrap();
-        let cut = gate.measured.unwrap();
+        assert_eq!(*whole.plan.policy().gate(), gate);
+        let cut = whole.plan.policy().cut.unwrap();
         assert_eq!((cut.pass_rate, cut.points), (0.5, 1000));
         assert_eq!(whole.plan.counts().kept, 250);
         // In parts, and over signals that were recorded for another policy.
@@ -349,7 +364,7 @@ mod plans {
             made(&PlanJob { part: Some((part, 2)), ..job("parts") });
         }
         assert_eq!(made(&job("parts")).encoded, 0);
-        made(&PlanJob { policy: Policy::default(), ..job("other") });
+        made(&support::with_policy(job("other"), Policy::default()));
         let again = made(&job("other"));
         assert_eq!((again.encoded, again.plan.unwrap()), (0, whole.clone()));
         let path = folder.path().join("plan.parquet");
@@ -359,8 +374,12 @@ mod plans {
         let kept = keys(&loader.build().unwrap());
         assert_eq!(kept.len(), 250);
         assert!(kept.is_subset(&at_least(&scores, cut.least.unwrap())));
-        let refused = builder(&urls).plan(&path).score_key("other").build().err().unwrap().to_string();
-        assert!(refused.contains("score_key is other, and similarity in the plan"), "{refused}");
+        let refused =
+            builder(&urls).plan(&path).gate(Gate::top(0.5).by("other")).build().err().unwrap().to_string();
+        assert!(
+            refused.contains("gate is top(0.5, by=other), and top(0.5, by=similarity) in the plan"),
+            "{refused}"
+        );
         // The export of the plan, and of the whole ledger.
         for (by, count) in [(ExportBy::Plan(path.clone()), 250), (ExportBy::All, 1000)] {
             let job = ExportJob {
@@ -374,16 +393,16 @@ mod plans {
             assert_eq!(export(&job, &mut |_, _| Ok(())).unwrap().samples, count);
             let unknown = ExportJob { score_key: Some("x".into()), by: ExportBy::All, ..job };
             let error = export(&unknown, &mut |_, _| Ok(())).unwrap_err().to_string();
-            assert!(error.contains("score_key = \"x\""), "{error}");
+            assert!(error.contains("gate = by=x"), "{error}");
         }
         // The promises of selection hold behind the gate.
-        let policy = Policy { seed: 5, ..job("ledger").policy };
+        let policy = Policy { seed: 5, ..job("ledger").policy().unwrap() };
         let audited = AuditJob { seeds: 200, ..AuditJob::new(folder.path().join("ledger"), policy) };
         let found = audit(&audited, &clusters(), &mut |_, _| Ok(())).unwrap();
         assert_eq!(found.broken().count(), 0, "{found}");
         assert!(found.checks.iter().any(|check| check.accepted.contains("0.5000, by the scores")), "{found}");
         // What was written reads back as a subset of this corpus.
-        let subset = builder(&urls).subset(folder.path().join("out.parquet")).gate(None).keep_ratio(0.5);
+        let subset = builder(&urls).subset(folder.path().join("out.parquet")).gate(Gate::OFF).keep_ratio(0.5);
         let loader = subset.build().unwrap();
         epoch(&loader);
         assert_eq!(loader.stats().subset.map(|joined| (joined.by, joined.matched)), Some(("id", 1000)));

@@ -8,8 +8,9 @@ use crate::select_stream::{Held, Stream, stream};
 use ndarray::Array2;
 use proptest::prelude::*;
 use tldr_loader::cluster::GATE_STEPS;
+use tldr_loader::config::{Gate, Priority, Quota, Selection};
 use tldr_loader::hash::{Purpose, Rng, combine, hash, unit};
-use tldr_loader::select::{GateBy, Policy, Priority, Quota, Rates, Selector, Window};
+use tldr_loader::select::{Policy, Rates, Selector, Window};
 use tldr_loader::{DropReason, FailReason, Outcome, SampleId};
 
 fn selector(stream: &Stream, policy: Policy) -> Selector {
@@ -28,7 +29,17 @@ fn policies() -> Vec<Policy> {
     {
         for quota in [Quota::Proportional, Quota::Random, Quota::Tempered(0.5)] {
             for (gate, dedup) in [(None, None), (Some(0.5), None), (Some(0.5), Some(0.8))] {
-                all.push(Policy { gate, dedup, quota, priority, seed: 3, ..Policy::default() });
+                all.push(Policy {
+                    selection: Selection {
+                        gate: gate.map(Gate::top),
+                        dedup,
+                        quota: Some(quota),
+                        priority,
+                        ..Selection::default()
+                    },
+                    seed: 3,
+                    ..Policy::default()
+                });
             }
         }
     }
@@ -40,7 +51,16 @@ fn uniform_decisions_are_those_of_the_golden_ratio() {
     // The rule, written out a second time in floating point and without any cleverness.
     let stream = stream(50, 3, 400, 0.1, 2);
     for (gate, epoch) in [(None, 0), (Some(0.5), 0), (None, 7)] {
-        let policy = Policy { keep_ratio: 0.2, gate, seed: 11, rotate: epoch > 0, ..Policy::default() };
+        let policy = Policy {
+            selection: Selection {
+                keep_ratio: Some(0.2.into()),
+                gate: gate.map(Gate::top),
+                rotate: epoch > 0,
+                ..Selection::default()
+            },
+            seed: 11,
+            ..Policy::default()
+        };
         let pi = 0.2 / gate.unwrap_or(1.0);
         let selector = selector(&stream, policy);
         for held in &stream.windows {
@@ -76,21 +96,23 @@ fn every_sample_has_one_outcome_and_all_are_right() {
             let outcomes = selector.decide(&held.window(), 0).unwrap();
             assert_eq!(outcomes.len(), 600);
             for (row, outcome) in outcomes.iter().enumerate() {
-                let gated = policy.gate.is_some() && held.signals.alignment[row] < 0.5;
+                let gated = policy.gate().share().is_some() && held.signals.alignment[row] < 0.5;
                 match (held.failed[row], *outcome) {
                     (Some(reason), Outcome::Failed(found)) => assert_eq!(reason, found),
                     (None, Outcome::Dropped(DropReason::Gate)) => assert!(gated),
-                    (None, Outcome::Dropped(DropReason::Dedup)) => assert!(!gated && policy.dedup.is_some()),
+                    (None, Outcome::Dropped(DropReason::Dedup)) => {
+                        assert!(!gated && policy.selection.dedup.is_some())
+                    }
                     (None, Outcome::Dropped(DropReason::Quota)) => assert!(!gated),
                     (None, Outcome::Kept { pi: None }) => {
-                        assert!(!gated && policy.priority != Priority::Uniform);
+                        assert!(!gated && policy.priority() != Priority::Uniform);
                     }
                     (None, Outcome::Kept { pi: Some(pi) }) => {
-                        assert!(!gated && policy.priority == Priority::Uniform);
+                        assert!(!gated && policy.priority() == Priority::Uniform);
                         let tempered = rates.rate(held.signals.cluster[row]).value();
-                        let expected = match policy.quota {
+                        let expected = match policy.quota() {
                             Quota::Tempered(_) => tempered as f32,
-                            _ if policy.gate.is_some() => 0.5,
+                            _ if policy.gate().share().is_some() => 0.5,
                             _ => 0.25,
                         };
                         assert!((pi - expected).abs() < 1e-6);
@@ -106,7 +128,16 @@ fn every_sample_has_one_outcome_and_all_are_right() {
 fn the_rescued_share_the_places_of_their_window() {
     let stream = stream(200, 2, 600, 0.05, 3);
     for quota in [Quota::Proportional, Quota::Tempered(0.5)] {
-        let policy = |seed| Policy { keep_ratio: 0.25, gate: Some(0.5), quota, seed, ..Policy::default() };
+        let policy = |seed| Policy {
+            selection: Selection {
+                keep_ratio: Some(0.25.into()),
+                gate: Some(Gate::top(0.5)),
+                quota: Some(quota),
+                ..Selection::default()
+            },
+            seed,
+            ..Policy::default()
+        };
         let rates = Rates::solve(&policy(0), Some(&stream.clusters)).unwrap();
         for held in &stream.windows {
             let passes = |row: usize| held.signals.alignment[row] >= 0.5;
@@ -225,9 +256,16 @@ fn rows_of_failed_samples_may_hold_anything() {
 fn rotating_epochs_are_disjoint_until_the_pool_is_used_up() {
     let stream = stream(150, 2, 500, 0.05, 3);
     for keep_ratio in [0.05, 0.1, 0.25, 0.3, 1.0 / 3.0, 0.4] {
-        let one_rate = |p: &Policy| p.gate.is_none() && !matches!(p.quota, Quota::Tempered(_));
+        let one_rate = |p: &Policy| *p.gate() == Gate::OFF && !matches!(p.quota(), Quota::Tempered(_));
         for policy in policies().into_iter().filter(one_rate) {
-            let policy = Policy { keep_ratio, rotate: true, ..policy };
+            let policy = Policy {
+                selection: Selection {
+                    keep_ratio: Some(keep_ratio.into()),
+                    rotate: true,
+                    ..policy.selection.clone()
+                },
+                ..policy
+            };
             let selector = selector(&stream, policy.clone());
             let full_epochs = (1.0 / keep_ratio).floor() as u64;
             for held in &stream.windows {
@@ -260,11 +298,15 @@ fn rotating_epochs_are_disjoint_until_the_pool_is_used_up() {
 fn rotation_goes_on_where_the_ratio_changes() {
     let stream = stream(150, 2, 500, 0.05, 3);
     let ratios = [(2, 0.3), (3, 1.0), (5, 0.1), (9, 0.45)];
-    for policy in
-        policies().into_iter().filter(|p| !matches!(p.quota, Quota::Tempered(_)) && p.dedup.is_none())
+    for policy in policies()
+        .into_iter()
+        .filter(|p| !matches!(p.quota(), Quota::Tempered(_)) && p.selection.dedup.is_none())
     {
-        let policy = Policy { keep_ratio: 0.07, later_ratios: ratios.to_vec(), rotate: true, ..policy };
-        let gate = policy.gate.unwrap_or(1.0);
+        let policy = policy.but(|selection| {
+            selection.keep_ratio = Some([vec![(0, 0.07)], ratios.to_vec()].concat().into());
+            selection.rotate = true;
+        });
+        let gate = policy.gate().share().unwrap_or(1.0);
         let rate = |epoch| match epoch {
             0..2 => 0.07 / gate,
             2 => 0.3 / gate,
@@ -286,7 +328,7 @@ fn rotation_goes_on_where_the_ratio_changes() {
                 assert!(most.unwrap() - least.unwrap() <= 1, "{policy:?}, epoch {epoch}: {times:?}");
                 // So long as the circle was not gone round once more, nobody comes once more.
                 let turns = f64::ceil(covered - 1e-9) as i32;
-                if policy.priority == Priority::Uniform {
+                if policy.priority() == Priority::Uniform {
                     assert!(most.unwrap() <= turns, "{policy:?}, epoch {epoch}");
                 }
             }
@@ -300,10 +342,16 @@ fn a_schedule_keeps_what_each_ratio_keeps() {
     let held = &stream.windows[0];
     let decide = |policy: Policy, epoch| selector(&stream, policy).decide(&held.window(), epoch).unwrap();
     for policy in policies() {
-        let scheduled =
-            Policy { keep_ratio: 0.1, later_ratios: vec![(3, 0.4), (5, 1.0), (6, 0.2)], ..policy.clone() };
+        let scheduled = policy
+            .but(|selection| selection.keep_ratio = Some([(0, 0.1), (3, 0.4), (5, 1.0), (6, 0.2)].into()));
         for (epoch, ratio) in [(0, 0.1), (2, 0.1), (3, 0.4), (4, 0.4), (6, 0.2), (99, 0.2)] {
-            let alone = decide(Policy { keep_ratio: ratio, ..policy.clone() }, epoch);
+            let alone = decide(
+                Policy {
+                    selection: Selection { keep_ratio: Some(ratio.into()), ..policy.selection.clone() },
+                    ..policy.clone()
+                },
+                epoch,
+            );
             assert_eq!(decide(scheduled.clone(), epoch), alone, "{policy:?}, epoch {epoch}");
         }
         for (row, outcome) in decide(scheduled, 5).into_iter().enumerate() {
@@ -316,7 +364,10 @@ fn a_schedule_keeps_what_each_ratio_keeps() {
 #[test]
 fn rotation_keeps_each_sample_as_often_as_its_rate_says() {
     let stream = stream(150, 2, 500, 0.05, 3);
-    let policy = Policy { quota: Quota::Tempered(0.3), rotate: true, ..Policy::default() };
+    let policy = Policy {
+        selection: Selection { quota: Some(Quota::Tempered(0.3)), rotate: true, ..Selection::default() },
+        ..Policy::default()
+    };
     let rates = Rates::solve(&policy, Some(&stream.clusters)).unwrap();
     let selector = selector(&stream, policy);
     for held in &stream.windows {
@@ -350,7 +401,10 @@ fn near_copies_lose_to_the_smallest_hash() {
         let source = held.signals.embedding.row(row % 100).to_owned();
         held.signals.embedding.row_mut(row).assign(&source);
     }
-    let policy = Policy { keep_ratio: 1.0, dedup: Some(0.99), ..Policy::default() };
+    let policy = Policy {
+        selection: Selection { keep_ratio: Some(1.0.into()), dedup: Some(0.99), ..Selection::default() },
+        ..Policy::default()
+    };
     let outcomes = selector(&stream, policy).decide(&stream.windows[0].window(), 0).unwrap();
     for row in 0..100 {
         let group = [row, row + 100, row + 200, row + 300];
@@ -372,7 +426,11 @@ fn priorities_fill_the_same_counts_by_their_own_order() {
     let mut stream = stream(100, 1, 600, 0.0, 4);
     stream.windows[0].caption_chars[5] = 5000;
     let counts = |priority| {
-        let policy = Policy { priority, seed: 5, ..Policy::default() };
+        let policy = Policy {
+            selection: Selection { priority, ..Selection::default() },
+            seed: 5,
+            ..Policy::default()
+        };
         let rows = kept(&selector(&stream, policy), &stream.windows[0], 0);
         let mut counts = vec![0; stream.clusters.run_count()];
         rows.iter().for_each(|&row| counts[run_of(&stream, row) as usize] += 1);
@@ -438,8 +496,15 @@ fn a_gate_by_cluster_passes_its_share_of_each() {
         }
     }
     for quota in [Quota::Proportional, Quota::Random] {
-        let policy =
-            Policy { gate: Some(0.3), gate_by: GateBy::Cluster, keep_ratio: 0.3, quota, ..Policy::default() };
+        let policy = Policy::new(
+            Selection {
+                gate: Some(Gate::top(0.3).within_cluster()),
+                keep_ratio: Some(0.3.into()),
+                quota: Some(quota),
+                ..Selection::default()
+            },
+            0,
+        );
         let selector = selector(&stream, policy);
         assert!((selector.expected_share(0) - 0.3).abs() < 1e-12);
         let mut counts = vec![(0u32, 0u32); 20];
@@ -470,7 +535,10 @@ fn diverse_keeps_one_of_each_group_of_copies() {
         let source = held.signals.embedding.row(row % 50).to_owned();
         held.signals.embedding.row_mut(row).assign(&source);
     }
-    let policy = Policy { priority: Priority::Diverse, ..Policy::default() };
+    let policy = Policy {
+        selection: Selection { priority: Priority::Diverse, ..Selection::default() },
+        ..Policy::default()
+    };
     let rows = kept(&selector(&stream, policy), &stream.windows[0], 0);
     let distinct: BTreeSet<usize> = rows.iter().map(|row| row % 50).collect();
     assert_eq!(distinct.len(), rows.len().min(50));
@@ -480,34 +548,45 @@ fn diverse_keeps_one_of_each_group_of_copies() {
 fn unusable_options_are_named_at_construction() {
     let stream = stream(10, 1, 10, 0.0, 1);
     let some = || Some(Arc::clone(&stream.clusters));
-    let random = Policy { quota: Quota::Random, ..Policy::default() };
-    let with = |change: fn(&mut Policy)| {
-        let mut policy = random.clone();
-        change(&mut policy);
-        policy
+    let random = Policy {
+        selection: Selection { quota: Some(Quota::Random), ..Selection::default() },
+        ..Policy::default()
     };
+    let with = |change: fn(&mut Selection)| random.but(change);
     let cases = [
-        (with(|p| p.keep_ratio = 0.0), some(), "keep_ratio = 0: a number in (0, 1]"),
-        (with(|p| p.keep_ratio = 1.5), some(), "keep_ratio = 1.5: a number in (0, 1]"),
-        (with(|p| p.keep_ratio = f64::NAN), some(), "keep_ratio = NaN: a number in (0, 1]"),
+        (with(|p| p.keep_ratio = Some(0.0.into())), some(), "keep_ratio = 0: a number in (0, 1]"),
+        (with(|p| p.keep_ratio = Some(1.5.into())), some(), "keep_ratio = 1.5: a number in (0, 1]"),
+        (with(|p| p.keep_ratio = Some(f64::NAN.into())), some(), "keep_ratio = NaN: a number in (0, 1]"),
         (
-            with(|p| (p.gate, p.later_ratios) = (Some(0.5), vec![(7, 0.6)])),
+            with(|p| (p.gate, p.keep_ratio) = (Some(Gate::top(0.5)), Some([(0, 0.25), (7, 0.6)].into()))),
             some(),
-            "keep_ratio = 0.6 (from epoch 7 on): at most 0.5, the share that gate = 0.5",
+            "keep_ratio = 0.6 (from epoch 7 on): at most 0.5, the share that gate = top(0.5)",
         ),
         (
-            with(|p| (p.quota, p.later_ratios) = (Quota::CapAt(3), vec![(7, 0.6)])),
+            with(|p| (p.quota, p.keep_ratio) = (Some(Quota::CapAt(3)), Some([(0, 0.25), (7, 0.6)].into()))),
             some(),
             "keep_ratio = {0: 0.25, 7: 0.6}: left out with quota = cap(samples)",
         ),
-        (with(|p| p.later_ratios = vec![(0, 0.5)]), some(), "names each epoch once"),
-        (with(|p| p.gate = Some(0.0)), some(), "gate = 0: a number in (0, 1]"),
+        (with(|p| p.keep_ratio = Some([(0, 0.25), (0, 0.5)].into())), some(), "names each epoch once"),
+        (with(|p| p.gate = Some(Gate::top(0.0))), some(), "gate = top(0): top(SHARE) with a share in (0, 1]"),
         (with(|p| p.dedup = Some(2.0)), some(), "dedup = 2: a cosine in (0, 1]"),
-        (with(|p| p.gate = Some(0.2)), some(), "keep_ratio = 0.25: at most 0.2, the share that gate = 0.2"),
-        (with(|p| p.gate = Some(0.5)), None, "gate = 0.5: needs a captioner directory with clusters"),
+        (
+            with(|p| p.gate = Some(Gate::top(0.2))),
+            some(),
+            "keep_ratio = 0.25: at most 0.2, the share that gate = top(0.2)",
+        ),
+        (
+            with(|p| p.gate = Some(Gate::top(0.5))),
+            None,
+            "gate = top(0.5): needs a captioner directory with clusters",
+        ),
         (with(|p| p.dedup = Some(0.9)), None, "dedup = 0.9: needs a captioner directory with clusters"),
         (with(|p| p.priority = Priority::Diverse), None, "priority = diverse: needs a captioner directory"),
-        (with(|p| p.quota = Quota::Proportional), None, "quota = proportional: needs a captioner directory"),
+        (
+            with(|p| p.quota = Some(Quota::Proportional)),
+            None,
+            "quota = proportional: needs a captioner directory",
+        ),
     ];
     for (policy, clusters, message) in cases {
         let error = Selector::new(policy, clusters).unwrap_err().to_string();
@@ -520,7 +599,11 @@ fn windows_that_do_not_fit_are_errors() {
     let stream = stream(10, 1, 20, 0.0, 2);
     let held = &stream.windows[0];
     let decide = |window: Window<'_>| {
-        selector(&stream, Policy { dedup: Some(0.9), ..Policy::default() }).decide(&window, 0)
+        selector(
+            &stream,
+            Policy { selection: Selection { dedup: Some(0.9), ..Selection::default() }, ..Policy::default() },
+        )
+        .decide(&window, 0)
     };
     let error = |window: Window<'_>| decide(window).unwrap_err().to_string();
     assert!(error(Window { signals: None, ..held.window() }).contains("signals of a window"));
@@ -542,7 +625,10 @@ fn windows_that_do_not_fit_are_errors() {
         judged: None,
         scores: None,
     };
-    let random = Policy { quota: Quota::Random, ..Policy::default() };
+    let random = Policy {
+        selection: Selection { quota: Some(Quota::Random), ..Selection::default() },
+        ..Policy::default()
+    };
     let selector = Selector::new(random, None).unwrap();
     assert!(!selector.needs_signals() && selector.decide(&empty, 0).unwrap().is_empty());
 }
@@ -554,42 +640,72 @@ fn needs_follow_from_the_policy() {
         let selector = selector(&stream, policy);
         (selector.needs_signals(), selector.needs_embedding())
     };
-    let random = || Policy { quota: Quota::Random, ..Policy::default() };
+    let random = || Policy {
+        selection: Selection { quota: Some(Quota::Random), ..Selection::default() },
+        ..Policy::default()
+    };
     assert_eq!(needs(Policy::default()), (true, false));
     assert_eq!(needs(random()), (false, false));
-    assert_eq!(needs(Policy { gate: Some(0.5), ..random() }), (true, false));
-    assert_eq!(needs(Policy { dedup: Some(0.5), ..random() }), (true, true));
-    assert_eq!(needs(Policy { priority: Priority::Longest, ..random() }), (false, false));
-    assert_eq!(needs(Policy { priority: Priority::Diverse, ..random() }), (true, true));
-    assert_eq!(needs(Policy { priority: Priority::Hard, ..random() }), (true, false));
+    assert_eq!(
+        needs(Policy {
+            selection: Selection { gate: Some(Gate::top(0.5)), ..random().selection.clone() },
+            ..random()
+        }),
+        (true, false)
+    );
+    assert_eq!(
+        needs(Policy { selection: Selection { dedup: Some(0.5), ..random().selection.clone() }, ..random() }),
+        (true, true)
+    );
+    assert_eq!(
+        needs(Policy {
+            selection: Selection { priority: Priority::Longest, ..random().selection.clone() },
+            ..random()
+        }),
+        (false, false)
+    );
+    assert_eq!(
+        needs(Policy {
+            selection: Selection { priority: Priority::Diverse, ..random().selection.clone() },
+            ..random()
+        }),
+        (true, true)
+    );
+    assert_eq!(
+        needs(Policy {
+            selection: Selection { priority: Priority::Hard, ..random().selection.clone() },
+            ..random()
+        }),
+        (true, false)
+    );
 }
 
 #[test]
 fn every_option_is_in_the_fingerprint() {
     let stream = stream(10, 1, 20, 0.0, 2);
-    let base = Policy { gate: Some(0.9), ..Policy::default() };
-    let changes: [fn(&mut Policy); 13] = [
+    let base = Policy {
+        selection: Selection { gate: Some(Gate::top(0.9)), ..Selection::default() },
+        ..Policy::default()
+    };
+    let changes: [fn(&mut Selection); 12] = [
         |_| (),
-        |p| p.later_ratios = vec![(3, 0.3)],
-        |p| p.later_ratios = vec![(4, 0.3)],
-        |p| p.later_ratios = vec![(3, 0.3), (4, 0.4)],
-        |p| p.keep_ratio = 0.3,
-        |p| p.gate = None,
-        |p| p.gate_by = GateBy::Cluster,
+        |p| p.keep_ratio = Some([(0, 0.25), (3, 0.3)].into()),
+        |p| p.keep_ratio = Some([(0, 0.25), (4, 0.3)].into()),
+        |p| p.keep_ratio = Some([(0, 0.25), (3, 0.3), (4, 0.4)].into()),
+        |p| p.keep_ratio = Some(0.3.into()),
+        |p| p.gate = Some(Gate::OFF),
+        |p| p.gate = Some(Gate::top(0.9).within_cluster()),
         |p| p.priority = Priority::Hard,
         |p| p.dedup = Some(0.9),
-        |p| p.quota = Quota::Random,
+        |p| p.quota = Some(Quota::Random),
         |p| p.priority = Priority::Longest,
         |p| p.rotate = true,
-        |p| p.seed = 1,
     ];
     let fingerprints: BTreeSet<u64> = changes
         .iter()
-        .map(|change| {
-            let mut policy = base.clone();
-            change(&mut policy);
-            selector(&stream, policy).fingerprint()
-        })
+        .map(|change| base.but(change))
+        .chain([Policy { seed: 1, ..base.clone() }])
+        .map(|policy| selector(&stream, policy).fingerprint())
         .collect();
     assert_eq!(fingerprints.len(), 13);
 }
@@ -601,9 +717,9 @@ proptest! {
     fn survivors_are_nested_in_keep_ratio(a in 0.001..1.0f64, b in 0.001..1.0f64, seed: u64, kind in 0..policies().len()) {
         let stream = stream(60, 1, 250, 0.05, 3);
         let policy = Policy { seed, ..policies()[kind].clone() };
-        let most = policy.gate.unwrap_or(1.0);
+        let most = policy.gate().share().unwrap_or(1.0);
         let rows = |ratio: f64| {
-            let policy = Policy { keep_ratio: ratio * most, ..policy.clone() };
+            let policy = Policy { selection: Selection { keep_ratio: Some((ratio * most).into()), ..policy.selection.clone() }, ..policy.clone() };
             kept(&selector(&stream, policy), &stream.windows[0], 0)
         };
         prop_assert!(rows(a.min(b)).is_subset(&rows(a.max(b))));

@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use tldr_loader::shard::{ReadOptions, ShardReader, ShardWriter, StoreOptions, lengths, list};
+use tldr_loader::shard::{ReadOptions, ShardReader, ShardWriter, Store, lengths, list};
 use tldr_loader::{Result, SampleId, Shard};
 
 fn list_local(patterns: &[String], source: Option<&str>) -> Result<Vec<Shard>> {
-    list(patterns, source, &StoreOptions::default())
+    list(patterns, source, &Store::default())
 }
 
 fn touch(path: impl AsRef<Path>) {
@@ -149,7 +149,7 @@ fn urls_joined_by_a_blank_are_several() {
 #[test]
 fn an_endpoint_that_no_shard_needs_is_refused() {
     let root = corpus();
-    let stores = StoreOptions { endpoint: Some("http://localhost:9".into()), ..StoreOptions::default() };
+    let stores = Store { endpoint: Some("http://localhost:9".into()), ..Store::default() };
     let local = root.path().join("sbu/a.tar").display().to_string();
     let error = list(std::slice::from_ref(&local), None, &stores).unwrap_err().to_string();
     assert!(error.starts_with("endpoint = http://localhost:9: left out without s3:// shards"), "{error}");

@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fault_server::{Reply, Request, Server};
-use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, StoreOptions, lengths, list};
+use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, Store, lengths, list};
 use tldr_loader::{Result, Shard};
 
 /// Long enough for a machine that is busy; a test that takes this long hangs.
 const HANGING: Duration = Duration::from_secs(20);
 
-fn options() -> StoreOptions {
-    StoreOptions {
+fn options() -> Store {
+    Store {
         range_bytes: 10_000,
         ranges_ahead: 3,
         retries: 2,
         read_timeout: Duration::from_secs(10),
-        ..StoreOptions::default()
+        ..Store::default()
     }
 }
 
@@ -43,7 +43,7 @@ fn server(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server 
     Server::start([("/set/0.tar".into(), shard_bytes("0.tar"))], answer)
 }
 
-fn shard(url: &str, options: &StoreOptions) -> Shard {
+fn shard(url: &str, options: &Store) -> Shard {
     list(&[url.to_owned()], None, options).unwrap().remove(0)
 }
 
@@ -62,7 +62,7 @@ fn read_local(name: &str, bytes: &[u8]) -> Vec<Group> {
     let path = folder.path().join("set").join(name);
     std::fs::create_dir(path.parent().unwrap()).unwrap();
     std::fs::write(&path, bytes).unwrap();
-    read(&shard(path.to_str().unwrap(), &StoreOptions::default())).unwrap()
+    read(&shard(path.to_str().unwrap(), &Store::default())).unwrap()
 }
 
 fn whole() -> Vec<Group> {
@@ -73,14 +73,14 @@ fn whole() -> Vec<Group> {
 }
 
 /// Reads the shard of `server` and compares; returns the number of requests.
-fn reads_whole(server: &Server, options: &StoreOptions) -> usize {
+fn reads_whole(server: &Server, options: &Store) -> usize {
     let groups = read(&shard(&server.url("/set/0.tar"), options)).unwrap();
     assert!(groups == whole(), "other samples than in the file");
     server.requests().len()
 }
 
 /// The message with which reading ends, which names the shard.
-fn fails(server: &Server, options: &StoreOptions) -> String {
+fn fails(server: &Server, options: &Store) -> String {
     let started = Instant::now();
     let url = server.url("/set/0.tar");
     let shard = shard(&url, options);
@@ -90,7 +90,7 @@ fn fails(server: &Server, options: &StoreOptions) -> String {
     message
 }
 
-fn pieces(options: &StoreOptions) -> usize {
+fn pieces(options: &Store) -> usize {
     shard_bytes("0.tar").len().div_ceil(options.range_bytes)
 }
 
@@ -141,7 +141,7 @@ fn a_connection_that_breaks_is_resumed_at_the_very_byte() {
     };
     let server = server(answer);
     // A connection that the server closed without a word may cost a retry more.
-    let options = StoreOptions { range_bytes: size, ranges_ahead: 32, retries: 6, ..options() };
+    let options = Store { range_bytes: size, ranges_ahead: 32, retries: 6, ..options() };
     let requests = reads_whole(&server, &options);
     assert!(requests <= 2 * pieces(&options), "{requests} requests");
     let resumed = server.requests().iter().filter(|r| r.range.unwrap().0 % size != 0).count();
@@ -214,7 +214,7 @@ fn a_server_that_is_not_there_ends_the_run() {
 
 #[test]
 fn a_server_that_never_answers_ends_the_run() {
-    let options = StoreOptions { read_timeout: Duration::from_millis(150), retries: 1, ..options() };
+    let options = Store { read_timeout: Duration::from_millis(150), retries: 1, ..options() };
     let silent = server(|_| Reply { silent: true, ..Reply::default() });
     let message = fails(&silent, &options);
     assert!(message.contains("failed 2 times, the last time: no answer within 150ms"), "{message}");
@@ -227,7 +227,7 @@ fn a_server_that_never_answers_ends_the_run() {
 fn a_server_that_stalls_once_or_trickles_is_waited_for() {
     let stalling =
         server(|request| Reply { stall: (request.number == 2).then_some(300), ..Reply::default() });
-    let impatient = StoreOptions { read_timeout: Duration::from_millis(700), retries: 6, ..options() };
+    let impatient = Store { read_timeout: Duration::from_millis(700), retries: 6, ..options() };
     reads_whole(&stalling, &impatient);
     let trickling = server(|_| Reply { trickle: Some(211), ..Reply::default() });
     reads_whole(&trickling, &options());
@@ -270,7 +270,7 @@ fn a_wrong_content_length_never_passes_for_the_end() {
 
 #[test]
 fn no_more_is_held_than_the_ranges_ahead() {
-    let options = StoreOptions { range_bytes: 4_000, ranges_ahead: 3, ..options() };
+    let options = Store { range_bytes: 4_000, ranges_ahead: 3, ..options() };
     let server = server(|_| Reply::default());
     let shard = shard(&server.url("/set/0.tar"), &options);
     let mut reader = ShardReader::open(&shard, &ReadOptions::default()).unwrap();
@@ -293,7 +293,7 @@ fn a_server_without_ranges_is_not_read_further_than_the_bound() {
     writer.finish().unwrap();
     let bytes = std::fs::read(folder.path().join("0.tar")).unwrap();
     let server = Server::start([("/0.tar".into(), bytes)], |_| Reply { ranges: false, ..Reply::default() });
-    let options = StoreOptions { range_bytes: 100_000, ..options() };
+    let options = Store { range_bytes: 100_000, ..options() };
     let shard = shard(&server.url("/0.tar"), &options);
     let mut reader = ShardReader::open(&shard, &ReadOptions::default()).unwrap();
     reader.next_group().unwrap().unwrap().unwrap();
@@ -307,7 +307,7 @@ fn a_server_without_ranges_is_not_read_further_than_the_bound() {
 #[test]
 fn a_blocked_read_notices_the_wish_to_stop() {
     let server = server(|_| Reply { silent: true, ..Reply::default() });
-    let options = StoreOptions { read_timeout: 10 * HANGING, ..options() };
+    let options = Store { read_timeout: 10 * HANGING, ..options() };
     let shard = shard(&server.url("/set/0.tar"), &options);
     let stop = Arc::new(AtomicBool::new(false));
     let setter = Arc::clone(&stop);
@@ -329,7 +329,7 @@ fn a_dropped_loader_does_not_wait_for_a_server_that_hangs() {
         stall: (request.number > 0).then_some(90_000),
         ..Reply::default()
     });
-    let stores = StoreOptions { read_timeout: 10 * HANGING, range_bytes: 100_000, ..options() };
+    let stores = Store { read_timeout: 10 * HANGING, range_bytes: 100_000, ..options() };
     let loader = support::full(&server.url("/00000.tar"))
         .lengths(vec![400])
         .lanes(1)
@@ -429,7 +429,7 @@ fn lists_mix_places_and_ways_of_writing_them() {
     std::fs::write(folder.path().join("shards.txt"), listed).unwrap();
     std::fs::write(folder.path().join("shards"), listed).unwrap();
     let names = |pattern: String| -> Vec<String> {
-        let shards = list(&[pattern], None, &StoreOptions::default()).unwrap();
+        let shards = list(&[pattern], None, &Store::default()).unwrap();
         shards.iter().map(|shard| format!("{}/{}", shard.source, shard.path)).collect()
     };
     let expected = ["near/a.tar", "near/b{1}.tar", "b/x.tar", "b/y.tar", "d/0.tar", "far/1.tar"];
@@ -454,13 +454,13 @@ fn what_cannot_be_listed_is_refused_before_anything_is_asked() {
         ("https://h/a/0.tar::https://g/a/0.tar", "give their folders different names"),
         ("s3://b/a//0.tar", "a//0.tar"),
     ] {
-        let error = list(&[pattern.into()], None, &StoreOptions::default()).unwrap_err().to_string();
+        let error = list(&[pattern.into()], None, &Store::default()).unwrap_err().to_string();
         assert!(error.contains(expected), "{pattern}: {error}");
     }
     for (stores, expected) in [
-        (StoreOptions { endpoint: Some("minio:9000".into()), ..options() }, "endpoint = \"minio:9000\""),
-        (StoreOptions { read_timeout: Duration::ZERO, ..options() }, "read_timeout"),
-        (StoreOptions { ranges_ahead: 0, ..options() }, "ranges_ahead"),
+        (Store { endpoint: Some("minio:9000".into()), ..options() }, "endpoint = \"minio:9000\""),
+        (Store { read_timeout: Duration::ZERO, ..options() }, "read_timeout"),
+        (Store { ranges_ahead: 0, ..options() }, "ranges_ahead"),
     ] {
         let error = list(&["https://h/0.tar".into()], None, &stores).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
@@ -468,7 +468,7 @@ fn what_cannot_be_listed_is_refused_before_anything_is_asked() {
 }
 
 /// One epoch over local shards and over `url`, which holds the same.
-fn same_epochs(folder: &Path, url: &str, stores: &StoreOptions) {
+fn same_epochs(folder: &Path, url: &str, stores: &Store) {
     let local = support::pattern(folder, 4);
     for make in [support::full as fn(&str) -> tldr_loader::loader::LoaderBuilder, support::builder] {
         let near = support::epoch(&make(&local).build().unwrap());
@@ -490,6 +490,6 @@ fn a_loader_yields_the_same_over_http() {
         (0, 7) => Reply::status(503),
         _ => Reply::default(),
     });
-    let stores = StoreOptions { retries: 6, ..options() };
+    let stores = Store { retries: 6, ..options() };
     same_epochs(folder.path(), &server.url("/{00000..00003}.tar"), &stores);
 }

@@ -11,7 +11,7 @@ use crate::fault_server::{Reply, Request, Server};
 use proptest::prelude::*;
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::shard::{
-    Group, ReadOptions, ShardFetcher, ShardIndex, ShardReader, ShardWriter, StoreOptions, list,
+    Group, ReadOptions, ShardFetcher, ShardIndex, ShardReader, ShardWriter, Store, list,
 };
 use tldr_loader::{Result, Shard};
 
@@ -30,8 +30,8 @@ fn noise(seed: u64) -> Vec<u8> {
     out.into_inner()
 }
 
-fn options() -> StoreOptions {
-    StoreOptions { retries: 3, read_timeout: Duration::from_secs(10), ..StoreOptions::default() }
+fn options() -> Store {
+    Store { retries: 3, read_timeout: Duration::from_secs(10), ..Store::default() }
 }
 
 fn shard_bytes() -> Vec<u8> {

@@ -9,14 +9,14 @@ use std::process::Command;
 
 use crate::support::wait;
 use proptest::prelude::*;
-use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, StoreOptions, list};
+use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, Store, list};
 use tldr_loader::{SampleId, Shard};
 
 /// Key, image extension and bytes, caption, json.
 type Pair = (String, &'static str, Vec<u8>, String, Option<Vec<u8>>);
 
 fn shard(path: &Path) -> Shard {
-    list(&[path.to_str().unwrap().to_owned()], None, &StoreOptions::default()).unwrap().remove(0)
+    list(&[path.to_str().unwrap().to_owned()], None, &Store::default()).unwrap().remove(0)
 }
 
 fn write(path: &Path, pairs: &[Pair]) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tldr_loader::Shard;
-use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, StoreOptions, lengths, list};
+use tldr_loader::shard::{Group, ReadOptions, ShardReader, ShardWriter, Store, lengths, list};
 
 /// A running moto server, ended when dropped.
 struct Moto {
@@ -137,9 +137,9 @@ mod inside {
         std::env::var_os("TLDR_TEST_FOLDER").unwrap().into()
     }
 
-    fn options() -> StoreOptions {
+    fn options() -> Store {
         let endpoint = std::env::var("TLDR_TEST_ENDPOINT").ok();
-        StoreOptions { endpoint, range_bytes: 10_000, retries: 2, ..StoreOptions::default() }
+        Store { endpoint, range_bytes: 10_000, retries: 2, ..Store::default() }
     }
 
     fn shards(pattern: &str) -> Vec<Shard> {
@@ -155,7 +155,7 @@ mod inside {
     #[ignore = "needs the environment of buckets_read_as_local_folders"]
     fn formats() {
         let near = folder().join("formats").display().to_string();
-        let near = list(&[near], None, &StoreOptions::default()).unwrap();
+        let near = list(&[near], None, &Store::default()).unwrap();
         let far = shards("s3://shards/data/formats/");
         let braces = shards("s3://shards/data/formats/{0.tar,1.tar.gz,2.tgz,3.tar.zst}");
         assert_eq!((near.len(), far.len()), (4, 4));

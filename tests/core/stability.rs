@@ -32,7 +32,7 @@ fn value_stability() {
     let found = [
         digest(with_stub(&urls)),
         digest(full(&urls).lanes(4)),
-        digest(with_stub(&urls).rotate(true).fuse("coin:0.5".parse().unwrap())),
+        digest(with_stub(&urls).rotate(true).fuse("coin(0.5)".parse().unwrap())),
         digest(with_judge(&urls).lanes(8)),
     ];
     let frozen: [u64; 4] =

@@ -11,7 +11,7 @@ use crate::support::{Altered, StubCaptioner, builder, clusters, corpus, full, wa
 use tldr_loader::model::Scorer;
 use tldr_loader::{ErrorKind, Loader};
 
-const SHORT: Option<Duration> = Some(Duration::from_millis(500));
+const SHORT: Duration = Duration::from_millis(500);
 
 /// Waits until every thread has ended and the last one has let the model go.
 fn await_end(gone: &Receiver<()>) {
@@ -46,14 +46,15 @@ fn stuck(timeout: Option<Duration>) -> (Loader, Sender<()>, Receiver<()>, tempfi
     let urls = corpus(folder.path(), 2, 100);
     let (let_go, go) = channel();
     let (alive, gone) = channel();
-    let loader = builder(&urls).captioner(hanging(go, alive), clusters()).stall_timeout(timeout);
+    let loader = builder(&urls).captioner(hanging(go, alive), clusters());
+    let loader = timeout.into_iter().fold(loader, |loader, timeout| loader.stall_timeout(timeout));
     (loader.build().unwrap(), let_go, gone, folder)
 }
 
 #[test]
 fn a_captioner_that_hangs_is_named() {
     wait::within("the captioner to be named", || {
-        let (loader, let_go, gone, _folder) = stuck(SHORT);
+        let (loader, let_go, gone, _folder) = stuck(Some(SHORT));
         let (error, stage) = stalled(&loader);
         assert_eq!(stage, "captioner");
         for part in ["lane", "waits for the captioner", "encodes images", "stall_timeout = 0.5"] {
@@ -72,7 +73,7 @@ fn a_captioner_that_hangs_is_named() {
 #[test]
 fn a_recording_pass_that_hangs_is_named() {
     wait::within("the captioner to be named", || {
-        let (loader, let_go, gone, _folder) = stuck(SHORT);
+        let (loader, let_go, gone, _folder) = stuck(Some(SHORT));
         let error = loader.record(&mut |_| Ok(())).unwrap_err();
         assert!(matches!(error.kind, ErrorKind::Stall { stage: "captioner", .. }), "{error}");
         drop(let_go);
@@ -121,6 +122,6 @@ fn a_shard_that_cannot_be_read_is_named() {
 fn no_time_at_all_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 1, 100);
-    let error = builder(&urls).stall_timeout(Some(Duration::ZERO)).build().err().unwrap();
+    let error = builder(&urls).stall_timeout(Duration::ZERO).build().err().unwrap();
     assert!(matches!(error.kind, ErrorKind::Option { option: "stall_timeout", .. }), "{error}");
 }

@@ -11,27 +11,43 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::select_stream::{Held, stream};
 use crate::support::{Altered, Row, StubCaptioner, builder, clusters, corpus, epoch, rows};
+use tldr_loader::config::{Gate, Priority, Quota, Selection};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder, Stats};
 use tldr_loader::model::Scorer;
-use tldr_loader::select::{GateBy, Policy, Priority, Quota, Selector};
+use tldr_loader::select::{Policy, Selector};
 use tldr_loader::shard::ShardWriter;
 use tldr_loader::{DropReason, FailReason, Outcome};
 
 fn policy(keep_ratio: f64) -> Policy {
-    Policy { keep_ratio, gate: Some(0.5), thin: true, seed: 3, ..Policy::default() }
+    Policy {
+        selection: Selection {
+            keep_ratio: Some(keep_ratio.into()),
+            gate: Some(Gate::top(0.5)),
+            thin: true,
+            ..Selection::default()
+        },
+        seed: 3,
+        ..Policy::default()
+    }
 }
 
 #[test]
 fn the_share_is_even_nested_and_all_of_it_that_passes_is_kept() {
     let stream = stream(60, 3, 512, 0.05, 2);
     for quota in [Quota::Proportional, Quota::Random] {
-        for (keep_ratio, gate_by) in [(0.05, GateBy::Corpus), (0.25, GateBy::Cluster), (0.45, GateBy::Corpus)]
+        for (keep_ratio, gate) in
+            [(0.05, Gate::top(0.5)), (0.25, Gate::top(0.5).within_cluster()), (0.45, Gate::top(0.5))]
         {
-            let policy = Policy { quota, gate_by, ..policy(keep_ratio) };
+            let with = |policy: Policy| {
+                policy.but(|selection| {
+                    selection.quota = Some(quota);
+                    selection.gate = Some(gate.clone());
+                })
+            };
+            let policy = with(policy(keep_ratio));
             let selector = Selector::new(policy, Some(stream.clusters.clone())).unwrap();
-            let all =
-                Selector::new(Policy { quota, gate_by, ..self::policy(0.5) }, Some(stream.clusters.clone()));
+            let all = Selector::new(with(self::policy(0.5)), Some(stream.clusters.clone()));
             let all = all.unwrap();
             assert!(
                 all.thin_share(stream.windows[0].id, &stream.windows[0].failed, 0)
@@ -132,7 +148,10 @@ fn lower_ratios_are_nested_and_rotating_epochs_take_turns() {
         }
         assert_eq!(kept(policy(0.2), held, 0), kept(policy(0.2), held, 9), "without rotation all are alike");
         // Everything in epoch 2; before and after it, all that passes comes round in turn.
-        let rotating = Policy { rotate: true, later_ratios: vec![(2, 1.0), (3, 0.15)], ..policy(0.1) };
+        let rotating = policy(0.1).but(|selection| {
+            selection.rotate = true;
+            selection.keep_ratio = Some([(0, 0.1), (2, 1.0), (3, 0.15)].into());
+        });
         let mut times = vec![0; 400];
         for epoch in 0..20 {
             for row in kept(rotating.clone(), held, epoch) {
@@ -148,18 +167,20 @@ fn lower_ratios_are_nested_and_rotating_epochs_take_turns() {
 #[test]
 fn what_cannot_be_thinned_is_refused() {
     let stream = stream(10, 1, 10, 0.0, 1);
-    type Change = fn(&mut Policy);
+    type Change = fn(&mut Selection);
     let changes: [(Change, &str); 5] = [
-        (|p| p.quota = Quota::Cap, "thin = true: only false with quota = cap: its rates differ by cluster"),
-        (|p| p.quota = Quota::Tempered(0.5), "quota = tempered(0.5)"),
+        (
+            |p| p.quota = Some(Quota::Cap),
+            "thin = true: only false with quota = cap: its rates differ by cluster",
+        ),
+        (|p| p.quota = Some(Quota::Tempered(0.5)), "quota = tempered(0.5)"),
         (|p| p.priority = Priority::Diverse, "only false with priority = diverse: it chooses among"),
         (|p| p.dedup = Some(0.9), "only false with dedup = 0.9: near-copies"),
-        (|p| p.keep_ratio = 0.6, "keep_ratio = 0.6: at most 0.5"),
+        (|p| p.keep_ratio = Some(0.6.into()), "keep_ratio = 0.6: at most 0.5"),
     ];
     for (change, part) in changes {
-        let mut policy = policy(0.25);
-        change(&mut policy);
-        let error = Selector::new(policy, Some(stream.clusters.clone())).unwrap_err().to_string();
+        let error =
+            Selector::new(policy(0.25).but(change), Some(stream.clusters.clone())).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
     let folder = tempfile::tempdir().unwrap();
@@ -242,7 +263,7 @@ fn only_the_share_is_encoded() {
     assert_eq!(whole.encoded, 768);
     assert_eq!(thin.batches.len(), whole.batches.len(), "as many are expected");
     // A wider gate lets more of the share through.
-    assert!(run(&urls, &Ledger::new(), |b| b.thin(true).gate(None)).encoded < thin.encoded * 6 / 10);
+    assert!(run(&urls, &Ledger::new(), |b| b.thin(true).gate(Gate::OFF)).encoded < thin.encoded * 6 / 10);
 }
 
 /// With `open`, the same ledger as another process sees it.
@@ -256,7 +277,7 @@ fn check_ledger(open: &dyn Fn() -> Ledger) {
         |b| b.thin(true).keep_ratio(0.2),
         |b| b,
         |b| b.thin(true).seed(6),
-        |b| b.dedup(Some(0.9999)),
+        |b| b.dedup(0.9999),
     ];
     let mut encoded = vec![];
     for (number, change) in changes.into_iter().enumerate() {

@@ -23,8 +23,9 @@
 use std::collections::BTreeMap;
 
 use crate::select_stream::{Stream, stream};
+use tldr_loader::config::{Gate, Quota, Selection};
 use tldr_loader::hash::{Purpose, Rng, hash};
-use tldr_loader::select::{Policy, Quota, Rates, Selector};
+use tldr_loader::select::{Policy, Rates, Selector};
 
 const GROUPS: usize = 10;
 
@@ -53,7 +54,7 @@ struct Design {
 
 fn design(policy: Policy) -> Design {
     let stream = stream(1000, 4, 1024, 0.02, 1);
-    let gate = policy.gate.unwrap_or(1.0);
+    let gate = policy.gate().share().unwrap_or(1.0);
     let mut candidates = Vec::new();
     for (window, held) in stream.windows.iter().enumerate() {
         for row in 0..held.ids.len() {
@@ -78,7 +79,7 @@ fn design(policy: Policy) -> Design {
     let rates = Rates::solve(&policy, Some(&stream.clusters)).unwrap();
     let rates = candidates.iter().map(|c| rates.rate(c.cluster).value()).collect();
     Design {
-        pi: policy.keep_ratio / gate,
+        pi: policy.keep_ratio() / gate,
         rates,
         stream,
         policy,
@@ -202,7 +203,14 @@ fn carried(random_start: bool) -> impl Fn(&Design, u64) -> Vec<bool> {
 
 #[test]
 fn every_group_is_kept_with_probability_pi() {
-    let gated = Policy { keep_ratio: 0.15, gate: Some(0.5), ..Policy::default() };
+    let gated = Policy {
+        selection: Selection {
+            keep_ratio: Some(0.15.into()),
+            gate: Some(Gate::top(0.5)),
+            ..Selection::default()
+        },
+        ..Policy::default()
+    };
     for policy in [Policy::default(), gated] {
         let chi = chi_squares(&design(policy.clone()), 2000, selector(0));
         assert!(chi.iter().all(|&x| x < bound()), "{policy:?}: by size, arrival, position {chi:?}");
@@ -211,7 +219,10 @@ fn every_group_is_kept_with_probability_pi() {
 
 #[test]
 fn later_epochs_in_rotation_are_as_fair() {
-    let policy = Policy { keep_ratio: 0.3, rotate: true, ..Policy::default() };
+    let policy = Policy {
+        selection: Selection { keep_ratio: Some(0.3.into()), rotate: true, ..Selection::default() },
+        ..Policy::default()
+    };
     // Epoch 3 takes the last tenth of the pool and begins again.
     let chi = chi_squares(&design(policy), 1000, selector(3));
     assert!(chi.iter().all(|&x| x < bound()), "by size, arrival, position {chi:?}");
@@ -219,7 +230,10 @@ fn later_epochs_in_rotation_are_as_fair() {
 
 #[test]
 fn a_random_quota_is_as_fair() {
-    let policy = Policy { quota: Quota::Random, ..Policy::default() };
+    let policy = Policy {
+        selection: Selection { quota: Some(Quota::Random), ..Selection::default() },
+        ..Policy::default()
+    };
     let chi = chi_squares(&design(policy), 1000, selector(0));
     assert!(chi.iter().all(|&x| x < bound()), "by size, arrival, position {chi:?}");
 }
@@ -227,7 +241,11 @@ fn a_random_quota_is_as_fair() {
 #[test]
 fn quotas_with_a_rate_for_each_cluster_are_as_fair() {
     for quota in [Quota::Cap, Quota::CapAt(3), Quota::Tempered(0.5)] {
-        let policy = Policy { quota, corpus: Some(4 * 1024), ..Policy::default() };
+        let policy = Policy {
+            selection: Selection { quota: Some(quota), ..Selection::default() },
+            corpus: Some(4 * 1024),
+            ..Policy::default()
+        };
         let design = design(policy);
         let (least, most) = design.rates.iter().fold((1.0f64, 0.0f64), |(a, b), &r| (a.min(r), b.max(r)));
         assert!(most > 2.0 * least, "{quota}: rates from {least} to {most} would test nothing");
@@ -318,7 +336,10 @@ fn horvitz_thompson_totals_cover_the_truth() {
     // Of 100 intervals 95 cover, with a standard deviation of 2.2; fewer than 85 do with a probability of
     // 5e-5 (binomial).
     for quota in [Quota::Proportional, Quota::Tempered(0.5), Quota::Cap] {
-        let design = design(Policy { quota, ..Policy::default() });
+        let design = design(Policy {
+            selection: Selection { quota: Some(quota), ..Selection::default() },
+            ..Policy::default()
+        });
         let covered = coverage(&design, 100, selector(0));
         assert!(covered >= 85, "{quota}: {covered} of 100 intervals cover the truth");
     }

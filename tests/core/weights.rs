@@ -5,7 +5,7 @@
 
 use crate::support::{CLUSTERS, StubCaptioner, builder, clusters, corpus, epoch, full, with_stub};
 use tldr_loader::cluster::Clusters;
-use tldr_loader::select::{Priority, Quota};
+use tldr_loader::config::{Priority, Quota};
 
 #[test]
 fn weights_are_one_over_pi() {

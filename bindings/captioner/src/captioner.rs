@@ -14,11 +14,11 @@ use tldr_captioner::{
 use tldr_loader::cluster::{AlignmentNorm, Features, GateWorth};
 use tldr_loader::loader::GateStats;
 use tldr_loader::{Error, Result};
-use tldr_python::arguments::{Urls, must_exist, reading, stores};
+use tldr_python::arguments::must_exist;
 use tldr_python::errors::OrRaise;
 use tldr_python::given::{Callback, Given, read};
 use tldr_python::interrupt::interruptible;
-use tldr_python::plain;
+use tldr_python::{plain, values};
 
 use crate::options;
 use crate::report;
@@ -64,7 +64,7 @@ impl Captioner {
     /// Trains a captioner from scratch on image-caption pairs and saves it in the folder `path`.
     ///
     /// Args:
-    ///     urls: Shards, as for `Loader`.
+    ///     source: Shards or a `Source`, as for `Loader`.
     ///     path: The captioner directory to write; made if missing.
     ///     preset: Sizes: `tiny`, `small` or `base` (the paper's).
     ///     tokenizer: A tokenizer to use. Default: one is trained on the captions.
@@ -98,14 +98,6 @@ impl Captioner {
     ///     seed: Seed of weights, order, dropped images and what is held out.
     ///     threads: Threads that train, on a CPU. Default: one per core.
     ///     device: `cpu` (the default), `cuda` or `cuda:N`.
-    ///     caption_key: Field of the json member that holds the caption; the txt member is used where
-    ///         a sample lacks it. Default: the txt member.
-    ///     where: Only samples whose metadata pass, as for `Loader`.
-    ///     subset: Only samples that this file lists, as for `Loader`.
-    ///     captions: A file of captions by key, as for `Loader`.
-    ///     endpoint: URL of a server that speaks S3, as for `Loader`.
-    ///     read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
-    ///     retries: Times that a request to a store is made again. Default: 8.
     ///     progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
     ///         `vq_loss`, `perplexity`, `used_codes`, `learning_rate`, `images_per_s`, `seconds_left`,
     ///         `fold`, and once measured `validation_lm_loss` and `validation_auc`; an exception from
@@ -116,24 +108,23 @@ impl Captioner {
     ///     DataError: A file is not what it should be; a loss is not finite: names step and keys.
     #[classmethod]
     #[pyo3(
-        signature = (urls, path, **options),
-        text_signature = "($cls, urls, path, *, preset='small', tokenizer=None, vocab_size=2000, epochs=10, batch_size=32, \
+        signature = (source, path, **options),
+        text_signature = "($cls, source, path, *, preset='small', tokenizer=None, vocab_size=2000, epochs=10, batch_size=32, \
             accumulate=1, precision=None, learning_rate=None, schedule='cosine', warmup=3000, \
             augment='none', codebook_start='patches', codebook_update='ema', commitment=0.25, validate=None, \
             checkpoint_every=1000, resume='auto', folds=1, seed=0, threads=None, device=None, \
-            caption_key=None, where=None, subset=None, captions=None, endpoint=None, read_timeout=None, \
-            retries=None, progress=None)"
+            progress=None)"
     )]
     fn train(
         _class: &Bound<'_, PyType>,
         py: Python<'_>,
-        urls: &Bound<'_, PyAny>,
+        source: &Bound<'_, PyAny>,
         path: &Bound<'_, PyAny>,
         options: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let (urls, path): (Urls, PathBuf) = (read("urls", urls)?, read("path", path)?);
+        let path: PathBuf = read("path", path)?;
         let given = Given::new(py, "train", options);
-        let mut job = TrainJob::new(urls.patterns(), &path);
+        let mut job = TrainJob { source: values::source(source)?, ..TrainJob::new(vec![], &path) };
         macro_rules! set {
             ($take:ident: $($name:ident $(, $by:expr)?;)*) => {
                 $(if let Some(value) = given.$take(stringify!($name) $(, $by)?)? {
@@ -173,8 +164,6 @@ impl Captioner {
         }
         let device = options::device_or_cpu(&given)?;
         job.device = device_name(device);
-        job.read = reading(&given)?;
-        job.stores = stores(&given)?;
         let folds = given.take_whole("folds")?.unwrap_or(1_usize);
         let progress: Option<Callback> = given.take("progress")?;
         given.end()?;
@@ -317,7 +306,7 @@ impl Captioner {
     /// Finds clusters, their shares and the alignment quantiles of a corpus, and saves them.
     ///
     /// Args:
-    ///     urls: Shards, as for `Loader`.
+    ///     source: Shards or a `Source`, as for `Loader`.
     ///     clusters: Number of clusters. Default: a hundredth of the points, between 8 and 3000.
     ///     samples: Points to sample. Default: all, up to 300000.
     ///     alignment_norm: How raw alignments are made comparable.
@@ -328,14 +317,6 @@ impl Captioner {
     ///     decode_from: What the decoder of a loaded BLIP attends to: `raw` or `quantised` patches.
     ///         Default: as before, `raw` at first.
     ///     seed: Seed of sampling and of initial centroids.
-    ///     caption_key: Field of the json member that holds the caption; the txt member is used where
-    ///         a sample lacks it. Default: the txt member.
-    ///     where: Only samples whose metadata pass, as for `Loader`.
-    ///     subset: Only samples that this file lists, as for `Loader`.
-    ///     captions: A file of captions by key, as for `Loader`.
-    ///     endpoint: URL of a server that speaks S3, as for `Loader`.
-    ///     read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
-    ///     retries: Times that a request to a store is made again. Default: 8.
     ///     progress: Called as `progress(done, total)`, in images while a codebook is learned, then in
     ///         points; an exception from it ends the run.
     ///
@@ -349,15 +330,14 @@ impl Captioner {
     ///     of this name; `captions` says of generated ones how many were `sampled`, and of these are `empty`,
     ///     `repetitive` or `equal` to another picture's, and which is the `commonest`. Warnings are logged.
     #[pyo3(
-        signature = (urls, **options),
-        text_signature = "($self, urls, *, clusters=None, samples=None, alignment_norm=None, features='bag-of-codes', \
-            codes=None, decode_from=None, seed=0, caption_key=None, where=None, subset=None, captions=None, \
-            endpoint=None, read_timeout=None, retries=None, progress=None)"
+        signature = (source, **options),
+        text_signature = "($self, source, *, clusters=None, samples=None, alignment_norm=None, \
+            features='bag-of-codes', codes=None, decode_from=None, seed=0, progress=None)"
     )]
     fn fit<'py>(
         &self,
         py: Python<'py>,
-        urls: &Bound<'py, PyAny>,
+        source: &Bound<'py, PyAny>,
         options: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let given = Given::new(py, "fit", options);
@@ -365,7 +345,7 @@ impl Captioner {
             let unknown = || Error::option("alignment_norm", name, "sum, mean or matched");
             AlignmentNorm::from_name(name).ok_or_else(unknown)
         };
-        let default = FitJob::new(read::<Urls>("urls", urls)?.patterns(), &self.path);
+        let default = FitJob { source: values::source(source)?, ..FitJob::new(vec![], &self.path) };
         let job = FitJob {
             clusters: given.take_whole("clusters")?,
             samples: given.take_whole("samples")?,
@@ -377,8 +357,6 @@ impl Captioner {
             decode_from: given.take_name("decode_from", DecodeFrom::from_name)?,
             seed: given.take_whole("seed")?.unwrap_or(default.seed),
             device: device_name(self.device),
-            read: reading(&given)?,
-            stores: stores(&given)?,
             ..default
         };
         let progress: Option<Callback> = given.take("progress")?;

@@ -31,7 +31,9 @@ fn class<'py>(py: Python<'py>, kind: &ErrorKind) -> PyResult<&'py Bound<'py, PyT
         }};
     }
     let (cell, name) = match kind {
-        ErrorKind::Option { .. } | ErrorKind::Ranks(_) => named!("ConfigError"),
+        ErrorKind::Option { .. } | ErrorKind::UnknownOption { .. } | ErrorKind::Ranks(_) => {
+            named!("ConfigError")
+        }
         ErrorKind::Io { .. }
         | ErrorKind::Format { .. }
         | ErrorKind::Shard { .. }

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PySet, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict};
 use tldr_loader::Error;
 
 use crate::arguments::{Whole, whole};
 use crate::errors::{self, OrRaise};
+use crate::values::shown;
 
 /// A type that options have.
 pub trait FromPython<'py>: Sized {
@@ -83,7 +84,7 @@ pub fn read_as<'py, T: FromPython<'py>>(
     value: &Bound<'py, PyAny>,
 ) -> PyResult<T> {
     T::from_python(value).ok_or_else(|| {
-        let given = shown(value).unwrap_or_else(|_| "a value that cannot be shown".into());
+        let given = shown(value);
         errors::to_python(value.py(), &Error::option(option, given, accepted))
     })
 }
@@ -94,24 +95,6 @@ pub fn read_as<'py, T: FromPython<'py>>(
 /// `ConfigError` where it is none, or does not fit.
 pub fn read_whole<T: TryFrom<Whole>>(option: &'static str, value: &Bound<'_, PyAny>) -> PyResult<T> {
     whole(option, read(option, value)?).or_raise(value.py())
-}
-
-/// A value as messages show it: plain data as Python writes them, cut short; of anything else the type.
-fn shown(value: &Bound<'_, PyAny>) -> PyResult<String> {
-    let is_plain = value.is_none()
-        || value.is_instance_of::<PyInt>()
-        || value.is_instance_of::<PyFloat>()
-        || value.is_instance_of::<PyString>()
-        || value.is_instance_of::<PyBytes>()
-        || value.is_instance_of::<PyList>()
-        || value.is_instance_of::<PyTuple>()
-        || value.is_instance_of::<PyDict>()
-        || value.is_instance_of::<PySet>();
-    if is_plain {
-        return value.py().import("reprlib")?.call_method1("repr", (value,))?.extract();
-    }
-    let name = value.get_type().fully_qualified_name()?.to_string();
-    Ok(format!("an object of type {name}"))
 }
 
 /// The options of one call.

@@ -7,3 +7,4 @@ pub mod given;
 pub mod interrupt;
 pub mod log;
 pub mod plain;
+pub mod values;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tldr_loader::shard::StoreOptions;
-use tldr_loader::{Error, Result};
+use tldr_loader::Error;
+use tldr_loader::shard::Store;
 
 use tldr_python::errors::OrRaise;
 use tldr_python::from_python;
@@ -57,7 +57,7 @@ impl Ledger {
             }
             None => Ok(tldr_loader::ledger::Ledger::new()),
             Some(path) => {
-                let stores = StoreOptions { endpoint, ..StoreOptions::default() };
+                let stores = Store { endpoint, ..Store::default() };
                 tldr_loader::ledger::Ledger::open_with(path, cache_bytes, &stores)
             }
         };
@@ -100,13 +100,4 @@ pub(crate) enum LedgerSource {
     Open(Py<Ledger>),
     /// A folder.
     Folder(PathBuf),
-}
-
-impl LedgerSource {
-    pub(crate) fn open(&self, stores: &StoreOptions) -> Result<tldr_loader::ledger::Ledger> {
-        match self {
-            Self::Open(ledger) => Ok(ledger.get().0.clone()),
-            Self::Folder(path) => tldr_loader::ledger::Ledger::open_with(path, None, stores),
-        }
-    }
 }

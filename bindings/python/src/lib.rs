@@ -5,6 +5,7 @@
 
 mod batch;
 mod batches;
+mod describe;
 mod frame;
 mod ledger;
 mod loader;
@@ -29,6 +30,8 @@ mod _native {
     use crate::batch::Batch;
     #[pymodule_export]
     use crate::batches::Batches;
+    #[pymodule_export]
+    use crate::describe::_describe;
     #[pymodule_export]
     use crate::frame::_hand_over;
     #[pymodule_export]

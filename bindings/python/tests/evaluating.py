@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import flat
 import tldr_loader as tldr
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    loader = tldr.Loader(mode="eval", **options)
+    loader = flat.loader(mode="eval", **options)
     batches = []
     total = torch.zeros(2, dtype=torch.float64)
     for batch in loader:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import flat
 import tldr_loader as tldr
 
 
@@ -45,7 +46,7 @@ def use(name: str, options: dict[str, Any], out: Path, late_group: str | None, b
     start = time.monotonic()
     found: dict[str, Any] = {}
     try:
-        loader = tldr.Loader(**options)
+        loader = flat.loader(**options)
         if begin:
             next(iter(loader))
         found |= {"len": len(loader), "rank before": loader.rank, "world_size": loader.world_size}

@@ -19,6 +19,7 @@ from typing import Any
 import lightning
 import torch
 
+import flat
 import tldr_loader as tldr
 
 
@@ -34,7 +35,7 @@ class Module(lightning.LightningModule):
         self.keys: list[str] = []
 
     def make(self) -> tldr.Loader:
-        return tldr.Loader(self.urls, mode="full", batch_size=8, lanes=4, image_size=16)
+        return flat.loader(self.urls, mode="full", batch_size=8, lanes=4, image_size=16)
 
     def train_dataloader(self) -> Any:
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import flat
 import tldr_loader as tldr
 import tldr_loader._ranks
 
@@ -34,7 +35,7 @@ def main() -> None:
         dist.init_process_group("gloo")
     idle = options.pop("idle", False)
     global_batch = options.pop("global_batch")
-    loader = tldr.Loader(batch_size=global_batch // world_size, **options)
+    loader = flat.loader(batch_size=global_batch // world_size, **options)
     if state is not None:
         loader.load_state_dict(state)
     try:

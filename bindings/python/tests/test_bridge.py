@@ -22,8 +22,10 @@ import hashlib, json, sys
 if {without}:
     sys.modules["tldr_loader_captioner"] = None
 import tldr_loader as tldr
+sys.path.insert(0, {tests!r})
+import flat
 try:
-    loader = tldr.Loader(**json.loads({options!r}))
+    loader = flat.loader(**json.loads({options!r}))
     rows = []
     for batch in loader:
         pixels = [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in batch.images]
@@ -48,13 +50,13 @@ def directory(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(corpus: Corpus, captioner: Path, **more: Any) -> dict[str, Any]:
-    given = {"urls": corpus.urls, "captioner": captioner, "keep_ratio": 0.25, "batch_size": 8}
+    given = {"source": corpus.urls, "captioner": captioner, "keep_ratio": 0.25, "batch_size": 8}
     return {**given, "image_size": SIZE, **more}
 
 
 def elsewhere(given: dict[str, Any], *, without: bool) -> Any:
     """What a loader with these options does in a process of its own, `without` the captioner or with it."""
-    code = ELSEWHERE.format(options=json.dumps(given, default=str), without=without)
+    code = ELSEWHERE.format(tests=str(Path(__file__).parent), options=json.dumps(given, default=str), without=without)
     with Child(code) as child:
         status, out, err = child.end()
     assert status == 0, err
@@ -69,7 +71,7 @@ def check(given: dict[str, Any]) -> None:
     assert elsewhere(given, without=True) == [rows, 0]
 
 
-@pytest.mark.parametrize("fuse", ["original", "generated", "concat", "best:0.7"])
+@pytest.mark.parametrize("fuse", ["original", "generated", "concat", "best(0.7)"])
 def test_a_complete_ledger_needs_no_captioner(
     corpus: Corpus, directory: Path, tmp_path: Path, fuse: str
 ) -> None:
@@ -78,7 +80,7 @@ def test_a_complete_ledger_needs_no_captioner(
 
 def test_a_matcher_and_its_scores_are_recorded_too(corpus: Corpus, directory: Path, tmp_path: Path) -> None:
     tldr.Matcher.load_blip(GOLDEN / "blip_matcher" / "model", tmp_path / "matcher")
-    more = {"judge": tmp_path / "matcher", "fuse": "gated:0.5", "rescue": True, "replace_repetitive": False}
+    more = {"judge": tmp_path / "matcher", "fuse": "gated(0.5)", "rescue": True, "replace_repetitive": False}
     given = options(corpus, directory, ledger=tmp_path / "ledger", **more)
     check(given)
     # Captions without scores: the judge is missed.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import flat
 import tldr_loader as tldr
 from conftest import SIZE, Corpus
 
@@ -36,7 +37,7 @@ def directory(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reduced(corpus: Corpus, captioner: Any, **options: Any) -> tldr.Loader:
-    return tldr.Loader(
+    return flat.loader(
         corpus.urls,
         captioner=captioner,
         **{"keep_ratio": 0.25, "batch_size": 8, "image_size": SIZE, **options},
@@ -117,7 +118,7 @@ def test_a_ledger_in_a_folder_outlives_its_loader_and_opens_anywhere(
     ((count,),) = duckdb.sql(f"select count(*) from '{captions}' where caption is not null").fetchall()
     assert count == captioned
     # As docs/ledger.md has it, also where files of other kinds lie beside them.
-    list(tldr.Loader(corpus.urls, keep_ratio=0.25, batch_size=8, image_size=SIZE, ledger=folder))
+    list(flat.loader(corpus.urls, keep_ratio=0.25, batch_size=8, image_size=SIZE, ledger=folder))
     signals = folder / "signals" / "*" / "*" / "*.parquet"
     query = f"select cluster, count(*) from read_parquet('{signals}', union_by_name = true) group by cluster"
     assert {cluster for cluster, _ in duckdb.sql(query).fetchall()} >= set(table["cluster"].to_pylist())
@@ -220,7 +221,7 @@ def test_a_matcher_judges_what_the_captioner_writes(corpus: Corpus, tmp_path: Pa
     assert (matcher.path, matcher.device, matcher.preview_size) == (str(tmp_path / "matcher"), "cpu", 32)
     assert tldr.Matcher.load(tmp_path / "matcher").weights == matcher.weights > 1000
     options: dict[str, Any] = {
-        "fuse": "gated:0.5",
+        "fuse": "gated(0.5)",
         "rescue": True,
         "replace_repetitive": False,
         "strict": True,
@@ -247,7 +248,7 @@ def test_a_matcher_judges_what_the_captioner_writes(corpus: Corpus, tmp_path: Pa
 
 
 def test_a_caption_is_not_judged_by_its_generator(corpus: Corpus, directory: Path, tmp_path: Path) -> None:
-    with pytest.raises(tldr.ConfigError, match=r"fuse = gated:0\.5: a judge beside it"):
+    with pytest.raises(tldr.ConfigError, match=r"fuse = gated\(0\.5\): a judge beside it"):
         reduced(corpus, directory, fuse="gated")
     with pytest.raises(tldr.ConfigError, match="judge = the captioner itself"):
         reduced(corpus, directory, fuse="gated", judge=tldr.Captioner.load(directory))
@@ -258,7 +259,7 @@ def test_a_caption_is_not_judged_by_its_generator(corpus: Corpus, directory: Pat
 
 
 def test_a_coin_follows_its_schedule(corpus: Corpus, directory: Path) -> None:
-    loader = reduced(corpus, directory, fuse="coin:{0: 0, 1: 1}")
+    loader = reduced(corpus, directory, fuse="coin({0: 0, 1: 1})")
     for wrote in (False, True):
         for batch in loader:
             assert [generated is not None for generated in batch.generated] == [wrote] * len(batch)
@@ -294,14 +295,14 @@ def test_a_captioner_that_is_whole_is_not_trained_again(corpus: Corpus, director
 
 
 def test_warnings_reach_the_logger(corpus: Corpus, directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    reduced(corpus, directory, gate=0.5, fuse="best:0.7")
-    assert "every survivor keeps its original caption" not in caplog.text
+    reduced(corpus, directory, gate=tldr.Top(0.5), fuse="best(0.7)")
+    assert "every kept sample keeps its original caption" not in caplog.text
     # It was trained on the corpus.
-    assert "fuse = best:0.7: the captioner was trained on 4 of the 4 shards" in caplog.text
+    assert "fuse = best(0.7): the captioner was trained on 4 of the 4 shards" in caplog.text
     caplog.clear()
-    reduced(corpus, directory, gate=0.5, fuse="best")
+    reduced(corpus, directory, gate=tldr.Top(0.5), fuse="best")
     assert {record.name for record in caplog.records} == {"tldr_loader"}
-    assert "every survivor keeps its original caption" in caplog.text
+    assert "every kept sample keeps its original caption" in caplog.text
 
 
 def test_what_a_gate_is_worth_is_measured_and_said(
@@ -323,5 +324,5 @@ def test_what_a_gate_is_worth_is_measured_and_said(
     warned = [line for level, line in lines if level == "WARNING" and "close to chance" in line]
     assert len(warned) == worth["close_to_chance"]
     caplog.clear()
-    assert reduced(corpus, directory, gate=1.0).stats()["gate"] is None
+    assert reduced(corpus, directory, gate=tldr.Top(1.0)).stats()["gate"] is None
     assert "AUC" not in caplog.text

@@ -18,6 +18,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+import flat
 import tldr_loader as tldr
 from conftest import SIZE, Corpus, Pair, write_shard
 
@@ -27,7 +28,7 @@ EPOCHS = 3
 
 def rotating(corpus: Corpus) -> tldr.Loader:
     """A third of the corpus an epoch, another one each time: 63 or 64 of 200 samples."""
-    return tldr.Loader(corpus.urls, keep_ratio=0.33, rotate=True, batch_size=8, image_size=SIZE, lanes=1)
+    return flat.loader(corpus.urls, keep_ratio=0.33, rotate=True, batch_size=8, image_size=SIZE, lanes=1)
 
 
 def expected(corpus: Corpus) -> list[list[list[str]]]:
@@ -106,7 +107,7 @@ def test_an_epoch_that_was_broken_off_says_once_that_it_repeats(corpus: Corpus) 
 
 def test_what_was_odd_is_said_with_the_last_batch(corpus: Corpus) -> None:
     # A table that knows half of the samples.
-    loader = tldr.Loader(corpus.urls, keep_ratio=0.25, batch_size=8, image_size=SIZE, lengths=[25] * 4)
+    loader = flat.loader(corpus.urls, keep_ratio=0.25, batch_size=8, image_size=SIZE, lengths=[25] * 4)
     batches = iter(loader)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -202,7 +203,7 @@ def test_ranks_that_evaluate_take_equal_steps(
     tmp_path: Path, samples: int, ranks: int, bad: int | None, real: list[list[int]]
 ) -> None:
     urls = shard(tmp_path, samples, bad)
-    options = {"urls": str(urls), "batch_size": 2, "image_size": SIZE}
+    options = {"source": str(urls), "batch_size": 2, "image_size": SIZE}
     found = evaluated(tmp_path, ranks, options)
     assert all(rank["len"] == len(rank["batches"]) == len(real[0]) for rank in found)
     assert all(batch["shape"] == [2, 3, SIZE, SIZE] for rank in found for batch in rank["batches"])
@@ -216,7 +217,7 @@ def test_ranks_that_evaluate_take_equal_steps(
     keys = [f"{i:03d}" for i in range(samples) if i != bad]
     assert [key for key, valid in rows if valid] == keys
     # What the ranks have summed is what one process sums.
-    alone = tldr.Loader(urls, mode="eval", batch_size=2, image_size=SIZE, rank=0, world_size=1)
+    alone = flat.loader(urls, mode="eval", batch_size=2, image_size=SIZE, rank=0, world_size=1)
     means = torch.cat([batch.images.mean(dim=(1, 2, 3)).double() for batch in alone])
     assert all(rank["samples"] == samples for rank in found)
     for rank in found:
@@ -227,7 +228,7 @@ def test_rows_that_are_not_real_are_said_once_where_nobody_looks(tmp_path: Path)
     urls = shard(tmp_path, 9)
 
     def loader(rank: int) -> tldr.Loader:
-        return tldr.Loader(
+        return flat.loader(
             urls, mode="eval", batch_size=2, image_size=SIZE, tokenizer=MERGES, rank=rank, world_size=2
         )
 
@@ -250,13 +251,13 @@ def test_a_shard_of_another_length_ends_an_evaluation_of_several_ranks(tmp_path:
     urls = shard(tmp_path, 9)
     options: dict[str, Any] = {"mode": "eval", "batch_size": 2, "image_size": SIZE, "world_size": 2}
     with pytest.raises(tldr.DataError, match=r"expected 11, by lengths, sizes\.json.*found 9") as caught:
-        list(tldr.Loader(urls, rank=1, lengths=[11], **options))
+        list(flat.loader(urls, rank=1, lengths=[11], **options))
     assert caught.value.shard == str(urls)
 
 
 def test_a_state_says_how_it_can_be_resumed_on_more_ranks(corpus: Corpus) -> None:
     def loader(rank: int, ranks: int, **options: Any) -> tldr.Loader:
-        return tldr.Loader(
+        return flat.loader(
             corpus.urls,
             mode="full",
             batch_size=16 // ranks,

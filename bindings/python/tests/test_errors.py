@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import flat
 import tldr_loader as tldr
 from conftest import SIZE, Corpus, add_member, png
 
@@ -36,7 +37,7 @@ def test_a_lane_without_samples_says_what_became_of_them(tmp_path: Path) -> None
                 add_member(tar, f"{shard}{i:02d}.png", picture)
                 if shard == 1:
                     add_member(tar, f"{shard}{i:02d}.txt", b"a caption")
-    loader = tldr.Loader(str(tmp_path), mode="full", lanes=2, batch_size=4, image_size=SIZE, max_errors=1e9)
+    loader = flat.loader(str(tmp_path), mode="full", lanes=2, batch_size=4, image_size=SIZE, max_errors=1e9)
     with pytest.raises(tldr.NoSamplesError) as caught:
         list(loader)
     message = str(caught.value)
@@ -69,7 +70,7 @@ def test_a_shard_that_is_not_what_the_ledger_knows(tmp_path: Path, corpus: Corpu
                 add_member(tar, first + name[1:], data)
 
     write("0")
-    loader = tldr.Loader(str(path), keep_ratio=0.5, lanes=1, batch_size=5, image_size=SIZE)
+    loader = flat.loader(str(path), keep_ratio=0.5, lanes=1, batch_size=5, image_size=SIZE)
     assert len(list(loader)) == len(loader)
     with unchanged_in_time_and_size(path):
         write("9")
@@ -84,7 +85,8 @@ def test_memory_that_runs_out(corpus: Corpus) -> None:
 import resource, sys
 import tldr_loader as tldr
 resource.setrlimit(resource.RLIMIT_AS, (24 << 30, 24 << 30))
-loader = tldr.Loader(sys.argv[1], mode="full", lanes=1, batch_size=100, image_size=8192)
+world, images = tldr.World(lanes=1), tldr.Images(image_size=8192)
+loader = tldr.Loader(sys.argv[1], mode="full", world=world, batch_size=100, images=images)
 try:
     next(iter(loader))
 except MemoryError as error:
@@ -113,11 +115,11 @@ def test_shards_that_hold_nothing_are_listed_and_warned_of(tmp_path: Path, corpu
     (tmp_path / "1.tar").write_bytes(bytes(10 << 20))
     with tarfile.open(tmp_path / "2.tar", "w"):
         pass
-    loader = tldr.Loader(str(tmp_path), mode="full", lanes=1, batch_size=10, image_size=SIZE)
+    loader = flat.loader(str(tmp_path), mode="full", lanes=1, batch_size=10, image_size=SIZE)
     with pytest.warns(RuntimeWarning, match=r"1\.tar and 1 more: no samples in it"):
         assert len(list(loader)) == 5
     assert [Path(name).name for name in loader.stats()["empty_shards"]] == ["1.tar", "2.tar"]
     with pytest.raises(tldr.NoSamplesError, match="the shard holds none") as caught:
-        tldr.Loader(str(tmp_path), mode="full", batch_size=10, image_size=SIZE, on_error="raise")
+        flat.loader(str(tmp_path), mode="full", batch_size=10, image_size=SIZE, on_error="raise")
     assert caught.value.shard is not None
     assert caught.value.shard.endswith("1.tar")

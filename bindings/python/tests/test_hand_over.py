@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import flat
 import tldr_loader as tldr
 from conftest import Corpus
 from tldr_loader import _frames, _native
@@ -118,10 +119,10 @@ def test_batches_are_made_in_the_tensors_that_torch_allocated(
 
     monkeypatch.setattr(_frames.Frame, "empty", recorded)
     merges = Path(corpus.urls).parent / "tokenizer.json"
-    options: dict[str, Any] = {"mode": "full", "batch_size": 8, "image_size": 16, "pixels": pixels}
+    options: dict[str, Any] = {"mode": "full", "batch_size": 8, "image_size": 16, "dtype": pixels}
     if merges.exists():
         options["tokenizer"] = merges
-    batches = list(tldr.Loader(corpus.urls, **options))
+    batches = list(flat.loader(corpus.urls, **options))
     assert len(batches) > 10
     for batch in batches:
         # The very objects: nothing was copied on the way, and nothing wrapped.
@@ -133,7 +134,7 @@ def test_batches_are_made_in_the_tensors_that_torch_allocated(
 
 
 def test_a_short_last_batch_is_part_of_its_tensor(corpus: Corpus) -> None:
-    batches = list(tldr.Loader(corpus.urls, mode="eval", batch_size=7, image_size=8))
+    batches = list(flat.loader(corpus.urls, mode="eval", batch_size=7, image_size=8))
     rows = [len(batch) for batch in batches]
     assert sum(rows) == len(corpus.pairs)
     assert rows[-1] < 7
@@ -146,7 +147,8 @@ import sys
 sys.modules["torch"] = None
 import numpy as np
 import tldr_loader as tldr
-loader = tldr.Loader(sys.argv[1], mode="eval", batch_size=7, image_size=8, pixels="uint8", weights=True)
+images, selection = tldr.Images(image_size=8, dtype="uint8"), tldr.Selection(weights=True)
+loader = tldr.Loader(sys.argv[1], mode="eval", batch_size=7, images=images, selection=selection)
 pixels = [np.from_dlpack(batch.images) for batch in loader]
 assert isinstance(batch_type := type(next(iter(loader)).images), type) and batch_type is tldr.Array
 np.save(sys.argv[2], np.concatenate(pixels))
@@ -164,7 +166,7 @@ assert "torch.cuda" not in sys.modules
 def test_without_torch_batches_are_arrays_of_the_same_pixels(corpus: Corpus, tmp_path: Path) -> None:
     out = tmp_path / "pixels.npy"
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH, corpus.urls, str(out)], check=True, timeout=120)
-    loader = tldr.Loader(corpus.urls, mode="eval", batch_size=7, image_size=8, pixels="uint8")
+    loader = flat.loader(corpus.urls, mode="eval", batch_size=7, image_size=8, dtype="uint8")
     expected = torch.cat([batch.images for batch in loader]).numpy()
     assert np.array_equal(np.load(out), expected)
 
@@ -190,10 +192,10 @@ def test_copies_go_through_a_stream_one_batch_ahead(corpus: Corpus, monkeypatch:
             said.append(f"receive {self.received}")
             return sent[0]
 
-    plain = tldr.Loader(corpus.urls, mode="full", batch_size=8, image_size=8)
+    plain = flat.loader(corpus.urls, mode="full", batch_size=8, image_size=8)
     expected = [batch.images for batch in plain]
     monkeypatch.setattr(_frames, "frame", lambda _device: Pretended())
-    loader = tldr.Loader(corpus.urls, mode="full", batch_size=8, image_size=8)
+    loader = flat.loader(corpus.urls, mode="full", batch_size=8, image_size=8)
     steps: list[int] = []
     under_way: list[int] = []
     for batch, images in zip(loader, expected, strict=True):
@@ -210,7 +212,7 @@ def test_copies_go_through_a_stream_one_batch_ahead(corpus: Corpus, monkeypatch:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_what_arrives_on_a_gpu_is_what_was_decoded(corpus: Corpus) -> None:
     options: dict[str, Any] = {"mode": "full", "batch_size": 4, "image_size": 32}
-    host, there = tldr.Loader(corpus.urls, **options), tldr.Loader(corpus.urls, device="cuda", **options)
+    host, there = flat.loader(corpus.urls, **options), flat.loader(corpus.urls, device="cuda", **options)
     compared = 0
     while compared < 500:
         for ours, theirs in zip(host, there, strict=True):
@@ -231,7 +233,7 @@ def test_an_epoch_leaves_no_more_memory_waiting_than_is_under_way(
         return empty(self, dtype, shape)
 
     monkeypatch.setattr(_frames.Frame, "empty", counted)
-    loader = tldr.Loader(corpus.urls, mode="full", batch_size=8, image_size=8)
+    loader = flat.loader(corpus.urls, mode="full", batch_size=8, image_size=8)
     batches = sum(1 for _ in range(5) for _ in loader)
     # Each batch that was taken is made up for once; what waits is never more than prefetch and three.
     assert len(made) <= batches + 2 + 3
@@ -259,10 +261,10 @@ def test_a_batch_whose_copy_fails_is_held_for_the_next_call(
             return tensors, None
 
     options: dict[str, Any] = {"mode": "full", "batch_size": 8, "image_size": 8}
-    expected = [(batch.keys, batch.images) for batch in tldr.Loader(corpus.urls, **options)]
+    expected = [(batch.keys, batch.images) for batch in flat.loader(corpus.urls, **options)]
     monkeypatch.setattr(_frames, "frame", lambda _device: Failing())
     found, failed = [], 0
-    batches = iter(tldr.Loader(corpus.urls, **options))
+    batches = iter(flat.loader(corpus.urls, **options))
     while True:
         try:
             batch = next(batches)
@@ -286,9 +288,9 @@ def test_threads_that_share_an_iterator_get_each_batch_once(
             return tensors, None
 
     options: dict[str, Any] = {"mode": "full", "batch_size": 4, "image_size": 8}
-    expected = {tuple(batch.keys): batch.images for batch in tldr.Loader(corpus.urls, **options)}
+    expected = {tuple(batch.keys): batch.images for batch in flat.loader(corpus.urls, **options)}
     monkeypatch.setattr(_frames, "frame", lambda _device: Slow())
-    batches = iter(tldr.Loader(corpus.urls, **options))
+    batches = iter(flat.loader(corpus.urls, **options))
     found: list[tldr.Batch] = []
     threads = [threading.Thread(target=lambda: found.extend(batches), daemon=True) for _ in range(3)]
     for thread in threads:

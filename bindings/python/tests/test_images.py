@@ -15,6 +15,7 @@ import torch
 from open_clip import image_transform
 from PIL import Image, ImageOps
 
+import flat
 import tldr_loader as tldr
 from conftest import add_member
 from tldr_loader import _native
@@ -52,7 +53,7 @@ def pixels(path: Path, images: list[bytes], **options: Any) -> torch.Tensor:
             add_member(tar, f"{i}.txt", b"a caption")
     options = {"image_size": 32, **options}
     options = {"mode": "eval", **options}
-    loader = tldr.Loader(path, batch_size=len(images), **options)
+    loader = flat.loader(path, batch_size=len(images), **options)
     (batch,) = list(loader)
     return batch.images
 
@@ -62,17 +63,17 @@ def test_exif_orientation_is_pillows(tmp_path: Path, kind: str) -> None:
     given = [encoded(picture(), kind, orientation) for orientation in range(1, 9)]
     upright = [ImageOps.exif_transpose(Image.open(io.BytesIO(data))) for data in given]
     turned = pixels(
-        tmp_path / "a.tar", given, pixels="uint8", transform="preview", exif_orientation=True
+        tmp_path / "a.tar", given, dtype="uint8", transform="preview", exif_orientation=True
     ).int()
     expected = pixels(
         tmp_path / "b.tar",
         [encoded(image.convert("RGB"), "PNG") for image in upright],
-        pixels="uint8",
+        dtype="uint8",
         transform="preview",
     ).int()
     assert torch.equal(turned, expected)
     # Left alone by default: all eight are the same picture.
-    as_stored = pixels(tmp_path / "c.tar", given, pixels="uint8", transform="preview")
+    as_stored = pixels(tmp_path / "c.tar", given, dtype="uint8", transform="preview")
     assert torch.equal(as_stored, as_stored[:1].expand_as(as_stored))
 
 
@@ -82,7 +83,7 @@ def test_scaled_decoding_stays_close_and_leaves_small_pictures_alone(tmp_path: P
     small = [encoded(photograph(rng, 640, 480), "JPEG") for _ in range(4)]
 
     def train(images: list[bytes], scaled: bool) -> torch.Tensor:
-        options = {"image_size": 224, "pixels": "uint8", "mode": "full", "scaled_decoding": scaled}
+        options = {"image_size": 224, "dtype": "uint8", "mode": "full", "scaled_decoding": scaled}
         return pixels(tmp_path / "a.tar", images, lanes=1, **options).int()
 
     difference = (train(large, True) - train(large, False)).abs().float()
@@ -102,7 +103,7 @@ def test_libjpeg_turbo_is_linked_for_ourselves_alone() -> None:
 def test_bfloat16_is_float32_rounded(tmp_path: Path) -> None:
     images = [encoded(picture(), "PNG"), encoded(picture().rotate(90, expand=True), "PNG")]
     full = pixels(tmp_path / "a.tar", images)
-    half = pixels(tmp_path / "b.tar", images, pixels="bfloat16")
+    half = pixels(tmp_path / "b.tar", images, dtype="bfloat16")
     assert (full.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     assert torch.equal(full.bfloat16(), half)
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import flat
 import tldr_loader as tldr
 from conftest import add_member, png
 
@@ -115,7 +116,7 @@ def test_captions_are_those_that_python_reads(shard: Path, documents: list[bytes
         fields = python(encoded)
         if fields is not None and isinstance(fields.get("caption"), str) and fields["caption"].strip():
             expected[f"{number:05}"] = plain(fields["caption"])
-    loader = tldr.Loader(
+    loader = flat.loader(
         shard, mode="eval", caption_key="caption", image_size=2, batch_size=100, max_errors=DOCUMENTS
     )
     found = {
@@ -131,7 +132,7 @@ def test_captions_are_those_that_python_reads(shard: Path, documents: list[bytes
 
 def test_numbers_are_those_that_python_reads(shard: Path, documents: list[bytes]) -> None:
     def keys(where: str) -> set[str]:
-        loader = tldr.Loader(
+        loader = flat.loader(
             shard,
             mode="eval",
             caption_key="caption",
@@ -174,7 +175,7 @@ def test_a_table_of_lines_is_read_likewise(tmp_path: Path, shard: Path, document
         lines.append(json.dumps(row))
         expected[f"{number:05}"] = plain(fields["caption"]).strip()
     (tmp_path / "table.jsonl").write_text("\ufeff" + "\n".join(lines))
-    loader = tldr.Loader(
+    loader = flat.loader(
         shard,
         mode="eval",
         captions=tmp_path / "table.jsonl",
@@ -204,7 +205,7 @@ def test_tables_that_join_little_and_rows_without_a_name_are_warned_of(
     few.insert(1, {"key": math.nan})
     path = table(tmp_path, "few.jsonl", few)
     with caplog.at_level(logging.WARNING):
-        tldr.Loader(shard, mode="eval", caption_key="caption", subset=path, image_size=2, batch_size=50)
+        flat.loader(shard, mode="eval", caption_key="caption", subset=path, image_size=2, batch_size=50)
     said = "\n".join(record.getMessage() for record in caplog.records)
     assert "1 of 2001 rows have no key and are left out; the first is row 2" in said, said
     assert "subset = 2000 entries, by key: 50 of 2000 samples that were looked at are in it" in said, said
@@ -213,7 +214,7 @@ def test_tables_that_join_little_and_rows_without_a_name_are_warned_of(
 
 
 def test_the_first_nan_is_warned_of(shard: Path, caplog: pytest.LogCaptureFixture) -> None:
-    loader = tldr.Loader(
+    loader = flat.loader(
         shard,
         mode="eval",
         caption_key="caption",
@@ -249,7 +250,7 @@ def test_nan_in_a_parquet_file_is_no_value_either(tmp_path: Path) -> None:
         ("score is null", lambda score: score is None or math.isnan(score)),
     ]
     for where, passes in conditions:
-        loader = tldr.Loader(tmp_path, mode="eval", where=where, image_size=2, batch_size=8)
+        loader = flat.loader(tmp_path, mode="eval", where=where, image_size=2, batch_size=8)
         found = {key for batch in loader for key in batch.keys}
         assert found == {f"./{number:03}" for number, score in enumerate(scores) if passes(score)}, where
         assert loader.stats()["not_numbers"] == {"score": 1}

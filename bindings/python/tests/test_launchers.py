@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import slurm
+import flat
 import tldr_loader as tldr
 from conftest import SIZE, Corpus
 
@@ -72,7 +73,7 @@ def execute(command: list[str], env: dict[str, str] | None = None, fails: bool =
 
 def step(name: str, corpus: Corpus, ranks: int = 2, **more: Any) -> dict[str, Any]:
     """A loader of whole batches over everything."""
-    options = {"urls": corpus.urls, "mode": "full", "batch_size": 16 // ranks, "lanes": 4, "image_size": SIZE}
+    options = {"source": corpus.urls, "mode": "full", "batch_size": 16 // ranks, "lanes": 4, "image_size": SIZE}
     return {"name": name, "options": options, **more}
 
 
@@ -258,7 +259,7 @@ def test_a_world_size_without_a_rank_waits_for_a_group(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    loader = tldr.Loader(**step("", pairs)["options"])
+    loader = flat.loader(**step("", pairs)["options"])
     assert (len(loader), loader.rank, loader.world_size) == (4, None, 2)
     assert loader.stats()["rank"] is None
     batches = iter(loader)
@@ -282,10 +283,10 @@ def test_half_an_environment_is_refused(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(tldr.ConfigError, match=message):
-        tldr.Loader(**step("", pairs)["options"])
+        flat.loader(**step("", pairs)["options"])
 
 
 @pytest.mark.parametrize("given", [{"rank": 1}, {"world_size": 2}])
 def test_half_of_the_options_is_refused(pairs: Corpus, given: dict[str, Any]) -> None:
     with pytest.raises(tldr.ConfigError, match="beside it, or neither"):
-        tldr.Loader(**step("", pairs)["options"], **given)
+        flat.loader(**step("", pairs)["options"], **given)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import flat
 import tldr_loader as tldr
 from conftest import SIZE, add_member, png
 
@@ -38,7 +39,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def loader(urls: str, **options: Any) -> tldr.Loader:
     lanes = {} if options.get("mode") == "eval" else {"lanes": 1}
-    return tldr.Loader(urls, **{"batch_size": 4, "image_size": SIZE, **lanes, **options})
+    return flat.loader(urls, **{"batch_size": 4, "image_size": SIZE, **lanes, **options})
 
 
 def captions(loader: tldr.Loader) -> dict[str, str]:
@@ -91,16 +92,15 @@ def test_captions_of_a_table(urls: str, tmp_path: Path) -> None:
 def test_scores_gate_without_a_captioner(urls: str) -> None:
     scored = {f"{i:05d}": SCORES[i] for i in range(COUNT) if i % 10 != 9}
     passing = {key for key, score in scored.items() if score >= 0.5}
-    found = loader(urls, score_key="similarity", threshold=0.5, keep_ratio=len(passing) / COUNT, batch_size=1)
+    found = loader(urls, gate=tldr.AtLeast(0.5, by="similarity"), keep_ratio=len(passing) / COUNT, batch_size=1)
     assert set(captions(found)) == passing
     assert found.stats()["unscored"] == COUNT - len(scored)
-    half = set(captions(loader(urls, score_key="similarity", keep_ratio=0.5, batch_size=1)))
+    half = set(captions(loader(urls, gate=tldr.Top(0.5, by="similarity"), keep_ratio=0.5, batch_size=1)))
     best = sorted(scored, key=lambda key: scored[key])[-COUNT // 2 :]
     assert half == set(best)
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"threshold": 0.5}, "threshold = 0.5: left out without score_key"),
-        ({"score_key": "score"}, "their fields are similarity, uid"),
-        ({"score_key": "similarity", "threshold": 0.5, "gate": 0.5}, "left out with gate = 0.5"),
+        ({"gate": tldr.AtLeast(0.5)}, "by=FIELD"),
+        ({"gate": tldr.Top(0.5, by="score")}, "their fields are similarity, uid"),
     ]
     for options, message in wrong:
         with pytest.raises(tldr.ConfigError, match=message):

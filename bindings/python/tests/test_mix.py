@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import flat
 import tldr_loader as tldr
 from conftest import SIZE, Corpus
 
@@ -19,8 +20,8 @@ def corpora(make_corpus: Callable[[int, int], Corpus]) -> tuple[Corpus, Corpus]:
 
 def mixed(corpora: tuple[Corpus, Corpus], **options: Any) -> tldr.Loader:
     large, small = corpora
-    weights = {large.urls: 3.0, str(Path(small.urls).parent): 1}
-    return tldr.Loader(weights, **{"batch_size": 16, "image_size": SIZE, "mode": "full", **options})
+    sources = [tldr.Source(large.urls, weight=3.0), tldr.Source(Path(small.urls).parent, weight=1)]
+    return flat.loader(sources, **{"batch_size": 16, "image_size": SIZE, "mode": "full", **options})
 
 
 def test_every_batch_has_the_stated_proportion(corpora: tuple[Corpus, Corpus]) -> None:
@@ -55,13 +56,40 @@ def test_a_state_resumes_a_mix_of_the_same_weights_only(corpora: tuple[Corpus, C
 def test_what_cannot_be_mixed_is_refused(corpora: tuple[Corpus, Corpus]) -> None:
     urls = corpora[0].urls
     for weight in (0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(tldr.ConfigError, match=r"^weights = .*above 0"):
-            tldr.Loader({urls: weight})
-    with pytest.raises(tldr.ConfigError, match=r"^urls = \{\}"):
-        tldr.Loader({})
+        with pytest.raises(tldr.ConfigError, match=r"^weight = .*(above 0|a number)"):
+            tldr.Loader([tldr.Source(urls, weight=weight)])
+    with pytest.raises(tldr.ConfigError, match=r"^weight = 3, and none for .*: one for every source, or for none"):
+        tldr.Loader([tldr.Source(urls, weight=3.0), tldr.Source(corpora[1].urls)])
+    with pytest.raises(tldr.ConfigError, match=r"^(sources|urls) = "):
+        tldr.Loader([])
     with pytest.raises(tldr.ConfigError, match=r"^samples_per_epoch = 15"):
         mixed(corpora, samples_per_epoch=15)
-    with pytest.raises(tldr.ConfigError, match=r"^weights = .*eval"):
+    with pytest.raises(tldr.ConfigError, match=r"^weight = .*eval"):
         mixed(corpora, mode="eval")
-    with pytest.raises(tldr.ConfigError, match=r"^urls = .*'much'\}: a pattern of shards"):
-        tldr.Loader({urls: "much"})  # type: ignore[arg-type]
+    with pytest.raises(tldr.ConfigError, match=r"^weight = \"much\": a number"):
+        tldr.Loader(tldr.Source(urls, weight="much"))  # type: ignore[arg-type]
+
+
+def test_each_source_is_read_in_its_own_way(corpora: tuple[Corpus, Corpus], tmp_path: Path) -> None:
+    large, small = corpora
+    table, listed = tmp_path / "captions.jsonl", tmp_path / "keys.txt"
+    table.write_text("".join(f'{{"key": "{pair.key}", "caption": "of the table"}}\n' for pair in large.pairs))
+    listed.write_text("".join(f"{pair.key}\n" for pair in small.pairs[:20]))
+    sources = [
+        tldr.Source(large.urls, name="large", captions=table),
+        tldr.Source(small.urls, name="small", subset=listed),
+    ]
+    loader = flat.loader(sources, mode="eval", batch_size=20, image_size=SIZE)
+    found = [pair for batch in loader for pair in zip(batch.keys, batch.original, strict=True)]
+    expected = [(pair.key, "of the table") for pair in large.pairs]
+    expected += [(pair.key, pair.caption) for pair in small.pairs[:20]]
+    assert sorted(found) == sorted(expected)
+    assert loader.stats()["counts"]["excluded"] == len(small.pairs) - 20
+    # In another order, or with a name taken away, it is another corpus.
+    state = loader.state_dict()
+    flat.loader(sources, mode="eval", batch_size=20, image_size=SIZE).load_state_dict(state)
+    other = flat.loader(
+        [sources[0], tldr.Source(small.urls, name="small")], mode="eval", batch_size=20, image_size=SIZE
+    )
+    with pytest.raises(tldr.StateError, match="subset"):
+        other.load_state_dict(state)

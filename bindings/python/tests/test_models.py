@@ -42,7 +42,12 @@ class Source:
 for _ in range(2):
     Model.calls = 0
     loader = tldr.Loader(
-        {urls!r}, captioner=Source(), keep_ratio=0.25, batch_size=8, image_size=16, window=32, lanes=4
+        {urls!r},
+        captioner=Source(),
+        selection=tldr.Selection(keep_ratio=0.25, window=32),
+        batch_size=8,
+        images=tldr.Images(image_size=16),
+        world=tldr.World(lanes=4),
     )
     try:
         for batch in loader:

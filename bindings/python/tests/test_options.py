@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import open_clip
 import pytest
 import torch
 
+import flat
 import tldr_loader as tldr
 import tldr_loader_captioner
 from conftest import SIZE, Corpus
@@ -50,9 +53,10 @@ def functions() -> list[tuple[str, list[str], list[str]]]:
 
 
 def callables(captioner: tldr.Captioner, corpus: Corpus) -> dict[str, Callable[..., Any]]:
-    loader = tldr.Loader(corpus.urls, mode="full", batch_size=8, image_size=SIZE)
+    loader = tldr.Loader(corpus.urls, mode="full", batch_size=8, images=tldr.Images(image_size=SIZE))
     return {
         "Loader.__new__": tldr.Loader,
+        "Loader.from_config": tldr.Loader.from_config,
         "Loader.num_batches_of": loader.num_batches_of,
         "Loader.set_epoch": loader.set_epoch,
         "Loader.load_state_dict": loader.load_state_dict,
@@ -75,7 +79,8 @@ def test_no_argument_takes_an_object_of_another_type(captioner: tldr.Captioner, 
     for name, positional, keywords in functions():
         for argument in positional + keywords:
             # Right values for the arguments before it: it alone is wrong.
-            before = {"urls": corpus.urls, "path": "absent", "source": "absent", "out": "absent"}
+            right = "absent" if name.endswith("load_blip") else corpus.urls
+            before = {"source": right, "path": "absent", "out": "absent"}
             others = {p: before[p] for p in positional if p != argument and p in before}
             for wrong in (Odd(), object):
                 if argument == "progress" and callable(wrong):
@@ -86,7 +91,12 @@ def test_no_argument_takes_an_object_of_another_type(captioner: tldr.Captioner, 
                     start = f"{argument} = an object of type "
                     assert str(caught.value).startswith(start), f"{name}({argument}=): {caught.value}"
                 tried += 1
-    assert tried > 200, "the stubs have all arguments"
+    for option in flat.options():
+        with pytest.raises(tldr.ConfigError) as caught:
+            flat.loader(corpus.urls, **{option: Odd()})
+        assert str(caught.value).startswith(f"{option} = an object of type "), caught.value
+        tried += 1
+    assert tried > 150, "all arguments and options"
 
 
 def batches_of(paths: list[Path]) -> Any:
@@ -97,105 +107,99 @@ def batches_of(paths: list[Path]) -> Any:
     ("options", "message"),
     [
         ({"captioner": torch.nn.Linear(2, 2)}, r"captioner = an object of type torch.*Linear: a capt"),
-        ({"tokenizer": open_clip.get_tokenizer("ViT-B-32")}, r"tokenizer = an object of type .*: the path"),
-        ({"captions": {"0": "a dog"}}, r"captions = \{'0': 'a dog'\}: the path of a \.parquet, \.jsonl or"),
-        ({"subset": ["0", "1"]}, r"subset = \['0', '1'\]: the path of"),
+        ({"tokenizer": open_clip.get_tokenizer("ViT-B-32")}, r"tokenizer = an object of type .*: a path"),
+        ({"captions": {"0": "a dog"}}, r'captions = \{"0":"a dog"\}: a path'),
+        ({"subset": ["0", "1"]}, r'subset = \["0","1"\]: a path'),
         ({"batch_size": 8.0}, r"batch_size = 8\.0: a whole number"),
-        ({"batch_size": True}, r"batch_size = True: a whole number"),
-        ({"batch_size": "8"}, r"batch_size = '8': a whole number"),
-        ({"keep_ratio": "0.5"}, r"keep_ratio = '0\.5': a number in \(0, 1\], or a dict"),
-        ({"keep_ratio": True}, r"keep_ratio = True: a number in"),
-        ({"keep_ratio": {"0": 0.5}}, r"keep_ratio = \{'0': 0\.5\}: a number in"),
-        ({"gate": "half"}, r"gate = 'half': a number"),
-        ({"rotate": 1}, r"rotate = 1: True or False"),
-        ({"rotate": "yes"}, r"rotate = 'yes': True or False"),
-        ({"mode": b"full"}, r"mode = b'full': a text"),
-        ({"device": 0}, r"device = 0: cpu, cuda or cuda:N, as a text or a torch\.device"),
-        ({"lengths": [3, "4"]}, r"lengths = \[3, '4'\]: a list of whole numbers"),
+        ({"batch_size": True}, r"batch_size = true: a whole number"),
+        ({"batch_size": "8"}, r'batch_size = "8": a whole number'),
+        ({"keep_ratio": "half"}, r'keep_ratio = "half": a number, or \{EPOCH: NUMBER'),
+        ({"keep_ratio": True}, r"keep_ratio = true: a number"),
+        ({"gate": "half"}, r"gate = half: top\(SHARE\) or at_least\(SCORE\)"),
+        ({"gate": 0.5}, r"gate = 0\.5: top\(SHARE\) or at_least\(SCORE\)"),
+        ({"quota": tldr.Top(0.5)}, r"quota = top\(0\.5\): proportional, cap"),
+        ({"rotate": 1}, r"rotate = 1: true or false"),
+        ({"rotate": "yes"}, r'rotate = "yes": true or false'),
+        ({"mode": b"full"}, r"mode = b'full': one of reduced, full, eval"),
+        ({"device": 0}, r"device = 0: a text"),
+        ({"lengths": [3, "4"]}, r'lengths = \[3,"4"\]: a list of whole numbers'),
         ({"lengths": 3}, r"lengths = 3: a list of whole numbers"),
         ({"mean": 0.5}, r"mean = 0\.5: three numbers"),
-        ({"std": [1.0, 1.0]}, r"std = \[1\.0, 1\.0\]: three numbers"),
+        ({"std": [1.0, 1.0]}, r"std = \[1\.0,1\.0\]: three numbers"),
         ({"crop_scale": 0.5}, r"crop_scale = 0\.5: two numbers"),
         ({"ledger": tldr.Captioner}, r"ledger = an object of type type: a `Ledger`, or the folder of one"),
         ({"judge": 3}, r"judge = 3: a directory of a captioner or a matcher"),
-        ({"read_timeout": "30 s"}, r"read_timeout = '30 s': a number"),
-        ({"lengths": ["x" * 10_000]}, r"lengths = \['x+\.\.\.x+'\]: "),
+        ({"read_timeout": "30 s"}, r'read_timeout = "30 s": a number of seconds'),
     ],
 )  # fmt: skip
 def test_a_wrong_type_is_named_with_what_is_accepted(
     corpus: Corpus, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(tldr.ConfigError, match=f"^{message}") as caught:
-        tldr.Loader(corpus.urls, **options)
+        flat.loader(corpus.urls, **options)
     assert len(str(caught.value)) < 400
 
 
 def test_shards_of_a_wrong_type(corpus: Corpus) -> None:
     paths = sorted(Path(corpus.urls).parent.glob("*.tar"))
     with pytest.raises(
-        tldr.ConfigError, match=r"urls = an object of type .*generator: a pattern.*list\(\.\.\.\)"
+        tldr.ConfigError, match=r"source = an object of type .*generator: a pattern.*list\(\.\.\.\)"
     ):
         tldr.Loader(batches_of(paths))
-    for wrong in (3, None, [3], [[str(paths[0])]], {"a.tar": "much"}):
-        with pytest.raises(tldr.ConfigError, match=r"^urls = .*: a pattern of shards"):
+    for wrong in (3, [3], [[3]]):
+        with pytest.raises(tldr.ConfigError, match=r"^source = .*: a pattern of shards"):
             tldr.Loader(wrong)  # type: ignore[arg-type]
-    with pytest.raises(tldr.ConfigError, match=r"^urls = .*list\(\.\.\.\)"):
+    with pytest.raises(tldr.ConfigError, match=r"^source = .*list\(\.\.\.\)"):
         tldr.Captioner.train(batches_of(paths), "absent")
 
 
 def test_numbers_and_paths_of_other_libraries_are_taken(corpus: Corpus) -> None:
     loader = tldr.Loader(
-        [Path(corpus.urls)],
-        keep_ratio=np.float32(0.5),
-        batch_size=np.int64(8),
-        image_size=SIZE,
-        max_errors=1,
-        rotate=np.bool_(True),  # type: ignore[arg-type]
+        tldr.Source([Path(corpus.urls)], lengths=None),
+        selection=tldr.Selection(keep_ratio=np.float32(0.5), rotate=bool(np.bool_(True))),
+        batch_size=np.int64(8),  # type: ignore[arg-type]
+        images=tldr.Images(image_size=SIZE, crop_scale=[0.5, 1], mean=np.zeros(3, np.float32)),  # type: ignore[arg-type]
+        runtime=tldr.Runtime(max_errors=1),
         device=torch.device("cpu"),
-        crop_scale=[0.5, 1],  # type: ignore[arg-type]
-        mean=(0, 0, 0),
-        lengths=None,
     )
     assert len(loader) == 12
 
 
-def test_unknown_names_are_type_errors_as_anywhere(captioner: tldr.Captioner, corpus: Corpus) -> None:
+def test_unknown_names_say_what_is_meant(captioner: tldr.Captioner, corpus: Corpus) -> None:
     for name, function in callables(captioner, corpus).items():
-        if "load_state_dict" in name or "epoch" in name or "num_batches" in name:
+        if "load_state_dict" in name or "epoch" in name or "num_batches" in name or name.startswith("Loader"):
             continue
-        arguments = {
-            "Loader.__new__": 1,
-            "Captioner.fit": 1,
-            "Captioner.set_generation": 0,
-            "Ledger.__new__": 0,
-        }
+        arguments = {"Captioner.fit": 1, "Captioner.set_generation": 0, "Ledger.__new__": 0}
         count = arguments.get(name, 1 if name.endswith(".load") or name == "synth" else 2)
         with pytest.raises(TypeError, match=r"\(\) got an unexpected keyword argument 'sead'"):
             function(*["absent"] * count, sead=3)
+    with pytest.raises(tldr.ConfigError, match=r"^sead = 3: Config has no option of this name; the nearest is seed"):
+        tldr.Loader(corpus.urls, sead=3)  # type: ignore[call-arg]
+    with pytest.raises(tldr.ConfigError, match=r"^window = 64: an option of Selection: selection=Selection\(window=..\)"):
+        tldr.Loader(corpus.urls, window=64)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"keep_ratio = none: a number in \(0, 1\].*without a captioner, score_key or plan it has to"),
+        ({}, r"keep_ratio = none: a number in \(0, 1\].*without a captioner, a gate by a score or a plan it has to"),
         ({"mode": "full", "keep_ratio": 0.3}, r"keep_ratio = 0\.3: left out with mode = full"),
-        ({"mode": "full", "priority": "uniform"}, r"priority = uniform: left out with mode = full"),
-        ({"mode": "full", "fuse": "concat"}, r"fuse = concat.*: left out with mode = full"),
-        ({"mode": "full", "captioner": "CAPTIONER"}, r"captioner = given: left out with mode = full"),
+        ({"mode": "full", "priority": "longest"}, r"priority = longest: left out with mode = full"),
+        ({"mode": "full", "fuse": tldr.Concat(16)}, r"fuse = concat\(16\): left out with mode = full"),
+        ({"mode": "full", "captioner": "CAPTIONER"}, r"captioner = .*: left out with mode = full"),
         ({"mode": "eval", "rotate": True}, r"rotate = true: left out with mode = eval"),
         ({"mode": "eval", "lanes": 4}, r"lanes = 4: left out with mode = eval"),
-        ({"mode": "eval", "shuffle_windows": 8}, r"shuffle_windows = 8: left out with mode = eval"),
-        ({"keep_ratio": 0.5, "gate_by": "corpus"}, r"gate_by = corpus: left out without a gate"),
-        ({"keep_ratio": 0.5, "context_length": 77}, r"context_length = 77: left out without a tokenizer"),
-        ({"keep_ratio": 0.5, "replace_repetitive": True}, r"replace_repetitive = true: left out with fuse"),
-        ({"mode": "full", "pixels": "uint8", "mean": (0, 0, 0)}, r"mean and std = given: left out with pix"),
+        ({"mode": "eval", "shuffle_windows": 9}, r"shuffle_windows = 9: left out with mode = eval"),
+        ({"keep_ratio": 0.5, "context_length": 76}, r"context_length = 76: left out without a tokenizer"),
+        ({"keep_ratio": 0.5, "replace_repetitive": False}, r"replace_repetitive = false: left out with fuse"),
+        ({"mode": "full", "dtype": "uint8", "mean": (0, 0, 0)}, r"mean = \[0,0,0\]: left out with dtype"),
         ({"mode": "full", "on_error": "raise", "max_errors": 5}, r"max_errors = 5: left out with on_error"),
         ({"mode": "full", "captioner_device": "cpu"}, r"captioner_device = cpu: left out without a capt"),
         ({"captioner": "LOADED", "captioner_device": "cpu"}, r"captioner_device = cpu: left out beside a"),
-        ({"keep_ratio": 0.5, "gate": 0.5}, r"gate = 0\.5: needs a captioner directory with clusters"),
-        ({"keep_ratio": 0.5, "threshold": 0.3}, r"threshold = 0\.3: left out without score_key"),
+        ({"keep_ratio": 0.5, "gate": tldr.Top(0.5)}, r"gate = top\(0\.5\): needs a captioner directory with"),
+        ({"keep_ratio": 0.5, "gate": tldr.AtLeast(0.3)}, r"gate = at_least\(0\.3\): at_least\(SCORE, by=FIELD\)"),
         ({"keep_ratio": 0.5, "judge": "CAPTIONER"}, r"judge = given: left out"),
-        ({"mode": "eval", "samples_per_epoch": 8}, r"samples_per_epoch = 8: left out in mode eval"),
+        ({"mode": "eval", "samples_per_epoch": 8}, r"samples_per_epoch = 8: left out with mode = eval"),
     ],
 )  # fmt: skip
 def test_an_option_without_an_effect_is_refused(
@@ -206,17 +210,105 @@ def test_an_option_without_an_effect_is_refused(
         name: models.get(value, value) if isinstance(value, str) else value for name, value in options.items()
     }
     with pytest.raises(tldr.ConfigError, match=f"^{message}"):
-        tldr.Loader(corpus.urls, batch_size=8, image_size=SIZE, **given)
+        flat.loader(corpus.urls, batch_size=8, image_size=SIZE, **given)
 
 
 def test_what_asks_for_nothing_is_taken_anywhere(corpus: Corpus) -> None:
     nothing: dict[str, Any] = {
-        "keep_ratio": None, "gate": 1.0, "dedup": None, "quota": None, "rotate": False, "thin": False,
+        "keep_ratio": None, "gate": None, "dedup": None, "quota": None, "rotate": False, "thin": False,
         "fuse": "original", "judge": None, "rescue": False, "captioner": None, "captioner_device": None,
-        "defer_duplicates": False, "weights": False, "lanes": None, "score_key": None, "threshold": None,
+        "defer_duplicates": False, "weights": False, "lanes": None,
     }  # fmt: skip
     for mode in ("full", "eval"):
-        assert len(tldr.Loader(corpus.urls, mode=mode, batch_size=8, image_size=SIZE, **nothing)) == 25
+        assert len(flat.loader(corpus.urls, mode=mode, batch_size=8, image_size=SIZE, **nothing)) == 25
+
+
+def test_groups_are_values(corpus: Corpus) -> None:
+    selection = tldr.Selection(keep_ratio=0.25, gate=tldr.Top(0.5, within="cluster"), rotate=True)
+    assert repr(selection) == "Selection(keep_ratio=0.25, gate=Top(share=0.5, by=None, within='cluster'), rotate=True)"
+    assert selection == tldr.Selection(rotate=True, gate=tldr.Top(0.5, within="cluster"), keep_ratio=0.25)
+    assert selection != tldr.Selection(keep_ratio=0.25)
+    assert hash(tldr.Selection.tldr()) == hash(tldr.Selection.tldr())
+    with pytest.raises(AttributeError):
+        selection.rotate = False  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        tldr.Selection(0.25)  # type: ignore[misc]
+    everything = tldr.Loader(
+        corpus.urls, selection=tldr.Selection.full(), batch_size=8, images=tldr.Images(image_size=SIZE)
+    )
+    assert everything.num_samples == len(corpus.pairs)
+    a_half = tldr.Loader(
+        corpus.urls, selection=tldr.Selection.random(0.5), batch_size=8, images=tldr.Images(image_size=SIZE)
+    )
+    assert len(a_half) == len(corpus.pairs) // 2 // 8
+
+
+def test_a_file_has_the_same_options(corpus: Corpus, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        f"""
+        batch_size = 8
+        seed = 3
+        [[sources]]
+        urls = "{corpus.urls}"
+        name = "a corpus"
+        [selection]
+        keep_ratio = {{0 = 0.25, 2 = 1.0}}
+        rotate = true
+        [images]
+        image_size = {SIZE}
+        mean = [0.5, 0.5, 0.5]
+        """
+    )
+    images = tldr.Images(image_size=SIZE, mean=(0.5, 0.5, 0.5))
+    selection = tldr.Selection(keep_ratio={0: 0.25, 2: 1.0}, rotate=True)
+    same = tldr.Loader(
+        tldr.Source(corpus.urls, name="a corpus"), batch_size=8, seed=3, selection=selection, images=images
+    )
+    read = tldr.Loader.from_config(path)
+    assert read.state_dict() == same.state_dict()
+    # What is given goes before; the other options of its group stay.
+    changed = tldr.Loader.from_config(path, selection=tldr.Selection(keep_ratio=0.5), seed=4)
+    assert (len(changed), changed.state_dict()["settings"]["rotate"]) == (12, "true")
+    path.write_text("batch_size = 8\n[selection]\nkeep_ration = 0.5\n")
+    with pytest.raises(tldr.ConfigError, match=r"^keep_ration = 0\.5: Selection has no option.* keep_ratio"):
+        tldr.Loader.from_config(path)
+    path.write_text("batch_size = [")
+    with pytest.raises(tldr.DataError, match=r"run\.toml: expected a TOML file of options"):
+        tldr.Loader.from_config(path)
+    with pytest.raises(tldr.DataError, match=r"absent\.toml"):
+        tldr.Loader.from_config(tmp_path / "absent.toml")
+
+
+def test_what_is_made_of_the_options_is_as_they_are() -> None:
+    made = Path(__file__).parents[1] / "reference.py"
+    done = subprocess.run([sys.executable, made, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_notation_is_read(corpus: Corpus) -> None:
+    """Python's classes write what Rust reads: an option that is not understood is named, one that is, is used."""
+    options = [
+        {"gate": tldr.Top(0.25)},
+        {"gate": tldr.Top(1)},
+        {"gate": tldr.Top(0.5, within="cluster")},
+        {"gate": tldr.Top(0.5, by="a, strange (field)")},
+        {"gate": tldr.AtLeast(-0.5, by="score")},
+        {"quota": tldr.Cap()},
+        {"quota": tldr.Cap(100)},
+        {"quota": tldr.Tempered(0.5)},
+        {"fuse": tldr.Concat(16)},
+        {"fuse": tldr.Best(0.7)},
+        {"fuse": tldr.Coin(0.3)},
+        {"fuse": tldr.Coin({0: 0.2, 10: 1})},
+        {"fuse": tldr.Gated()},
+    ]
+    for given in options:
+        ((name, value),) = given.items()
+        # Refused, since it has no effect: in the words of Rust, which are those of Python.
+        with pytest.raises(tldr.ConfigError) as caught:
+            flat.loader(corpus.urls, mode="full", **given)
+        assert str(caught.value).startswith(f"{name} = {value}: left out with mode"), caught.value
 
 
 @pytest.fixture(scope="module")

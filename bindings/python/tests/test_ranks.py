@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
+import flat
 import tldr_loader as tldr
 from conftest import SIZE, Child, Corpus
 
@@ -66,7 +67,7 @@ class Run:
 @pytest.fixture(scope="module")
 def options(make_corpus: Callable[[int, int], Corpus]) -> dict[str, Any]:
     return {
-        "urls": make_corpus(5, 61).urls,
+        "source": make_corpus(5, 61).urls,
         "quota": "random",
         "keep_ratio": 0.6,
         "rotate": True,
@@ -116,7 +117,7 @@ class Wrapped(IterableDataset[Any]):
 
 
 def test_a_fork_is_refused_with_advice(corpus: Corpus) -> None:
-    loader = tldr.Loader(corpus.urls, mode="full", batch_size=8, image_size=SIZE)
+    loader = flat.loader(corpus.urls, mode="full", batch_size=8, image_size=SIZE)
     data = Wrapped(loader)
     with pytest.raises(tldr.StateError, match="needs num_workers=0"):
         next(iter(DataLoader(data, batch_size=None, num_workers=1, multiprocessing_context="fork")))
@@ -128,7 +129,8 @@ def test_a_forked_child_that_drops_a_loader_at_work_says_nothing(corpus: Corpus)
     code = f"""
 import gc, os, sys
 import tldr_loader as tldr
-loader = tldr.Loader({corpus.urls!r}, mode="full", batch_size=8, image_size={SIZE}, prefetch=1)
+images, runtime = tldr.Images(image_size={SIZE}), tldr.Runtime(prefetch=1)
+loader = tldr.Loader({corpus.urls!r}, mode="full", batch_size=8, images=images, runtime=runtime)
 batches = iter(loader)
 next(batches)
 child = os.fork()

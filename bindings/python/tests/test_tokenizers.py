@@ -27,6 +27,7 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer
 
+import flat
 import tldr_loader as tldr
 from conftest import Pair, write_shard
 from test_tokens import captions
@@ -163,7 +164,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ids(shard: Path, tokenizer: Path, context: int = CONTEXT) -> torch.Tensor:
-    loader = tldr.Loader(
+    loader = flat.loader(
         shard, mode="eval", tokenizer=tokenizer, context_length=context, image_size=2, batch_size=100
     )
     tokens = [batch.tokens for batch in loader]

@@ -16,6 +16,7 @@ import numpy as np
 import open_clip
 import torch
 
+import flat
 import tldr_loader as tldr
 from conftest import Pair, write_shard
 
@@ -111,7 +112,7 @@ def of_texts(folder: Path, texts: list[str], **options: Any) -> tldr.Loader:
     folder.mkdir(exist_ok=True)
     write_shard(folder / "00000.tar", [Pair(f"{i:06}", pixels, text) for i, text in enumerate(texts)])
     merges = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    return tldr.Loader(
+    return flat.loader(
         folder, mode="eval", tokenizer=merges, context_length=CONTEXT, image_size=2, batch_size=500, **options
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import flat
 import tldr_loader as tldr
 from conftest import SIZE, Child, Corpus, Pair, write_shard
 
@@ -28,7 +29,7 @@ def pipe(tmp_path: Path) -> Path:
 
 
 def test_other_threads_run_while_the_loader_waits(tmp_path: Path, pipe: Path) -> None:
-    full = tldr.Loader(pipe, lengths=[len(PAIRS)], mode="full", batch_size=4, image_size=SIZE, lanes=1)
+    full = flat.loader(pipe, lengths=[len(PAIRS)], mode="full", batch_size=4, image_size=SIZE, lanes=1)
     shard = tmp_path / "whole.tar"
     write_shard(shard, PAIRS)
 
@@ -45,7 +46,7 @@ def test_other_threads_run_while_the_loader_waits(tmp_path: Path, pipe: Path) ->
 
 def test_a_stage_that_hangs_is_named(pipe: Path) -> None:
     options: dict[str, Any] = {"lengths": [8], "mode": "full", "batch_size": 4, "lanes": 1}
-    loader = tldr.Loader(pipe, stall_timeout=0.05, **options)
+    loader = flat.loader(pipe, stall_timeout=0.05, **options)
     with pytest.raises(tldr.TldrError, match=r"reads a window of shard .*stall_timeout = 0\.05") as caught:
         next(iter(loader))
     assert caught.value.shard == str(pipe)
@@ -54,15 +55,16 @@ def test_a_stage_that_hangs_is_named(pipe: Path) -> None:
     assert reading["seconds"] > 0
     pipe.write_bytes(b"")  # lets it go
     with pytest.raises(tldr.ConfigError, match=r"^stall_timeout = -1"):
-        tldr.Loader(pipe, stall_timeout=-1, **options)
+        flat.loader(pipe, stall_timeout=-1, **options)
     with pytest.raises(tldr.ConfigError, match=r"^stall_timeout = 0: more than 0 seconds, or none"):
-        tldr.Loader(pipe, stall_timeout=0, **options)
+        flat.loader(pipe, stall_timeout=0, **options)
 
 
 def test_ctrl_c_ends_the_wait(pipe: Path) -> None:
     code = f"""
 import tldr_loader as tldr
-loader = tldr.Loader({str(pipe)!r}, lengths=[8], mode="full", batch_size=4, image_size=16, lanes=1)
+source, images = tldr.Source({str(pipe)!r}, lengths=[8]), tldr.Images(image_size=16)
+loader = tldr.Loader(source, mode="full", batch_size=4, images=images, world=tldr.World(lanes=1))
 print("waiting", flush=True)
 try:
     next(iter(loader))

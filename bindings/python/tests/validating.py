@@ -19,6 +19,7 @@ import torch.distributed as dist
 from open_clip_train.data import DataInfo
 from open_clip_train.train import evaluate
 
+import flat
 import tldr_loader as tldr
 
 
@@ -42,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     merges = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    loader = tldr.Loader(
+    loader = flat.loader(
         urls, mode="eval", batch_size=7, image_size=16, tokenizer=merges, rank=0, world_size=1
     )
     model: Any = Model()

@@ -8,7 +8,7 @@ use tldr_loader::cluster::{AlignmentNorm, Features, GateWorth};
 use tldr_loader::{Error, Result};
 
 use tldr_cli::Progress;
-use tldr_cli::Source;
+use tldr_cli::Sources;
 use tldr_cli::counted;
 use tldr_cli::say;
 
@@ -18,7 +18,7 @@ use tldr_cli::say;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    source: Source,
+    sources: Sources,
     /// Captioner directory, as `train` or `load` writes it
     #[arg(long, value_name = "DIR")]
     captioner: PathBuf,
@@ -50,9 +50,8 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> Result<()> {
-        let mut job = FitJob::new(self.source.urls.clone(), self.captioner);
-        job.stores = self.source.stores();
-        job.read = self.source.read()?;
+        let mut job = FitJob::new(vec![], self.captioner);
+        job.source = self.sources.one()?;
         job.clusters = self.clusters;
         job.samples = self.samples;
         if let Some(name) = &self.alignment_norm {
@@ -64,7 +63,9 @@ impl Args {
         job.decode_from = self.decode_from.as_deref().map(DecodeFrom::from_name).transpose()?;
         job.seed = self.seed;
         job.device = self.device;
-        job.lengths = Some(counted(&job.urls, &job.stores)?);
+        if job.source.lengths.is_none() {
+            job.source.lengths = Some(counted(&job.source)?);
+        }
         let bar = Progress::new("points");
         let summary = fit(&job, &mut |done, total| {
             bar.at(done, total);

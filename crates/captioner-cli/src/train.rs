@@ -10,7 +10,7 @@ use tldr_loader::cluster::Validation;
 use tldr_loader::{Error, ErrorKind, Result};
 
 use tldr_cli::Progress;
-use tldr_cli::Source;
+use tldr_cli::Sources;
 use tldr_cli::counted;
 use tldr_cli::say;
 
@@ -22,7 +22,7 @@ use tldr_cli::say;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    source: Source,
+    sources: Sources,
     /// Captioner directory to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -94,9 +94,8 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> Result<()> {
-        let mut job = TrainJob::new(self.source.urls.clone(), self.out);
-        job.stores = self.source.stores();
-        job.read = self.source.read()?;
+        let mut job = TrainJob::new(vec![], self.out);
+        job.source = self.sources.one()?;
         job.preset = self.preset;
         job.tokenizer = self.tokenizer;
         job.vocab_size = self.vocab_size.unwrap_or(job.vocab_size);
@@ -117,7 +116,9 @@ impl Args {
         job.seed = self.seed;
         job.threads = self.threads;
         job.device = self.device;
-        job.lengths = Some(counted(&job.urls, &job.stores)?);
+        if job.source.lengths.is_none() {
+            job.source.lengths = Some(counted(&job.source)?);
+        }
         let stop = stop_on_signal()?;
         let bar = Progress::new("steps");
         let mut said = |progress: &TrainProgress| {

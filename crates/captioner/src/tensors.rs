@@ -110,10 +110,10 @@ fn kind(dtype: Dtype) -> Kind {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use tldr_loader::loader::Mode;
     use tldr_synth::{SynthOptions, write_corpus};
 
     use super::*;
+    use tldr_loader::config::Mode;
 
     #[test]
     fn the_tensor_shares_the_memory() {

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use tldr_loader::config::Source;
 use tldr_loader::jobs::{AuditJob, Wanted, audit};
 use tldr_loader::{Error, Result};
 
 use crate::Models;
-use crate::policy::{Fitted, Reading, Selection};
+use crate::options::{Flags, SelectionFlags};
+use crate::policy::{Fitted, policy, reading};
 use crate::progress::Progress;
 use crate::say;
 
@@ -23,15 +25,15 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     captioner: PathBuf,
     #[command(flatten)]
-    selection: Selection,
-    /// Cosine of two embeddings from which two samples of a window are near-copies; they stay by default
-    #[arg(long, value_name = "COSINE")]
-    dedup: Option<f32>,
-    /// Samples per window, where the ledger has several kinds
-    #[arg(long)]
-    window: Option<usize>,
-    #[command(flatten)]
-    reading: Reading,
+    selection: SelectionFlags,
+    /// Seed of the policy, the first of those that are tried
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(
+        flatten,
+        next_help_heading = "How what was recorded was read, where the ledger has several kinds"
+    )]
+    source: Flags<Source>,
     /// Seeds that are tried
     #[arg(long, default_value_t = 400)]
     seeds: u64,
@@ -46,12 +48,12 @@ impl Args {
         let job = AuditJob {
             wanted: Wanted {
                 encoder: Some(fitted.encoder),
-                reading: self.reading.fingerprint()?,
-                window: self.window,
+                reading: reading(&self.source)?,
+                window: self.selection.window()?,
             },
             seeds: self.seeds,
             windows: self.windows,
-            ..AuditJob::new(&self.ledger, self.selection.policy(self.dedup)?)
+            ..AuditJob::new(&self.ledger, policy(&self.selection, self.seed)?)
         };
         let bar = Progress::new("seeds");
         let found = audit(&job, &fitted.clusters, &mut |done, total| {

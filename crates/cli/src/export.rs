@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use tldr_loader::config::Source;
 use tldr_loader::jobs::{ExportBy, ExportJob, Wanted, export};
-use tldr_loader::select::Policy;
 use tldr_loader::{Error, Result};
 
 use crate::Models;
-use crate::policy::{Fitted, Reading, Selection};
+use crate::options::{Flags, SelectionFlags};
+use crate::policy::{Fitted, policy, reading};
 use crate::progress::Progress;
 use crate::say;
 
@@ -29,18 +30,18 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     captioner: Option<PathBuf>,
     #[command(flatten)]
-    selection: Selection,
-    /// Cosine of two embeddings from which two samples of a window are near-copies; they stay by default
-    #[arg(long, value_name = "COSINE")]
-    dedup: Option<f32>,
-    /// The policy of a loader with thin=True: the draw comes first
-    #[arg(long)]
-    thin: bool,
-    /// Samples per window, where the ledger has several kinds
-    #[arg(long)]
-    window: Option<usize>,
-    #[command(flatten)]
-    reading: Reading,
+    selection: SelectionFlags,
+    /// Seed of the policy
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Field of a score of the corpus, whose recorded values are written too; a plan, or a gate by one, says so itself
+    #[arg(long, value_name = "FIELD")]
+    score: Option<String>,
+    #[command(
+        flatten,
+        next_help_heading = "How what was recorded was read, where the ledger has several kinds"
+    )]
+    source: Flags<Source>,
     /// Fingerprint of the captions that are meant, where the ledger has several
     #[arg(long, value_name = "HEX")]
     generation: Option<String>,
@@ -48,7 +49,7 @@ pub struct Args {
 
 impl Args {
     pub(crate) fn run(self, models: &dyn Models) -> Result<()> {
-        let (ledger, by, encoder) = self.source(models)?;
+        let (ledger, by, encoder) = self.from(models)?;
         let generation = self.generation.as_deref().map(|text| {
             u64::from_str_radix(text, 16)
                 .map_err(|_| Error::option("generation", text, "a fingerprint, 16 hexadecimal digits"))
@@ -56,9 +57,9 @@ impl Args {
         let job = ExportJob {
             ledger,
             by,
-            wanted: Wanted { encoder, reading: self.reading.fingerprint()?, window: self.window },
+            wanted: Wanted { encoder, reading: reading(&self.source)?, window: self.selection.window()? },
             generation: generation.transpose()?,
-            score_key: self.selection.score_key().map(str::to_owned),
+            score_key: self.score.clone(),
             out: self.out.clone(),
         };
         let bar = Progress::new("shards");
@@ -76,20 +77,14 @@ impl Args {
         Ok(())
     }
 
-    fn source(&self, models: &dyn Models) -> Result<(PathBuf, ExportBy, Option<u64>)> {
+    fn from(&self, models: &dyn Models) -> Result<(PathBuf, ExportBy, Option<u64>)> {
         // A plan is a local file, a ledger may be in a bucket.
         let is_ledger = self.from.is_dir() || self.from.to_str().is_some_and(|from| from.contains("://"));
         if self.captioner.is_none() {
             let accepted =
                 "left out without captioner: it is of a policy, by which a captioner's clusters go";
-            self.selection.refuse(accepted)?;
-            for (option, given) in [
-                ("dedup", self.dedup.map(|cosine| cosine.to_string())),
-                ("thin", self.thin.then(|| "true".to_owned())),
-            ] {
-                if let Some(given) = given {
-                    return Err(Error::option(option, given, accepted));
-                }
+            if let Some((option, given)) = self.selection.first().filter(|(option, _)| *option != "window") {
+                return Err(Error::option(option, given, accepted));
             }
         }
         match (&self.ledger, &self.captioner) {
@@ -98,8 +93,7 @@ impl Args {
             }
             (None, Some(captioner)) if is_ledger => {
                 let fitted = Fitted::load(captioner, models)?;
-                let policy = Policy { thin: self.thin, ..self.selection.policy(self.dedup)? };
-                let policy = Box::new(policy);
+                let policy = Box::new(policy(&self.selection, self.seed)?);
                 Ok((self.from.clone(), ExportBy::Policy(policy, fitted.clusters), Some(fitted.encoder)))
             }
             (None, None) if is_ledger => Ok((self.from.clone(), ExportBy::All, None)),

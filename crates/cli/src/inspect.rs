@@ -7,17 +7,17 @@ use tldr_loader::error::{ErrorKind, FailReason};
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{self, InspectJob, Inspection, MetadataInspection, Spread};
 use tldr_loader::loader::check_tables;
-use tldr_loader::shard::{Shard, list, survey};
+use tldr_loader::shard::{Shard, survey};
 use tldr_loader::{Error, Result};
 
+use crate::options::Sources;
 use crate::progress::Progress;
-use crate::source::Source;
 
 /// Read shards and show samples, sizes, dimensions, formats and faults.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    source: Source,
+    sources: Sources,
     /// Pixels an image may have; 100 million by default
     #[arg(long)]
     max_image_pixels: Option<u64>,
@@ -31,9 +31,14 @@ pub struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> Result<()> {
-        let shards = list(&self.source.urls, None, &self.source.stores())?;
+        let source = self.sources.one()?;
+        if let Some(lengths) = &source.lengths {
+            let accepted = "left out: every shard is read, and counted";
+            return Err(Error::option("lengths", format!("{lengths:?}"), accepted));
+        }
+        let shards = source.list()?;
         let job = InspectJob {
-            read: self.source.read()?,
+            read: source.open()?,
             limits: DecodeOptions {
                 max_pixels: self.max_image_pixels.unwrap_or(DecodeOptions::default().max_pixels),
                 ..DecodeOptions::default()

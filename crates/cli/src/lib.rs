@@ -9,21 +9,22 @@ use std::io::Write;
 use std::path::Path;
 
 use clap::{Parser, Subcommand};
+use tldr_loader::config::Source;
 use tldr_loader::model::{Identity, Recorded, Scorer};
-use tldr_loader::shard::{self, StoreOptions};
+use tldr_loader::shard;
 use tldr_loader::{Error, ErrorKind, Result};
 
 mod audit;
 mod export;
 mod inspect;
+mod options;
 mod plan;
 mod policy;
 mod progress;
-mod source;
 mod synth;
 
+pub use options::{Flags, Sources};
 pub use progress::Progress;
-pub use source::Source;
 
 /// The subcommands that need no captioner, or take one that is there.
 #[derive(Debug, Subcommand)]
@@ -111,7 +112,11 @@ pub fn run<C: Parser>(args: impl IntoIterator<Item = OsString>, work: impl FnOnc
         Ok(()) => 0,
         Err(error) => {
             eprintln!("error: {error}");
-            if matches!(error.kind, ErrorKind::Option { .. }) { 2 } else { 1 }
+            if matches!(error.kind, ErrorKind::Option { .. } | ErrorKind::UnknownOption { .. }) {
+                2
+            } else {
+                1
+            }
         }
     }
 }
@@ -137,8 +142,8 @@ macro_rules! say {
 ///
 /// # Errors
 /// Shards that cannot be listed or counted.
-pub fn counted(urls: &[String], stores: &StoreOptions) -> Result<Vec<u64>> {
-    let shards = shard::list(urls, None, stores)?;
+pub fn counted(source: &Source) -> Result<Vec<u64>> {
+    let shards = source.list()?;
     let bar = Progress::new("shards counted");
     let lengths = shard::lengths(&shards, &mut |done, of| {
         bar.at(done as u64, of as u64);

@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tldr_loader::jobs::{PlanJob, PlanStage, PlanSummary, estimate, plan};
+use tldr_loader::jobs::{PlanJob, PlanStage, PlanSummary, estimate, missing_parts, plan};
 use tldr_loader::loader::PlanFile;
+use tldr_loader::model::Scorer as _;
 use tldr_loader::select::NearDuplicates;
 use tldr_loader::{Error, Result};
 
 use crate::Models;
-use crate::policy::{Selection, clusters, say_worth};
+use crate::options::{SelectionFlags, Sources};
+use crate::policy::{clusters, say_worth};
 use crate::progress::{Progress, humanised};
 use crate::say;
-use crate::source::Source;
 
 /// Decide for a whole corpus at once: exact quotas, and with --dedup no near-duplicates across shards.
 ///
@@ -21,38 +22,35 @@ use crate::source::Source;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    source: Source,
-    /// Captioner directory, after `fit`
+    sources: Sources,
+    /// Captioner directory, after `fit`; that of --config by default
     #[arg(long, value_name = "DIR")]
-    captioner: PathBuf,
-    /// Folder of the ledger; begun where nothing is
+    captioner: Option<PathBuf>,
+    /// Folder of the ledger; begun where nothing is; that of --config by default
     #[arg(long, value_name = "LEDGER")]
-    ledger: PathBuf,
-    /// Plan to write, a Parquet file; left out with --part and --estimate, which make none
-    #[arg(long, value_name = "PLAN", required_unless_present_any = ["part", "estimate"], conflicts_with_all = ["part", "estimate"])]
+    ledger: Option<String>,
+    /// Plan to write, a Parquet file; left out with --part, --status and --estimate, which make none
+    #[arg(long, value_name = "PLAN", required_unless_present_any = ["part", "estimate", "status"], conflicts_with_all = ["part", "estimate", "status"])]
     out: Option<PathBuf>,
     #[command(flatten)]
-    selection: Selection,
-    /// Drop near-duplicates: of two images whose embeddings have this cosine or more, from 0.93, one goes. They stay
-    /// by default, and the plan says how many 0.95 would drop
-    #[arg(long, value_name = "COSINE")]
-    dedup: Option<f32>,
+    selection: SelectionFlags,
+    /// Seed of every random choice; 0 by default
+    #[arg(long)]
+    seed: Option<u64>,
     /// Let embeddings say in the end what is a near-duplicate; they are kept in the ledger, 4 bytes a value
     #[arg(long, requires = "dedup")]
     embeddings: bool,
-    /// Let near-duplicates fill the places for which nothing else is left
+    /// Let near-duplicates fill the quota for which nothing else is left
     #[arg(long, requires = "dedup")]
     fill_with_copies: bool,
-    /// Samples per decision window: those of the loader that is to take the plan
-    #[arg(long, default_value_t = 2048)]
-    window: usize,
-    /// Name of the corpus in the identity of its samples; that of the shards' folder by default
-    #[arg(long = "source", value_name = "NAME")]
-    name: Option<String>,
-    /// Record the signals of every n-th shard from the i-th on, counted from 0, and stop: for job
-    /// arrays, after which a run without it has nothing left to encode
-    #[arg(long, value_name = "I/N", conflicts_with = "estimate")]
+    /// Record the signals of every n-th shard from the i-th on, counted from 0, and stop: for job arrays, after which a
+    /// run without it has nothing left to encode. Without a value, the array's task says it: SLURM_ARRAY_TASK_ID, its
+    /// first one being 0, of SLURM_ARRAY_TASK_COUNT
+    #[arg(long, value_name = "I/N", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "estimate")]
     part: Option<String>,
+    /// Say which of n parts are not recorded yet, as --array=3,7-9, and stop
+    #[arg(long, value_name = "N", conflicts_with_all = ["part", "estimate"])]
+    status: Option<usize>,
     /// Say what recording would cost, and stop
     #[arg(long)]
     estimate: bool,
@@ -60,11 +58,11 @@ pub struct Args {
     #[arg(long, value_name = "RATE")]
     train_rate: Option<f64>,
     /// Threads that decode previews; one per core by default
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    threads: usize,
-    /// cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[arg(long)]
+    threads: Option<usize>,
+    /// cpu, cuda or cuda:N; that of --config by default
+    #[arg(long)]
+    device: Option<String>,
 }
 
 impl Args {
@@ -75,9 +73,16 @@ impl Args {
             return Err(Error::option("train_rate", rate, accepted));
         }
         let job = self.job()?;
-        let mut captioner = models.open(&self.captioner, &self.device)?;
-        let clusters = clusters(&self.captioner)?;
-        say_worth(&job.policy, &clusters);
+        let Some(directory) = &job.config.captioner else {
+            return Err(Error::option("captioner", "none", "a captioner directory, after fit"));
+        };
+        let mut captioner = models.open(directory, &job.config.device)?;
+        if let Some(parts) = self.status {
+            return status(&job, parts, captioner.fingerprint());
+        }
+        let clusters = clusters(directory)?;
+        let policy = job.policy()?;
+        say_worth(policy.gate(), &clusters);
         let bar = Progress::new("samples");
         let mut progress = |stage, done, total| {
             bar.say(match stage {
@@ -100,7 +105,7 @@ impl Args {
                     found.measured
                 );
             }
-            let keep = job.policy.keep_ratio;
+            let keep = policy.keep_ratio();
             match self.train_rate {
                 _ if found.missing == 0 => say!("break-even  at once: nothing is left to record"),
                 Some(rate) if rate > 0.0 => say!(
@@ -122,7 +127,7 @@ impl Args {
         bar.finish();
         say!(
             "{}: {} shards, {} of them recorded now ({} samples encoded in {:.1} s)",
-            job.ledger.display(),
+            job.config.ledger.as_deref().unwrap_or_default(),
             summary.shards,
             summary.recorded,
             summary.encoded,
@@ -144,24 +149,69 @@ impl Args {
             let given = self.out.as_deref().unwrap_or(folder).display();
             return Err(Error::option("out", format!("{given:?}"), accepted));
         }
-        let mut job = PlanJob::new(self.source.urls.clone(), &self.ledger);
-        job.policy = self.selection.policy(self.dedup)?;
-        job.stores = self.source.stores();
-        job.read = self.source.read()?;
-        job.source.clone_from(&self.name);
-        job.window = self.window;
-        job.embeddings = self.embeddings;
-        job.fill_with_copies = self.fill_with_copies;
-        job.threads = self.threads;
-        if let Some(part) = &self.part {
-            let numbers = part.split_once('/').map(|(i, n)| (i.trim().parse(), n.trim().parse()));
-            let Some((Ok(i), Ok(n))) = numbers else {
-                return Err(Error::option("part", part, "i/n with i from 0 to n - 1, like 0/8"));
-            };
-            job.part = Some((i, n));
-        }
-        Ok(job)
+        let mut config = self.sources.config()?;
+        self.selection.apply(&mut config.selection)?;
+        config.captioner = self.captioner.clone().or(config.captioner);
+        config.ledger = self.ledger.clone().or(config.ledger);
+        config.seed = self.seed.unwrap_or(config.seed);
+        config.runtime.threads = self.threads.unwrap_or(config.runtime.threads);
+        config.device = self.device.clone().unwrap_or(config.device);
+        let part = self.part.as_deref().map(part).transpose()?;
+        Ok(PlanJob { config, embeddings: self.embeddings, fill_with_copies: self.fill_with_copies, part })
     }
+}
+
+/// The part that is named, or that the task of a job array has.
+fn part(text: &str) -> Result<(usize, usize)> {
+    if text.is_empty() {
+        return array_part(&|name| std::env::var(name).ok());
+    }
+    let numbers = text.split_once('/').map(|(i, n)| (i.trim().parse(), n.trim().parse()));
+    match numbers {
+        Some((Ok(i), Ok(n))) => Ok((i, n)),
+        _ => Err(Error::option("part", text, "i/n with i from 0 to n - 1, like 0/8")),
+    }
+}
+
+/// The part of a task of a Slurm array: its number from the array's first one on, of their count.
+fn array_part(variable: &dyn Fn(&str) -> Option<String>) -> Result<(usize, usize)> {
+    let number = |name: &'static str| variable(name).and_then(|text| text.trim().parse::<usize>().ok());
+    let (task, count) = (number("SLURM_ARRAY_TASK_ID"), number("SLURM_ARRAY_TASK_COUNT"));
+    let (least, step) =
+        (number("SLURM_ARRAY_TASK_MIN").unwrap_or(0), number("SLURM_ARRAY_TASK_STEP").unwrap_or(1));
+    let (Some(task), Some(count)) = (task, count) else {
+        let accepted = "--part=I/N, or a task of a Slurm array, which has SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT";
+        return Err(Error::option("part", "none", accepted));
+    };
+    let at = task.saturating_sub(least);
+    // Of an array with gaps, as one that records missing parts again, a task's number says nothing.
+    if !at.is_multiple_of(step.max(1)) || at / step.max(1) >= count {
+        let accepted = "--part=I/N: the tasks of this array are not consecutive, so that their number does not tell the part";
+        return Err(Error::option("part", format!("task {task} of {count}"), accepted));
+    }
+    Ok((at / step.max(1), count))
+}
+
+/// Prints which parts of so many the ledger lacks.
+fn status(job: &PlanJob, parts: usize, captioner: u64) -> Result<()> {
+    let missing = missing_parts(job, parts, captioner)?;
+    if missing.is_empty() {
+        say!("all {parts} parts are recorded");
+    } else {
+        say!("{} of {parts} parts are not recorded: --array={}", missing.len(), ranges(&missing));
+    }
+    Ok(())
+}
+
+/// Ascending numbers as Slurm writes them: 3,7-9.
+fn ranges(numbers: &[usize]) -> String {
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+    let run = |run: &[usize]| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        [one] => one.to_string(),
+        [] => String::new(),
+    };
+    runs.map(run).collect::<Vec<_>>().join(",")
 }
 
 fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
@@ -188,11 +238,11 @@ fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
         ),
     }
     say!("  candidates   {} in {} clusters, near-duplicates included", counts.candidates, counts.clusters);
-    say!("  places       {}, of which near-duplicates fill {}", counts.places, counts.refilled);
+    say!("  quota        {}, of which near-duplicates fill {}", counts.places, counts.refilled);
     say!("  also kept by their window alone: {}", counts.window_survivors);
     say!("  fingerprint  {:016x}", file.fingerprint());
     if counts.kept < counts.places {
-        say!("warning: {} places are not filled, for want of candidates", counts.places - counts.kept);
+        say!("warning: {} of the quota are not filled, for want of candidates", counts.places - counts.kept);
     }
     if let Some(warning) = summary.near.and_then(|near| near.warning()) {
         say!("warning: {warning}");
@@ -203,5 +253,39 @@ fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
              looked at for near-duplicates; a new ledger has all",
             counts.unhashed
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_task_of_an_array_says_its_part() {
+        let of = |variables: &[(&str, &str)]| {
+            array_part(&|name| {
+                variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let (id, count, least) = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN");
+        assert_eq!(of(&[(id, "3"), (count, "8"), (least, "0")]).unwrap(), (3, 8));
+        assert_eq!(of(&[(id, "1"), (count, "8"), (least, "1")]).unwrap(), (0, 8));
+        assert_eq!(
+            of(&[(id, "6"), (count, "4"), (least, "0"), ("SLURM_ARRAY_TASK_STEP", "2")]).unwrap(),
+            (3, 4)
+        );
+        for wrong in [&[][..], &[(id, "3")], &[(id, "9"), (count, "4"), (least, "3")]] {
+            assert!(of(wrong).unwrap_err().to_string().contains("--part=I/N"), "{wrong:?}");
+        }
+        assert_eq!(part("2/8").unwrap(), (2, 8));
+        assert!(part("2").is_err());
+    }
+
+    #[test]
+    fn missing_parts_are_written_as_slurm_reads_them() {
+        assert_eq!(ranges(&[3, 7, 8, 9]), "3,7-9");
+        assert_eq!(ranges(&[0, 1, 5]), "0-1,5");
+        assert_eq!(ranges(&[4]), "4");
     }
 }

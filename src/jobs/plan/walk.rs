@@ -3,40 +3,38 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::hash;
-use crate::image::DecodeOptions;
 use crate::jobs::plan::PlanJob;
 use crate::ledger::{CorpusScores, Ledger, WindowKey, WindowRecord};
-use crate::loader::{reading, version_hash};
-use crate::shard::Shard;
+use crate::loader::{reading_fingerprint, version_hash};
+use crate::select::Policy;
+use crate::shard::{ReadOptions, Shard};
 
 /// Reads a ledger shard by shard.
 pub(super) struct Walk<'a> {
     pub(super) job: &'a PlanJob,
     ledger: &'a Ledger,
+    pub(super) policy: &'a Policy,
     pub(super) encoder: u64,
-    pub(super) reading: u64,
 }
 
 /// The windows of a shard: their keys and what is known of them, scores where the policy looks at them.
 pub(super) type Windows = Vec<(WindowKey, Arc<WindowRecord>, Option<CorpusScores>)>;
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(job: &'a PlanJob, ledger: &'a Ledger, encoder: u64) -> Self {
-        let reading = hash::combine(&reading(&job.read, &DecodeOptions::default()));
-        Self { job, ledger, encoder, reading }
+    pub(super) fn new(job: &'a PlanJob, policy: &'a Policy, ledger: &'a Ledger, encoder: u64) -> Self {
+        Self { job, policy, ledger, encoder }
     }
 
     /// The key of window 0 of the shard as it is now.
-    fn key(&self, shard: &Shard) -> Result<WindowKey> {
-        let version = shard.version_until(self.job.read.looks_beside(), None)?;
+    fn key(&self, shard: &Shard, read: &ReadOptions) -> Result<WindowKey> {
+        let version = shard.version_until(read.looks_beside(), None)?;
         Ok(WindowKey {
             shard: shard.hash,
             window: 0,
-            size: self.job.window,
+            size: self.policy.selection.window,
             version: version_hash(version.as_deref()),
             encoder: self.encoder,
-            reading: self.reading,
+            reading: reading_fingerprint(read, &self.job.config.images.decode()),
         })
     }
 
@@ -47,27 +45,27 @@ impl<'a> Walk<'a> {
             let embeddings = !self.job.needs_embeddings() || record.has_embedding;
             record.ids.is_empty() || record.signals.is_some() && record.encoded.is_none() && embeddings
         })?;
-        let Some(score) = self.job.policy.score.as_ref().filter(|_| !record.ids.is_empty()) else {
+        let Some(field) = self.policy.gate().field().filter(|_| !record.ids.is_empty()) else {
             return Some((record, None));
         };
-        let scores = self.ledger.corpus_scores(&key.scores(&score.key, beside))?;
+        let scores = self.ledger.corpus_scores(&key.scores(field, beside))?;
         (scores.len() == record.ids.len()).then_some((record, Some(scores)))
     }
 
     /// Hash of the version of a shard and of what lies beside it, which scores go by.
     fn beside(&self, shard: &Shard) -> Result<u64> {
-        if self.job.policy.score.is_none() {
+        if !self.policy.has_scores() {
             return Ok(0);
         }
         Ok(version_hash(shard.version_until(true, None)?.as_deref()))
     }
 
     /// All windows of `shard`; `None` where one is not known.
-    pub(super) fn windows(&self, shard: &Shard) -> Result<Option<Windows>> {
-        let (mut key, beside) = (self.key(shard)?, self.beside(shard)?);
+    pub(super) fn windows(&self, shard: &Shard, read: &ReadOptions) -> Result<Option<Windows>> {
+        let (mut key, beside) = (self.key(shard, read)?, self.beside(shard)?);
         let mut windows = vec![];
         while let Some((record, scores)) = self.window(&key, beside) {
-            let ends = record.ids.len() < self.job.window;
+            let ends = record.ids.len() < self.policy.selection.window;
             if !record.ids.is_empty() {
                 windows.push((key, record, scores));
             }
@@ -80,8 +78,9 @@ impl<'a> Walk<'a> {
     }
 
     /// How many of the `length` samples of `shard` are in windows that are not known.
-    pub(super) fn lacking(&self, shard: &Shard, length: u64) -> Result<u64> {
-        let (mut key, beside, size) = (self.key(shard)?, self.beside(shard)?, self.job.window as u64);
+    pub(super) fn lacking(&self, shard: &Shard, read: &ReadOptions, length: u64) -> Result<u64> {
+        let (mut key, beside) = (self.key(shard, read)?, self.beside(shard)?);
+        let size = self.policy.selection.window as u64;
         let mut lacking = 0;
         for window in 0..length.div_ceil(size) {
             key.window = window;

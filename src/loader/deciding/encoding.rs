@@ -8,6 +8,7 @@ use crossbeam_channel::Receiver;
 use ndarray::{Array2, Array4, s};
 
 use super::{Deciding, failed_image};
+use crate::config::OnError;
 use crate::error::{ErrorKind, FailReason, Result};
 use crate::ledger::WindowRecord;
 use crate::loader::buffer::Encoded;
@@ -16,7 +17,6 @@ use crate::loader::decider::Decider;
 use crate::loader::model_thread::{Answer, ModelThread, wait};
 use crate::loader::previews::decode_previews;
 use crate::loader::raw::{RawRow, RawWindow, Waiting, is_as_recorded, raised};
-use crate::loader::spec::OnError;
 use crate::loader::watchdog::{Doing, Post};
 use crate::model::{Signals, UNKNOWN_HASH};
 
@@ -52,7 +52,7 @@ impl Deciding<'_> {
     pub(super) fn complete(&self, raw: &mut RawWindow, selector: &Decider) -> Result<WindowRecord> {
         let rows = &mut raw.rows;
         if let Some((old, lacking)) = raw.partial.take() {
-            let fresh = self.record(rows, &lacking, old.has_embedding)?;
+            let fresh = self.record(raw.segment.shard, rows, &lacking, old.has_embedding)?;
             return Ok(joined(&old, fresh, &lacking));
         }
         let failed: Vec<Option<FailReason>> = rows
@@ -65,12 +65,18 @@ impl Deciding<'_> {
         // What the filter excludes is not encoded, and has signals of zeros.
         let wanted = share(selector, &raw.key, &failed, raw.segment.pass)
             .unwrap_or_else(|| failed.iter().map(|failed| failed.is_none_or(FailReason::is_fault)).collect());
-        self.record(rows, &wanted, selector.needs_embedding())
+        self.record(raw.segment.shard, rows, &wanted, selector.needs_embedding())
     }
 
     /// Collects what the ledger will remember of a new window; runs the encoder over the rows that are
     /// `wanted`, where signals are needed. Rows whose preview cannot be decoded become failed rows.
-    fn record(&self, rows: &mut [RawRow], wanted: &[bool], keep_embedding: bool) -> Result<WindowRecord> {
+    fn record(
+        &self,
+        shard: usize,
+        rows: &mut [RawRow],
+        wanted: &[bool],
+        keep_embedding: bool,
+    ) -> Result<WindowRecord> {
         let signals = if self.spec.needs_signals { self.encode(rows, wanted)? } else { None };
         let mut record = WindowRecord {
             ids: Vec::with_capacity(rows.len()),
@@ -106,7 +112,7 @@ impl Deciding<'_> {
                 }
             }
         }
-        if self.spec.read.captions.is_some() {
+        if self.spec.reads[shard].captions.is_some() {
             record.from_table = from_table;
         }
         let encoded: Vec<bool> =
@@ -218,7 +224,7 @@ impl Deciding<'_> {
         for (row, error) in rows.iter_mut().zip(errors) {
             if let (RawRow::Sample(waiting), Some(error)) = (&*row, error) {
                 let failed = failed_image(&waiting.sample, error);
-                if self.spec.on_error == OnError::Raise {
+                if self.spec.config.runtime.on_error == OnError::Raise {
                     return Err(raised(&failed));
                 }
                 *row = RawRow::Failed(failed);

@@ -55,7 +55,7 @@ impl Planner {
     fn near_duplicates_among(&mut self, cosine: f32, searched: usize) -> NearDuplicates {
         self.sort();
         let candidates = &self.candidates;
-        let asked = self.selector.policy().dedup.is_none() && candidates.len() <= searched;
+        let asked = self.selector.policy().selection.dedup.is_none() && candidates.len() <= searched;
         let dropped = asked.then(|| {
             let distance = (expected_distance(cosine).round() as u32).min(MAX_DISTANCE);
             let copies =
@@ -89,13 +89,17 @@ impl Planner {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::{Quota, Selection};
     use crate::hash::{Purpose, Rng};
     use crate::select::plan::Candidate;
-    use crate::select::{Policy, Quota, Selector};
+    use crate::select::{Policy, Selector};
 
     #[test]
     fn of_more_candidates_than_are_searched_pictures_are_estimated_and_copies_not_counted() {
-        let policy = Policy { quota: Quota::Random, ..Policy::default() };
+        let policy = Policy {
+            selection: Selection { quota: Some(Quota::Random), ..Selection::default() },
+            ..Policy::default()
+        };
         let mut planner = Planner::new(Selector::new(policy, None).unwrap(), 0).unwrap();
         planner.windows.push((0, 0));
         let mut rng = Rng::new(2, Purpose::Synth, 0);

@@ -2,11 +2,12 @@
 
 use super::Selector;
 use crate::cluster::Clusters;
+use crate::config::Quota;
 use crate::error::{Error, ErrorKind, Result};
-use crate::select::policy::{Policy, Quota};
+use crate::select::policy::Policy;
 use crate::select::quota::Rates;
 use crate::select::reservoir::Rate;
-use crate::select::schedule::{KeepRatio, Schedule};
+use crate::select::schedule::Schedule;
 
 /// How much is kept for some epochs.
 #[derive(Debug, Clone)]
@@ -29,22 +30,20 @@ impl Phase {
 impl Selector {
     /// Solves the rates of every epoch.
     pub(super) fn phases(policy: &Policy, clusters: Option<&Clusters>) -> Result<Schedule<Phase>> {
-        let later = &policy.later_ratios;
+        let (first, later) = policy.ratios()?;
         if later.is_empty() {
             let rates = Rates::solve(policy, clusters)?;
             return Ok(Schedule::new(Phase::Share(rates), vec![]));
         }
-        let all = || KeepRatio::from([vec![(0, policy.keep_ratio)], later.clone()].concat());
-        all().checked()?;
-        if matches!(policy.quota, Quota::CapAt(_)) {
+        if let (Quota::CapAt(_), Some(schedule)) = (policy.quota(), &policy.selection.keep_ratio) {
             let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
-            return Err(Error::option("keep_ratio", all(), accepted));
+            return Err(Error::option("keep_ratio", schedule, accepted));
         }
-        Schedule::new(policy.keep_ratio, later.clone()).map(|from, &ratio| {
+        Schedule::new(first, later.to_vec()).map(|from, &ratio| {
             if ratio == 1.0 {
                 return Ok(Phase::Everything);
             }
-            let own = Policy { keep_ratio: ratio, ..policy.clone() };
+            let own = policy.but(|selection| selection.keep_ratio = Some(ratio.into()));
             Rates::solve(&own, clusters).map(Phase::Share).map_err(|error| match error.kind {
                 ErrorKind::Option { option: option @ "keep_ratio", given, accepted } => {
                     let given = format!("{given} (from epoch {from} on)");

@@ -3,9 +3,9 @@
 use ndarray::Array2;
 
 use super::{Candidate, Selector, Turn, Window};
+use crate::config::Priority;
 use crate::model::Signals;
 use crate::select::diverse::farthest_first;
-use crate::select::policy::Priority;
 use crate::select::reservoir::Place;
 
 impl Selector {
@@ -31,14 +31,14 @@ impl Selector {
         let start = (before % n.max(1)) as usize;
         let mut ordered = run.to_vec();
         ordered.sort_unstable_by_key(|c| (c.hash, c.row));
-        let order: Vec<u32> = match (self.policy.priority, signals) {
+        let order: Vec<u32> = match (self.policy.priority(), signals) {
             (Priority::Diverse, Some(signals)) => {
                 let embeddings = embeddings(signals, &ordered);
                 let order = farthest_first(embeddings.view(), (start + count).min(run.len()));
                 order.into_iter().map(|i| ordered[i].row).collect()
             }
             (Priority::Hard | Priority::Score, _) => {
-                let worst_first = self.policy.priority == Priority::Hard;
+                let worst_first = self.policy.priority() == Priority::Hard;
                 let merit = |c: &Candidate| {
                     let row = c.row as usize;
                     let of_captioner = || signals.map_or(f32::NAN, |signals| signals.alignment[row]);

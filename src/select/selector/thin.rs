@@ -1,9 +1,10 @@
 //! The draw that comes before everything else: a share of the stream, of which all that passes is kept.
 
 use super::{Selector, Turn, Window};
+use crate::config::{Priority, Quota};
 use crate::error::{Error, FailReason, Result};
 use crate::sample::{DropReason, Outcome};
-use crate::select::policy::{Policy, Priority, Quota};
+use crate::select::policy::Policy;
 use crate::select::reservoir::places;
 
 /// Number of no run: the draw of a thinned stream has a start of its own.
@@ -17,16 +18,16 @@ impl Selector {
                 format!("only false with {what}: {why}, before which nothing is known of a sample");
             Err(Error::option("thin", true, accepted))
         };
-        match policy {
-            Policy { thin: false, .. } => Ok(()),
-            Policy { quota, .. } if !matches!(quota, Quota::Proportional | Quota::Random) => {
+        match (policy.quota(), policy.priority(), policy.selection.dedup) {
+            _ if !policy.selection.thin => Ok(()),
+            (quota, ..) if !matches!(quota, Quota::Proportional | Quota::Random) => {
                 refuse(&format!("quota = {quota}"), "its rates differ by cluster, and the draw comes first")
             }
-            Policy { priority, .. } if *priority != Priority::Uniform => refuse(
+            (_, priority, _) if priority != Priority::Uniform => refuse(
                 &format!("priority = {}", priority.name()),
                 "it chooses among the samples of a window, and the draw comes first",
             ),
-            Policy { dedup: Some(cosine), .. } => refuse(
+            (.., Some(cosine)) => refuse(
                 &format!("dedup = {cosine}"),
                 "near-copies are looked for among all of a window, and the draw comes first",
             ),
@@ -34,7 +35,7 @@ impl Selector {
         }
     }
 
-    /// Which samples of a window are in the share of the stream that [`Policy::thin`] takes in `epoch`,
+    /// Which samples of a window are in the share of the stream that [`Selection::thin`](crate::config::Selection::thin) takes in `epoch`,
     /// `[n]`: of these only, signals are looked at. `None` where all are.
     ///
     /// The share is drawn as a run is (see [`reservoir`](crate::select::reservoir)), by place in the window:
@@ -55,7 +56,7 @@ impl Selector {
 
     /// The rate at which the stream is thinned in `epoch`; `None` where it is not.
     pub(super) fn thin_turn(&self, epoch: u64) -> Option<Turn<'_>> {
-        (self.policy.thin && !self.keeps_everything(epoch)).then(|| self.turn(&[], epoch))
+        (self.policy.selection.thin && !self.keeps_everything(epoch)).then(|| self.turn(&[], epoch))
     }
 
     /// Sets the outcome of what is not in the share, but for what could not even be read.

@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, RetryConfig};
 
 use crate::error::{Error, Result};
-use crate::shard::StoreOptions;
+use crate::shard::Store;
 use crate::shard::remote::address::Address;
 use crate::shard::remote::runtime;
 use crate::shard::remote::store::connect;
@@ -41,7 +41,7 @@ impl Bucket {
     ///
     /// # Errors
     /// A URL of something else; a store that cannot be set up.
-    pub(crate) fn open(url: &str, options: &StoreOptions) -> Result<Self> {
+    pub(crate) fn open(url: &str, options: &Store) -> Result<Self> {
         let address = Address::parse(url)?;
         let Address::Bucket { kind, root, bucket, key } = &address else {
             let accepted =

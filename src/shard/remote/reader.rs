@@ -250,18 +250,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::shard::StoreOptions;
+    use crate::shard::Store;
     use crate::shard::remote::fault_server::{Reply, Request, Server};
     use crate::shard::remote::{Address, Stores};
 
     fn object(server: &Server) -> Object {
-        let options = StoreOptions {
+        let options = Store {
             range_bytes: 100,
             ranges_ahead: 3,
             // A connection that the server closed without a word may cost one more.
             retries: 3,
             read_timeout: Duration::from_secs(10),
-            ..StoreOptions::default()
+            ..Store::default()
         };
         Stores::new(&options).object(&Address::parse(&server.url("/file")).unwrap()).unwrap()
     }

@@ -20,7 +20,7 @@ use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::shard::StoreOptions;
+use crate::shard::Store;
 use crate::shard::remote::address::{Address, Kind};
 use crate::shard::remote::fetch::{Identity, names_in};
 
@@ -29,7 +29,7 @@ use crate::shard::remote::fetch::{Identity, names_in};
 pub(crate) struct Object {
     url: Arc<str>,
     origin: Origin,
-    pub(super) options: Arc<StoreOptions>,
+    pub(super) options: Arc<Store>,
     pub(super) learnt: Arc<Learnt>,
     /// The query of its URL, which messages must not show.
     pub(super) secret: Option<String>,
@@ -158,13 +158,13 @@ impl Eq for Object {}
 
 /// The stores of one list: a client for each bucket, and one for all HTTP servers.
 pub(crate) struct Stores {
-    options: Arc<StoreOptions>,
+    options: Arc<Store>,
     buckets: HashMap<String, Arc<dyn ObjectStore>>,
     http: Option<Shared>,
 }
 
 impl Stores {
-    pub(crate) fn new(options: &StoreOptions) -> Self {
+    pub(crate) fn new(options: &Store) -> Self {
         Self { options: Arc::new(options.clone()), buckets: HashMap::new(), http: None }
     }
 
@@ -222,7 +222,7 @@ pub(super) fn connect(
     kind: Kind,
     root: &str,
     bucket: &str,
-    options: &StoreOptions,
+    options: &Store,
     retry: RetryConfig,
 ) -> object_store::Result<Arc<dyn ObjectStore>> {
     let connector = |insecure| Connector { options: options.clone(), insecure };
@@ -263,7 +263,7 @@ fn key(name: &str) -> Result<Path> {
     Path::parse(name).map_err(|error| Error::option("urls", format!("{name:?}"), error.to_string()))
 }
 
-fn http_object(url: Url, client: Shared, options: &Arc<StoreOptions>) -> Object {
+fn http_object(url: Url, client: Shared, options: &Arc<Store>) -> Object {
     Object {
         url: url[..url::Position::AfterPath].into(),
         options: Arc::clone(options),
@@ -276,7 +276,7 @@ fn http_object(url: Url, client: Shared, options: &Arc<StoreOptions>) -> Object 
 /// Makes clients that note the status of answers.
 #[derive(Debug)]
 struct Connector {
-    options: StoreOptions,
+    options: Store,
     insecure: bool,
 }
 
@@ -300,7 +300,7 @@ impl HttpConnector for Connector {
 struct Shared(HttpClient);
 
 impl Shared {
-    fn new(options: &StoreOptions) -> Result<Self> {
+    fn new(options: &Store) -> Result<Self> {
         let connector = Connector { options: options.clone(), insecure: true };
         let client = connector.connect(&ClientOptions::new());
         client.map(Self).map_err(|error| Error::io("set up an HTTP client", std::io::Error::other(error)))

@@ -11,9 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::{Array2, Array3, ArrayView4, Axis};
 use tldr_loader::cluster::alignment::{AlignmentNorm, AlignmentTable};
 use tldr_loader::cluster::clusters::{Clusters, GATE_STEPS};
+use tldr_loader::config::{Mode, PixelType, Selection};
 use tldr_loader::hash::{self, Purpose, Rng};
-use tldr_loader::loader::{Batch, Loader, LoaderBuilder, Mode, PixelType};
+use tldr_loader::jobs::PlanJob;
+use tldr_loader::loader::{Batch, Loader, LoaderBuilder};
 use tldr_loader::model::{Recaptioner, Scorer, Signals};
+use tldr_loader::select::Policy;
 use tldr_loader::shard::ShardWriter;
 use tldr_loader::{Result, SampleId, text::Tokenizer};
 
@@ -266,14 +269,14 @@ pub fn builder(urls: &str) -> LoaderBuilder {
 /// As [`builder`], without the options of a selection.
 fn plain(urls: &str) -> LoaderBuilder {
     Loader::builder(urls)
-        .source("test")
+        .name("test")
         .batch_size(16)
         .image_size(8)
-        .pixels(PixelType::U8)
+        .dtype(PixelType::U8)
         .window(64)
         .threads(2)
         // A hang is an error that names its stage.
-        .stall_timeout(Some(wait::DEADLINE))
+        .stall_timeout(wait::DEADLINE)
         .rank(0)
         .world_size(1)
 }
@@ -348,4 +351,20 @@ pub fn eval(urls: &str) -> LoaderBuilder {
 pub fn tokenizer() -> Tokenizer {
     let captions: Vec<String> = (0..200).map(|i| format!("a colour picture number {i}")).collect();
     Tokenizer::train(captions.iter().map(String::as_str), 200).unwrap()
+}
+
+/// A job that plans a test corpus: windows of 64, two threads.
+pub fn plan_job(urls: &str, ledger: impl AsRef<Path>, policy: Policy) -> PlanJob {
+    let mut job = with_policy(PlanJob::new(vec![urls.to_owned()], ledger), policy);
+    job.config.sources[0].name = Some("test".into());
+    job.config.runtime.threads = 2;
+    job
+}
+
+/// The same job by another policy, with windows of 64. A gate that is not given is open.
+pub fn with_policy(mut job: PlanJob, policy: Policy) -> PlanJob {
+    let gate = Some(policy.gate().clone());
+    job.config.selection = Selection { window: 64, gate, ..policy.selection };
+    job.config.seed = policy.seed;
+    job
 }

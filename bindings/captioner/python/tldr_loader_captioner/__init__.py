@@ -15,7 +15,7 @@ if not torch.__version__.startswith(_TORCH):
         f"tldr_loader_captioner was built for PyTorch {_TORCH}x and found {torch.__version__}: install "
         f"torch=={_TORCH}*. To train under this torch, record a ledger in an environment with torch "
         f"{_TORCH}x and give it to the loader here, which then needs no model (docs/captioner.md); or gate "
-        "by scores of a model of your own, with score_key"
+        "by scores of a model of your own, with `Top(share, by=FIELD)`"
     )
 
 # After torch, whose libraries the native module shares, and after the package whose exceptions it raises.

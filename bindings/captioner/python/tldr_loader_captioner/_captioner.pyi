@@ -4,8 +4,10 @@ from typing import Any, Literal, TypeAlias, final
 
 import torch
 
+from tldr_loader import Source
+
 _Path: TypeAlias = str | PathLike[str]
-_Urls: TypeAlias = _Path | Sequence[_Path]
+_Sources: TypeAlias = _Path | Sequence[_Path] | Source
 _Device: TypeAlias = str | torch.device | None
 
 __all__ = ["Captioner", "Matcher", "__version__", "_command", "_scorer"]
@@ -22,7 +24,7 @@ class Captioner:
     @classmethod
     def train(
         cls,
-        urls: _Urls,
+        source: _Sources,
         path: _Path,
         *,
         preset: Literal["tiny", "small", "base"] = "small",
@@ -46,19 +48,12 @@ class Captioner:
         seed: int = 0,
         threads: int | None = None,
         device: _Device = None,
-        caption_key: str | None = None,
-        where: str | None = None,
-        subset: _Path | None = None,
-        captions: _Path | None = None,
-        endpoint: str | None = None,
-        read_timeout: float | None = None,
-        retries: int | None = None,
         progress: Callable[[dict[str, float]], object] | None = None,
     ) -> Captioner:
         """Trains a captioner from scratch on image-caption pairs and saves it in the folder `path`.
 
         Args:
-            urls: Shards, as for `Loader`.
+            source: Shards or a `Source`, as for `Loader`.
             path: The captioner directory to write; made if missing.
             preset: Sizes: `tiny`, `small` or `base` (the paper's).
             tokenizer: A tokenizer to use. Default: one is trained on the captions.
@@ -92,14 +87,6 @@ class Captioner:
             seed: Seed of weights, order, dropped images and what is held out.
             threads: Threads that train, on a CPU. Default: one per core.
             device: `cpu` (the default), `cuda` or `cuda:N`.
-            caption_key: Field of the json member that holds the caption; the txt member is used where
-                a sample lacks it. Default: the txt member.
-            where: Only samples whose metadata pass, as for `Loader`.
-            subset: Only samples that this file lists, as for `Loader`.
-            captions: A file of captions by key, as for `Loader`.
-            endpoint: URL of a server that speaks S3, as for `Loader`.
-            read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
-            retries: Times that a request to a store is made again. Default: 8.
             progress: Called after each step with a dict of `step`, `steps`, `loss`, `lm_loss`,
                 `vq_loss`, `perplexity`, `used_codes`, `learning_rate`, `images_per_s`, `seconds_left`,
                 `fold`, and once measured `validation_lm_loss` and `validation_auc`; an exception from
@@ -191,7 +178,7 @@ class Captioner:
 
     def fit(
         self,
-        urls: _Urls,
+        source: _Sources,
         *,
         clusters: int | None = None,
         samples: int | None = None,
@@ -200,19 +187,12 @@ class Captioner:
         codes: int | None = None,
         decode_from: Literal["raw", "quantised"] | None = None,
         seed: int = 0,
-        caption_key: str | None = None,
-        where: str | None = None,
-        subset: _Path | None = None,
-        captions: _Path | None = None,
-        endpoint: str | None = None,
-        read_timeout: float | None = None,
-        retries: int | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> dict[str, Any]:
         """Finds clusters, their shares and the alignment quantiles of a corpus, and saves them.
 
         Args:
-            urls: Shards, as for `Loader`.
+            source: Shards or a `Source`, as for `Loader`.
             clusters: Number of clusters. Default: a hundredth of the points, between 8 and 3000.
             samples: Points to sample. Default: all, up to 300000.
             alignment_norm: How raw alignments are made comparable.
@@ -223,14 +203,6 @@ class Captioner:
             decode_from: What the decoder of a loaded BLIP attends to: `raw` or `quantised` patches.
                 Default: as before, `raw` at first.
             seed: Seed of sampling and of initial centroids.
-            caption_key: Field of the json member that holds the caption; the txt member is used where
-                a sample lacks it. Default: the txt member.
-            where: Only samples whose metadata pass, as for `Loader`.
-            subset: Only samples that this file lists, as for `Loader`.
-            captions: A file of captions by key, as for `Loader`.
-            endpoint: URL of a server that speaks S3, as for `Loader`.
-            read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
-            retries: Times that a request to a store is made again. Default: 8.
             progress: Called as `progress(done, total)`, in images while a codebook is learned, then in
                 points; an exception from it ends the run.
 

@@ -4,8 +4,8 @@
 
     captioner = tldr.Captioner.train("shards/{00000..00331}.tar", "captioner/")
     captioner.fit("shards/{00000..00331}.tar")
-    loader = tldr.Loader("shards/{00000..00331}.tar", captioner="captioner/", keep_ratio=0.25,
-                         batch_size=256, image_size=224, tokenizer="clip.json")
+    loader = tldr.Loader("shards/{00000..00331}.tar", captioner="captioner/", tokenizer="clip.json",
+                         selection=tldr.Selection(keep_ratio=0.25), batch_size=256)
     for images, tokens in loader:  # float32 [256, 3, 224, 224] and int64 [256, 77] tensors
         ...
 
@@ -36,18 +36,28 @@ from tldr_loader._errors import (
     TldrError,
 )
 from tldr_loader._native import _OPTIMISED, Array, Batch, Batches, Ledger, Loader, __version__, _end, synth
+from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Tempered, Top
+from tldr_loader._options import LOADER, Captions, Images, Runtime, Selection, Source, Store, World
 
 if TYPE_CHECKING:
     from tldr_loader_captioner import Captioner, Matcher
 
 __all__ = [
     "Array",
+    "AtLeast",
     "Batch",
     "Batches",
+    "Best",
+    "Cap",
     "Captioner",
     "CaptionerError",
+    "Captions",
+    "Coin",
+    "Concat",
     "ConfigError",
     "DataError",
+    "Gated",
+    "Images",
     "Ledger",
     "LedgerError",
     "Loader",
@@ -55,11 +65,21 @@ __all__ = [
     "Matcher",
     "NoSamplesError",
     "OutOfMemoryError",
+    "Runtime",
+    "Selection",
+    "Source",
     "StateError",
+    "Store",
+    "Tempered",
     "TldrError",
+    "Top",
+    "World",
     "__version__",
     "synth",
 ]
+
+# The text on its options is made of what declares them, as the options' own classes are.
+Loader.__doc__ = LOADER
 
 # Threads of loaders that are still running must not call into a Python that ends.
 atexit.register(_end, os.getpid())
@@ -82,7 +102,7 @@ def __getattr__(name: str) -> Any:
             f"tldr_loader.{name} comes with the captioner, which is not installed: pip install "
             '"tldr-loader[captioner]" (it needs torch 2.11). Under another torch, or without one, a loader '
             "takes a ledger that was recorded where the captioner is (docs/captioner.md), or gates by scores "
-            "of a model of your own (score_key)"
+            "of a model of your own (Selection.gate, by a field)"
         )
     import tldr_loader_captioner
 

@@ -1,14 +1,14 @@
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 import torch
 
-from tldr_loader_captioner import Captioner, Matcher
+from tldr_loader._options import Captions, Images, Runtime, Selection, Source, World
+from tldr_loader_captioner import Captioner
 
 _Path: TypeAlias = str | PathLike[str]
-_Urls: TypeAlias = _Path | Sequence[_Path]
+_Sources: TypeAlias = _Path | Sequence[_Path] | Source | Sequence[Source]
 _Device: TypeAlias = str | torch.device | None
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Loader",
     "__version__",
     "_command",
+    "_describe",
     "_end",
     "_hand_over",
     "synth",
@@ -30,214 +31,79 @@ _OPTIMISED: bool
 
 @final
 class Loader:
-    """A stream of batches of survivors, epoch after epoch.
+    """A stream of batches of kept samples, epoch after epoch.
 
-    Iterating yields an epoch; with its last batch the loader moves on to the next one. The sequence
-    of batches depends on the data, the captioner directory, the policy and the seed: not on
-    threads, ranks or machine load. `len(loader)` is the number of batches in the current epoch.
+    Iterating yields an epoch; with its last batch the loader moves on to the next one. The sequence of batches depends on
+    the data, the captioner directory, the options and the seed: not on threads, ranks or machine load. `len(loader)` is the
+    number of batches in the current epoch.
 
     Args:
-        urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`)
-            with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them. Or corpora with their
-            weights, a pattern each: `{"cc3m/{00000..00331}.tar": 0.7, "sbu/": 0.3}` mixes them in this
-            proportion, in every batch.
-        samples_per_epoch: Samples that an epoch yields over all ranks, rounded down to whole batches; the
-            next epoch goes on in the shards where this one stops. Default: what one pass over the shards
-            is expected to keep.
-        captioner: A captioner directory (after `Captioner.fit`), or a `Captioner`. Without one the
-            selection is plain random.
-        keep_ratio: Share of readable samples to keep, in (0, 1]; or one from each of several epochs on,
-            `{0: 0.25, 28: 1.0}`, where 1 keeps every readable sample, whatever `gate`, `dedup` and `quota`
-            say. Default: 0.25 with a captioner or a score_key; without either, and without a plan, it has to
-            be given.
-        batch_size: Samples per batch and rank.
-        image_size: Side of the square images, in pixels.
-        tokenizer: A `tokenizer.json`, obeyed with what lies beside it (`open_clip_config.json`,
-            `tokenizer_config.json`), or open_clip's merges file. Without one, batches carry captions
-            only and do not unpack.
-        device: `cpu` (the default), `cuda` (torch's current device) or `cuda:N`: where batches end up, and
-            where the captioner runs unless `captioner_device` says otherwise.
-        captioner_device: Where a captioner and a judge that are given as directories run, such as a second
-            GPU. Default: `device`; a `Captioner` or `Matcher` has a device of its own.
-        mode: `reduced` yields survivors; `full` every sample with its original caption; `eval`
-            every sample once, in order, with the eval transform. One process yields a short last batch; of
-            several each yields as many batches of `batch_size` rows, and `batch.valid` says which are real.
-        gate: Share of samples that pass, by alignment of image and original caption, or by `score_key`; 1.0
-            turns the gate off, None is the default. Default: 0.5 with a captioner or a score_key, off
-            without, and off with a threshold.
-        gate_by: Of what the gate lets that share through: the `corpus`, or each `cluster`.
-        score_key: A score that the corpus has, such as a CLIP similarity: field of the json member, or column
-            of the parquet beside the shard. It takes the place of the alignment in the gate and in the
-            priorities `hard` and `score`; no captioner is needed for it. A sample without one does not pass.
-        threshold: Least score that passes, with `score_key`, instead of a share.
-        dedup: Cosine of image embeddings from which two samples of a window are near-copies.
-            Default: no deduplication.
-        quota: How likely a sample is kept, by the size n of its cluster: `proportional` (the same for
-            all), `cap` (clusters above one size are cut down to it), `cap(100)` (to 100 samples;
-            keep_ratio follows), `tempered(0.5)` (between them, as n^(0.5 - 1)), or `random` (clusters
-            do not count). Default: proportional with a captioner.
-        priority: Which candidates fill a quota first: `uniform`, `diverse` (farthest first, of the
-            embeddings in a window), `hard` (worst aligned), `score` (best aligned), `longest` (captions),
-            or `every-nth` (as the paper's code; an ablation).
-        rotate: Whether epochs keep disjoint subsets until the pool is used up.
-        thin: Whether the draw comes before everything else: a share of keep_ratio / gate of the stream is
-            taken, and what of it passes the gate survives. Nothing else is decoded or encoded, so that a
-            survivor costs 1 / gate encodes instead of 1 / keep_ratio; clusters have their quota in
-            expectation only. With quota `proportional` or `random` and priority `uniform`.
-        fuse: The caption of a survivor: `original`, `generated`, `concat`, `best`, `coin` or `gated`.
-            The last four take a number, as in `concat:16` tokens for the generated part, `best:0.5`
-            (the generated caption below this alignment), `coin:0.3` (the generated caption with this
-            probability, drawn for each sample and epoch; `coin:{0: 0.2, 10: 0.5}` changes it from an
-            epoch on) or `gated:0.5` (each caption must pass: a fair coin where both do, the original
-            where none does).
-        judge: Scores generated captions, for `gated` and `rescue`: a captioner that was trained on other
-            data than the one that writes them, or a `Matcher`; a directory, or one that is loaded.
-        rescue: Whether samples that the gate drops come back with their generated caption, where the judge
-            scores it as high as the gate asks. They share the places of their window with those that pass
-            by themselves, so that `keep_ratio` means what it means without. Each dropped sample then costs
-            a caption.
-        replace_repetitive: Whether a generated caption that repeats a phrase three times in a row
-            gives way to the original, as an empty one always does.
-        defer_duplicates: Whether a survivor whose caption, or nearly whose image, stands in its lane's part
-            of a batch already waits for a later batch of the lane. Images are compared where signals are.
-            Not in mode `eval`.
-        weights: Whether batches carry `weights`, 1 / pi. They make sums over the kept samples unbiased for
-            all that pass gate and dedup; they do not debias a contrastive loss.
-        seed: Seed of every random choice.
-        transform: `train` (random resized crop), `eval` (resize, centre crop) or `preview`
-            (squash). Default: by mode.
-        crop_scale: Least and greatest share of the area, for `train`.
-        crop_ratio: Least and greatest width over height, for `train`.
-        flip: Probability of a horizontal flip, for `train`.
-        mean: Mean of R, G, B for pixels in [0, 1]. Default: CLIP's.
-        std: Standard deviation of R, G, B. Default: CLIP's.
-        pixels: `float32` or `bfloat16`, normalised; or `uint8`, as decoded and resized.
-        context_length: Token ids per caption.
-        rank: Rank of this process among those that share the corpus, with `world_size`. Default: that of
-            torch.distributed's process group, else `RANK` with `WORLD_SIZE` of the environment, else what
-            Open MPI, PMI (MPICH, Intel MPI) or a step of Slurm says, else 0: the first of these that says
-            both.
-        world_size: Number of processes that share the corpus, with `rank`; 1 for a loader that one rank has
-            for itself. Default: as for the rank, else 1.
-        lanes: Canonical streams; a multiple of the world size that divides the global batch. A state
-            resumes on as many ranks as divide the lanes. Default: 8, which 1, 2, 4 and 8 ranks share; 4, 2
-            or 1 where 8 does not divide the global batch; the world size where that divides none of them. A
-            run that is to grow further starts with the largest world size that is planned.
-        window: Samples per decision window.
-        shuffle_windows: Windows whose survivors are shuffled together.
-        threads: Threads that decode images. Default: one per core.
-        prefetch: Finished batches that may wait for the training loop.
-        buffer_bytes: Bytes of encoded images and json that may wait in memory, over all lanes of the rank;
-            what is above them waits in unlinked files. Default: 4 GiB.
-        spill_dir: Folder of these files. Default: the system's folder for temporary files (`TMPDIR`).
-        source: Name of the corpus in the identity of its samples. Default: the name of the folder
-            that holds the shards.
-        lengths: Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's
-            `_stats.json` or `.parquet`, or a scan.
-        endpoint: URL of a server that speaks S3, for `s3://` shards. Default: the environment's
-            `AWS_ENDPOINT_URL`, or Amazon. Credentials come from the environment (`AWS_*`,
-            `GOOGLE_*`, `AZURE_*`).
-        read_timeout: Seconds to wait for the next bytes of a remote shard. Default: 30.
-        retries: Times that a request is made again before a fault of its store ends the run.
-            Default: 8.
-        caption_key: Field of the json member, or column of the parquet beside the shard, that
-            holds the caption. Default: the txt member.
-        where: Which samples count, by fields of their json or columns of the parquet beside the shard: a
-            condition as in SQL, `"NSFW = 'UNLIKELY' and width >= 200"`. Default: all.
-        subset: A file that lists the samples that count: a `.parquet` or `.jsonl` with `uid` or `key` (or as
-            `tldr-loader export` writes it), a `.txt` of one key a line, or DataComp's `.npy` of uids.
-            Default: all.
-        captions: A `.parquet`, `.jsonl` or `.tsv` with `caption`, and `uid` or `key`: samples that are in it
-            have their caption from there, the others their own. Default: none.
-        max_image_pixels: Pixels an image may have; larger ones are refused from their header.
-        exif_orientation: Whether images are turned as their EXIF data say; CLIP trainers do not.
-        scaled_decoding: Whether the random crop of a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and
-            full size at which it is still twice `image_size` or more, each way. Faster for large photographs;
-            the pixels differ a little (docs/benchmarks.md).
-        on_error: `skip` counts and names a sample that cannot be used; `raise` ends the run.
-        max_errors: Failed samples that end the run: a count, or below 1 a share of what was read.
-        max_errors_per_shard: The same of one shard. Default: no limit.
-        stall_timeout: Seconds that a stage may hold up the training loop without a sign of life; then an
-            error names the stage and its shard. Default: for ever, with a warning every so often.
-        strict: Whether signals of the ledger that were computed on another kind of device, in another
-            number type or by another torch end the run, instead of a warning.
-        ledger: Signals and captions to re-use and to add to: another loader's, or a folder, local or of a
-            bucket. Default: an empty one in memory.
-        plan: A plan of the corpus, as `tldr-loader plan` writes it: it says which samples survive, and the
-            options of the policy may be left out. Default: the policy decides, window by window.
+        source: Shards, one pattern or several: paths or URLs, with `{00000..00331}` ranges, globs or folders.
+            Or a `Source`, which says how a corpus is read; or a list of these, mixed by their weights.
+        captioner: Directory of a captioner, after `fit`. Default: none, and the selection is plain random.
+        selection: What is kept of it.
+        captions: Which captions samples have.
+        images: What images look like.
+        tokenizer: The tokenizer of the trained model: a `tokenizer.json`, obeyed with what lies beside it
+            (`open_clip_config.json`, `tokenizer_config.json`), or open_clip's merges file. Default: none, and
+            batches carry captions only.
+        batch_size: Samples per batch and rank. Default: 256.
+        device: `cpu`, `cuda` (torch's current device) or `cuda:N`: where batches end up, and where the
+            captioner runs unless `captioner_device` says otherwise. Default: `cpu`.
+        mode: What the loader yields: `reduced`, what is kept; `full`, every sample with its original caption;
+            `eval`, every sample once, in order, with the eval transform. Of `eval` one process yields a short
+            last batch; of several each yields as many batches of `batch_size` rows as the others, and `valid`
+            says which rows are real. Default: `reduced`.
+        seed: Seed of every random choice. Default: 0.
+        ledger: Folder that signals and captions are remembered in, of this machine or of a bucket; begun
+            where nothing is. Default: memory.
+        plan: A plan, as `tldr-loader plan` writes it: it says which samples are kept, and the options of the
+            selection may be left out. Shards, window size, reading options and captioner must be those it was
+            made with; a captioner is only needed where captions are generated, or chosen by alignment.
+            Default: the selection decides, window by window.
+        samples_per_epoch: Samples that an epoch yields over all ranks, rounded down to whole batches: a part
+            of a pass over the shards, or several. The next epoch goes on in the shards where this one stops.
+            Default: what one pass is expected to keep.
+        runtime: How the loader works.
+        world: Which of how many processes this one is.
 
     Raises:
-        ConfigError: An option cannot work, is of a wrong type, or was given and has no effect beside the
-            others; names it, what was given and what is accepted.
+        ConfigError: An option is not known, cannot work, is of a wrong type, or asks for something and has no
+            effect beside the others; names it, what was given and what is accepted.
         DataError: Shards or files cannot be read.
     """
 
     def __new__(
         cls,
-        urls: _Urls | Mapping[str, float] | Mapping[Path, float],
+        source: _Sources,
         *,
         captioner: Captioner | _Path | None = None,
-        keep_ratio: float | dict[int, float] | None = None,
-        batch_size: int = 256,
-        image_size: int = 224,
+        selection: Selection | None = None,
+        captions: Captions | None = None,
+        images: Images | None = None,
         tokenizer: _Path | None = None,
-        device: _Device = None,
-        captioner_device: _Device = None,
-        mode: Literal["reduced", "full", "eval"] = "reduced",
-        gate: float | None = None,
-        gate_by: Literal["corpus", "cluster"] = "corpus",
-        score_key: str | None = None,
-        threshold: float | None = None,
-        dedup: float | None = None,
-        quota: str | None = None,
-        priority: Literal["uniform", "diverse", "hard", "score", "longest", "every-nth"] = "uniform",
-        rotate: bool = False,
-        thin: bool = False,
-        fuse: str = "original",
-        judge: Captioner | Matcher | _Path | None = None,
-        rescue: bool = False,
-        replace_repetitive: bool = True,
-        defer_duplicates: bool = False,
-        weights: bool = False,
+        batch_size: int = 256,
+        device: str | torch.device = "cpu",
+        mode: Literal['reduced', 'full', 'eval'] = "reduced",
         seed: int = 0,
-        transform: Literal["train", "eval", "preview"] | None = None,
-        crop_scale: tuple[float, float] | None = None,
-        crop_ratio: tuple[float, float] | None = None,
-        flip: float | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        pixels: Literal["float32", "bfloat16", "uint8"] = "float32",
-        context_length: int = 77,
-        rank: int | None = None,
-        world_size: int | None = None,
-        lanes: int | None = None,
-        window: int = 2048,
-        shuffle_windows: int = 8,
-        threads: int | None = None,
-        prefetch: int = 2,
-        buffer_bytes: int | None = None,
-        spill_dir: _Path | None = None,
-        source: str | None = None,
-        lengths: Sequence[int] | None = None,
-        endpoint: str | None = None,
-        read_timeout: float | None = None,
-        retries: int | None = None,
-        caption_key: str | None = None,
-        where: str | None = None,
-        subset: _Path | None = None,
-        captions: _Path | None = None,
-        max_image_pixels: int | None = None,
-        exif_orientation: bool = False,
-        scaled_decoding: bool = False,
-        on_error: Literal["skip", "raise"] = "skip",
-        max_errors: float = 0.1,
-        max_errors_per_shard: float | None = None,
-        strict: bool = False,
         ledger: Ledger | _Path | None = None,
         plan: _Path | None = None,
         samples_per_epoch: int | None = None,
-        stall_timeout: float | None = None,
+        runtime: Runtime | None = None,
+        world: World | None = None,
     ) -> Loader: ...
+    @classmethod
+    def from_config(cls, path: _Path, **options: Any) -> Loader:
+        """A loader with the options of a TOML file; those that are given here go before.
+
+        Args:
+            path: The file: options by name, groups as tables, sources as an array of tables.
+            options: As for `Loader`, and `source`. Of a group, the fields that differ from their defaults.
+
+        Raises:
+            ConfigError: As `Loader`; an option that is not known.
+        """
+
     def __iter__(self) -> Batches:
         """The batches of an epoch: of the current one, from its start or from where a loaded state left off.
 
@@ -328,7 +194,7 @@ class Loader:
         captions that were generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which
         `buffer_bytes` had no room), `length_mismatches`, `empty_shards` (those without samples),
         `skipped_bytes` (after damaged tar headers, by
-        shard), `unscored` (usable samples without a `score_key`), `not_numbers` (by field that was asked
+        shard), `unscored` (usable samples without the score that the gate goes by), `not_numbers` (by field that was asked
         for, samples where it is NaN: no value), `unread_json` (samples whose json cannot be read, and that
         count without it; both of the json that this epoch read), `gate` (as `Captioner.validation`, where
         the captioner's alignment gates and that was measured), and, where there is such a table,
@@ -541,5 +407,6 @@ def synth(
     """
 
 def _hand_over(dtype: str, shape: Sequence[int]) -> tuple[int, Array]: ...
+def _describe() -> list[dict[str, Any]]: ...
 def _command(words: Sequence[str]) -> int: ...
 def _end(process: int) -> None: ...

@@ -62,7 +62,7 @@ fn a_captioner_that_learned_nothing_is_told_as_noise_by_every_command() {
     let sizes = ["--preset", "tiny", "--vocab-size", "300", "--epochs", "1", "--batch-size", "20"];
     let train = run(&[&["train", &urls, "--out", &captioner][..], &sizes].concat());
     let fit = run(&["fit", &urls, "--captioner", &captioner, "--clusters", "4"]);
-    let at = ["--captioner", &captioner, "--gate", "0.5"];
+    let at = ["--captioner", &captioner, "--gate", "top(0.5)"];
     let plan = run(&[&["plan", &urls, "--ledger", &ledger, "--out", &planned][..], &at].concat());
     let audit = run(&[&["audit", &ledger, "--seeds", "200"][..], &at].concat());
     for said in [&train, &fit, &plan, &audit] {
@@ -93,7 +93,7 @@ fn a_captioner_that_learned_nothing_is_told_as_noise_by_every_command() {
         "--captioner",
         &captioner,
         "--gate",
-        "1",
+        "top(1)",
     ]);
     assert!(!plan.contains("AUC"), "{plan}");
 }

@@ -11,17 +11,18 @@ use std::sync::Arc;
 
 use ndarray::{Array2, s};
 
-use crate::jobs::listed;
+use crate::jobs::{listed, nothing_in};
 use crate::{Captioner, CodebookReport, CopySample, DecodeFrom, LearnedBy, PatchSample, lock, parse_device};
 use sample::{Sampled, SampledBatch};
 use tldr_loader::cluster::alignment::passes_gate;
 use tldr_loader::cluster::{
     self, AlignmentNorm, Discriminant, Features, FitOptions, FitPoints, FitReport, GateWorth,
 };
+use tldr_loader::config::Source;
 use tldr_loader::error::{Error, Result};
 use tldr_loader::loader::check_tables;
 use tldr_loader::model::Scorer;
-use tldr_loader::shard::{self, ReadOptions, Shard, StoreOptions};
+use tldr_loader::shard::{self, ReadOptions, Shard};
 use worth::Measuring;
 
 pub use worth::CaptionSample;
@@ -50,8 +51,8 @@ const COPIED_IMAGES: u64 = 2048;
 /// What to fit, to what.
 #[derive(Debug, Clone)]
 pub struct FitJob {
-    /// Shards, as for [`Loader::builder`](tldr_loader::Loader::builder).
-    pub urls: Vec<String>,
+    /// The corpus, and how it is read.
+    pub source: Source,
     /// The captioner directory; `clusters.safetensors` is written into it.
     pub captioner: PathBuf,
     /// Number of clusters; a hundredth of the sampled points, between 8 and 3,000, where `None`.
@@ -71,20 +72,13 @@ pub struct FitJob {
     pub seed: u64,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// How samples are made of members, and which of them count.
-    pub read: ReadOptions,
-    /// How remote shards are read.
-    pub stores: StoreOptions,
-    /// Samples per shard, in the order of the list, where they are known; else they are looked up
-    /// or counted.
-    pub lengths: Option<Vec<u64>>,
 }
 
 impl FitJob {
     /// The defaults for a corpus and a captioner directory.
     pub fn new(urls: Vec<String>, captioner: impl Into<PathBuf>) -> Self {
         Self {
-            urls,
+            source: Source::new(urls),
             captioner: captioner.into(),
             clusters: None,
             samples: None,
@@ -94,9 +88,6 @@ impl FitJob {
             decode_from: None,
             seed: 0,
             device: "cpu".into(),
-            read: ReadOptions::default(),
-            stores: StoreOptions::default(),
-            lengths: None,
         }
     }
 }
@@ -192,7 +183,7 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
              passes over the others; `tldr-loader inspect --decode` says why",
             corpus.samples()
         );
-        return Err(Error::option("urls", job.urls.join(" "), accepted));
+        return Err(nothing_in(&job.source, accepted));
     }
     let automatic = (points.rows() / POINTS_PER_CLUSTER).clamp(MIN_CLUSTERS, MAX_CLUSTERS).min(points.rows());
     let options = FitOptions {
@@ -240,8 +231,8 @@ struct Corpus {
 
 impl Corpus {
     fn of(job: &FitJob) -> Result<Self> {
-        let (shards, lengths) = listed(&job.urls, &job.stores, job.lengths.as_deref())?;
-        let corpus = Self { shards, lengths, read: job.read.clone() };
+        let (shards, lengths) = listed(&job.source)?;
+        let corpus = Self { shards, lengths, read: job.source.open()? };
         if corpus.read.has_tables() {
             let found = shard::survey(&corpus.shards, &corpus.lengths, &corpus.read)?;
             check_tables(&corpus.read, &found, corpus.samples())?;

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use ndarray::{Array4, s};
 
+use crate::jobs::nothing_in;
 use crate::jobs::previews::{padded, previews};
 use crate::{
     Captioner, CaptionerConfig, CodebookStart, Fold, Folds, PatchSample, Precision, Scores, StepReport,
@@ -194,9 +195,7 @@ fn train_whole(
     let captioner = run.trainer.into_captioner();
     captioner.save(&job.out)?;
     let stream = run.loader.state();
-    let last = run
-        .last
-        .ok_or_else(|| Error::option("urls", job.urls.join(" "), "shards with samples to train on"))?;
+    let last = run.last.ok_or_else(|| nothing_in(&job.source, "shards with samples to train on"))?;
     let summary = TrainSummary {
         steps,
         resumed_at,
@@ -437,11 +436,7 @@ impl Run<'_> {
                 told?;
             }
             if self.trainer.steps_done() == before {
-                return Err(Error::option(
-                    "urls",
-                    self.job.urls.join(" "),
-                    "shards with samples to train on",
-                ));
+                return Err(nothing_in(&self.job.source, "shards with samples to train on"));
             }
         }
         Ok(())

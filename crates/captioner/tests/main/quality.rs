@@ -17,12 +17,12 @@ use tldr_loader::cluster::kmeans::kmeans;
 use tldr_loader::cluster::raw_index::Whitening;
 use tldr_loader::cluster::signature::Signatures;
 use tldr_loader::cluster::{FitOptions, FitPoints, fit};
+use tldr_loader::config::{Gate, Mode, Selection};
 use tldr_loader::image::{DecodeOptions, Scratch, preview};
 use tldr_loader::jobs::{PlanJob, plan};
-use tldr_loader::loader::{Loader, Mode};
+use tldr_loader::loader::Loader;
 use tldr_loader::model::{PreviewFilter, Scorer};
 use tldr_loader::sample::SampleId;
-use tldr_loader::select::Policy;
 use tldr_synth::{CLASSES, Corpus, SynthOptions, write_corpus};
 
 /// Pairs to train on: with a fifth of them noise, six epochs of 93 steps are enough.
@@ -189,8 +189,9 @@ fn a_planned_quarter_of_a_corpus_with_four_copies_is_distinct_scenes() {
     assert!(worth.warning().is_none() && worth.validation.auc > 0.8, "{worth}");
     assert!((500..=1100).contains(&worth.validation.pairs), "{worth}");
     let fitted = Captioner::load(&own, parse_device("cpu").unwrap()).unwrap();
-    let policy = Policy { gate: Some(0.8), dedup: Some(0.94), ..Policy::default() };
-    let job = PlanJob { policy, fill_with_copies: true, ..PlanJob::new(urls.clone(), dir.join("ledger")) };
+    let selection = Selection { gate: Some(Gate::top(0.8)), dedup: Some(0.94), ..Selection::default() };
+    let mut job = PlanJob { fill_with_copies: true, ..PlanJob::new(urls.clone(), dir.join("ledger")) };
+    job.config.selection = selection;
     let clusters = Arc::clone(fitted.clusters().unwrap());
     let planned = plan(&job, fitted, clusters, &mut |_, _, _| Ok(())).unwrap().plan.unwrap();
 

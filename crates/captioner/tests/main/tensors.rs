@@ -3,7 +3,7 @@
 
 use tldr_captioner::TensorBatches;
 use tldr_loader::Loader;
-use tldr_loader::loader::{Mode, PixelType};
+use tldr_loader::config::{Mode, PixelType};
 use tldr_synth::{SynthOptions, write_corpus};
 
 #[test]
@@ -16,7 +16,7 @@ fn tensors_hold_what_arrays_hold() {
     for pixels in [PixelType::F32, PixelType::Bf16, PixelType::U8] {
         let build = || {
             let builder = Loader::builder(urls.as_str()).mode(Mode::Eval).batch_size(16).image_size(8);
-            builder.pixels(pixels).build().unwrap()
+            builder.dtype(pixels).build().unwrap()
         };
         let (plain, loader) = (build(), build());
         let mut found = TensorBatches::of(&loader).unwrap();

@@ -8,7 +8,6 @@ use tldr_captioner::jobs::{FitJob, Resume, TrainJob, TrainSummary, fit, train, t
 use tldr_captioner::{Captioner, CodebookStart, CodebookUpdate, Decay, Folds, Precision, parse_device};
 use tldr_loader::cluster::{Features, signature::Signatures};
 use tldr_loader::model::Scorer;
-use tldr_loader::shard::ReadOptions;
 use tldr_loader::{Error, Result, shard};
 use tldr_synth::{SynthOptions, write_corpus};
 
@@ -240,16 +239,20 @@ fn what_holds_nothing_usable_says_so() {
     std::fs::write(&empty, [0; 1024]).unwrap();
     let with_empty = vec![urls[0].replace("00005", "00006")];
     let lengths = Some(vec![16, 16, 16, 16, 16, 16, 0]);
-    run(&TrainJob { lengths, ..job(&with_empty, &out) }, u64::MAX).unwrap();
+    let mut some = job(&with_empty, &out);
+    some.source.lengths = lengths;
+    run(&some, u64::MAX).unwrap();
     let only = vec![empty.to_string_lossy().into_owned()];
-    let nothing = TrainJob { lengths: Some(vec![0]), ..job(&only, &dir.path().join("other")) };
+    let mut nothing = job(&only, &dir.path().join("other"));
+    nothing.source.lengths = Some(vec![0]);
     let message = run(&nothing, 1).unwrap_err().to_string();
     assert!(message.starts_with("urls = ") && message.contains("shards with samples"), "{message}");
-    let fitting = FitJob { lengths: Some(vec![0]), ..FitJob::new(only, &out) };
+    let mut fitting = FitJob::new(only, &out);
+    fitting.source.lengths = Some(vec![0]);
     let message = fit(&fitting, &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(message.starts_with("urls = ") && message.contains("usable samples"), "{message}");
-    let read = ReadOptions { filter: Some("key = 'nobody'".parse().unwrap()), ..ReadOptions::default() };
-    let nobody = FitJob { read, ..FitJob::new(urls.clone(), &out) };
+    let mut nobody = FitJob::new(urls.clone(), &out);
+    nobody.source.filter = Some("key = 'nobody'".parse().unwrap());
     let message = fit(&nobody, &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(message.contains("`where`"), "{message}");
     let none = FitJob { samples: Some(0), ..FitJob::new(urls, &out) };
@@ -417,7 +420,8 @@ fn folds_that_are_trained_anew_are_no_pair_until_both_are() {
     let job = TrainJob { epochs: 1, checkpoint_every: 2, ..job(&urls, &out) };
     train_folds(&job, 2, &mut |_| Ok(())).unwrap();
     // A job that is refused has changed nothing.
-    let refused = TrainJob { urls: vec!["nowhere/{0..3}.tar".into()], ..job.clone() };
+    let mut refused = job.clone();
+    refused.source.urls = vec!["nowhere/{0..3}.tar".into()];
     assert!(train_folds(&refused, 2, &mut |_| Ok(())).is_err());
     let must = TrainJob { resume: Resume::Must, ..job.clone() };
     let message = train_folds(&must, 2, &mut |_| Ok(())).unwrap_err().to_string();

@@ -7,28 +7,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::support::{StubCaptioner, builder, clusters, corpus, epoch, wait};
+use crate::support::{self, StubCaptioner, builder, clusters, corpus, epoch, wait};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
-use tldr_loader::jobs::{AuditJob, ExportBy, ExportJob, PlanJob, Wanted, audit, export, plan};
+use tldr_loader::config::{Gate, Priority, Quota, Selection};
+use tldr_loader::jobs::{AuditJob, ExportBy, ExportJob, Wanted, audit, export, plan};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::model::Identity;
-use tldr_loader::select::{Policy, Priority};
+use tldr_loader::select::Policy;
 
-const POLICY: Policy = Policy {
-    keep_ratio: 0.25,
-    later_ratios: Vec::new(),
-    gate: Some(0.5),
-    gate_by: tldr_loader::select::GateBy::Corpus,
-    dedup: None,
-    quota: tldr_loader::select::Quota::Proportional,
-    priority: Priority::Uniform,
-    rotate: false,
-    thin: false,
-    seed: 0,
-    corpus: None,
-    score: None,
-};
+fn policy() -> Policy {
+    let selection = Selection {
+        keep_ratio: Some(0.25.into()),
+        gate: Some(Gate::top(0.5)),
+        quota: Some(Quota::Proportional),
+        ..Selection::default()
+    };
+    Policy { ..Policy::new(selection, 0) }
+}
 
 /// A corpus, its ledger after an epoch with generated captions, and what that epoch yielded: the
 /// caption of each key.
@@ -87,7 +83,7 @@ fn cli(arguments: &[&str]) -> Output {
 #[test]
 fn a_policy_exports_what_a_loader_yields() {
     let run = Run::new(4, 150);
-    let by = ExportBy::Policy(Box::new(POLICY), clusters());
+    let by = ExportBy::Policy(Box::new(policy()), clusters());
     let summary = export(&run.job(by.clone(), "kept.parquet"), &mut |_, _| Ok(())).unwrap();
     let rows = table(&run.path("kept.parquet"));
     assert_eq!(rows.len() as u64, summary.samples);
@@ -121,7 +117,12 @@ fn a_policy_exports_what_a_loader_yields() {
 #[test]
 fn of_a_thinned_ledger_only_what_is_known_is_exported() {
     let run = Run::of(4, 150, true);
-    let by = |thin| ExportBy::Policy(Box::new(Policy { thin, ..POLICY }), clusters());
+    let by = |thin| {
+        ExportBy::Policy(
+            Box::new(Policy { selection: Selection { thin, ..policy().selection.clone() }, ..policy() }),
+            clusters(),
+        )
+    };
     export(&run.job(by(true), "kept.parquet"), &mut |_, _| Ok(())).unwrap();
     let kept = table(&run.path("kept.parquet"));
     let keys: BTreeSet<&str> = kept.iter().map(|row| text(&row["key"])).collect();
@@ -130,7 +131,7 @@ fn of_a_thinned_ledger_only_what_is_known_is_exported() {
     assert!(kept.iter().all(|row| matches!(row["pi"], Field::Float(pi) if (pi - 0.5).abs() < 1e-6)));
     let refused = export(&run.job(by(false), "kept.parquet"), &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(refused.contains("window 0 lacks signals of") && refused.contains("without thin"), "{refused}");
-    let refused = audit(&AuditJob::new(run.path("ledger"), POLICY), &clusters(), &mut |_, _| Ok(()));
+    let refused = audit(&AuditJob::new(run.path("ledger"), policy()), &clusters(), &mut |_, _| Ok(()));
     assert!(refused.unwrap_err().to_string().contains("in some window of all"));
     // What was left out is there without signals.
     export(&run.job(ExportBy::All, "all.parquet"), &mut |_, _| Ok(())).unwrap();
@@ -139,13 +140,7 @@ fn of_a_thinned_ledger_only_what_is_known_is_exported() {
     assert!(all.len() == 600 && (250..350).contains(&unknown.count()));
     // A plan needs all, completes the ledger, and is that of another.
     let planned = |ledger: &str| {
-        let source = Some("test".to_owned());
-        let job = PlanJob {
-            policy: POLICY,
-            source,
-            window: 64,
-            ..PlanJob::new(vec![run.urls.clone()], run.path(ledger))
-        };
+        let job = support::plan_job(&run.urls, run.path(ledger), policy());
         let stub = StubCaptioner::new();
         let encoded = stub.encoded.clone();
         let plan = plan(&job, stub, clusters(), &mut |_, _, _| Ok(())).unwrap().plan.unwrap();
@@ -161,13 +156,7 @@ fn of_a_thinned_ledger_only_what_is_known_is_exported() {
 #[test]
 fn a_plan_exports_its_samples() {
     let run = Run::new(4, 150);
-    let source = Some("test".to_owned());
-    let job = PlanJob {
-        policy: POLICY,
-        source,
-        window: 64,
-        ..PlanJob::new(vec![run.urls.clone()], run.path("ledger"))
-    };
+    let job = support::plan_job(&run.urls, run.path("ledger"), policy());
     let file = plan(&job, StubCaptioner::new(), clusters(), &mut |_, _, _| Ok(())).unwrap().plan.unwrap();
     file.save(run.path("plan")).unwrap();
     let by = ExportBy::Plan(run.path("plan"));
@@ -218,7 +207,10 @@ fn a_ledger_alone_exports_every_usable_sample() {
 fn an_audit_of_a_real_ledger_holds() {
     let run = Run::new(6, 200);
     for quota in ["proportional", "cap", "random"] {
-        let policy = Policy { quota: quota.parse().unwrap(), ..POLICY };
+        let policy = Policy {
+            selection: Selection { quota: Some(quota.parse().unwrap()), ..policy().selection.clone() },
+            ..policy()
+        };
         let job = AuditJob { seeds: 200, ..AuditJob::new(run.path("ledger"), policy) };
         let found = audit(&job, &clusters(), &mut |_, _| Ok(())).unwrap();
         assert_eq!(found.broken().count(), 0, "{quota}\n{found}");
@@ -227,13 +219,16 @@ fn an_audit_of_a_real_ledger_holds() {
         assert!(found.checks.iter().filter(|check| check.holds.is_some()).count() >= least, "{found}");
     }
     // Windows of no policy's own: nothing to test against, and said so.
-    let longest = Policy { priority: Priority::Longest, ..POLICY };
+    let longest = Policy {
+        selection: Selection { priority: Priority::Longest, ..policy().selection.clone() },
+        ..policy()
+    };
     let found = audit(&AuditJob::new(run.path("ledger"), longest), &clusters(), &mut |_, _| Ok(())).unwrap();
     assert!(found.to_string().contains("no pi is stated"), "{found}");
     for (job, part) in [
-        (AuditJob { seeds: 3, ..AuditJob::new(run.path("ledger"), POLICY) }, "seeds = 3"),
-        (AuditJob { windows: 0, ..AuditJob::new(run.path("ledger"), POLICY) }, "windows = 0"),
-        (AuditJob::new(run.path("absent"), POLICY), "ledger = "),
+        (AuditJob { seeds: 3, ..AuditJob::new(run.path("ledger"), policy()) }, "seeds = 3"),
+        (AuditJob { windows: 0, ..AuditJob::new(run.path("ledger"), policy()) }, "windows = 0"),
+        (AuditJob::new(run.path("absent"), policy()), "ledger = "),
     ] {
         let error = audit(&job, &clusters(), &mut |_, _| Ok(())).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");

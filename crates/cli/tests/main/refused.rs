@@ -28,11 +28,9 @@ fn the_command_line_refuses_options_without_an_effect() {
     let without = "left out without captioner";
     for (option, value) in [
         ("keep_ratio", "0.5"),
-        ("gate", "0.5"),
-        ("gate_by", "corpus"),
+        ("gate", "top(0.5)"),
         ("quota", "cap"),
         ("priority", "uniform"),
-        ("seed", "0"),
         ("dedup", "0.95"),
     ] {
         let flag: &str = Box::leak(format!("--{}", option.replace('_', "-")).into_boxed_str());

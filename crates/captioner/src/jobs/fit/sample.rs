@@ -270,7 +270,7 @@ impl Sampled<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use tldr_loader::shard::StoreOptions;
+    use tldr_loader::shard::Store;
     use tldr_synth::{SynthOptions, write_corpus};
 
     #[test]
@@ -315,7 +315,7 @@ mod tests {
             SynthOptions { samples: 700, shards: 9, test_samples: 0, size: 16, ..Default::default() };
         write_corpus(dir.path(), &options, &mut |_, _| {}).unwrap();
         let pattern = dir.path().join("train/{00000..00008}.tar").to_string_lossy().into_owned();
-        let shards = tldr_loader::shard::list(&[pattern], None, &StoreOptions::default()).unwrap();
+        let shards = tldr_loader::shard::list(&[pattern], None, &Store::default()).unwrap();
         let lengths = tldr_loader::shard::lengths(&shards, &mut |_, _| {}).unwrap();
         let read = ReadOptions::default();
         let draw = |seed, wanted| {
@@ -362,7 +362,7 @@ mod tests {
             SynthOptions { samples: 700, shards: 9, test_samples: 0, size: 16, ..Default::default() };
         write_corpus(dir.path(), &options, &mut |_, _| {}).unwrap();
         let pattern = dir.path().join("train/{00000..00008}.tar").to_string_lossy().into_owned();
-        let shards = tldr_loader::shard::list(&[pattern], None, &StoreOptions::default()).unwrap();
+        let shards = tldr_loader::shard::list(&[pattern], None, &Store::default()).unwrap();
         let lengths = tldr_loader::shard::lengths(&shards, &mut |_, _| {}).unwrap();
         let draw = |filter: Option<&str>, wanted| {
             let filter = filter.map(|text| text.parse().unwrap());
@@ -405,7 +405,7 @@ mod tests {
             SynthOptions { samples: 700, shards: 9, test_samples: 0, size: 16, ..Default::default() };
         write_corpus(dir.path(), &options, &mut |_, _| {}).unwrap();
         let pattern = dir.path().join("train/{00000..00008}.tar").to_string_lossy().into_owned();
-        let shards = tldr_loader::shard::list(&[pattern], None, &StoreOptions::default()).unwrap();
+        let shards = tldr_loader::shard::list(&[pattern], None, &Store::default()).unwrap();
         let lengths = tldr_loader::shard::lengths(&shards, &mut |_, _| {}).unwrap();
         let read = ReadOptions::default();
         let sampled = Sampled {

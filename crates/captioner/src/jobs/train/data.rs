@@ -1,13 +1,13 @@
 //! What a training run reads: which shards, or samples, it trains on, which it keeps to validate on,
 //! which belong to another fold.
 
-use crate::jobs::listed;
 use crate::jobs::previews::largest_divisor;
 use crate::jobs::train::TrainJob;
+use crate::jobs::{listed, nothing_in};
+use tldr_loader::config::{Config, Mode, PixelType, Source, Transform};
 use tldr_loader::error::{Error, Result};
 use tldr_loader::hash::{self, Purpose};
-use tldr_loader::image::ImageTransform;
-use tldr_loader::loader::{Loader, LoaderBuilder, Mode, PixelType, check_tables};
+use tldr_loader::loader::{Loader, LoaderBuilder, check_tables};
 use tldr_loader::shard::{self, ReadOptions, Shard, ShardReader, Share};
 
 /// Captions that a tokenizer is trained on and keywords are counted in: more change little, and
@@ -41,6 +41,8 @@ impl Part {
 
 /// The shards of a run.
 pub(super) struct Data {
+    /// How samples are made of members, and which of them count.
+    read: ReadOptions,
     /// Trained on, in the order of the list.
     pub(super) trained: Part,
     /// Validated on, never trained on: but for `share`, where there is one.
@@ -66,16 +68,17 @@ impl Data {
     /// # Errors
     /// Errors of listing and counting; too few shards to keep any out.
     pub(super) fn of(job: &TrainJob) -> Result<Self> {
-        let (shards, lengths) = listed(&job.urls, &job.stores, job.lengths.as_deref())?;
+        let (shards, lengths) = listed(&job.source)?;
+        let read = job.source.open()?;
         let all: Vec<(Shard, u64)> =
             shards.into_iter().zip(lengths).filter(|(_, length)| *length > 0).collect();
         if all.is_empty() {
-            return Err(Error::option("urls", job.urls.join(" "), "shards with samples to train on"));
+            return Err(nothing_in(&job.source, "shards with samples to train on"));
         }
-        if job.read.has_tables() {
+        if read.has_tables() {
             let (shards, lengths): (Vec<Shard>, Vec<u64>) = all.iter().cloned().unzip();
-            let found = shard::survey(&shards, &lengths, &job.read)?;
-            check_tables(&job.read, &found, lengths.iter().sum())?;
+            let found = shard::survey(&shards, &lengths, &read)?;
+            check_tables(&read, &found, lengths.iter().sum())?;
         }
         let own = match job.fold {
             None => all,
@@ -90,7 +93,7 @@ impl Data {
             HeldOut::Samples(share) => {
                 let share = Some(Share::drawn(job.seed, share));
                 let whole = Part::of(&own);
-                return Ok(Self { trained: whole.clone(), held_out: whole, share });
+                return Ok(Self { read, trained: whole.clone(), held_out: whole, share });
             }
         };
         let part = |kept: &dyn Fn(usize) -> bool| -> Part {
@@ -98,7 +101,7 @@ impl Data {
             Part::of(&chosen.collect::<Vec<_>>())
         };
         let (trained, held_out) = (part(&|rank| rank >= held_out), part(&|rank| rank < held_out));
-        Ok(Self { trained, held_out, share: None })
+        Ok(Self { read, trained, held_out, share: None })
     }
 
     /// Every sample to train on with its original caption, as a preview of `size` pixels.
@@ -106,7 +109,7 @@ impl Data {
     /// # Errors
     /// Fewer samples than a batch has.
     pub(super) fn training_stream(&self, job: &TrainJob, size: usize) -> Result<Loader> {
-        stream(job, &self.trained, self.trained_read(job), size)
+        stream(job, &self.trained, self.trained_read(), size)
             .mode(Mode::Full)
             .batch_size(job.batch_size)
             .lanes(largest_divisor(job.batch_size, 4))
@@ -126,13 +129,13 @@ impl Data {
         if self.held_out.shards.is_empty() {
             return Ok(None);
         }
-        let read = ReadOptions { share: self.share, ..job.read.clone() };
+        let read = ReadOptions { share: self.share, ..self.read.clone() };
         stream(job, &self.held_out, read, size).mode(Mode::Eval).batch_size(batch).build().map(Some)
     }
 
     /// How what is trained on is read.
-    fn trained_read(&self, job: &TrainJob) -> ReadOptions {
-        ReadOptions { share: self.share.map(Share::others), ..job.read.clone() }
+    fn trained_read(&self) -> ReadOptions {
+        ReadOptions { share: self.share.map(Share::others), ..self.read.clone() }
     }
 
     /// [Marks](Shard::marks) of the shards that are trained on, ascending.
@@ -151,7 +154,7 @@ impl Data {
     pub(super) fn captions(&self, job: &TrainJob) -> Result<Vec<String>> {
         let mut shards: Vec<&Shard> = self.trained.shards.iter().collect();
         shards.sort_by_key(|s| hash::hash(job.seed, Purpose::Fit, s.hash));
-        let read = self.trained_read(job);
+        let read = self.trained_read();
         let mut captions: Vec<String> = vec![];
         'shards: for shard in shards {
             let mut reader = ShardReader::open(shard, &read)?;
@@ -164,19 +167,19 @@ impl Data {
             }
         }
         if captions.is_empty() {
-            return Err(Error::option("urls", job.urls.join(" "), "shards with readable captions"));
+            return Err(nothing_in(&job.source, "shards with readable captions"));
         }
         Ok(captions)
     }
 }
 
 fn stream(job: &TrainJob, part: &Part, read: ReadOptions, size: usize) -> LoaderBuilder {
-    let builder = Loader::builder(job.urls.clone())
+    let source =
+        Source { lengths: Some(part.lengths.clone()), store: job.source.store.clone(), ..Source::default() };
+    let builder = Loader::from_config(Config { sources: vec![source], ..Config::default() })
         .shards(part.shards.clone())
-        .lengths(part.lengths.clone())
-        .stores(job.stores.clone())
-        .transform(ImageTransform::Preview)
-        .pixels(PixelType::U8)
+        .transform(Transform::Preview)
+        .dtype(PixelType::U8)
         .image_size(size)
         .seed(job.seed)
         .rank(0)

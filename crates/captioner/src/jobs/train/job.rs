@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use crate::jobs::train::Resume;
 use crate::{Augment, CodebookStart, CodebookUpdate, Decay, Precision};
-use tldr_loader::shard::{ReadOptions, StoreOptions};
+use tldr_loader::config::Source;
 
 /// What to train, on what, and where to put it.
 #[derive(Debug, Clone)]
 pub struct TrainJob {
-    /// Shards, as for [`Loader::builder`](tldr_loader::Loader::builder).
-    pub urls: Vec<String>,
+    /// The corpus, and how it is read.
+    pub source: Source,
     /// Folder of the captioner directory; made if missing.
     pub out: PathBuf,
     /// Preset of sizes: `tiny`, `small` or `base`.
@@ -56,13 +56,6 @@ pub struct TrainJob {
     pub threads: usize,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// How samples are made of members, and which of them count.
-    pub read: ReadOptions,
-    /// How remote shards are read.
-    pub stores: StoreOptions,
-    /// Samples per shard, in the order of the list, where they are known; else they are looked up
-    /// or counted.
-    pub lengths: Option<Vec<u64>>,
     /// Train on fold `.0` of `.1` only: see [`train_folds`](crate::jobs::train_folds).
     pub fold: Option<(usize, usize)>,
 }
@@ -71,7 +64,7 @@ impl TrainJob {
     /// The defaults: preset `small` for 10 epochs of batches of 32 on the CPU.
     pub fn new(urls: Vec<String>, out: impl Into<PathBuf>) -> Self {
         Self {
-            urls,
+            source: Source::new(urls),
             out: out.into(),
             preset: "small".into(),
             tokenizer: None,
@@ -93,9 +86,6 @@ impl TrainJob {
             seed: 0,
             threads: 0,
             device: "cpu".into(),
-            read: ReadOptions::default(),
-            stores: StoreOptions::default(),
-            lengths: None,
             fold: None,
         }
     }

@@ -1,0 +1,103 @@
+//! One corpus and how it is read.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::options::{Field, Refused, Setting};
+use crate::shard::{self, Filter, ReadOptions, Shard, Store};
+
+crate::group! {
+    /// One corpus and how it is read.
+    pub struct Source, fields of each source {
+        /// Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`) with `{00000..00331}`
+        /// ranges, globs, folders, or `@FILE` that lists them.
+        Runtime urls: Vec<String> = vec![], own setter;
+        /// Its name in the identity of its samples. Default: that of the folder that holds the shards.
+        Runtime name: Option<String> = None, into String;
+        /// Its share of the samples that are yielded, over the sum of all weights. Default: corpora without weights are
+        /// read as one.
+        Runtime weight: Option<f64> = None, own setter;
+        /// Field of the json member, or column of the Parquet file beside the shard, that holds the caption; where a
+        /// sample has neither, the txt member is used. Default: the txt member.
+        Reading caption_key: Option<String> = None, into String;
+        /// Which samples count, by fields of their json or columns of the Parquet file beside the shard: a condition as in
+        /// SQL, `NSFW = 'UNLIKELY' and width >= 200`. The others are excluded unseen, and no part of what keep_ratio is a
+        /// share of. How many pass in each shard is counted when the loader is built: by the Parquet files beside the
+        /// shards, else by one pass over their metadata (of local uncompressed shards only json is read). Default: all.
+        Reading filter as "where": Option<Filter> = None, some Filter;
+        /// A file that lists the samples that count: a `.parquet` or `.jsonl` with `uid` or `key` (or as `tldr-loader
+        /// export` writes it), a `.txt` of one key a line, or DataComp's `.npy` of uids. The others are excluded. Default:
+        /// all.
+        Runtime subset: Option<PathBuf> = None, into PathBuf;
+        /// A `.parquet`, `.jsonl` or `.tsv` with `caption`, and `uid` or `key`: samples that are in it have their caption
+        /// from there, the others their own. Default: none.
+        Runtime captions: Option<PathBuf> = None, into PathBuf;
+        /// Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's `_stats.json` or `.parquet`,
+        /// or a scan.
+        Runtime lengths: Option<Vec<u64>> = None, some Vec<u64>;
+        /// How remote shards are read.
+        Runtime store: Store = Store::default();
+    }
+}
+
+impl Source {
+    /// A corpus with the defaults.
+    pub fn new(urls: Vec<String>) -> Self {
+        Self { urls, ..Self::default() }
+    }
+
+    /// Its shards.
+    ///
+    /// # Errors
+    /// Those of [`list`](crate::shard::list).
+    pub fn list(&self) -> crate::Result<Vec<Shard>> {
+        shard::list(&self.urls, self.name.as_deref(), &self.store)
+    }
+
+    /// How samples are made of members; opens the tables.
+    ///
+    /// # Errors
+    /// Those of [`Subset::open`](crate::shard::Subset::open) and
+    /// [`CaptionTable::open`](crate::shard::CaptionTable::open).
+    pub fn open(&self) -> crate::Result<ReadOptions> {
+        ReadOptions::open(
+            self.caption_key.clone(),
+            self.filter.clone(),
+            self.subset.as_deref(),
+            self.captions.as_deref(),
+        )
+    }
+}
+
+/// One corpus or several; a text, or a list of them, is one.
+impl Setting for Vec<Source> {
+    const ACCEPTED: &'static str = "a pattern of shards, a list of them, a Source, or a list of these";
+    const PYTHON: &'static str = "Source | Sequence[Source]";
+    const GROUP: Option<&'static [Field]> = None;
+
+    fn from_value(value: &Value) -> Option<Self> {
+        Self::read(value).ok()
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Array(self.iter().map(Setting::to_value).collect())
+    }
+
+    fn read(value: &Value) -> Result<Self, Refused> {
+        if let Some(urls) = Vec::<String>::from_value(value) {
+            return Ok(if urls.is_empty() { vec![] } else { vec![Source::new(urls)] });
+        }
+        match value {
+            Value::Array(sources) => sources.iter().map(read_source).collect(),
+            _ => Ok(vec![read_source(value)?]),
+        }
+    }
+}
+
+fn read_source(value: &Value) -> Result<Source, Refused> {
+    match Vec::<String>::from_value(value) {
+        Some(urls) => Ok(Source::new(urls)),
+        None => <Source as Setting>::read(value),
+    }
+}
