@@ -60,7 +60,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
             for dedup in [None, *options.dedup]:
                 copies = [] if dedup is None else ["--dedup", dedup, "--fill-with-copies", *by]
                 plan, table = folder / "plan.parquet", folder / "kept.parquet"
-                policy = ["--keep-ratio", 0.25, "--gate", gate, *copies]
+                policy = ["--keep-ratio", 0.25, "--gate", f"top({gate})", *copies]
                 tldr("plan", train, "--captioner", captioner, "--ledger", ledger, "--out", plan, *policy)
                 tldr("export", plan, "--ledger", ledger, "--out", table)
                 kept = [truth[Path(key).name]["scene"] for key in pq.read_table(table)["key"].to_pylist()]

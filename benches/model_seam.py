@@ -90,7 +90,8 @@ def least(rounds: int, work: Any) -> float:
 def cross(folder: Path, path: Path, model: Any, side: int, rows: int) -> float:
     """Seconds a batch that a loader counts for a model without work."""
     echo: Any = Source(path, Echo(model, side, rows))
-    loader = tldr.Loader(folder / "train", captioner=echo, keep_ratio=0.25, batch_size=16, image_size=16)
+    selection, images = tldr.Selection(keep_ratio=0.25), tldr.Images(image_size=16)
+    loader = tldr.Loader(folder / "train", captioner=echo, selection=selection, batch_size=16, images=images)
     for _ in loader:
         pass
     return float(loader.stats()["seconds"]["encode"]) / echo.model.calls

@@ -112,9 +112,14 @@ def signals(folders: list[Path], epochs: int, scratch: Path) -> None:
 def recorded(corpus: Path, scratch: Path) -> np.ndarray:
     """Cluster and alignment of every sample, by key."""
     ledger = scratch / f"ledger-{corpus.name}"
-    options = {"keep_ratio": 0.5, "gate": 0.5, "batch_size": 8, "image_size": 16, "lanes": 1}
     for _ in tldr.Loader(
-        corpus, captioner=scratch / "captioner", ledger=ledger, source="previews", **options
+        tldr.Source(corpus, name="previews"),
+        captioner=scratch / "captioner",
+        ledger=ledger,
+        selection=tldr.Selection(keep_ratio=0.5, gate=tldr.Top(0.5)),
+        batch_size=8,
+        images=tldr.Images(image_size=16),
+        world=tldr.World(lanes=1),
     ):
         pass
     rows = {}
@@ -135,8 +140,9 @@ def scaled(folders: list[Path], scratch: Path) -> None:
     write(scratch / "jpegs" / "00000.tar", members)
     images = []
     for on in (False, True):
-        options = {"mode": "full", "batch_size": 8, "image_size": 112, "pixels": "uint8", "lanes": 1}
-        loader = tldr.Loader(scratch / "jpegs", scaled_decoding=on, **options)
+        images_of = tldr.Images(image_size=112, dtype="uint8", scaled_decoding=on)
+        world = tldr.World(lanes=1)
+        loader = tldr.Loader(scratch / "jpegs", mode="full", batch_size=8, images=images_of, world=world)
         images.append(np.concatenate([batch.images.numpy() for batch in loader]).astype(int))
     difference = np.abs(images[0] - images[1])
     changed = difference[difference.max(axis=(1, 2, 3)) > 0]

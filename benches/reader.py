@@ -229,7 +229,8 @@ def package(shards: list[Path], times: int, threads: int) -> float:
         for i in range(times):
             for shard in shards:
                 (Path(folder) / f"{i:03}-{shard.name}").symlink_to(shard.resolve())
-        loader = tldr.Loader(folder, mode="full", batch_size=BATCH, image_size=SIZE, threads=threads)
+        images_of, runtime = tldr.Images(image_size=SIZE), tldr.Runtime(threads=threads)
+        loader = tldr.Loader(folder, mode="full", batch_size=BATCH, images=images_of, runtime=runtime)
         start = time.perf_counter()
         images = sum(len(batch) for batch in loader)
         return images / (time.perf_counter() - start)

@@ -69,12 +69,11 @@ def loader_for(options: argparse.Namespace) -> tldr.Loader:
         options.shards,
         captioner=options.captioner,
         ledger=options.ledger,
-        keep_ratio=0.25,
-        fuse="concat",
-        batch_size=options.batch_size,
-        image_size=IMAGE_SIZE,
+        selection=tldr.Selection(keep_ratio=0.25),
+        captions=tldr.Captions(fuse=tldr.Concat(), context_length=CONTEXT_LENGTH),
+        images=tldr.Images(image_size=IMAGE_SIZE),
         tokenizer=options.captioner / "tokenizer.json",
-        context_length=CONTEXT_LENGTH,
+        batch_size=options.batch_size,
     )
 
 

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,25 @@ BATCH_SIZE = 128
 LEARNING_RATE = 2e-3
 BUDGETS = ("equal epochs", "equal steps")
 
-# What each arm's loader is told beyond the options that all share.
-ARMS: dict[str, dict[str, Any]] = {
-    "full": {"mode": "full"},
-    "random": {"quota": "random"},
-    "gate+cluster": {"captioner": True, "gate": 0.5},
-    "gate+cluster rotating": {"captioner": True, "gate": 0.5, "rotate": True},
-    "gate+cluster concat": {"captioner": True, "gate": 0.5, "fuse": "concat:12"},
-    "random best": {"captioner": True, "gate": 1.0, "quota": "random", "fuse": "best"},
-    "longest captions": {"quota": "random", "priority": "longest"},
+
+@dataclass(frozen=True)
+class Arm:
+    """What the loader of an arm is told; without a selection it yields everything."""
+
+    selection: tldr.Selection | None
+    fuse: str | tldr.Concat | tldr.Best = "original"
+    captioner: bool = True
+
+
+HALF = tldr.Selection(keep_ratio=KEEP_RATIO, gate=tldr.Top(0.5))
+ARMS = {
+    "full": Arm(None, captioner=False),
+    "random": Arm(tldr.Selection.random(KEEP_RATIO), captioner=False),
+    "gate+cluster": Arm(HALF),
+    "gate+cluster rotating": Arm(replace(HALF, rotate=True)),
+    "gate+cluster concat": Arm(HALF, fuse=tldr.Concat(12)),
+    "random best": Arm(tldr.Selection.random(KEEP_RATIO), fuse=tldr.Best()),
+    "longest captions": Arm(replace(tldr.Selection.random(KEEP_RATIO), priority="longest"), captioner=False),
 }
 DEMO_ARMS = ["full", "random", "gate+cluster"]
 
@@ -180,7 +191,8 @@ class Cell:
 
     def record_signals(self) -> float | None:
         """Encodes every sample once, into the ledger; returns the AUC of the alignment."""
-        loader = self.loader({"captioner": True, "gate": 1.0}, keep_ratio=1.0, tiny=True)
+        everything = tldr.Selection(keep_ratio=1.0, gate=tldr.Top(1.0))
+        loader = self.loader(Arm(everything), tiny=True)
         clean: list[float] = []
         other: list[float] = []
         for batch in loader:
@@ -188,22 +200,19 @@ class Cell:
                 (clean if truth["noise"] == "none" else other).append(alignment or 0.0)
         return round(area_under_curve(clean, other), 4) if clean and other else None
 
-    def loader(self, arm: dict[str, Any], keep_ratio: float = KEEP_RATIO, tiny: bool = False) -> tldr.Loader:
-        chosen = {k: v for k, v in arm.items() if k != "captioner"}
-        if "captioner" in arm:
-            chosen["captioner"] = self.captioner
-        if chosen.get("mode") != "full":
-            chosen["keep_ratio"] = keep_ratio
+    def loader(self, arm: Arm, tiny: bool = False) -> tldr.Loader:
         return tldr.Loader(
             self.train,
-            batch_size=BATCH_SIZE,
-            image_size=8 if tiny else IMAGE_SIZE,
+            captioner=self.captioner if arm.captioner else None,
+            selection=arm.selection,
+            mode="reduced" if arm.selection else "full",
+            captions=tldr.Captions(fuse=arm.fuse, context_length=CONTEXT_LENGTH),
+            images=tldr.Images(image_size=8 if tiny else IMAGE_SIZE),
             tokenizer=self.captioner / "tokenizer.json",
-            context_length=CONTEXT_LENGTH,
+            batch_size=BATCH_SIZE,
             ledger=self.ledger,
             seed=self.seed,
-            threads=THREADS,
-            **chosen,
+            runtime=tldr.Runtime(threads=THREADS),
         )
 
     def test_loader(self) -> tldr.Loader:
@@ -211,10 +220,10 @@ class Cell:
             self.test,
             mode="eval",
             batch_size=250,
-            image_size=IMAGE_SIZE,
+            images=tldr.Images(image_size=IMAGE_SIZE),
             tokenizer=self.captioner / "tokenizer.json",
-            context_length=CONTEXT_LENGTH,
-            threads=THREADS,
+            captions=tldr.Captions(context_length=CONTEXT_LENGTH),
+            runtime=tldr.Runtime(threads=THREADS),
         )
 
 
@@ -247,7 +256,7 @@ def run_arm(cell: Cell, arm: str, steps: int | None) -> Row:
     optimizer, schedule = optimizer_for(model, steps, LEARNING_RATE)
     scenes: set[int] = set()
     clean, pairs, done, captioner_s, wait_s = 0, 0, 0, 0.0, 0.0
-    if "fuse" in ARMS[arm] and arm not in cell.captions_s:
+    if ARMS[arm].fuse != "original" and arm not in cell.captions_s:
         # Captions are written before the clock of the training starts: they have a column of their own.
         cell.captions_s[arm] = timed(lambda: [len(batch) for batch in cell.loader(ARMS[arm], tiny=True)])[1]
     captioner_s += cell.captions_s.get(arm, 0.0)
@@ -269,7 +278,7 @@ def run_arm(cell: Cell, arm: str, steps: int | None) -> Row:
                 break
         wait_s += loader.stats()["seconds"]["wait_loader"]
     train_s = time.perf_counter() - start
-    if "captioner" in ARMS[arm]:
+    if ARMS[arm].captioner:
         captioner_s += cell.costs["fit_s"] + cell.costs["signals_s"]
     scores = retrieval(model, ((images, tokens) for images, tokens in cell.test_loader()))
     return {

@@ -60,12 +60,11 @@ def train(options: argparse.Namespace) -> None:
     loader = tldr.Loader(
         options.train,
         captioner=options.captioner,
-        keep_ratio=options.keep_ratio,
-        fuse=options.fuse,
-        batch_size=options.batch_size,
-        image_size=IMAGE_SIZE,
+        selection=tldr.Selection(keep_ratio=options.keep_ratio),
+        captions=tldr.Captions(fuse=options.fuse, context_length=CONTEXT_LENGTH),
+        images=tldr.Images(image_size=IMAGE_SIZE),
         tokenizer=tokenizer,
-        context_length=CONTEXT_LENGTH,
+        batch_size=options.batch_size,
         device=options.device,
     )
     torch.manual_seed(0)
@@ -92,9 +91,9 @@ def train(options: argparse.Namespace) -> None:
         options.test,
         mode="eval",
         batch_size=256,
-        image_size=IMAGE_SIZE,
+        images=tldr.Images(image_size=IMAGE_SIZE),
         tokenizer=tokenizer,
-        context_length=CONTEXT_LENGTH,
+        captions=tldr.Captions(context_length=CONTEXT_LENGTH),
         device=options.device,
     )
     scores = retrieval(model, ((images, tokens) for images, tokens in test))

@@ -41,13 +41,11 @@ pub enum ErrorKind {
         accepted: String,
     },
     /// There is no option of this name.
-    #[error("{name} = {given}: {detail}")]
+    #[error("{name} = {detail}")]
     UnknownOption {
         /// The name.
         name: String,
-        /// The value that was given.
-        given: String,
-        /// What there is instead.
+        /// The value that was given, and what there is instead.
         detail: String,
     },
     /// A file or store could not be read or written.

@@ -84,17 +84,21 @@ def probe(given: Path) -> dict[str, str]:
         done = subprocess.run([command, *words], capture_output=True, text=True, timeout=120, check=False)
         is_fine = done.returncode == 0 and expected in done.stdout
         found[words[0]] = "works" if is_fine else f"exit status {done.returncode}: {done.stdout}{done.stderr}"
-    common: dict[str, Any] = {"batch_size": 8, "image_size": 32}
+    common: dict[str, Any] = {"batch_size": 8, "images": tldr.Images(image_size=32)}
     tokenizer = given / "smoke" / "captioner" / "tokenizer.json"
     full = tldr.Loader(f"{given}/shards", mode="full", tokenizer=tokenizer, **common)
     found["full"] = digest(full)
-    found["score_key"] = digest(
-        tldr.Loader(f"{given}/shards", score_key="similarity", keep_ratio=0.5, tokenizer=tokenizer, **common)
-    )
+    scored = tldr.Selection(keep_ratio=0.5, gate=tldr.Top(0.5, by="similarity"))
+    found["score"] = digest(tldr.Loader(f"{given}/shards", selection=scored, tokenizer=tokenizer, **common))
     recorded: dict[str, Any] = {
-        "urls": given / "smoke" / "train", "captioner": given / "smoke" / "captioner", "keep_ratio": 0.25,
-        "fuse": "concat", "tokenizer": tokenizer, "context_length": 32, **common, "batch_size": 16,
-    }  # fmt: skip
+        "source": given / "smoke" / "train",
+        "captioner": given / "smoke" / "captioner",
+        "selection": tldr.Selection(keep_ratio=0.25),
+        "captions": tldr.Captions(fuse=tldr.Concat(), context_length=32),
+        "tokenizer": tokenizer,
+        **common,
+        "batch_size": 16,
+    }
     loader = tldr.Loader(ledger=given / "smoke" / "ledger", **recorded)
     found["bridge"] = digest(loader)
     stats = loader.stats()
@@ -217,7 +221,7 @@ def call(command: list[str | Path], **environment: str) -> str:
 
 COLUMNS = {
     "Python": "Python", "torch": "torch", "NumPy": "NumPy", "--help": "`--help`", "inspect": "`inspect`",
-    "full": "mode full", "score_key": "score_key", "bridge": "recorded ledger", "train": "trained with",
+    "full": "mode full", "score": "a score", "bridge": "recorded ledger", "train": "trained with",
 }  # fmt: skip
 
 
@@ -227,7 +231,7 @@ def report(rows: dict[str, dict[str, str]]) -> int:
     for name in (name for name in ENVIRONMENTS if name in rows):
         print(f"| {name} | {' | '.join(rows[name][column] for column in COLUMNS)} |")
     wrong = 0
-    for part in ("full", "score_key", "bridge"):
+    for part in ("full", "score", "bridge"):
         digests = {row[part].split()[0] for row in rows.values()}
         if len(digests) > 1:
             print(f"error: {part}: environments differ: {sorted(digests)}", file=sys.stderr)

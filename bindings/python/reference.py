@@ -1,4 +1,6 @@
-"""Writes what is made of the options that the Rust structs declare: Python's classes, the stub, the reference.
+"""Writes what is made of the options that the Rust structs declare.
+
+These are Python's classes, the stub of `Loader` and docs/options.md.
 
     python bindings/python/reference.py            # writes
     python bindings/python/reference.py --check    # says what differs, exit code 1
@@ -53,7 +55,9 @@ def main() -> int:
             continue
         differs = True
         if check:
-            lines = difflib.unified_diff(found.splitlines(), text.splitlines(), str(path), "made of the options", n=1)
+            lines = difflib.unified_diff(
+                found.splitlines(), text.splitlines(), str(path), "made of the options", n=1
+            )
             print("\n".join(lines))
         else:
             path.write_text(text)
@@ -89,7 +93,7 @@ def describe() -> list[Field]:
 
 def options(classes: list[Field], config: Field) -> str:
     names = ", ".join(f'"{group["name"]}"' for group in sorted(classes, key=lambda group: group["name"]))
-    text = f'''"""The groups of options. Made by bindings/python/reference.py of what the Rust structs declare."""
+    text = f'''"""The groups of options, made by bindings/python/reference.py of what Rust declares."""
 
 from __future__ import annotations
 
@@ -108,8 +112,11 @@ LOADER = """\\
 '''
     for group in classes:
         only = "" if group["fields"][0]["name"] == "urls" else ", kw_only=True"
-        text += f'\n\n@dataclass(frozen=True{only}, repr=False)\nclass {group["name"]}(Group):\n'
-        about = textwrap.fill(summary(group["doc"]), WIDTH - 6, initial_indent='    """', subsequent_indent="    ")
+        text += f"\n\n@dataclass(frozen=True{only}, repr=False)\nclass {group['name']}(Group):\n"
+        first, _, rest = summary(group["doc"]).partition(". ")
+        about = f'    """{first.rstrip(".")}.'
+        if rest:
+            about += "\n\n" + textwrap.indent(textwrap.fill(rest, WIDTH - 4), "    ")
         text += f'{about}\n\n    Args:\n{arguments(group["fields"], "        ")}    """\n\n'
         for own in group["fields"]:
             text += f"    {own['name']}: {annotation(own)}{default(own)}\n"
@@ -121,7 +128,7 @@ LOADER = """\\
 
 
 def annotation(own: Field) -> str:
-    kind: str = own["python"]
+    kind = own["python"].replace("'", '"')
     if own["name"] == "judge":
         kind = f"{PATH} | object"
     optional = own["default"] is None
@@ -145,8 +152,15 @@ def default(own: Field) -> str:
 def with_loader(stub: str, config: Field) -> str:
     """The stub, with the arguments and the text of `Loader`."""
     keywords = "".join(f"        {line},\n" for line in signature(config))
-    made = f"    def __new__(\n        cls,\n        source: _Sources,\n        *,\n{keywords}    ) -> Loader: ...\n"
-    stub = re.sub(r"    def __new__\(\n        cls,\n        source: _Sources,.*?\) -> Loader: \.\.\.\n", lambda _: made, stub, count=1, flags=re.S)
+    made = "    def __new__(\n        cls,\n        source: _Sources,\n        *,\n"
+    made += f"{keywords}    ) -> Loader: ...\n"
+    stub = re.sub(
+        r"    def __new__\(\n        cls,\n        source: _Sources,.*?\) -> Loader: \.\.\.\n",
+        lambda _: made,
+        stub,
+        count=1,
+        flags=re.S,
+    )
     doc = f'class Loader:\n    """{loader_doc(config, "    ")}    """\n'
     return re.sub(r'class Loader:\n    """.*?"""\n', lambda _: doc, stub, count=1, flags=re.S)
 
@@ -186,8 +200,8 @@ Args:
 """
 
 SOURCE = (
-    "Shards, one pattern or several: paths or URLs, with `{00000..00331}` ranges, globs or folders. Or a `Source`, which "
-    "says how a corpus is read; or a list of these, mixed by their weights."
+    "Shards, one pattern or several: paths or URLs, with `{00000..00331}` ranges, globs or folders. Or a "
+    "`Source`, which says how a corpus is read; or a list of these, mixed by their weights."
 )
 
 
@@ -197,8 +211,8 @@ def loader_doc(config: Field, indent: str) -> str:
     about = "\n".join([lines[0], *(indent + line if line else "" for line in lines[1:])])
     raises = f"""
 {indent}Raises:
-{indent}    ConfigError: An option is not known, cannot work, is of a wrong type, or asks for something and has no
-{indent}        effect beside the others; names it, what was given and what is accepted.
+{indent}    ConfigError: An option is not known, cannot work, is of a wrong type, or asks for something and
+{indent}        has no effect beside the others; names it, what was given and what is accepted.
 {indent}    DataError: Shards or files cannot be read.
 """
     # Line by line the same in the stub, where all of it stands four columns in.
@@ -213,28 +227,40 @@ def arguments(own: list[Field], indent: str, width: int = WIDTH) -> str:
     text = ""
     for one in own:
         words = f"{one['name']}: {summary(one['doc'])}"
-        text += textwrap.fill(words, width, initial_indent=indent, subsequent_indent=indent + "    ", break_long_words=False, break_on_hyphens=False) + "\n"
+        text += (
+            textwrap.fill(
+                words,
+                width,
+                initial_indent=indent,
+                subsequent_indent=indent + "    ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            + "\n"
+        )
     return text
 
 
 def reference(groups: list[Field]) -> str:
     text = """# Options
 
-Every option, with its default and what it has a say in. The names are the same everywhere: keywords of Python's classes
-and of `Loader`, fields of the Rust structs, keys of a TOML file (`Loader.from_config`, `--config`), flags of the command
-(with hyphens). An option that asks for something and has no effect beside the others is an error, as is a name that is
-not known.
+Every option, with its default and what it has a say in. The names are the same everywhere: keywords of
+Python's classes and of `Loader`, fields of the Rust structs, keys of a TOML file (`Loader.from_config`,
+`--config`), flags of the command (with hyphens). An option that asks for something and has no effect beside
+the others is an error, as is a name that is not known.
 
-**Says** is what an option has a say in: *policy*, which samples are kept, with which captions; *reading*, which samples
-there are; *pixels*, what images and tokens look like; *order*, in which batches they come; *runtime*, nothing that a
-batch shows. The first four are part of a saved state, and an option at its default has no part in it.
+**Says** is what an option has a say in: *policy*, which samples are kept, with which captions; *reading*,
+which samples there are; *pixels*, what images and tokens look like; *order*, in which batches they come;
+*runtime*, nothing that a batch shows. The first four are part of a saved state, and an option at its default
+has no part in it.
 
 This page is made by `bindings/python/reference.py` of what the code declares.
 """
     order = ["Config", "Source", "Store", "Selection", "Captions", "Images", "Runtime", "World"]
     for group in sorted(groups, key=lambda group: order.index(group["name"])):
         name = "Loader" if group["name"] == "Config" else group["name"]
-        text += f"\n## {name}\n\n{summary(group['doc'])}\n\n| option | default | says | |\n| --- | --- | --- | --- |\n"
+        text += f"\n## {name}\n\n{summary(group['doc'])}\n"
+        text += "\n| option | default | says | |\n| --- | --- | --- | --- |\n"
         for own in group["fields"]:
             value = own["default"]
             shown = "" if value is None or own["is_group"] or value == [] else f"`{value}`"

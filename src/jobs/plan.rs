@@ -398,11 +398,7 @@ fn with_scores(job: &PlanJob, listing: &Listing) -> Result<Policy> {
     let assumed = Policy { cut: Some(ScoreCut::assumed(policy.gate())), ..policy.clone() };
     Selector::new(assumed.but(|selection| selection.quota = Some(Quota::Random)), None).map(drop)?;
     let lengths = counted(&listing.shards, &mut |_, _, _| Ok(()))?;
-    let scored =
-        |read: &Arc<ReadOptions>| ReadOptions { score_key: Some(field.to_owned()), ..(**read).clone() };
-    let reads: Vec<ReadOptions> = listing.reads.iter().map(scored).collect();
-    let corpus = listing.shards.iter().zip(lengths).zip(&reads);
-    let found = shard::survey_of(corpus.map(|((shard, length), read)| (shard, length, read)))?;
+    let found = listing.survey(&lengths, field)?;
     let cut = measured(policy.gate(), &found)?;
     Ok(Policy { cut: Some(cut), ..policy })
 }

@@ -18,7 +18,6 @@ use crate::loader::recorder::MaxErrors;
 use crate::loader::spec::Spec;
 use crate::loader::stream::Loader;
 use crate::loader::world::World;
-use crate::shard::ReadOptions;
 use crate::text::Tokenizer;
 
 impl LoaderBuilder {
@@ -91,15 +90,7 @@ impl LoaderBuilder {
         if let Some(selector) = selector.as_ref().and_then(Decider::selector)
             && let Some(field) = selector.policy().gate().field()
         {
-            let scored = |read: &Arc<ReadOptions>| ReadOptions {
-                score_key: Some(field.to_owned()),
-                ..(**read).clone()
-            };
-            listing.reads = listing
-                .alike()
-                .iter()
-                .flat_map(|(range, read)| vec![Arc::new(scored(read)); range.len()])
-                .collect();
+            listing.reads = listing.scored(field);
         }
         let spill_dir = runtime.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
         if !spill_dir.is_dir() {

@@ -87,7 +87,7 @@ impl LoaderBuilder {
         );
         for rule in RULES.iter().filter(|rule| !(rule.applies)(self)) {
             if let Some((option, value)) = given.iter().find(|(option, _)| rule.options.contains(option)) {
-                return Err(Error::option(*option, value, (rule.otherwise)(self)));
+                return Err(Error::option(option, value, (rule.otherwise)(self)));
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::image::DecodeOptions;
 use crate::loader::spec::reading_fingerprint;
-use crate::shard::{self, ReadOptions, Shard};
+use crate::shard::{self, ReadOptions, Shard, Survey};
 
 /// Name of the one source where no weights are given.
 const ALL: &str = "all";
@@ -65,7 +65,8 @@ impl Listing {
 
     /// Reads all shards as `read` says.
     pub(crate) fn reading(mut self, read: ReadOptions) -> Self {
-        self.reads = vec![Arc::new(read); self.shards.len()];
+        let read = Arc::new(read);
+        self.reads = vec![read; self.shards.len()];
         self
     }
 
@@ -76,6 +77,26 @@ impl Listing {
             of.filter(|(at, _)| is_in(*at)).map(|(_, one)| one).unzip();
         let sources = vec![Listed { name: ALL.into(), weight: 1.0, shards: 0..shards.len() }];
         Self { shards, reads, sources }
+    }
+
+    /// How each shard is read where `field` is read as its samples' score.
+    pub(crate) fn scored(&self, field: &str) -> Vec<Arc<ReadOptions>> {
+        let mut reads = vec![];
+        for (range, read) in self.alike() {
+            let read = Arc::new(ReadOptions { score_key: Some(field.to_owned()), ..(**read).clone() });
+            reads.resize(range.end, read);
+        }
+        reads
+    }
+
+    /// A look at the scores of all shards, of these `lengths` ([`survey_of`](shard::survey_of)).
+    ///
+    /// # Errors
+    /// As [`survey`](shard::survey).
+    pub(crate) fn survey(&self, lengths: &[u64], field: &str) -> Result<Survey> {
+        let reads = self.scored(field);
+        let corpus = self.shards.iter().zip(lengths).zip(&reads);
+        shard::survey_of(corpus.map(|((shard, &length), read)| (shard, length, &**read)))
     }
 
     /// Stretches of shards that are read alike.

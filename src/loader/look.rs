@@ -2,7 +2,6 @@
 //! its scores are distributed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use crate::config::{Gate, Mode};
 use crate::error::{Error, Result};
@@ -60,12 +59,7 @@ impl LoaderBuilder {
         let gate = self.config.selection.gate.as_ref().filter(|_| mode == Mode::Reduced);
         let field = gate.and_then(Gate::field).map(str::to_owned);
         if let (Some(gate), Some(field), None) = (gate, &field, self.parts.cut) {
-            let scored =
-                |read: &Arc<ReadOptions>| ReadOptions { score_key: Some(field.clone()), ..(**read).clone() };
-            let reads: Vec<ReadOptions> = listing.reads.iter().map(scored).collect();
-            let corpus: Vec<_> = shards.iter().zip(lengths.iter().copied()).zip(&reads).collect();
-            let found =
-                shard::survey_of(corpus.into_iter().map(|((shard, length), read)| (shard, length, read)))?;
+            let found = listing.survey(lengths, field)?;
             self.parts.cut = Some(measured(gate, &found)?);
         }
         let cut = self.parts.cut.filter(|cut| field.is_some() && cut.least.is_some());

@@ -73,7 +73,7 @@ struct Header {
 }
 
 /// Version of the layout.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Name of the metadata.
 const NOTE: &str = "plan";

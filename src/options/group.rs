@@ -172,7 +172,7 @@ macro_rules! group {
         }
     };
     (@assign $self:ident, [each source], $field:ident, $value:expr) => {
-        let value: _ = $value;
+        let value = $value;
         for source in &mut $self.config.sources {
             source.$field = Clone::clone(&value);
         }

@@ -187,5 +187,5 @@ pub fn unknown<G: Group>(name: &str, given: &str) -> Error {
                 format!("{own} has no option of this name; it has {}", names.join(", "))
             }
         };
-    ErrorKind::UnknownOption { name: name.to_owned(), given: given.to_owned(), detail }.into()
+    ErrorKind::UnknownOption { name: name.to_owned(), detail: format!("{given}: {detail}") }.into()
 }

@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 
 import flat
-import tldr_loader as tldr
 
 
 def main() -> None:

@@ -56,7 +56,9 @@ def options(corpus: Corpus, captioner: Path, **more: Any) -> dict[str, Any]:
 
 def elsewhere(given: dict[str, Any], *, without: bool) -> Any:
     """What a loader with these options does in a process of its own, `without` the captioner or with it."""
-    code = ELSEWHERE.format(tests=str(Path(__file__).parent), options=json.dumps(given, default=str), without=without)
+    code = ELSEWHERE.format(
+        tests=str(Path(__file__).parent), options=json.dumps(given, default=str), without=without
+    )
     with Child(code) as child:
         status, out, err = child.end()
     assert status == 0, err

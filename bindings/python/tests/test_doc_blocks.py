@@ -172,7 +172,11 @@ def test_the_blocks_of_a_page_run_in_order(
     # What the pages take as given: the package, shards, and a loader where they do not make one.
     names: dict[str, Any] = {"tldr": tldr, "shards": "cc3m/{00000..00003}.tar"}
     names["loader"] = tldr.Loader(
-        names["shards"], mode="full", batch_size=8, image_size=16, tokenizer="clip.json"
+        names["shards"],
+        mode="full",
+        batch_size=8,
+        images=tldr.Images(image_size=16),
+        tokenizer="clip.json",
     )
     for block in wanted:
         text = block.text

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import flat
-import tldr_loader as tldr
 from conftest import add_member, png
 
 DOCUMENTS = 2000

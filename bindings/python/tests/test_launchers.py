@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-import slurm
 import flat
+import slurm
 import tldr_loader as tldr
 from conftest import SIZE, Corpus
 
@@ -73,7 +73,13 @@ def execute(command: list[str], env: dict[str, str] | None = None, fails: bool =
 
 def step(name: str, corpus: Corpus, ranks: int = 2, **more: Any) -> dict[str, Any]:
     """A loader of whole batches over everything."""
-    options = {"source": corpus.urls, "mode": "full", "batch_size": 16 // ranks, "lanes": 4, "image_size": SIZE}
+    options = {
+        "source": corpus.urls,
+        "mode": "full",
+        "batch_size": 16 // ranks,
+        "lanes": 4,
+        "image_size": SIZE,
+    }
     return {"name": name, "options": options, **more}
 
 

@@ -223,9 +223,11 @@ def test_a_wrong_option_is_named(corpus: Corpus, options: dict[str, Any], messag
 def test_options_are_keyword_only(corpus: Corpus) -> None:
     with pytest.raises(TypeError):
         tldr.Loader(corpus.urls, None)  # type: ignore[call-arg]
-    with pytest.raises(tldr.ConfigError, match="keep_ratio = 0.5: an option of Selection: selection=Selection"):
+    with pytest.raises(
+        tldr.ConfigError, match=r"keep_ratio = 0\.5: an option of Selection: selection=Selection"
+    ):
         tldr.Loader(corpus.urls, keep_ratio=0.5)  # type: ignore[call-arg]
-    with pytest.raises(tldr.ConfigError, match="bach_size = 8: .* the nearest is batch_size"):
+    with pytest.raises(tldr.ConfigError, match=r"bach_size = 8: .* the nearest is batch_size"):
         tldr.Loader(corpus.urls, bach_size=8)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="keep_ration"):
         tldr.Selection(keep_ration=0.5)  # type: ignore[call-arg]

@@ -92,7 +92,9 @@ def test_captions_of_a_table(urls: str, tmp_path: Path) -> None:
 def test_scores_gate_without_a_captioner(urls: str) -> None:
     scored = {f"{i:05d}": SCORES[i] for i in range(COUNT) if i % 10 != 9}
     passing = {key for key, score in scored.items() if score >= 0.5}
-    found = loader(urls, gate=tldr.AtLeast(0.5, by="similarity"), keep_ratio=len(passing) / COUNT, batch_size=1)
+    found = loader(
+        urls, gate=tldr.AtLeast(0.5, by="similarity"), keep_ratio=len(passing) / COUNT, batch_size=1
+    )
     assert set(captions(found)) == passing
     assert found.stats()["unscored"] == COUNT - len(scored)
     half = set(captions(loader(urls, gate=tldr.Top(0.5, by="similarity"), keep_ratio=0.5, batch_size=1)))

@@ -58,7 +58,9 @@ def test_what_cannot_be_mixed_is_refused(corpora: tuple[Corpus, Corpus]) -> None
     for weight in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(tldr.ConfigError, match=r"^weight = .*(above 0|a number)"):
             tldr.Loader([tldr.Source(urls, weight=weight)])
-    with pytest.raises(tldr.ConfigError, match=r"^weight = 3, and none for .*: one for every source, or for none"):
+    with pytest.raises(
+        tldr.ConfigError, match=r"^weight = 3, and none for .*: one for every source, or for none"
+    ):
         tldr.Loader([tldr.Source(urls, weight=3.0), tldr.Source(corpora[1].urls)])
     with pytest.raises(tldr.ConfigError, match=r"^(sources|urls) = "):
         tldr.Loader([])

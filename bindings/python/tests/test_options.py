@@ -157,7 +157,7 @@ def test_numbers_and_paths_of_other_libraries_are_taken(corpus: Corpus) -> None:
     loader = tldr.Loader(
         tldr.Source([Path(corpus.urls)], lengths=None),
         selection=tldr.Selection(keep_ratio=np.float32(0.5), rotate=bool(np.bool_(True))),
-        batch_size=np.int64(8),  # type: ignore[arg-type]
+        batch_size=np.int64(8),
         images=tldr.Images(image_size=SIZE, crop_scale=[0.5, 1], mean=np.zeros(3, np.float32)),  # type: ignore[arg-type]
         runtime=tldr.Runtime(max_errors=1),
         device=torch.device("cpu"),
@@ -173,16 +173,20 @@ def test_unknown_names_say_what_is_meant(captioner: tldr.Captioner, corpus: Corp
         count = arguments.get(name, 1 if name.endswith(".load") or name == "synth" else 2)
         with pytest.raises(TypeError, match=r"\(\) got an unexpected keyword argument 'sead'"):
             function(*["absent"] * count, sead=3)
-    with pytest.raises(tldr.ConfigError, match=r"^sead = 3: Config has no option of this name; the nearest is seed"):
+    with pytest.raises(
+        tldr.ConfigError, match=r"^sead = 3: Config has no option of this name; the nearest is seed"
+    ):
         tldr.Loader(corpus.urls, sead=3)  # type: ignore[call-arg]
-    with pytest.raises(tldr.ConfigError, match=r"^window = 64: an option of Selection: selection=Selection\(window=..\)"):
+    with pytest.raises(
+        tldr.ConfigError, match=r"^window = 64: an option of Selection: selection=Selection\(window=..\)"
+    ):
         tldr.Loader(corpus.urls, window=64)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"keep_ratio = none: a number in \(0, 1\].*without a captioner, a gate by a score or a plan it has to"),
+        ({}, r"keep_ratio = none: a number in \(0, 1\].*without a captioner, a gate by a score or a plan"),
         ({"mode": "full", "keep_ratio": 0.3}, r"keep_ratio = 0\.3: left out with mode = full"),
         ({"mode": "full", "priority": "longest"}, r"priority = longest: left out with mode = full"),
         ({"mode": "full", "fuse": tldr.Concat(16)}, r"fuse = concat\(16\): left out with mode = full"),
@@ -197,7 +201,7 @@ def test_unknown_names_say_what_is_meant(captioner: tldr.Captioner, corpus: Corp
         ({"mode": "full", "captioner_device": "cpu"}, r"captioner_device = cpu: left out without a capt"),
         ({"captioner": "LOADED", "captioner_device": "cpu"}, r"captioner_device = cpu: left out beside a"),
         ({"keep_ratio": 0.5, "gate": tldr.Top(0.5)}, r"gate = top\(0\.5\): needs a captioner directory with"),
-        ({"keep_ratio": 0.5, "gate": tldr.AtLeast(0.3)}, r"gate = at_least\(0\.3\): at_least\(SCORE, by=FIELD\)"),
+        ({"keep_ratio": 0.5, "gate": tldr.AtLeast(0.3)}, r"gate = at_least\(0\.3\): .*by=FIELD\)"),
         ({"keep_ratio": 0.5, "judge": "CAPTIONER"}, r"judge = given: left out"),
         ({"mode": "eval", "samples_per_epoch": 8}, r"samples_per_epoch = 8: left out with mode = eval"),
     ],
@@ -225,14 +229,17 @@ def test_what_asks_for_nothing_is_taken_anywhere(corpus: Corpus) -> None:
 
 def test_groups_are_values(corpus: Corpus) -> None:
     selection = tldr.Selection(keep_ratio=0.25, gate=tldr.Top(0.5, within="cluster"), rotate=True)
-    assert repr(selection) == "Selection(keep_ratio=0.25, gate=Top(share=0.5, by=None, within='cluster'), rotate=True)"
+    assert (
+        repr(selection)
+        == "Selection(keep_ratio=0.25, gate=Top(share=0.5, by=None, within='cluster'), rotate=True)"
+    )
     assert selection == tldr.Selection(rotate=True, gate=tldr.Top(0.5, within="cluster"), keep_ratio=0.25)
     assert selection != tldr.Selection(keep_ratio=0.25)
     assert hash(tldr.Selection.tldr()) == hash(tldr.Selection.tldr())
     with pytest.raises(AttributeError):
         selection.rotate = False  # type: ignore[misc]
     with pytest.raises(TypeError):
-        tldr.Selection(0.25)  # type: ignore[misc]
+        tldr.Selection(0.25)  # type: ignore[call-arg]
     everything = tldr.Loader(
         corpus.urls, selection=tldr.Selection.full(), batch_size=8, images=tldr.Images(image_size=SIZE)
     )
@@ -287,8 +294,8 @@ def test_what_is_made_of_the_options_is_as_they_are() -> None:
 
 
 def test_every_notation_is_read(corpus: Corpus) -> None:
-    """Python's classes write what Rust reads: an option that is not understood is named, one that is, is used."""
-    options = [
+    """Python's classes write what Rust reads."""
+    options: list[dict[str, Any]] = [
         {"gate": tldr.Top(0.25)},
         {"gate": tldr.Top(1)},
         {"gate": tldr.Top(0.5, within="cluster")},

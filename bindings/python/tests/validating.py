@@ -20,7 +20,6 @@ from open_clip_train.data import DataInfo
 from open_clip_train.train import evaluate
 
 import flat
-import tldr_loader as tldr
 
 
 class Model(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Values of options that take arguments: `Top(0.5)` is the text `top(0.5)`, as files and the command line have it."""
+"""Values of options that take arguments: `Top(0.5)` is the text `top(0.5)` of files and the command."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Top(Notation):
 
     Args:
         share: In (0, 1]; 1 lets everything pass.
-        by: A score that the corpus has: a field of the json member, or a column of the Parquet file beside the
-            shard. Default: the alignment of image and original caption.
+        by: A score that the corpus has: a field of the json member, or a column of the Parquet file beside
+            the shard. Default: the alignment of image and original caption.
         within: Of what the share is: the `corpus`, or each `cluster`.
     """
 

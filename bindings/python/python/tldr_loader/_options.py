@@ -1,4 +1,4 @@
-"""The groups of options. Made by bindings/python/reference.py of what the Rust structs declare."""
+"""The groups of options, made by bindings/python/reference.py of what Rust declares."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Captions", "Images", "Runtime", "Selection", "Source", "Store", "Wor
 LOADER = """\
 A stream of batches of kept samples, epoch after epoch.
 
-Iterating yields an epoch; with its last batch the loader moves on to the next one. The sequence of batches depends on
-the data, the captioner directory, the options and the seed: not on threads, ranks or machine load. `len(loader)` is the
-number of batches in the current epoch.
+Iterating yields an epoch; with its last batch the loader moves on to the next one. The sequence of
+batches depends on the data, the captioner directory, the options and the seed: not on threads, ranks or
+machine load. `len(loader)` is the number of batches in the current epoch.
 
 Args:
-    source: Shards, one pattern or several: paths or URLs, with `{00000..00331}` ranges, globs or folders. Or
-        a `Source`, which says how a corpus is read; or a list of these, mixed by their weights.
+    source: Shards, one pattern or several: paths or URLs, with `{00000..00331}` ranges, globs or folders.
+        Or a `Source`, which says how a corpus is read; or a list of these, mixed by their weights.
     captioner: Directory of a captioner, after `fit`. Default: none, and the selection is plain random.
     selection: What is kept of it.
     captions: Which captions samples have.
@@ -30,36 +30,37 @@ Args:
         (`open_clip_config.json`, `tokenizer_config.json`), or open_clip's merges file. Default: none, and
         batches carry captions only.
     batch_size: Samples per batch and rank. Default: 256.
-    device: `cpu`, `cuda` (torch's current device) or `cuda:N`: where batches end up, and where the captioner
-        runs unless `captioner_device` says otherwise. Default: `cpu`.
+    device: `cpu`, `cuda` (torch's current device) or `cuda:N`: where batches end up, and where the
+        captioner runs unless `captioner_device` says otherwise. Default: `cpu`.
     mode: What the loader yields: `reduced`, what is kept; `full`, every sample with its original caption;
         `eval`, every sample once, in order, with the eval transform. Of `eval` one process yields a short
         last batch; of several each yields as many batches of `batch_size` rows as the others, and `valid`
         says which rows are real. Default: `reduced`.
     seed: Seed of every random choice. Default: 0.
-    ledger: Folder that signals and captions are remembered in, of this machine or of a bucket; begun where
-        nothing is. Default: memory.
+    ledger: Folder that signals and captions are remembered in, of this machine or of a bucket; begun
+        where nothing is. Default: memory.
     plan: A plan, as `tldr-loader plan` writes it: it says which samples are kept, and the options of the
         selection may be left out. Shards, window size, reading options and captioner must be those it was
-        made with; a captioner is only needed where captions are generated, or chosen by alignment. Default:
-        the selection decides, window by window.
-    samples_per_epoch: Samples that an epoch yields over all ranks, rounded down to whole batches: a part of a
-        pass over the shards, or several. The next epoch goes on in the shards where this one stops. Default:
-        what one pass is expected to keep.
+        made with; a captioner is only needed where captions are generated, or chosen by alignment.
+        Default: the selection decides, window by window.
+    samples_per_epoch: Samples that an epoch yields over all ranks, rounded down to whole batches: a part
+        of a pass over the shards, or several. The next epoch goes on in the shards where this one stops.
+        Default: what one pass is expected to keep.
     runtime: How the loader works.
     world: Which of how many processes this one is.
 
 Raises:
-    ConfigError: An option is not known, cannot work, is of a wrong type, or asks for something and has no
-        effect beside the others; names it, what was given and what is accepted.
+    ConfigError: An option is not known, cannot work, is of a wrong type, or asks for something and
+        has no effect beside the others; names it, what was given and what is accepted.
     DataError: Shards or files cannot be read.
 """
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Store(Group):
-    """How shards in object stores and on HTTP servers are read; local shards need none of it. A reader
-    holds at most `ranges_ahead * range_bytes` of a shard. Credentials come from the environment
+    """How shards in object stores and on HTTP servers are read; local shards need none of it.
+
+    A reader holds at most `ranges_ahead * range_bytes` of a shard. Credentials come from the environment
     (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
 
     Args:
@@ -159,8 +160,8 @@ class Selection(Group):
 
     keep_ratio: float | Mapping[int, float] | None = None
     gate: Top | AtLeast | str | None = None
-    quota: Cap | Tempered | Literal['proportional', 'cap', 'random'] | str | None = None
-    priority: Literal['uniform', 'diverse', 'hard', 'score', 'longest', 'every-nth'] = "uniform"
+    quota: Cap | Tempered | Literal["proportional", "cap", "random"] | str | None = None
+    priority: Literal["uniform", "diverse", "hard", "score", "longest", "every-nth"] = "uniform"
     dedup: float | None = None
     rotate: bool = False
     thin: bool = False
@@ -206,7 +207,7 @@ class Captions(Group):
         context_length: Token ids per caption. Default: 77.
     """
 
-    fuse: Concat | Best | Coin | Gated | Literal['original', 'generated'] | str = "original"
+    fuse: Concat | Best | Coin | Gated | Literal["original", "generated"] | str = "original"
     judge: str | os.PathLike[str] | object | None = None
     rescue: bool = False
     replace_repetitive: bool = True
@@ -238,13 +239,13 @@ class Images(Group):
     """
 
     image_size: int = 224
-    transform: Literal['train', 'eval', 'preview'] | None = None
+    transform: Literal["train", "eval", "preview"] | None = None
     crop_scale: Sequence[float] | None = None
     crop_ratio: Sequence[float] | None = None
     flip: float | None = None
     mean: Sequence[float] = (0.48145467, 0.4578275, 0.40821072)
     std: Sequence[float] = (0.26862955, 0.2613026, 0.2757771)
-    dtype: Literal['float32', 'bfloat16', 'uint8'] = "float32"
+    dtype: Literal["float32", "bfloat16", "uint8"] = "float32"
     max_image_pixels: int = 100000000
     exif_orientation: bool = False
     scaled_decoding: bool = False
@@ -281,7 +282,7 @@ class Runtime(Group):
     spill_dir: str | os.PathLike[str] | None = None
     captioner_device: str | None = None
     strict: bool = False
-    on_error: Literal['skip', 'raise'] = "skip"
+    on_error: Literal["skip", "raise"] = "skip"
     max_errors: float = 0.1
     max_errors_per_shard: float | None = None
     stall_timeout: float | None = None

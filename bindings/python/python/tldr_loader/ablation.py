@@ -9,7 +9,7 @@ __all__ = ["longest", "paper_code"]
 
 
 def paper_code(keep_ratio: float = 0.25) -> Selection:
-    """What the published code of TL;DR does: the better half of every cluster, of which every N-th is kept."""
+    """What the published code of TL;DR does: of the better half of every cluster every N-th is kept."""
     return Selection(keep_ratio=keep_ratio, gate=Top(0.5, within="cluster"), priority="every-nth")
 
 
