@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loader::settings::{Settings, default_of};
 
 /// Layout of the state; a state of another version is refused.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The position of a loader, and the configuration that led there.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -22,6 +22,7 @@ mod jpeg_files;
 mod kill;
 mod ledger;
 mod mix;
+mod options;
 mod plan;
 mod plan_loader;
 mod purity;

@@ -147,6 +147,11 @@ impl<'py> Given<'py> {
         name.map(|name| parse(&name)).transpose().or_raise(self.py)
     }
 
+    /// The options that were not taken.
+    pub fn rest(&self) -> Option<&Bound<'py, PyDict>> {
+        self.options.as_ref()
+    }
+
     /// Ends the reading: all options that there are have been taken.
     ///
     /// # Errors

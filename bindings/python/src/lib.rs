@@ -7,6 +7,7 @@ mod batch;
 mod batches;
 mod describe;
 mod frame;
+mod jobs;
 mod ledger;
 mod loader;
 mod options;
@@ -34,6 +35,8 @@ mod _native {
     use crate::describe::_describe;
     #[pymodule_export]
     use crate::frame::_hand_over;
+    #[pymodule_export]
+    use crate::jobs::{_audit, _export, _inspect, _plan};
     #[pymodule_export]
     use crate::ledger::Ledger;
     #[pymodule_export]

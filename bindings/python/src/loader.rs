@@ -181,27 +181,9 @@ impl Loader {
         self.loader.load_state(&state).or_raise(py)
     }
 
-    /// Statistics of the epoch that was started last, on this rank.
+    /// Statistics of the epoch that was started last, on this rank: plain data, of the type `Stats`.
     ///
-    /// `counts` has the outcome of every sample read (`read` = `kept` + `dropped_gate` + `dropped_dedup` +
-    /// `dropped_quota` + `dropped_thin` + `excluded` (by `where` or `subset`) + all of `failed`, by reason),
-    /// `shards` the same by shard, `failures` the first failed samples by name, `seconds` the work of each
-    /// stage. `n_eff` is (sum of w)² / sum of w² over what was yielded, w being 1 / pi; `None` where a pi is
-    /// not known. `alike_captions` and `alike_images` are samples that repeat an earlier one of their batch,
-    /// of this rank: false negatives. `sources` has of each corpus its `share` of an epoch's samples, the
-    /// `passes` that an epoch makes over it, `read`, `kept` and `yielded`; `activity` what every stage is
-    /// doing, and for how many seconds. Further fields: `epoch`, `rank`, `world_size`, `rank_from` (who says
-    /// so), `yielded`, `replayed`, `repeats`, `surplus`, `padded` (rows that are not `valid`, no part of
-    /// `yielded`), `encoded` (windows that two ranks share are encoded by both), `captioned`, `judged`
-    /// (captions scored), `rescued` (of `counts["kept"]`), `captions_empty`, `captions_repetitive` (both of
-    /// captions that were generated), `deferred` (by `defer_duplicates`), `spilled_bytes` (for which
-    /// `buffer_bytes` had no room), `length_mismatches`, `empty_shards` (those without samples),
-    /// `skipped_bytes` (after damaged tar headers, by shard), `unscored` (usable samples without the score
-    /// that the gate goes by), `not_numbers` (by field that was asked for, samples where it is NaN: no
-    /// value), `unread_json` (samples whose json cannot be read, and that count without it; both of the json
-    /// that this epoch read), `gate` (as `Captioner.validation`, where the captioner's alignment gates and
-    /// that was measured), and, where there is such a table, `subset` and `captions`: `by` (`key`, `uid` or
-    /// `id`), `entries`, and `matched`, the samples of this rank that were found in it.
+    /// It says what each is, and which seconds are wall-clock and which are summed over threads.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         plain::to_python(py, &plain::of(&self.loader.stats())?)
     }

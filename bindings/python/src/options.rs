@@ -3,9 +3,13 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
+use std::sync::Arc;
+
 use tldr_loader::Error;
+use tldr_loader::cluster::Clusters;
 use tldr_loader::config::Config;
 use tldr_loader::loader::{Loader, LoaderBuilder};
+use tldr_loader::model::Scorer;
 use tldr_loader::options::Group as _;
 use tldr_python::errors::OrRaise;
 use tldr_python::given::{read, read_as};
@@ -81,6 +85,24 @@ impl Options {
             builder = builder.ledger(ledger.get().0.clone());
         }
         Ok(builder)
+    }
+
+    /// The options with their captioner, loaded, for a job that records.
+    ///
+    /// # Errors
+    /// There is none; what loading it raises.
+    pub(crate) fn captioner(self, py: Python<'_>) -> PyResult<(Config, Box<dyn Scorer>, Arc<Clusters>)> {
+        let device = self.model_device(py)?.unwrap_or_else(|| self.config.device.clone());
+        let none = || Error::option("captioner", "none", "a captioner directory, after fit, or a `Captioner`");
+        let source = self.captioner.ok_or_else(none).or_raise(py)?;
+        let (model, clusters) = source.captioner(py, &device, true)?;
+        let mut config = self.config;
+        if let Some(ledger) = &self.ledger {
+            let accepted = "the folder of one: what is in memory only ends with this process";
+            let none = || Error::option("ledger", "a ledger in memory", accepted);
+            config.ledger = Some(ledger.get().0.place().ok_or_else(none).or_raise(py)?);
+        }
+        Ok((config, model, clusters))
     }
 
     /// Where captioner and judge run, where that was given.

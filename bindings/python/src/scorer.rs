@@ -302,7 +302,7 @@ impl Source {
 }
 
 /// The clusters of a captioner directory.
-fn clusters(option: &'static str, directory: &Path) -> Result<Arc<Clusters>> {
+pub(crate) fn clusters(option: &'static str, directory: &Path) -> Result<Arc<Clusters>> {
     let path = directory.join(Clusters::FILE);
     if directory.is_dir() && !path.exists() {
         let accepted = "it has no clusters yet: run `Captioner.fit` or `tldr-loader fit` first";

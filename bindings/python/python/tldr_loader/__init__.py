@@ -35,9 +35,11 @@ from tldr_loader._errors import (
     StateError,
     TldrError,
 )
+from tldr_loader._jobs import Audit, Export, Inspection, Plan, Recording, audit, export, inspect, plan, record
 from tldr_loader._native import _OPTIMISED, Array, Batch, Batches, Ledger, Loader, __version__, _end, synth
 from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Tempered, Top
 from tldr_loader._options import LOADER, Captions, Images, Runtime, Selection, Source, Store, World
+from tldr_loader._stats import Stats
 
 if TYPE_CHECKING:
     from tldr_loader_captioner import Captioner, Matcher
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Array",
     "AtLeast",
+    "Audit",
     "Batch",
     "Batches",
     "Best",
@@ -56,8 +59,10 @@ __all__ = [
     "Concat",
     "ConfigError",
     "DataError",
+    "Export",
     "Gated",
     "Images",
+    "Inspection",
     "Ledger",
     "LedgerError",
     "Loader",
@@ -65,16 +70,24 @@ __all__ = [
     "Matcher",
     "NoSamplesError",
     "OutOfMemoryError",
+    "Plan",
+    "Recording",
     "Runtime",
     "Selection",
     "Source",
     "StateError",
+    "Stats",
     "Store",
     "Tempered",
     "TldrError",
     "Top",
     "World",
     "__version__",
+    "audit",
+    "export",
+    "inspect",
+    "plan",
+    "record",
     "synth",
 ]
 

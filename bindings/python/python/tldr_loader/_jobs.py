@@ -1,0 +1,351 @@
+"""The jobs of the command line, with the same options and with results of a type."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tldr_loader import _native
+from tldr_loader._options import Images, Runtime, Selection, Source
+
+if TYPE_CHECKING:
+    from tldr_loader_captioner import Captioner
+
+__all__ = [
+    "Audit",
+    "Check",
+    "Export",
+    "Inspection",
+    "Plan",
+    "Recording",
+    "ShardInspection",
+    "Spread",
+    "audit",
+    "export",
+    "inspect",
+    "plan",
+    "record",
+]
+
+_Path: TypeAlias = str | os.PathLike[str]
+_Sources: TypeAlias = _Path | Sequence[_Path] | Source | Sequence[Source]
+Progress: TypeAlias = Callable[[str, int, int], object]
+"""Called with a stage, what is done of it, and of how much."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Least, lower median, greatest and mean of a number."""
+
+    min: int
+    median: int
+    max: int
+    mean: float
+
+
+@dataclass(frozen=True)
+class ShardInspection:
+    """What was found in one shard."""
+
+    url: str
+    format: str | None
+    error: str | None
+    """Why it could not be read, or not to its end: a loader would stop here."""
+    groups: int
+    samples: int
+    skipped_bytes: int
+    passed_over: int
+    listed: int | None
+    """Groups that the files beside the shard promise."""
+    metadata: dict[str, Any] | None
+    """The Parquet file beside it."""
+    failed: dict[str, int]
+    """Unusable samples by reason."""
+    failures: list[dict[str, Any]]
+    """The first of them."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What shards hold, and what is wrong with them."""
+
+    groups: int
+    samples: int
+    distinct: int
+    bytes: int
+    image_bytes: Spread
+    width: Spread
+    height: Spread
+    caption_chars: Spread
+    image_formats: dict[str, int]
+    shard_formats: dict[str, int]
+    failed: dict[str, int]
+    shards: list[ShardInspection]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a ledger was given."""
+
+    shards: int
+    recorded: int
+    """Shards that the ledger did not cover."""
+    encoded: int
+    """Samples that went through the captioner."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What went into a plan and came out, in samples."""
+
+    shards: int
+    recorded: int
+    encoded: int
+    seconds_recording: float
+    seconds_deciding: float
+    fingerprint: str
+    samples: int
+    readable: int
+    """Those of which keep_ratio is a share."""
+    excluded: int
+    failed: int
+    gated: int
+    """Below the gate."""
+    candidates: int
+    copies: int
+    """Candidates dropped as near-duplicates."""
+    near_duplicates: int | None
+    """Those that `dedup` drops, or a cosine of 0.95 would; `None` where there are too many to look for unasked."""
+    unhashed: int
+    places: int
+    """The quota: round(keep_ratio * readable), or what caps in samples allow."""
+    kept: int
+    refilled: int
+    """Near-duplicates that fill the quota for want of others."""
+    window_survivors: int
+    """Of those kept, those that their window alone would keep, too."""
+    clusters: int
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise, what was found, and whether it holds; `None` where it is for information."""
+
+    promise: str
+    found: str
+    accepted: str
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The checks of a ledger."""
+
+    scope: list[str]
+    """What is audited, and what is not."""
+    checks: list[Check]
+
+    @property
+    def broken(self) -> list[Check]:
+        """Promises that do not hold."""
+        return [check for check in self.checks if check.holds is False]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written."""
+
+    samples: int
+    captions: int
+    """Samples with a generated caption."""
+
+
+def inspect(
+    source: _Sources,
+    *,
+    images: Images | None = None,
+    decode: bool = False,
+    progress: Progress | None = None,
+) -> Inspection:
+    """Reads shards, and says what they hold and what is wrong with them.
+
+    Args:
+        source: Shards or a `Source`, as for `Loader`.
+        images: `max_image_pixels` and `exif_orientation`.
+        decode: Whether to decode every image, which finds those that cannot be.
+        progress: Called with a stage, what is done of it, and of how much.
+
+    Raises:
+        DataError: Shards cannot be listed. One that cannot be read is named in the result.
+    """
+    found = _native._inspect(source, images=images, decode=decode, progress=progress)
+    for name in ("image_bytes", "width", "height", "caption_chars"):
+        found[name] = Spread(**found[name])
+    found["shards"] = [ShardInspection(**shard) for shard in found["shards"]]
+    return Inspection(**found)
+
+
+def record(
+    source: _Sources,
+    *,
+    captioner: Captioner | _Path,
+    ledger: _native.Ledger | _Path,
+    selection: Selection | None = None,
+    part: tuple[int, int] = (0, 1),
+    runtime: Runtime | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Recording:
+    """Records the signals of what a ledger does not cover.
+
+    Args:
+        source: Shards or `Source`s, as for `Loader`.
+        captioner: A captioner directory, or a `Captioner`.
+        ledger: Its folder, or a `Ledger` that has one.
+        selection: `window`, and the gate, by which less is recorded of what it drops.
+        part: (i, n): only every n-th shard from the i-th on, for job arrays.
+        runtime: `threads`.
+        device: Where a captioner that is given as a directory runs.
+        progress: Called with a stage, what is done of it, and of how much.
+    """
+    found = _native._plan(
+        source,
+        captioner=captioner,
+        ledger=ledger,
+        selection=selection,
+        part=part[0],
+        parts=part[1],
+        runtime=runtime,
+        device=device,
+        progress=progress,
+    )
+    seconds = found.pop("seconds_recording") + found.pop("seconds_deciding")
+    return Recording(**found, seconds=seconds)
+
+
+def plan(
+    source: _Sources,
+    *,
+    captioner: Captioner | _Path,
+    ledger: _native.Ledger | _Path,
+    out: _Path,
+    selection: Selection | None = None,
+    seed: int = 0,
+    embeddings: bool = False,
+    fill_with_copies: bool = False,
+    runtime: Runtime | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Plan:
+    """Decides for a whole corpus at once, and writes the plan.
+
+    Args:
+        source: Shards or `Source`s, as for `Loader`.
+        captioner: A captioner directory, or a `Captioner`.
+        ledger: Its folder, or a `Ledger` that has one. What it lacks is recorded first.
+        out: The Parquet file to write.
+        selection: What is kept. Its `dedup` is the cosine of near-duplicates in the whole corpus.
+        seed: Seed of every random choice.
+        embeddings: Whether embeddings say in the end what is a near-duplicate.
+        fill_with_copies: Whether near-duplicates fill the quota for which nothing else is left.
+        runtime: `threads`.
+        device: Where a captioner that is given as a directory runs.
+        progress: Called with a stage, what is done of it, and of how much.
+    """
+    found = _native._plan(
+        source,
+        captioner=captioner,
+        ledger=ledger,
+        out=out,
+        selection=selection,
+        seed=seed,
+        embeddings=embeddings,
+        fill_with_copies=fill_with_copies,
+        runtime=runtime,
+        device=device,
+        progress=progress,
+    )
+    return Plan(**found)
+
+
+def audit(
+    ledger: _Path,
+    *,
+    captioner: _Path,
+    selection: Selection | None = None,
+    seed: int = 0,
+    source: Source | None = None,
+    seeds: int = 400,
+    windows: int = 64,
+    progress: Progress | None = None,
+) -> Audit:
+    """Checks what selection promises on the signals of a real run: the sampling, not what the gate is worth.
+
+    Args:
+        ledger: Its folder.
+        captioner: The captioner directory, whose clusters the selection goes by.
+        selection: What is audited.
+        seed: The first of the seeds that are tried.
+        source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.
+        seeds: Seeds that are tried.
+        windows: Windows that are looked at, drawn by hash.
+        progress: Called with a stage, what is done of it, and of how much.
+    """
+    found = _native._audit(
+        ledger,
+        captioner=captioner,
+        selection=selection,
+        seed=seed,
+        source=source,
+        seeds=seeds,
+        windows=windows,
+        progress=progress,
+    )
+    return Audit(scope=found["scope"], checks=[Check(**check) for check in found["checks"]])
+
+
+def export(
+    out: _Path,
+    *,
+    ledger: _Path,
+    plan: _Path | None = None,
+    captioner: _Path | None = None,
+    selection: Selection | None = None,
+    seed: int = 0,
+    source: Source | None = None,
+    score: str | None = None,
+    generation: str | None = None,
+    progress: Progress | None = None,
+) -> Export:
+    """Writes the samples that are kept as a table: of a plan, of a selection in epoch 0, or all usable ones.
+
+    Args:
+        out: File to write: `.parquet` for all columns, `.txt` for one key a line.
+        ledger: Folder of the ledger, which has keys, signals and captions.
+        plan: What says which samples are kept.
+        captioner: The captioner directory, whose clusters a selection goes by.
+        selection: What says which samples are kept, window by window; with `captioner`.
+        seed: Seed of the selection.
+        source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.
+        score: A score of the corpus whose recorded values are written too; a plan, or a gate by one, says so
+            itself.
+        generation: Fingerprint of the captions that are meant, where the ledger has several.
+        progress: Called with a stage, what is done of it, and of how much.
+    """
+    found = _native._export(
+        out,
+        ledger=ledger,
+        plan=plan,
+        captioner=captioner,
+        selection=selection,
+        seed=seed,
+        source=source,
+        score=score,
+        generation=generation,
+        progress=progress,
+    )
+    return Export(**found)

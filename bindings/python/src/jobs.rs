@@ -1,0 +1,244 @@
+//! Whole jobs, for `_jobs.py`, which gives them their signatures and the types of their results.
+
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use serde_json::{Value, json};
+use tldr_loader::config::{Config, Selection, Source};
+use tldr_loader::image::DecodeOptions;
+use tldr_loader::jobs::{self, AuditJob, ExportBy, ExportJob, InspectJob, PlanJob, PlanStage, Wanted};
+use tldr_loader::loader::reading_fingerprint;
+use tldr_loader::model::{Identity, Scorer as _};
+use tldr_loader::options::Group as _;
+use tldr_loader::select::Policy;
+use tldr_loader::shard::ReadOptions;
+use tldr_loader::{Error, Result};
+use tldr_python::errors::OrRaise;
+use tldr_python::given::{Callback, Given};
+use tldr_python::interrupt::interruptible;
+use tldr_python::plain;
+use tldr_python::values::{source, value_of};
+
+use crate::options::Options;
+use crate::scorer::clusters;
+
+/// Calls `progress(stage, done, total)`, where there is one.
+fn told<'a>(
+    py: Python<'a>,
+    progress: &'a Option<Callback>,
+) -> impl FnMut((&'static str, u64, u64)) -> PyResult<()> + 'a {
+    move |at| progress.as_ref().map_or(Ok(()), |progress| progress.0.call1(py, at).map(drop))
+}
+
+/// A group of options of this type, as `option` has it.
+fn group<G: tldr_loader::options::Group>(given: &Given<'_>, option: &'static str) -> PyResult<G> {
+    let Some(Any(value)) = given.take::<Any>(option)? else { return Ok(G::default()) };
+    let value = value_of(value.bind(given.py()))?;
+    let fields = value.as_object().cloned().unwrap_or_default();
+    G::read(&fields).or_raise(given.py())
+}
+
+/// An object of any type.
+struct Any(Py<PyAny>);
+
+impl<'py> tldr_python::given::FromPython<'py> for Any {
+    const ACCEPTED: &'static str = "anything";
+
+    fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
+        Some(Self(value.clone().unbind()))
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (source, **options))]
+pub(crate) fn _inspect<'py>(
+    py: Python<'py>,
+    source: &Bound<'py, PyAny>,
+    options: Option<Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let source = tldr_python::values::source(source)?;
+    let given = Given::new(py, "inspect", options);
+    let images: tldr_loader::config::Images = group(&given, "images")?;
+    let decode = given.take("decode")?.unwrap_or(false);
+    let progress: Option<Callback> = given.take("progress")?;
+    given.end()?;
+    let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
+        let shards = source.list()?;
+        let job = InspectJob { read: source.open()?, limits: images.decode(), decode };
+        report(("inspect", 0, shards.len() as u64))?;
+        let found = jobs::inspect(&shards, &job, &|_| ())?;
+        report(("inspect", shards.len() as u64, shards.len() as u64))?;
+        Ok(found)
+    };
+    let found = interruptible(py, "inspect", work, told(py, &progress))?;
+    plain::to_python(py, &plain::of(&found)?)
+}
+
+/// A plan, or with `part` the recording of what it needs.
+#[pyfunction]
+#[pyo3(signature = (source, **options))]
+pub(crate) fn _plan<'py>(
+    py: Python<'py>,
+    source: &Bound<'py, PyAny>,
+    options: Option<Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let given = Given::new(py, "plan", options);
+    let out: Option<PathBuf> = given.take("out")?;
+    let (embeddings, fill) = (given.take("embeddings")?, given.take("fill_with_copies")?);
+    let part = (given.take_whole("part")?, given.take_whole("parts")?);
+    let progress: Option<Callback> = given.take("progress")?;
+    let config = Config { sources: tldr_python::values::sources(source)?, ..Config::default() };
+    let options = Options::read(config, given.rest())?;
+    let (config, encoder, clusters) = options.captioner(py)?;
+    let job = PlanJob {
+        config,
+        embeddings: embeddings.unwrap_or(false),
+        fill_with_copies: fill.unwrap_or(false),
+        part: part.0.zip(part.1),
+    };
+    let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
+        let summary = jobs::plan(&job, encoder, clusters, &mut |stage, done, total| {
+            let stage = match stage {
+                PlanStage::Look => "look",
+                PlanStage::Count => "count",
+                PlanStage::Record => "record",
+            };
+            report((stage, done, total))
+        })?;
+        let mut found = json!({
+            "shards": summary.shards,
+            "recorded": summary.recorded,
+            "encoded": summary.encoded,
+            "seconds_recording": summary.seconds[0],
+            "seconds_deciding": summary.seconds[1],
+        });
+        if let (Some(plan), Value::Object(found)) = (&summary.plan, &mut found) {
+            let counts = serde_json::to_value(plan.plan.counts());
+            let counts = counts.map_err(|error| Error::io("write JSON", std::io::Error::other(error)))?;
+            found.insert("readable".into(), plan.plan.counts().readable().into());
+            found.insert("fingerprint".into(), format!("{:016x}", plan.fingerprint()).into());
+            found.insert("near_duplicates".into(), summary.near.and_then(|near| near.dropped).into());
+            let warning = summary.near.and_then(|near| near.warning());
+            found.insert("warnings".into(), warning.into_iter().collect::<Vec<_>>().into());
+            found.extend(counts.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
+            if let Some(out) = &out {
+                plan.save(out)?;
+            }
+        }
+        Ok(found)
+    };
+    let found = interruptible(py, "plan", work, told(py, &progress))?;
+    plain::to_python(py, &found)
+}
+
+/// What a captioner directory says without its model: fingerprint and clusters.
+fn fitted(directory: &std::path::Path) -> Result<(u64, std::sync::Arc<tldr_loader::cluster::Clusters>)> {
+    let clusters = clusters("captioner", directory)?;
+    match Identity::load(directory)? {
+        Some(identity) => Ok((identity.fingerprint(), clusters)),
+        None => {
+            let accepted = "a captioner directory that was fitted by this version: fit it again";
+            Err(Error::option("captioner", format!("{:?}", directory.display()), accepted))
+        }
+    }
+}
+
+/// The policy of a selection, its seed, and which recording of a ledger is meant.
+fn recorded(given: &Given<'_>, encoder: Option<u64>) -> PyResult<(Policy, Wanted)> {
+    let selection: Selection = group(given, "selection")?;
+    let seed = given.take_whole("seed")?.unwrap_or(0);
+    let is_windowed = selection.window != Selection::default().window;
+    let of = given.take::<Any>("source")?;
+    let of: Option<Source> = of.map(|Any(value)| source(value.bind(given.py()))).transpose()?;
+    let of_policy = || -> Result<(Policy, Wanted)> {
+        let read = of.as_ref().map(Source::open).transpose()?.filter(|read| *read != ReadOptions::default());
+        let wanted = Wanted {
+            encoder,
+            reading: read.map(|read| reading_fingerprint(&read, &DecodeOptions::default())),
+            window: is_windowed.then_some(selection.window),
+        };
+        Ok((Policy::new(selection.resolved(true)?, seed), wanted))
+    };
+    of_policy().or_raise(given.py())
+}
+
+#[pyfunction]
+#[pyo3(signature = (ledger, **options))]
+pub(crate) fn _audit<'py>(
+    py: Python<'py>,
+    ledger: PathBuf,
+    options: Option<Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let given = Given::new(py, "audit", options);
+    let captioner: PathBuf = given.take("captioner")?.unwrap_or_default();
+    let (encoder, clusters) = fitted(&captioner).or_raise(py)?;
+    let (policy, wanted) = recorded(&given, Some(encoder))?;
+    let default = AuditJob::new(ledger, policy);
+    let job = AuditJob {
+        wanted,
+        seeds: given.take_whole("seeds")?.unwrap_or(default.seeds),
+        windows: given.take_whole("windows")?.unwrap_or(default.windows),
+        ..default
+    };
+    let progress: Option<Callback> = given.take("progress")?;
+    given.end()?;
+    let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
+        jobs::audit(&job, &clusters, &mut |done, total| report(("audit", done, total)))
+    };
+    let found = interruptible(py, "audit", work, told(py, &progress))?;
+    let check = |check: &jobs::Check| {
+        json!({
+            "promise": check.promise, "found": check.found, "accepted": check.accepted, "holds": check.holds,
+        })
+    };
+    let checks: Vec<Value> = found.checks.iter().map(check).collect();
+    plain::to_python(py, &json!({ "scope": found.scope, "checks": checks }))
+}
+
+#[pyfunction]
+#[pyo3(signature = (out, **options))]
+pub(crate) fn _export<'py>(
+    py: Python<'py>,
+    out: PathBuf,
+    options: Option<Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let given = Given::new(py, "export", options);
+    let plan: Option<PathBuf> = given.take("plan")?;
+    let captioner: Option<PathBuf> = given.take("captioner")?;
+    let fitted = captioner.as_deref().map(fitted).transpose().or_raise(py)?;
+    let (policy, wanted) = recorded(&given, fitted.as_ref().map(|(encoder, _)| *encoder))?;
+    let by = match (plan, fitted) {
+        (Some(plan), None) => ExportBy::Plan(plan),
+        (None, Some((_, clusters))) => ExportBy::Policy(Box::new(policy), clusters),
+        (None, None) if policy.selection == Selection::default().resolved(true).or_raise(py)? => ExportBy::All,
+        (None, None) => {
+            let accepted = "left out without captioner: it is of a policy, by which a captioner's clusters go";
+            return Err(Error::option("selection", "given", accepted)).or_raise(py);
+        }
+        (Some(plan), Some(_)) => {
+            let accepted = "left out with captioner: either says what is kept";
+            return Err(Error::option("plan", format!("{:?}", plan.display()), accepted)).or_raise(py);
+        }
+    };
+    let generation: Option<String> = given.take("generation")?;
+    let generation = generation.map(|text| {
+        let accepted = "a fingerprint, 16 hexadecimal digits";
+        u64::from_str_radix(&text, 16).map_err(|_| Error::option("generation", text, accepted))
+    });
+    let job = ExportJob {
+        ledger: given.take("ledger")?.unwrap_or_default(),
+        by,
+        wanted,
+        generation: generation.transpose().or_raise(py)?,
+        score_key: given.take("score")?,
+        out,
+    };
+    let progress: Option<Callback> = given.take("progress")?;
+    given.end()?;
+    let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
+        jobs::export(&job, &mut |done, total| report(("export", done, total)))
+    };
+    let found = interruptible(py, "export", work, told(py, &progress))?;
+    plain::to_python(py, &json!({ "samples": found.samples, "captions": found.captions }))
+}
