@@ -1,12 +1,9 @@
 //! What `clusters.safetensors` holds: everything that `fit` learns about a corpus.
 
-use std::path::Path;
-
 use ndarray::{Array2, ArrayView2, Axis, s};
 
 use crate::cluster::alignment::AlignmentTable;
 use crate::cluster::discriminant::Discriminant;
-use crate::cluster::file;
 use crate::cluster::raw_index::RawIndex;
 use crate::cluster::worth::GateWorth;
 use crate::error::{Error, Result};
@@ -51,37 +48,6 @@ pub struct Clusters {
 impl Clusters {
     /// Its file in a captioner directory.
     pub const FILE: &str = "clusters.safetensors";
-
-    /// Reads and checks a `clusters.safetensors`. Never runs code, never panics on garbage.
-    ///
-    /// # Errors
-    /// A file that cannot be read; a tensor that is missing, or of another type or shape than the
-    /// others imply, or whose values cannot be (the error names tensor, expected and found).
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        file::load(path.as_ref())
-    }
-
-    /// Writes a `clusters.safetensors`: aside first, then renamed into place.
-    ///
-    /// # Errors
-    /// Fields that do not fit each other, or a file that cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        file::save(self, path.as_ref())
-    }
-
-    /// Checks that shapes fit each other and values are what the fields promise.
-    ///
-    /// # Errors
-    /// The first field that does not, with what was expected and found.
-    pub fn validate(&self) -> Result<()> {
-        file::validate(self)
-    }
-
-    /// Identifies everything in here that signals depend on: those made with other clusters never mix.
-    /// O(clusters * codes).
-    pub fn fingerprint(&self) -> u64 {
-        file::fingerprint(self)
-    }
 
     /// Number of clusters.
     pub fn len(&self) -> usize {

@@ -102,8 +102,41 @@ fn trained_on(clusters: &Clusters) -> Option<Field> {
     (!marks.is_empty()).then_some(field)
 }
 
+impl Clusters {
+    /// Reads and checks a `clusters.safetensors`. Never runs code, never panics on garbage.
+    ///
+    /// # Errors
+    /// A file that cannot be read; a tensor that is missing, or of another type or shape than the
+    /// others imply, or whose values cannot be (the error names tensor, expected and found).
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        load(path.as_ref())
+    }
+
+    /// Writes a `clusters.safetensors`: aside first, then renamed into place.
+    ///
+    /// # Errors
+    /// Fields that do not fit each other, or a file that cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        save(self, path.as_ref())
+    }
+
+    /// Checks that shapes fit each other and values are what the fields promise.
+    ///
+    /// # Errors
+    /// The first field that does not, with what was expected and found.
+    pub fn validate(&self) -> Result<()> {
+        validate(self)
+    }
+
+    /// Identifies everything in here that signals depend on: those made with other clusters never mix.
+    /// O(clusters * codes).
+    pub fn fingerprint(&self) -> u64 {
+        fingerprint(self)
+    }
+}
+
 /// Hash of all fields that signals depend on, independent of how a file lays them out.
-pub(super) fn fingerprint(clusters: &Clusters) -> u64 {
+fn fingerprint(clusters: &Clusters) -> u64 {
     let mut parts = vec![hash::hash_str(clusters.alignment.norm.name()), clusters.points];
     for field in fields(clusters) {
         parts.extend(field.shape.iter().map(|&n| n as u64));
@@ -112,7 +145,7 @@ pub(super) fn fingerprint(clusters: &Clusters) -> u64 {
     hash::combine(&parts)
 }
 
-pub(super) fn save(clusters: &Clusters, path: &Path) -> Result<()> {
+fn save(clusters: &Clusters, path: &Path) -> Result<()> {
     validate(clusters)?;
     let fields: Vec<Field> = fields(clusters).into_iter().chain(trained_on(clusters)).collect();
     let file = path.display().to_string();
@@ -136,7 +169,7 @@ pub(super) fn save(clusters: &Clusters, path: &Path) -> Result<()> {
     aside::write(path, bytes).map_err(|e| Error::io(format!("write {file}"), e))
 }
 
-pub(super) fn load(path: &Path) -> Result<Clusters> {
+fn load(path: &Path) -> Result<Clusters> {
     let file = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| Error::io(format!("read {file}"), e))?;
     parse(&bytes).map_err(|mut error| {
@@ -262,7 +295,7 @@ fn u32s(items: Vec<[u8; 4]>) -> Vec<u32> {
 }
 
 /// Checks that shapes fit each other and values are what [`Clusters`] promises.
-pub(super) fn validate(c: &Clusters) -> Result<()> {
+fn validate(c: &Clusters) -> Result<()> {
     let (clusters, codes) = c.centroids.dim();
     if clusters == 0 || codes == 0 {
         return Err(shape("centroids", "at least one cluster and one code", [clusters, codes]));

@@ -23,6 +23,7 @@ use image::{DynamicImage, ImageDecoder, Limits};
 use tldr_jpeg::{Jpeg, Limits as JpegLimits, Region, Scale};
 use tldr_resize::Crop;
 
+use super::error::ImageError;
 use super::probe::ImageFormat;
 use crate::error::FailReason;
 
@@ -64,34 +65,6 @@ impl Default for DecodeOptions {
     /// 100 megapixels, pixels as they are stored (as CLIP trainers take them).
     fn default() -> Self {
         Self { max_pixels: Self::MAX_PIXELS, exif_orientation: false }
-    }
-}
-
-/// Why an image cannot be used. It costs one sample.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: {detail}")]
-pub struct ImageError {
-    /// [`FailReason::UndecodableImage`] or [`FailReason::ImageTooLarge`].
-    pub reason: FailReason,
-    /// What the decoder said.
-    pub detail: String,
-}
-
-impl ImageError {
-    pub(super) fn undecodable(detail: impl Into<String>) -> Self {
-        Self { reason: FailReason::UndecodableImage, detail: detail.into() }
-    }
-
-    /// Bytes of no format that is read.
-    pub(super) fn unknown(bytes: &[u8]) -> Self {
-        if bytes.is_empty() {
-            return Self::undecodable("the image is empty (0 bytes)");
-        }
-        Self::undecodable(format!(
-            "expected JPEG, PNG or WebP, found {} bytes that start with {:02x?}",
-            bytes.len(),
-            &bytes[..bytes.len().min(8)]
-        ))
     }
 }
 

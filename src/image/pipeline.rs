@@ -5,7 +5,8 @@
 use half::bf16;
 use tldr_jpeg::Scale;
 
-use super::decode::{DecodeOptions, ImageError, Part, RgbImage, decode_part};
+use super::decode::{DecodeOptions, Part, RgbImage, decode_part};
+use super::error::ImageError;
 use super::transform::{ImageTransform, ResizeScratch, Shown, planes, resize};
 use crate::error::{Error, Result};
 use crate::hash::Rng;

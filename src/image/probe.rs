@@ -7,7 +7,7 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use tldr_jpeg::Jpeg;
 
-use super::decode::ImageError;
+use super::error::ImageError;
 
 /// Formats that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]

@@ -9,7 +9,8 @@
 
 use tldr_resize::{Crop, Filter, Resizer};
 
-use super::decode::{ImageError, RgbImage};
+use super::decode::RgbImage;
+use super::error::ImageError;
 use crate::error::{Error, Result};
 use crate::hash::Rng;
 use crate::model::PreviewFilter;

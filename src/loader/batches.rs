@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 
 use crate::config::Mode;
-use crate::error::{Error, ErrorKind, Result};
-use crate::loader::batch::Batch;
-use crate::loader::pipeline::{self, Message, Running};
-use crate::loader::recorder::Recorder;
+use crate::error::{ErrorKind, Result};
+use crate::loader::batch::arrays::Batch;
+use crate::loader::channel::Message;
+use crate::loader::observe::recorder::Recorder;
+use crate::loader::observe::stats::HANDED_WARNINGS;
+use crate::loader::observe::watchdog::Patience;
+use crate::loader::pipeline::{self, Running};
+use crate::loader::shared::{Shared, check_process};
 use crate::loader::spec::Spec;
-use crate::loader::stats::{HANDED_WARNINGS, Stage};
-use crate::loader::stream::{Shared, check_process};
-use crate::loader::watchdog::Patience;
+use crate::loader::stage::Stage;
 
 /// The batches of one epoch, which begins with the first. Dropping it stops its threads.
 pub struct Batches {
@@ -71,7 +73,7 @@ pub enum Next {
 
 impl Batches {
     /// Those of a loader that the process `process` made.
-    pub(super) fn new(spec: Arc<Spec>, shared: Arc<Shared>, process: u32) -> Self {
+    pub(crate) fn new(spec: Arc<Spec>, shared: Arc<Shared>, process: u32) -> Self {
         let patience = Patience::new(spec.config.runtime.stall_timeout);
         Self { spec, shared, phase: Phase::Before, warnings: vec![], patience, process }
     }
@@ -133,8 +135,7 @@ impl Batches {
             Err(RecvTimeoutError::Timeout) => Ok(Next::Waiting),
             Err(RecvTimeoutError::Disconnected) => {
                 self.phase = Phase::Over;
-                let detail = "its thread has ended without a word".into();
-                Err(Error::from(ErrorKind::Stage { stage: "example", detail }))
+                Err(Stage::Batch.gone())
             }
         }
     }
@@ -227,7 +228,7 @@ impl Batches {
             let since = Instant::now();
             let left = limit.saturating_sub(start.elapsed());
             let message = epoch.running.batches.recv_timeout(self.patience.until_look(left));
-            epoch.recorder.add_time(Stage::WaitLoader, since.elapsed());
+            epoch.recorder.waited_for_loader(since.elapsed());
             if !matches!(message, Err(RecvTimeoutError::Timeout)) {
                 return Some(message);
             }

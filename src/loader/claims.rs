@@ -10,8 +10,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::ledger::WindowKey;
-use crate::loader::spec::Stream;
-use crate::loader::watchdog::{Doing, Post, Slot};
+use crate::loader::lane::Stream;
+use crate::loader::observe::watchdog::{Doing, Post, Slot};
 
 /// How often one that waits looks whether the run is to stop.
 const LOOK: Duration = Duration::from_millis(50);
@@ -44,7 +44,7 @@ impl Claims {
             if stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let _mark = slot.mark(Doing::Await(Post::Decide(other)));
+            let _mark = slot.mark(Doing::Await(Post::Select(other)));
             held = self.freed.wait_timeout(held, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
         held.insert(key, stream);

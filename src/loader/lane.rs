@@ -11,10 +11,27 @@
 //! a rank is a position. A window that straddles a cut
 //! belongs to both sides: each decides the whole window (a decision is pure) and yields its part.
 
+use std::fmt;
 use std::ops::Range;
 
 use crate::error::Result;
 use crate::hash::{self, Purpose};
+
+/// What one lane has of one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Stream {
+    pub(crate) lane: usize,
+    pub(crate) source: usize,
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            0 => write!(f, "lane {}", self.lane),
+            source => write!(f, "lane {} (source {source})", self.lane),
+        }
+    }
+}
 
 /// The part of one window that belongs to one lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

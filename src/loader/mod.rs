@@ -1,65 +1,55 @@
 //! The loader: lanes, a pipeline of threads, batches, state and statistics.
 //!
-//! [`Loader::builder`] takes the options and checks them; [`Loader::iter`] yields an epoch. Per
-//! lane and corpus one thread reads windows of encoded samples and one decides them; the captioner has a
-//! thread of its own; one thread assembles batches, whose pixels a pool decodes.
+//! [`Loader::builder`] takes the options, [`Loader::iter`] yields an epoch. By folder:
+//!
+//! * `build`: from options to a loader, once: checks, the list of shards, counts, the mix of sources.
+//! * `read`: a thread per lane and source reads windows of encoded samples.
+//! * `decide`: a thread per lane and source decides them; captioner and judge have threads of their own.
+//! * `batch`: one thread assembles batches, whose pixels a pool decodes.
+//! * `observe`: statistics, and a watch over threads that hang.
+//!
+//! What stages share is beside the folders: the configuration (`spec`), what travels between them (`window`, `kept`,
+//! `channel`), and the cut into lanes (`lane`). Nothing of that imports a stage but for its types.
 
 mod alike;
-mod assemble;
 mod batch;
 mod batches;
 mod buffer;
 mod build;
-mod builder;
-mod captions;
-mod checks;
+mod channel;
 mod claims;
-mod completing;
+mod decide;
 mod decider;
-mod deciding;
-mod deferring;
-mod effects;
-mod evaluating;
-mod filling;
-mod gate;
+mod fingerprints;
+mod kept;
+mod ladder;
 mod lane;
-mod listing;
-mod locating;
-mod look;
-mod memory;
-mod mix;
 mod model_thread;
+mod observe;
 mod pipeline;
 mod plan;
-mod planned;
-mod previews;
 mod progress;
-mod raw;
-mod reading;
-mod recorder;
+mod ranks;
+mod read;
 mod settings;
-mod shares;
+mod shared;
 mod spec;
+mod stage;
 mod state;
-mod stats;
 mod stream;
 mod urls;
-mod watchdog;
-mod world;
+mod window;
 
-pub use batch::{Batch, Images};
+pub use batch::{Batch, Dtype, Element, HostArray, Images, Lent, Stock};
 pub use batches::{Batches, Next};
-pub use builder::{LoaderBuilder, Parts};
-pub(crate) use listing::{Listing, readings};
-pub use look::check_tables;
-pub(crate) use look::{included, measured};
-pub use memory::{Dtype, Element, HostArray, Lent, Stock};
-pub use plan::{PlanFile, PlannedShard};
-pub use spec::reading_fingerprint;
-pub(crate) use spec::version_hash;
-pub use state::LoaderState;
-pub use stats::{
-    Activity, Counts, Failure, GateStats, HANDED_WARNINGS, Joined, LengthMismatch, SourceStats, Stage, Stats,
+pub(crate) use build::{Listing, included, measured, readings};
+pub use build::{LoaderBuilder, Parts, check_tables};
+pub use fingerprints::reading_fingerprint;
+pub(crate) use fingerprints::version_hash;
+pub use observe::{
+    Activity, Counts, Failure, GateStats, HANDED_WARNINGS, Joined, LengthMismatch, SourceStats, Stats,
 };
+pub use plan::{PlanFile, PlannedShard};
+pub use stage::Stage;
+pub use state::LoaderState;
 pub use stream::Loader;
-pub use urls::IntoUrls;

@@ -12,10 +12,11 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ndarray::Array4;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::loader::recorder::Recorder;
-use crate::loader::stats::Stage;
-use crate::loader::watchdog::{Doing, Post};
+use crate::error::{Error, Result};
+use crate::loader::channel::panic_message;
+use crate::loader::observe::recorder::Recorder;
+use crate::loader::observe::watchdog::{Doing, Post};
+use crate::loader::stage::Stage;
 use crate::model::{PreviewFilter, Scorer, Signals};
 use crate::sample::SampleId;
 
@@ -65,7 +66,7 @@ impl Role {
         }
     }
 
-    /// What encoding is counted as.
+    /// What its calls are.
     fn stage(self) -> Stage {
         match self {
             Self::Captioner => Stage::Encode,
@@ -76,14 +77,9 @@ impl Role {
     /// Where the thread says what it does.
     fn post(self) -> Post {
         match self {
-            Self::Captioner => Post::Captioner,
+            Self::Captioner => Post::Encode,
             Self::Judge => Post::Judge,
         }
-    }
-
-    /// The error of a call after the thread has ended.
-    fn gone(self) -> Error {
-        ErrorKind::Stage { stage: self.name(), detail: "its thread has ended".into() }.into()
     }
 }
 
@@ -119,10 +115,8 @@ impl ModelThread {
             fingerprint: r.caption_fingerprint(),
         });
         let (requests, inbox) = bounded(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name(format!("tldr-{}", role.name()))
-            .spawn(move || serve(model.as_mut(), &inbox, role))
-            .map_err(|e| Error::io(format!("start the {} thread", role.name()), e))?;
+        let serving = move || serve(model.as_mut(), &inbox, role);
+        let thread = role.stage().thread("").spawn(serving).map_err(|e| role.stage().unstarted(e))?;
         Ok(Self {
             preview_size,
             preview_filter: model_filter,
@@ -167,7 +161,7 @@ impl ModelThread {
     }
 
     fn send(&self, request: Request) -> Result<()> {
-        self.requests.as_ref().and_then(|r| r.send(request).ok()).ok_or_else(|| self.role.gone())
+        self.requests.as_ref().and_then(|r| r.send(request).ok()).ok_or_else(|| self.role.stage().gone())
     }
 
     /// Waits for an answer of this model.
@@ -182,7 +176,7 @@ pub(crate) fn wait<T>(answer: &Receiver<Answer<T>>) -> Result<(T, Array4<u8>)> {
 }
 
 fn wait_for<T>(role: Role, answer: &Receiver<Answer<T>>) -> Result<(T, Array4<u8>)> {
-    let (result, buffer) = answer.recv().map_err(|_| role.gone())?;
+    let (result, buffer) = answer.recv().map_err(|_| role.stage().gone())?;
     Ok((result?, buffer))
 }
 
@@ -238,8 +232,8 @@ fn serve(model: &mut dyn Scorer, inbox: &Receiver<Request>, role: Role) {
 /// Runs the model; a panic in it becomes an error of the caller instead of a hang.
 fn guarded<T>(role: Role, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let detail = super::pipeline::panic_message(&*panic);
-        Err(ErrorKind::Stage { stage: role.name(), detail }.into())
+        let detail = panic_message(&*panic);
+        Err(role.stage().died(detail))
     })
 }
 

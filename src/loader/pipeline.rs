@@ -5,7 +5,6 @@
 //! the channels as itself; a channel that closes without [`Message::End`] means that its thread
 //! died, which is reported instead of taken for the end of the data.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,24 +13,18 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::loader::assemble::{Assembling, LaneFeed};
-use crate::loader::batch::Batch;
-use crate::loader::deciding::{Deciding, SurvivorGroup};
-use crate::loader::reading::Reading;
-use crate::loader::recorder::Recorder;
-use crate::loader::spec::{Spec, Stream};
-use crate::loader::watchdog::{Doing, Patience, Post};
-
-/// What travels between two threads.
-pub(crate) enum Message<T> {
-    /// Data.
-    Item(T),
-    /// The run is over, for this reason.
-    Failed(Error),
-    /// Everything was sent.
-    End,
-}
+use crate::error::Result;
+use crate::loader::batch::arrays::Batch;
+use crate::loader::batch::assemble::{Assembling, LaneFeed};
+use crate::loader::channel::{Message, panic_message};
+use crate::loader::decide::deciding::Deciding;
+use crate::loader::kept::SurvivorGroup;
+use crate::loader::lane::Stream;
+use crate::loader::observe::recorder::Recorder;
+use crate::loader::observe::watchdog::{Doing, Patience, Post};
+use crate::loader::read::reading::Reading;
+use crate::loader::spec::Spec;
+use crate::loader::stage::Stage;
 
 /// A running epoch. Dropping it stops and joins every thread.
 pub(crate) struct Running {
@@ -54,7 +47,7 @@ pub(crate) fn start(
     let slot = recorder.board.post(Post::Batch);
     let feeds = lanes.into_iter().map(|(stream, groups)| LaneFeed::new(stream, groups, &slot)).collect();
     let (spec, recorder) = (Arc::clone(spec), Arc::clone(recorder));
-    running.spawn("tldr-batch".into(), "example", batch_out, move |out| {
+    running.spawn(Stage::Batch, "", batch_out, move |out| {
         let undecodable = Default::default();
         Assembling { spec: &spec, epoch, first_step, recorder: &recorder, slot: &slot, undecodable }
             .run(feeds, out)
@@ -80,7 +73,7 @@ pub(crate) fn record(
     let slot = recorder.board.post(Post::Batch);
     let (mut patience, mut read) = (Patience::new(spec.config.runtime.stall_timeout), 0);
     for (stream, groups) in running.lanes(spec, epoch, 0, recorder, true)? {
-        let _mark = slot.mark(Doing::Await(Post::Decide(stream)));
+        let _mark = slot.mark(Doing::Await(Post::Select(stream)));
         loop {
             match groups.recv_timeout(WATCH) {
                 Ok(Message::Item(_)) => {}
@@ -97,8 +90,7 @@ pub(crate) fn record(
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    let detail = "its thread has ended".into();
-                    return Err(ErrorKind::Stage { stage: "select", detail }.into());
+                    return Err(Stage::Select.gone());
                 }
             }
         }
@@ -158,7 +150,7 @@ impl Running {
         {
             let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&self.stop));
             let satisfied = Arc::clone(&satisfied);
-            self.spawn(format!("tldr-read-{name}"), "read", raw_out, move |out| {
+            self.spawn(Stage::Read, &name, raw_out, move |out| {
                 let slot = recorder.board.post(Post::Read(stream));
                 let (spec, recorder, slot) = (&*spec, &*recorder, &*slot);
                 Reading { spec, epoch, recorder, stop: &stop, satisfied: &satisfied, slot }.run(stream, out)
@@ -168,7 +160,7 @@ impl Running {
         let (group_out, group_in) = bounded(1);
         {
             let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&self.stop));
-            self.spawn(format!("tldr-decide-{name}"), "select", group_out, move |out| {
+            self.spawn(Stage::Select, &name, group_out, move |out| {
                 Deciding::new(&spec, stream, epoch, first_step, &recorder, &stop, &satisfied)
                     .run(&raw_in, out)
             })?;
@@ -179,23 +171,19 @@ impl Running {
     /// Starts a thread whose error, or panic, becomes the last message of its channel.
     fn spawn<T: Send + 'static>(
         &mut self,
-        name: String,
-        stage: &'static str,
+        stage: Stage,
+        of: &str,
         out: Sender<Message<T>>,
         body: impl FnOnce(&Sender<Message<T>>) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let work = move || {
-            let result = catch_unwind(AssertUnwindSafe(|| body(&out))).unwrap_or_else(|panic| {
-                Err(ErrorKind::Stage { stage, detail: panic_message(&*panic) }.into())
-            });
+            let result = catch_unwind(AssertUnwindSafe(|| body(&out)))
+                .unwrap_or_else(|panic| Err(stage.died(panic_message(&*panic))));
             if let Err(error) = result {
                 let _ = out.send(Message::Failed(error)); // nobody listens any more: no one to tell
             }
         };
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(work)
-            .map_err(|e| Error::io(format!("start the {stage} thread"), e))?;
+        let thread = stage.thread(of).spawn(work).map_err(|e| stage.unstarted(e))?;
         self.threads.push(thread);
         Ok(())
     }
@@ -210,21 +198,4 @@ impl Drop for Running {
             let _ = thread.join();
         }
     }
-}
-
-/// Receives the next item; `None` at the end.
-pub(crate) fn receive<T>(from: &Receiver<Message<T>>, stage: &'static str) -> Result<Option<T>> {
-    match from.recv() {
-        Ok(Message::Item(item)) => Ok(Some(item)),
-        Ok(Message::End) => Ok(None),
-        Ok(Message::Failed(error)) => Err(error),
-        Err(_) => Err(ErrorKind::Stage { stage, detail: "its thread has ended".into() }.into()),
-    }
-}
-
-/// The text of a panic.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".into())
 }

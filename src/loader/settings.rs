@@ -110,7 +110,7 @@ pub(crate) fn data(spec: &Spec) -> Settings {
         set("captions", read.captions.as_ref().map(|captions| content(captions.fingerprint())));
     }
     if spec.mix.fingerprint != 0 {
-        let share = |source: &crate::loader::mix::Source| {
+        let share = |source: &crate::loader::build::mix::MixedSource| {
             let first = source.shards.clone().next().map_or("", |at| &*spec.shards[at].source);
             format!("{first:?}: {:.4}", source.share)
         };

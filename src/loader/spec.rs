@@ -1,6 +1,5 @@
 //! The resolved configuration of a loader: what every thread of an epoch reads and none changes.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,17 +9,19 @@ use crate::cluster::GateWorth;
 use crate::config::{Config, Mode, OnError};
 use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::hash::{self, Purpose};
-use crate::image::{self, DecodeOptions, ImagePipeline};
+use crate::image::{DecodeOptions, ImagePipeline};
 use crate::ledger::{Ledger, ScoreKey, WindowKey, WindowRecord};
+use crate::loader::batch::memory::Stock;
 use crate::loader::buffer::Buffer;
+use crate::loader::build::mix::Mix;
 use crate::loader::claims::Claims;
 use crate::loader::decider::Decider;
-use crate::loader::deciding::Survivor;
-use crate::loader::memory::Stock;
-use crate::loader::mix::Mix;
+use crate::loader::fingerprints::{reading_fingerprint, version_hash};
+use crate::loader::kept::Survivor;
+use crate::loader::lane::Stream;
 use crate::loader::model_thread::ModelThread;
-use crate::loader::recorder::MaxErrors;
-use crate::loader::world::World;
+use crate::loader::observe::recorder::MaxErrors;
+use crate::loader::ranks::Ranks;
 use crate::sample::Outcome;
 use crate::shard::{ReadOptions, Shard};
 use crate::text::{Evidence, Tokenizer};
@@ -38,22 +39,6 @@ impl OnError {
                               list (on_error = raise)";
                 Err(Error::no_samples(detail).in_shard(url))
             }
-        }
-    }
-}
-
-/// What one lane has of one source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Stream {
-    pub(crate) lane: usize,
-    pub(crate) source: usize,
-}
-
-impl fmt::Display for Stream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.source {
-            0 => write!(f, "lane {}", self.lane),
-            source => write!(f, "lane {} (source {source})", self.lane),
         }
     }
 }
@@ -83,7 +68,7 @@ pub(crate) struct Spec {
     pub(crate) claims: Claims,
     pub(crate) lanes: usize,
     /// This process among those that share the corpus.
-    pub(crate) world: World,
+    pub(crate) world: Ranks,
     /// Memory for batches.
     pub(crate) stock: Stock,
     /// Where encoded images wait.
@@ -252,39 +237,4 @@ impl Spec {
     pub(crate) fn shuffle_hash(&self, survivor: &Survivor) -> u64 {
         hash::hash(self.config.seed, Purpose::Shuffle, survivor.moment())
     }
-}
-
-/// Identifies how samples are read: what a ledger records is kept apart by it.
-///
-/// It is what decides which samples are readable, and what of them is seen: by which decoder and at which scale, too.
-/// The size of the previews is part of their model's fingerprint.
-pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
-    let caption_key = read.caption_key.as_deref().map_or(0, hash::hash_str);
-    let mut fields = match &read.filter {
-        Some(filter) => hash::combine(&[caption_key, hash::hash_str(&filter.to_string())]),
-        None => caption_key,
-    };
-    let tables = [
-        ("subset", read.subset.as_ref().map(|subset| subset.fingerprint())),
-        ("captions", read.captions.as_ref().map(|captions| captions.fingerprint())),
-    ];
-    for (option, table) in tables {
-        if let Some(table) = table {
-            fields = hash::combine(&[fields, hash::hash_str(option), table]);
-        }
-    }
-    if let Some(share) = &read.share {
-        fields = hash::combine(&[fields, hash::hash_str("share"), share.fingerprint()]);
-    }
-    hash::combine(&[
-        fields,
-        decode.max_pixels,
-        decode.exif_orientation.into(),
-        hash::hash_str(image::PREVIEWS),
-    ])
-}
-
-/// The version of a shard as it stands in a [`WindowKey`].
-pub(crate) fn version_hash(version: Option<&str>) -> u64 {
-    version.map_or(0, hash::hash_str)
 }

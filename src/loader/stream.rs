@@ -3,18 +3,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Config, Mode, PixelType, Source};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::ledger::Ledger;
+use crate::loader::batch::memory::{Dtype, Stock};
 use crate::loader::batches::Batches;
-use crate::loader::builder::LoaderBuilder;
-use crate::loader::memory::{Dtype, Stock};
+use crate::loader::build::mix::MixedSource;
+use crate::loader::build::parts::LoaderBuilder;
+use crate::loader::observe::recorder::Recorder;
+use crate::loader::observe::stats::SourceStats;
+use crate::loader::observe::stats::{GateStats, Stats};
 use crate::loader::pipeline;
 use crate::loader::progress::Progress;
-use crate::loader::recorder::Recorder;
 use crate::loader::settings;
+use crate::loader::shared::{Shared, check_process};
 use crate::loader::spec::Spec;
 use crate::loader::state::LoaderState;
-use crate::loader::stats::{GateStats, Stats};
 use crate::loader::urls::IntoUrls;
 use crate::text::Tokenizer;
 
@@ -32,19 +35,6 @@ pub struct Loader {
     process: u32,
 }
 
-/// Of a fork only the calling thread lives on: whoever waits for the others hangs.
-pub(super) fn check_process(maker: u32) -> Result<()> {
-    let here = std::process::id();
-    if here == maker {
-        return Ok(());
-    }
-    Err(Error::from(ErrorKind::State(format!(
-        "the loader was made in process {maker}, and its threads did not come along to process {here}, a fork \
-         of it: make the loader after the fork (it has threads of its own: a torch DataLoader around it \
-         needs num_workers=0)"
-    ))))
-}
-
 impl Drop for Loader {
     fn drop(&mut self) {
         if std::process::id() != self.process {
@@ -52,13 +42,6 @@ impl Drop for Loader {
             std::mem::forget(Arc::clone(&self.spec));
         }
     }
-}
-
-/// What a loader shares with its iterators.
-pub(super) struct Shared {
-    pub(super) progress: Progress,
-    /// Of the epoch that was started last.
-    pub(super) recorder: Mutex<Arc<Recorder>>,
 }
 
 impl Loader {
@@ -253,10 +236,21 @@ impl Loader {
     fn stats_of(&self, recorder: &Recorder) -> Stats {
         let mut stats = recorder.snapshot();
         stats.gate = self.spec.worth.map(GateStats::from);
-        stats.sources = self.spec.mix.stats(&self.spec.shards, &stats, recorder);
+        stats.sources = source_stats(&self.spec, &stats, recorder);
         stats.rank = self.rank();
         stats.world_size = self.world_size();
         stats.rank_from = self.spec.world.source();
         stats
     }
+}
+
+/// What became of each source, of the epoch of `recorder`, by the outcomes of its shards in `stats`.
+fn source_stats(spec: &Spec, stats: &Stats, recorder: &Recorder) -> Vec<SourceStats> {
+    let of = |(source, yielded): (&MixedSource, u64)| {
+        let own = spec.shards[source.shards.clone()].iter().filter_map(|shard| stats.shards.get(&shard.url));
+        let (read, kept) = own.fold((0, 0), |(read, kept), own| (read + own.read, kept + own.kept));
+        let (name, share) = (Arc::clone(&source.name), source.share);
+        SourceStats { name, share, passes: source.line.passes(), read, kept, yielded }
+    };
+    spec.mix.sources.iter().zip(recorder.yielded_by_source()).map(of).collect()
 }

@@ -6,6 +6,8 @@ mod thin;
 
 use std::sync::Arc;
 
+use ndarray::Array2;
+
 use crate::cluster::Clusters;
 use crate::config::{Gate, Priority};
 use crate::error::{Error, FailReason, Result};
@@ -17,8 +19,7 @@ use crate::select::gate::GateRule;
 use crate::select::policy::{Policy, is_ratio};
 use crate::select::reservoir::{Covered, Place, Rate, places};
 use crate::select::schedule::Schedule;
-use crate::select::selector::phase::Phase;
-use crate::select::selector::priority::embeddings;
+use crate::select::selector::phase::{Phase, phases};
 
 /// Version of the rules, part of the fingerprint: raised whenever a decision could change.
 const RULES: u64 = 2;
@@ -163,7 +164,7 @@ impl Selector {
             return Err(Error::option("priority", policy.priority().name(), accepted));
         }
         Self::check_thin(&policy)?;
-        let phases = Self::phases(&policy, clusters.as_deref())?;
+        let phases = phases(&policy, clusters.as_deref())?;
         let gate = GateRule::new(&policy, clusters.as_deref());
         Ok(Self { gate, phases, clusters, policy })
     }
@@ -445,6 +446,12 @@ impl Selector {
             None => Ok(signals),
         }
     }
+}
+
+/// Embeddings of the candidates, `[candidates, dim]`.
+fn embeddings(signals: &Signals, candidates: &[Candidate]) -> Array2<f32> {
+    let rows: Vec<usize> = candidates.iter().map(|c| c.row as usize).collect();
+    signals.embedding.select(ndarray::Axis(0), &rows)
 }
 
 /// Outcomes of the samples of a window of which nothing else is said, `[n]`.

@@ -4,8 +4,8 @@
 //! asked: what it holds differs from run to run.
 
 use crate::error::Result;
-use crate::shard::place::Place;
 use crate::shard::scan::each;
+use crate::shard::shard::Location;
 use crate::shard::survey::{of_metadata, survey};
 use crate::shard::{ReadOptions, Shard, ShardReader};
 
@@ -64,7 +64,7 @@ pub(crate) fn count(
     let mut counts: Vec<Option<Count>> = each(shards, asked, &of_file, &mut |_, _| {})?;
     counts.resize(shards.len(), None);
     let unknown = |remote: bool| -> Vec<usize> {
-        let is_remote = |i: usize| shards[i].place != Place::Local;
+        let is_remote = |i: usize| shards[i].location != Location::Local;
         all.iter().copied().filter(|&i| counts[i].is_none() && is_remote(i) == remote).collect()
     };
     let (mut scanned, remote) = (unknown(false), unknown(true));

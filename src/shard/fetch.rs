@@ -15,8 +15,8 @@ use crate::shard::caption::Captions;
 use crate::shard::group::{Group, Open, Used};
 use crate::shard::index::ShardIndex;
 use crate::shard::mark::Mark;
-use crate::shard::place::Place;
 use crate::shard::remote::{ChosenReader, Identity, Object};
+use crate::shard::shard::Location;
 use crate::shard::{ReadOptions, Shard};
 
 /// Members no larger than this, and no further apart, are read together from a file.
@@ -50,8 +50,8 @@ impl ShardFetcher {
         options: &ReadOptions,
         stop: Option<&Arc<AtomicBool>>,
     ) -> Result<Option<Self>> {
-        let input = match (&shard.place, index.mark()) {
-            (Place::Local, Some(Mark::File(..))) => {
+        let input = match (&shard.location, index.mark()) {
+            (Location::Local, Some(Mark::File(..))) => {
                 let cannot = |error| Error::io(format!("open {}", shard.url), error).in_shard(&shard.url);
                 let file = File::open(&*shard.url).map_err(cannot)?;
                 let now = Mark::of_file(&file).map_err(cannot)?;
@@ -60,7 +60,7 @@ impl ShardFetcher {
                 }
                 Input::File(file)
             }
-            (Place::Remote(object), Some(Mark::Object(version))) => {
+            (Location::Remote(object), Some(Mark::Object(version))) => {
                 Input::Object(Arc::clone(object), version.clone())
             }
             _ => return Ok(None),

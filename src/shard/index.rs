@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::Result;
 use crate::shard::group::{Harm, Open, Place};
 use crate::shard::mark::Mark;
-use crate::shard::{ReadOptions, Shard, ShardReader};
 
 /// Byte ranges of the members of consecutive groups of one shard.
 ///
@@ -61,17 +59,6 @@ impl ShardIndex {
     /// where it can be read at random.
     pub(super) fn new(shard_hash: u64, first: u64, mark: Option<Mark>) -> Self {
         Self { shard_hash, first, mark, ..Self::default() }
-    }
-
-    /// Reads the headers of `shard` and passes over its data: a plain local file is seeked, all
-    /// else is read through.
-    ///
-    /// # Errors
-    /// As [`ShardReader`].
-    pub fn scan(shard: &Shard) -> Result<Self> {
-        let mut reader = ShardReader::open(shard, &ReadOptions::default())?;
-        while reader.skip_group()? {}
-        Ok(reader.take_index())
     }
 
     /// Number of groups, unusable ones included.

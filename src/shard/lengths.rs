@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
 use crate::json::Fields;
+use crate::shard::beside::Sidecar;
 use crate::shard::list::count_beside;
-use crate::shard::metadata::successes;
-use crate::shard::place::Sidecar;
+use crate::shard::metadata::{passed_over, successes};
 use crate::shard::scan::each;
 use crate::shard::{ReadOptions, Shard, ShardReader};
 
@@ -134,11 +134,6 @@ fn of_metadata(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
         known[i] = length;
     }
     Ok(())
-}
-
-/// What img2dataset left beside a shard is a by-product: where it is damaged, the shard itself tells.
-pub(super) fn passed_over(error: &Error) {
-    tracing::warn!("{error}; it is passed over, and the samples of its shard are counted");
 }
 
 fn of_folders(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
 use crate::shard::patterns::{MAX_BRACES, MAX_EXPANSION, braces, glob, unescaped};
-use crate::shard::place::Place;
 use crate::shard::remote::{Address, Stores};
+use crate::shard::shard::Location;
 use crate::shard::{Shard, Store};
 
 /// Names under which a folder's files are taken for shards.
@@ -199,8 +199,8 @@ impl Listing<'_> {
         };
         let source = self.source.map_or(folder, str::to_owned);
         let hash = SampleId::shard_hash(&source, &path);
-        let place = Place::Remote(Arc::new(self.stores.object(address)?));
-        self.shards.push(Shard { url: url.into(), source: source.into(), path: path.into(), hash, place });
+        let location = Location::Remote(Arc::new(self.stores.object(address)?));
+        self.shards.push(Shard { url: url.into(), source: source.into(), path: path.into(), hash, location });
         Ok(())
     }
 }
@@ -299,12 +299,12 @@ fn local<'a>(part: &'a str, given: &str) -> Result<Cow<'a, str>> {
 
 /// Number of shards in the folder of `shard`, where it can be listed.
 pub(super) fn count_beside(shard: &Shard) -> Result<Option<usize>> {
-    match &shard.place {
-        Place::Local => {
+    match &shard.location {
+        Location::Local => {
             let folder = Path::new(&*shard.url).parent().filter(|folder| !folder.as_os_str().is_empty());
             inside(folder.unwrap_or(Path::new(".")), &shard.url).map(|files| Some(files.len()))
         }
-        Place::Remote(object) => {
+        Location::Remote(object) => {
             let names = object.names_beside()?;
             Ok(names.map(|names| names.iter().filter(|name| is_shard_name(name)).count()))
         }
@@ -351,7 +351,7 @@ fn shard(file: &Path, source: Option<&str>, given: &str) -> Result<Shard> {
         None => text(&folder_name(file)?)?,
     };
     let hash = SampleId::shard_hash(&source, &path);
-    Ok(Shard { url: url.into(), source: source.into(), path: path.into(), hash, place: Place::Local })
+    Ok(Shard { url: url.into(), source: source.into(), path: path.into(), hash, location: Location::Local })
 }
 
 /// Name of the folder that holds `file`, as the caller wrote it (links are not followed, so that
@@ -376,8 +376,8 @@ pub(crate) fn refuse_duplicates(shards: &[Shard], source: Option<&str>) -> Resul
     for shard in shards {
         let Some(other) = first.insert(shard.hash, shard) else { continue };
         let same_file = || {
-            if shard.place != Place::Local || other.place != Place::Local {
-                return Some(shard.place == other.place);
+            if shard.location != Location::Local || other.location != Location::Local {
+                return Some(shard.location == other.location);
             }
             Some(Path::new(&*other.url).canonicalize().ok()? == Path::new(&*shard.url).canonicalize().ok()?)
         };

@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
-use crate::shard::place::Place;
 use crate::shard::remote::{self, Identity};
+use crate::shard::shard::Location;
 use crate::shard::{Shard, ShardMetadata};
 
 /// What tells one state of a shard from another, where it can be read at random.
@@ -92,14 +92,14 @@ impl Shard {
         stop: Option<&Arc<AtomicBool>>,
     ) -> Result<Option<String>> {
         let _ = stop;
-        let version = match &self.place {
-            Place::Local => match std::fs::metadata(&*self.url) {
+        let version = match &self.location {
+            Location::Local => match std::fs::metadata(&*self.url) {
                 Ok(meta) if meta.is_file() => Mark::File(meta.len(), meta.modified().ok()).to_string(),
                 Ok(_) => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(Error::io(format!("look at {}", self.url), error)),
             },
-            Place::Remote(object) => {
+            Location::Remote(object) => {
                 let identity = match object.last_read() {
                     Some(identity) => identity,
                     None => {
@@ -123,7 +123,7 @@ impl Shard {
 
     /// Whether it is a local file.
     pub(crate) fn is_local(&self) -> bool {
-        self.place == Place::Local
+        self.location == Location::Local
     }
 }
 

@@ -5,35 +5,19 @@
 
 mod columns;
 mod parquet;
+mod rows;
 
 pub(super) use columns::{Cell, Columns};
+pub use rows::ShardMetadata;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::shard::Shard;
-use crate::shard::join::plain;
-use crate::shard::lengths::passed_over;
-use crate::shard::place::Sidecar;
+use crate::shard::beside::Sidecar;
 
 /// Files that are read into memory at a time where only their lengths are wanted.
 const FILES: usize = 16;
-
-/// Chosen columns of the metadata of a shard's samples, by key.
-///
-/// Memory: the values of the chosen columns, and about 100 bytes a sample.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ShardMetadata {
-    file: String,
-    columns: Vec<String>,
-    chosen: Vec<String>,
-    rows: HashMap<Box<str>, Box<[Value]>>,
-    /// Chosen columns of rows that are not a number there; in `rows` they are null.
-    not_numbers: HashMap<Box<str>, Vec<usize>>,
-}
 
 impl ShardMetadata {
     /// Reads those of `columns` that are there, for all samples whose download succeeded; `None`
@@ -53,44 +37,6 @@ impl ShardMetadata {
     pub(super) fn local_file(shard: &Shard) -> Option<PathBuf> {
         shard.is_local().then(|| Path::new(&*shard.url).with_file_name(name(shard)))
     }
-
-    /// Path or URL of the file.
-    pub fn file(&self) -> &str {
-        &self.file
-    }
-
-    /// Names of all columns of the file.
-    pub fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    /// Keys of the samples as they stand there, without a leading `./`, in no order.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.rows.keys().map(|key| &**key)
-    }
-
-    /// Number of samples.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether it has no samples.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// What stands in `column` for the sample `key`; `None` where there is no such sample, or the
-    /// column is not there or was not chosen. `./` before a key makes no difference.
-    pub fn value(&self, key: &str, column: &str) -> Option<&Value> {
-        let row = self.rows.get(plain(key))?;
-        row.get(self.chosen.iter().position(|chosen| chosen == column)?)
-    }
-
-    /// Whether what stands there is no number, `NaN`; its value is null then.
-    pub(super) fn is_nan(&self, key: &str, column: &str) -> bool {
-        let columns = self.not_numbers.get(plain(key)).map_or(&[][..], |columns| columns);
-        columns.iter().any(|&at| self.chosen.get(at).is_some_and(|chosen| chosen == column))
-    }
 }
 
 /// Number of samples in each of `shards`, by the Parquet files beside them; `None` where there is
@@ -108,7 +54,7 @@ pub(super) fn successes(shards: &[&Shard]) -> Result<Vec<Option<u64>>> {
                 }),
                 None => None,
             };
-            let has_status = |m: &ShardMetadata| m.columns.iter().any(|column| column == "status");
+            let has_status = |m: &ShardMetadata| m.columns().iter().any(|column| column == "status");
             counts.push(metadata.filter(has_status).map(|m| m.len() as u64).filter(|&n| n > 0));
         }
     }
@@ -122,4 +68,9 @@ fn name(shard: &Shard) -> String {
 
 fn read(file: String, content: Vec<u8>, columns: &[&str]) -> Result<Option<ShardMetadata>> {
     parquet::read(file, content, columns)
+}
+
+/// What img2dataset left beside a shard is a by-product: where it is damaged, the shard itself tells.
+pub(super) fn passed_over(error: &Error) {
+    tracing::warn!("{error}; it is passed over, and the samples of its shard are counted");
 }

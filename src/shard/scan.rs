@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 
 use crate::error::{Error, Result};
 use crate::shard::Shard;
-use crate::shard::place::Place;
+use crate::shard::shard::Location;
 
 /// Remote shards that are read at a time. Each holds what its reader may hold.
 const REMOTE_SCANS: usize = 8;
@@ -21,7 +21,7 @@ pub(super) fn each<T: Send>(
     work: &(dyn Fn(usize) -> Result<T> + Sync),
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<T>> {
-    let is_remote = |i: &usize| shards[*i].place != Place::Local;
+    let is_remote = |i: &usize| shards[*i].location != Location::Local;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = if wanted.iter().any(is_remote) { REMOTE_SCANS } else { cores };
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));

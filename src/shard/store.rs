@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::shard::Shard;
 use crate::shard::local::LocalFile;
 use crate::shard::mark::Mark;
-use crate::shard::place::Place;
 use crate::shard::remote::RemoteReader;
+use crate::shard::shard::Location;
 
 /// Bytes of a stream buffered ahead: several small members.
 const BUFFER: usize = 32 << 10;
@@ -47,13 +47,13 @@ impl Stream {
     /// # Errors
     /// The shard cannot be opened or its first bytes cannot be read.
     pub(super) fn open(shard: &Shard, stop: Option<&Arc<AtomicBool>>) -> Result<Self> {
-        match &shard.place {
-            Place::Local => {
+        match &shard.location {
+            Location::Local => {
                 // The system waits for a disk, and cannot be told to stop.
                 let _ = stop;
                 Self::open_file(shard)
             }
-            Place::Remote(object) => {
+            Location::Remote(object) => {
                 let mut stream = RemoteReader::whole(object, stop.cloned())
                     .and_then(Self::over)
                     .map_err(|error| Error::io(format!("open {}", shard.url), error))?;

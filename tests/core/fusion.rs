@@ -200,7 +200,7 @@ fn a_fault_of_the_judge_is_called_the_judges() {
     let panicking = "the judge stage stopped: no memory";
     for (ways, says) in [
         (["", "badly"], panicking),
-        (["badly", ""], "the captioner stage stopped: no memory"),
+        (["badly", ""], "the encode stage stopped: no memory"),
         (["", "too little"], "signals of 8 rows expected of the judge"),
     ] {
         let (loader, _) = counted_on(&urls, 0.5, &Ledger::new(), ways);

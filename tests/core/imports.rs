@@ -205,7 +205,7 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+pub(crate) fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -293,15 +293,15 @@ fn names_crate(code: &str, name: &str) -> bool {
     })
 }
 
-fn is_word(c: char) -> bool {
+pub(crate) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !is_word(c)).filter(|w| !w.is_empty())
 }
 
-fn word_positions(code: &str, word: &str) -> Vec<usize> {
+pub(crate) fn word_positions(code: &str, word: &str) -> Vec<usize> {
     code.match_indices(word)
         .map(|(at, _)| at)
         .filter(|&at| !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word))
@@ -309,7 +309,7 @@ fn word_positions(code: &str, word: &str) -> Vec<usize> {
 }
 
 /// `text` without comments, and with the contents of string and character literals removed.
-fn without_comments_and_strings(text: &str) -> String {
+pub(crate) fn without_comments_and_strings(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
@@ -375,7 +375,7 @@ fn string_end(rest: &str, quote: char) -> usize {
 }
 
 /// `code` without the items behind `#[cfg(test)]`.
-fn without_tests(code: &str) -> String {
+pub(crate) fn without_tests(code: &str) -> String {
     let mut kept = String::new();
     let mut rest = code;
     while let Some(at) = rest.find("#[cfg(test)]") {

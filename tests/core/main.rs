@@ -7,6 +7,7 @@ mod captions;
 mod compute;
 mod conservation;
 mod counting;
+mod cycles;
 mod effects;
 mod empty_shards;
 mod epochs;

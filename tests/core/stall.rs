@@ -56,7 +56,7 @@ fn a_captioner_that_hangs_is_named() {
     wait::within("the captioner to be named", || {
         let (loader, let_go, gone, _folder) = stuck(Some(SHORT));
         let (error, stage) = stalled(&loader);
-        assert_eq!(stage, "captioner");
+        assert_eq!(stage, "encode");
         for part in ["lane", "waits for the captioner", "encodes images", "stall_timeout = 0.5"] {
             assert!(error.to_string().contains(part), "{part} in {error}");
         }
@@ -75,7 +75,7 @@ fn a_recording_pass_that_hangs_is_named() {
     wait::within("the captioner to be named", || {
         let (loader, let_go, gone, _folder) = stuck(Some(SHORT));
         let error = loader.record(&mut |_| Ok(())).unwrap_err();
-        assert!(matches!(error.kind, ErrorKind::Stall { stage: "captioner", .. }), "{error}");
+        assert!(matches!(error.kind, ErrorKind::Stall { stage: "encode", .. }), "{error}");
         drop(let_go);
         drop(loader);
         await_end(&gone);

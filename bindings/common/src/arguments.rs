@@ -28,15 +28,3 @@ impl<'py> FromPython<'py> for DeviceName {
         is_device.then(|| value.str().ok()?.extract().ok()).flatten().map(Self)
     }
 }
-
-/// Whole numbers as Python gives them: wide enough for what cannot be used to arrive here, where
-/// the error can name the option.
-pub type Whole = i128;
-
-/// `given` as the unsigned number that an option takes.
-pub fn whole<T: TryFrom<Whole>>(option: &'static str, given: Whole) -> Result<T> {
-    T::try_from(given).map_err(|_| {
-        let accepted = if given < 0 { "a whole number, 0 or more" } else { "a smaller number" };
-        Error::option(option, given, accepted)
-    })
-}

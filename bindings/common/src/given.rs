@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict};
-use tldr_loader::Error;
+use tldr_loader::{Error, Result};
 
-use crate::arguments::{Whole, whole};
 use crate::errors::{self, OrRaise};
 use crate::values::shown;
 
@@ -67,6 +66,18 @@ impl<'py> FromPython<'py> for Callback {
     fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
         value.is_callable().then(|| Self(value.clone().unbind()))
     }
+}
+
+/// Whole numbers as Python gives them: wide enough for what cannot be used to arrive here, where
+/// the error can name the option.
+pub type Whole = i128;
+
+/// `given` as the unsigned number that an option takes.
+fn whole<T: TryFrom<Whole>>(option: &'static str, given: Whole) -> Result<T> {
+    T::try_from(given).map_err(|_| {
+        let accepted = if given < 0 { "a whole number, 0 or more" } else { "a smaller number" };
+        Error::option(option, given, accepted)
+    })
 }
 
 /// The value of the argument `option`.

@@ -2,9 +2,7 @@
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::PyException;
 use pyo3::exceptions::PyRuntimeWarning;
@@ -18,10 +16,7 @@ use tldr_python::log;
 
 use crate::batch::Batch;
 use crate::frame::{Moved, Sent};
-use crate::loader::Loader;
-
-/// How long the end of an epoch's threads is awaited: half of the second that Ctrl-C may take.
-const FAREWELL: Duration = Duration::from_millis(500);
+use crate::running::{Running, leave};
 
 /// The batches of one epoch, which begins with the first. Dropping it stops the epoch's threads.
 #[pyclass(frozen, module = "tldr_loader")]
@@ -31,7 +26,7 @@ pub(crate) struct Batches {
     joined: AtomicBool,
     /// Held for a whole call of `__next__`: threads that share an iterator take turns.
     turn: Mutex<Turn>,
-    loader: Py<Loader>,
+    loader: Arc<Running>,
 }
 
 /// What a call leaves to the next one.
@@ -54,7 +49,7 @@ enum Phase {
 }
 
 impl Batches {
-    pub(crate) fn new(loader: Py<Loader>) -> Self {
+    pub(crate) fn new(loader: Arc<Running>) -> Self {
         Self {
             phase: Mutex::new(Phase::Before),
             joined: AtomicBool::new(false),
@@ -81,7 +76,7 @@ impl Batches {
     ///     TldrError: The first error of any stage; the epoch is over after it.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
         let mut turn = self.turn.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
-        let loader = self.loader.get();
+        let loader = &self.loader;
         if !self.joined.load(Ordering::Acquire) {
             loader.join_once(py)?;
             self.joined.store(true, Ordering::Release);
@@ -132,7 +127,7 @@ impl Batches {
     /// # Errors
     /// What torch raises: the batch stays held, for the next call.
     fn handed(&self, py: Python<'_>, turn: &mut Turn) -> PyResult<Option<Batch>> {
-        let loader = self.loader.get();
+        let loader = &self.loader;
         let frame = loader.frame();
         let Some(batch) = &mut turn.held else { return Ok(None) };
         if turn.ahead.is_none() {
@@ -168,23 +163,11 @@ impl Batches {
 }
 
 impl Drop for Batches {
-    /// Stops the epoch's threads and gives them [`FAREWELL`] to end. One that hangs in a read of a
+    /// Stops the epoch's threads and gives them half a second to end. One that hangs in a read of a
     /// dead disk ends on its own, or with the process: Ctrl-C does not wait for it.
     fn drop(&mut self) {
         let phase = self.phase.get_mut().unwrap_or_else(PoisonError::into_inner);
         let Phase::During(batches) = std::mem::replace(phase, Phase::Over) else { return };
         leave(batches);
-    }
-}
-
-/// Drops what may have threads to join, without Python's lock, and waits [`FAREWELL`] for it.
-pub(crate) fn leave<T: Send + 'static>(what: T) {
-    let (said, heard) = channel();
-    let leaving = std::thread::Builder::new().name("tldr-stop".into()).spawn(move || {
-        drop(what);
-        let _ = said.send(()); // after the farewell nobody listens
-    });
-    if leaving.is_ok() {
-        Python::attach(|py| py.detach(move || heard.recv_timeout(FAREWELL).ok()));
     }
 }

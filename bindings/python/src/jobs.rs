@@ -9,8 +9,7 @@ use tldr_loader::config::{Config, Selection, Source};
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{self, AuditJob, ExportBy, ExportJob, InspectJob, PlanJob, PlanStage, Wanted};
 use tldr_loader::loader::reading_fingerprint;
-use tldr_loader::model::{Identity, Scorer as _};
-use tldr_loader::options::Group as _;
+use tldr_loader::model::Identity;
 use tldr_loader::select::Policy;
 use tldr_loader::shard::ReadOptions;
 use tldr_loader::{Error, Result};
@@ -211,9 +210,12 @@ pub(crate) fn _export<'py>(
     let by = match (plan, fitted) {
         (Some(plan), None) => ExportBy::Plan(plan),
         (None, Some((_, clusters))) => ExportBy::Policy(Box::new(policy), clusters),
-        (None, None) if policy.selection == Selection::default().resolved(true).or_raise(py)? => ExportBy::All,
+        (None, None) if policy.selection == Selection::default().resolved(true).or_raise(py)? => {
+            ExportBy::All
+        }
         (None, None) => {
-            let accepted = "left out without captioner: it is of a policy, by which a captioner's clusters go";
+            let accepted =
+                "left out without captioner: it is of a policy, by which a captioner's clusters go";
             return Err(Error::option("selection", "given", accepted)).or_raise(py);
         }
         (Some(plan), Some(_)) => {

@@ -12,6 +12,7 @@ mod ledger;
 mod loader;
 mod options;
 mod ranks;
+mod running;
 mod scorer;
 mod synth;
 

@@ -1,9 +1,7 @@
 //! `Loader` and its iterator.
 
-use std::mem::ManuallyDrop;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
@@ -16,26 +14,17 @@ use tldr_python::interrupt::interruptible;
 use tldr_python::values::sources;
 use tldr_python::{log, plain};
 
-use crate::batch::Validity;
-use crate::batches::{Batches, leave};
+use crate::batches::Batches;
 use crate::frame::{self, Frame};
 use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::ranks;
+use crate::running::Running;
 
 /// A stream of batches of kept samples, epoch after epoch. `_reference.py` gives it the text on its options.
 #[pyclass(frozen, module = "tldr_loader")]
 pub(crate) struct Loader {
-    /// Taken when it is dropped, and only then.
-    loader: ManuallyDrop<tldr_loader::loader::Loader>,
-    /// Where the arrays of its batches are.
-    frame: Arc<Frame>,
-    /// How its batches are used.
-    validity: Arc<Validity>,
-    /// Whether the ranks of a process group have compared their loaders.
-    joined: AtomicBool,
-    /// Its number among the loaders that the ranks compare.
-    number: OnceLock<u64>,
+    running: Arc<Running>,
 }
 
 #[pymethods]
@@ -77,41 +66,41 @@ impl Loader {
     /// Nothing happens before the first batch is asked for; which epoch it is, and where it starts, is what
     /// holds then. With the first batch of all, where torch.distributed is initialised, the ranks compare their
     /// loaders.
-    fn __iter__(this: Bound<'_, Self>) -> Batches {
-        Batches::new(this.unbind())
+    fn __iter__(&self) -> Batches {
+        Batches::new(Arc::clone(&self.running))
     }
 
     fn __len__(&self) -> usize {
-        self.loader.num_batches() as usize
+        self.running.loader().num_batches() as usize
     }
 
     /// Batches of the current epoch, the same on every rank; in mode `eval` as the lengths make.
     #[getter]
     fn num_batches(&self) -> u64 {
-        self.loader.num_batches()
+        self.running.loader().num_batches()
     }
 
     /// Batches of an epoch: epochs differ where `keep_ratio` is a schedule.
     fn num_batches_of(&self, epoch: &Bound<'_, PyAny>) -> PyResult<u64> {
-        Ok(self.loader.num_batches_of(read_whole("epoch", epoch)?))
+        Ok(self.running.loader().num_batches_of(read_whole("epoch", epoch)?))
     }
 
     /// Samples of the current epoch over all ranks.
     #[getter]
     fn num_samples(&self) -> u64 {
-        self.loader.num_samples()
+        self.running.loader().num_samples()
     }
 
     /// Number of token ids: rows that a text embedding needs; `None` without a tokenizer.
     #[getter]
     fn vocab_size(&self) -> Option<usize> {
-        self.loader.vocab_size()
+        self.running.loader().vocab_size()
     }
 
     /// Samples per batch on this rank.
     #[getter]
     fn batch_size(&self) -> usize {
-        self.loader.batch_size()
+        self.running.loader().batch_size()
     }
 
     /// Rank of this process among those that share the corpus.
@@ -120,13 +109,13 @@ impl Loader {
     /// says it then.
     #[getter]
     fn rank(&self) -> Option<usize> {
-        self.loader.rank()
+        self.running.loader().rank()
     }
 
     /// Number of processes that share the corpus.
     #[getter]
     fn world_size(&self) -> usize {
-        self.loader.world_size()
+        self.running.loader().world_size()
     }
 
     /// The loader itself: Lightning calls `loader.sampler.set_epoch` at the start of an epoch.
@@ -138,13 +127,13 @@ impl Loader {
     /// The epoch of the next batch: after the last batch of an epoch the next one.
     #[getter]
     fn epoch(&self) -> u64 {
-        self.loader.epoch()
+        self.running.loader().epoch()
     }
 
     /// What the loader remembers of samples; pass it to another loader to re-use it.
     #[getter]
     fn ledger(&self) -> Ledger {
-        Ledger(self.loader.ledger().clone())
+        Ledger(self.running.loader().ledger().clone())
     }
 
     /// Moves to the start of an epoch. Epochs are independent: no history is needed.
@@ -152,13 +141,13 @@ impl Loader {
     /// Naming the epoch of a state that was just loaded keeps the place in it: iterating yields what is left,
     /// which is nothing where the state was saved after the last batch.
     fn set_epoch(&self, epoch: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.loader.set_epoch(read_whole("epoch", epoch)?);
+        self.running.loader().set_epoch(read_whole("epoch", epoch)?);
         Ok(())
     }
 
     /// Where the loader stands: the batches handed over so far. The same on every rank.
     fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        plain::to_python(py, &plain::of(&self.loader.state())?)
+        plain::to_python(py, &plain::of(&self.running.loader().state())?)
     }
 
     /// Moves to a saved state, of any world size with the same global batch and lanes.
@@ -178,22 +167,22 @@ impl Loader {
         };
         let fields = plain::from_python(state_dict).map_err(|e| invalid(e.to_string()))?;
         let state: LoaderState = serde_json::from_value(fields).map_err(|e| invalid(e.to_string()))?;
-        self.loader.load_state(&state).or_raise(py)
+        self.running.loader().load_state(&state).or_raise(py)
     }
 
     /// Statistics of the epoch that was started last, on this rank: plain data, of the type `Stats`.
     ///
     /// It says what each is, and which seconds are wall-clock and which are summed over threads.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        plain::to_python(py, &plain::of(&self.loader.stats())?)
+        plain::to_python(py, &plain::of(&self.running.loader().stats())?)
     }
 
     fn __repr__(&self) -> String {
         format!(
             "Loader(num_batches={}, batch_size={}, epoch={})",
-            self.loader.num_batches(),
-            self.loader.batch_size(),
-            self.loader.epoch()
+            self.running.loader().num_batches(),
+            self.running.loader().batch_size(),
+            self.running.loader().epoch()
         )
     }
 }
@@ -213,49 +202,6 @@ impl Loader {
         let loader = interruptible(py, "build", build, |()| Ok(()))?;
         log::hand_over(py)?;
         let frame = Arc::new(Frame::new(py, tensors, &loader)?);
-        Ok(Self {
-            loader: ManuallyDrop::new(loader),
-            frame,
-            validity: Arc::default(),
-            joined: AtomicBool::new(false),
-            number: OnceLock::new(),
-        })
-    }
-
-    pub(crate) fn loader(&self) -> &tldr_loader::loader::Loader {
-        &self.loader
-    }
-
-    /// Joins the other ranks where there is a process group, and that was not done yet.
-    ///
-    /// # Errors
-    /// `ConfigError`: the loader is not that of its rank, or the loaders of some ranks differ, or were not
-    /// started.
-    pub(crate) fn join_once(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.joined.load(Ordering::Acquire) {
-            let joined = ranks::join(py, &self.loader, &self.number)?;
-            self.joined.store(joined, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    /// How its batches are used.
-    pub(crate) fn validity(&self) -> &Arc<Validity> {
-        &self.validity
-    }
-
-    /// Where the arrays of its batches are.
-    pub(crate) fn frame(&self) -> &Arc<Frame> {
-        &self.frame
-    }
-}
-
-impl Drop for Loader {
-    /// Ends the threads of its models without Python's lock, which they may be waiting for. One that is in a long call is
-    /// not waited for longer than half a second.
-    fn drop(&mut self) {
-        // SAFETY: nobody uses it after this, its only drop.
-        let loader = unsafe { ManuallyDrop::take(&mut self.loader) };
-        leave(loader);
+        Ok(Self { running: Arc::new(Running::new(loader, frame)) })
     }
 }

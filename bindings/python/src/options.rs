@@ -93,7 +93,8 @@ impl Options {
     /// There is none; what loading it raises.
     pub(crate) fn captioner(self, py: Python<'_>) -> PyResult<(Config, Box<dyn Scorer>, Arc<Clusters>)> {
         let device = self.model_device(py)?.unwrap_or_else(|| self.config.device.clone());
-        let none = || Error::option("captioner", "none", "a captioner directory, after fit, or a `Captioner`");
+        let none =
+            || Error::option("captioner", "none", "a captioner directory, after fit, or a `Captioner`");
         let source = self.captioner.ok_or_else(none).or_raise(py)?;
         let (model, clusters) = source.captioner(py, &device, true)?;
         let mut config = self.config;

@@ -141,7 +141,7 @@ def test_a_saved_state_resumes_with_what_was_left(corpus: Corpus, after: int) ->
 def threads() -> list[str]:
     """Names of this process's threads that belong to loaders."""
     names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    return [name for name in names if name.startswith(("tldr-read", "tldr-decide", "tldr-batch"))]
+    return [name for name in names if name.startswith(("tldr-read", "tldr-select", "tldr-batch"))]
 
 
 def test_cuda_is_the_device_that_torch_uses(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

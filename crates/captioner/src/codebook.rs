@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 
 use crate::config::{CaptionerConfig, CodebookConfig, CodebookUpdate};
 use crate::error::{Error, Result};
-use crate::layers::{Linear, unit_rows};
-use crate::weights::{Init, Weights, to_f32};
+use crate::layers::Linear;
+use crate::weights::{Init, Weights, to_f32, unit_rows};
 use tldr_loader::hash::Rng;
 
 /// A code is dead when its moving count is below this share of the mean count. A re-seeded code

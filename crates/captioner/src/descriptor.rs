@@ -12,15 +12,13 @@ use crate::copies::near_copies;
 use crate::device::Inference;
 use crate::error::{Error, Result};
 use crate::model::Captioner;
+use crate::projections::PATCH_DIM;
 use crate::weights::to_f32;
 use tldr_loader::cluster::Discriminant;
-use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::sample::SampleId;
 
 /// Side of the grid that patches are averaged over.
 const GRID: usize = 3;
-/// Values that are kept of an averaged patch: longer ones are projected at random.
-const PATCH_DIM: usize = 32;
 /// Side of the thumbnail.
 const THUMBNAIL: usize = 12;
 /// Directions that are kept at most, and at least.
@@ -95,18 +93,6 @@ impl CopySample {
     }
 }
 
-/// Random directions that patches of `dim` values are projected on, `[dim, PATCH_DIM]`; `None` where they are
-/// short enough. The same for every captioner of this dimension.
-pub(super) fn patch_directions(dim: usize, device: Device) -> Result<Option<Tensor>> {
-    if dim <= PATCH_DIM {
-        return Ok(None);
-    }
-    let mut rng = Rng::new(0, Purpose::PatchDirections, dim as u64);
-    let scale = 1.0 / (PATCH_DIM as f64).sqrt();
-    let values: Vec<f32> = (0..dim * PATCH_DIM).map(|_| (scale * rng.normal()) as f32).collect();
-    Ok(Some(Tensor::f_from_slice(&values)?.f_view([dim as i64, PATCH_DIM as i64])?.f_to_device(device)?))
-}
-
 impl Captioner {
     /// Length of a descriptor.
     pub(super) fn descriptor_len(&self) -> usize {
@@ -165,6 +151,8 @@ impl Captioner {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use tldr_loader::hash::{Purpose, Rng};
+
     use super::*;
 
     const FEATURES: usize = 24;

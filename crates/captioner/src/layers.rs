@@ -102,12 +102,6 @@ pub(super) fn attention_of_few(query: &Tensor, key: &Tensor, value: &Tensor) -> 
     Ok(mixed.f_transpose(1, 2)?.f_reshape([batch, length, heads * d])?)
 }
 
-/// Divides every vector along the last dimension by its Euclidean norm; a zero vector stays zero.
-pub(super) fn unit_rows(x: &Tensor) -> Result<Tensor> {
-    let norm = x.f_square()?.f_sum_dim_intlist([-1i64].as_slice(), true, x.f_kind()?)?.f_sqrt()?;
-    Ok(x.f_div(&norm.f_clamp_min(1e-12)?)?)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -76,6 +76,7 @@ mod model;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod parity;
+mod projections;
 mod resume;
 mod rules;
 mod score;

@@ -15,15 +15,15 @@ use tch::{Device, Kind, Tensor};
 use crate::bert::{Bert, Sight};
 use crate::config::{CaptionerConfig, DecodeFrom, DecoderConfig, Specials, VisionConfig};
 use crate::device::{Inference, Precision, check_device, describe};
-use crate::encode::{Projections, hash_words, to_device};
 use crate::error::{Error, Result};
 use crate::files::{
     CONFIG, MODEL, TOKENIZER, check_own, check_vocabulary, model_files, place, read_json, tensors_hash,
 };
 use crate::generation::GenerationConfig;
-use crate::layers::{Linear, unit_rows};
+use crate::layers::Linear;
+use crate::projections::{Projections, hash_words, to_device};
 use crate::vit::VisionModel;
-use crate::weights::{NamedTensors, Weights, to_f32};
+use crate::weights::{NamedTensors, Weights, to_f32, unit_rows};
 use tldr_loader::hash;
 use tldr_loader::model::{Identity, PreviewFilter, Scorer, Signals};
 use tldr_loader::text::Tokenizer;

@@ -4,9 +4,9 @@
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
-use crate::layers::unit_rows;
 use crate::learn::{PatchSample, kmeans};
 use crate::model::{Captioner, Codes};
+use crate::weights::unit_rows;
 use tldr_loader::hash::{self, Purpose, Rng};
 
 /// Where the codes of a new codebook stand before training.

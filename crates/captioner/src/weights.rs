@@ -236,7 +236,7 @@ fn draw(seed: u64, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
     values.extend((0..count).map(|_| (sd * rng.normal()) as f32));
     let value = Tensor::f_from_slice(&values)?.f_view(shape)?;
     match init {
-        Init::UnitRows => super::layers::unit_rows(&value),
+        Init::UnitRows => unit_rows(&value),
         _ => Ok(value),
     }
 }
@@ -248,6 +248,12 @@ pub(super) fn to_f32(tensor: &Tensor) -> Result<Vec<f32>> {
     let count = values.len();
     host.f_copy_data(&mut values, count)?;
     Ok(values)
+}
+
+/// Divides every vector along the last dimension by its Euclidean norm; a zero vector stays zero.
+pub(super) fn unit_rows(x: &Tensor) -> Result<Tensor> {
+    let norm = x.f_square()?.f_sum_dim_intlist([-1i64].as_slice(), true, x.f_kind()?)?.f_sqrt()?;
+    Ok(x.f_div(&norm.f_clamp_min(1e-12)?)?)
 }
 
 #[cfg(test)]

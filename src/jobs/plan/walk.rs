@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::jobs::plan::PlanJob;
+use crate::jobs::plan::job::PlanJob;
 use crate::ledger::{CorpusScores, Ledger, WindowKey, WindowRecord};
 use crate::loader::{reading_fingerprint, version_hash};
 use crate::select::Policy;

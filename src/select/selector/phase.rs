@@ -1,6 +1,5 @@
 //! How much each epoch keeps: the rates of a keep_ratio, or everything.
 
-use super::Selector;
 use crate::cluster::Clusters;
 use crate::config::Quota;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,34 +26,28 @@ impl Phase {
     }
 }
 
-impl Selector {
-    /// Solves the rates of every epoch.
-    pub(super) fn phases(policy: &Policy, clusters: Option<&Clusters>) -> Result<Schedule<Phase>> {
-        let (first, later) = policy.ratios()?;
-        if later.is_empty() {
-            let rates = Rates::solve(policy, clusters)?;
-            return Ok(Schedule::new(Phase::Share(rates), vec![]));
-        }
-        if let (Quota::CapAt(_), Some(schedule)) = (policy.quota(), &policy.selection.keep_ratio) {
-            let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
-            return Err(Error::option("keep_ratio", schedule, accepted));
-        }
-        Schedule::new(first, later.to_vec()).map(|from, &ratio| {
-            if ratio == 1.0 {
-                return Ok(Phase::Everything);
-            }
-            let own = policy.but(|selection| selection.keep_ratio = Some(ratio.into()));
-            Rates::solve(&own, clusters).map(Phase::Share).map_err(|error| match error.kind {
-                ErrorKind::Option { option: option @ "keep_ratio", given, accepted } => {
-                    let given = format!("{given} (from epoch {from} on)");
-                    Error::option(
-                        option,
-                        given,
-                        format!("{accepted}, or 1 to keep everything in these epochs"),
-                    )
-                }
-                kind => kind.into(),
-            })
-        })
+/// Solves the rates of every epoch.
+pub(super) fn phases(policy: &Policy, clusters: Option<&Clusters>) -> Result<Schedule<Phase>> {
+    let (first, later) = policy.ratios()?;
+    if later.is_empty() {
+        let rates = Rates::solve(policy, clusters)?;
+        return Ok(Schedule::new(Phase::Share(rates), vec![]));
     }
+    if let (Quota::CapAt(_), Some(schedule)) = (policy.quota(), &policy.selection.keep_ratio) {
+        let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
+        return Err(Error::option("keep_ratio", schedule, accepted));
+    }
+    Schedule::new(first, later.to_vec()).map(|from, &ratio| {
+        if ratio == 1.0 {
+            return Ok(Phase::Everything);
+        }
+        let own = policy.but(|selection| selection.keep_ratio = Some(ratio.into()));
+        Rates::solve(&own, clusters).map(Phase::Share).map_err(|error| match error.kind {
+            ErrorKind::Option { option: option @ "keep_ratio", given, accepted } => {
+                let given = format!("{given} (from epoch {from} on)");
+                Error::option(option, given, format!("{accepted}, or 1 to keep everything in these epochs"))
+            }
+            kind => kind.into(),
+        })
+    })
 }

@@ -1,8 +1,6 @@
 //! Which candidates of a run fill its quota first, where it is not left to chance.
 
-use ndarray::Array2;
-
-use super::{Candidate, Selector, Turn, Window};
+use super::{Candidate, Selector, Turn, Window, embeddings};
 use crate::config::Priority;
 use crate::model::Signals;
 use crate::select::diverse::farthest_first;
@@ -64,10 +62,4 @@ impl Selector {
         };
         order.iter().cycle().skip(start).take(count).copied().collect()
     }
-}
-
-/// Embeddings of the candidates, `[candidates, dim]`.
-pub(super) fn embeddings(signals: &Signals, candidates: &[Candidate]) -> Array2<f32> {
-    let rows: Vec<usize> = candidates.iter().map(|c| c.row as usize).collect();
-    signals.embedding.select(ndarray::Axis(0), &rows)
 }

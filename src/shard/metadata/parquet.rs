@@ -11,7 +11,7 @@ use parquet::record::Field;
 use parquet::schema::types::Type;
 use serde_json::Value;
 
-use super::ShardMetadata;
+use super::rows::ShardMetadata;
 use crate::error::{Error, Result};
 use crate::json::number;
 use crate::shard::join::plain;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::shard::remote::fetch::Identity;
+use crate::shard::remote::identity::Identity;
 use crate::shard::remote::ranges::{MAX_GAP, merge};
 use crate::shard::remote::reader::RemoteReader;
 use crate::shard::remote::store::Object;

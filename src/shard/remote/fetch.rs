@@ -3,10 +3,8 @@
 //! A part is handed out as its bytes come in. Where an answer breaks off, the next request starts
 //! at the first byte that is missing.
 
-use std::fmt;
 use std::future::Future;
 use std::ops::Range;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -15,14 +13,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{Extensions, GetOptions, GetRange, GetResult, ObjectMeta};
+use object_store::{Extensions, GetOptions, GetRange, GetResult};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, Result};
+use crate::shard::remote::address::Address;
 use crate::shard::remote::fault::{self, Fault, FaultKind};
+use crate::shard::remote::identity::Identity;
 use crate::shard::remote::runtime;
-use crate::shard::remote::store::{Object, Status};
+use crate::shard::remote::store::{Object, Origin, Status, Stores, key};
 
 /// Small files that are read at a time.
 const SMALL_AT_ONCE: usize = 16;
@@ -32,65 +32,6 @@ const LOOK_UP: Duration = Duration::from_millis(200);
 
 /// Most bytes of a file that is held whole.
 const MAX_SMALL: u64 = 256 << 20;
-
-/// What tells one version of an object from another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(super) size: u64,
-    etag: Option<String>,
-    /// Seconds since 1970; 0 where the server does not say.
-    modified: i64,
-}
-
-/// One line, which [`FromStr`] reads again.
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.size, self.modified, self.etag.as_deref().unwrap_or("-"))
-    }
-}
-
-impl FromStr for Identity {
-    type Err = ();
-
-    fn from_str(text: &str) -> std::result::Result<Self, ()> {
-        let mut parts = text.splitn(3, ' ');
-        let mut part = || parts.next().ok_or(());
-        let (size, modified, etag) = (part()?, part()?, part()?);
-        Ok(Self {
-            size: size.parse().map_err(|_| ())?,
-            modified: modified.parse().map_err(|_| ())?,
-            etag: (etag != "-").then(|| etag.to_owned()),
-        })
-    }
-}
-
-impl Identity {
-    fn of(meta: &ObjectMeta) -> Self {
-        Self { size: meta.size, etag: meta.e_tag.clone(), modified: meta.last_modified.timestamp() }
-    }
-
-    /// Whether it would show that the object was replaced.
-    pub(crate) fn tells(&self) -> bool {
-        self.etag.is_some() || self.modified != 0
-    }
-
-    /// The ETag, where a request may demand it: weak ones equal nothing (RFC 9110, 8.8.3.2).
-    fn condition(&self) -> Option<String> {
-        self.etag.clone().filter(|etag| !etag.starts_with("W/"))
-    }
-
-    /// How `now` shows that it is another version.
-    fn replaced_by(&self, now: &Self) -> Option<String> {
-        if self.size != now.size {
-            return Some(format!("it had {} bytes and has {}", self.size, now.size));
-        }
-        match (&self.etag, &now.etag) {
-            (Some(before), Some(now)) if before != now => Some(format!("its ETag was {before} and is {now}")),
-            (None, None) if self.modified != now.modified => Some("it was modified since".into()),
-            _ => None,
-        }
-    }
-}
 
 /// What a fetching task says.
 #[derive(Debug)]
@@ -376,11 +317,38 @@ async fn small(object: &Object) -> std::result::Result<Vec<u8>, Fault> {
     Ok(content)
 }
 
+impl Object {
+    /// Names of the objects in its folder, itself among them; `None` where folders cannot be listed.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) fn names_beside(&self) -> Result<Option<Vec<String>>> {
+        let Origin::Bucket(_, path) = &self.origin else { return Ok(None) };
+        let folder = key(path.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder))?;
+        let url = self.url.rsplit_once('/').map_or("", |(folder, _)| folder);
+        names_in(self, &folder, url).map(Some)
+    }
+}
+
+impl Stores {
+    /// Names of the objects in the folder at `address`, sorted.
+    ///
+    /// # Errors
+    /// As [`object`](Self::object); the store fails.
+    pub(crate) fn names_in(&mut self, address: &Address) -> Result<Vec<String>> {
+        let folder = self.object(address)?;
+        let (_, path) = folder
+            .store()
+            .map_err(|error| Error::io(format!("list {}", folder.url()), std::io::Error::other(error)))?;
+        names_in(&folder, &path, folder.url())
+    }
+}
+
 /// Names of the objects directly in a folder, sorted; `url` names it in messages.
 ///
 /// # Errors
 /// The store fails.
-pub(super) fn names_in(object: &Object, folder: &Path, url: &str) -> Result<Vec<String>> {
+fn names_in(object: &Object, folder: &Path, url: &str) -> Result<Vec<String>> {
     let cannot = |error| Error::io(format!("list {url}"), error);
     let runtime = runtime().map_err(cannot)?;
     let (store, _) = object.store().map_err(|error| cannot(std::io::Error::other(error)))?;

@@ -18,6 +18,7 @@ mod fault;
 #[path = "../../../tests/core/fault_server/mod.rs"]
 mod fault_server;
 mod fetch;
+mod identity;
 mod ranges;
 mod reader;
 mod store;
@@ -25,7 +26,8 @@ mod store;
 pub(super) use address::Address;
 pub(crate) use bucket::Bucket;
 pub(super) use chosen::ChosenReader;
-pub(super) use fetch::{Identity, read_small, version_now};
+pub(super) use fetch::{read_small, version_now};
+pub(super) use identity::Identity;
 pub(super) use reader::RemoteReader;
 pub(crate) use store::Object;
 pub(super) use store::Stores;

@@ -22,13 +22,13 @@ use url::Url;
 use crate::error::{Error, Result};
 use crate::shard::Store;
 use crate::shard::remote::address::{Address, Kind};
-use crate::shard::remote::fetch::{Identity, names_in};
+use crate::shard::remote::identity::Identity;
 
 /// One object. Clones share what was learnt of it.
 #[derive(Clone)]
 pub(crate) struct Object {
-    url: Arc<str>,
-    origin: Origin,
+    pub(super) url: Arc<str>,
+    pub(super) origin: Origin,
     pub(super) options: Arc<Store>,
     pub(super) learnt: Arc<Learnt>,
     /// The query of its URL, which messages must not show.
@@ -37,7 +37,7 @@ pub(crate) struct Object {
 
 /// Whom to ask for an object.
 #[derive(Clone)]
-enum Origin {
+pub(super) enum Origin {
     Bucket(Arc<dyn ObjectStore>, Path),
     Http(Url, Shared),
 }
@@ -112,17 +112,6 @@ impl Object {
         }
     }
 
-    /// Names of the objects in its folder, itself among them; `None` where folders cannot be listed.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub(crate) fn names_beside(&self) -> Result<Option<Vec<String>>> {
-        let Origin::Bucket(_, path) = &self.origin else { return Ok(None) };
-        let folder = key(path.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder))?;
-        let url = self.url.rsplit_once('/').map_or("", |(folder, _)| folder);
-        names_in(self, &folder, url).map(Some)
-    }
-
     /// Who answers requests for it, and by what name. Made anew where it is on an HTTP server:
     /// that is cheap, and a list may hold a million.
     pub(super) fn store(&self) -> object_store::Result<(Arc<dyn ObjectStore>, Path)> {
@@ -191,18 +180,6 @@ impl Stores {
         }
     }
 
-    /// Names of the objects in the folder at `address`, sorted.
-    ///
-    /// # Errors
-    /// As [`object`](Self::object); the store fails.
-    pub(crate) fn names_in(&mut self, address: &Address) -> Result<Vec<String>> {
-        let folder = self.object(address)?;
-        let (_, path) = folder
-            .store()
-            .map_err(|error| Error::io(format!("list {}", folder.url()), std::io::Error::other(error)))?;
-        names_in(&folder, &path, folder.url())
-    }
-
     fn bucket(&mut self, kind: Kind, root: &str, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
         if let Some(store) = self.buckets.get(root) {
             return Ok(Arc::clone(store));
@@ -259,7 +236,7 @@ fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
 
-fn key(name: &str) -> Result<Path> {
+pub(super) fn key(name: &str) -> Result<Path> {
     Path::parse(name).map_err(|error| Error::option("urls", format!("{name:?}"), error.to_string()))
 }
 
@@ -297,7 +274,7 @@ impl HttpConnector for Connector {
 
 /// One client, and its connections, for all HTTP servers of a list.
 #[derive(Debug, Clone)]
-struct Shared(HttpClient);
+pub(super) struct Shared(HttpClient);
 
 impl Shared {
     fn new(options: &Store) -> Result<Self> {

@@ -107,6 +107,7 @@ class Seconds(TypedDict):
     caption: float
     judge: float
     example: float
+    batch: float
     wait_consumer: float
     """A finished batch waited for the training loop to take it."""
     wait_loader: float

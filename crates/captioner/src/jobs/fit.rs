@@ -1,6 +1,7 @@
 //! Fits a captioner to a corpus: clusters, shares and alignment quantiles (TL;DR, section 3.2), and
 //! before them a codebook where it was trained without one.
 
+mod corpus;
 mod sample;
 mod worth;
 
@@ -11,18 +12,18 @@ use std::sync::Arc;
 
 use ndarray::{Array2, s};
 
-use crate::jobs::{listed, nothing_in};
+use crate::jobs::nothing_in;
 use crate::{Captioner, CodebookReport, CopySample, DecodeFrom, LearnedBy, PatchSample, lock, parse_device};
-use sample::{Sampled, SampledBatch};
+use corpus::Corpus;
+use sample::SampledBatch;
 use tldr_loader::cluster::alignment::passes_gate;
 use tldr_loader::cluster::{
     self, AlignmentNorm, Discriminant, Features, FitOptions, FitPoints, FitReport, GateWorth,
 };
 use tldr_loader::config::Source;
 use tldr_loader::error::{Error, Result};
-use tldr_loader::loader::check_tables;
 use tldr_loader::model::Scorer;
-use tldr_loader::shard::{self, ReadOptions, Shard};
+use tldr_loader::shard::Shard;
 use worth::Measuring;
 
 pub use worth::CaptionSample;
@@ -154,7 +155,7 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
     }
     let mut captioner = Captioner::load(&job.captioner, parse_device(&job.device)?)?;
     let _alone = lock(&job.captioner)?;
-    let corpus = Corpus::of(job)?;
+    let corpus = Corpus::of(&job.source)?;
     let codebook = learn_codebook(job, &mut captioner, &corpus, progress)?;
     if let Some(decode_from) = job.decode_from {
         captioner.set_decode_from(decode_from)?;
@@ -220,41 +221,6 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
         fingerprint: Scorer::fingerprint(&captioner),
         seconds: started.elapsed().as_secs_f64(),
     })
-}
-
-/// The shards that a job samples.
-struct Corpus {
-    shards: Vec<Shard>,
-    lengths: Vec<u64>,
-    read: ReadOptions,
-}
-
-impl Corpus {
-    fn of(job: &FitJob) -> Result<Self> {
-        let (shards, lengths) = listed(&job.source)?;
-        let corpus = Self { shards, lengths, read: job.source.open()? };
-        if corpus.read.has_tables() {
-            let found = shard::survey(&corpus.shards, &corpus.lengths, &corpus.read)?;
-            check_tables(&corpus.read, &found, corpus.samples())?;
-        }
-        Ok(corpus)
-    }
-
-    fn samples(&self) -> u64 {
-        self.lengths.iter().fold(0, |sum, &n| sum.saturating_add(n))
-    }
-
-    fn sampled(&self, captioner: &Captioner, seed: u64) -> Sampled<'_> {
-        Sampled {
-            shards: &self.shards,
-            lengths: &self.lengths,
-            read: &self.read,
-            seed,
-            size: captioner.preview_size(),
-            filter: captioner.preview_filter(),
-            batch: captioner.batch_size(),
-        }
-    }
 }
 
 /// By name; `shards` has the shard of each point.

@@ -8,6 +8,7 @@ mod curve;
 mod data;
 mod finished;
 mod job;
+mod report;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +25,7 @@ use checkpoint::{Checkpoints, Settings};
 use curve::Curve;
 use data::Data;
 use finished::Finished;
-use tldr_loader::cluster::{GateWorth, MeasuredOn, Validation};
+use tldr_loader::cluster::Validation;
 use tldr_loader::error::{Error, ErrorKind, Result};
 use tldr_loader::loader::{Batch, Loader};
 use tldr_loader::model::Scorer;
@@ -34,6 +35,7 @@ pub use checkpoint::Resume;
 pub(super) use finished::Origin;
 pub use finished::worth_of_training;
 pub use job::TrainJob;
+pub use report::{TrainProgress, TrainSummary};
 
 /// Pairs that a validation scores at most: the loss of as many is known to a hundredth or so.
 const VALIDATION_PAIRS: u64 = 2048;
@@ -42,51 +44,6 @@ const START_PATCHES: usize = 32;
 const START_PATCHES_PER_IMAGE: usize = 32;
 /// Keys that an error names: those of a batch, unless it is very large.
 const NAMED_KEYS: usize = 256;
-
-/// Where a training run stands.
-#[derive(Debug, Clone, Copy)]
-pub struct TrainProgress {
-    /// Fold that is trained, and how many there are; `(0, 1)` without folds.
-    pub fold: (usize, usize),
-    /// Steps of the whole run.
-    pub steps: u64,
-    /// What the last step did.
-    pub report: StepReport,
-    /// What was measured on held-out pairs last.
-    pub validation: Option<Validation>,
-    /// Images per second since the run was started or resumed, reading and validation included.
-    pub images_per_s: f64,
-    /// Seconds that the rest takes at that speed.
-    pub seconds_left: f64,
-}
-
-/// How a training run ended.
-#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
-pub struct TrainSummary {
-    /// Steps done.
-    pub steps: u64,
-    /// Steps that were done before: by the run of a checkpoint, or all where the captioner was whole.
-    pub resumed_at: u64,
-    /// Pairs seen, repeats included.
-    pub pairs: u64,
-    /// What the last step did.
-    pub last: StepReport,
-    /// What was measured on held-out pairs at the end; `None` where none were held out.
-    pub validation: Option<Validation>,
-    /// Keywords that codes started from, where they started from keywords.
-    pub keywords: Option<usize>,
-    /// Trained numbers in the captioner.
-    pub weights: usize,
-    /// Seconds of the whole run, reading included.
-    pub seconds: f64,
-}
-
-impl TrainSummary {
-    /// What a gate by this captioner's alignment is worth, where it was measured.
-    pub fn worth(&self) -> Option<GateWorth> {
-        self.validation.map(|validation| GateWorth { validation, on: MeasuredOn::HeldOut })
-    }
-}
 
 /// Runs the job. `progress` is called after every step; an error from it ends the run, with a checkpoint
 /// to go on from unless the job wants none. Where the folder holds the captioner of this very job

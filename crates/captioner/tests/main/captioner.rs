@@ -324,7 +324,11 @@ fn threads_change_nothing_but_rounding() {
     let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
     let done = alone.args(["--exact", name, "--ignored"]).output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use ndarray::{Array3, Array4, Axis};
 
-use crate::jobs::fit::Corpus;
+use crate::jobs::fit::corpus::Corpus;
 use crate::jobs::fit::sample::SampledBatch;
 use crate::jobs::train::Origin;
 use crate::{Captioner, LearnedBy, Scores};

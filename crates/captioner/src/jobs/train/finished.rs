@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::jobs::train::TrainSummary;
 use crate::jobs::train::checkpoint::{Settings, differences};
+use crate::jobs::train::report::TrainSummary;
 use crate::{MODEL, write};
 use tldr_loader::cluster::{GateWorth, MeasuredOn, Validation};
 use tldr_loader::error::{Error, ErrorKind, Result};

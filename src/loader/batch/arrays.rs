@@ -1,0 +1,168 @@
+//! What the training loop gets.
+
+use std::sync::Arc;
+
+use half::bf16;
+
+use crate::config::PixelType;
+use crate::error::Result;
+use crate::loader::batch::memory::{HostArray, Stock};
+use crate::sample::SampleId;
+
+/// Pixels of a batch, `[batch, 3, height, width]`.
+#[derive(Debug)]
+pub enum Images {
+    /// Normalised by mean and standard deviation.
+    F32(HostArray<f32>),
+    /// Normalised, in half the memory.
+    Bf16(HostArray<bf16>),
+    /// RGB as decoded and resized, 0..=255.
+    U8(HostArray<u8>),
+}
+
+impl Images {
+    /// `[batch, 3, height, width]`.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::F32(a) => a.shape(),
+            Self::Bf16(a) => a.shape(),
+            Self::U8(a) => a.shape(),
+        }
+    }
+
+    /// The pixels; `None` where the loader does not yield `f32`.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match self {
+            Self::F32(a) => Some(a.as_slice()),
+            _ => None,
+        }
+    }
+
+    /// The pixels; `None` where the loader does not yield `bf16`.
+    pub fn as_bf16(&self) -> Option<&[bf16]> {
+        match self {
+            Self::Bf16(a) => Some(a.as_slice()),
+            _ => None,
+        }
+    }
+
+    /// The pixels; `None` where the loader does not yield `u8`.
+    pub fn as_u8(&self) -> Option<&[u8]> {
+        match self {
+            Self::U8(a) => Some(a.as_slice()),
+            _ => None,
+        }
+    }
+}
+
+/// One batch of survivors on one rank. All vectors have one entry per row.
+#[derive(Debug)]
+pub struct Batch {
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Index of the batch in the epoch, from 0.
+    pub step: u64,
+    /// Pixels, `[batch, 3, height, width]`.
+    pub images: Images,
+    /// Token ids of `captions`, `[batch, context_length]`; `None` without a tokenizer.
+    pub tokens: Option<HostArray<i64>>,
+    /// Whether a row is a sample's own, `[batch]`. Always true but in mode `Eval` on several ranks, where rows
+    /// that are not real make every batch of every rank as long as the others: they repeat samples of the
+    /// rank, or are blank (pixels 0, an empty caption, identity 0) where it has none.
+    pub valid: HostArray<bool>,
+    /// Identities.
+    pub ids: Vec<SampleId>,
+    /// WebDataset keys.
+    pub keys: Vec<Arc<str>>,
+    /// The json members, as stored.
+    pub json: Vec<Option<Vec<u8>>>,
+    /// Clusters; `None` where no captioner ran.
+    pub clusters: Vec<Option<u32>>,
+    /// Alignment quantiles of image and original caption; `None` where no captioner ran.
+    pub alignment: Vec<Option<f32>>,
+    /// Probabilities of inclusion, given gate and dedup; `None` where the priority depends on the
+    /// sample or nothing was selected.
+    pub pi: Vec<Option<f32>>,
+    /// 1 / pi, `[batch]`; 1 where nothing was selected, 0 where a row is not [valid](Self::valid). `None` unless the loader was asked for
+    /// [weights](crate::loader::LoaderBuilder::weights).
+    pub weights: Option<HostArray<f32>>,
+    /// Fingerprint of what decided which samples are here, as in
+    /// [`LoaderState::policy`](crate::loader::LoaderState::policy).
+    pub policy: u64,
+    /// Original captions.
+    pub original: Vec<String>,
+    /// Generated captions, where one was needed.
+    pub generated: Vec<Option<Arc<str>>>,
+    /// What the judge says of the generated captions, in [0, 1]; `None` where it was not asked.
+    pub judged: Vec<Option<f32>>,
+    /// Whether the gate dropped the sample and its generated caption brought it back.
+    pub rescued: Vec<bool>,
+    /// The captions to train on: original and generated, fused. `tokens` are theirs.
+    pub captions: Vec<String>,
+}
+
+impl Batch {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// An empty batch with memory for `rows` rows of pixels and tokens, from `stock` where it has some.
+    pub(crate) fn allocate(
+        epoch: u64,
+        step: u64,
+        rows: usize,
+        size: usize,
+        pixels: PixelType,
+        context: Option<usize>,
+        stock: &Stock,
+    ) -> Result<Self> {
+        let shape = [rows, 3, size, size];
+        let mut valid = HostArray::zeros(&[rows])?;
+        valid.as_mut_slice().fill(true);
+        let mut tokens = context.map(|c| HostArray::to_be_written(&[rows, c], stock)).transpose()?;
+        tokens.iter_mut().for_each(|tokens| tokens.as_mut_slice().fill(0));
+        Ok(Self {
+            epoch,
+            step,
+            images: match pixels {
+                PixelType::F32 => Images::F32(HostArray::to_be_written(&shape, stock)?),
+                PixelType::Bf16 => Images::Bf16(HostArray::to_be_written(&shape, stock)?),
+                PixelType::U8 => Images::U8(HostArray::to_be_written(&shape, stock)?),
+            },
+            tokens,
+            valid,
+            ids: Vec::with_capacity(rows),
+            keys: Vec::with_capacity(rows),
+            json: Vec::with_capacity(rows),
+            clusters: Vec::with_capacity(rows),
+            alignment: Vec::with_capacity(rows),
+            pi: Vec::with_capacity(rows),
+            weights: None,
+            policy: 0,
+            original: Vec::with_capacity(rows),
+            generated: Vec::with_capacity(rows),
+            judged: Vec::with_capacity(rows),
+            rescued: Vec::with_capacity(rows),
+            captions: Vec::with_capacity(rows),
+        })
+    }
+
+    /// Drops the rows of pixels and tokens that `kept`, `[rows]`, does not name: before the others are described.
+    pub(crate) fn keep_rows(&mut self, kept: &[bool]) {
+        match &mut self.images {
+            Images::F32(a) => a.keep_rows(kept),
+            Images::Bf16(a) => a.keep_rows(kept),
+            Images::U8(a) => a.keep_rows(kept),
+        }
+        if let Some(tokens) = &mut self.tokens {
+            tokens.keep_rows(kept);
+        }
+        self.valid.keep_rows(kept);
+    }
+}

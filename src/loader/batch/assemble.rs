@@ -1,0 +1,413 @@
+//! The assembling stage: every global batch takes the same number of survivors from every lane, and of every
+//! source its share.
+//!
+//! Which survivor takes which place is decided here, one batch after the other; `filling` makes the
+//! examples, two batches at a time. A place that lacks a
+//! survivor (the lane ran out, or an image proved undecodable) is filled with one of the lane's
+//! first survivors, chosen by hash(seed, epoch, step, place): a function of the place alone, so
+//! that a resumed run fills it alike.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::config::{Mode, OnError};
+use crate::error::{Error, Result};
+use crate::hash::{self, Purpose};
+use crate::image::ImageError;
+use crate::loader::batch::arrays::Batch;
+use crate::loader::batch::deferring::Deferring;
+use crate::loader::batch::filling::{Filled, Filling, Ordered};
+use crate::loader::batch::memory::HostArray;
+use crate::loader::batch::row::{Filler, Place};
+use crate::loader::channel::{Message, receive};
+use crate::loader::decide::deciding::failed_image;
+use crate::loader::kept::{Survivor, SurvivorGroup};
+use crate::loader::lane::Stream;
+use crate::loader::observe::recorder::Recorder;
+use crate::loader::observe::stats::LaneCounts;
+use crate::loader::observe::watchdog::{Doing, Post, Slot};
+use crate::loader::spec::Spec;
+use crate::loader::stage::Stage;
+use crate::loader::window::raised;
+
+/// First survivors of a lane that are held to fill places.
+const REPEAT_POOL: usize = 64;
+
+/// The survivors that one lane has of one source, one by one.
+pub(crate) struct LaneFeed {
+    stream: Stream,
+    groups: Receiver<Message<SurvivorGroup>>,
+    queue: VecDeque<Arc<Survivor>>,
+    deferring: Deferring<Arc<Survivor>>,
+    first: Arc<[Arc<Survivor>]>,
+    ended: bool,
+    slot: Arc<Slot>,
+}
+
+impl LaneFeed {
+    /// `slot`: where the stage that takes them says what it waits for.
+    pub(crate) fn new(stream: Stream, groups: Receiver<Message<SurvivorGroup>>, slot: &Arc<Slot>) -> Self {
+        let slot = Arc::clone(slot);
+        Self {
+            stream,
+            groups,
+            queue: VecDeque::new(),
+            deferring: Deferring::default(),
+            first: Arc::new([]),
+            ended: false,
+            slot,
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Arc<Survivor>>> {
+        self.load()?;
+        Ok(self.queue.pop_front())
+    }
+
+    /// The place of the survivor that comes next; `None` where none will come.
+    pub(crate) fn place(&mut self) -> Result<Option<u64>> {
+        self.load()?;
+        Ok(self.queue.front().map(|survivor| survivor.place))
+    }
+
+    /// The next survivor, where its place is before `end`.
+    pub(crate) fn next_before(&mut self, end: u64) -> Result<Option<Arc<Survivor>>> {
+        if self.place()?.is_some_and(|place| place < end) { self.next() } else { Ok(None) }
+    }
+
+    pub(crate) fn lane(&self) -> usize {
+        self.stream.lane
+    }
+
+    /// The survivors that fill places, once the first of all is there.
+    pub(crate) fn first(&self) -> Arc<[Arc<Survivor>]> {
+        Arc::clone(&self.first)
+    }
+
+    /// Waits until there is a survivor to take, or none will come.
+    fn load(&mut self) -> Result<()> {
+        while self.queue.is_empty() && !self.ended {
+            let _mark = self.slot.mark(Doing::Await(Post::Select(self.stream)));
+            match receive(&self.groups, Stage::Select)? {
+                Some(group) => {
+                    if self.first.is_empty() {
+                        self.first = group.iter().take(REPEAT_POOL).cloned().collect();
+                    }
+                    self.queue = group.into();
+                }
+                None => self.ended = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// The next `n` survivors, or as many as there are, none of them like another where `defer` is on and
+    /// it can be helped; and how many that put off.
+    fn take(&mut self, n: usize, defer: bool) -> Result<(Vec<Arc<Survivor>>, u64)> {
+        let mut deferring = std::mem::take(&mut self.deferring);
+        let taken = if defer {
+            deferring.take(n, || self.next())
+        } else {
+            (0..n).map_while(|_| self.next().transpose()).collect::<Result<_>>().map(|taken| (taken, 0))
+        };
+        self.deferring = deferring;
+        taken
+    }
+
+    /// Whether `n` survivors can be taken without waiting, as far as can be told.
+    pub(crate) fn has(&self, n: usize) -> bool {
+        self.deferring.len() + self.queue.len() >= n || self.ended || !self.groups.is_empty()
+    }
+}
+
+/// What the assembling stage needs.
+pub(crate) struct Assembling<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) epoch: u64,
+    pub(crate) first_step: u64,
+    pub(crate) recorder: &'a Recorder,
+    /// Where it says what it does.
+    pub(crate) slot: &'a Slot,
+    /// Survivors that proved undecodable: each is counted once, whatever places it was to fill.
+    pub(crate) undecodable: RefCell<HashSet<u64>>,
+}
+
+impl Assembling<'_> {
+    /// Makes all batches of the epoch from `first_step` on.
+    pub(crate) fn run(&self, mut feeds: Vec<LaneFeed>, out: &Sender<Message<Batch>>) -> Result<()> {
+        let _mark = self.slot.mark(Doing::Work("puts batches together", None));
+        let filling =
+            Filling { spec: self.spec, epoch: self.epoch, recorder: self.recorder, slot: self.slot };
+        filling.two_at_a_time(|ordered| match self.spec.config.mode {
+            Mode::Eval => self.run_eval(&filling, ordered, &mut feeds, out),
+            Mode::Reduced | Mode::Full => self.run_steps(&filling, ordered, &mut feeds, out),
+        })
+    }
+
+    /// Modes `Reduced` and `Full`: the same number of batches on every rank.
+    fn run_steps(
+        &self,
+        filling: &Filling<'_>,
+        ordered: &mut Ordered<'_>,
+        feeds: &mut [LaneFeed],
+        out: &Sender<Message<Batch>>,
+    ) -> Result<()> {
+        let all = self.spec.num_batches(self.epoch);
+        let mut steps = 0..all;
+        loop {
+            // While a lane would have to be waited for, what is being made goes out first.
+            let may_wait =
+                ordered.is_empty() || feeds.iter().all(|feed| feed.has(self.due(feed.stream, steps.start)));
+            let next = if ordered.has_room() && may_wait { steps.next() } else { None };
+            if let Some(step) = next {
+                let places = self.places(step, feeds)?;
+                if step >= self.first_step {
+                    ordered.start(step, places)?;
+                }
+            } else if let Some(filled) = ordered.next()? {
+                let batch = self.recorder.time(Stage::Batch, || self.complete(filling, filled))?;
+                if batch.step + 1 == all {
+                    decide_the_rest(feeds)?;
+                }
+                if !self.hand_over(batch, out) {
+                    return Ok(());
+                }
+            } else {
+                break;
+            }
+        }
+        let _ = out.send(Message::End);
+        Ok(())
+    }
+
+    /// Sends a batch and counts the time it waited; `false` when nobody takes batches any more.
+    pub(crate) fn hand_over(&self, batch: Batch, out: &Sender<Message<Batch>>) -> bool {
+        let start = Instant::now();
+        let _mark = self.slot.mark(Doing::Offer);
+        let taken = out.send(Message::Item(batch)).is_ok();
+        self.recorder.waited_for_consumer(start.elapsed());
+        taken
+    }
+
+    /// Survivors that batch `step` takes from `stream`.
+    fn due(&self, stream: Stream, step: u64) -> usize {
+        self.spec.mix.at(self.epoch).shares.at(stream.source, stream.lane, step) as usize
+    }
+
+    /// Takes the survivors of one step from every lane.
+    fn places(&self, step: u64, feeds: &mut [LaneFeed]) -> Result<Vec<Place>> {
+        let (per_lane, shares) = (self.spec.per_lane(), &self.spec.mix.at(self.epoch).shares);
+        let mut places = Vec::with_capacity(self.spec.config.batch_size);
+        // Lane by lane, and in each source by source.
+        for feeds in feeds.chunks_mut(shares.sources()) {
+            let Some(lane) = feeds.first().map(|feed| feed.stream.lane) else { continue };
+            let mut taken = Vec::with_capacity(feeds.len());
+            for feed in feeds.iter_mut() {
+                let (own, deferred) =
+                    feed.take(self.due(feed.stream, step), self.spec.config.selection.defer_duplicates)?;
+                if step >= self.first_step {
+                    self.recorder.deferred.fetch_add(deferred, Ordering::Relaxed);
+                }
+                taken.push(own.into_iter());
+            }
+            for (slot, source) in shares.order(lane, step).into_iter().enumerate() {
+                let global = (lane * per_lane + slot) as u64;
+                let found = taken[source].next();
+                let first = first_of(feeds, source)?;
+                let survivor = match found {
+                    Some(survivor) => {
+                        if step < self.first_step {
+                            self.recorder.replayed.fetch_add(1, Ordering::Relaxed);
+                        }
+                        survivor
+                    }
+                    None => {
+                        if step >= self.first_step {
+                            self.recorder.repeat(lane);
+                        }
+                        self.repeat(lane, &first, step, global, 0)?
+                    }
+                };
+                places.push(Place { survivor, filler: Filler::Own, lane, first, global });
+            }
+        }
+        Ok(places)
+    }
+
+    /// One of the lane's first survivors, chosen by the place and the attempt.
+    fn repeat(
+        &self,
+        lane: usize,
+        first: &[Arc<Survivor>],
+        step: u64,
+        global: u64,
+        attempt: u64,
+    ) -> Result<Arc<Survivor>> {
+        if first.is_empty() {
+            return Err(self.empty(lane));
+        }
+        let place = hash::combine(&[self.epoch, step, global, attempt]);
+        let choice = hash::hash(self.spec.config.seed, Purpose::Repeat, place) % first.len() as u64;
+        Ok(Arc::clone(&first[choice as usize]))
+    }
+
+    /// The error of a lane that has nothing to give: what became of its samples.
+    fn empty(&self, lane: usize) -> Error {
+        let LaneCounts { counts, .. } = self.recorder.lane(lane);
+        let advice = match self.spec.config.mode {
+            Mode::Reduced
+                if counts.dropped_gate > 0
+                    && counts.dropped_gate + counts.failures() + counts.excluded == counts.read =>
+            {
+                "the gate drops all that can be used: widen it, or fit the captioner to this corpus"
+            }
+            Mode::Reduced => "use fewer lanes, or a larger keep_ratio",
+            Mode::Full | Mode::Eval => "use fewer lanes, or mend the shards",
+        };
+        let found = if counts.read == 0 {
+            "its part of the shards holds none: are the lengths right?".to_owned()
+        } else {
+            format!("of {} that were read for it {}", counts.read, counts.in_words(&self.spec.excluded_by()))
+        };
+        Error::no_samples(format!(
+            "lane {lane} of {} has none to give in epoch {}: {found}; {advice}",
+            self.spec.lanes, self.epoch
+        ))
+    }
+
+    /// Counts the survivors that proved undecodable, and fills their places with others.
+    fn complete(&self, filling: &Filling<'_>, filled: Filled) -> Result<Batch> {
+        let Filled { mut places, mut batch, mut captions, mut failed } = filled;
+        let mut attempt = 0;
+        while !failed.is_empty() {
+            let mut todo = Vec::with_capacity(failed.len());
+            for (row, error) in failed {
+                let place = &mut places[row];
+                // One that is counted has, or had, a place of its own that something else fills.
+                if self.late_failure(place.lane, &place.survivor, error)? {
+                    self.recorder.repeat(place.lane);
+                }
+                attempt_limit(attempt, &place.survivor)?;
+                place.survivor =
+                    self.repeat(place.lane, &place.first, batch.step, place.global, attempt + 1)?;
+                todo.push(row);
+            }
+            attempt += 1;
+            failed = filling.decode(&places, &todo, &mut batch, &mut captions, self.slot)?;
+        }
+        self.describe(&mut batch, &places, captions)?;
+        self.count_yielded(&places);
+        Ok(batch)
+    }
+
+    /// Counts what a batch is made of.
+    pub(crate) fn count_yielded(&self, places: &[Place]) {
+        let own = || places.iter().filter(|place| place.filler == Filler::Own);
+        let rows = own().count();
+        self.recorder.yielded.fetch_add(rows as u64, Ordering::Relaxed);
+        self.recorder.padded.fetch_add((places.len() - rows) as u64, Ordering::Relaxed);
+        own().for_each(|place| self.recorder.yielded_of(place.survivor.source));
+    }
+
+    /// Copies what is known of the survivors into the batch, and counts what it amounts to.
+    ///
+    /// # Errors
+    /// Json that waits in a file cannot be read back; no memory.
+    pub(crate) fn describe(&self, batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Result<()> {
+        describe(batch, places, captions)?;
+        batch.policy = self.spec.policy;
+        if self.spec.config.selection.weights {
+            let mut weights = HostArray::zeros(&[batch.len()])?;
+            for (weight, (pi, place)) in weights.as_mut_slice().iter_mut().zip(batch.pi.iter().zip(places)) {
+                // Without a probability nothing was selected: it was there for certain.
+                *weight = if place.filler == Filler::Own { pi.map_or(1.0, |pi| 1.0 / pi) } else { 0.0 };
+            }
+            batch.weights = Some(weights);
+        }
+        let rows = places.iter().zip(batch.pi.iter().zip(&batch.captions));
+        let own = rows.filter(|(place, _)| place.filler == Filler::Own);
+        self.recorder
+            .batch(own.map(|(place, (pi, caption))| (*pi, caption.as_str(), place.survivor.semantic_hash)));
+        Ok(())
+    }
+
+    /// Counts a survivor that proved undecodable; `false` where it was counted before.
+    pub(crate) fn late_failure(&self, lane: usize, survivor: &Survivor, error: ImageError) -> Result<bool> {
+        if !self.undecodable.borrow_mut().insert(survivor.moment()) {
+            return Ok(false);
+        }
+        let failed = failed_image(&survivor.sample, error);
+        if self.spec.config.runtime.on_error == OnError::Raise {
+            return Err(raised(&failed).in_shard(&survivor.shard));
+        }
+        self.recorder.failed_late(lane, &survivor.shard, &failed, self.spec.max_errors)?;
+        Ok(true)
+    }
+}
+
+/// Lanes decide what is left before an epoch's last batch is handed over, so that with it every sample of the epoch
+/// is counted and recorded: few training loops ask for a batch more.
+fn decide_the_rest(feeds: &mut [LaneFeed]) -> Result<()> {
+    for feed in feeds {
+        while feed.next()?.is_some() {}
+    }
+    Ok(())
+}
+
+/// What fills the places that a lane's source has no survivor for: its first survivors, or where it has none
+/// at all, those of another source of the lane.
+fn first_of(feeds: &mut [LaneFeed], source: usize) -> Result<Arc<[Arc<Survivor>]>> {
+    if feeds[source].first.is_empty() {
+        for feed in feeds.iter_mut() {
+            feed.load()?;
+            if !feed.first.is_empty() {
+                return Ok(Arc::clone(&feed.first));
+            }
+        }
+    }
+    Ok(Arc::clone(&feeds[source].first))
+}
+
+/// Gives up when replacement after replacement cannot be decoded.
+fn attempt_limit(attempt: u64, survivor: &Survivor) -> Result<()> {
+    if attempt < 4 * REPEAT_POOL as u64 {
+        return Ok(());
+    }
+    let detail = format!(
+        "none of the {attempt} that were tried in the place of key {} can be decoded; mend the shards, or use fewer \
+         lanes",
+        survivor.sample.key
+    );
+    Err(Error::no_samples(detail).in_shard(&survivor.shard))
+}
+
+/// Copies what is known of the survivors into the batch.
+///
+/// # Errors
+/// Json that waits in a file cannot be read back.
+fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Result<()> {
+    for (valid, place) in batch.valid.as_mut_slice().iter_mut().zip(places) {
+        *valid = place.filler == Filler::Own;
+    }
+    for survivor in places.iter().map(|place| &place.survivor) {
+        batch.ids.push(survivor.sample.id);
+        batch.keys.push(Arc::clone(&survivor.sample.key));
+        let json = survivor.json.as_ref().map(|json| json.bytes().map(Cow::into_owned));
+        batch.json.push(json.transpose()?);
+        batch.clusters.push(survivor.cluster);
+        batch.alignment.push(survivor.alignment);
+        batch.pi.push(survivor.pi);
+        batch.original.push(survivor.sample.caption.clone());
+        batch.generated.push(survivor.generated.clone());
+        batch.judged.push(survivor.judged);
+        batch.rescued.push(survivor.rescued);
+    }
+    batch.captions = captions;
+    Ok(())
+}

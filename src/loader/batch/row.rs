@@ -1,0 +1,28 @@
+//! Where the rows of a batch come from.
+
+use std::sync::Arc;
+
+use crate::loader::kept::Survivor;
+
+/// What fills a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filler {
+    /// A survivor of the policy's: one that is due, or in training one that is repeated.
+    Own,
+    /// In mode `Eval`, another sample of the rank: the row is not real.
+    Other,
+    /// Nothing, for want of samples.
+    Blank,
+}
+
+/// One place of a batch on its way to being filled.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) survivor: Arc<Survivor>,
+    pub(crate) filler: Filler,
+    pub(crate) lane: usize,
+    /// The lane's first survivors.
+    pub(crate) first: Arc<[Arc<Survivor>]>,
+    /// Index of the place in the global batch.
+    pub(crate) global: u64,
+}

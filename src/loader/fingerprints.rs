@@ -1,0 +1,40 @@
+//! What keeps records of a ledger apart: how samples were read, and of which version of a shard.
+
+use crate::hash;
+use crate::image::{self, DecodeOptions};
+use crate::shard::ReadOptions;
+
+/// Identifies how samples are read: what a ledger records is kept apart by it.
+///
+/// It is what decides which samples are readable, and what of them is seen: by which decoder and at which scale, too.
+/// The size of the previews is part of their model's fingerprint.
+pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
+    let caption_key = read.caption_key.as_deref().map_or(0, hash::hash_str);
+    let mut fields = match &read.filter {
+        Some(filter) => hash::combine(&[caption_key, hash::hash_str(&filter.to_string())]),
+        None => caption_key,
+    };
+    let tables = [
+        ("subset", read.subset.as_ref().map(|subset| subset.fingerprint())),
+        ("captions", read.captions.as_ref().map(|captions| captions.fingerprint())),
+    ];
+    for (option, table) in tables {
+        if let Some(table) = table {
+            fields = hash::combine(&[fields, hash::hash_str(option), table]);
+        }
+    }
+    if let Some(share) = &read.share {
+        fields = hash::combine(&[fields, hash::hash_str("share"), share.fingerprint()]);
+    }
+    hash::combine(&[
+        fields,
+        decode.max_pixels,
+        decode.exif_orientation.into(),
+        hash::hash_str(image::PREVIEWS),
+    ])
+}
+
+/// The version of a shard as it stands in a [`WindowKey`].
+pub(crate) fn version_hash(version: Option<&str>) -> u64 {
+    version.map_or(0, hash::hash_str)
+}

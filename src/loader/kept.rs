@@ -1,0 +1,48 @@
+//! A kept sample between deciding and the batch.
+
+use std::sync::Arc;
+
+use crate::hash;
+use crate::loader::buffer::Encoded;
+use crate::model::SemanticHash;
+use crate::sample::Sample;
+
+/// A sample that was kept, with what is known of it.
+pub(crate) struct Survivor {
+    /// All of it but image and json, which are empty here.
+    pub(crate) sample: Sample,
+    pub(crate) image: Encoded,
+    pub(crate) json: Option<Encoded>,
+    pub(crate) shard: Arc<str>,
+    pub(crate) cluster: Option<u32>,
+    pub(crate) alignment: Option<f32>,
+    pub(crate) pi: Option<f32>,
+    /// Hash of the image by its content; `None` where it is not known.
+    pub(crate) semantic_hash: Option<SemanticHash>,
+    /// The same, where others of its lane's batch are compared with it.
+    pub(crate) look: Option<SemanticHash>,
+    /// Identity of the caption to train on, where others of its lane's batch are compared with it.
+    pub(crate) text: Option<u64>,
+    pub(crate) generated: Option<Arc<str>>,
+    /// What the judge says of the generated caption.
+    pub(crate) judged: Option<f32>,
+    /// Whether the gate dropped it and its generated caption brought it back.
+    pub(crate) rescued: bool,
+    /// Its corpus.
+    pub(crate) source: usize,
+    /// The pass over its corpus in which it survived.
+    pub(crate) pass: u64,
+    /// Its place in its stream: how many samples that count come before it, unusable ones among them.
+    pub(crate) place: u64,
+}
+
+impl Survivor {
+    /// What chance has to go by where something is done to it: sample and pass. An epoch may have a sample
+    /// in several passes.
+    pub(crate) fn moment(&self) -> u64 {
+        hash::combine(&[self.pass, self.sample.id.0])
+    }
+}
+
+/// Survivors that leave a lane together.
+pub(crate) type SurvivorGroup = Vec<Arc<Survivor>>;

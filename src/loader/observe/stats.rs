@@ -1,0 +1,416 @@
+//! What happened to every sample, and where the time went.
+//!
+//! Two equations hold for every shard at every window and for every epoch (design, section 3):
+//! read = kept + dropped + excluded + failed, and yielded = kept + repeats - surplus (of what was handed on
+//! so far). The first is checked at every window; a violation is a bug and ends the run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cluster::GateWorth;
+use crate::error::FailReason;
+use crate::sample::{DropReason, Outcome};
+
+/// Outcomes of the samples of a shard, or of all shards.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Samples read or, with a ledger, known: everything that was decided.
+    pub read: u64,
+    /// Samples that survive.
+    pub kept: u64,
+    /// Readable samples below the gate.
+    pub dropped_gate: u64,
+    /// Readable samples that are near-copies of a kept one.
+    pub dropped_dedup: u64,
+    /// Readable samples beyond the quota.
+    pub dropped_quota: u64,
+    /// Readable samples that `thin` left out before they were decoded.
+    pub dropped_thin: u64,
+    /// Samples that the filter on metadata does not let pass.
+    pub excluded: u64,
+    /// Unusable samples by reason.
+    pub failed: BTreeMap<FailReason, u64>,
+}
+
+impl Counts {
+    /// Counts one outcome.
+    pub fn add(&mut self, outcome: Outcome) {
+        self.read += 1;
+        match outcome {
+            Outcome::Kept { .. } => self.kept += 1,
+            Outcome::Dropped(DropReason::Gate) => self.dropped_gate += 1,
+            Outcome::Dropped(DropReason::Dedup) => self.dropped_dedup += 1,
+            Outcome::Dropped(DropReason::Quota) => self.dropped_quota += 1,
+            Outcome::Dropped(DropReason::Thin) => self.dropped_thin += 1,
+            Outcome::Failed(FailReason::Excluded) => self.excluded += 1,
+            Outcome::Failed(reason) => *self.failed.entry(reason).or_default() += 1,
+        }
+    }
+
+    /// Unusable samples of any reason.
+    pub fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// Whether every sample read has exactly one outcome.
+    pub fn conserved(&self) -> bool {
+        let dropped = self.dropped_gate + self.dropped_dedup + self.dropped_quota + self.dropped_thin;
+        self.read == self.kept + dropped + self.excluded + self.failures()
+    }
+
+    /// What became of the samples, in words: "96 are excluded by where, 4 are dropped by the gate".
+    /// `excluded_by` names what excludes.
+    pub(crate) fn in_words(&self, excluded_by: &str) -> String {
+        let outcomes = [
+            (self.kept, "are kept".to_owned()),
+            (self.excluded, format!("are excluded by {excluded_by}")),
+            (self.dropped_gate, "are dropped by the gate".to_owned()),
+            (self.dropped_dedup, "are near-duplicates".to_owned()),
+            (self.dropped_quota, "are dropped by the quota".to_owned()),
+            (self.dropped_thin, "are dropped by thin".to_owned()),
+            (self.failures(), format!("failed ({})", self.reasons())),
+        ];
+        let words = outcomes.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+        words.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Failed samples by reason, in words.
+    pub(crate) fn reasons(&self) -> String {
+        let reasons: Vec<String> = self.failed.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        reasons.join(", ")
+    }
+
+    pub(crate) fn merge(&mut self, other: &Counts) {
+        self.read += other.read;
+        self.kept += other.kept;
+        self.excluded += other.excluded;
+        self.dropped_gate += other.dropped_gate;
+        self.dropped_dedup += other.dropped_dedup;
+        self.dropped_quota += other.dropped_quota;
+        self.dropped_thin += other.dropped_thin;
+        for (&reason, n) in &other.failed {
+            *self.failed.entry(reason).or_default() += n;
+        }
+    }
+}
+
+/// What became of a lane.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct LaneCounts {
+    pub(crate) counts: Counts,
+    /// Places filled with one of its first survivors.
+    pub(crate) repeats: u64,
+}
+
+/// A failed sample, named.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Failure {
+    /// Shard (path or URL).
+    pub shard: Arc<str>,
+    /// Key of the sample.
+    pub key: Arc<str>,
+    /// Byte offset of its first header in the decompressed shard.
+    pub offset: u64,
+    /// Why it cannot be used.
+    pub reason: FailReason,
+    /// What exactly was found.
+    pub detail: String,
+}
+
+/// How a table that samples are joined with fits the corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Joined {
+    /// What it goes by: `key`, `uid` or `id`.
+    pub by: &'static str,
+    /// Its entries.
+    pub entries: u64,
+    /// Samples that were found in it, of those that this rank's lanes have decided so far.
+    pub matched: u64,
+    /// Samples of the corpus.
+    #[serde(skip)]
+    pub(crate) corpus: u64,
+}
+
+impl Joined {
+    /// What is odd about it after `read` samples, if anything: less than a tenth of what could have been met.
+    fn warning(&self, option: &str, read: u64) -> Option<String> {
+        let Self { by, entries, matched, corpus } = *self;
+        // Not all of a table is in a corpus that is smaller.
+        let could = entries.min(corpus) as f64 * read as f64 / corpus.max(1) as f64;
+        (could >= 10.0 && (matched as f64) < 0.1 * could).then(|| {
+            format!(
+                "{option}: of {entries} entries, by {by}, {matched} were found among {read} samples: is it of \
+                 another corpus, or are its entries not what the corpus calls {by}?"
+            )
+        })
+    }
+}
+
+/// A shard whose number of samples is not the one in the length table.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LengthMismatch {
+    /// Shard (path or URL).
+    pub shard: Arc<str>,
+    /// Samples according to `sizes.json` or the scan.
+    pub expected: u64,
+    /// Samples found.
+    pub found: u64,
+}
+
+/// Target of warnings that callers are also handed as values, so that one who passes both on can tell.
+pub const HANDED_WARNINGS: &str = "tldr_loader::epoch";
+
+/// What became of one corpus of a mix.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct SourceStats {
+    /// Its patterns, as they were given; `all` where no weights are given.
+    pub name: Arc<str>,
+    /// Its share of the samples that an epoch yields, over all ranks.
+    pub share: f64,
+    /// Passes over its shards that an epoch makes, over all ranks: below 1 where it reads a part of them.
+    pub passes: f64,
+    /// Samples read or known so far.
+    pub read: u64,
+    /// Of these, survivors.
+    pub kept: u64,
+    /// Samples handed to the training loop.
+    pub yielded: u64,
+}
+
+/// What a gate by the captioner's alignment is worth: [`GateWorth`], as a loader tells it.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct GateStats {
+    /// Chance that a true caption aligns better than a swapped one, 0.5 where alignment is guessing.
+    pub auc: f64,
+    /// Its standard error.
+    pub auc_error: f64,
+    /// Of the captioner's decoder, over tokens of true captions.
+    pub perplexity: f64,
+    /// Pairs that were measured.
+    pub pairs: u64,
+    /// Which: `held-out`, `sample` or `trained`.
+    pub measured_on: &'static str,
+    /// Whether the AUC is below 0.6, or within two standard errors of 0.5.
+    pub close_to_chance: bool,
+}
+
+impl From<GateWorth> for GateStats {
+    fn from(GateWorth { validation, on }: GateWorth) -> Self {
+        Self {
+            auc: validation.auc,
+            auc_error: validation.auc_error,
+            perplexity: validation.perplexity(),
+            pairs: validation.pairs,
+            measured_on: on.name(),
+            close_to_chance: validation.is_close_to_chance(),
+        }
+    }
+}
+
+/// What a stage is doing.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Activity {
+    /// The stage, and the lane it works for.
+    pub stage: String,
+    /// What it does, or what it waits for.
+    pub doing: String,
+    /// Seconds since the last sign of life.
+    pub seconds: f64,
+}
+
+/// A snapshot of an epoch's statistics on one rank.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Stats {
+    /// Epoch.
+    pub epoch: u64,
+    /// Rank of this process; `None` where it is not known before the first batch.
+    pub rank: Option<usize>,
+    /// Number of processes that share the corpus.
+    pub world_size: usize,
+    /// Who says so: `RANK and WORLD_SIZE`, `the process group`, `its options`, ...
+    pub rank_from: String,
+    /// Outcomes over all shards that this rank's lanes have decided so far.
+    pub counts: Counts,
+    /// Samples handed to the training loop.
+    pub yielded: u64,
+    /// Survivors passed over on resuming, because their batches were handed over before.
+    pub replayed: u64,
+    /// Places filled with one of the lane's first survivors, for want of a survivor.
+    pub repeats: u64,
+    /// Survivors left over after the last batch.
+    pub surplus: u64,
+    /// Rows of mode `Eval` that are no samples of their own, no part of `yielded`: they make every rank's batches as
+    /// many and as long as the others'.
+    pub padded: u64,
+    /// Samples that went through the encoder (the others were on the ledger).
+    pub encoded: u64,
+    /// Bytes of encoded images and json for which `buffer_bytes` had no room: they waited in files.
+    pub spilled_bytes: u64,
+    /// Captions generated (the others were on the ledger or not needed).
+    pub captioned: u64,
+    /// Generated captions that the judge scored (the others were on the ledger or not needed).
+    pub judged: u64,
+    /// Survivors that the gate dropped and their generated caption brought back; of `counts.kept`.
+    pub rescued: u64,
+    /// (sum of w)² / sum of w² over the samples yielded, w being 1 / pi: how many samples of equal weight
+    /// an average of them is worth. `None` where the pi of one is not known.
+    pub n_eff: Option<f64>,
+    /// Samples yielded whose caption stands earlier in the batch, of this rank: for a contrastive loss
+    /// they are false negatives. A rank sees its own part of the global batch only.
+    pub alike_captions: u64,
+    /// The same of images: samples whose semantic hash differs from an earlier one of the batch in at most
+    /// 15 of its 256 bits, as those of images with a cosine of 0.983 do. Of those with signals only.
+    pub alike_images: u64,
+    /// Survivors that `defer_duplicates` put off to a later batch of their lane, each counted once.
+    pub deferred: u64,
+    /// Generated captions that are empty: survivors keep their original, and what the gate dropped is not
+    /// rescued.
+    pub captions_empty: u64,
+    /// Generated captions that repeat a phrase three times in a row: where `replace_repetitive` is on,
+    /// survivors keep their original, and what the gate dropped is not rescued.
+    pub captions_repetitive: u64,
+    /// What the gate is worth, where one by the captioner's alignment is used and the fit measured it.
+    pub gate: Option<GateStats>,
+    /// The corpora that are mixed; one where no weights are given.
+    pub sources: Vec<SourceStats>,
+    /// What every stage is doing now.
+    pub activity: Vec<Activity>,
+    /// Seconds of work by stage; threads of a stage add up.
+    pub seconds: BTreeMap<&'static str, f64>,
+    /// Outcomes by shard.
+    pub shards: BTreeMap<Arc<str>, Counts>,
+    /// The first failed samples, named.
+    pub failures: Vec<Failure>,
+    /// Shards whose length is not what the table says.
+    pub length_mismatches: Vec<LengthMismatch>,
+    /// Shards that hold no samples at all, by path or URL, over all ranks' shards as far as they are known.
+    pub empty_shards: Vec<Arc<str>>,
+    /// What became of each lane of this rank.
+    #[serde(skip)]
+    pub(crate) lanes: BTreeMap<usize, LaneCounts>,
+    /// What excludes samples, in words.
+    #[serde(skip)]
+    pub(crate) excluded_by: String,
+    /// Lanes of all ranks.
+    #[serde(skip)]
+    pub(crate) lane_count: usize,
+    /// Bytes passed over by shard: after damaged tar headers, and behind end markers.
+    pub skipped_bytes: BTreeMap<Arc<str>, u64>,
+    /// Usable samples without a number in the field of `score_key`: they pass no gate.
+    pub unscored: u64,
+    /// By field that was asked for, samples where it is `NaN`, which counts as no value. As `unread_json`, of the
+    /// samples whose json this epoch read: what the ledger knows is not read again.
+    pub not_numbers: BTreeMap<Arc<str>, u64>,
+    /// Samples whose json cannot be read, and that count without it: they have no score, and no uid to be
+    /// found in `captions` by. Where a caption, `where` or a `subset` depends on it, the sample fails instead
+    /// (`bad-json`).
+    pub unread_json: u64,
+    /// How `subset` fits the corpus, where there is one; what matches may still be excluded by `where`.
+    pub subset: Option<Joined>,
+    /// How `captions` fits the corpus, where there is one; only usable samples count.
+    pub captions: Option<Joined>,
+}
+
+impl Stats {
+    /// What a user should know of a finished epoch: repeats or surplus above 2% of what was
+    /// yielded, and wrong lengths. `batch_size` is the rank's: a part of a batch is always left
+    /// over, and no cause for a warning.
+    pub fn warnings(&self, batch_size: usize) -> Vec<String> {
+        let mut warnings = vec![];
+        let share = |n: u64| 100.0 * n as f64 / self.yielded.max(1) as f64;
+        if share(self.repeats) > 2.0 {
+            warnings.push(format!(
+                "epoch {}: {} places ({:.1}%) were filled by repeating a lane's first kept samples: fewer were kept than \
+                 expected{}. The expected number holds less exactly the shorter a lane is: fewer lanes repeat less{}",
+                self.epoch,
+                self.repeats,
+                share(self.repeats),
+                self.losses(),
+                self.shortest_lane()
+            ));
+        }
+        if share(self.surplus.saturating_sub(batch_size as u64)) > 2.0 {
+            warnings.push(format!(
+                "epoch {}: {} survivors ({:.1}%) were left over after the last batch: more survived than \
+                 was expected, since the fit's shares or the shards' lengths are off",
+                self.epoch,
+                self.surplus,
+                share(self.surplus)
+            ));
+        }
+        if self.counts.read > 0 && self.yielded + self.replayed == 0 {
+            let failed = self.counts.failures();
+            warnings.push(format!(
+                "epoch {}: nothing was yielded of {} samples read, {failed} of which cannot be used: {}",
+                self.epoch,
+                self.counts.read,
+                self.counts.reasons()
+            ));
+        }
+        if let Some(first) = self.empty_shards.first() {
+            let more = self.empty_shards.len() - 1;
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            warnings.push(format!("shard {first}{more}: no samples in it: it may be cut, or zeros"));
+        }
+        for (option, joined) in [("subset", self.subset), ("captions", self.captions)] {
+            warnings.extend(joined.and_then(|joined| joined.warning(option, self.counts.read)));
+        }
+        for (field, count) in &self.not_numbers {
+            warnings.push(format!(
+                "epoch {}: {count} of {} samples have NaN in {field:?}, which counts as no value",
+                self.epoch, self.counts.read
+            ));
+        }
+        if self.unread_json > 0 {
+            warnings.push(format!(
+                "epoch {}: the json of {} samples cannot be read, and none of its fields counts; the log names the \
+                 first",
+                self.epoch, self.unread_json
+            ));
+        }
+        if self.unscored * 2 > self.counts.read.saturating_sub(self.counts.excluded) {
+            warnings.push(format!(
+                "epoch {}: {} of {} samples have no number in the field of score_key, and pass no gate",
+                self.epoch, self.unscored, self.counts.read
+            ));
+        }
+        for (shard, bytes) in &self.skipped_bytes {
+            warnings.push(format!(
+                "shard {shard}: {bytes} bytes were passed over, after a damaged tar header or behind the end marker; what they held is \
+                 lost"
+            ));
+        }
+        for m in &self.length_mismatches {
+            warnings.push(format!(
+                "shard {}: {} samples expected, {} found: it is not whole, or what lists it is wrong \
+                 (lengths=, sizes.json, _stats.json or .parquet beside it)",
+                m.shard, m.expected, m.found
+            ));
+        }
+        warnings
+    }
+
+    /// What was lost that no expectation knew of, in words.
+    fn losses(&self) -> String {
+        let losses =
+            [(self.counts.failures(), "failed"), (self.counts.dropped_dedup, "were near-duplicates")];
+        let said: Vec<String> =
+            losses.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        if said.is_empty() { String::new() } else { format!(", since {}", said.join(" and ")) }
+    }
+
+    /// The lane of this rank that repeated most, in words.
+    fn shortest_lane(&self) -> String {
+        let Some((lane, LaneCounts { counts, repeats })) = self.lanes.iter().max_by_key(|(_, l)| l.repeats)
+        else {
+            return String::new();
+        };
+        let excluded_by = if self.excluded_by.is_empty() { "nothing" } else { &self.excluded_by };
+        format!(
+            "; the shortest of this rank is lane {lane} of {}, with {repeats} repeats: of {} samples read for it {}",
+            self.lane_count,
+            counts.read,
+            counts.in_words(excluded_by)
+        )
+    }
+}
