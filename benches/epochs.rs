@@ -1,5 +1,5 @@
 //! What an epoch costs, beside what it must: the second one with a ledger against shards that hold only
-//! the survivors, the first one against its own slowest stage.
+//! the kept samples, the first one against its own slowest stage.
 //!
 //!     make bench-epochs     # cargo bench -p tldr-captioner --bench epochs -- [--data DIR]
 //!
@@ -196,7 +196,7 @@ fn corpus(source: &Path, samples: usize, folder: &Path) {
 }
 
 /// Shards that hold those of the corpus whose key is in `keys`, and no others.
-fn survivors(corpus: &Path, keys: &HashSet<String>, folder: &Path) {
+fn kept_samples(corpus: &Path, keys: &HashSet<String>, folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     let shards = list(&[corpus.display().to_string()], None, &Default::default()).unwrap();
     for (number, shard) in shards.iter().enumerate() {
@@ -292,19 +292,19 @@ fn main() {
         overlap.push(wall / shared.max(slowest));
         alone_ratio.push(wall / slowest);
         if round == 0 {
-            survivors(&whole, &keys, &reduced);
+            kept_samples(&whole, &keys, &reduced);
             println!("stages of the first epoch, in seconds: {:?}", first.seconds);
         }
         // The same epoch again, now known: the same samples are yielded, in the same order.
         loader.set_epoch(0);
         let (with_ledger, again, stats, _) = epoch(&loader);
-        assert_eq!((again, stats.encoded), (keys, 0), "the same survivors, and no captioner");
+        assert_eq!((again, stats.encoded), (keys, 0), "the same kept samples, and no captioner");
         let (alone, ..) = epoch(&builder(&reduced).mode(Mode::Full).build().unwrap());
         second.push(with_ledger / alone);
     }
     println!(
         "{} samples, {} rounds, {}: first epoch {:.2} s, {:.2} times its slowest stage alone, {:.2} times what its \
-         stages take of {THREADS} cores; second epoch at {:.2} of the speed of shards that hold only the survivors",
+         stages take of {THREADS} cores; second epoch at {:.2} of the speed of shards that hold only the kept_samples",
         options.samples,
         options.rounds,
         options.captioner.clone().unwrap_or(format!("encoder {} us a sample", options.encode)),

@@ -31,17 +31,17 @@ const OUT_OF_MEMORY: [&str; 3] = ["out of memory", "can't allocate memory", "not
 #[non_exhaustive]
 pub enum ErrorKind {
     /// An option has a value that cannot be used.
-    #[error("{option} = {given}: {accepted}")]
+    #[error("invalid {option}={given}: {problem}")]
     Option {
         /// Name of the option, as the caller spells it.
         option: &'static str,
         /// The value that was given.
         given: String,
-        /// What is accepted, and what to do.
-        accepted: String,
+        /// What was expected or is wrong, and what to do.
+        problem: String,
     },
     /// There is no option of this name.
-    #[error("{name} = {detail}")]
+    #[error("unknown option {name}={detail}")]
     UnknownOption {
         /// The name.
         name: String,
@@ -152,9 +152,19 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// An option with an unusable value.
-    pub fn option(option: &'static str, given: impl fmt::Display, accepted: impl Into<String>) -> Self {
-        ErrorKind::Option { option, given: given.to_string(), accepted: accepted.into() }.into()
+    /// An option with a value that cannot be used; `expected` completes "expected ...", and says what to do.
+    pub fn option(option: &'static str, given: impl fmt::Display, expected: impl fmt::Display) -> Self {
+        Self::refused(option, given, format!("expected {expected}"))
+    }
+
+    /// As [`option`](Self::option), where something else is wrong than the value itself.
+    pub fn refused(option: &'static str, given: impl fmt::Display, problem: impl Into<String>) -> Self {
+        ErrorKind::Option { option, given: given.to_string(), problem: problem.into() }.into()
+    }
+
+    /// An option that has no effect beside the others; `why` completes "it has no effect ...".
+    pub fn unused(option: &'static str, given: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Self::refused(option, given, format!("it has no effect {why}; remove it"))
     }
 
     /// A failed read or write; `action` completes "cannot ...".
@@ -302,7 +312,7 @@ mod tests {
             Error::option("keep_ratio", 1.5, "a number in (0, 1]").in_shard(&shard).at_sample(&key, 512);
         assert_eq!(
             error.to_string(),
-            "keep_ratio = 1.5: a number in (0, 1] (shard a/00000.tar, key 000000012, byte 512)"
+            "invalid keep_ratio=1.5: expected a number in (0, 1] (shard a/00000.tar, key 000000012, byte 512)"
         );
     }
 

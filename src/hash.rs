@@ -2,7 +2,7 @@
 //!
 //! Every random choice is `hash(seed, purpose, id)`: it depends on what it is for and on what it
 //! is about, never on how many choices were made before it. So the same inputs give the same
-//! survivors and the same batches, whatever the threads, ranks or machine load.
+//! kept samples and the same batches, whatever the threads, ranks or machine load.
 
 /// What a random choice is for. Two purposes never share a stream. Their numbers are frozen: they are in every
 /// choice that was ever made.
@@ -15,9 +15,9 @@ pub enum Purpose {
     RunStart = 1,
     /// Permutation of the shards of an epoch.
     ShardOrder = 2,
-    /// Order in which survivors of a shuffle group leave a lane.
+    /// Order in which kept samples of a shuffle group leave a lane.
     Shuffle = 3,
-    /// Which of a lane's first survivors fills a missing place.
+    /// Which of a lane's first kept samples fills a missing place.
     Repeat = 4,
     /// Random resized crop and flip of one sample in one epoch.
     Augment = 5,
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn value_stability() {
-        // Frozen: survivors of published runs depend on these numbers. The second is what the
+        // Frozen: kept samples of published runs depend on these numbers. The second is what the
         // xxhash package of PyPI gives.
         assert_eq!(hash(0, Purpose::Candidate, 0), mix(mix(GOLDEN)));
         assert_eq!(hash_str("tldr"), 0xfafc_2738_2c75_c934);

@@ -5,7 +5,7 @@
 //! # From the top
 //!
 //! A [`Loader`] reads image-text pairs from WebDataset tar shards, decides window by window which
-//! of them survive, and yields the survivors as [`Batch`](loader::Batch)es. Nothing reduced is
+//! of them survive, and yields the kept samples as [`Batch`](loader::Batch)es. Nothing reduced is
 //! written, and no rank talks to another to decide.
 //!
 //! ```
@@ -38,11 +38,11 @@
 //! * [`select`] is the policy: gate, dedup, quota, priority; a pure function of a window's signals.
 //! * [`ledger`] remembers signals and captions: a second epoch, or another `keep_ratio`, needs no
 //!   captioner.
-//! * [`text::Fuse`] says which caption a survivor carries.
+//! * [`text::Fuse`] says which caption a kept sample carries.
 //! * [`Error`] names shard, key, option or tensor; a bad sample costs itself only and is counted
 //!   in [`Loader::stats`].
 //!
-//! The same inputs give the same survivors and the same batches, whatever the threads, ranks or
+//! The same inputs give the same kept samples and the same batches, whatever the threads, ranks or
 //! machine load. `docs/architecture.md` follows one sample through the threads and names the test
 //! of every promise.
 

@@ -472,7 +472,7 @@ mod tests {
         assert!(error(|p| p.tokens.truncate(9), &options(2)).contains("tokens of the sampled points"));
         assert!(error(|p| p.alignment[7] = f32::NAN, &options(2)).contains("sampled point 7"));
         assert!(error(|p| p.codebook = 3, &options(2)).contains("below the codebook's size, 3"));
-        assert!(error(|_| (), &options(51)).contains("clusters = 51"));
-        assert!(error(|_| (), &FitOptions { runs: 0, ..options(2) }).contains("runs = 0"));
+        assert!(error(|_| (), &options(51)).contains("invalid clusters=51"));
+        assert!(error(|_| (), &FitOptions { runs: 0, ..options(2) }).contains("invalid runs=0"));
     }
 }

@@ -366,7 +366,7 @@ mod tests {
         let (points, _) = blobs(10, 2, 4);
         for clusters in [0, 11] {
             let message = kmeans(&points, clusters, 3, 0).unwrap_err().to_string();
-            assert!(message.contains("clusters = ") && message.contains("10"), "{message}");
+            assert!(message.contains("invalid clusters=") && message.contains("10"), "{message}");
         }
     }
 }

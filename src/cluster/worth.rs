@@ -105,7 +105,7 @@ impl GateWorth {
             Some(worth) => worth.to_string(),
             None => "not measured: whether the captioner tells true captions from swapped ones is not known, since no fit of this \
                      version found captions that differ in the tokens the captioner reads; fit it to pairs with captions of their \
-                     own, or turn the gate off (gate = top(1))"
+                     own, or turn the gate off (gate=top(1))"
                 .into(),
         }
     }
@@ -118,7 +118,7 @@ impl GateWorth {
                 "the gate is close to chance: the captioner tells true captions from swapped ones with an AUC of \
                  {auc:.3} ± {auc_error:.3} (0.5 is guessing), so that a gate by alignment drops good and bad pairs alike; \
                  train on more pairs or for longer, load a BLIP, gate by a score of the corpus (gate = \
-                 top(0.5, by=FIELD)), or turn the gate off (gate = top(1))"
+                 top(0.5, by=FIELD)), or turn the gate off (gate=top(1))"
             )
         })
     }

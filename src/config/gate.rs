@@ -225,7 +225,10 @@ mod tests {
             (Gate::top(0.5).by("s").within_cluster(), "within=corpus"),
         ] {
             let error = gate.check().unwrap_err().to_string();
-            assert!(error.starts_with(&format!("gate = {gate}: ")) && error.contains(says), "{error}");
+            assert!(
+                error.starts_with(&format!("invalid gate={gate}: expected ")) && error.contains(says),
+                "{error}"
+            );
         }
         for gate in
             [Gate::OFF, Gate::top(0.5).within_cluster(), Gate::at_least(-3.0).by("s"), Gate::OFF.by("s")]

@@ -70,9 +70,8 @@ impl Images {
             }
             other => match crop.into_iter().find_map(|(option, given)| Some((option, given?))) {
                 Some((option, given)) => {
-                    let accepted =
-                        format!("left out with transform = {}, which has no random crop", other.name());
-                    Err(Error::option(option, given, accepted))
+                    let accepted = format!("with transform={}, which has no random crop", other.name());
+                    Err(Error::unused(option, given, accepted))
                 }
                 None if other == Transform::Eval => Ok(ImageTransform::Eval),
                 None => Ok(ImageTransform::Preview),

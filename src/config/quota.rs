@@ -88,7 +88,7 @@ pub enum Priority {
     /// The longest captions: a negative control for benchmarks.
     Longest,
     /// Every N-th of a run, by cluster and order of arrival, as TL;DR's public code takes them from a
-    /// whole corpus: an ablation. Survivors of one keep_ratio are none of another's.
+    /// whole corpus: an ablation. Kept samples of one keep_ratio are none of another's.
     EveryNth,
 }
 

@@ -86,14 +86,14 @@ impl Selection {
         let quota = self.quota.unwrap_or(if has_clusters { Quota::Proportional } else { Quota::Random });
         let keep_ratio = match (&self.keep_ratio, quota) {
             (Some(keep_ratio), Quota::CapAt(_)) => {
-                let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
-                return Err(Error::option("keep_ratio", keep_ratio, accepted));
+                let accepted = "with quota=cap(samples), which sets it";
+                return Err(Error::unused("keep_ratio", keep_ratio, accepted));
             }
             (Some(keep_ratio), _) => keep_ratio.clone(),
             (None, _) if has_clusters || gate.field().is_some() => KEEP_RATIO.into(),
             (None, _) => {
                 let accepted = "a number in (0, 1], the share of samples to keep: without a captioner, a gate by a score \
-                                or a plan it has to be given; mode = full keeps all";
+                                or a plan it has to be given; mode=full keeps all";
                 return Err(Error::option("keep_ratio", "none", accepted));
             }
         };

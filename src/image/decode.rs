@@ -138,7 +138,7 @@ pub(crate) fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Re
         return Err(ImageError {
             reason: FailReason::ImageTooLarge,
             detail: format!(
-                "the header promises {width}x{height} pixels, more than max_image_pixels = {}",
+                "the header promises {width}x{height} pixels, more than max_image_pixels={}",
                 options.max_pixels
             ),
         });

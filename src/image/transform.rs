@@ -511,13 +511,15 @@ mod tests {
         };
         let normal = Normalize::default();
         assert!(
-            error(train((0.0, 1.0), (0.75, 1.3), 0.0), 224, normal).starts_with("crop_scale = (0.0, 1.0)")
+            error(train((0.0, 1.0), (0.75, 1.3), 0.0), 224, normal)
+                .starts_with("invalid crop_scale=(0.0, 1.0)")
         );
-        assert!(error(train((0.9, 1.1), (0.75, 1.3), 0.0), 224, normal).starts_with("crop_scale"));
-        assert!(error(train((0.9, 1.0), (1.3, 0.75), 0.0), 224, normal).starts_with("crop_ratio"));
-        assert!(error(train((0.9, 1.0), (0.75, 1.3), f64::NAN), 224, normal).starts_with("flip = NaN"));
+        assert!(error(train((0.9, 1.1), (0.75, 1.3), 0.0), 224, normal).starts_with("invalid crop_scale"));
+        assert!(error(train((0.9, 1.0), (1.3, 0.75), 0.0), 224, normal).starts_with("invalid crop_ratio"));
+        assert!(error(train((0.9, 1.0), (0.75, 1.3), f64::NAN), 224, normal).starts_with("invalid flip=NaN"));
         assert!(
-            error(ImageTransform::Eval, 0, normal).starts_with("image_size = 0: a number of pixels from 1")
+            error(ImageTransform::Eval, 0, normal)
+                .starts_with("invalid image_size=0: expected a number of pixels from 1")
         );
         let flat = Normalize { std: [0.2, 0.0, 0.2], ..normal };
         assert!(error(ImageTransform::Eval, 224, flat).starts_with("std"));

@@ -367,7 +367,7 @@ impl Design<'_> {
         groupings
     }
 
-    /// Survivors at half the keep_ratio are survivors.
+    /// Kept samples at half the keep_ratio are kept samples.
     fn nested(&self, rule: &Rule<'_>) -> Result<Check> {
         let whole = self.policy.but(|selection| selection.rotate = false);
         let half = whole.but(|selection| match whole.quota() {
@@ -380,7 +380,7 @@ impl Design<'_> {
         let kept = pairs().filter(|(few, _)| few.is_kept()).count();
         let lost = pairs().filter(|(few, many)| few.is_kept() && !many.is_kept()).count();
         Ok(Check {
-            promise: "survivors of half the share are survivors".into(),
+            promise: "kept samples of half the share are kept samples".into(),
             found: format!("{lost} of {kept} are not"),
             accepted: "0".into(),
             holds: Some(lost == 0),

@@ -142,7 +142,7 @@ pub(super) fn window_of<'a>(
     selector: &Selector,
 ) -> Result<Window<'a>> {
     if selector.needs_embedding() && !record.has_embedding && !record.ids.is_empty() {
-        let accepted = "a ledger with embeddings, which dedup and priority = diverse look at: that of a loader \
+        let accepted = "a ledger with embeddings, which dedup and priority=diverse look at: that of a loader \
                         with this policy, or of plan --embeddings; or leave these options out";
         return Err(Error::option("ledger", "signals without embeddings", accepted));
     }

@@ -50,7 +50,7 @@ pub struct WindowRecord {
     pub from_table: Vec<bool>,
     /// The failed samples with their details, in shard order.
     pub failures: Vec<FailedSample>,
-    /// Where the rows lie in the shard, so that survivors can be read alone.
+    /// Where the rows lie in the shard, so that kept samples can be read alone.
     pub index: Option<ShardIndex>,
 }
 

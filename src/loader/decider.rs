@@ -64,7 +64,7 @@ impl Decider {
         self.selector().is_some_and(|selector| selector.keeps_everything(epoch))
     }
 
-    /// Whether it says of each survivor how likely it was to be kept.
+    /// Whether it says of each kept sample how likely it was to be kept.
     pub(crate) fn states_pi(&self) -> bool {
         match self {
             Self::Select(selector) => selector.policy().priority() == Priority::Uniform,
@@ -80,7 +80,7 @@ impl Decider {
         }
     }
 
-    /// Survivors of a corpus in `epoch` of which so many samples count as `counts` says: expected, or exactly those of the
+    /// Kept samples of a corpus in `epoch` of which so many samples count as `counts` says: expected, or exactly those of the
     /// plan.
     pub(crate) fn expected(&self, counts: &[Count], epoch: u64) -> u64 {
         let candidates = || counts.iter().map(|count| count.candidates).sum::<u64>();
@@ -99,7 +99,7 @@ impl Decider {
         }
     }
 
-    /// First epoch of each stretch of epochs with as many survivors.
+    /// First epoch of each stretch of epochs with as many kept samples.
     pub(crate) fn stretches(&self) -> Vec<u64> {
         self.selector().map_or(vec![0], |selector| selector.stretches().collect())
     }

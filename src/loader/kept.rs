@@ -8,7 +8,7 @@ use crate::model::SemanticHash;
 use crate::sample::Sample;
 
 /// A sample that was kept, with what is known of it.
-pub(crate) struct Survivor {
+pub(crate) struct Kept {
     /// All of it but image and json, which are empty here.
     pub(crate) sample: Sample,
     pub(crate) image: Encoded,
@@ -36,7 +36,7 @@ pub(crate) struct Survivor {
     pub(crate) place: u64,
 }
 
-impl Survivor {
+impl Kept {
     /// What chance has to go by where something is done to it: sample and pass. An epoch may have a sample
     /// in several passes.
     pub(crate) fn moment(&self) -> u64 {
@@ -44,5 +44,5 @@ impl Survivor {
     }
 }
 
-/// Survivors that leave a lane together.
-pub(crate) type SurvivorGroup = Vec<Arc<Survivor>>;
+/// Kept samples that leave a lane together.
+pub(crate) type KeptGroup = Vec<Arc<Kept>>;

@@ -18,7 +18,7 @@ use crate::loader::batch::arrays::Batch;
 use crate::loader::batch::assemble::{Assembling, LaneFeed};
 use crate::loader::channel::{Message, panic_message};
 use crate::loader::decide::deciding::Deciding;
-use crate::loader::kept::SurvivorGroup;
+use crate::loader::kept::KeptGroup;
 use crate::loader::lane::Stream;
 use crate::loader::observe::recorder::Recorder;
 use crate::loader::observe::watchdog::{Doing, Patience, Post};
@@ -101,8 +101,8 @@ pub(crate) fn record(
 /// How often a recording pass is looked at.
 const WATCH: Duration = Duration::from_millis(200);
 
-/// Survivors of a lane, group by group.
-type Groups = Receiver<Message<SurvivorGroup>>;
+/// Kept samples of a lane, group by group.
+type Groups = Receiver<Message<KeptGroup>>;
 
 impl Running {
     /// Ends the threads of an epoch without waiting for them: one of them hangs.
@@ -117,7 +117,7 @@ impl Running {
     }
 
     /// Starts the reading and the deciding thread of each lane of the rank and source. With `satisfied` nobody
-    /// wants survivors: their bytes are not read where the ledger knows them, and none come.
+    /// wants kept samples: their bytes are not read where the ledger knows them, and none come.
     fn lanes(
         &mut self,
         spec: &Arc<Spec>,
@@ -156,7 +156,7 @@ impl Running {
                 Reading { spec, epoch, recorder, stop: &stop, satisfied: &satisfied, slot }.run(stream, out)
             })?;
         }
-        // One group of survivors is used up while the next one is made.
+        // One group of kept samples is used up while the next one is made.
         let (group_out, group_in) = bounded(1);
         {
             let (spec, recorder, stop) = (Arc::clone(spec), Arc::clone(recorder), Arc::clone(&self.stop));

@@ -17,7 +17,7 @@ use crate::loader::build::mix::Mix;
 use crate::loader::claims::Claims;
 use crate::loader::decider::Decider;
 use crate::loader::fingerprints::{reading_fingerprint, version_hash};
-use crate::loader::kept::Survivor;
+use crate::loader::kept::Kept;
 use crate::loader::lane::Stream;
 use crate::loader::model_thread::ModelThread;
 use crate::loader::observe::recorder::MaxErrors;
@@ -36,7 +36,7 @@ impl OnError {
             Self::Skip => Ok(()),
             Self::Raise => {
                 let detail = "the shard holds none: it may be cut, or zeros; write it again, or leave it out of the \
-                              list (on_error = raise)";
+                              list (on_error=raise)";
                 Err(Error::no_samples(detail).in_shard(url))
             }
         }
@@ -208,20 +208,20 @@ impl Spec {
              last bits may differ, and with them a decision here and there"
         );
         if self.config.runtime.strict {
-            let remedy = "use the same device, number type and torch, another ledger, or strict = false";
+            let remedy = "use the same device, number type and torch, another ledger, or strict=false";
             return Err(ErrorKind::State(format!("{what}; {remedy}")).into());
         }
         if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!("{what}; strict = true refuses them");
+            tracing::warn!("{what}; strict=true refuses them");
         }
         Ok(())
     }
 
-    /// What fusion may know of a survivor's captions in `epoch`.
-    pub(crate) fn evidence(&self, survivor: &Survivor, epoch: u64) -> Evidence {
-        let place = survivor.moment();
+    /// What fusion may know of a kept sample's captions in `epoch`.
+    pub(crate) fn evidence(&self, kept: &Kept, epoch: u64) -> Evidence {
+        let place = kept.moment();
         let draw = hash::unit(hash::hash(self.config.seed, Purpose::Fuse, place));
-        Evidence { alignment: survivor.alignment, judged: survivor.judged, draw, epoch }
+        Evidence { alignment: kept.alignment, judged: kept.judged, draw, epoch }
     }
 
     /// What the ledger knows of the window; where a plan decides and no signals are needed, also what
@@ -233,8 +233,8 @@ impl Spec {
         })
     }
 
-    /// Position of a survivor in its shuffle group.
-    pub(crate) fn shuffle_hash(&self, survivor: &Survivor) -> u64 {
-        hash::hash(self.config.seed, Purpose::Shuffle, survivor.moment())
+    /// Position of a kept sample in its shuffle group.
+    pub(crate) fn shuffle_hash(&self, kept: &Kept) -> u64 {
+        hash::hash(self.config.seed, Purpose::Shuffle, kept.moment())
     }
 }

@@ -92,7 +92,7 @@ fn lanes_remedy(saved: &LoaderState, world_size: u64) -> String {
         return format!("; in mode eval every rank is a lane, and the state resumes on {lanes} ranks");
     }
     if lanes.is_multiple_of(world_size) {
-        return format!("; build the loader with lanes = {lanes}");
+        return format!("; build the loader with lanes={lanes}");
     }
     let fitting: Vec<String> =
         (1..=lanes.min(4096)).filter(|n| lanes.is_multiple_of(*n)).map(|n| n.to_string()).collect();
@@ -136,7 +136,7 @@ mod tests {
             "gate: this loader has 0.5, the state none",
             "plan: this loader has none, the state content 9",
             "has 256, the state 128",
-            "build the loader with lanes = 8",
+            "build the loader with lanes=8",
             "step 11",
         ] {
             assert!(message.contains(part), "{message}");
@@ -156,7 +156,7 @@ mod tests {
         };
         let message = check(8, &saved);
         for part in
-            ["this loader has 8, the state 4", "on 1, 2 or 4 ranks and not on 8", "with lanes = 8 next time"]
+            ["this loader has 8, the state 4", "on 1, 2 or 4 ranks and not on 8", "with lanes=8 next time"]
         {
             assert!(message.contains(part), "{message}");
         }

@@ -21,7 +21,7 @@ use crate::loader::state::LoaderState;
 use crate::loader::urls::IntoUrls;
 use crate::text::Tokenizer;
 
-/// A stream of batches of survivors, epoch after epoch.
+/// A stream of batches of kept samples, epoch after epoch.
 ///
 /// [`iter`](Self::iter) yields an epoch; with its last batch the loader moves on to the next
 /// one. The global sequence of batches is a function of the data, the captioner directory, the

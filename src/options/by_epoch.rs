@@ -178,10 +178,13 @@ mod tests {
             |numbers: &ByEpoch| numbers.checked("keep_ratio", of, |n| n > 0.0 && n <= 1.0).map(|_| ());
         let refused = |numbers: ByEpoch| checked(&numbers).unwrap_err().to_string();
         checked(&ByEpoch::from([(0, 0.25), (28, 1.0)])).unwrap();
-        assert_eq!(refused(1.5.into()), "keep_ratio = 1.5: a number in (0, 1]");
+        assert_eq!(refused(1.5.into()), "invalid keep_ratio=1.5: expected a number in (0, 1]");
         for (steps, part) in [
-            (vec![(0, 0.5), (3, 0.0)], "keep_ratio = {0: 0.5, 3: 0}: a number in (0, 1] from each"),
-            (vec![(1, 0.5)], "keep_ratio = {1: 0.5}: a schedule that begins with epoch 0"),
+            (
+                vec![(0, 0.5), (3, 0.0)],
+                "invalid keep_ratio={0: 0.5, 3: 0}: expected a number in (0, 1] from each",
+            ),
+            (vec![(1, 0.5)], "invalid keep_ratio={1: 0.5}: expected a schedule that begins with epoch 0"),
             (vec![(0, 0.5), (2, 0.1), (2, 0.2)], "names each epoch once"),
             (vec![], "begins with epoch 0"),
             (vec![(0, f64::NAN)], "a number in (0, 1]"),

@@ -5,7 +5,7 @@
 //!
 //! 1. What the gate of each window lets through is a candidate, and has a place v in [0, 1) by the
 //!    window's own draw ([`reservoir`](crate::select::reservoir)).
-//! 2. Candidates stand in the order of their places. In a cluster the window survivors (v < pi) come
+//! 2. Candidates stand in the order of their places. In a cluster the window kept samples (v < pi) come
 //!    first, and that at every keep_ratio; with a priority other than uniform, they are put first.
 //! 3. Of near-copies the first in this order stays, greedily, as
 //!    [`dedup`](crate::select::dedup) does within a window.
@@ -63,8 +63,8 @@ struct Candidate {
     came: u32,
     /// Length of its caption, as far as it is below 2^16: of two captions of one picture it tells whether they differ.
     caption_chars: u16,
-    survives: bool,
-    /// Whether it stands behind all window survivors.
+    is_kept: bool,
+    /// Whether it stands behind all window kept samples.
     behind: bool,
 }
 
@@ -178,7 +178,7 @@ impl Planner {
         if first.into_iter().any(|n| n > u32::MAX as usize) {
             return Err(Error::format("plan", "at most 2^32 - 1 candidates and windows", "more"));
         }
-        let survivors = match &self.by_priority {
+        let kept_samples = match &self.by_priority {
             Some(selector) => Some(selector.decide(window, 0)?),
             None => None,
         };
@@ -194,8 +194,8 @@ impl Planner {
         let hashes =
             window.signals.map(|signals| &signals.semantic_hash).filter(|h| h.len() == outcomes.len());
         for placed in &placed {
-            let survives =
-                survivors.as_ref().map_or(placed.survives, |outcomes| outcomes[placed.row].is_kept());
+            let is_kept =
+                kept_samples.as_ref().map_or(placed.is_kept, |outcomes| outcomes[placed.row].is_kept());
             self.candidates.push(Candidate {
                 place: placed.place.position(),
                 id: window.ids[placed.row].0,
@@ -204,8 +204,8 @@ impl Planner {
                 window: self.windows.len() as u32,
                 came: self.candidates.len() as u32,
                 caption_chars: window.caption_chars[placed.row].min(u32::from(u16::MAX)) as u16,
-                survives,
-                behind: survivors.is_some() && !survives,
+                is_kept,
+                behind: kept_samples.is_some() && !is_kept,
             });
         }
         self.keep_embeddings(window, placed.iter().map(|placed| placed.row));
@@ -269,7 +269,7 @@ impl Planner {
             let open = &mut open[candidate.cluster as usize];
             if *open > 0 {
                 *open -= 1;
-                counts.window_survivors += u64::from(candidate.survives);
+                counts.kept_by_window += u64::from(candidate.is_kept);
                 let (shard, window) = self.windows[candidate.window as usize];
                 kept.push(Kept { shard, window, id: SampleId(candidate.id), cluster: candidate.cluster });
             }

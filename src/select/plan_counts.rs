@@ -25,7 +25,7 @@ pub struct PlanCounts {
     /// Of these, near-copies that fill places for want of others.
     pub refilled: u64,
     /// Of these, kept by the draw of their window too.
-    pub window_survivors: u64,
+    pub kept_by_window: u64,
     /// Clusters with candidates.
     pub clusters: u64,
 }

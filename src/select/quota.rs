@@ -48,10 +48,10 @@ impl Rates {
             let most = (pass_rate * 1e4).round() / 1e4;
             let gate = match policy.gate() {
                 gate @ Gate::AtLeast { score, by: Some(field) } => format!(
-                    "gate = {gate} lets through; lower keep_ratio or the score, or keep all that pass by where = \
-                     \"{field} >= {score}\" with mode = full"
+                    "gate={gate} lets through; lower keep_ratio or the score, or keep all that pass by where=\
+                     \"{field} >= {score}\" with mode=full"
                 ),
-                gate => format!("gate = {gate} lets through; lower keep_ratio or raise the gate"),
+                gate => format!("gate={gate} lets through; lower keep_ratio or raise the gate"),
             };
             let accepted = format!("at most {most}, the share that {gate}");
             return Err(Error::option("keep_ratio", keep_ratio, accepted));
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn more_than_passes_is_an_error_with_the_maximum() {
         let message = solve(0.5, Some(0.5)).unwrap_err().to_string();
-        assert!(message.contains("keep_ratio = 0.5: at most 0.48"), "{message}");
+        assert!(message.contains("invalid keep_ratio=0.5: expected at most 0.48"), "{message}");
         assert!(solve(0.1, Some(0.3)).is_err(), "nothing passes at all");
         // Within the error of measurement everything that passes is kept.
         let rates = solve(0.4805, Some(0.5)).unwrap();

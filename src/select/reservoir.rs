@@ -9,7 +9,7 @@
 //! or so.
 //!
 //! All of it is exact integer arithmetic in units of 2^-64, where frac is what u64 does anyway.
-//! So survivors at a lower rate are a subset of those at a higher one, and epochs in rotation lie
+//! So kept samples at a lower rate are a subset of those at a higher one, and epochs in rotation lie
 //! end to end, without gap or overlap, for any epoch number.
 //!
 //! In rotation, epoch e keeps the places in [S, S + pi), modulo 1. Epochs whose rates add up to 1 at

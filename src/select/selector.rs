@@ -64,7 +64,7 @@ pub(super) struct Placed {
     pub(super) cluster: u32,
     pub(super) place: Place,
     /// Whether the draw of its window keeps it.
-    pub(super) survives: bool,
+    pub(super) is_kept: bool,
 }
 
 /// Where everything is kept, inclusion is certain.
@@ -128,7 +128,7 @@ impl Selector {
         }
         check_score(&policy)?;
         if clusters.is_none() {
-            let needs = |why: &str| format!("needs a captioner directory with clusters ({why})");
+            let needs = |why: &str| format!("a captioner directory with clusters ({why})");
             let by_score = policy.has_scores();
             if policy.gate().is_by_alignment() {
                 return Err(Error::option(
@@ -318,7 +318,7 @@ impl Selector {
                 row: c.row as usize,
                 cluster: c.cluster,
                 place,
-                survives: place.is_kept(self.phases.at(0).rate(c.cluster), Covered::default()),
+                is_kept: place.is_kept(self.phases.at(0).rate(c.cluster), Covered::default()),
             }));
         }
         Ok((outcomes, placed))

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::shard::location::{Location, Shard};
 use crate::shard::remote::{self, Object};
-use crate::shard::shard::{Location, Shard};
 
 /// A small file beside a shard, which may be there or not.
 #[derive(Debug, Clone, PartialEq, Eq)]

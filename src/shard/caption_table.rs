@@ -65,7 +65,7 @@ impl CaptionTable {
             }
         }
         if let Some(differ) = differ {
-            return Err(Error::format(format!("captions = {}", given()), "one caption a sample", differ));
+            return Err(Error::format(format!("captions={}", given()), "one caption a sample", differ));
         }
         if repeats {
             table.entries.dedup_by_key(|(name, _)| *name);
@@ -170,7 +170,7 @@ mod tests {
             ("g.jsonl", "", "no line"),
         ] {
             let error = table(name, content).unwrap_err().to_string();
-            assert!(error.contains(why) && error.contains("captions = "), "{error}");
+            assert!(error.contains(why) && error.contains("captions="), "{error}");
         }
     }
 

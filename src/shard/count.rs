@@ -4,8 +4,8 @@
 //! asked: what it holds differs from run to run.
 
 use crate::error::Result;
+use crate::shard::location::Location;
 use crate::shard::scan::each;
-use crate::shard::shard::Location;
 use crate::shard::survey::{of_metadata, survey};
 use crate::shard::{ReadOptions, Shard, ShardReader};
 

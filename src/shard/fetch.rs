@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 use crate::shard::caption::Captions;
 use crate::shard::group::{Group, Open, Used};
 use crate::shard::index::ShardIndex;
+use crate::shard::location::Location;
 use crate::shard::mark::Mark;
 use crate::shard::remote::{ChosenReader, Identity, Object};
-use crate::shard::shard::Location;
 use crate::shard::{ReadOptions, Shard};
 
 /// Members no larger than this, and no further apart, are read together from a file.

@@ -167,7 +167,7 @@ impl FromStr for Filter {
             let before: String =
                 text[..at].chars().rev().take(20).collect::<Vec<_>>().into_iter().rev().collect();
             let place = format!("at character {}, after {before:?}", text[..at].chars().count() + 1);
-            Error::option(
+            Error::refused(
                 "where",
                 format!("{text:?}"),
                 format!("{place}: expected {expected}, found {found}"),

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
+use crate::shard::location::Location;
 use crate::shard::patterns::{MAX_BRACES, MAX_EXPANSION, braces, glob, unescaped};
 use crate::shard::remote::{Address, Stores};
-use crate::shard::shard::Location;
 use crate::shard::{Shard, Store};
 
 /// Names under which a folder's files are taken for shards.
@@ -55,7 +55,7 @@ pub fn list(patterns: &[String], source: Option<&str>, stores: &Store) -> Result
 /// As [`list`], without a look at what the endpoint is for.
 pub(crate) fn shards_of(patterns: &[String], source: Option<&str>, stores: &Store) -> Result<Vec<Shard>> {
     if patterns.is_empty() {
-        return Err(Error::option("urls", "[]", format!("at least one shard is needed; {ACCEPTED}")));
+        return Err(Error::refused("urls", "[]", format!("at least one shard is needed; {ACCEPTED}")));
     }
     stores.check()?;
     let mut listing = Listing { source, shards: vec![], stores: Stores::new(stores) };
@@ -73,8 +73,8 @@ pub(crate) fn check_endpoint(stores: &Store, shards: &[Shard], ledger: Option<&s
     if places.any(|place| place.starts_with("s3://") || place.starts_with("s3a://")) {
         return Ok(());
     }
-    let accepted = "left out without s3:// shards, whose server it is; others name theirs in their URL";
-    Err(Error::option("endpoint", endpoint, accepted))
+    let accepted = "without s3:// shards, whose server it is; others name theirs in their URL";
+    Err(Error::unused("endpoint", endpoint, accepted))
 }
 
 /// The shards found so far.
@@ -92,16 +92,16 @@ impl Listing<'_> {
         for part in parts(pattern) {
             refuse_pipe(part, given)?;
             if part.is_empty() {
-                return Err(Error::option("urls", given, format!("an empty path; {ACCEPTED}")));
+                return Err(Error::refused("urls", given, format!("an empty path; {ACCEPTED}")));
             }
             if let Some(file) = list_file(part, base, given)? {
                 if !may_list {
-                    return Err(Error::option("urls", given, "shards: lists in lists are not read"));
+                    return Err(Error::refused("urls", given, "lists in lists are not read"));
                 }
                 self.listed(&file, given)?;
             } else if is_remote(part) {
                 if part.split_whitespace().skip(1).any(|word| word.contains("://")) {
-                    return Err(Error::option("urls", given, SEVERAL));
+                    return Err(Error::refused("urls", given, SEVERAL));
                 }
                 self.remote(part, given)?;
             } else {
@@ -114,8 +114,8 @@ impl Listing<'_> {
     /// Adds what the lines of `file` stand for.
     fn listed(&mut self, file: &Path, given: &str) -> Result<()> {
         if is_remote(&file.to_string_lossy()) {
-            let accepted = "a list of shards that is a local file; download it first";
-            return Err(Error::option("urls", given, accepted));
+            let accepted = "a list of shards must be a local file: download it first";
+            return Err(Error::refused("urls", given, accepted));
         }
         let text = std::fs::read_to_string(file)
             .map_err(|error| Error::io(format!("read the list {}", file.display()), error))?;
@@ -130,7 +130,7 @@ impl Listing<'_> {
         }
         if self.shards.len() == before {
             let accepted = format!("the list {} names no shard", file.display());
-            return Err(Error::option("urls", given, accepted));
+            return Err(Error::refused("urls", given, accepted));
         }
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Listing<'_> {
                 1 => format!("there is no file {first}; {ACCEPTED}"),
                 all => format!("{} of {all} files are missing, the first is {first}", missing.len()),
             };
-            return Err(Error::option("urls", given, accepted));
+            return Err(Error::refused("urls", given, accepted));
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ impl Listing<'_> {
             names.retain(|name| is_shard_name(name));
             if names.is_empty() {
                 let accepted = format!("{} holds no {}", address.url(), SHARD_NAMES.join(", "));
-                return Err(Error::option("urls", given, accepted));
+                return Err(Error::refused("urls", given, accepted));
             }
             for name in names {
                 self.object(&address.inside(&name), given)?;
@@ -195,7 +195,11 @@ impl Listing<'_> {
     fn object(&mut self, address: &Address, given: &str) -> Result<()> {
         let url = address.url();
         let Some((folder, path)) = address.names() else {
-            return Err(Error::option("urls", given, format!("a URL that names a file in UTF-8: {url}")));
+            return Err(Error::refused(
+                "urls",
+                given,
+                format!("expected a URL that names a file in UTF-8, found {url}"),
+            ));
         };
         let source = self.source.map_or(folder, str::to_owned);
         let hash = SampleId::shard_hash(&source, &path);
@@ -242,8 +246,9 @@ fn parts(pattern: &str) -> Vec<&str> {
 fn expanded(part: &str, given: &str) -> Result<Vec<String>> {
     let few = part.bytes().filter(|&b| b == b'{').count() <= MAX_BRACES;
     few.then(|| braces(part)).flatten().ok_or_else(|| {
-        let accepted = format!("at most {MAX_BRACES} braces, standing for {MAX_EXPANSION} paths at most");
-        Error::option("urls", given, accepted)
+        let accepted =
+            format!("expected at most {MAX_BRACES} braces, standing for {MAX_EXPANSION} paths at most");
+        Error::refused("urls", given, accepted)
     })
 }
 
@@ -283,7 +288,7 @@ fn refuse_pipe(part: &str, given: &str) -> Result<()> {
         Some(url) => format!("write {url}, which is read without a command"),
         None => format!("list what it reads; {ACCEPTED}"),
     };
-    Err(Error::option("urls", given, format!("commands are not run out of a list of shards: {instead}")))
+    Err(Error::refused("urls", given, format!("commands are not run out of a list of shards: {instead}")))
 }
 
 /// The path of a `file:` URL, whose escapes are resolved, or the path as it is.
@@ -293,7 +298,8 @@ fn local<'a>(part: &'a str, given: &str) -> Result<Cow<'a, str>> {
         Some(rest) => rest.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(rest),
         None => rest,
     };
-    let unreadable = || Error::option("urls", given, format!("a URL that names a file in UTF-8: {part}"));
+    let unreadable =
+        || Error::refused("urls", given, format!("expected a URL that names a file in UTF-8, found {part}"));
     unescaped(path).map(Cow::Owned).ok_or_else(unreadable)
 }
 
@@ -332,7 +338,7 @@ fn inside(path: &Path, given: &str) -> Result<Vec<PathBuf>> {
     }
     if files.is_empty() {
         let accepted = format!("the folder {} holds no {}", path.display(), SHARD_NAMES.join(", "));
-        return Err(Error::option("urls", given, accepted));
+        return Err(Error::refused("urls", given, accepted));
     }
     files.sort();
     Ok(files)
@@ -341,7 +347,7 @@ fn inside(path: &Path, given: &str) -> Result<Vec<PathBuf>> {
 fn shard(file: &Path, source: Option<&str>, given: &str) -> Result<Shard> {
     let text = |name: &OsStr| {
         name.to_str().map(str::to_owned).ok_or_else(|| {
-            Error::option("urls", given, format!("{} is not UTF-8; rename it", file.display()))
+            Error::refused("urls", given, format!("{} is not UTF-8; rename it", file.display()))
         })
     };
     let url = text(file.as_os_str())?;
@@ -394,7 +400,7 @@ pub(crate) fn refuse_duplicates(shards: &[Shard], source: Option<&str>) -> Resul
                 shard.source, shard.path, other.url
             )
         };
-        return Err(Error::option("urls", quoted(&shard.url), accepted));
+        return Err(Error::refused("urls", quoted(&shard.url), accepted));
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
+use crate::shard::location::Location;
 use crate::shard::remote::{self, Identity};
-use crate::shard::shard::Location;
 use crate::shard::{Shard, ShardMetadata};
 
 /// What tells one state of a shard from another, where it can be read at random.

@@ -16,9 +16,9 @@ use crate::sample::SampleId;
 use crate::shard::caption::{Captions, Gaps};
 use crate::shard::group::{Group, Open, Place, Role, Standing, split};
 use crate::shard::index::ShardIndex;
+use crate::shard::location::Shard;
 use crate::shard::members::{End, Member, Members, Step};
 use crate::shard::read_options::ReadOptions;
-use crate::shard::shard::Shard;
 use crate::shard::store::{ShardFormat, Stream};
 
 /// Reads one shard, group by group, in order.

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 
 use crate::error::{Error, Result};
 use crate::shard::Shard;
-use crate::shard::shard::Location;
+use crate::shard::location::Location;
 
 /// Remote shards that are read at a time. Each holds what its reader may hold.
 const REMOTE_SCANS: usize = 8;

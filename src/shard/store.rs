@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 use crate::shard::Shard;
 use crate::shard::local::LocalFile;
+use crate::shard::location::Location;
 use crate::shard::mark::Mark;
 use crate::shard::remote::RemoteReader;
-use crate::shard::shard::Location;
 
 /// Bytes of a stream buffered ahead: several small members.
 const BUFFER: usize = 32 << 10;

@@ -168,7 +168,7 @@ mod tests {
             ("j.npy", "a", "ends early"),
         ] {
             let error = list(name, content).unwrap_err().to_string();
-            assert!(error.contains(why) && error.contains("subset = "), "{error}");
+            assert!(error.contains(why) && error.contains("subset="), "{error}");
         }
         let error = Subset::open(folder.path().join("absent.txt")).unwrap_err().to_string();
         assert!(error.contains("absent.txt") && error.contains("a local file that is there"), "{error}");

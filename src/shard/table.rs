@@ -67,7 +67,7 @@ pub(super) fn rows(
     })?;
     if nameless > 0 {
         tracing::warn!(
-            "{option} = {:?}: {nameless} of {count} rows have no {by} and are left out; the first is row {first}",
+            "{option}={:?}: {nameless} of {count} rows have no {by} and are left out; the first is row {first}",
             path.display()
         );
     }
@@ -101,7 +101,7 @@ fn all_rows(
             (_, true) => "rows of `key` or `uid`, and `caption`",
             (_, false) => "rows of `key` or `uid`, or an export of a ledger",
         };
-        Error::format(format!("{option} = {given}"), expected, found)
+        Error::format(format!("{option}={given}"), expected, found)
     })
 }
 

@@ -39,7 +39,7 @@ impl ShardWriter {
         let gzip = name.ends_with(".tar.gz") || name.ends_with(".tgz");
         let zstd = name.ends_with(".tar.zst");
         if !gzip && !zstd && !name.ends_with(".tar") {
-            let accepted = "a shard's name ends in .tar, .tar.gz, .tgz or .tar.zst";
+            let accepted = "a name that ends in .tar, .tar.gz, .tgz or .tar.zst";
             return Err(Error::option("path", path.display(), accepted));
         }
         let cannot = |error| Error::io(format!("create {}", path.display()), error);

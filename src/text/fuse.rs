@@ -389,7 +389,10 @@ mod tests {
         ];
         for wrong in wrongs {
             let error = wrong.parse::<Fuse>().unwrap_err().to_string();
-            assert!(error.starts_with(&format!("fuse = {wrong}: original, generated")), "{error}");
+            assert!(
+                error.starts_with(&format!("invalid fuse={wrong}: expected original, generated")),
+                "{error}"
+            );
         }
         for (wrong, says) in [
             ("coin(2)", "in [0, 1]"),
@@ -398,7 +401,7 @@ mod tests {
             ("coin({0: 0.5, 0: 0.6})", "each epoch once"),
         ] {
             let error = wrong.parse::<Fuse>().unwrap_err().to_string();
-            assert!(error.starts_with("fuse = ") && error.contains(says), "{wrong}: {error}");
+            assert!(error.starts_with("invalid fuse=") && error.contains(says), "{wrong}: {error}");
         }
         let distinct = [Fuse::CONCAT, Fuse::Concat { generated_tokens: 3 }, Fuse::BEST, Fuse::Original];
         let prints: std::collections::HashSet<u64> = distinct.iter().map(Fuse::fingerprint).collect();

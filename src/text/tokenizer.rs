@@ -600,7 +600,7 @@ mod tests {
             Tokenizer::from_file(folder.path().join("absent")).unwrap_err().to_string().contains("absent")
         );
         let small = Tokenizer::train(["a b"].into_iter(), 10).unwrap_err().to_string();
-        assert!(small.starts_with("vocab_size = 10: at least 1"), "{small}");
+        assert!(small.starts_with("invalid vocab_size=10: expected at least 1"), "{small}");
     }
 
     #[test]

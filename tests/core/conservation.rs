@@ -154,7 +154,7 @@ fn too_many_failures_end_the_run() {
     let urls = faulty(folder.path());
     let loader = with_stub(&urls).lanes(4).max_errors(3.0).build().unwrap();
     let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
-    assert!(error.contains("max_errors = 3") && error.contains("missing-image"), "{error}");
+    assert!(error.contains("max_errors=3") && error.contains("missing-image"), "{error}");
     let loader = with_stub(&urls).on_error(OnError::Raise).build().unwrap();
     let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
     assert!(error.contains("00003.tar") && error.contains("key f0"), "{error}");
@@ -166,11 +166,11 @@ fn a_shard_of_failures_ends_the_run_where_it_may_not() {
     let urls = faulty(folder.path());
     let loader = with_stub(&urls).max_errors_per_shard(2.0).build().unwrap();
     let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
-    assert!(error.contains("max_errors_per_shard = 2") && error.contains("00003.tar"), "{error}");
+    assert!(error.contains("max_errors_per_shard=2") && error.contains("00003.tar"), "{error}");
 }
 
 #[test]
-fn an_undecodable_survivor_is_counted_once_whatever_places_it_was_to_fill() {
+fn an_undecodable_kept_sample_is_counted_once_whatever_places_it_was_to_fill() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 1, 24);
     // Half an image: its header is sound, so that it fails only when its batch is made.
@@ -195,7 +195,7 @@ fn no_failed_sample_at_all_is_a_limit_too() {
     let urls = faulty(folder.path());
     let loader = with_stub(&urls).max_errors(0.0).build().unwrap();
     let error = loader.iter().unwrap().find_map(Result::err).unwrap().to_string();
-    assert!(error.contains("max_errors = 0"), "{error}");
+    assert!(error.contains("max_errors=0"), "{error}");
 }
 
 #[test]

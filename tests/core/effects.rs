@@ -25,10 +25,12 @@ fn the_share_to_keep_has_to_be_given_where_nothing_tells_samples_apart() {
     let bare = || Loader::builder(&*urls).batch_size(16).image_size(8).rank(0).world_size(1);
     let text = refused(bare());
     assert!(
-        text.starts_with("keep_ratio = none: a number in (0, 1], the share of samples to keep"),
+        text.starts_with(
+            "invalid keep_ratio=none: expected a number in (0, 1], the share of samples to keep"
+        ),
         "{text}"
     );
-    assert!(text.contains("mode = full keeps all"), "{text}");
+    assert!(text.contains("mode=full keeps all"), "{text}");
     for given in [ByEpoch::from(0.25), ByEpoch::from(vec![(0, 0.25), (3, 1.0)])] {
         assert_eq!(bare().keep_ratio(given).build().unwrap().num_batches(), 3);
     }
@@ -45,15 +47,18 @@ fn models_that_nothing_asks_are_refused() {
     let captioner = |b: LoaderBuilder| b.captioner(StubCaptioner::new(), clusters());
     let judge: Set = |b| b.judge(StubJudge { asked: Arc::default() });
     for make in [full, eval] {
-        assert!(refused(captioner(make(&urls))).starts_with("captioner = given: left out with mode ="));
-        assert!(refused(judge(make(&urls))).starts_with("judge = given: left out with mode ="));
+        assert!(
+            refused(captioner(make(&urls)))
+                .starts_with("invalid captioner=given: it has no effect with mode=")
+        );
+        assert!(refused(judge(make(&urls))).starts_with("invalid judge=given: it has no effect with mode="));
     }
-    assert!(refused(judge(with_stub(&urls))).starts_with("judge = given: left out"));
+    assert!(refused(judge(with_stub(&urls))).starts_with("invalid judge=given: nothing asks it"));
 
     let random = || captioner(builder(&urls)).quota(Quota::Random).gate(Gate::OFF);
     let text = refused(random());
     assert!(
-        text.starts_with("captioner = given: left out with quota = random, priority = uniform"),
+        text.starts_with("invalid captioner=given: it has no effect with quota=random, priority=uniform"),
         "{text}"
     );
     let asks: [Set; 6] = [

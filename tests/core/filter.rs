@@ -115,7 +115,10 @@ fn a_filter_that_nothing_passes_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (urls, _) = corpus(folder.path());
     let error = full(&urls).filter("widht >= 200".parse().unwrap()).build().err().unwrap().to_string();
-    assert!(error.contains("where = \"widht >= 200\"") && error.contains("fields, in the json"), "{error}");
+    assert!(
+        error.contains("invalid where=\"widht >= 200\"") && error.contains("fields, in the json"),
+        "{error}"
+    );
     assert!(error.ends_with("are NSFW, width"), "{error}");
 }
 

@@ -230,11 +230,17 @@ fn what_cannot_be_judged_is_refused_by_name() {
     let gated = || "gated(0.4)".parse().unwrap();
     let refused = |builder: LoaderBuilder| builder.build().err().unwrap().to_string();
     for (builder, says) in [
-        (stub().fuse(gated()), "fuse = gated(0.4): a judge beside it"),
-        (stub().rescue(true), "rescue = true: a judge beside it"),
-        (stub().rescue(true).gate(Gate::OFF).judge(judge()), "rescue = true: only false without a gate"),
-        (stub().judge(judge()), "judge = given: left out"),
-        (stub().judge(StubCaptioner::new()).fuse(gated()), "judge = the captioner itself: another model"),
+        (stub().fuse(gated()), "invalid fuse=gated(0.4): expected a judge beside it"),
+        (stub().rescue(true), "invalid rescue=true: expected a judge beside it"),
+        (
+            stub().rescue(true).gate(Gate::OFF).judge(judge()),
+            "invalid rescue=true: expected false without a gate",
+        ),
+        (stub().judge(judge()), "invalid judge=given: nothing asks it"),
+        (
+            stub().judge(StubCaptioner::new()).fuse(gated()),
+            "invalid judge=the captioner itself: expected another model",
+        ),
     ] {
         let message = refused(builder);
         assert!(message.starts_with(says), "{message}");

@@ -106,7 +106,7 @@ fn captions_of_a_captioners_own_corpus_are_warned_of() {
     for source in [None, Some("test")] {
         let said = say(trained_on(source), "concat");
         assert!(said.contains("WARN") && said.contains("trained on 3 of the 4 shards"), "{said}");
-        assert!(said.contains("22 to 31 points") && said.contains("fuse = original"), "{said}");
+        assert!(said.contains("22 to 31 points") && said.contains("fuse=original"), "{said}");
         assert!(!say(trained_on(source), "original").contains("WARN"));
     }
     let measured = include_str!("../../docs/benchmarks.md");
@@ -204,7 +204,7 @@ mod plans {
         assert!((120..=160).contains(&dropped), "{near:?}");
         assert_eq!((near.same_picture, near.other_captions), (dropped, dropped));
         let warning = near.warning().unwrap();
-        assert!(warning.contains("with another caption") && warning.contains("dedup = 0.95"), "{warning}");
+        assert!(warning.contains("with another caption") && warning.contains("dedup=0.95"), "{warning}");
         // What is counted is what goes where it is asked for.
         let goes = planned(&urls, &folder, Some(0.95), clusters());
         assert_eq!(goes.plan.as_ref().unwrap().plan.counts().copies, dropped);
@@ -217,7 +217,7 @@ mod plans {
         {
             let refused =
                 plan(&job, telling_pictures_apart(), clusters(), &mut |_, _, _| Ok(())).unwrap_err();
-            assert!(refused.to_string().contains("left out without dedup"), "{refused}");
+            assert!(refused.to_string().contains("it has no effect without dedup"), "{refused}");
         }
 
         // Five copies of a pair are copies.

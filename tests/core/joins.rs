@@ -194,13 +194,13 @@ fn lists_that_do_not_fit_are_refused_or_named() {
     let error = |builder: LoaderBuilder| builder.build().err().unwrap().to_string();
     let found = error(full(&urls).subset(list("strangers.txt", &strangers)));
     assert!(
-        found.contains("subset = 600 entries, by key") && found.contains("what the corpus calls key"),
+        found.contains("invalid subset=600 entries, by key") && found.contains("what the corpus calls key"),
         "{found}"
     );
     let found = error(full(&urls).subset("absent.txt"));
-    assert!(found.contains("subset = \"absent.txt\""), "{found}");
+    assert!(found.contains("invalid subset=\"absent.txt\""), "{found}");
     let found = error(full(&urls).captions(folder.path().join("strangers.txt")));
-    assert!(found.contains("captions = "), "{found}");
+    assert!(found.contains("invalid captions="), "{found}");
     // Few that match are a word at the end, not the end.
     let mut some: Vec<String> = (2..42).map(|number| format!("{number:05}")).collect();
     some.extend(strangers);
@@ -260,7 +260,7 @@ fn captions_replace_and_add() {
         assert_eq!(found, expected, "{path:?}");
         assert_eq!(matched(loader.stats().captions), (5, 7));
         assert_eq!(loader.stats().counts.failed.get(&FailReason::MissingCaption), Some(&9));
-        // A second epoch reads survivors by what is known of the shard.
+        // A second epoch reads kept samples by what is known of the shard.
         let stub = StubCaptioner::new();
         let reduced =
             builder(&urls).captioner(stub, clusters()).captions(&path).gate(Gate::OFF).keep_ratio(0.9);
@@ -361,11 +361,11 @@ fn a_table_that_joins_nothing_is_refused_with_an_example_of_each_side() {
     type Given<'a> = (&'a str, LoaderBuilder, &'a str, &'a dyn Fn(usize) -> String);
     for make in [eval as fn(&str) -> LoaderBuilder, full] {
         let cases: [Given<'_>; 3] = [
-            ("subset = 60 entries, by key", make(&urls).subset(&keys), "key \"shard-0\"", &|n| {
+            ("invalid subset=60 entries, by key", make(&urls).subset(&keys), "key \"shard-0\"", &|n| {
                 format!("{n:05}")
             }),
-            ("captions = 60 entries, by uid", make(&urls).captions(&side), "uid \"x0\"", &uid),
-            ("subset = 60 entries, by id", make(&urls).subset(&export), "id \"0\"", &|_| String::new()),
+            ("invalid captions=60 entries, by uid", make(&urls).captions(&side), "uid \"x0\"", &uid),
+            ("invalid subset=60 entries, by id", make(&urls).subset(&export), "id \"0\"", &|_| String::new()),
         ];
         for (given, builder, theirs, ours) in cases {
             let error = builder.build().err().expect(given).to_string();

@@ -124,7 +124,7 @@ fn a_killed_run_goes_on_as_if_nothing_had_been() {
         let found = files(&folder.join("ledger"));
         while_writing += usize::from(found.len() < ledger.len());
         for (path, content) in &found {
-            // Signals of a window are the same bytes in every run; captions are those of some survivors.
+            // Signals of a window are the same bytes in every run; captions are those of some kept samples.
             match ledger.get(path) {
                 Some(whole) => assert!(content == whole, "{} is not as it was", path.display()),
                 None => assert!(path.starts_with("captions"), "{} is in no whole ledger", path.display()),

@@ -250,7 +250,7 @@ fn a_folder_of_something_else_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("notes.txt"), "mine").unwrap();
     let error = Ledger::open(folder.path(), None).unwrap_err().to_string();
-    assert!(error.contains("ledger = ") && error.contains("a folder of its own"), "{error}");
+    assert!(error.contains("invalid ledger=") && error.contains("a folder of its own"), "{error}");
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("ledger.json"), r#"{"format": "tldr-loader ledger", "layout": 99}"#).unwrap();
     let error = Ledger::open(other.path(), None).unwrap_err().to_string();

@@ -281,7 +281,7 @@ fn every_pass_conserves_samples_that_fail() {
     assert_eq!(stats.yielded, stats.counts.kept + stats.repeats - stats.surplus);
 }
 
-/// A lane that has no survivor of a small source takes another source's.
+/// A lane that has no kept sample of a small source takes another source's.
 #[test]
 fn a_source_too_small_for_its_lanes_does_not_end_the_run() {
     let corpora = Corpora::new();

@@ -182,13 +182,19 @@ fn files_have_the_same_names() {
     assert_eq!(config.runtime.stall_timeout.unwrap().as_millis(), 1500);
 
     for (text, says) in [
-        ("batch_sise = 3", "batch_sise = 3: Config has no option of this name; the nearest is batch_size"),
+        (
+            "batch_sise = 3",
+            "unknown option batch_sise=3: Config has no option of this name; the nearest is batch_size",
+        ),
         ("[selection]\nimage_size = 3", "Selection has no option of this name"),
-        ("image_size = 3", "image_size = 3: an option of Images: images=Images(image_size=..)"),
-        ("batch_size = \"many\"", "batch_size = \"many\": a whole number"),
-        ("[selection]\ngate = \"best(3)\"", "gate = best(3): top(SHARE) or at_least(SCORE)"),
-        ("selection = 3", "selection = 3: the options of Selection, by name"),
-        ("[[sources]]\nurl = \"a\"", "url = a: Source has no option of this name; the nearest is urls"),
+        ("image_size = 3", "unknown option image_size=3: an option of Images: images=Images(image_size=..)"),
+        ("batch_size = \"many\"", "invalid batch_size=\"many\": expected a whole number"),
+        ("[selection]\ngate = \"best(3)\"", "invalid gate=best(3): expected top(SHARE) or at_least(SCORE)"),
+        ("selection = 3", "invalid selection=3: expected the options of Selection, by name"),
+        (
+            "[[sources]]\nurl = \"a\"",
+            "unknown option url=a: Source has no option of this name; the nearest is urls",
+        ),
         ("= 3", "run.toml: expected a TOML file of options"),
     ] {
         std::fs::write(&path, text).unwrap();
@@ -210,7 +216,7 @@ fn texts_of_a_command_line_are_read_by_type() {
     selection.set_text(&["keep_ratio"], "{0: 0.25, 28: 1}").unwrap();
     assert_eq!(selection.keep_ratio, Some([(0, 0.25), (28, 1.0)].into()));
     let error = selection.set_text(&["rotate"], "maybe").unwrap_err();
-    assert_eq!(error.to_string(), "rotate = maybe: true or false");
+    assert_eq!(error.to_string(), "invalid rotate=maybe: expected true or false");
     let error = selection.set_text(&["rotat"], "true").unwrap_err();
     assert!(matches!(error.kind, ErrorKind::UnknownOption { .. }), "{error}");
 }

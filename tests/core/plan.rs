@@ -1,5 +1,5 @@
 //! Promise: a plan's quotas are exact, no near-copies stay in the whole corpus, freed places are
-//! filled, window survivors come first; and it is a function of the signals, the policy and the seed.
+//! filled, window kept samples come first; and it is a function of the signals, the policy and the seed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,7 +128,7 @@ fn the_order_of_windows_changes_nothing() {
 }
 
 #[test]
-fn quotas_are_exact_and_window_survivors_come_first() {
+fn quotas_are_exact_and_window_kept_samples_come_first() {
     let corpus = corpus(100, 8, 512, 0.0, 0);
     for policy in [
         gated(),
@@ -154,13 +154,13 @@ fn quotas_are_exact_and_window_survivors_come_first() {
             let of_plan = members.iter().filter(|(id, _)| kept.contains(id)).count();
             let expected = pi * members.len() as f64;
             assert!((of_plan as f64 - expected).abs() < 1.0 + 1e-6, "{of_plan} for {expected}");
-            // All survivors and perhaps others, or survivors only.
-            let survivors = members.iter().filter(|(_, survives)| *survives).count();
-            let both = members.iter().filter(|(id, survives)| *survives && kept.contains(id)).count();
-            assert_eq!(both, survivors.min(of_plan), "cluster {cluster}");
+            // All kept samples and perhaps others, or kept samples only.
+            let kept_samples = members.iter().filter(|(_, is_kept)| *is_kept).count();
+            let both = members.iter().filter(|(id, is_kept)| *is_kept && kept.contains(id)).count();
+            assert_eq!(both, kept_samples.min(of_plan), "cluster {cluster}");
         }
         let both = all.iter().filter(|(id, c)| c.2 && kept.contains(id)).count() as u64;
-        assert_eq!(counts.window_survivors, both);
+        assert_eq!(counts.kept_by_window, both);
         assert!(both as f64 > 0.9 * counts.kept as f64, "{both} of {}", counts.kept);
     }
 }
@@ -305,7 +305,7 @@ fn lower_ratios_are_subsets_but_for_the_rounding() {
 }
 
 #[test]
-fn priorities_keep_their_window_survivors_first() {
+fn priorities_keep_their_window_kept_samples_first() {
     let corpus = corpus(30, 4, 256, 0.0, 0);
     let policy = Policy {
         selection: Selection { priority: Priority::Longest, ..gated().selection.clone() },
@@ -314,8 +314,8 @@ fn priorities_keep_their_window_survivors_first() {
     let (plan, all) = (plan(&corpus, &policy), candidates(&corpus, &policy));
     let kept: BTreeSet<u64> = plan.kept().map(|kept| kept.id.0).collect();
     for cluster in 0..30 {
-        let of = |survives: bool| {
-            let members = all.iter().filter(move |(_, c)| c.0 == cluster && c.2 == survives);
+        let of = |is_kept: bool| {
+            let members = all.iter().filter(move |(_, c)| c.0 == cluster && c.2 == is_kept);
             members.map(|(id, _)| kept.contains(id)).collect::<Vec<_>>()
         };
         let others = of(false).contains(&true);
@@ -418,12 +418,12 @@ fn what_cannot_be_planned_is_refused() {
         Policy { selection: Selection { dedup: Some(0.8), ..gated().selection.clone() }, ..gated() },
         &[0],
     );
-    assert!(far.contains("dedup = 0.8") && far.contains("0.93"), "{far}");
+    assert!(far.contains("invalid dedup=0.8") && far.contains("0.93"), "{far}");
     // The fit says that half passes; here hardly anything does.
     let mut poor = Corpus { clusters: Arc::clone(&corpus.clusters), windows: corpus.windows.clone() };
     poor.windows.iter_mut().flat_map(|held| &mut held.signals.alignment).for_each(|a| *a *= 0.6);
     let few = plan_in(&poor, &gated(), 0..4).unwrap_err().to_string();
-    assert!(few.contains("keep_ratio = 0.2: at most 0.1"), "{few}");
+    assert!(few.contains("invalid keep_ratio=0.2: expected at most 0.1"), "{few}");
     let selector = Selector::new(gated(), Some(Arc::new(zipf_clusters(20)))).unwrap();
     let mut planner = Planner::new(selector, 0).unwrap();
     assert!(planner.add(1, 1, &corpus.windows[0].window()).is_err(), "a window of another place");

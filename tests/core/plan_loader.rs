@@ -311,10 +311,10 @@ fn what_it_was_not_made_for_is_refused() {
     ];
     for (change, expected) in refusals {
         let error = planned.refusal(change);
-        assert!(error.starts_with("plan = ") && error.contains(expected), "{error}");
+        assert!(error.starts_with("invalid plan=") && error.contains(expected), "{error}");
     }
     let full = planned.refusal(|b| b.mode(Mode::Full));
-    assert!(full.contains("left out with mode = full"), "{full}");
+    assert!(full.contains("it has no effect with mode=full"), "{full}");
     // Another corpus: fewer shards, more, or other names.
     let with_plan = |urls: &str| {
         let builder = builder(urls).plan(&planned.path);
@@ -407,7 +407,7 @@ fn a_recording_pass_can_be_stopped_and_goes_on() {
     assert_eq!(first, run(&fresh).0.plan);
     let given = PlanJob { part: Some((3, 3)), ..PlanJob::new(vec![urls], folder.path().join("ledger")) };
     let error = plan(&given, StubCaptioner::new(), clusters(), &mut |_, _, _| Ok(())).unwrap_err();
-    assert!(error.to_string().contains("part = 3/3"), "{error}");
+    assert!(error.to_string().contains("invalid part=3/3"), "{error}");
 }
 
 /// A shard of which the filter lets nothing pass is recorded like any other, also as a part of its own, and

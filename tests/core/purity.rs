@@ -1,4 +1,4 @@
-//! Promise: the same survivors, captions, pixels and batches for any number of threads and ranks,
+//! Promise: the same kept samples, captions, pixels and batches for any number of threads and ranks,
 //! with a ledger or without.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -97,7 +97,7 @@ fn a_second_epoch_needs_no_captioner_and_keeps_the_same_samples() {
     let urls = corpus(folder.path(), 4, 128);
     let stub = StubCaptioner::new();
     let (encoded, captioned) = (stub.encoded.clone(), stub.captioned.clone());
-    // Lanes so long that few survivors are left over.
+    // Lanes so long that few kept samples are left over.
     let builder = builder(&urls).lanes(4);
     let loader = builder.captioner(stub, clusters()).fuse("concat".parse().unwrap()).build().unwrap();
     let keys = |e: Vec<Vec<Row>>| {
@@ -116,9 +116,9 @@ fn a_second_epoch_needs_no_captioner_and_keeps_the_same_samples() {
     assert_eq!(loader.stats().encoded, 0);
     assert_eq!(loader.epoch(), 2);
     assert_ne!(first, second, "another epoch has another order");
-    // Surplus and repeats differ between epochs; without them the survivors are the same.
+    // Surplus and repeats differ between epochs; without them the kept samples are the same.
     let differing = keys(first).iter().zip(&keys(second)).filter(|(a, b)| a != b).count();
-    assert!(differing <= 16, "{differing} of the survivors differ");
+    assert!(differing <= 16, "{differing} of the kept samples differ");
     assert!(captioned.load(std::sync::atomic::Ordering::SeqCst) <= captions + 16);
 }
 
@@ -132,7 +132,7 @@ fn a_shared_ledger_changes_nothing_but_the_time() {
     let (cold, hot) = (with_stub(&urls).build().unwrap(), with_stub(&urls).ledger(ledger).build().unwrap());
     assert_eq!(epoch(&cold), epoch(&hot));
     assert_eq!(hot.stats().encoded, 0);
-    assert_eq!(hot.stats().captioned, 0, "survivors at 0.25 are among those at 0.4");
+    assert_eq!(hot.stats().captioned, 0, "kept samples at 0.25 are among those at 0.4");
     assert_eq!(cold.stats().counts, hot.stats().counts);
 }
 

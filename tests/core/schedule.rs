@@ -17,7 +17,7 @@ fn at(loader: &Loader, number: u64) -> Vec<Vec<Row>> {
 }
 
 #[test]
-fn each_epoch_has_its_own_number_of_batches_and_survivors() {
+fn each_epoch_has_its_own_number_of_batches_and_kept_samples() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 4, 160);
     let make = || with_stub(&urls).dedup(0.999);
@@ -122,7 +122,7 @@ fn every_ratio_is_checked_at_construction() {
     let refused =
         |ratio: Vec<(u64, f64)>| with_stub(&urls).keep_ratio(ratio).build().err().unwrap().to_string();
     let above = refused(vec![(0, 0.25), (5, 0.7)]);
-    for part in ["keep_ratio = 0.7 (from epoch 5 on)", "at most 0.5", "or 1 to keep everything"] {
+    for part in ["invalid keep_ratio=0.7 (from epoch 5 on)", "at most 0.5", "or 1 to keep everything"] {
         assert!(above.contains(part), "{above}");
     }
     assert!(refused(vec![(1, 0.25)]).contains("begins with epoch 0"));
@@ -130,6 +130,6 @@ fn every_ratio_is_checked_at_construction() {
     let few = refused(vec![(0, 0.25), (4, 0.05)]);
     assert!(few.contains("batch_size") && few.contains("epoch 4"), "{few}");
     // One number is a share of what there is, as ever.
-    assert!(refused(vec![(0, 1.0)]).contains("keep_ratio = 1: at most 0.5"));
+    assert!(refused(vec![(0, 1.0)]).contains("invalid keep_ratio=1: expected at most 0.5"));
     assert!(with_stub(&urls).keep_ratio([(0, 1.0), (1, 0.25)]).build().is_ok());
 }

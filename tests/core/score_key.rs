@@ -109,7 +109,7 @@ fn a_share_is_cut_at_the_scores_own_quantile() {
     }
     let error = scored(&urls).keep_ratio(0.6).build().err().unwrap().to_string();
     assert!(
-        error.contains("keep_ratio = 0.6: at most 0.5") && error.contains("gate = top(0.5, by"),
+        error.contains("invalid keep_ratio=0.6: expected at most 0.5") && error.contains("gate=top(0.5, by"),
         "{error}"
     );
 }
@@ -301,19 +301,25 @@ fn options_that_cannot_be_meant_are_refused() {
     let (urls, _) = corpus(folder.path());
     let error = |builder: LoaderBuilder| builder.build().err().unwrap().to_string();
     for (builder, expected) in [
-        (builder(&urls).gate(Gate::at_least(0.3)), "gate = at_least(0.3): at_least(SCORE, by=FIELD)"),
+        (
+            builder(&urls).gate(Gate::at_least(0.3)),
+            "invalid gate=at_least(0.3): expected at_least(SCORE, by=FIELD)",
+        ),
         (scored(&urls).gate(Gate::at_least(f64::NAN).by("similarity")), "at_least(SCORE) with a number"),
         (
             scored(&urls).gate(Gate::at_least(9.0).by("similarity")).keep_ratio(0.1),
-            "at most 0, the share that gate = at_least(9, by=similarity) lets through",
+            "at most 0, the share that gate=at_least(9, by=similarity) lets through",
         ),
-        (scored(&urls).gate(Gate::OFF.by("similarity")), "gate = top(1, by=similarity): a share below 1"),
+        (
+            scored(&urls).gate(Gate::OFF.by("similarity")),
+            "invalid gate=top(1, by=similarity): expected a share below 1",
+        ),
         (scored(&urls).gate(Gate::top(0.5).by("similarity").within_cluster()), "within=corpus"),
         (builder(&urls).gate(Gate::top(0.5).by("")), "by=FIELD, the name"),
         (builder(&urls).gate(Gate::top(0.5).by("similarty")), "their fields are n, other, similarity"),
         (
             with_judge(&urls).gate(Gate::top(0.5).by("similarity")),
-            "rescue = true: only false with a gate by a score",
+            "invalid rescue=true: expected false with a gate by a score",
         ),
     ] {
         let found = error(builder);
@@ -393,7 +399,7 @@ mod plans {
             assert_eq!(export(&job, &mut |_, _| Ok(())).unwrap().samples, count);
             let unknown = ExportJob { score_key: Some("x".into()), by: ExportBy::All, ..job };
             let error = export(&unknown, &mut |_, _| Ok(())).unwrap_err().to_string();
-            assert!(error.contains("gate = by=x"), "{error}");
+            assert!(error.contains("invalid gate=by=x"), "{error}");
         }
         // The promises of selection hold behind the gate.
         let policy = Policy { seed: 5, ..job("ledger").policy().unwrap() };

@@ -554,38 +554,62 @@ fn unusable_options_are_named_at_construction() {
     };
     let with = |change: fn(&mut Selection)| random.but(change);
     let cases = [
-        (with(|p| p.keep_ratio = Some(0.0.into())), some(), "keep_ratio = 0: a number in (0, 1]"),
-        (with(|p| p.keep_ratio = Some(1.5.into())), some(), "keep_ratio = 1.5: a number in (0, 1]"),
-        (with(|p| p.keep_ratio = Some(f64::NAN.into())), some(), "keep_ratio = NaN: a number in (0, 1]"),
+        (
+            with(|p| p.keep_ratio = Some(0.0.into())),
+            some(),
+            "invalid keep_ratio=0: expected a number in (0, 1]",
+        ),
+        (
+            with(|p| p.keep_ratio = Some(1.5.into())),
+            some(),
+            "invalid keep_ratio=1.5: expected a number in (0, 1]",
+        ),
+        (
+            with(|p| p.keep_ratio = Some(f64::NAN.into())),
+            some(),
+            "invalid keep_ratio=NaN: expected a number in (0, 1]",
+        ),
         (
             with(|p| (p.gate, p.keep_ratio) = (Some(Gate::top(0.5)), Some([(0, 0.25), (7, 0.6)].into()))),
             some(),
-            "keep_ratio = 0.6 (from epoch 7 on): at most 0.5, the share that gate = top(0.5)",
+            "invalid keep_ratio=0.6 (from epoch 7 on): expected at most 0.5, the share that gate=top(0.5)",
         ),
         (
             with(|p| (p.quota, p.keep_ratio) = (Some(Quota::CapAt(3)), Some([(0, 0.25), (7, 0.6)].into()))),
             some(),
-            "keep_ratio = {0: 0.25, 7: 0.6}: left out with quota = cap(samples)",
+            "invalid keep_ratio={0: 0.25, 7: 0.6}: it has no effect with quota=cap(samples)",
         ),
         (with(|p| p.keep_ratio = Some([(0, 0.25), (0, 0.5)].into())), some(), "names each epoch once"),
-        (with(|p| p.gate = Some(Gate::top(0.0))), some(), "gate = top(0): top(SHARE) with a share in (0, 1]"),
-        (with(|p| p.dedup = Some(2.0)), some(), "dedup = 2: a cosine in (0, 1]"),
+        (
+            with(|p| p.gate = Some(Gate::top(0.0))),
+            some(),
+            "invalid gate=top(0): expected top(SHARE) with a share in (0, 1]",
+        ),
+        (with(|p| p.dedup = Some(2.0)), some(), "invalid dedup=2: expected a cosine in (0, 1]"),
         (
             with(|p| p.gate = Some(Gate::top(0.2))),
             some(),
-            "keep_ratio = 0.25: at most 0.2, the share that gate = top(0.2)",
+            "invalid keep_ratio=0.25: expected at most 0.2, the share that gate=top(0.2)",
         ),
         (
             with(|p| p.gate = Some(Gate::top(0.5))),
             None,
-            "gate = top(0.5): needs a captioner directory with clusters",
+            "invalid gate=top(0.5): expected a captioner directory with clusters",
         ),
-        (with(|p| p.dedup = Some(0.9)), None, "dedup = 0.9: needs a captioner directory with clusters"),
-        (with(|p| p.priority = Priority::Diverse), None, "priority = diverse: needs a captioner directory"),
+        (
+            with(|p| p.dedup = Some(0.9)),
+            None,
+            "invalid dedup=0.9: expected a captioner directory with clusters",
+        ),
+        (
+            with(|p| p.priority = Priority::Diverse),
+            None,
+            "invalid priority=diverse: expected a captioner directory",
+        ),
         (
             with(|p| p.quota = Some(Quota::Proportional)),
             None,
-            "quota = proportional: needs a captioner directory",
+            "invalid quota=proportional: expected a captioner directory",
         ),
     ];
     for (policy, clusters, message) in cases {
@@ -714,7 +738,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn survivors_are_nested_in_keep_ratio(a in 0.001..1.0f64, b in 0.001..1.0f64, seed: u64, kind in 0..policies().len()) {
+    fn kept_samples_are_nested_in_keep_ratio(a in 0.001..1.0f64, b in 0.001..1.0f64, seed: u64, kind in 0..policies().len()) {
         let stream = stream(60, 1, 250, 0.05, 3);
         let policy = Policy { seed, ..policies()[kind].clone() };
         let most = policy.gate().share().unwrap_or(1.0);

@@ -119,7 +119,7 @@ fn what_cannot_be_listed_names_the_pattern_and_what_is_accepted() {
         ("ROOT/sbu ROOT/cc3m", "give them as a list, join them by ::"),
         ("ROOT/{sbu/a,cc3m/00000}.tar ROOT/cc3m/{00001..00002}.tar", "join them by ::"),
         ("ROOT/my set/9.tar", "there is no file ROOT/my set/9.tar; accepted are local paths"),
-        ("file://ROOT/%ff.tar", "a URL that names a file in UTF-8: file://ROOT/%ff.tar"),
+        ("file://ROOT/%ff.tar", "expected a URL that names a file in UTF-8, found file://ROOT/%ff.tar"),
         ("ROOT/deep/**/9.tar", "there is no file ROOT/deep/**/9.tar"),
         ("ROOT/cc3m/{0..9999999}.tar", "1000000 paths at most"),
         ("ROOT/cc3m/00000.tar::ROOT/sbu/../cc3m/00000.tar", "listed twice"),
@@ -127,7 +127,7 @@ fn what_cannot_be_listed_names_the_pattern_and_what_is_accepted() {
     ] {
         let fill = |text: &str| text.replace("ROOT", root.path().to_str().unwrap());
         let error = list_local(&[fill(pattern)], None).unwrap_err().to_string();
-        assert!(error.starts_with("urls = \""), "{error}");
+        assert!(error.starts_with("invalid urls=\""), "{error}");
         assert!(error.contains(&fill(expected)), "{pattern}: {error}");
     }
     assert!(list_local(&[], None).unwrap_err().to_string().contains("at least one shard"));
@@ -152,7 +152,10 @@ fn an_endpoint_that_no_shard_needs_is_refused() {
     let stores = Store { endpoint: Some("http://localhost:9".into()), ..Store::default() };
     let local = root.path().join("sbu/a.tar").display().to_string();
     let error = list(std::slice::from_ref(&local), None, &stores).unwrap_err().to_string();
-    assert!(error.starts_with("endpoint = http://localhost:9: left out without s3:// shards"), "{error}");
+    assert!(
+        error.starts_with("invalid endpoint=http://localhost:9: it has no effect without s3:// shards"),
+        "{error}"
+    );
     assert!(list(&["https://h/0.tar".into()], None, &stores).is_err());
     assert_eq!(list(&[local, "s3://b/0.tar".into()], None, &stores).unwrap().len(), 2);
 }

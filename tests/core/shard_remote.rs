@@ -458,7 +458,7 @@ fn what_cannot_be_listed_is_refused_before_anything_is_asked() {
         assert!(error.contains(expected), "{pattern}: {error}");
     }
     for (stores, expected) in [
-        (Store { endpoint: Some("minio:9000".into()), ..options() }, "endpoint = \"minio:9000\""),
+        (Store { endpoint: Some("minio:9000".into()), ..options() }, "invalid endpoint=\"minio:9000\""),
         (Store { read_timeout: Duration::ZERO, ..options() }, "read_timeout"),
         (Store { ranges_ahead: 0, ..options() }, "ranges_ahead"),
     ] {

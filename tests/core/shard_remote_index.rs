@@ -136,7 +136,7 @@ fn a_server_without_ranges_is_read_in_order() {
 }
 
 #[test]
-fn a_second_epoch_asks_for_survivors_only() {
+fn a_second_epoch_asks_for_kept_samples_only() {
     let server = Server::start((0..2).map(|i| (format!("/{i}.tar"), shard_bytes())), |_| Reply::default());
     let loader = support::builder(&server.url("/{0..1}.tar"))
         .stores(options())

@@ -57,7 +57,7 @@ fn a_captioner_that_hangs_is_named() {
         let (loader, let_go, gone, _folder) = stuck(Some(SHORT));
         let (error, stage) = stalled(&loader);
         assert_eq!(stage, "encode");
-        for part in ["lane", "waits for the captioner", "encodes images", "stall_timeout = 0.5"] {
+        for part in ["lane", "waits for the captioner", "encodes images", "stall_timeout=0.5"] {
             assert!(error.to_string().contains(part), "{part} in {error}");
         }
         let activity = loader.stats().activity;

@@ -171,12 +171,12 @@ fn what_cannot_be_thinned_is_refused() {
     let changes: [(Change, &str); 5] = [
         (
             |p| p.quota = Some(Quota::Cap),
-            "thin = true: only false with quota = cap: its rates differ by cluster",
+            "invalid thin=true: expected false with quota=cap: its rates differ by cluster",
         ),
-        (|p| p.quota = Some(Quota::Tempered(0.5)), "quota = tempered(0.5)"),
-        (|p| p.priority = Priority::Diverse, "only false with priority = diverse: it chooses among"),
-        (|p| p.dedup = Some(0.9), "only false with dedup = 0.9: near-copies"),
-        (|p| p.keep_ratio = Some(0.6.into()), "keep_ratio = 0.6: at most 0.5"),
+        (|p| p.quota = Some(Quota::Tempered(0.5)), "quota=tempered(0.5)"),
+        (|p| p.priority = Priority::Diverse, "only false with priority=diverse: it chooses among"),
+        (|p| p.dedup = Some(0.9), "only false with dedup=0.9: near-copies"),
+        (|p| p.keep_ratio = Some(0.6.into()), "invalid keep_ratio=0.6: expected at most 0.5"),
     ];
     for (change, part) in changes {
         let error =
@@ -186,7 +186,7 @@ fn what_cannot_be_thinned_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 2, 100);
     let error = support::with_judge(&urls).thin(true).build().err().unwrap().to_string();
-    assert!(error.contains("rescue = true: only false with thin"), "{error}");
+    assert!(error.contains("invalid rescue=true: expected false with thin"), "{error}");
     let prints = [true, false].map(|thin| support::with_stub(&urls).thin(thin).build().unwrap().state());
     assert!(prints[0] != prints[1], "it is part of the policy");
 }

@@ -1,4 +1,4 @@
-//! Promise: survivors carry their probability, as weights where they are asked for, and statistics say
+//! Promise: kept samples carry their probability, as weights where they are asked for, and statistics say
 //! what these amount to.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -58,7 +58,7 @@ fn where_nothing_is_selected_weights_are_one_and_without_probabilities_they_are_
     assert_eq!(whole.stats().n_eff, None, "no pi is stated");
     let refused = with_stub(&urls).priority(Priority::Diverse).weights(true).build().err().unwrap();
     let refused = refused.to_string();
-    assert!(refused.contains("weights = true: only false with priority = diverse"), "{refused}");
+    assert!(refused.contains("invalid weights=true: expected false with priority=diverse"), "{refused}");
     let chosen = with_stub(&urls).priority(Priority::Diverse).build().unwrap();
     epoch(&chosen);
     assert_eq!(chosen.stats().n_eff, None);

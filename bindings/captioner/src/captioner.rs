@@ -57,7 +57,7 @@ impl Captioner {
 }
 
 /// What is wrong with a size of the vocabulary beside a tokenizer.
-const WITH_TOKENIZER: &str = "left out with a tokenizer, which has its vocabulary already";
+const WITH_TOKENIZER: &str = "with a tokenizer, which has its vocabulary already";
 
 #[pymethods]
 impl Captioner {
@@ -158,7 +158,7 @@ impl Captioner {
         job.tokenizer = given.take_as("tokenizer", "the path of a tokenizer.json")?;
         if let Some(size) = given.take_whole("vocab_size")? {
             if job.tokenizer.is_some() {
-                return Err(Error::option("vocab_size", size, WITH_TOKENIZER)).or_raise(py);
+                return Err(Error::unused("vocab_size", size, WITH_TOKENIZER)).or_raise(py);
             }
             job.vocab_size = size;
         }

@@ -24,7 +24,7 @@ fn with_index(name: &str) -> String {
 /// The device of that name, where it is there; `option` is what it was given for.
 pub(crate) fn device(option: &'static str, name: &str) -> Result<Device> {
     parse_device(&with_index(name)).map_err(|error| match tldr_loader::Error::from(error).kind {
-        ErrorKind::Option { given, accepted, .. } => Error::option(option, given, accepted),
+        ErrorKind::Option { given, problem, .. } => Error::refused(option, given, problem),
         kind => kind.into(),
     })
 }

@@ -13,7 +13,7 @@ pub fn must_exist(option: &'static str, path: &Path, accepted: &str) -> Result<(
     if path.exists() {
         return Ok(());
     }
-    Err(Error::option(option, path.display(), format!("it does not exist; accepted is {accepted}")))
+    Err(Error::refused(option, path.display(), format!("it does not exist; expected {accepted}")))
 }
 
 /// `cpu`, `cuda` or `cuda:N`, from text or a `torch.device`.

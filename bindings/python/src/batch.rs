@@ -12,7 +12,7 @@ use tldr_python::errors;
 
 use crate::frame::{Arrays, Frame};
 
-/// One batch of survivors on one rank; unpacks as `images, tokens`.
+/// One batch of kept samples on one rank; unpacks as `images, tokens`.
 ///
 /// Lists have one entry per row and are made on access.
 #[pyclass(frozen, module = "tldr_loader")]

@@ -214,13 +214,12 @@ pub(crate) fn _export<'py>(
             ExportBy::All
         }
         (None, None) => {
-            let accepted =
-                "left out without captioner: it is of a policy, by which a captioner's clusters go";
-            return Err(Error::option("selection", "given", accepted)).or_raise(py);
+            let accepted = "without captioner: it is of a policy, by which a captioner's clusters go";
+            return Err(Error::unused("selection", "given", accepted)).or_raise(py);
         }
         (Some(plan), Some(_)) => {
-            let accepted = "left out with captioner: either says what is kept";
-            return Err(Error::option("plan", format!("{:?}", plan.display()), accepted)).or_raise(py);
+            let accepted = "with captioner: either says what is kept";
+            return Err(Error::unused("plan", format!("{:?}", plan.display()), accepted)).or_raise(py);
         }
     };
     let generation: Option<String> = given.take("generation")?;

@@ -48,12 +48,12 @@ impl Ledger {
         given.end()?;
         let open = || match path {
             None if cache_bytes.is_some() => {
-                let accepted = "left out without a path: a ledger in memory has no other place";
-                Err(Error::option("cache_bytes", "a number", accepted))
+                let accepted = "without a path: a ledger in memory has no other place";
+                Err(Error::unused("cache_bytes", "a number", accepted))
             }
             path if endpoint.is_some() && !path.as_ref().is_some_and(|path| path.starts_with("s3:")) => {
-                let accepted = "left out without a path in a bucket (s3://), whose server it is";
-                Err(Error::option("endpoint", endpoint.unwrap_or_default(), accepted))
+                let accepted = "without a path in a bucket (s3://), whose server it is";
+                Err(Error::unused("endpoint", endpoint.unwrap_or_default(), accepted))
             }
             None => Ok(tldr_loader::ledger::Ledger::new()),
             Some(path) => {

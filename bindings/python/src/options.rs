@@ -117,11 +117,11 @@ impl Options {
             return Ok(Some(name.clone()));
         }
         let accepted = if captioner.is_none() && judge.is_none() {
-            "left out without a captioner and a judge, whose device it is"
+            "without a captioner and a judge, whose device it is"
         } else {
-            "left out beside a `Captioner` or `Matcher`, which runs where it was loaded; give its device there, or \
-             its directory here"
+            "beside a `Captioner` or `Matcher`, which runs where it was loaded (give its device there, or \
+             its directory here)"
         };
-        Err(Error::option("captioner_device", name, accepted)).or_raise(py)
+        Err(Error::unused("captioner_device", name, accepted)).or_raise(py)
     }
 }

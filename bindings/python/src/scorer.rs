@@ -305,7 +305,7 @@ impl Source {
 pub(crate) fn clusters(option: &'static str, directory: &Path) -> Result<Arc<Clusters>> {
     let path = directory.join(Clusters::FILE);
     if directory.is_dir() && !path.exists() {
-        let accepted = "it has no clusters yet: run `Captioner.fit` or `tldr-loader fit` first";
+        let accepted = "one with clusters: run `Captioner.fit` or `tldr-loader fit` first";
         return Err(Error::option(option, "a directory without clusters.safetensors", accepted));
     }
     Clusters::load(path).map(Arc::new)

@@ -135,7 +135,7 @@ def test_a_captioner_without_clusters_is_refused(corpus: Corpus, tmp_path: Path)
         corpus.urls, tmp_path, preset="tiny", epochs=1, batch_size=100, vocab_size=300
     )
     with pytest.raises(
-        tldr.ConfigError, match=r"captioner = .*: it has no clusters yet: run `Captioner\.fit`"
+        tldr.ConfigError, match=r"invalid captioner=.*: expected one with clusters: run `Captioner\.fit`"
     ):
         reduced(corpus, captioner)
 
@@ -148,9 +148,9 @@ def test_a_directory_that_is_none_is_named(corpus: Corpus, tmp_path: Path) -> No
 
 
 def test_wrong_options_of_training_are_named(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(tldr.ConfigError, match="preset = huge: one of tiny, small, base"):
+    with pytest.raises(tldr.ConfigError, match="invalid preset=huge: expected one of tiny, small, base"):
         tldr.Captioner.train(corpus.urls, tmp_path, preset="huge")  # type: ignore[arg-type]
-    with pytest.raises(tldr.ConfigError, match="epochs = 0: at least 1"):
+    with pytest.raises(tldr.ConfigError, match="invalid epochs=0: expected at least 1"):
         tldr.Captioner.train(corpus.urls, tmp_path, preset="tiny", epochs=0)
 
 
@@ -248,13 +248,13 @@ def test_a_matcher_judges_what_the_captioner_writes(corpus: Corpus, tmp_path: Pa
 
 
 def test_a_caption_is_not_judged_by_its_generator(corpus: Corpus, directory: Path, tmp_path: Path) -> None:
-    with pytest.raises(tldr.ConfigError, match=r"fuse = gated\(0\.5\): a judge beside it"):
+    with pytest.raises(tldr.ConfigError, match=r"invalid fuse=gated\(0\.5\): expected a judge beside it"):
         reduced(corpus, directory, fuse="gated")
-    with pytest.raises(tldr.ConfigError, match="judge = the captioner itself"):
+    with pytest.raises(tldr.ConfigError, match="invalid judge=the captioner itself"):
         reduced(corpus, directory, fuse="gated", judge=tldr.Captioner.load(directory))
-    with pytest.raises(tldr.ConfigError, match=r"judge = .*absent: it does not exist"):
+    with pytest.raises(tldr.ConfigError, match=r"invalid judge=.*absent: it does not exist"):
         reduced(corpus, directory, fuse="gated", judge=tmp_path / "absent")
-    with pytest.raises(tldr.ConfigError, match="captioner_device = tpu: cpu, cuda or cuda:N"):
+    with pytest.raises(tldr.ConfigError, match="invalid captioner_device=tpu: expected cpu, cuda or cuda:N"):
         reduced(corpus, directory, captioner_device="tpu")
 
 
@@ -266,7 +266,7 @@ def test_a_coin_follows_its_schedule(corpus: Corpus, directory: Path) -> None:
 
 
 def test_what_is_no_blip_is_named(tmp_path: Path) -> None:
-    with pytest.raises(tldr.ConfigError, match=r"source = .*absent"):
+    with pytest.raises(tldr.ConfigError, match=r"invalid source=.*absent"):
         tldr.Captioner.load_blip(tmp_path / "absent", tmp_path / "out")
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(tldr.DataError, match=r'config\.json: expected model_type "blip"'):
@@ -278,7 +278,7 @@ def test_settings_that_cannot_work_change_nothing(directory: Path) -> None:
     before = captioner.set_generation()
     with pytest.raises(tldr.ConfigError, match=r"generation\.top_p = 2"):
         captioner.set_generation(top_p=2.0)
-    with pytest.raises(tldr.ConfigError, match="decoding = best: one of greedy, beam, nucleus"):
+    with pytest.raises(tldr.ConfigError, match="invalid decoding=best: expected one of greedy, beam, nucleus"):
         captioner.set_generation(decoding="best")  # type: ignore[arg-type]
     assert captioner.set_generation() == before
 

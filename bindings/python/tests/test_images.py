@@ -91,7 +91,7 @@ def test_scaled_decoding_stays_close_and_leaves_small_pictures_alone(tmp_path: P
     assert 0 < difference.mean() < 4
     # A crop of 640x480 is not twice 224 at half its size.
     assert torch.equal(train(small, True), train(small, False))
-    with pytest.raises(tldr.ConfigError, match="scaled_decoding = true"):
+    with pytest.raises(tldr.ConfigError, match="invalid scaled_decoding=true"):
         pixels(tmp_path / "b.tar", small, scaled_decoding=True)
 
 

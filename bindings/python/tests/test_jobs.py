@@ -73,11 +73,11 @@ def test_a_corpus_is_recorded_planned_exported_and_audited(
 
 def test_what_cannot_work_is_named(corpus: Corpus, captioner: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    with pytest.raises(tldr.ConfigError, match=r"^ledger = a ledger in memory: the folder of one"):
+    with pytest.raises(tldr.ConfigError, match=r"^invalid ledger=a ledger in memory: expected the folder of one"):
         tldr.record(corpus.urls, captioner=captioner, ledger=tldr.Ledger())
-    with pytest.raises(tldr.ConfigError, match=r"^part = 2/2: i/n"):
+    with pytest.raises(tldr.ConfigError, match=r"^invalid part=2/2: expected i/n"):
         tldr.record(corpus.urls, captioner=captioner, ledger=ledger, part=(2, 2))
-    with pytest.raises(tldr.ConfigError, match=r"^rotate = true: false: a plan"):
+    with pytest.raises(tldr.ConfigError, match=r"^invalid rotate=true: expected false: a plan"):
         tldr.plan(
             corpus.urls,
             captioner=captioner,
@@ -85,9 +85,9 @@ def test_what_cannot_work_is_named(corpus: Corpus, captioner: Path, tmp_path: Pa
             out=tmp_path / "p",
             selection=tldr.Selection(rotate=True),
         )
-    with pytest.raises(tldr.ConfigError, match=r"^plan = .*: left out with captioner"):
+    with pytest.raises(tldr.ConfigError, match=r"^invalid plan=.*: it has no effect with captioner"):
         tldr.export(tmp_path / "x.txt", ledger=ledger, plan=tmp_path / "p", captioner=captioner)
-    with pytest.raises(tldr.ConfigError, match=r"^selection = given: left out without captioner"):
+    with pytest.raises(tldr.ConfigError, match=r"^invalid selection=given: it has no effect without captioner"):
         tldr.export(tmp_path / "x.txt", ledger=ledger, selection=tldr.Selection(keep_ratio=0.5))
 
     class Stopped(Exception):

@@ -56,19 +56,19 @@ def test_a_state_resumes_a_mix_of_the_same_weights_only(corpora: tuple[Corpus, C
 def test_what_cannot_be_mixed_is_refused(corpora: tuple[Corpus, Corpus]) -> None:
     urls = corpora[0].urls
     for weight in (0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(tldr.ConfigError, match=r"^weight = .*(above 0|a number)"):
+        with pytest.raises(tldr.ConfigError, match=r"^invalid weight=.*(above 0|a number)"):
             tldr.Loader([tldr.Source(urls, weight=weight)])
     with pytest.raises(
-        tldr.ConfigError, match=r"^weight = 3, and none for .*: one for every source, or for none"
+        tldr.ConfigError, match=r"^invalid weight=3, and none for .*: expected one for every source, or for none"
     ):
         tldr.Loader([tldr.Source(urls, weight=3.0), tldr.Source(corpora[1].urls)])
     with pytest.raises(tldr.ConfigError, match=r"^(sources|urls) = "):
         tldr.Loader([])
-    with pytest.raises(tldr.ConfigError, match=r"^samples_per_epoch = 15"):
+    with pytest.raises(tldr.ConfigError, match=r"^invalid samples_per_epoch=15"):
         mixed(corpora, samples_per_epoch=15)
-    with pytest.raises(tldr.ConfigError, match=r"^weight = .*eval"):
+    with pytest.raises(tldr.ConfigError, match=r"^invalid weight=.*eval"):
         mixed(corpora, mode="eval")
-    with pytest.raises(tldr.ConfigError, match=r"^weight = \"much\": a number"):
+    with pytest.raises(tldr.ConfigError, match=r"^invalid weight=\"much\": expected a number"):
         tldr.Loader(tldr.Source(urls, weight="much"))  # type: ignore[arg-type]
 
 

@@ -95,8 +95,8 @@ impl Args {
         let device = parse_device(&self.device)?;
         if BlipKind::of(&self.dir)? == BlipKind::Matching {
             if let Some(matcher) = &self.matcher {
-                let accepted = "left out: DIR is a BLIP for retrieval itself";
-                return Err(Error::option("matcher", matcher.display(), accepted));
+                let accepted = "beside a DIR that is a BLIP for retrieval itself";
+                return Err(Error::unused("matcher", matcher.display(), accepted));
             }
             if sets_captions {
                 let accepted = "a BLIP that writes captions, for the options of captions to have an effect: this \
@@ -106,7 +106,7 @@ impl Args {
             let matcher = Matcher::load_blip(&self.dir, &options, device)?;
             matcher.save(&self.out)?;
             say!(
-                "{}: a matcher of {} weights, previews of {} pixels; next: a loader with judge = {}",
+                "{}: a matcher of {} weights, previews of {} pixels; next: a loader with judge={}",
                 self.out.display(),
                 matcher.weights(),
                 matcher.config().preview_size,

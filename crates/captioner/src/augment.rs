@@ -130,6 +130,11 @@ mod tests {
         for augment in [Augment::None, Augment::Shift, Augment::ShiftFlip] {
             assert_eq!(Augment::from_name(augment.name()).unwrap(), augment);
         }
-        assert!(Augment::from_name("crop").unwrap_err().to_string().starts_with("augment = crop: "));
+        assert!(
+            Augment::from_name("crop")
+                .unwrap_err()
+                .to_string()
+                .starts_with("invalid augment=crop: expected ")
+        );
     }
 }

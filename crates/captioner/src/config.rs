@@ -512,7 +512,7 @@ mod tests {
             let mut config = CaptionerConfig::small(1000);
             change(&mut config);
             let message = config.validate().unwrap_err().to_string();
-            assert!(message.starts_with(&format!("{field} = ")), "{field}: {message}");
+            assert!(message.starts_with(&format!("invalid {field}=")), "{field}: {message}");
         }
     }
 }

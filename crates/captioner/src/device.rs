@@ -156,6 +156,6 @@ mod tests {
     #[test]
     fn absent_gpu_is_named() {
         let message = parse_device("cuda:999").unwrap_err().to_string();
-        assert!(message.starts_with("device = cuda:999: "), "{message}");
+        assert!(message.starts_with("invalid device=cuda:999: expected "), "{message}");
     }
 }

@@ -16,8 +16,13 @@ pub struct Error(tldr_loader::Error);
 
 impl Error {
     /// As [`tldr_loader::Error::option`].
-    pub fn option(option: &'static str, given: impl fmt::Display, accepted: impl Into<String>) -> Self {
-        Self(tldr_loader::Error::option(option, given, accepted))
+    pub fn option(option: &'static str, given: impl fmt::Display, expected: impl fmt::Display) -> Self {
+        Self(tldr_loader::Error::option(option, given, expected))
+    }
+
+    /// As [`tldr_loader::Error::unused`].
+    pub fn unused(option: &'static str, given: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Self(tldr_loader::Error::unused(option, given, why))
     }
 
     /// As [`tldr_loader::Error::io`].

@@ -118,11 +118,11 @@ impl GenerationChange {
         for (option, decoding, given) in bound {
             if let Some(given) = given.filter(|_| decoding != changed.decoding) {
                 let accepted = format!(
-                    "left out with decoding = {}, where it has no effect; or with decoding = {}",
+                    "with decoding={}, and is one of decoding={}",
                     changed.decoding.name(),
                     decoding.name()
                 );
-                return Err(Error::option(option, given, accepted));
+                return Err(Error::unused(option, given, accepted));
             }
         }
         Ok(changed)

@@ -190,7 +190,10 @@ mod tests {
         let ids: Vec<tldr_loader::SampleId> = (0..8).map(tldr_loader::SampleId).collect();
         let mut sample = PatchSample::new(16, 0);
         let few = captioner.start_from_patches(&sample, 8, 0).unwrap_err().to_string();
-        assert!(few.starts_with("codebook_start = kmeans: ") && few.contains("0 patches"), "{few}");
+        assert!(
+            few.starts_with("invalid codebook_start=kmeans: expected ") && few.contains("0 patches"),
+            "{few}"
+        );
         captioner.sample_patches(previews.view(), &ids, &mut sample).unwrap();
         captioner.start_from_patches(&sample, 8, 0).unwrap();
         let points = captioner.trained().unwrap().project(&sample.all().unwrap()).unwrap();
@@ -209,6 +212,6 @@ mod tests {
             assert_eq!(CodebookStart::from_name(name).unwrap().name(), name);
         }
         let message = CodebookStart::from_name("random").unwrap_err().to_string();
-        assert!(message.starts_with("codebook_start = random: "), "{message}");
+        assert!(message.starts_with("invalid codebook_start=random: expected "), "{message}");
     }
 }

@@ -174,7 +174,12 @@ mod tests {
         for name in ["cosine", "step"] {
             assert_eq!(Decay::from_name(name).unwrap().name(), name);
         }
-        assert!(Decay::from_name("linear").unwrap_err().to_string().starts_with("schedule = linear: "));
+        assert!(
+            Decay::from_name("linear")
+                .unwrap_err()
+                .to_string()
+                .starts_with("invalid schedule=linear: expected ")
+        );
         let autocast =
             |precision, device| TrainOptions { precision, ..TrainOptions::new(1) }.autocast(device);
         assert_eq!(autocast(None, Device::Cpu), None);

@@ -33,8 +33,8 @@ impl Args {
     pub(crate) fn run(self) -> Result<()> {
         let source = self.sources.one()?;
         if let Some(lengths) = &source.lengths {
-            let accepted = "left out: every shard is read, and counted";
-            return Err(Error::option("lengths", format!("{lengths:?}"), accepted));
+            let accepted = "here, where every shard is read and counted";
+            return Err(Error::unused("lengths", format!("{lengths:?}"), accepted));
         }
         let shards = source.list()?;
         let job = InspectJob {

@@ -69,8 +69,8 @@ impl Args {
     pub(crate) fn run(self, models: &dyn Models) -> Result<()> {
         // clap's `requires` is satisfied where another option excludes what is required, as --out does.
         if let (Some(rate), false) = (self.train_rate, self.estimate) {
-            let accepted = "left out without --estimate, which prints the break-even";
-            return Err(Error::option("train_rate", rate, accepted));
+            let accepted = "without --estimate, which prints the break-even";
+            return Err(Error::unused("train_rate", rate, accepted));
         }
         let job = self.job()?;
         let Some(directory) = &job.config.captioner else {
@@ -239,7 +239,7 @@ fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
     }
     say!("  candidates   {} in {} clusters, near-duplicates included", counts.candidates, counts.clusters);
     say!("  quota        {}, of which near-duplicates fill {}", counts.places, counts.refilled);
-    say!("  also kept by their window alone: {}", counts.window_survivors);
+    say!("  also kept by their window alone: {}", counts.kept_by_window);
     say!("  fingerprint  {:016x}", file.fingerprint());
     if counts.kept < counts.places {
         say!("warning: {} of the quota are not filled, for want of candidates", counts.places - counts.kept);

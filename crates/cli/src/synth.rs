@@ -56,8 +56,8 @@ impl Args {
         let noise = match self.noise_shares.as_deref() {
             None => NoiseShares::default(),
             Some(_) if self.misaligned == 0.0 => {
-                let accepted = "left out with misaligned = 0, where there is no noise";
-                return Err(Error::option("noise_shares", "given", accepted));
+                let accepted = "with misaligned=0, where there is no noise";
+                return Err(Error::unused("noise_shares", "given", accepted));
             }
             Some(&[swapped, generic, attribute, same_class]) => {
                 NoiseShares { swapped, generic, attribute, same_class }

@@ -57,7 +57,7 @@ pub fn write_corpus(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()
-        .map_err(|e| Error::option("threads", options.threads, format!("cannot start them: {e}")))?;
+        .map_err(|e| Error::refused("threads", options.threads, format!("cannot start them: {e}")))?;
     let corpus = Corpus::new(options)?;
     let mut summary = SynthSummary {
         samples: options.samples,
@@ -142,7 +142,7 @@ fn refuse_used(folder: &Path) -> Result<()> {
     match fs::read_dir(folder) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
-            Some(_) => Err(Error::option(
+            Some(_) => Err(Error::refused(
                 "out",
                 folder.display(),
                 "the folder is not empty: delete it or write to another",

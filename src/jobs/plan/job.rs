@@ -58,8 +58,8 @@ impl PlanJob {
     pub(super) fn check(&self) -> Result<()> {
         let selection = &self.config.selection;
         if self.fill_with_copies && matches!(selection.quota, Some(Quota::CapAt(_))) {
-            let accepted = "left out with quota = cap(samples), whose clusters have no room to spare";
-            return Err(Error::option("fill_with_copies", true, accepted));
+            let accepted = "with quota=cap(samples), whose clusters have no room to spare";
+            return Err(Error::unused("fill_with_copies", true, accepted));
         }
         if selection.window == 0 {
             return Err(Error::option("window", 0, "at least 1"));
@@ -67,11 +67,11 @@ impl PlanJob {
         let only_of_loaders =
             [("defer_duplicates", selection.defer_duplicates), ("weights", selection.weights)];
         if let Some((option, _)) = only_of_loaders.into_iter().find(|(_, given)| *given) {
-            return Err(Error::option(option, true, "left out of a plan: a loader has it"));
+            return Err(Error::unused(option, true, "in a plan: it is an option of loaders"));
         }
         let idle = [("fill_with_copies", self.fill_with_copies), ("embeddings", self.embeddings)];
         if let Some((option, _)) = idle.into_iter().find(|(_, given)| *given && selection.dedup.is_none()) {
-            return Err(Error::option(option, true, "left out without dedup, which finds near-duplicates"));
+            return Err(Error::unused(option, true, "without dedup, which finds near-duplicates"));
         }
         match self.part {
             Some((part, of)) if part >= of => {

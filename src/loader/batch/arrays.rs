@@ -55,7 +55,7 @@ impl Images {
     }
 }
 
-/// One batch of survivors on one rank. All vectors have one entry per row.
+/// One batch of kept samples on one rank. All vectors have one entry per row.
 #[derive(Debug)]
 pub struct Batch {
     /// Epoch, from 0.

@@ -1,10 +1,10 @@
-//! The assembling stage: every global batch takes the same number of survivors from every lane, and of every
+//! The assembling stage: every global batch takes the same number of kept samples from every lane, and of every
 //! source its share.
 //!
-//! Which survivor takes which place is decided here, one batch after the other; `filling` makes the
+//! Which kept sample takes which place is decided here, one batch after the other; `filling` makes the
 //! examples, two batches at a time. A place that lacks a
-//! survivor (the lane ran out, or an image proved undecodable) is filled with one of the lane's
-//! first survivors, chosen by hash(seed, epoch, step, place): a function of the place alone, so
+//! kept sample (the lane ran out, or an image proved undecodable) is filled with one of the lane's
+//! first kept samples, chosen by hash(seed, epoch, step, place): a function of the place alone, so
 //! that a resumed run fills it alike.
 
 use std::borrow::Cow;
@@ -27,7 +27,7 @@ use crate::loader::batch::memory::HostArray;
 use crate::loader::batch::row::{Filler, Place};
 use crate::loader::channel::{Message, receive};
 use crate::loader::decide::deciding::failed_image;
-use crate::loader::kept::{Survivor, SurvivorGroup};
+use crate::loader::kept::{Kept, KeptGroup};
 use crate::loader::lane::Stream;
 use crate::loader::observe::recorder::Recorder;
 use crate::loader::observe::stats::LaneCounts;
@@ -36,23 +36,23 @@ use crate::loader::spec::Spec;
 use crate::loader::stage::Stage;
 use crate::loader::window::raised;
 
-/// First survivors of a lane that are held to fill places.
+/// First kept samples of a lane that are held to fill places.
 const REPEAT_POOL: usize = 64;
 
-/// The survivors that one lane has of one source, one by one.
+/// The kept samples that one lane has of one source, one by one.
 pub(crate) struct LaneFeed {
     stream: Stream,
-    groups: Receiver<Message<SurvivorGroup>>,
-    queue: VecDeque<Arc<Survivor>>,
-    deferring: Deferring<Arc<Survivor>>,
-    first: Arc<[Arc<Survivor>]>,
+    groups: Receiver<Message<KeptGroup>>,
+    queue: VecDeque<Arc<Kept>>,
+    deferring: Deferring<Arc<Kept>>,
+    first: Arc<[Arc<Kept>]>,
     ended: bool,
     slot: Arc<Slot>,
 }
 
 impl LaneFeed {
     /// `slot`: where the stage that takes them says what it waits for.
-    pub(crate) fn new(stream: Stream, groups: Receiver<Message<SurvivorGroup>>, slot: &Arc<Slot>) -> Self {
+    pub(crate) fn new(stream: Stream, groups: Receiver<Message<KeptGroup>>, slot: &Arc<Slot>) -> Self {
         let slot = Arc::clone(slot);
         Self {
             stream,
@@ -65,19 +65,19 @@ impl LaneFeed {
         }
     }
 
-    fn next(&mut self) -> Result<Option<Arc<Survivor>>> {
+    fn next(&mut self) -> Result<Option<Arc<Kept>>> {
         self.load()?;
         Ok(self.queue.pop_front())
     }
 
-    /// The place of the survivor that comes next; `None` where none will come.
+    /// The place of the kept sample that comes next; `None` where none will come.
     pub(crate) fn place(&mut self) -> Result<Option<u64>> {
         self.load()?;
-        Ok(self.queue.front().map(|survivor| survivor.place))
+        Ok(self.queue.front().map(|kept| kept.place))
     }
 
-    /// The next survivor, where its place is before `end`.
-    pub(crate) fn next_before(&mut self, end: u64) -> Result<Option<Arc<Survivor>>> {
+    /// The next kept sample, where its place is before `end`.
+    pub(crate) fn next_before(&mut self, end: u64) -> Result<Option<Arc<Kept>>> {
         if self.place()?.is_some_and(|place| place < end) { self.next() } else { Ok(None) }
     }
 
@@ -85,12 +85,12 @@ impl LaneFeed {
         self.stream.lane
     }
 
-    /// The survivors that fill places, once the first of all is there.
-    pub(crate) fn first(&self) -> Arc<[Arc<Survivor>]> {
+    /// The kept samples that fill places, once the first of all is there.
+    pub(crate) fn first(&self) -> Arc<[Arc<Kept>]> {
         Arc::clone(&self.first)
     }
 
-    /// Waits until there is a survivor to take, or none will come.
+    /// Waits until there is a kept sample to take, or none will come.
     fn load(&mut self) -> Result<()> {
         while self.queue.is_empty() && !self.ended {
             let _mark = self.slot.mark(Doing::Await(Post::Select(self.stream)));
@@ -107,9 +107,9 @@ impl LaneFeed {
         Ok(())
     }
 
-    /// The next `n` survivors, or as many as there are, none of them like another where `defer` is on and
+    /// The next `n` kept samples, or as many as there are, none of them like another where `defer` is on and
     /// it can be helped; and how many that put off.
-    fn take(&mut self, n: usize, defer: bool) -> Result<(Vec<Arc<Survivor>>, u64)> {
+    fn take(&mut self, n: usize, defer: bool) -> Result<(Vec<Arc<Kept>>, u64)> {
         let mut deferring = std::mem::take(&mut self.deferring);
         let taken = if defer {
             deferring.take(n, || self.next())
@@ -120,7 +120,7 @@ impl LaneFeed {
         taken
     }
 
-    /// Whether `n` survivors can be taken without waiting, as far as can be told.
+    /// Whether `n` kept samples can be taken without waiting, as far as can be told.
     pub(crate) fn has(&self, n: usize) -> bool {
         self.deferring.len() + self.queue.len() >= n || self.ended || !self.groups.is_empty()
     }
@@ -134,7 +134,7 @@ pub(crate) struct Assembling<'a> {
     pub(crate) recorder: &'a Recorder,
     /// Where it says what it does.
     pub(crate) slot: &'a Slot,
-    /// Survivors that proved undecodable: each is counted once, whatever places it was to fill.
+    /// Kept samples that proved undecodable: each is counted once, whatever places it was to fill.
     pub(crate) undecodable: RefCell<HashSet<u64>>,
 }
 
@@ -195,12 +195,12 @@ impl Assembling<'_> {
         taken
     }
 
-    /// Survivors that batch `step` takes from `stream`.
+    /// Kept samples that batch `step` takes from `stream`.
     fn due(&self, stream: Stream, step: u64) -> usize {
         self.spec.mix.at(self.epoch).shares.at(stream.source, stream.lane, step) as usize
     }
 
-    /// Takes the survivors of one step from every lane.
+    /// Takes the kept samples of one step from every lane.
     fn places(&self, step: u64, feeds: &mut [LaneFeed]) -> Result<Vec<Place>> {
         let (per_lane, shares) = (self.spec.per_lane(), &self.spec.mix.at(self.epoch).shares);
         let mut places = Vec::with_capacity(self.spec.config.batch_size);
@@ -220,12 +220,12 @@ impl Assembling<'_> {
                 let global = (lane * per_lane + slot) as u64;
                 let found = taken[source].next();
                 let first = first_of(feeds, source)?;
-                let survivor = match found {
-                    Some(survivor) => {
+                let kept = match found {
+                    Some(kept) => {
                         if step < self.first_step {
                             self.recorder.replayed.fetch_add(1, Ordering::Relaxed);
                         }
-                        survivor
+                        kept
                     }
                     None => {
                         if step >= self.first_step {
@@ -234,21 +234,21 @@ impl Assembling<'_> {
                         self.repeat(lane, &first, step, global, 0)?
                     }
                 };
-                places.push(Place { survivor, filler: Filler::Own, lane, first, global });
+                places.push(Place { kept, filler: Filler::Own, lane, first, global });
             }
         }
         Ok(places)
     }
 
-    /// One of the lane's first survivors, chosen by the place and the attempt.
+    /// One of the lane's first kept samples, chosen by the place and the attempt.
     fn repeat(
         &self,
         lane: usize,
-        first: &[Arc<Survivor>],
+        first: &[Arc<Kept>],
         step: u64,
         global: u64,
         attempt: u64,
-    ) -> Result<Arc<Survivor>> {
+    ) -> Result<Arc<Kept>> {
         if first.is_empty() {
             return Err(self.empty(lane));
         }
@@ -281,7 +281,7 @@ impl Assembling<'_> {
         ))
     }
 
-    /// Counts the survivors that proved undecodable, and fills their places with others.
+    /// Counts the kept samples that proved undecodable, and fills their places with others.
     fn complete(&self, filling: &Filling<'_>, filled: Filled) -> Result<Batch> {
         let Filled { mut places, mut batch, mut captions, mut failed } = filled;
         let mut attempt = 0;
@@ -290,12 +290,11 @@ impl Assembling<'_> {
             for (row, error) in failed {
                 let place = &mut places[row];
                 // One that is counted has, or had, a place of its own that something else fills.
-                if self.late_failure(place.lane, &place.survivor, error)? {
+                if self.late_failure(place.lane, &place.kept, error)? {
                     self.recorder.repeat(place.lane);
                 }
-                attempt_limit(attempt, &place.survivor)?;
-                place.survivor =
-                    self.repeat(place.lane, &place.first, batch.step, place.global, attempt + 1)?;
+                attempt_limit(attempt, &place.kept)?;
+                place.kept = self.repeat(place.lane, &place.first, batch.step, place.global, attempt + 1)?;
                 todo.push(row);
             }
             attempt += 1;
@@ -312,10 +311,10 @@ impl Assembling<'_> {
         let rows = own().count();
         self.recorder.yielded.fetch_add(rows as u64, Ordering::Relaxed);
         self.recorder.padded.fetch_add((places.len() - rows) as u64, Ordering::Relaxed);
-        own().for_each(|place| self.recorder.yielded_of(place.survivor.source));
+        own().for_each(|place| self.recorder.yielded_of(place.kept.source));
     }
 
-    /// Copies what is known of the survivors into the batch, and counts what it amounts to.
+    /// Copies what is known of the kept samples into the batch, and counts what it amounts to.
     ///
     /// # Errors
     /// Json that waits in a file cannot be read back; no memory.
@@ -333,20 +332,20 @@ impl Assembling<'_> {
         let rows = places.iter().zip(batch.pi.iter().zip(&batch.captions));
         let own = rows.filter(|(place, _)| place.filler == Filler::Own);
         self.recorder
-            .batch(own.map(|(place, (pi, caption))| (*pi, caption.as_str(), place.survivor.semantic_hash)));
+            .batch(own.map(|(place, (pi, caption))| (*pi, caption.as_str(), place.kept.semantic_hash)));
         Ok(())
     }
 
-    /// Counts a survivor that proved undecodable; `false` where it was counted before.
-    pub(crate) fn late_failure(&self, lane: usize, survivor: &Survivor, error: ImageError) -> Result<bool> {
-        if !self.undecodable.borrow_mut().insert(survivor.moment()) {
+    /// Counts a kept sample that proved undecodable; `false` where it was counted before.
+    pub(crate) fn late_failure(&self, lane: usize, kept: &Kept, error: ImageError) -> Result<bool> {
+        if !self.undecodable.borrow_mut().insert(kept.moment()) {
             return Ok(false);
         }
-        let failed = failed_image(&survivor.sample, error);
+        let failed = failed_image(&kept.sample, error);
         if self.spec.config.runtime.on_error == OnError::Raise {
-            return Err(raised(&failed).in_shard(&survivor.shard));
+            return Err(raised(&failed).in_shard(&kept.shard));
         }
-        self.recorder.failed_late(lane, &survivor.shard, &failed, self.spec.max_errors)?;
+        self.recorder.failed_late(lane, &kept.shard, &failed, self.spec.max_errors)?;
         Ok(true)
     }
 }
@@ -360,9 +359,9 @@ fn decide_the_rest(feeds: &mut [LaneFeed]) -> Result<()> {
     Ok(())
 }
 
-/// What fills the places that a lane's source has no survivor for: its first survivors, or where it has none
+/// What fills the places that a lane's source has no kept sample for: its first kept samples, or where it has none
 /// at all, those of another source of the lane.
-fn first_of(feeds: &mut [LaneFeed], source: usize) -> Result<Arc<[Arc<Survivor>]>> {
+fn first_of(feeds: &mut [LaneFeed], source: usize) -> Result<Arc<[Arc<Kept>]>> {
     if feeds[source].first.is_empty() {
         for feed in feeds.iter_mut() {
             feed.load()?;
@@ -375,19 +374,19 @@ fn first_of(feeds: &mut [LaneFeed], source: usize) -> Result<Arc<[Arc<Survivor>]
 }
 
 /// Gives up when replacement after replacement cannot be decoded.
-fn attempt_limit(attempt: u64, survivor: &Survivor) -> Result<()> {
+fn attempt_limit(attempt: u64, kept: &Kept) -> Result<()> {
     if attempt < 4 * REPEAT_POOL as u64 {
         return Ok(());
     }
     let detail = format!(
         "none of the {attempt} that were tried in the place of key {} can be decoded; mend the shards, or use fewer \
          lanes",
-        survivor.sample.key
+        kept.sample.key
     );
-    Err(Error::no_samples(detail).in_shard(&survivor.shard))
+    Err(Error::no_samples(detail).in_shard(&kept.shard))
 }
 
-/// Copies what is known of the survivors into the batch.
+/// Copies what is known of the kept samples into the batch.
 ///
 /// # Errors
 /// Json that waits in a file cannot be read back.
@@ -395,18 +394,18 @@ fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Resul
     for (valid, place) in batch.valid.as_mut_slice().iter_mut().zip(places) {
         *valid = place.filler == Filler::Own;
     }
-    for survivor in places.iter().map(|place| &place.survivor) {
-        batch.ids.push(survivor.sample.id);
-        batch.keys.push(Arc::clone(&survivor.sample.key));
-        let json = survivor.json.as_ref().map(|json| json.bytes().map(Cow::into_owned));
+    for kept in places.iter().map(|place| &place.kept) {
+        batch.ids.push(kept.sample.id);
+        batch.keys.push(Arc::clone(&kept.sample.key));
+        let json = kept.json.as_ref().map(|json| json.bytes().map(Cow::into_owned));
         batch.json.push(json.transpose()?);
-        batch.clusters.push(survivor.cluster);
-        batch.alignment.push(survivor.alignment);
-        batch.pi.push(survivor.pi);
-        batch.original.push(survivor.sample.caption.clone());
-        batch.generated.push(survivor.generated.clone());
-        batch.judged.push(survivor.judged);
-        batch.rescued.push(survivor.rescued);
+        batch.clusters.push(kept.cluster);
+        batch.alignment.push(kept.alignment);
+        batch.pi.push(kept.pi);
+        batch.original.push(kept.sample.caption.clone());
+        batch.generated.push(kept.generated.clone());
+        batch.judged.push(kept.judged);
+        batch.rescued.push(kept.rescued);
     }
     batch.captions = captions;
     Ok(())

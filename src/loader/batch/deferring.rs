@@ -1,4 +1,4 @@
-//! Survivors that wait for the next batch of their lane, since one like them is in this one.
+//! Kept samples that wait for the next batch of their lane, since one like them is in this one.
 //!
 //! A lane's own stretch of every global batch is a function of the lane, whatever the ranks: what is put
 //! off is decided within it. Two that are alike in different lanes may still meet in one batch.
@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::loader::alike::Seen;
-use crate::loader::kept::Survivor;
+use crate::loader::kept::Kept;
 
-/// Survivors of a lane that may wait at a time; where more would, the one that has waited longest is let
+/// Kept samples of a lane that may wait at a time; where more would, the one that has waited longest is let
 /// through.
 const WAITING: usize = 64;
 
-/// A survivor as far as another can be like it.
+/// A kept sample as far as another can be like it.
 pub(crate) trait Comparable {
     /// Whether one in `seen` has the same caption, or nearly the same image.
     fn is_in(&self, seen: &Seen) -> bool;
@@ -23,7 +23,7 @@ pub(crate) trait Comparable {
     fn add_to(&self, seen: &mut Seen);
 }
 
-impl Comparable for Arc<Survivor> {
+impl Comparable for Arc<Kept> {
     fn is_in(&self, seen: &Seen) -> bool {
         self.text.is_some_and(|text| seen.has_caption(text))
             || self.look.is_some_and(|image| seen.has_image(&image))
@@ -39,7 +39,7 @@ impl Comparable for Arc<Survivor> {
     }
 }
 
-/// The survivors of one lane that wait, longest first.
+/// The kept samples of one lane that wait, longest first.
 #[derive(Debug)]
 pub(crate) struct Deferring<T> {
     waiting: VecDeque<T>,
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_survivor_is_taken_once_and_places_are_filled() {
+    fn every_kept_sample_is_taken_once_and_places_are_filled() {
         let mut rng = Rng::new(1, Purpose::Synth, 0);
         for _ in 0..300 {
             let (total, kinds, n) = (rng.below(400), 1 + rng.below(60), 1 + rng.below(20));

@@ -16,7 +16,7 @@ use crate::loader::batch::filling::{Filled, Filling, Ordered};
 use crate::loader::batch::row::{Filler, Place};
 use crate::loader::buffer::Keeping;
 use crate::loader::channel::Message;
-use crate::loader::kept::Survivor;
+use crate::loader::kept::Kept;
 use crate::loader::stage::Stage;
 use crate::sample::{Sample, SampleId};
 
@@ -72,7 +72,7 @@ impl Assembling<'_> {
         &self,
         next: u64,
         feed: &mut LaneFeed,
-        blank: &Arc<Survivor>,
+        blank: &Arc<Kept>,
     ) -> Result<Option<(u64, Vec<Place>)>> {
         let rows = self.spec.config.batch_size as u64;
         let step = match feed.place()? {
@@ -84,12 +84,12 @@ impl Assembling<'_> {
             return Ok(None);
         }
         let mut own = vec![];
-        while let Some(survivor) = feed.next_before((step + 1) * rows)? {
-            own.push(survivor);
+        while let Some(kept) = feed.next_before((step + 1) * rows)? {
+            own.push(kept);
         }
         let (lane, first) = (feed.lane(), feed.first());
-        let place = |row: u64, survivor: Arc<Survivor>, filler| Place {
-            survivor,
+        let place = |row: u64, kept: Arc<Kept>, filler| Place {
+            kept,
             filler,
             lane,
             first: Arc::clone(&first),
@@ -98,11 +98,11 @@ impl Assembling<'_> {
         let mut own = own.into_iter().peekable();
         let mut places = Vec::with_capacity(self.spec.config.batch_size);
         for row in 0..rows {
-            if let Some(survivor) = own.next_if(|survivor| survivor.place == step * rows + row) {
-                places.push(place(row, survivor, Filler::Own));
+            if let Some(kept) = own.next_if(|kept| kept.place == step * rows + row) {
+                places.push(place(row, kept, Filler::Own));
             } else if self.spec.pads() {
-                let (survivor, filler) = stand_in(&first, row, 0, blank);
-                places.push(place(row, survivor, filler));
+                let (kept, filler) = stand_in(&first, row, 0, blank);
+                places.push(place(row, kept, filler));
             }
         }
         Ok(Some((step, places)))
@@ -113,20 +113,20 @@ impl Assembling<'_> {
         &self,
         filling: &Filling<'_>,
         filled: Filled,
-        blank: &Arc<Survivor>,
+        blank: &Arc<Kept>,
     ) -> Result<Option<Batch>> {
         let Filled { mut places, mut batch, mut captions, mut failed } = filled;
         let rows = self.spec.config.batch_size as u64;
         let mut attempt = 0;
-        let mut kept = vec![true; places.len()];
+        let mut real = vec![true; places.len()];
         while !failed.is_empty() {
             attempt += 1;
             let mut todo = Vec::with_capacity(failed.len());
             for (row, error) in failed {
                 let place = &mut places[row];
-                self.late_failure(place.lane, &place.survivor, error)?;
-                (place.survivor, place.filler) = stand_in(&place.first, place.global % rows, attempt, blank);
-                kept[row] = false;
+                self.late_failure(place.lane, &place.kept, error)?;
+                (place.kept, place.filler) = stand_in(&place.first, place.global % rows, attempt, blank);
+                real[row] = false;
                 todo.push(row);
             }
             failed = if self.spec.pads() {
@@ -135,12 +135,12 @@ impl Assembling<'_> {
                 vec![]
             };
         }
-        if !self.spec.pads() && kept.contains(&false) {
-            batch.keep_rows(&kept);
-            let mut row = kept.iter();
-            places.retain(|_| row.next().is_some_and(|&kept| kept));
-            let mut row = kept.iter();
-            captions.retain(|_| row.next().is_some_and(|&kept| kept));
+        if !self.spec.pads() && real.contains(&false) {
+            batch.keep_rows(&real);
+            let mut row = real.iter();
+            places.retain(|_| row.next().is_some_and(|&real| real));
+            let mut row = real.iter();
+            captions.retain(|_| row.next().is_some_and(|&real| real));
         }
         if places.is_empty() {
             return Ok(None);
@@ -151,7 +151,7 @@ impl Assembling<'_> {
     }
 
     /// What stands in a row where the rank has no sample.
-    fn blank(&self) -> Result<Survivor> {
+    fn blank(&self) -> Result<Kept> {
         let sample = Sample {
             id: SampleId(0),
             key: "".into(),
@@ -163,7 +163,7 @@ impl Assembling<'_> {
             score: None,
             json: None,
         };
-        Ok(Survivor {
+        Ok(Kept {
             sample,
             image: Keeping::new(&self.spec.buffer).keep(vec![])?,
             json: None,
@@ -186,12 +186,7 @@ impl Assembling<'_> {
 
 /// What fills a row that has no sample: the rank's first ones in turn, each at another attempt, and a blank one where
 /// none of them can be decoded.
-fn stand_in(
-    first: &[Arc<Survivor>],
-    row: u64,
-    attempt: usize,
-    blank: &Arc<Survivor>,
-) -> (Arc<Survivor>, Filler) {
+fn stand_in(first: &[Arc<Kept>], row: u64, attempt: usize, blank: &Arc<Kept>) -> (Arc<Kept>, Filler) {
     if first.is_empty() || attempt > first.len() {
         return (Arc::clone(blank), Filler::Blank);
     }

@@ -1,4 +1,4 @@
-//! The filling of batches: survivors are decoded straight into the memory of their batch.
+//! The filling of batches: kept samples are decoded straight into the memory of their batch.
 //!
 //! Two batches are made at a time and come out in order, so that neither the memory of a batch nor
 //! its last, slowest image keeps the pool of pixel threads waiting.
@@ -18,7 +18,7 @@ use crate::loader::batch::row::{Filler, Place};
 use crate::loader::channel::panic_message;
 use crate::loader::decide::captions::caption_of;
 use crate::loader::decide::previews::with_scratch;
-use crate::loader::kept::Survivor;
+use crate::loader::kept::Kept;
 use crate::loader::observe::recorder::Recorder;
 use crate::loader::observe::watchdog::{Doing, Post, Slot};
 use crate::loader::spec::Spec;
@@ -177,14 +177,12 @@ impl Filling<'_> {
                         self.blank(pixels, tokens);
                         return None;
                     }
-                    let bytes = match place.survivor.image.bytes() {
+                    let bytes = match place.kept.image.bytes() {
                         Ok(bytes) => bytes,
                         Err(error) => return Some(Err(error)),
                     };
                     self.recorder
-                        .time(Stage::Example, || {
-                            self.example(&place.survivor, &bytes, pixels, tokens, caption)
-                        })
+                        .time(Stage::Example, || self.example(&place.kept, &bytes, pixels, tokens, caption))
                         .err()
                         .map(|error| Ok((row, error)))
                 })
@@ -209,20 +207,20 @@ impl Filling<'_> {
     /// Makes one example. Random choices depend on the seed, the pass and the sample only.
     fn example(
         &self,
-        survivor: &Survivor,
+        kept: &Kept,
         bytes: &[u8],
         pixels: Pixels<'_>,
         tokens: &mut [i64],
         caption: &mut String,
     ) -> Result<(), ImageError> {
         let spec = self.spec;
-        let mut rng = hash::Rng::new(spec.config.seed, Purpose::Augment, survivor.moment());
+        let mut rng = hash::Rng::new(spec.config.seed, Purpose::Augment, kept.moment());
         with_scratch(|scratch| match pixels {
             Pixels::F32(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
             Pixels::Bf16(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
             Pixels::U8(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
         })?;
-        *caption = caption_of(spec, survivor, self.epoch);
+        *caption = caption_of(spec, kept, self.epoch);
         if let Some(tokenizer) = &spec.tokenizer {
             tokenizer.encode(caption, tokens);
         }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::loader::kept::Survivor;
+use crate::loader::kept::Kept;
 
 /// What fills a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Filler {
-    /// A survivor of the policy's: one that is due, or in training one that is repeated.
+    /// A kept sample of the policy's: one that is due, or in training one that is repeated.
     Own,
     /// In mode `Eval`, another sample of the rank: the row is not real.
     Other,
@@ -18,11 +18,11 @@ pub(crate) enum Filler {
 /// One place of a batch on its way to being filled.
 #[derive(Clone)]
 pub(crate) struct Place {
-    pub(crate) survivor: Arc<Survivor>,
+    pub(crate) kept: Arc<Kept>,
     pub(crate) filler: Filler,
     pub(crate) lane: usize,
-    /// The lane's first survivors.
-    pub(crate) first: Arc<[Arc<Survivor>]>,
+    /// The lane's first kept samples.
+    pub(crate) first: Arc<[Arc<Kept>]>,
     /// Index of the place in the global batch.
     pub(crate) global: u64,
 }

@@ -213,12 +213,12 @@ fn check_table(
     }
     if matched == 0 {
         tracing::warn!(
-            "{option} = {given}: none of {looked_at} samples that were looked at is in it, as may be with so few \
+            "{option}={given}: none of {looked_at} samples that were looked at is in it, as may be with so few \
              entries; {sides}"
         );
     } else {
         tracing::warn!(
-            "{option} = {given}: {matched} of {looked_at} samples that were looked at are in it, less than a tenth of \
+            "{option}={given}: {matched} of {looked_at} samples that were looked at are in it, less than a tenth of \
              the {should:.0} that would be if all its entries were of this corpus; {sides}"
         );
     }

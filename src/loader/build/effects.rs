@@ -41,38 +41,38 @@ const RULES: [Rule; 7] = [
         applies: |b| b.config.mode == Mode::Reduced,
         otherwise: |b| {
             let mode = b.config.mode.name();
-            format!("left out with mode = {mode}, which yields every sample with its own caption")
+            format!("with mode={mode}, which yields every sample with its own caption")
         },
     },
     Rule {
         options: &["lanes", "shuffle_windows", "defer_duplicates"],
         applies: |b| b.config.mode != Mode::Eval,
-        otherwise: |_| "left out with mode = eval, which yields every sample once and in order".into(),
+        otherwise: |_| "with mode=eval, which yields every sample once and in order".into(),
     },
     Rule {
         options: &["replace_repetitive"],
         applies: |b| b.config.captions.fuse != Fuse::Original || b.config.captions.rescue,
-        otherwise: |_| "left out with fuse = original, for which no captions are generated".into(),
+        otherwise: |_| "with fuse=original, for which no captions are generated".into(),
     },
     Rule {
         options: &["context_length"],
         applies: |b| b.parts.tokenizer.is_some() || b.config.tokenizer.is_some(),
-        otherwise: |_| "left out without a tokenizer, whose token ids it counts".into(),
+        otherwise: |_| "without a tokenizer, whose token ids it counts".into(),
     },
     Rule {
         options: &["mean", "std"],
         applies: |b| b.config.images.dtype != PixelType::U8,
-        otherwise: |_| "left out with dtype = uint8, whose pixels are as decoded and resized".into(),
+        otherwise: |_| "with dtype=uint8, whose pixels are as decoded and resized".into(),
     },
     Rule {
         options: &["max_errors", "max_errors_per_shard"],
         applies: |b| b.config.runtime.on_error != OnError::Raise,
-        otherwise: |_| "left out with on_error = raise, which ends the run at the first failed sample".into(),
+        otherwise: |_| "with on_error=raise, which ends the run at the first failed sample".into(),
     },
     Rule {
         options: &["name"],
         applies: |b| b.parts.shards.is_none(),
-        otherwise: |_| "left out with shards, which were listed with theirs".into(),
+        otherwise: |_| "with shards, which were listed with theirs".into(),
     },
 ];
 
@@ -87,7 +87,7 @@ impl LoaderBuilder {
         );
         for rule in RULES.iter().filter(|rule| !(rule.applies)(self)) {
             if let Some((option, value)) = given.iter().find(|(option, _)| rule.options.contains(option)) {
-                return Err(Error::option(option, value, (rule.otherwise)(self)));
+                return Err(Error::unused(option, value, (rule.otherwise)(self)));
             }
         }
         Ok(())
@@ -103,11 +103,11 @@ impl LoaderBuilder {
             return Ok(());
         }
         let accepted = format!(
-            "left out with quota = {}, priority = {}, fuse = original and no gate on alignments, where nothing asks it",
+            "with quota={}, priority={}, fuse=original and no gate on alignments, where nothing asks it",
             selector.policy().quota(),
             selector.policy().priority().name()
         );
-        Err(Error::option("captioner", "given", accepted))
+        Err(Error::unused("captioner", "given", accepted))
     }
 
     /// Refuses what the options name and nobody has opened: models are no plain data.
@@ -202,7 +202,7 @@ mod tests {
                 if let Err(error) = found {
                     let text = error.to_string();
                     assert!(text.starts_with(&format!("{option} = ")), "{situation}: {text}");
-                    assert!(text.contains(": left out with"), "{text}");
+                    assert!(text.contains(": it has no effect with"), "{text}");
                 }
                 assert!(set(Loader::builder("x.tar")).check_effects().is_ok(), "{situation}");
             }

@@ -2,7 +2,7 @@
 //!
 //! A [`Mix`] has one [`MixedSource`] for each corpus: its line of samples ([`Line`]), how much of the line an
 //! epoch takes, and its places in the batches ([`Shares`]). An epoch of N samples gives a source of weight w
-//! w N places, and takes the stretch of its line that is expected to have as many survivors: a large source
+//! w N places, and takes the stretch of its line that is expected to have as many kept samples: a large source
 //! is used in part, a small one in several passes, and the next epoch goes on where this one stops. Without
 //! weights all shards are one source, and without `samples_per_epoch` an epoch is one pass over it.
 //!
@@ -66,8 +66,8 @@ impl LoaderBuilder {
         let config = &self.config;
         if let Some(samples) = config.samples_per_epoch {
             if config.mode == Mode::Eval {
-                let accepted = "left out with mode = eval, which yields every sample once";
-                return Err(Error::option("samples_per_epoch", samples, accepted));
+                let accepted = "with mode=eval, which yields every sample once";
+                return Err(Error::unused("samples_per_epoch", samples, accepted));
             }
             if samples == 0 || samples >= MOST {
                 return Err(Error::option("samples_per_epoch", samples, "at least 1, and less than 2^53"));
@@ -87,8 +87,8 @@ impl LoaderBuilder {
         if let (Some(weight), true) =
             (sources.first().and_then(|source| source.weight), config.mode == Mode::Eval)
         {
-            let accepted = "left out with mode = eval, which yields every sample once";
-            return Err(Error::option("weight", weight, accepted));
+            let accepted = "with mode=eval, which yields every sample once";
+            return Err(Error::unused("weight", weight, accepted));
         }
         Ok(())
     }
@@ -210,18 +210,18 @@ impl LoaderBuilder {
             return Err(Error::option("weight", given, accepted));
         }
         if expected == 0 && !self.is_mixed() {
-            let accepted = "left out: nothing of these shards is expected to survive; raise keep_ratio";
-            return Err(Error::option("samples_per_epoch", places, accepted));
+            let accepted = "nothing of these shards is expected to be kept; raise keep_ratio";
+            return Err(Error::refused("samples_per_epoch", places, accepted));
         }
         if expected == 0 {
-            let accepted = "a source of which something is kept: nothing of this one is expected to survive";
+            let accepted = "a source of which something is kept: nothing of this one is expected to be kept";
             return Err(Error::option("weight", given, accepted));
         }
         Ok(())
     }
 }
 
-/// `line`, of which an epoch takes as many positions as are expected to have `places` survivors, where one
+/// `line`, of which an epoch takes as many positions as are expected to have `places` kept samples, where one
 /// pass has `expected`.
 fn taking(line: Line, places: u64, expected: u64) -> Line {
     let positions = (u128::from(places) * u128::from(line.samples())).div_ceil(u128::from(expected.max(1)));

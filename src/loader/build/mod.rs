@@ -150,8 +150,8 @@ impl LoaderBuilder {
     fn open_tokenizer(&mut self) -> Result<()> {
         if let (Some(path), None) = (&self.config.tokenizer, &self.parts.tokenizer) {
             if !path.exists() {
-                let accepted = "it does not exist; accepted is a tokenizer.json, or open_clip's merges file";
-                return Err(Error::option("tokenizer", path.display(), accepted));
+                let accepted = "it does not exist; expected a tokenizer.json, or open_clip's merges file";
+                return Err(Error::refused("tokenizer", path.display(), accepted));
             }
             self.parts.tokenizer = Some(Tokenizer::from_file(path)?);
         }

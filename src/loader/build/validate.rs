@@ -95,10 +95,10 @@ impl LoaderBuilder {
         }
         if !global.is_multiple_of(lanes) {
             let accepted = format!(
-                "the global batch, batch_size x world_size = {global}, must be a multiple of lanes = {lanes}; \
+                "the global batch, batch_size x world_size = {global}, must be a multiple of lanes={lanes}; \
                  change batch_size or lanes"
             );
-            return Err(Error::option("batch_size", self.config.batch_size, accepted));
+            return Err(Error::refused("batch_size", self.config.batch_size, accepted));
         }
         Ok(lanes)
     }
@@ -134,9 +134,8 @@ impl LoaderBuilder {
     pub(crate) fn clusters(&self) -> Result<Option<Arc<Clusters>>> {
         let Some((encoder, clusters)) = &self.parts.encoder else { return Ok(None) };
         if self.config.mode == Mode::Reduced && encoder.clusters() != clusters.len() {
-            let accepted =
-                format!("the encoder has {} clusters: both must come from one fit", encoder.clusters());
-            return Err(Error::option("captioner", format!("{} clusters", clusters.len()), accepted));
+            let accepted = format!("the scorer has {}: both must come from one fit", encoder.clusters());
+            return Err(Error::refused("captioner", format!("{} clusters", clusters.len()), accepted));
         }
         Ok(Some(Arc::clone(clusters)))
     }
@@ -149,12 +148,11 @@ impl LoaderBuilder {
         let Some(selector) = selector else { return Ok(false) };
         let writes = model.is_some_and(|m| m.caption.is_some());
         if !matches!(self.config.captions.fuse, Fuse::Original) && !writes {
-            let accepted =
-                "only `original` without a captioner that writes captions; give one with `captioner`";
+            let accepted = "`original` without a captioner that writes captions; give one with `captioner`";
             return Err(Error::option("fuse", &self.config.captions.fuse, accepted));
         }
         if self.config.captions.rescue && !writes {
-            let accepted = "only false without a captioner that writes captions; give one with `captioner`";
+            let accepted = "false without a captioner that writes captions; give one with `captioner`";
             return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
         self.warn_of_idle_fusion(selector);
@@ -171,8 +169,8 @@ impl LoaderBuilder {
             && 1.0 - share >= f64::from(*threshold)
         {
             tracing::warn!(
-                "fuse = {}: the gate of {share} lets nothing through below an alignment of {:.2}, so that every kept \
-                 sample keeps its original caption; use a higher best(Q), a wider gate, or fuse = original",
+                "fuse={}: the gate of {share} lets nothing through below an alignment of {:.2}, so that every kept \
+                 sample keeps its original caption; use a higher best(Q), a wider gate, or fuse=original",
                 captions.fuse,
                 1.0 - share
             );
@@ -183,22 +181,22 @@ impl LoaderBuilder {
     pub(crate) fn check_judge(&self, selector: Option<&Decider>) -> Result<()> {
         let Some(decider) = selector else { return Ok(()) };
         if self.config.captions.rescue && decider.plan().is_some() {
-            let accepted = "only false with a plan, which has decided already";
+            let accepted = "false with a plan, which has decided already";
             return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
         if self.config.captions.rescue && decider.needs_scores() {
-            let accepted = "only false with a gate by a score of the corpus, which no judge gives";
+            let accepted = "false with a gate by a score of the corpus, which no judge gives";
             return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
         if self.config.captions.rescue
             && decider.selector().is_some_and(|selector| !selector.policy().gate().is_by_alignment())
         {
-            let accepted = "only false without a gate, which drops what it brings back; set `gate`";
+            let accepted = "false without a gate, which drops what it brings back; set `gate`";
             return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
         if self.config.captions.rescue && self.config.selection.thin {
             let accepted =
-                "only false with thin: what is left out of the share would be missing among the rescued";
+                "false with thin: what is left out of the share would be missing among the rescued";
             return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
         let needs = if self.config.captions.fuse.needs_judge() {
@@ -214,8 +212,8 @@ impl LoaderBuilder {
                 Err(Error::option(option, given, accepted))
             }
             (None, Some(_)) => {
-                let accepted = "left out, or `fuse` = gated or `rescue` = true, which ask it";
-                Err(Error::option("judge", "given", accepted))
+                let accepted = "nothing asks it: set fuse=gated(Q) or rescue=true, or remove it";
+                Err(Error::refused("judge", "given", accepted))
             }
             (Some(_), Some(judge)) => {
                 let own = self
@@ -241,10 +239,10 @@ impl LoaderBuilder {
         };
         let accepted = match decider.selector() {
             Some(selector) => format!(
-                "only false with priority = {}, which depends on the sample, so that no probability is known; or                  priority = uniform",
+                "false with priority={}, which depends on the sample, so that no probability is known; or priority=uniform",
                 selector.policy().priority().name()
             ),
-            None => "only false with this plan, which states no probabilities".to_owned(),
+            None => "false with this plan, which states no probabilities".to_owned(),
         };
         Err(Error::option("weights", self.config.selection.weights, accepted))
     }

@@ -2,7 +2,7 @@
 //!
 //! Two moments need them. When a window is decided under `rescue`, the samples that the gate drops get a
 //! caption and a score, so that the decision knows who comes back. When a shuffle group closes, its
-//! survivors get what fusion needs. Both are functions of the window, and both are remembered, the
+//! kept samples get what fusion needs. Both are functions of the window, and both are remembered, the
 //! scores under a fingerprint of generator and judge and of how they compute.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::ledger::{Scores, WindowKey, WindowRecord};
 use crate::loader::buffer::Encoded;
 use crate::loader::decide::previews::decode_previews;
-use crate::loader::kept::Survivor;
+use crate::loader::kept::Kept;
 use crate::loader::ladder;
 use crate::loader::model_thread::{Answer, CaptionShape, ModelThread};
 use crate::loader::observe::recorder::Recorder;
@@ -51,61 +51,60 @@ struct Written {
 type Awaited = (Vec<bool>, Receiver<Answer<Vec<String>>>);
 
 impl Captioning<'_> {
-    /// Gives the survivors of one window, in order, the captions and scores that fusion needs in
+    /// Gives the kept samples of one window, in order, the captions and scores that fusion needs in
     /// `epoch`. Does nothing once the run is to stop.
-    pub(crate) fn complete(&self, window: &WindowKey, epoch: u64, survivors: &mut [Survivor]) -> Result<()> {
+    pub(crate) fn complete(&self, window: &WindowKey, epoch: u64, kept_samples: &mut [Kept]) -> Result<()> {
         let Some((model, shape)) = self.writer() else { return Ok(()) };
         let key = window.captions(shape.fingerprint);
         let known = self.spec.ledger.captions_of(&key);
-        for survivor in survivors.iter_mut().filter(|s| self.needs_caption(s, epoch)) {
-            survivor.generated = known.get(survivor.sample.id).map(Arc::from);
+        for kept in kept_samples.iter_mut().filter(|s| self.needs_caption(s, epoch)) {
+            kept.generated = known.get(kept.sample.id).map(Arc::from);
         }
-        let is_missing = |s: &Survivor| s.generated.is_none() && self.needs_caption(s, epoch);
+        let is_missing = |s: &Kept| s.generated.is_none() && self.needs_caption(s, epoch);
         let missing: Vec<(SampleId, &Encoded)> =
-            survivors.iter().filter(|s| is_missing(s)).map(|s| (s.sample.id, &s.image)).collect();
+            kept_samples.iter().filter(|s| is_missing(s)).map(|s| (s.sample.id, &s.image)).collect();
         let Some(written) = self.write(model, shape, &missing)? else { return Ok(()) };
         let mut new: Vec<(SampleId, Arc<str>)> = vec![];
-        for (survivor, written) in survivors.iter_mut().filter(|s| is_missing(s)).zip(written) {
+        for (kept, written) in kept_samples.iter_mut().filter(|s| is_missing(s)).zip(written) {
             if written.seen {
-                new.push((survivor.sample.id, Arc::clone(&written.caption)));
+                new.push((kept.sample.id, Arc::clone(&written.caption)));
             }
-            survivor.generated = Some(written.caption);
+            kept.generated = Some(written.caption);
         }
         self.spec.ledger.record_captions(key, new.into_iter().collect());
-        survivors.iter().filter_map(|s| s.generated.as_deref()).for_each(|c| self.recorder.generated(c));
+        kept_samples.iter().filter_map(|s| s.generated.as_deref()).for_each(|c| self.recorder.generated(c));
         if self.spec.config.captions.fuse.needs_judge() {
-            self.judge_survivors(window, survivors)
+            self.judge_kept(window, kept_samples)
         } else {
             Ok(())
         }
     }
 
-    fn needs_caption(&self, survivor: &Survivor, epoch: u64) -> bool {
-        survivor.rescued
-            || self.spec.config.captions.fuse.needs_generated(&self.spec.evidence(survivor, epoch))
+    fn needs_caption(&self, kept: &Kept, epoch: u64) -> bool {
+        kept.rescued || self.spec.config.captions.fuse.needs_generated(&self.spec.evidence(kept, epoch))
     }
 
-    /// Scores of the survivors' generated captions, where there are none yet.
-    fn judge_survivors(&self, window: &WindowKey, survivors: &mut [Survivor]) -> Result<()> {
+    /// Scores of the kept samples' generated captions, where there are none yet.
+    fn judge_kept(&self, window: &WindowKey, kept_samples: &mut [Kept]) -> Result<()> {
         let (Some(judge), Some(key)) = (&self.spec.judge, ladder::judge_key(self.spec, window)) else {
             return Ok(());
         };
         let known = self.spec.ledger.scores_of(&key);
-        let usable = |s: &Survivor| s.generated.as_deref().is_some_and(|c| is_usable(self.spec, c));
-        for survivor in survivors.iter_mut().filter(|s| s.judged.is_none() && usable(s)) {
-            survivor.judged = known.get(&survivor.sample.id).copied();
+        let usable = |s: &Kept| s.generated.as_deref().is_some_and(|c| is_usable(self.spec, c));
+        for kept in kept_samples.iter_mut().filter(|s| s.judged.is_none() && usable(s)) {
+            kept.judged = known.get(&kept.sample.id).copied();
         }
-        let is_missing = |s: &Survivor| s.judged.is_none() && usable(s);
-        let missing: Vec<(&Encoded, &str)> = survivors
+        let is_missing = |s: &Kept| s.judged.is_none() && usable(s);
+        let missing: Vec<(&Encoded, &str)> = kept_samples
             .iter()
             .filter(|s| is_missing(s))
             .filter_map(|s| Some((&s.image, s.generated.as_deref()?)))
             .collect();
         let Some(scores) = self.judge(judge, &missing)? else { return Ok(()) };
         let mut new = Scores::new();
-        for (survivor, score) in survivors.iter_mut().filter(|s| is_missing(s)).zip(scores) {
-            survivor.judged = Some(score);
-            new.insert(survivor.sample.id, score);
+        for (kept, score) in kept_samples.iter_mut().filter(|s| is_missing(s)).zip(scores) {
+            kept.judged = Some(score);
+            new.insert(kept.sample.id, score);
         }
         self.spec.ledger.record_scores(key, new);
         Ok(())
@@ -241,18 +240,18 @@ impl Captioning<'_> {
     }
 }
 
-/// The caption that a survivor is trained on in `epoch`: original and generated, fused.
-pub(crate) fn caption_of(spec: &Spec, survivor: &Survivor, epoch: u64) -> String {
-    let generated = survivor.generated.as_deref().filter(|caption| is_usable(spec, caption));
+/// The caption that a kept sample is trained on in `epoch`: original and generated, fused.
+pub(crate) fn caption_of(spec: &Spec, kept: &Kept, epoch: u64) -> String {
+    let generated = kept.generated.as_deref().filter(|caption| is_usable(spec, caption));
     match generated {
         // It is there for the sake of this caption: the gate dropped it with the other.
-        Some(generated) if survivor.rescued => generated.trim().to_owned(),
+        Some(generated) if kept.rescued => generated.trim().to_owned(),
         generated => spec.config.captions.fuse.fuse(
             spec.tokenizer.as_ref(),
             spec.config.captions.context_length,
-            &survivor.sample.caption,
+            &kept.sample.caption,
             generated,
-            &spec.evidence(survivor, epoch),
+            &spec.evidence(kept, epoch),
         ),
     }
 }

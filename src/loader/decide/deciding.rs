@@ -1,9 +1,9 @@
-//! The deciding stage of a lane: signals, decisions, captions, and the order in which survivors
+//! The deciding stage of a lane: signals, decisions, captions, and the order in which kept samples
 //! leave.
 //!
 //! Windows come in order. A new window is encoded and decided, and its signals go to the ledger;
 //! the bytes of what is dropped are freed at once. Under `rescue`, what the gate drops gets a
-//! generated caption and a judge's score before the decision. The survivors of a shuffle group get their
+//! generated caption and a judge's score before the decision. The kept samples of a shuffle group get their
 //! captions when the group is whole, and leave in hash order.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::loader::alike::Seen;
 use crate::loader::channel::{Message, receive};
 use crate::loader::decide::captions::{Captioning, caption_of};
 use crate::loader::decider::Decider;
-use crate::loader::kept::{Survivor, SurvivorGroup};
+use crate::loader::kept::{Kept, KeptGroup};
 use crate::loader::ladder;
 use crate::loader::lane::{self, Stream};
 use crate::loader::observe::recorder::Recorder;
@@ -41,9 +41,9 @@ pub(crate) struct Deciding<'a> {
     pub(super) satisfied: &'a AtomicBool,
     /// Where it says what it does.
     pub(super) slot: Arc<Slot>,
-    /// Survivors of this epoch that were handed over before the run was resumed.
+    /// Kept samples of this epoch that were handed over before the run was resumed.
     pub(super) replayed: u64,
-    /// Survivors sent on so far.
+    /// Kept samples sent on so far.
     pub(super) sent: u64,
     /// Samples of the stream that count, so far.
     pub(super) places: u64,
@@ -68,7 +68,7 @@ impl<'a> Deciding<'a> {
     pub(crate) fn run(
         mut self,
         input: &Receiver<Message<Window>>,
-        out: &Sender<Message<SurvivorGroup>>,
+        out: &Sender<Message<KeptGroup>>,
     ) -> Result<()> {
         let slot = Arc::clone(&self.slot);
         let (mut group, mut group_index) = (vec![], 0);
@@ -85,11 +85,11 @@ impl<'a> Deciding<'a> {
             }
             if ended || group.len() >= lane::group_size(group_index, self.spec.config.runtime.shuffle_windows)
             {
-                let mark = slot.mark(Doing::Work("completes a group of survivors", None));
-                let survivors = self.close(std::mem::take(&mut group))?;
+                let mark = slot.mark(Doing::Work("completes a group of kept samples", None));
+                let kept_samples = self.close(std::mem::take(&mut group))?;
                 drop(mark);
                 let _mark = slot.mark(Doing::Offer);
-                if !survivors.is_empty() && out.send(Message::Item(survivors)).is_err() {
+                if !kept_samples.is_empty() && out.send(Message::Item(kept_samples)).is_err() {
                     return Ok(());
                 }
                 group_index += 1;
@@ -105,8 +105,8 @@ impl<'a> Deciding<'a> {
         Captioning { spec: self.spec, recorder: self.recorder, stop: self.stop, slot: &self.slot }
     }
 
-    /// Decides one window and returns the survivors of the lane's part, in window order.
-    fn window(&mut self, mut raw: Window) -> Result<Vec<Survivor>> {
+    /// Decides one window and returns the kept samples of the lane's part, in window order.
+    fn window(&mut self, mut raw: Window) -> Result<Vec<Kept>> {
         let decided = match (std::mem::replace(&mut raw.known, Known::New), &self.spec.selector) {
             (Known::Decided(decided), _) => Some(decided),
             (known, Some(decider)) => {
@@ -130,7 +130,7 @@ impl<'a> Deciding<'a> {
             self.recorder.surplus.fetch_add(kept as u64, Ordering::Relaxed);
             return Ok(vec![]);
         }
-        self.survivors(raw, record.as_deref(), judged.as_deref(), &outcomes)
+        self.kept_samples(raw, record.as_deref(), judged.as_deref(), &outcomes)
     }
 
     /// Decides a window whose rows were read: encodes what the ledger lacks, and records it. `None` where the run is to
@@ -197,17 +197,17 @@ impl<'a> Deciding<'a> {
         scores.values = Some(values);
     }
 
-    fn survivors(
+    fn kept_samples(
         &mut self,
         mut raw: Window,
         record: Option<&WindowRecord>,
         judged: Option<&[f32]>,
         outcomes: &[Outcome],
-    ) -> Result<Vec<Survivor>> {
+    ) -> Result<Vec<Kept>> {
         let rows = std::mem::take(&mut raw.rows);
         let shard = &self.spec.shards[raw.segment.shard].url;
         let signals = record.and_then(|r| r.signals.as_ref());
-        let mut survivors = vec![];
+        let mut kept_samples = vec![];
         for (row, data) in rows.into_iter().enumerate() {
             if !raw.in_lane(row, self.spec.config.selection.window) {
                 continue;
@@ -221,7 +221,7 @@ impl<'a> Deciding<'a> {
                 Row::Failed(failed) => return Err(changed(&failed.key)),
                 Row::Skipped => continue, // the lane became satisfied while this was read
             };
-            // A plan's survivors may be of a window that another run has thinned.
+            // A plan's kept samples may be of a window that another run has thinned.
             let signals = signals.filter(|_| record.is_some_and(|record| record.is_encoded(row)));
             let alignment = signals.map(|s| s.alignment[row]);
             let semantic_hash = signals.map(|s| s.semantic_hash[row]).filter(|hash| *hash != UNKNOWN_HASH);
@@ -235,7 +235,7 @@ impl<'a> Deciding<'a> {
             };
             let rescued = self.spec.selector.as_ref().and_then(Decider::selector).is_some_and(brought_back);
             self.recorder.rescued.fetch_add(rescued.into(), Ordering::Relaxed);
-            survivors.push(Survivor {
+            kept_samples.push(Kept {
                 sample,
                 image,
                 json,
@@ -256,7 +256,7 @@ impl<'a> Deciding<'a> {
                 place,
             });
         }
-        Ok(survivors)
+        Ok(kept_samples)
     }
 
     /// Counts the outcomes of the lane's part of a window.
@@ -296,23 +296,23 @@ impl<'a> Deciding<'a> {
 
     /// Closes a shuffle group: captions where they are needed, then hash order, then what the
     /// lane still has to give; the rest is surplus.
-    fn close(&mut self, mut windows: Vec<(WindowKey, Vec<Survivor>)>) -> Result<SurvivorGroup> {
-        let total = windows.iter().map(|(_, survivors)| survivors.len()).sum::<usize>() as u64;
-        // Survivors that were handed over before a resume need no caption, but those of the first
-        // group do: they fill places that lack a survivor.
+    fn close(&mut self, mut windows: Vec<(WindowKey, Vec<Kept>)>) -> Result<KeptGroup> {
+        let total = windows.iter().map(|(_, kept_samples)| kept_samples.len()).sum::<usize>() as u64;
+        // Kept samples that were handed over before a resume need no caption, but those of the first
+        // group do: they fill places that lack a kept sample.
         let compares = self.spec.config.selection.defer_duplicates;
         if compares || self.sent == 0 || self.sent + total > self.replayed {
-            for (key, survivors) in &mut windows {
-                self.captioning().complete(key, self.epoch, survivors)?;
+            for (key, kept_samples) in &mut windows {
+                self.captioning().complete(key, self.epoch, kept_samples)?;
             }
         }
         if compares {
-            for survivor in windows.iter_mut().flat_map(|(_, survivors)| survivors) {
-                survivor.text = Some(Seen::caption(&caption_of(self.spec, survivor, self.epoch)));
+            for kept in windows.iter_mut().flat_map(|(_, kept_samples)| kept_samples) {
+                kept.text = Some(Seen::caption(&caption_of(self.spec, kept, self.epoch)));
             }
         }
-        let mut group: SurvivorGroup =
-            windows.into_iter().flat_map(|(_, survivors)| survivors).map(Arc::new).collect();
+        let mut group: KeptGroup =
+            windows.into_iter().flat_map(|(_, kept_samples)| kept_samples).map(Arc::new).collect();
         if self.spec.config.mode != Mode::Eval {
             group.sort_by_cached_key(|s| (self.spec.shuffle_hash(s), s.sample.id));
         }

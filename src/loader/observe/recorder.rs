@@ -160,7 +160,7 @@ impl Recorder {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a place of `lane` that is filled with one of its first survivors.
+    /// Counts a place of `lane` that is filled with one of its first kept samples.
     pub(crate) fn repeat(&self, lane: usize) {
         self.repeats.fetch_add(1, Ordering::Relaxed);
         self.lock().lanes.entry(lane).or_default().repeats += 1;
@@ -247,12 +247,12 @@ impl Recorder {
             return Err(Stage::Select.died(detail));
         }
         if exceeded(limit.in_all, &inner.counts, JUDGE_AFTER) {
-            return Err(too_many(&inner.counts, &inner.failures, format!("max_errors = {}", limit.in_all)));
+            return Err(too_many(&inner.counts, &inner.failures, format!("max_errors={}", limit.in_all)));
         }
         if let Some(counts) = inner.shards.get(shard)
             && exceeded(limit.per_shard, counts, JUDGE_SHARD_AFTER)
         {
-            let limit = format!("max_errors_per_shard = {}", limit.per_shard);
+            let limit = format!("max_errors_per_shard={}", limit.per_shard);
             return Err(too_many(counts, &inner.failures, limit));
         }
         Ok(())
@@ -384,7 +384,7 @@ impl Recorder {
         if !std::mem::replace(&mut self.lock().streamed, true) {
             tracing::warn!(
                 shard = %shard,
-                "survivors are read by passing over the others: the shard is compressed, is on a server \
+                "kept samples are read by passing over the others: the shard is compressed, is on a server \
                  that knows no ranges, or has changed; others like it are not named"
             );
         }

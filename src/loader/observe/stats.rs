@@ -98,7 +98,7 @@ impl Counts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LaneCounts {
     pub(crate) counts: Counts,
-    /// Places filled with one of its first survivors.
+    /// Places filled with one of its first kept samples.
     pub(crate) repeats: u64,
 }
 
@@ -171,7 +171,7 @@ pub struct SourceStats {
     pub passes: f64,
     /// Samples read or known so far.
     pub read: u64,
-    /// Of these, survivors.
+    /// Of these, kept samples.
     pub kept: u64,
     /// Samples handed to the training loop.
     pub yielded: u64,
@@ -233,11 +233,11 @@ pub struct Stats {
     pub counts: Counts,
     /// Samples handed to the training loop.
     pub yielded: u64,
-    /// Survivors passed over on resuming, because their batches were handed over before.
+    /// Kept samples passed over on resuming, because their batches were handed over before.
     pub replayed: u64,
-    /// Places filled with one of the lane's first survivors, for want of a survivor.
+    /// Places filled with one of the lane's first kept samples, for want of a kept sample.
     pub repeats: u64,
-    /// Survivors left over after the last batch.
+    /// Kept samples left over after the last batch.
     pub surplus: u64,
     /// Rows of mode `Eval` that are no samples of their own, no part of `yielded`: they make every rank's batches as
     /// many and as long as the others'.
@@ -250,7 +250,7 @@ pub struct Stats {
     pub captioned: u64,
     /// Generated captions that the judge scored (the others were on the ledger or not needed).
     pub judged: u64,
-    /// Survivors that the gate dropped and their generated caption brought back; of `counts.kept`.
+    /// Kept samples that the gate dropped and their generated caption brought back; of `counts.kept`.
     pub rescued: u64,
     /// (sum of w)² / sum of w² over the samples yielded, w being 1 / pi: how many samples of equal weight
     /// an average of them is worth. `None` where the pi of one is not known.
@@ -261,13 +261,13 @@ pub struct Stats {
     /// The same of images: samples whose semantic hash differs from an earlier one of the batch in at most
     /// 15 of its 256 bits, as those of images with a cosine of 0.983 do. Of those with signals only.
     pub alike_images: u64,
-    /// Survivors that `defer_duplicates` put off to a later batch of their lane, each counted once.
+    /// Kept samples that `defer_duplicates` put off to a later batch of their lane, each counted once.
     pub deferred: u64,
-    /// Generated captions that are empty: survivors keep their original, and what the gate dropped is not
+    /// Generated captions that are empty: kept samples keep their original, and what the gate dropped is not
     /// rescued.
     pub captions_empty: u64,
     /// Generated captions that repeat a phrase three times in a row: where `replace_repetitive` is on,
-    /// survivors keep their original, and what the gate dropped is not rescued.
+    /// kept samples keep their original, and what the gate dropped is not rescued.
     pub captions_repetitive: u64,
     /// What the gate is worth, where one by the captioner's alignment is used and the fit measured it.
     pub gate: Option<GateStats>,
@@ -331,7 +331,7 @@ impl Stats {
         }
         if share(self.surplus.saturating_sub(batch_size as u64)) > 2.0 {
             warnings.push(format!(
-                "epoch {}: {} survivors ({:.1}%) were left over after the last batch: more survived than \
+                "epoch {}: {} kept samples ({:.1}%) were left over after the last batch: more survived than \
                  was expected, since the fit's shares or the shards' lengths are off",
                 self.epoch,
                 self.surplus,

@@ -260,7 +260,7 @@ impl Patience {
             let kind = ErrorKind::Stall {
                 stage: post.stage().name(),
                 seconds: self.waited.as_secs_f64(),
-                detail: format!("{told}; stall_timeout = {}", timeout.as_secs_f64()),
+                detail: format!("{told}; stall_timeout={}", timeout.as_secs_f64()),
             };
             let error = Error::from(kind);
             return Err(match doing {

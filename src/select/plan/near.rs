@@ -37,7 +37,7 @@ impl NearDuplicates {
             let of = dropped.map_or(String::new(), |dropped| format!("of {dropped} near-duplicates "));
             format!(
                 "{of}{other_captions} are the same picture as another sample with another caption, as where a corpus \
-                 has several captions of each picture: dedup = {cosine} drops these captions; leave it off to keep them"
+                 has several captions of each picture: dedup={cosine} drops these captions; leave it off to keep them"
             )
         })
     }
@@ -115,7 +115,7 @@ mod tests {
                 window: 0,
                 came,
                 caption_chars: 20 + caption as u16,
-                survives: false,
+                is_kept: false,
                 behind: false,
             });
         }

@@ -34,8 +34,8 @@ pub(super) fn phases(policy: &Policy, clusters: Option<&Clusters>) -> Result<Sch
         return Ok(Schedule::new(Phase::Share(rates), vec![]));
     }
     if let (Quota::CapAt(_), Some(schedule)) = (policy.quota(), &policy.selection.keep_ratio) {
-        let accepted = "left out with quota = cap(samples), which sets it; or quota = cap";
-        return Err(Error::option("keep_ratio", schedule, accepted));
+        let accepted = "with quota=cap(samples), which sets it";
+        return Err(Error::unused("keep_ratio", schedule, accepted));
     }
     Schedule::new(first, later.to_vec()).map(|from, &ratio| {
         if ratio == 1.0 {
@@ -43,9 +43,9 @@ pub(super) fn phases(policy: &Policy, clusters: Option<&Clusters>) -> Result<Sch
         }
         let own = policy.but(|selection| selection.keep_ratio = Some(ratio.into()));
         Rates::solve(&own, clusters).map(Phase::Share).map_err(|error| match error.kind {
-            ErrorKind::Option { option: option @ "keep_ratio", given, accepted } => {
+            ErrorKind::Option { option: option @ "keep_ratio", given, problem } => {
                 let given = format!("{given} (from epoch {from} on)");
-                Error::option(option, given, format!("{accepted}, or 1 to keep everything in these epochs"))
+                Error::refused(option, given, format!("{problem}, or 1 to keep everything in these epochs"))
             }
             kind => kind.into(),
         })

@@ -39,8 +39,10 @@ impl Address {
     /// # Errors
     /// A scheme that is not read, a glob, no bucket or host, a password in the URL.
     pub(crate) fn parse(url: &str) -> Result<Self> {
-        let refuse = |why: &str| Err(Error::option("urls", format!("{:?}", public(url)), why));
-        let Some((scheme, rest)) = url.split_once("://") else { return refuse("a URL with a scheme") };
+        let refuse = |why: &str| Err(Error::refused("urls", format!("{:?}", public(url)), why));
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return refuse("expected a URL with a scheme");
+        };
         let kind = match scheme {
             "s3" | "s3a" => Kind::S3,
             "gs" | "gcs" => Kind::Gcs,
@@ -57,7 +59,7 @@ impl Address {
         }
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() {
-            return refuse("the name of a bucket after ://");
+            return refuse("expected the name of a bucket after ://");
         }
         Ok(Self::Bucket {
             kind,
@@ -68,10 +70,10 @@ impl Address {
     }
 
     fn http(url: &str) -> Result<Self> {
-        let refuse = |why: String| Err(Error::option("urls", format!("{:?}", public(url)), why));
+        let refuse = |why: String| Err(Error::refused("urls", format!("{:?}", public(url)), why));
         let parsed = match Url::parse(url) {
             Ok(parsed) => parsed,
-            Err(error) => return refuse(format!("a URL: {error}")),
+            Err(error) => return refuse(format!("expected a URL: {error}")),
         };
         // The authority of an IPv6 host has brackets, and a query has its own rules.
         let path = parsed.path();
@@ -80,7 +82,7 @@ impl Address {
         }
         if !parsed.username().is_empty() || parsed.password().is_some() {
             return refuse(
-                "a URL without a user and a password; signed URLs (https://HOST/PATH?SIGNATURE) are read"
+                "expected a URL without a user and a password; signed URLs (https://HOST/PATH?SIGNATURE) are read"
                     .into(),
             );
         }

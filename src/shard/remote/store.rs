@@ -237,7 +237,7 @@ fn no_retries() -> RetryConfig {
 }
 
 pub(super) fn key(name: &str) -> Result<Path> {
-    Path::parse(name).map_err(|error| Error::option("urls", format!("{name:?}"), error.to_string()))
+    Path::parse(name).map_err(|error| Error::refused("urls", format!("{name:?}"), error.to_string()))
 }
 
 fn http_object(url: Url, client: Shared, options: &Arc<Store>) -> Object {

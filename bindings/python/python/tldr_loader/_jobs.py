@@ -125,7 +125,7 @@ class Plan:
     kept: int
     refilled: int
     """Near-duplicates that fill the quota for want of others."""
-    window_survivors: int
+    kept_by_window: int
     """Of those kept, those that their window alone would keep, too."""
     clusters: int
     warnings: list[str]

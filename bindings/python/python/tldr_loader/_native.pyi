@@ -206,7 +206,7 @@ class Batches:
 
 @final
 class Batch:
-    """One batch of survivors on one rank; unpacks as `images, tokens`.
+    """One batch of kept samples on one rank; unpacks as `images, tokens`.
 
     Lists have one entry per row and are made on access.
     """

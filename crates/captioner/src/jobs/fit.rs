@@ -249,8 +249,8 @@ fn learn_codebook(
     match (&known, job.codes) {
         (Some(_), None) => return Ok(None),
         (Some(codebook), Some(codes)) if codebook.learned_by == LearnedBy::Training => {
-            let accepted = "not given: this captioner was trained with a codebook, and keeps it";
-            return Err(Error::option("codes", codes, accepted));
+            let accepted = "on a captioner that was trained with a codebook, which it keeps";
+            return Err(Error::unused("codes", codes, accepted));
         }
         _ => {}
     }

@@ -29,6 +29,6 @@ fn listed(source: &Source) -> Result<(Vec<Shard>, Vec<u64>)> {
 }
 
 /// The error of a source whose shards hold nothing for a job.
-fn nothing_in(source: &Source, accepted: impl Into<String>) -> Error {
-    Error::option("urls", source.urls.join(" "), accepted)
+fn nothing_in(source: &Source, expected: impl std::fmt::Display) -> Error {
+    Error::option("urls", source.urls.join(" "), expected)
 }

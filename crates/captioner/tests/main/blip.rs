@@ -113,28 +113,31 @@ fn a_directory_made_of_blip_comes_back_with_its_captions() {
         let refuse =
             |set: fn(&mut GenerationChange)| set_generation(dir.path(), change(set)).unwrap_err().to_string();
         let refused = refuse(|c| c.beams = Some(0));
-        assert!(refused.starts_with("generation.beams = 0"), "{refused}");
+        assert!(refused.starts_with("invalid generation.beams=0"), "{refused}");
         for (set, refused) in [
             (
                 (|c| c.beams = Some(4)) as fn(&mut GenerationChange),
-                "generation.beams = 4: left out with decoding = greedy",
+                "invalid generation.beams=4: it has no effect with decoding=greedy",
             ),
             (
                 |c| c.length_penalty = Some(1.0),
-                "generation.length_penalty = 1: left out with decoding = greedy",
+                "invalid generation.length_penalty=1: it has no effect with decoding=greedy",
             ),
-            (|c| c.top_p = Some(0.5), "generation.top_p = 0.5: left out with decoding = greedy"),
+            (|c| c.top_p = Some(0.5), "invalid generation.top_p=0.5: it has no effect with decoding=greedy"),
             (
                 |c| (c.decoding, c.seed) = (Some(Decoding::Beam), Some(0)),
-                "generation.seed = 0: left out with decoding = beam",
+                "invalid generation.seed=0: it has no effect with decoding=beam",
             ),
-            (|c| c.temperature = Some(0.5), "generation.temperature = 0.5: left out with decoding = greedy"),
+            (
+                |c| c.temperature = Some(0.5),
+                "invalid generation.temperature=0.5: it has no effect with decoding=greedy",
+            ),
         ] {
             assert!(refuse(set).starts_with(refused), "{}", refuse(set));
         }
         // A directory that could not be loaded again is never written.
         let refused = refuse(|c| c.prompt = Some("a picture of ".repeat(8)));
-        assert!(refused.starts_with("generation.prompt = \"a picture of a"), "{refused}");
+        assert!(refused.starts_with("invalid generation.prompt=\"a picture of a"), "{refused}");
         assert!(refused.contains("room for generation.max_tokens (8)"), "{refused}");
         assert_eq!(Captioner::load(dir.path(), Device::Cpu).unwrap().config().generation, changed);
     }
@@ -386,7 +389,7 @@ fn a_model_of_another_kind_is_never_replaced() {
     };
     let before = contents(copy.0.path());
     let message = captioner.save(copy.0.path()).unwrap_err().to_string();
-    assert!(message.starts_with("out = ") && message.contains("no captioner"), "{message}");
+    assert!(message.starts_with("invalid out=") && message.contains("no captioner"), "{message}");
     assert_eq!(contents(copy.0.path()), before);
     // Its own kind is: that is how a fit saves.
     let own = tempfile::tempdir().unwrap();
@@ -397,7 +400,7 @@ fn a_model_of_another_kind_is_never_replaced() {
     let before = contents(own.path());
     for place in [own.path(), copy.0.path()] {
         let message = matcher.save(place).unwrap_err().to_string();
-        assert!(message.starts_with("out = ") && message.contains("no matcher"), "{message}");
+        assert!(message.starts_with("invalid out=") && message.contains("no matcher"), "{message}");
     }
     assert_eq!(contents(own.path()), before);
     let other = tempfile::tempdir().unwrap();
@@ -424,12 +427,12 @@ fn configurations_that_do_not_fit_are_named() {
         (
             "\"vocab_size\": 115",
             "\"vocab_size\": 100",
-            vec!["config.json", "specials.start = 113", "vocab (100)"],
+            vec!["config.json", "invalid specials.start=113", "vocab (100)"],
         ),
         (
             "\"patch_size\": 8",
             "\"patch_size\": 7",
-            vec!["config.json", "preview_size = 32", "multiple of patch_size"],
+            vec!["config.json", "invalid preview_size=32", "multiple of patch_size"],
         ),
         (
             "\"image_size\": 32",
@@ -460,7 +463,7 @@ fn configurations_that_do_not_fit_are_named() {
     for size in [33, 0] {
         with.preview_size = Some(size);
         let refused = Captioner::load_blip(copy.0.path(), &with, Device::Cpu).err().unwrap().to_string();
-        assert!(refused.contains(&format!("preview_size = {size}")), "{refused}");
+        assert!(refused.contains(&format!("invalid preview_size={size}")), "{refused}");
     }
     let mut with = options(Decoding::Greedy);
     with.generation.prompt = "a dog and ".repeat(10);

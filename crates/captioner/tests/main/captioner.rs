@@ -397,7 +397,7 @@ fn bad_batches_and_options_are_errors() {
         ("threads", TrainOptions { threads: 0, ..TrainOptions::new(1) }),
     ] {
         let message = Trainer::new(self::captioner(0), options).err().unwrap().to_string();
-        assert!(message.starts_with(&format!("{name} = ")), "{message}");
+        assert!(message.starts_with(&format!("invalid {name}=")), "{message}");
     }
     let mut trainer = Trainer::new(captioner, TrainOptions::new(1)).unwrap();
     assert!(trainer.step(previews.view(), &refs(&captions), &ids(7)).is_err());
@@ -532,7 +532,11 @@ fn damaged_directories_are_refused_by_name() {
 
     let config = std::fs::read_to_string(dir.join("config.json")).unwrap();
     for (from, to, expected) in [
-        ("\"patch_size\": 4", "\"patch_size\": 5", "preview_size = 16: a multiple of patch_size"),
+        (
+            "\"patch_size\": 4",
+            "\"patch_size\": 5",
+            "invalid preview_size=16: expected a multiple of patch_size",
+        ),
         ("\"patch_size\": 4", "\"patch_size\": 8", "position_embedding: expected shape [1, 5, 32]"),
         ("\"patch_size\": 4,", "", "missing field `patch_size`"),
         ("\"patch_size\": 4", "\"patch_size\": 4, \"pathc\": 1", "unknown field `pathc`"),
@@ -562,7 +566,7 @@ fn an_absent_gpu_is_an_error_at_construction() {
     let tokenizer = tokenizer();
     let config = CaptionerConfig::tiny(tokenizer.vocab_size());
     let message = Captioner::new(config, tokenizer, Device::Cuda(999), 0).err().unwrap().to_string();
-    assert!(message.starts_with("device = cuda:999"), "{message}");
+    assert!(message.starts_with("invalid device=cuda:999"), "{message}");
 }
 
 #[test]

@@ -246,17 +246,19 @@ fn what_holds_nothing_usable_says_so() {
     let mut nothing = job(&only, &dir.path().join("other"));
     nothing.source.lengths = Some(vec![0]);
     let message = run(&nothing, 1).unwrap_err().to_string();
-    assert!(message.starts_with("urls = ") && message.contains("shards with samples"), "{message}");
+    assert!(message.starts_with("invalid urls=") && message.contains("shards with samples"), "{message}");
     let mut fitting = FitJob::new(only, &out);
     fitting.source.lengths = Some(vec![0]);
     let message = fit(&fitting, &mut |_, _| Ok(())).unwrap_err().to_string();
-    assert!(message.starts_with("urls = ") && message.contains("usable samples"), "{message}");
+    assert!(message.starts_with("invalid urls=") && message.contains("usable samples"), "{message}");
     let mut nobody = FitJob::new(urls.clone(), &out);
     nobody.source.filter = Some("key = 'nobody'".parse().unwrap());
     let message = fit(&nobody, &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(message.contains("`where`"), "{message}");
     let none = FitJob { samples: Some(0), ..FitJob::new(urls, &out) };
-    assert!(fit(&none, &mut |_, _| Ok(())).unwrap_err().to_string().starts_with("samples = 0: "));
+    assert!(
+        fit(&none, &mut |_, _| Ok(())).unwrap_err().to_string().starts_with("invalid samples=0: expected ")
+    );
 }
 
 #[test]
@@ -349,7 +351,7 @@ fn held_out_shards_are_validated_on_and_never_trained_on() {
     // The loss of a guess among all tokens is ln(vocabulary).
     assert!(validation.lm_loss > 0.0 && validation.lm_loss < 300f64.ln(), "{validation:?}");
     let message = run(&TrainJob { validate: Some(6.0), ..job.clone() }, 1).unwrap_err().to_string();
-    assert!(message.starts_with("validate = 6: "), "{message}");
+    assert!(message.starts_with("invalid validate=6: expected "), "{message}");
 }
 
 #[test]
@@ -390,7 +392,7 @@ fn folds_are_trained_on_different_shards_and_say_which() {
         assert_eq!(folds.judge_of(shard.hash), 1 - seen);
     }
     let three = train_folds(&job, 3, &mut |_| Ok(())).unwrap_err().to_string();
-    assert!(three.starts_with("folds = 3: "), "{three}");
+    assert!(three.starts_with("invalid folds=3: expected "), "{three}");
 }
 
 #[test]
@@ -425,7 +427,10 @@ fn folds_that_are_trained_anew_are_no_pair_until_both_are() {
     assert!(train_folds(&refused, 2, &mut |_| Ok(())).is_err());
     let must = TrainJob { resume: Resume::Must, ..job.clone() };
     let message = train_folds(&must, 2, &mut |_| Ok(())).unwrap_err().to_string();
-    assert!(message.starts_with("resume = must: ") && message.contains("no fold below"), "{message}");
+    assert!(
+        message.starts_with("invalid resume=must: expected ") && message.contains("no fold below"),
+        "{message}"
+    );
     Folds::load(&out).unwrap();
     // Both are whole: nothing is trained again.
     train_folds(&job, 2, &mut |_| Err(Error::captioner("trained again"))).unwrap();

@@ -45,7 +45,7 @@ impl Run {
         let urls = corpus(folder.path(), shards, per_shard);
         let ledger = Ledger::open(folder.path().join("ledger"), None).unwrap();
         let builder = builder(&urls).captioner(StubCaptioner::new(), clusters()).ledger(ledger);
-        // One lane: what it yields is the beginning of its survivors.
+        // One lane: what it yields is the beginning of its kept samples.
         let builder = builder.thin(thin);
         let loader = builder.lanes(1).batch_size(2).fuse("generated".parse().unwrap()).build().unwrap();
         let yielded = epoch(&loader).into_iter().flatten().map(|row| (row.key, row.caption)).collect();
@@ -190,11 +190,11 @@ fn a_ledger_alone_exports_every_usable_sample() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(fs::read_to_string(&out).unwrap().lines().count(), 200);
     for (arguments, part) in [
-        (vec!["export", &from, "--out", "all.csv"], "out = \"all.csv\""),
-        (vec!["export", &from, "--out", &out, "--ledger", &from], "from = "),
+        (vec!["export", &from, "--out", "all.csv"], "invalid out=\"all.csv\""),
+        (vec!["export", &from, "--out", &out, "--ledger", &from], "invalid from="),
         (vec!["export", &from, "--out", &out, "--window", "32"], "windows of 64"),
-        (vec!["export", &from, "--out", &out, "--generation", "17"], "generation = 0000000000000017"),
-        (vec!["export", &out, "--out", &out], "from = "),
+        (vec!["export", &from, "--out", &out, "--generation", "17"], "invalid generation=0000000000000017"),
+        (vec!["export", &out, "--out", &out], "invalid from="),
     ] {
         let output = cli(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -226,9 +226,9 @@ fn an_audit_of_a_real_ledger_holds() {
     let found = audit(&AuditJob::new(run.path("ledger"), longest), &clusters(), &mut |_, _| Ok(())).unwrap();
     assert!(found.to_string().contains("no pi is stated"), "{found}");
     for (job, part) in [
-        (AuditJob { seeds: 3, ..AuditJob::new(run.path("ledger"), policy()) }, "seeds = 3"),
-        (AuditJob { windows: 0, ..AuditJob::new(run.path("ledger"), policy()) }, "windows = 0"),
-        (AuditJob::new(run.path("absent"), policy()), "ledger = "),
+        (AuditJob { seeds: 3, ..AuditJob::new(run.path("ledger"), policy()) }, "invalid seeds=3"),
+        (AuditJob { windows: 0, ..AuditJob::new(run.path("ledger"), policy()) }, "invalid windows=0"),
+        (AuditJob::new(run.path("absent"), policy()), "invalid ledger="),
     ] {
         let error = audit(&job, &clusters(), &mut |_, _| Ok(())).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");

@@ -214,7 +214,7 @@ fn a_table_that_joins_nothing_is_an_error() {
     };
     let (code, said) = with((0..48).map(|i| format!("other-{i}")).collect());
     assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("subset = 48 entries, by key") && said.contains("\"other-0\""), "{said}");
+    assert!(said.contains("invalid subset=48 entries, by key") && said.contains("\"other-0\""), "{said}");
     let (code, said) = with((0..48).map(|i| format!("{i:07}")).collect());
     assert_eq!((code, said.as_str()), (Some(0), ""));
 }

@@ -20,12 +20,13 @@ fn the_command_line_refuses_options_without_an_effect() {
     let out = folder.path().join("out").display().to_string();
     let folder = folder.path().display().to_string();
     let noise = ["synth", "--out", &out, "--misaligned", "0", "--noise-shares", "1,0,0,0"];
-    let mut refused = vec![(noise.to_vec(), "noise_shares = given: left out with misaligned = 0")];
+    let mut refused =
+        vec![(noise.to_vec(), "invalid noise_shares=given: it has no effect with misaligned=0")];
     refused.push((
         vec!["inspect", &shards, "--endpoint", "http://localhost:9"],
-        "endpoint = http://localhost:9: left out without s3:// shards",
+        "invalid endpoint=http://localhost:9: it has no effect without s3:// shards",
     ));
-    let without = "left out without captioner";
+    let without = "it has no effect without captioner";
     for (option, value) in [
         ("keep_ratio", "0.5"),
         ("gate", "top(0.5)"),
@@ -38,7 +39,7 @@ fn the_command_line_refuses_options_without_an_effect() {
         refused.push((vec!["export", &folder, "--out", &out, flag, value], text));
     }
     let thin = vec!["export", &folder, "--out", &out, "--thin"];
-    refused.push((thin, "thin = true: left out without captioner"));
+    refused.push((thin, "invalid thin=true: it has no effect without captioner"));
     let plan = vec!["plan", &shards, "--captioner", "c", "--ledger", "l", "--out", "p", "--train-rate", "9"];
     refused.push((plan, "--estimate"));
     for (arguments, expected) in refused {

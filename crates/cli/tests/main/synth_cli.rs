@@ -34,7 +34,10 @@ fn a_bad_option_is_named_with_exit_code_2() {
     let out = folder.path().join("corpus");
     let output = synth(&["--out", out.to_str().unwrap(), "--misaligned", "1.5"]);
     assert_eq!(output.status.code(), Some(2));
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: misaligned = 1.5: a share in [0, 1]\n");
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "error: invalid misaligned=1.5: expected a share in [0, 1]\n"
+    );
     assert!(!out.exists());
 }
 

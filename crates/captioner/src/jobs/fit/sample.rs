@@ -395,7 +395,7 @@ mod tests {
         let found = draw(Some("class = 0"), wanted as u64);
         assert!((wanted..wanted + WINDOW as usize).contains(&found.len()), "{} for {wanted}", found.len());
         assert!(found.is_subset(&passing));
-        assert!(draw(Some("class = -1"), 10).is_empty());
+        assert!(draw(Some("invalid class=-1"), 10).is_empty());
     }
 
     #[test]

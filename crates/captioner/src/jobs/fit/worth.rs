@@ -65,7 +65,7 @@ impl CaptionSample {
     pub fn warning(&self) -> Option<String> {
         (2 * (self.empty + self.repetitive + self.equal) > self.sampled).then(|| {
             format!(
-                "{self}; the commonest is {:?}: train on originals (fuse = original), or get a better captioner, by more \
+                "{self}; the commonest is {:?}: train on originals (fuse=original), or get a better captioner, by more \
                  pairs, longer training or a BLIP",
                 self.commonest
             )

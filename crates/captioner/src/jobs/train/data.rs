@@ -274,7 +274,10 @@ mod tests {
             assert_eq!(together, (10..10 + count as u64).collect::<Vec<_>>());
         }
         let message = fold_of(&shards(1), (0, 2), 0).unwrap_err().to_string();
-        assert!(message.starts_with("folds = 2: at most the number of shards, 1"), "{message}");
+        assert!(
+            message.starts_with("invalid folds=2: expected at most the number of shards, 1"),
+            "{message}"
+        );
     }
 
     #[test]
