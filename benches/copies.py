@@ -1,9 +1,9 @@
-"""Plans a synthetic corpus of four near-copies of each scene, and counts what it keeps.
+"""Plans a synthetic corpus of four near-duplicates of each scene, and counts what it keeps.
 
     make bench-copies
 
 Synthesises 6,000 pairs (half of the captions wrong), trains a `small` captioner on them, fits it, and
-plans a quarter of them behind several gates and with several cosines of near-copies. For each plan: the
+plans a quarter of them behind several gates and with several cosines of near-duplicates. For each plan: the
 share of the kept that are distinct scenes, and the share of the scenes with a clean pair that are covered.
 `at most` is what perfect deduplication could reach behind that gate: a scene of which no pair passes cannot
 be kept.
@@ -53,7 +53,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     clean = {one["scene"] for one in truth.values() if one["noise"] == "none"}
     scenes = len({one["scene"] for one in truth.values()})
     print(f"{options.samples} samples of {scenes} scenes, {platform.machine()}, {options.epochs} epochs")
-    print(f"{'gate':>5} {'near-copies':>24} {'kept':>6} {'distinct':>9} {'covered':>8}")
+    print(f"{'gate':>5} {'near-duplicates':>24} {'kept':>6} {'distinct':>9} {'covered':>8}")
     for gate in options.gates:
         ledger = folder / f"ledger-{gate}"
         for by in [[], ["--embeddings"]]:

@@ -33,7 +33,7 @@ fn main() {
         ),
         ("quotas, no gate", Policy::default()),
         (
-            "near-copies up to 15 bits",
+            "near-duplicates up to 15 bits",
             Policy {
                 selection: Selection {
                     gate: Some(Gate::top(0.5)),
@@ -44,14 +44,14 @@ fn main() {
             },
         ),
         (
-            "near-copies up to 15 bits, no gate",
+            "near-duplicates up to 15 bits, no gate",
             Policy {
                 selection: Selection { dedup: Some(0.983), ..Selection::default() },
                 ..Policy::default()
             },
         ),
         (
-            "near-copies up to 28 bits",
+            "near-duplicates up to 28 bits",
             Policy {
                 selection: Selection {
                     gate: Some(Gate::top(0.5)),
@@ -62,7 +62,7 @@ fn main() {
             },
         ),
         (
-            "near-copies up to 28 bits, no gate",
+            "near-duplicates up to 28 bits, no gate",
             Policy {
                 selection: Selection { dedup: Some(0.94), ..Selection::default() },
                 ..Policy::default()

@@ -113,7 +113,7 @@ def race(base: str, ours: str, contestants: Contestants, rounds: int) -> None:
                 found[-1][name] = contestant()
             except ImportError as missing:
                 if round_ == 0:
-                    print(f"left out: {name} ({missing}); make bench-reader installs it", flush=True)
+                    print(f"skipped: {name} ({missing}); make bench-reader installs it", flush=True)
     print(f"{'':22}{'images/s':>10}{'of ' + base:>16}{ours + ' is':>18}")
     for name in [name for name in contestants if name in found[0]]:
         speed = statistics.median(one[name] for one in found)

@@ -65,7 +65,7 @@ struct Options {
 struct Pairs {
     previews: Array4<u8>,
     captions: Vec<String>,
-    /// Pictures of one scene are near-copies.
+    /// Pictures of one scene are near-duplicates.
     scenes: Vec<u64>,
     classes: Vec<u32>,
 }
@@ -210,7 +210,10 @@ fn measure_clusters(captioner: &mut Captioner, train: &Pairs) -> Result<()> {
             if same { &mut copies } else { &mut others }.push(similarity[[i, j]]);
         }
     }
-    println!("mean patch: AUC {:.4} of near-copies against other pairs, by cosine", auc(&copies, &others));
+    println!(
+        "mean patch: AUC {:.4} of near-duplicates against other pairs, by cosine",
+        auc(&copies, &others)
+    );
 
     let patches = captioner.config().patches();
     let codes = Array2::from_shape_vec((count, patches), raw.codes)

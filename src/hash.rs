@@ -35,7 +35,7 @@ pub enum Purpose {
     Synth = 11,
     /// Tokens of captions that are drawn.
     Generate = 12,
-    /// Near-copies of images at fit time.
+    /// Near-duplicates of images at fit time.
     NearCopy = 13,
     /// Random directions that long patches are projected on.
     PatchDirections = 14,

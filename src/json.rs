@@ -27,7 +27,7 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Reads the fields of the object in `json` whose names are `wanted`. All else is passed over: a fault of
+    /// Reads the fields of the object in `json` whose names are `wanted`. All else is skipped: a fault of
     /// what nobody asked for costs nothing, as long as the text is json in outline. Linear; no recursion.
     ///
     /// # Errors

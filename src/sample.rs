@@ -102,7 +102,7 @@ pub struct FailedSample {
 pub enum DropReason {
     /// Its alignment is below the gate.
     Gate,
-    /// A near-copy with a smaller hash is in the same window.
+    /// A near-duplicate with a smaller hash is in the same window.
     Dedup,
     /// The quota of its cluster is full.
     Quota,
@@ -113,20 +113,20 @@ pub enum DropReason {
 /// What became of a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Outcome {
-    /// It survives. `pi` is its probability of inclusion, given that it passed gate and dedup;
+    /// It is kept. `pi` is its probability of inclusion, given that it passed gate and dedup;
     /// `None` where the priority depends on the sample.
     Kept {
         /// Probability of inclusion.
         pi: Option<f32>,
     },
-    /// It was readable and is left out.
+    /// It was readable and is dropped.
     Dropped(DropReason),
     /// It was not usable.
     Failed(FailReason),
 }
 
 impl Outcome {
-    /// Whether the sample survives.
+    /// Whether the sample is kept.
     pub fn is_kept(self) -> bool {
         matches!(self, Self::Kept { .. })
     }

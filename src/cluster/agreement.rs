@@ -61,7 +61,7 @@ pub fn paired_auc(own: &[f32], swapped: &[f32]) -> (f64, f64) {
 
 /// Normalised mutual information of two labellings of the same points, in [0, 1], by the arithmetic
 /// mean of their entropies (as scikit-learn). 1 where neither tells anything apart. What one has more
-/// than the other is left out. O(n log n).
+/// than the other is skipped. O(n log n).
 pub fn nmi(a: &[u32], b: &[u32]) -> f64 {
     let n = a.len().min(b.len());
     let of = |labels: &[u32]| entropy(labels[..n].iter().map(|&x| u64::from(x)));

@@ -64,7 +64,7 @@ impl AlignmentTable {
     /// `Matched` starts from bins of caption length of about equal size (at most 12, and few enough
     /// to leave half as many run groups: length is the stronger taste), then merges neighbouring
     /// runs until each cell has [`CELL_POINTS`] points. Below that number of points in all, there is one cell. Points
-    /// with a score that is not finite are left out; without any other, every quantile of a
+    /// with a score that is not finite are skipped; without any other, every quantile of a
     /// positive score is 1 and of a negative one 0.
     pub fn fit(norm: AlignmentNorm, points: &[RawAlignment], runs: usize) -> Self {
         let points: Vec<RawAlignment> = points.iter().copied().filter(|p| p.sum.is_finite()).collect();

@@ -1,8 +1,8 @@
 //! What tells images apart: a linear discriminant.
 //!
-//! Descriptors of two images differ for two reasons: the images show something else, or they are near-copies, cut,
+//! Descriptors of two images differ for two reasons: the images show something else, or they are near-duplicates, cut,
 //! scaled or brightened a little otherwise. A cosine between descriptors as they are mixes the two. Divided by the
-//! covariance of the differences between near-copies, these differences are equally small in all directions, and
+//! covariance of the differences between near-duplicates, these differences are equally small in all directions, and
 //! those directions are kept in which images differ much more than their copies do: Fisher's discriminant with each
 //! image and its copies as a class (Mikolajczyk and Matas 2007; Radenovic, Tolias and Chum 2018, section 3.3,
 //! where pairs are matched by geometry; here copies are made).

@@ -65,7 +65,7 @@ crate::group! {
         /// Default: memory.
         Runtime ledger: Option<String> = None, own setter;
         /// A plan, as `tldr-loader plan` writes it: it says which samples are kept, and the options of the selection may be
-        /// left out. Shards, window size, reading options and captioner must be those it was made with; a captioner is only
+        /// omitted. Shards, window size, reading options and captioner must be those it was made with; a captioner is only
         /// needed where captions are generated, or chosen by alignment. Default: the selection decides, window by window.
         Runtime plan: Option<PathBuf> = None, into PathBuf;
         /// Samples that an epoch yields over all ranks, rounded down to whole batches: a part of a pass over the

@@ -522,7 +522,7 @@ mod tests {
                 .starts_with("invalid image_size=0: expected a number of pixels from 1")
         );
         let flat = Normalize { std: [0.2, 0.0, 0.2], ..normal };
-        assert!(error(ImageTransform::Eval, 224, flat).starts_with("std"));
+        assert!(error(ImageTransform::Eval, 224, flat).starts_with("invalid std="));
     }
 
     #[test]

@@ -512,7 +512,7 @@ mod tests {
                     compute: "".into(),
                     index: None,
                 };
-                let key = WindowKey { shard: 5, window, size: n, version: 1, encoder: 2, reading: 3 };
+                let key = WindowKey { shard: 5, window, size: n, version: 1, scorer: 2, reading: 3 };
                 (key, Arc::new(record), None)
             })
             .collect()

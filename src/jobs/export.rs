@@ -85,7 +85,7 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
         ExportBy::Policy(..) | ExportBy::All => None,
     };
     let wanted = plan.as_ref().map_or(job.wanted, |plan| Wanted {
-        encoder: Some(plan.captioner),
+        scorer: Some(plan.captioner),
         reading: Some(plan.reading),
         window: Some(plan.window),
     });

@@ -72,10 +72,10 @@ pub struct ShardInspection {
     pub groups: u64,
     /// Usable samples.
     pub samples: u64,
-    /// Bytes passed over: after damaged tar headers, and behind the end marker.
+    /// Bytes skipped: after damaged tar headers, and behind the end marker.
     pub skipped_bytes: u64,
-    /// Directories, links and devices: passed over.
-    pub passed_over: u64,
+    /// Directories, links and devices: skipped.
+    pub skipped_members: u64,
     /// Groups that the files beside the shard promise (`sizes.json` and the like).
     pub listed: Option<u64>,
     /// The Parquet file beside it.
@@ -247,7 +247,7 @@ fn one(shard: &Shard, listed: Option<u64>, job: &InspectJob) -> Result<Part> {
             groups: 0,
             samples: 0,
             skipped_bytes: 0,
-            passed_over: 0,
+            skipped_members: 0,
             listed,
             metadata: None,
             failed: BTreeMap::new(),
@@ -306,7 +306,7 @@ impl Part {
             }
         }
         self.shard.skipped_bytes = reader.skipped_bytes();
-        self.shard.passed_over = reader.passed_over();
+        self.shard.skipped_members = reader.skipped_members();
         self.shard.metadata = ShardMetadata::beside(shard, &[])?
             .map(|metadata| MetadataInspection::of(&metadata, shard.hash, &seen));
         Ok(())

@@ -32,7 +32,7 @@ const CACHE_BYTES: u64 = 64 << 20;
 const LANES: usize = 4;
 /// Cosine by which near-duplicates are counted where the policy names none: of a moment later, or of another size.
 const NEAR: f32 = 0.95;
-/// Seconds that the speed of the encoder is measured for.
+/// Seconds that the speed of the scorer is measured for.
 const MEASURE_SECONDS: f64 = 5.0;
 
 /// What a plan is at.
@@ -55,9 +55,9 @@ pub struct PlanSummary {
     pub shards: usize,
     /// Of these, those that the ledger did not cover.
     pub recorded: usize,
-    /// Samples that went through the encoder.
+    /// Samples that went through the scorer.
     pub encoded: u64,
-    /// Most bits in which hashes of near-copies differ; `None` where copies stay.
+    /// Most bits in which hashes of near-duplicates differ; `None` where copies stay.
     pub distance: Option<u32>,
     /// Near-duplicates among the candidates, by the policy's `dedup` or, where it has none, a cosine of 0.95; `None`
     /// where only a part was recorded.
@@ -93,7 +93,7 @@ impl PlanEstimate {
     }
 }
 
-/// Runs the job. `encoder` and `clusters` are those of one fit. `progress(stage, done, total)` is
+/// Runs the job. `scorer` and `clusters` are those of one fit. `progress(stage, done, total)` is
 /// called on this thread; an error from it ends the run, and what was recorded stays.
 ///
 /// # Errors
@@ -101,7 +101,7 @@ impl PlanEstimate {
 /// ledger; as [`Planner::decide`].
 pub fn plan(
     job: &PlanJob,
-    encoder: impl Scorer + 'static,
+    scorer: impl Scorer + 'static,
     clusters: Arc<Clusters>,
     progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
 ) -> Result<PlanSummary> {
@@ -115,7 +115,7 @@ pub fn plan(
         Some((part, of)) => listing.part(|at| at % of == part),
         None => listing,
     };
-    let walk = Walk::new(job, &policy, &ledger, encoder.fingerprint());
+    let walk = Walk::new(job, &policy, &ledger, scorer.fingerprint());
     let mut deciding = match job.part {
         Some(_) => None,
         None => Some(Deciding::new(job, with_corpus(&policy, &listing)?, &clusters)?),
@@ -134,7 +134,7 @@ pub fn plan(
     let missing = listing.part(|at| missing.binary_search(&at).is_ok());
     let mut encoded = 0;
     if !missing.shards.is_empty() {
-        encoded = record(job, &policy, &missing, &ledger, encoder, &clusters, progress)?;
+        encoded = record(job, &policy, &missing, &ledger, scorer, &clusters, progress)?;
     }
     let recorded = started.elapsed().as_secs_f64();
     let started = Instant::now();
@@ -186,7 +186,7 @@ fn listed(job: &PlanJob) -> Result<Listing> {
     Listing::of(&job.config.sources, job.config.ledger.as_deref())
 }
 
-/// What [`plan`] would cost: how much the ledger does not cover, and how fast the encoder is on the
+/// What [`plan`] would cost: how much the ledger does not cover, and how fast the scorer is on the
 /// first of it, for a few seconds. Nothing is written. `progress` is called with shards that are
 /// looked for or counted.
 ///
@@ -194,7 +194,7 @@ fn listed(job: &PlanJob) -> Result<Listing> {
 /// As [`plan`].
 pub fn estimate(
     job: &PlanJob,
-    encoder: &mut dyn Scorer,
+    scorer: &mut dyn Scorer,
     progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
 ) -> Result<PlanEstimate> {
     job.check()?;
@@ -207,7 +207,7 @@ pub fn estimate(
     let listing = listed(job)?;
     let lengths = counted(&listing.shards, progress)?;
     let policy = job.policy()?;
-    let walk = Walk::new(job, &policy, &ledger, encoder.fingerprint());
+    let walk = Walk::new(job, &policy, &ledger, scorer.fingerprint());
     let mut estimate =
         PlanEstimate { samples: lengths.iter().sum(), missing: 0, measured: 0, seconds_per_sample: 0.0 };
     let mut missing = vec![];
@@ -226,7 +226,7 @@ pub fn estimate(
         let read = Arc::clone(read);
         missing.retain(|(_, own, _)| Arc::ptr_eq(own, &read));
         let corpus = missing.into_iter().map(|(shard, _, length)| (shard, length)).unzip();
-        (estimate.measured, estimate.seconds_per_sample) = measure(job, corpus, &read, encoder)?;
+        (estimate.measured, estimate.seconds_per_sample) = measure(job, corpus, &read, scorer)?;
     }
     Ok(estimate)
 }
@@ -261,9 +261,9 @@ fn measure(
     job: &PlanJob,
     (shards, lengths): (Vec<Shard>, Vec<u64>),
     read: &ReadOptions,
-    encoder: &mut dyn Scorer,
+    scorer: &mut dyn Scorer,
 ) -> Result<(u64, f64)> {
-    let (batch, size) = (encoder.batch_size(), encoder.preview_size());
+    let (batch, size) = (scorer.batch_size(), scorer.preview_size());
     let builder = recording(job, shards, lengths, read)
         .mode(Mode::Eval)
         .transform(Transform::Preview)
@@ -274,7 +274,7 @@ fn measure(
     let (mut started, mut measured) = (Instant::now(), 0);
     for (number, examples) in loader.iter()?.enumerate() {
         let examples = examples?;
-        encode(encoder, &examples, batch, size)?;
+        encode(scorer, &examples, batch, size)?;
         measured += examples.len() as u64;
         let seconds = started.elapsed().as_secs_f64();
         // The first batch warms everything up; a corpus may have no other.
@@ -288,8 +288,8 @@ fn measure(
     Ok((measured, started.elapsed().as_secs_f64() / measured.max(1) as f64))
 }
 
-/// Encodes the previews of a batch, filled with blanks to the encoder's shape.
-fn encode(encoder: &mut dyn Scorer, examples: &Batch, batch: usize, size: usize) -> Result<()> {
+/// Encodes the previews of a batch, filled with blanks to the scorer's shape.
+fn encode(scorer: &mut dyn Scorer, examples: &Batch, batch: usize, size: usize) -> Result<()> {
     let pixels = examples.images.as_u8().unwrap_or_default();
     let shape = (examples.len(), 3, size, size);
     let given = Array4::from_shape_vec(shape, pixels.to_vec())
@@ -298,7 +298,7 @@ fn encode(encoder: &mut dyn Scorer, examples: &Batch, batch: usize, size: usize)
     previews.slice_mut(s![..examples.len(), .., .., ..]).assign(&given);
     let mut captions: Vec<&str> = examples.original.iter().map(String::as_str).collect();
     captions.resize(batch, "");
-    encoder.signals(previews.view(), &captions).map(|_| ())
+    scorer.signals(previews.view(), &captions).map(|_| ())
 }
 
 /// Samples of each of `shards`.
@@ -334,7 +334,7 @@ fn with_corpus(policy: &Policy, listing: &Listing) -> Result<Policy> {
     let lengths = counted(&listing.shards, &mut |_, _, _| Ok(()))?;
     let mut corpus = 0;
     // As the loader counts them.
-    for (range, read) in listing.alike() {
+    for (range, read) in listing.stretches() {
         let (shards, lengths) = (&listing.shards[range.clone()], &lengths[range]);
         corpus += if read.takes_all() {
             lengths.iter().sum()
@@ -363,7 +363,7 @@ fn record(
     policy: &Policy,
     listing: &Listing,
     ledger: &Ledger,
-    encoder: impl Scorer + 'static,
+    scorer: impl Scorer + 'static,
     clusters: &Arc<Clusters>,
     progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
 ) -> Result<u64> {
@@ -373,7 +373,7 @@ fn record(
     let lanes = if total >= (LANES * LANES * window) as u64 { LANES } else { 1 };
     // Of the policy only the gate tells on what is recorded: less is written of what it drops.
     let passing = GateRule::passing(policy, clusters).iter().sum::<f64>().min(1.0);
-    let stretches = listing.alike();
+    let stretches = listing.stretches();
     if let [_, _, ..] = stretches[..] {
         let accepted = "sources that are read alike, since one captioner records them all: the same caption_key, where, \
                         subset and captions; or plan each by itself";
@@ -381,7 +381,7 @@ fn record(
     }
     let Some((_, read)) = stretches.first() else { return Ok(0) };
     let mut builder = recording(job, listing.shards.clone(), lengths, read)
-        .captioner(encoder, Arc::clone(clusters))
+        .captioner(scorer, Arc::clone(clusters))
         .ledger(ledger.clone())
         .gate(policy.gate().clone())
         .cut(policy.cut)
@@ -435,7 +435,7 @@ impl Deciding {
         self.shards.sort_unstable();
         Ok(PlanFile {
             plan: self.planner.decide()?,
-            captioner: walk.encoder,
+            captioner: walk.scorer,
             reading,
             window: walk.policy.selection.window,
             shards: self.shards,

@@ -17,8 +17,8 @@ const CACHE_BYTES: u64 = 64 << 20;
 /// Which recording of a ledger is meant, where there may be several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Fingerprint of the encoder.
-    pub encoder: Option<u64>,
+    /// Fingerprint of the scorer.
+    pub scorer: Option<u64>,
     /// Fingerprint of the reading options.
     pub reading: Option<u64>,
     /// Samples per window.
@@ -46,8 +46,8 @@ impl Recorded {
         let ledger = Ledger::open(path, Some(CACHE_BYTES))?;
         let all = ledger.recordings()?;
         let fits = |r: &&Recording| {
-            r.encoder != 0
-                && wanted.encoder.is_none_or(|encoder| encoder == r.encoder)
+            r.scorer != 0
+                && wanted.scorer.is_none_or(|scorer| scorer == r.scorer)
                 && wanted.reading.is_none_or(|reading| reading == r.reading)
                 && wanted.window.is_none_or(|window| window == r.size)
         };
@@ -75,8 +75,8 @@ impl Recorded {
     }
 
     pub(super) fn key(&self, shard: &RecordedShard, window: u64) -> WindowKey {
-        let Recording { encoder, reading, size, .. } = self.recording;
-        WindowKey { shard: shard.hash, window, size, version: shard.version, encoder, reading }
+        let Recording { scorer, reading, size, .. } = self.recording;
+        WindowKey { shard: shard.hash, window, size, version: shard.version, scorer, reading }
     }
 
     /// Scores of the corpus for the samples of a window, by the field `name`.
@@ -119,9 +119,9 @@ impl Recorded {
 }
 
 fn name(recording: &Recording) -> String {
-    let Recording { encoder, reading, size, shards, .. } = recording;
+    let Recording { scorer, reading, size, shards, .. } = recording;
     format!(
-        "captioner {encoder:016x}, reading options {reading:016x}, windows of {size} ({} shards)",
+        "captioner {scorer:016x}, reading options {reading:016x}, windows of {size} ({} shards)",
         shards.len()
     )
 }

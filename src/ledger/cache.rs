@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     fn key(window: u64) -> WindowKey {
-        WindowKey { shard: 1, window, size: 4, version: 5, encoder: 9, reading: 0 }
+        WindowKey { shard: 1, window, size: 4, version: 5, scorer: 9, reading: 0 }
     }
 
     fn record() -> Arc<WindowRecord> {

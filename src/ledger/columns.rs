@@ -7,7 +7,7 @@
 //! | `offset` | byte offset of its first header in the decompressed shard |
 //! | `caption_chars` | length of the original caption |
 //! | `caption_from` | `table` where the caption is that of a table; only where there is one |
-//! | `cluster`, `alignment` | signals; null where no encoder ran, the sample failed, or a thinned stream left it out |
+//! | `cluster`, `alignment` | signals; null where no scorer ran, the sample failed, or a thinned stream dropped it |
 //! | `semantic_hash` | 32 bytes, little-endian; null also where the gate dropped the sample |
 //! | `embedding` | f32, little-endian; null unless the policy needed embeddings |
 //! | `image`, `image_at`, `image_size` | extension, offset from `offset`, and bytes of the image member |
@@ -140,7 +140,7 @@ fn of_key(key: &WindowKey) -> [(&'static str, String); 6] {
         ("window", key.window.to_string()),
         ("size", key.size.to_string()),
         ("version", format!("{:016x}", key.version)),
-        ("encoder", format!("{:016x}", key.encoder)),
+        ("encoder", format!("{:016x}", key.scorer)),
         ("reading", format!("{:016x}", key.reading)),
     ]
 }

@@ -11,8 +11,8 @@ use crate::ledger::root::{Entry, Root};
 /// The signals that one captioner gave under one set of reading options and one window size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording {
-    /// Fingerprint of the encoder; 0 where none ran.
-    pub encoder: u64,
+    /// Fingerprint of the scorer; 0 where none ran.
+    pub scorer: u64,
     /// Fingerprint of the reading options.
     pub reading: u64,
     /// Samples per window.
@@ -34,13 +34,13 @@ pub struct RecordedShard {
     pub windows: Vec<u64>,
 }
 
-/// All recordings below the folder `root`, in order of encoder, reading and size. Files of other names
-/// are passed over.
+/// All recordings below the folder `root`, in order of scorer, reading and size. Files of other names
+/// are skipped.
 pub(super) fn recordings(root: &Root) -> Result<Vec<Recording>> {
     let mut recordings = vec![];
     let signals = Path::new("signals");
     for settings in named(root, signals)? {
-        let Some([encoder, reading, size]) = numbers(&settings.name, [16, 16, 10]) else { continue };
+        let Some([scorer, reading, size]) = numbers(&settings.name, [16, 16, 10]) else { continue };
         let folder = signals.join(&settings.name);
         let mut shards: BTreeMap<u64, (SystemTime, RecordedShard)> = BTreeMap::new();
         for shard in named(root, &folder)? {
@@ -54,7 +54,7 @@ pub(super) fn recordings(root: &Root) -> Result<Vec<Recording>> {
         }
         if !shards.is_empty() {
             let shards = shards.into_values().map(|(_, shard)| shard).collect();
-            recordings.push(Recording { encoder, reading, size: size as usize, shards, generations: vec![] });
+            recordings.push(Recording { scorer, reading, size: size as usize, shards, generations: vec![] });
         }
     }
     for settings in named(root, Path::new("captions"))? {
@@ -62,7 +62,7 @@ pub(super) fn recordings(root: &Root) -> Result<Vec<Recording>> {
         let of = recordings.iter_mut().filter(|r| r.reading == reading && r.size as u64 == size);
         of.for_each(|recording| recording.generations.push(generation));
     }
-    recordings.sort_by_key(|r| (r.encoder, r.reading, r.size));
+    recordings.sort_by_key(|r| (r.scorer, r.reading, r.size));
     Ok(recordings)
 }
 
@@ -121,7 +121,7 @@ mod tests {
         let found = recordings(&Root::Local(root.path().into())).unwrap();
         let recorded = |hash, windows: &[u64]| RecordedShard { hash, version: 3, windows: windows.to_vec() };
         let expected =
-            |encoder, shards| Recording { encoder, reading: 7, size: 64, shards, generations: vec![5] };
+            |scorer, shards| Recording { scorer, reading: 7, size: 64, shards, generations: vec![5] };
         assert_eq!(
             found,
             [expected(0, vec![recorded(2, &[0])]), expected(5, vec![recorded(1, &[0, 2, 10])])]

@@ -108,14 +108,14 @@ impl Folder {
         let content = match found {
             Ok(content) => content,
             Err(error) => {
-                self.warn(&format!("{} cannot be read and is passed over: {error}", self.root.name_of(path)));
+                self.warn(&format!("{} cannot be read and is skipped: {error}", self.root.name_of(path)));
                 return None;
             }
         };
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         if stem.rsplit('-').next() != Some(digest(&content).as_str()) {
             let name = self.root.name_of(path);
-            self.warn(&format!("{name} is damaged and is passed over; it may be deleted"));
+            self.warn(&format!("{name} is damaged and is skipped; it may be deleted"));
             return None;
         }
         Some(content)

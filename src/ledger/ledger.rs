@@ -78,7 +78,7 @@ impl Ledger {
     }
 
     /// The folder it is in, a path or a URL; `None` in memory.
-    pub fn place(&self) -> Option<String> {
+    pub fn location(&self) -> Option<String> {
         self.shared.stored.as_ref().map(|stored| stored.root().name())
     }
 
@@ -243,7 +243,7 @@ mod tests {
     use crate::sample::SampleId;
 
     fn key(window: u64) -> WindowKey {
-        WindowKey { shard: 1, window, size: 4, version: 5, encoder: 9, reading: 0 }
+        WindowKey { shard: 1, window, size: 4, version: 5, scorer: 9, reading: 0 }
     }
 
     fn shard() -> Shard {
@@ -275,7 +275,7 @@ mod tests {
         ledger.clone().record_window(key(0), &shard(), record(false), &[]);
         assert!(has(&ledger, key(0)));
         assert!(!has(&ledger, key(1)));
-        assert!(!has(&ledger, WindowKey { encoder: 8, ..key(0) }));
+        assert!(!has(&ledger, WindowKey { scorer: 8, ..key(0) }));
         assert!(!has(&ledger, WindowKey { version: 6, ..key(0) }));
         assert_eq!(ledger.windows(), 1);
         assert!(ledger.bytes() > 0);
@@ -325,7 +325,7 @@ mod tests {
         {
             assert!(ledger.corpus_scores(&other).is_none());
         }
-        let other_captioner = WindowKey { encoder: 8, ..key(0) };
+        let other_captioner = WindowKey { scorer: 8, ..key(0) };
         assert!(ledger.corpus_scores(&other_captioner.scores("similarity", 3)).is_some());
     }
 }

@@ -21,8 +21,8 @@ pub struct WindowKey {
     /// Hash of the shard's [version](crate::Shard::version), so that nothing is believed of another
     /// state of it; 0 where it is not known, and then nothing is kept in a folder.
     pub version: u64,
-    /// Fingerprint of the encoder; 0 where none ran.
-    pub encoder: u64,
+    /// Fingerprint of the scorer; 0 where none ran.
+    pub scorer: u64,
     /// Fingerprint of the reading options (caption key, pixel limit): they decide which samples
     /// are readable.
     pub reading: u64,
@@ -37,7 +37,7 @@ pub struct WindowRecord {
     pub failed: Vec<Option<FailReason>>,
     /// Length of the original caption in characters; 0 for failed rows.
     pub caption_chars: Vec<u32>,
-    /// Signals of the rows, where an encoder ran. Rows of failed samples hold anything.
+    /// Signals of the rows, where an scorer ran. Rows of failed samples hold anything.
     pub signals: Option<Signals>,
     /// Which rows have signals: those that failed, and those that were encoded; `None` where all have. Of
     /// a thinned stream a part of a window is encoded; the others hold zeros.

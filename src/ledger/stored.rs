@@ -44,7 +44,7 @@ impl Stored {
                 }
                 Ok(_) => {}
                 Err(why) => {
-                    self.folder.warn(&format!("{} is passed over: {why}", self.folder.root().name_of(&path)))
+                    self.folder.warn(&format!("{} is skipped: {why}", self.folder.root().name_of(&path)))
                 }
             }
         }
@@ -88,7 +88,7 @@ impl Stored {
             let table = Table::read(content).map(|mut table| (table.take("id"), table.take("caption")));
             let Ok((Some(Column::I64(ids)), Some(Column::Text(texts)))) = table else {
                 self.folder.warn(&format!(
-                    "{} is passed over: it is no table of captions",
+                    "{} is skipped: it is no table of captions",
                     self.folder.root().name_of(&path)
                 ));
                 continue;
@@ -122,7 +122,7 @@ impl Stored {
             let table = Table::read(content).map(|mut table| (table.take("id"), table.take("score")));
             let Ok((Some(Column::I64(ids)), Some(Column::F32(values)))) = table else {
                 self.folder.warn(&format!(
-                    "{} is passed over: it is no table of scores",
+                    "{} is skipped: it is no table of scores",
                     self.folder.root().name_of(&path)
                 ));
                 continue;
@@ -159,7 +159,7 @@ impl Stored {
             let mut table = match Table::read(content) {
                 Ok(table) => table,
                 Err(why) => {
-                    self.folder.warn(&format!("{} is passed over: {why}", self.folder.root().name_of(&path)));
+                    self.folder.warn(&format!("{} is skipped: {why}", self.folder.root().name_of(&path)));
                     continue;
                 }
             };
@@ -204,7 +204,7 @@ impl Stored {
 }
 
 fn signals_of(key: &WindowKey) -> PathBuf {
-    let settings = format!("{:016x}-{:016x}-{}", key.encoder, key.reading, key.size);
+    let settings = format!("{:016x}-{:016x}-{}", key.scorer, key.reading, key.size);
     ["signals", &settings, &shard_of(key.shard, key.version)].iter().collect()
 }
 

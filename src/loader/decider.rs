@@ -1,4 +1,4 @@
-//! What decides which samples of a window survive: a policy window by window, or a plan of the whole
+//! What decides which samples of a window are kept: a policy window by window, or a plan of the whole
 //! corpus.
 
 use std::sync::Arc;

@@ -30,10 +30,10 @@ pub(crate) struct Kept {
     pub(crate) rescued: bool,
     /// Its corpus.
     pub(crate) source: usize,
-    /// The pass over its corpus in which it survived.
+    /// The pass over its corpus in which it was kept.
     pub(crate) pass: u64,
-    /// Its place in its stream: how many samples that count come before it, unusable ones among them.
-    pub(crate) place: u64,
+    /// Its position in its stream: how many samples that count come before it, unusable ones among them.
+    pub(crate) position: u64,
 }
 
 impl Kept {

@@ -318,7 +318,7 @@ mod tests {
         }
 
         /// Where some samples count: every sample is still in exactly one segment of its pass, every lane has as many that
-        /// count as any other, give or take one, and no shard is passed over.
+        /// count as any other, give or take one, and no shard is skipped.
         #[test]
         fn lanes_have_equally_many_that_count(
             flags in proptest::collection::vec(proptest::collection::vec(proptest::bool::weighted(0.2), 0..60), 1..9),

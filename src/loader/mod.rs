@@ -11,7 +11,6 @@
 //! What stages share is beside the folders: the configuration (`spec`), what travels between them (`window`, `kept`,
 //! `channel`), and the cut into lanes (`lane`). Nothing of that imports a stage but for its types.
 
-mod alike;
 mod batch;
 mod batches;
 mod buffer;
@@ -20,6 +19,7 @@ mod channel;
 mod claims;
 mod decide;
 mod decider;
+mod duplicates;
 mod fingerprints;
 mod kept;
 mod ladder;
@@ -40,7 +40,7 @@ mod stream;
 mod urls;
 mod window;
 
-pub use batch::{Batch, Dtype, Element, HostArray, Images, Lent, Stock};
+pub use batch::{Batch, Dtype, Element, HostArray, Images, Lent, Rows, Stock};
 pub use batches::{Batches, Next};
 pub(crate) use build::{Listing, included, measured, readings};
 pub use build::{LoaderBuilder, Parts, check_tables};

@@ -212,7 +212,7 @@ fn serve(model: &mut dyn Scorer, inbox: &Receiver<Request>, role: Role) {
                 let result = recorder.time(Stage::Caption, || {
                     guarded(role, || {
                         let writer = model.recaptioner().ok_or_else(|| {
-                            Error::captioner("captions are needed, but this encoder writes none")
+                            Error::captioner("captions are needed, but this scorer writes none")
                         })?;
                         let captions = writer.caption(previews.view(), &ids)?;
                         let used = ids.len();
@@ -237,7 +237,7 @@ fn guarded<T>(role: Role, work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// Checks the shape of signals, since encoders may be the user's own.
+/// Checks the shape of signals, since scorers may be the user's own.
 fn check(role: Role, signals: &Signals, rows: usize, clusters: usize) -> Result<()> {
     let lengths = [
         signals.cluster.len(),

@@ -41,7 +41,7 @@ pub struct PlannedShard {
 pub struct PlanFile {
     /// Which samples are kept.
     pub plan: Plan,
-    /// Fingerprint of the encoder whose signals decided.
+    /// Fingerprint of the scorer whose signals decided.
     pub captioner: u64,
     /// Fingerprint of the reading options.
     pub reading: u64,

@@ -6,12 +6,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The place of a loader, shared with its iterators.
+/// The position of a loader, shared with its iterators.
 #[derive(Debug)]
-pub(crate) struct Progress(Mutex<Place>);
+pub(crate) struct Progress(Mutex<Position>);
 
 #[derive(Debug)]
-struct Place {
+struct Position {
     epoch: u64,
     /// Batches of the epoch that were handed over.
     step: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Begin {
     pub(crate) repeats: Option<u64>,
 }
 
-impl Place {
+impl Position {
     /// The epoch of the next batch, where an epoch has so many `batches`.
     fn current(&self, batches: impl Fn(u64) -> u64) -> u64 {
         match self.then {
@@ -60,17 +60,17 @@ impl Place {
 impl Progress {
     /// At the start of epoch 0.
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Place { epoch: 0, step: 0, then: Then::Start, moves: 0, told: false }))
+        Self(Mutex::new(Position { epoch: 0, step: 0, then: Then::Start, moves: 0, told: false }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Place> {
+    fn lock(&self) -> MutexGuard<'_, Position> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Epoch, and batches of it that were handed over: what a state says.
-    pub(crate) fn place(&self) -> (u64, u64) {
-        let place = self.lock();
-        (place.epoch, place.step)
+    pub(crate) fn position(&self) -> (u64, u64) {
+        let position = self.lock();
+        (position.epoch, position.step)
     }
 
     /// The epoch of the next batch.
@@ -83,62 +83,64 @@ impl Progress {
         self.lock().moves
     }
 
-    /// Moves to the start of `epoch`; where a state of it was just loaded, the place in it stays.
+    /// Moves to the start of `epoch`; where a state of it was just loaded, the position in it stays.
     pub(crate) fn set_epoch(&self, epoch: u64, batches: impl Fn(u64) -> u64) {
-        let mut place = self.lock();
-        if place.epoch != epoch {
-            (place.epoch, place.step, place.then) = (epoch, 0, Then::Start);
-            place.moves += 1;
+        let mut position = self.lock();
+        if position.epoch != epoch {
+            (position.epoch, position.step, position.then) = (epoch, 0, Then::Start);
+            position.moves += 1;
             return;
         }
-        match place.then {
+        match position.then {
             Then::Start => {}
-            Then::GoOn | Then::GoOnHere => place.then = Then::GoOnHere,
+            Then::GoOn | Then::GoOnHere => position.then = Then::GoOnHere,
             Then::Again => {
-                place.then = Then::Start;
+                position.then = Then::Start;
                 // An iterator in the middle goes on, and a state says where it is.
-                if place.step >= batches(epoch) {
-                    place.step = 0;
+                if position.step >= batches(epoch) {
+                    position.step = 0;
                 }
             }
         }
     }
 
-    /// Moves to a saved place.
+    /// Moves to a saved position.
     pub(crate) fn load(&self, epoch: u64, step: u64) {
-        let mut place = self.lock();
-        (place.epoch, place.step, place.then) = (epoch, step, Then::GoOn);
-        place.moves += 1;
+        let mut position = self.lock();
+        (position.epoch, position.step, position.then) = (epoch, step, Then::GoOn);
+        position.moves += 1;
     }
 
     /// What an iterator would begin with.
     pub(crate) fn next(&self, batches: impl Fn(u64) -> u64) -> Begin {
-        let place = self.lock();
-        let epoch = place.current(batches);
-        let goes_on = matches!(place.then, Then::GoOn | Then::GoOnHere) && epoch == place.epoch;
-        let breaks = place.then == Then::Again && epoch == place.epoch && place.step > 0 && !place.told;
-        let (first_step, repeats) = (if goes_on { place.step } else { 0 }, breaks.then_some(place.step));
-        Begin { epoch, first_step, moves: place.moves, repeats }
+        let position = self.lock();
+        let epoch = position.current(batches);
+        let goes_on = matches!(position.then, Then::GoOn | Then::GoOnHere) && epoch == position.epoch;
+        let breaks =
+            position.then == Then::Again && epoch == position.epoch && position.step > 0 && !position.told;
+        let (first_step, repeats) =
+            (if goes_on { position.step } else { 0 }, breaks.then_some(position.step));
+        Begin { epoch, first_step, moves: position.moves, repeats }
     }
 
     /// Notes that it has begun.
     pub(crate) fn begun(&self, begin: &Begin) {
-        let mut place = self.lock();
-        (place.epoch, place.step, place.then) = (begin.epoch, begin.first_step, Then::Again);
-        place.told |= begin.repeats.is_some();
+        let mut position = self.lock();
+        (position.epoch, position.step, position.then) = (begin.epoch, begin.first_step, Then::Again);
+        position.told |= begin.repeats.is_some();
     }
 
     /// Notes that `step` batches of `epoch` have been handed over.
     pub(crate) fn handed_over(&self, epoch: u64, step: u64) {
-        let mut place = self.lock();
-        (place.epoch, place.step, place.then) = (epoch, step, Then::Again);
+        let mut position = self.lock();
+        (position.epoch, position.step, position.then) = (epoch, step, Then::Again);
     }
 
     /// Notes that an iterator over `epoch` was used up; nothing where the loader is elsewhere by now.
     pub(crate) fn used_up(&self, epoch: u64) {
-        let mut place = self.lock();
-        if place.epoch == epoch && place.then == Then::Again {
-            (place.epoch, place.step, place.then) = (epoch.saturating_add(1), 0, Then::Start);
+        let mut position = self.lock();
+        if position.epoch == epoch && position.then == Then::Again {
+            (position.epoch, position.step, position.then) = (epoch.saturating_add(1), 0, Then::Start);
         }
     }
 }
@@ -204,7 +206,7 @@ mod tests {
             let progress = Progress::new();
             take(&progress, n);
             progress.set_epoch(0, three);
-            assert_eq!(progress.place(), (0, if n == 2 { 2 } else { 0 }));
+            assert_eq!(progress.position(), (0, if n == 2 { 2 } else { 0 }));
             assert_eq!(take(&progress, n), (0, 0, false), "{n} asked for");
         }
     }
@@ -231,9 +233,9 @@ mod tests {
         // `for e in range(state.epoch, ..): set_epoch(e)`.
         let progress = loaded(5, 3);
         progress.set_epoch(5, three);
-        assert_eq!((progress.current(three), progress.place()), (5, (5, 3)));
+        assert_eq!((progress.current(three), progress.position()), (5, (5, 3)));
         assert_eq!(take(&progress, 1), (5, 3, false));
-        assert_eq!(progress.place(), (6, 0));
+        assert_eq!(progress.position(), (6, 0));
         progress.set_epoch(6, three);
         assert_eq!(take(&progress, 3), (6, 0, false));
     }
@@ -243,9 +245,9 @@ mod tests {
         let progress = Progress::new();
         take(&progress, 3);
         take(&progress, 1);
-        assert_eq!(progress.place(), (1, 1));
+        assert_eq!(progress.position(), (1, 1));
         progress.used_up(0);
-        assert_eq!(progress.place(), (1, 1));
+        assert_eq!(progress.position(), (1, 1));
         let moves = progress.moves();
         progress.set_epoch(1, three);
         assert_eq!(progress.moves(), moves, "the epoch that it is in moves nothing");

@@ -105,9 +105,9 @@ impl Spec {
         self.config.mode == Mode::Eval && self.world.world_size > 1
     }
 
-    /// Whether a sample of this outcome has a place in mode `Eval`, which stays empty where it cannot be used. One
+    /// Whether a sample of this outcome has a position in mode `Eval`, which stays empty where it cannot be used. One
     /// that a filter excludes has none: ranks share out those that count.
-    pub(crate) fn has_place(&self, outcome: Outcome) -> bool {
+    pub(crate) fn has_position(&self, outcome: Outcome) -> bool {
         outcome != Outcome::Failed(FailReason::Excluded)
     }
 
@@ -154,9 +154,9 @@ impl Spec {
     /// # Errors
     /// The shard's version has to be asked of its store, which fails.
     pub(crate) fn window_key(&self, shard: usize, window: u64, stop: &Arc<AtomicBool>) -> Result<WindowKey> {
-        let encoder = self.model.as_ref().filter(|_| self.needs_signals).map_or(0, |m| m.fingerprint);
+        let scorer = self.model.as_ref().filter(|_| self.needs_signals).map_or(0, |m| m.fingerprint);
         let held = &self.shards[shard];
-        let version = if held.is_local() || self.ledger.place().is_some() {
+        let version = if held.is_local() || self.ledger.location().is_some() {
             held.version_until(self.reads[shard].looks_beside(), Some(stop))?
         } else {
             None
@@ -166,7 +166,7 @@ impl Spec {
             window,
             size: self.config.selection.window,
             version: version_hash(version.as_deref()),
-            encoder,
+            scorer,
             reading: reading_fingerprint(&self.reads[shard], &self.decode),
         })
     }
@@ -183,7 +183,7 @@ impl Spec {
     ) -> Result<Option<ScoreKey>> {
         let Some(field) = &self.reads[shard].score_key else { return Ok(None) };
         let held = &self.shards[shard];
-        let asks = held.is_local() || self.ledger.place().is_some();
+        let asks = held.is_local() || self.ledger.location().is_some();
         let beside = if asks { held.version_until(true, Some(stop))? } else { None };
         Ok(Some(window.scores(field, version_hash(beside.as_deref()))))
     }
@@ -219,8 +219,8 @@ impl Spec {
 
     /// What fusion may know of a kept sample's captions in `epoch`.
     pub(crate) fn evidence(&self, kept: &Kept, epoch: u64) -> Evidence {
-        let place = kept.moment();
-        let draw = hash::unit(hash::hash(self.config.seed, Purpose::Fuse, place));
+        let moment = kept.moment();
+        let draw = hash::unit(hash::hash(self.config.seed, Purpose::Fuse, moment));
         Evidence { alignment: kept.alignment, judged: kept.judged, draw, epoch }
     }
 
@@ -229,7 +229,7 @@ impl Spec {
     pub(crate) fn recorded(&self, key: &WindowKey) -> Option<Arc<WindowRecord>> {
         self.ledger.window(key).or_else(|| {
             let plan = self.selector.as_ref().and_then(Decider::plan).filter(|_| !self.needs_signals)?;
-            self.ledger.window(&WindowKey { encoder: plan.captioner, ..*key })
+            self.ledger.window(&WindowKey { scorer: plan.captioner, ..*key })
         })
     }
 

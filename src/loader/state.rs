@@ -22,7 +22,7 @@ pub struct LoaderState {
     pub global_batch: u64,
     /// Canonical streams: a state resumes with the lanes it was made with.
     pub lanes: u64,
-    /// Fingerprint of everything that decides which samples survive and in which order.
+    /// Fingerprint of everything that decides which samples are kept and in which order.
     #[serde(default)]
     pub policy: u64,
     /// Everything that the sequence of batches depends on, in words, by the name of the option: what
@@ -100,7 +100,7 @@ fn lanes_remedy(saved: &LoaderState, world_size: u64) -> String {
     let grown = (1..=world_size).filter_map(|n| lanes.checked_mul(n)).find(|n| n.is_multiple_of(world_size));
     format!(
         ": each lane belongs to one rank, so that the state resumes on {} ranks and not on {world_size}. Start the run \
-         with lanes = {} next time (what the global batch has to be a multiple of), and it may grow to {world_size} ranks; \
+         with lanes={} next time (what the global batch has to be a multiple of), and it may grow to {world_size} ranks; \
          now finish it on as many as before, or begin an epoch anew",
         listed(&fitting),
         grown.unwrap_or(lanes)
@@ -161,8 +161,8 @@ mod tests {
             assert!(message.contains(part), "{message}");
         }
         assert!(!message.contains("build the loader with lanes"), "no way out that is none: {message}");
-        assert!(check(6, &saved).contains("lanes = 12 next time"));
-        assert!(check(2, &saved).contains("build the loader with lanes = 4"));
+        assert!(check(6, &saved).contains("lanes=12 next time"));
+        assert!(check(2, &saved).contains("build the loader with lanes=4"));
         let eval = LoaderState { settings: settings(&[("mode", "eval")]), ..saved };
         assert!(check(2, &eval).contains("resumes on 4 ranks"));
     }

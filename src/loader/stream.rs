@@ -1,4 +1,4 @@
-//! The loader itself: its place in the epochs, its state and its statistics.
+//! The loader itself: its position in the epochs, its state and its statistics.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -162,7 +162,7 @@ impl Loader {
     }
 
     /// Moves to the start of `epoch`. Epochs are independent: no history is needed. Naming the
-    /// epoch of a state that was just loaded keeps the place in it: an iterator yields what is left, which is
+    /// epoch of a state that was just loaded keeps the position in it: an iterator yields what is left, which is
     /// nothing where the state was saved after the last batch. An iterator of another epoch that is still
     /// running ends with an error.
     pub fn set_epoch(&self, epoch: u64) {
@@ -190,7 +190,7 @@ impl Loader {
 
     /// Reads what an epoch reads, by default the corpus once, and yields nothing: of what the ledger does not cover, signals are
     /// computed and recorded there. `watch(statistics)` is called about five times a second; an error
-    /// from it ends the pass. The place in the epoch stays.
+    /// from it ends the pass. The position in the epoch stays.
     ///
     /// # Errors
     /// As [`iter`](Self::iter), and the first error of any stage.
@@ -203,7 +203,7 @@ impl Loader {
 
     /// Where the loader stands: the batches handed over so far. The same on every rank.
     pub fn state(&self) -> LoaderState {
-        let (epoch, step) = self.shared.progress.place();
+        let (epoch, step) = self.shared.progress.position();
         LoaderState { epoch, step, ..self.start.clone() }
     }
 

@@ -84,7 +84,7 @@ pub(crate) struct Waiting {
 pub(crate) enum Row {
     Sample(Waiting),
     Failed(FailedSample),
-    /// Not read: it does not survive, or belongs to another lane.
+    /// Not read: it is not kept, or belongs to another lane.
     Skipped,
 }
 

@@ -16,7 +16,7 @@ use crate::sample::SampleId;
 /// Bits of a semantic hash.
 pub const SEMANTIC_HASH_BITS: usize = 256;
 
-/// Signs of random projections of an embedding; near-copies differ in few bits.
+/// Signs of random projections of an embedding; near-duplicates differ in few bits.
 pub type SemanticHash = [u64; SEMANTIC_HASH_BITS / 64];
 
 /// What stands where a hash is not known.
@@ -35,7 +35,7 @@ pub struct Signals {
     pub alignment: Vec<f32>,
     /// L2-normalised image embedding, `[batch, dim]`, f32.
     pub embedding: Array2<f32>,
-    /// Signs of random projections of the embedding, `[batch]`; near-copies differ in few bits.
+    /// Signs of random projections of the embedding, `[batch]`; near-duplicates differ in few bits.
     pub semantic_hash: Vec<SemanticHash>,
 }
 

@@ -98,7 +98,7 @@ fn unquoted(text: &str) -> String {
     inner('"').or_else(|| inner('\'')).unwrap_or(text).to_owned()
 }
 
-/// Writes a name and its arguments: one without a name has an empty one, and one that is `None` is left out.
+/// Writes a name and its arguments: one without a name has an empty one, and one that is `None` is not written.
 pub(crate) fn show(name: &str, arguments: &[(&str, Option<&dyn Display>)]) -> String {
     let mut shown = String::new();
     for (name, value) in arguments.iter().filter_map(|(name, value)| Some((name, (*value)?.to_string()))) {

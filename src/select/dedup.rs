@@ -1,8 +1,8 @@
-//! Near-copies within one window.
+//! Near-duplicates within one window.
 //!
 //! Of two images whose embeddings have a cosine of at least the threshold, the one with the larger
-//! hash goes, unless the other is gone itself. So each dropped image has a near-copy that is kept,
-//! no two kept ones are near-copies, and neither depends on the order of arrival. Copies in
+//! hash goes, unless the other is gone itself. So each dropped image has a near-duplicate that is kept,
+//! no two kept ones are near-duplicates, and neither depends on the order of arrival. Copies in
 //! different windows stay: a plan is for those.
 
 use ndarray::{Array2, ArrayView2, Axis, s};
@@ -10,13 +10,13 @@ use ndarray::{Array2, ArrayView2, Axis, s};
 /// Rows compared by one matrix product.
 const BLOCK: usize = 128;
 
-/// Marks near-copies: item `i` is true where row `i` of `embeddings` has a cosine of at least
+/// Marks near-duplicates: item `i` is true where row `i` of `embeddings` has a cosine of at least
 /// `threshold` with an earlier row that is not marked itself.
 ///
 /// `embeddings` `[candidates, dim]`, of unit length, in the order in which they may stay: by hash.
 /// Rows that hold anything but numbers are never copies. O(candidates * kept * dim), as matrix
 /// products.
-pub fn near_copies(embeddings: ArrayView2<'_, f32>, threshold: f32) -> Vec<bool> {
+pub fn near_duplicates(embeddings: ArrayView2<'_, f32>, threshold: f32) -> Vec<bool> {
     let (n, dim) = embeddings.dim();
     let mut copies = vec![false; n];
     let mut kept = Array2::<f32>::zeros((n, dim));
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn blocks_agree_with_brute_force() {
         let mut rng = Rng::new(0, Purpose::Synth, 0);
-        // Angles on a circle: with 400 of them, chains of near-copies are common.
+        // Angles on a circle: with 400 of them, chains of near-duplicates are common.
         let angles: Vec<f64> = (0..400).map(|_| rng.range(0.0, std::f64::consts::TAU)).collect();
         let points = Array2::from_shape_fn((400, 2), |(i, d)| {
             (if d == 0 { angles[i].cos() } else { angles[i].sin() }) as f32
@@ -59,7 +59,7 @@ mod tests {
             let copy = (0..i).any(|j| !expected[j] && points.row(i).dot(&points.row(j)) >= threshold);
             expected.push(copy);
         }
-        assert_eq!(near_copies(points.view(), threshold), expected);
+        assert_eq!(near_duplicates(points.view(), threshold), expected);
         let kept = expected.iter().filter(|copy| !**copy).count();
         assert!((50..150).contains(&kept), "{kept}");
     }
@@ -67,13 +67,13 @@ mod tests {
     #[test]
     fn a_copy_of_a_copy_stays_where_the_first_is_far() {
         let points = array![[1.0, 0.0], [0.8, 0.6], [0.28, 0.96]];
-        assert_eq!(near_copies(points.view(), 0.79), [false, true, false]);
+        assert_eq!(near_duplicates(points.view(), 0.79), [false, true, false]);
     }
 
     #[test]
     fn what_is_not_a_number_is_no_copy() {
         let points = array![[f32::NAN, 0.0], [1.0, 0.0], [f32::NAN, 0.0], [1.0, 0.0]];
-        assert_eq!(near_copies(points.view(), 0.9), [false, false, false, true]);
-        assert!(near_copies(Array2::zeros((0, 4)).view(), 0.9).is_empty());
+        assert_eq!(near_duplicates(points.view(), 0.9), [false, false, false, true]);
+        assert!(near_duplicates(Array2::zeros((0, 4)).view(), 0.9).is_empty());
     }
 }

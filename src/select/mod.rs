@@ -1,16 +1,16 @@
-//! Which samples survive: gate, dedup, quota, reservoir, in that order.
+//! Which samples are kept: gate, dedup, quota, reservoir, in that order.
 //!
 //! A decision is a pure function of one window's signals, the [`Policy`] and the epoch. It does
 //! not depend on other windows, on their order, or on anything that runs beside it; one bad sample
 //! can change decisions in its own window only.
 //!
 //! 1. [`gate`] drops what is badly aligned with its caption, or has a low [`score`].
-//! 2. [`dedup`] drops near-copies within the window.
+//! 2. [`dedup`] drops near-duplicates within the window.
 //! 3. [`quota`] gives each cluster its rate pi.
 //! 4. [`reservoir`] draws with exactly these rates, evenly over similar clusters; with another
 //!    priority ([`diverse`], hard, longest) it says how many to keep, and the priority says which.
 //!
-//! [`plan`] decides for a whole corpus at once: exact quotas, and no near-copies across shards.
+//! [`plan`] decides for a whole corpus at once: exact quotas, and no near-duplicates across shards.
 //!
 //! No I/O, threads or tensors here.
 

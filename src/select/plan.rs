@@ -1,23 +1,23 @@
 //! Corpus-wide decisions, from the signals of all windows.
 //!
-//! A window sees neither the counts of the corpus nor the near-copies that lie in other shards. A
+//! A window sees neither the counts of the corpus nor the near-duplicates that lie in other shards. A
 //! plan sees both, and changes as little as it can:
 //!
-//! 1. What the gate of each window lets through is a candidate, and has a place v in [0, 1) by the
+//! 1. What the gate of each window lets through is a candidate, and has a draw v in [0, 1) by the
 //!    window's own draw ([`reservoir`](crate::select::reservoir)).
-//! 2. Candidates stand in the order of their places. In a cluster the window kept samples (v < pi) come
+//! 2. Candidates stand in the order of their slots. In a cluster the window kept samples (v < pi) come
 //!    first, and that at every keep_ratio; with a priority other than uniform, they are put first.
-//! 3. Of near-copies the first in this order stays, greedily, as
+//! 3. Of near-duplicates the first in this order stays, greedily, as
 //!    [`dedup`](crate::select::dedup) does within a window.
-//! 4. Exact quotas: round(keep_ratio * readable) places, divided by the policy's rule over what is
-//!    in each cluster, never more than is left of it after 3. So a place that copies freed goes to
+//! 4. Exact quotas: round(keep_ratio * readable) slots, divided by the policy's rule over what is
+//!    in each cluster, never more than is left of it after 3. So a draw that copies freed goes to
 //!    other candidates of the cluster, or where it has none to the other clusters.
 //! 5. Of each cluster the first ones in order fill its quota. Where too few are left in all, the last
-//!    places stay empty, or by option go to near-copies.
+//!    slots stay empty, or by option go to near-duplicates.
 //!
 //! The result is a function of the windows' signals, the policy and its seed, whatever the order in
 //! which windows come. Every candidate of a cluster that is left after 3 is as likely to be kept, but
-//! for terms of the order of 1 in their number: places within a window are spread more evenly than
+//! for terms of the order of 1 in their number: slots within a window are spread more evenly than
 //! those of different windows.
 
 mod kept;
@@ -30,7 +30,7 @@ use crate::error::{Error, FailReason, Result};
 use crate::hash;
 use crate::model::{SemanticHash, UNKNOWN_HASH};
 use crate::sample::{DropReason, Outcome, SampleId};
-use crate::select::plan_copies::{MAX_DISTANCE, expected_distance, near_copies};
+use crate::select::plan_copies::{MAX_DISTANCE, expected_distance, near_duplicates};
 use crate::select::plan_counts::PlanCounts;
 use crate::select::plan_quota::divide;
 use crate::select::selector::{Selector, Window};
@@ -46,7 +46,7 @@ const MARGIN: f64 = 3.0;
 /// which is relative, so that a sum of products is off by 2^-10 at most.
 const ROUNDING: f32 = 1.0 / 1024.0;
 
-/// How much of the places may be lacking for want of candidates, relative to them: the gate's pass
+/// How much of the slots may be lacking for want of candidates, relative to them: the gate's pass
 /// rate, which the policy was checked against, was measured no better.
 const TOLERANCE: f64 = 0.01;
 
@@ -54,7 +54,7 @@ const TOLERANCE: f64 = 0.01;
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     /// Order of preference.
-    place: u64,
+    draw: u64,
     id: u64,
     hash: SemanticHash,
     cluster: u32,
@@ -72,11 +72,11 @@ struct Candidate {
 ///
 /// Memory: 64 bytes a candidate (of a vector that doubles as it grows; `candidates` in
 /// [`new`](Self::new) spares that), 2 more for each value of its embedding where those are kept, and 41
-/// while near-copies are looked for.
+/// while near-duplicates are looked for.
 #[derive(Debug)]
 pub struct Planner {
     selector: Selector,
-    /// Decides who survives in a window where the priority is not uniform.
+    /// Decides who is kept in a window where the priority is not uniform.
     by_priority: Option<Selector>,
     candidates: Vec<Candidate>,
     embeddings: Embeddings,
@@ -101,7 +101,7 @@ impl Planner {
     /// Begins a plan for `selector`'s policy; room is made for `candidates`.
     ///
     /// # Errors
-    /// A policy that rotates or changes its keep_ratio: a plan keeps the same samples in every epoch. Near-copies of a cosine
+    /// A policy that rotates or changes its keep_ratio: a plan keeps the same samples in every epoch. Near-duplicates of a cosine
     /// so low that semantic hashes cannot find them.
     pub fn new(selector: Selector, candidates: usize) -> Result<Self> {
         let policy = selector.policy();
@@ -143,14 +143,14 @@ impl Planner {
         self
     }
 
-    /// Lets near-copies fill the places for which no other candidates are left; else these stay empty.
+    /// Lets near-duplicates fill the slots for which no other candidates are left; else these stay empty.
     #[must_use]
     pub fn fill_with_copies(mut self, fill: bool) -> Self {
         self.fill_with_copies = fill;
         self
     }
 
-    /// Most bits in which the semantic hashes of near-copies differ; 0 where copies stay.
+    /// Most bits in which the semantic hashes of near-duplicates differ; 0 where copies stay.
     ///
     /// Every pair within is found. Where embeddings are there, they are asked in the end, and the
     /// distance has a margin of 3 standard deviations.
@@ -173,8 +173,8 @@ impl Planner {
             let expected = format!("the identity of window {number} of shard {shard:016x}");
             return Err(Error::format("window", expected, format!("{:016x}", window.id)));
         }
-        let (outcomes, placed) = self.selector.placed(window)?;
-        let first = [self.candidates.len() + placed.len(), self.windows.len() + 1];
+        let (outcomes, drawn) = self.selector.drawn(window)?;
+        let first = [self.candidates.len() + drawn.len(), self.windows.len() + 1];
         if first.into_iter().any(|n| n > u32::MAX as usize) {
             return Err(Error::format("plan", "at most 2^32 - 1 candidates and windows", "more"));
         }
@@ -193,22 +193,22 @@ impl Planner {
         }
         let hashes =
             window.signals.map(|signals| &signals.semantic_hash).filter(|h| h.len() == outcomes.len());
-        for placed in &placed {
+        for drawn in &drawn {
             let is_kept =
-                kept_samples.as_ref().map_or(placed.is_kept, |outcomes| outcomes[placed.row].is_kept());
+                kept_samples.as_ref().map_or(drawn.is_kept, |outcomes| outcomes[drawn.row].is_kept());
             self.candidates.push(Candidate {
-                place: placed.place.position(),
-                id: window.ids[placed.row].0,
-                hash: hashes.map_or(UNKNOWN_HASH, |hashes| hashes[placed.row]),
-                cluster: placed.cluster,
+                draw: drawn.draw.position(),
+                id: window.ids[drawn.row].0,
+                hash: hashes.map_or(UNKNOWN_HASH, |hashes| hashes[drawn.row]),
+                cluster: drawn.cluster,
                 window: self.windows.len() as u32,
                 came: self.candidates.len() as u32,
-                caption_chars: window.caption_chars[placed.row].min(u32::from(u16::MAX)) as u16,
+                caption_chars: window.caption_chars[drawn.row].min(u32::from(u16::MAX)) as u16,
                 is_kept,
                 behind: kept_samples.is_some() && !is_kept,
             });
         }
-        self.keep_embeddings(window, placed.iter().map(|placed| placed.row));
+        self.keep_embeddings(window, drawn.iter().map(|drawn| drawn.row));
         self.windows.push((shard, number));
         Ok(())
     }
@@ -250,19 +250,19 @@ impl Planner {
             in_cluster[candidate.cluster as usize] += 1;
             left[candidate.cluster as usize] += u64::from(!copy);
         }
-        let (places, quotas) = self.quotas(&in_cluster, &left)?;
+        let (slots, quotas) = self.quotas(&in_cluster, &left)?;
         let mut counts = self.counts.clone();
         counts.unhashed = self.candidates.iter().filter(|c| c.hash == UNKNOWN_HASH).count() as u64;
         counts.copies = copies.iter().filter(|copy| **copy).count() as u64;
         counts.clusters = in_cluster.iter().filter(|n| **n > 0).count() as u64;
-        counts.places = places;
-        let mut refill = self.refill(&in_cluster, &left, places);
+        counts.slots = slots;
+        let mut refill = self.refill(&in_cluster, &left, slots);
         counts.refilled = refill.iter().sum();
-        // What fills the last places is not as likely to be kept as the others.
+        // What fills the last slots is not as likely to be kept as the others.
         let uniform = self.selector.policy().priority() == Priority::Uniform && counts.refilled == 0;
         let rate = |cluster: usize| (quotas.shares[cluster] / left[cluster].max(1) as f64) as f32;
         let rates = if uniform { (0..left.len()).map(rate).collect() } else { vec![] };
-        let mut open = quotas.places;
+        let mut open = quotas.slots;
         let mut kept = Vec::with_capacity(open.iter().sum::<u64>() as usize);
         for (candidate, &copy) in self.candidates.iter().zip(&copies) {
             let open = if copy { &mut refill } else { &mut open };
@@ -281,21 +281,21 @@ impl Planner {
     /// Puts candidates in order. No two are equal here, so it is the same whatever came first.
     fn sort(&mut self) {
         let windows = &self.windows;
-        self.candidates.sort_unstable_by_key(|c| (c.behind, c.place, c.id, windows[c.window as usize]));
+        self.candidates.sort_unstable_by_key(|c| (c.behind, c.draw, c.id, windows[c.window as usize]));
     }
 
-    /// Places of each cluster for near-copies.
-    fn refill(&self, in_cluster: &[u64], left: &[u64], places: u64) -> Vec<u64> {
+    /// Slots of each cluster for near-duplicates.
+    fn refill(&self, in_cluster: &[u64], left: &[u64], slots: u64) -> Vec<u64> {
         let copies: Vec<u64> = in_cluster.iter().zip(left).map(|(all, left)| all - left).collect();
-        let empty = places.saturating_sub(left.iter().sum());
+        let empty = slots.saturating_sub(left.iter().sum());
         if !self.fill_with_copies || matches!(self.selector.policy().quota(), Quota::CapAt(_)) {
             return vec![0; copies.len()];
         }
         let weights: Vec<f64> = copies.iter().map(|&n| n as f64).collect();
-        divide(empty, &weights, &copies, self.selector.policy().seed).places
+        divide(empty, &weights, &copies, self.selector.policy().seed).slots
     }
 
-    /// Which candidates go as near-copies.
+    /// Which candidates go as near-duplicates.
     fn copies(&self) -> Vec<bool> {
         let n = self.candidates.len() as u32;
         let Some(cosine) = self.selector.policy().selection.dedup else { return vec![false; n as usize] };
@@ -308,10 +308,10 @@ impl Planner {
             }
             Embeddings::Unknown | Embeddings::Missing => true,
         };
-        near_copies(n, |i| candidate(i).hash, self.distance(), alike)
+        near_duplicates(n, |i| candidate(i).hash, self.distance(), alike)
     }
 
-    /// Places of the corpus, and of each cluster, with `in_cluster` candidates of which `left` are no
+    /// Slots of the corpus, and of each cluster, with `in_cluster` candidates of which `left` are no
     /// copies.
     fn quotas(&self, in_cluster: &[u64], left: &[u64]) -> Result<(u64, crate::select::plan_quota::Quotas)> {
         let (policy, readable) = (self.selector.policy(), self.counts.readable());
@@ -321,16 +321,16 @@ impl Planner {
         let alpha = match policy.quota() {
             Quota::CapAt(samples) => {
                 let room: Vec<u64> = left.iter().map(|&n| n.min(samples)).collect();
-                let places = in_cluster.iter().map(|&n| n.min(samples)).sum();
-                return Ok((places, divide(u64::MAX, &weigh(1.0), &room, policy.seed)));
+                let slots = in_cluster.iter().map(|&n| n.min(samples)).sum();
+                return Ok((slots, divide(u64::MAX, &weigh(1.0), &room, policy.seed)));
             }
             Quota::Cap => 0.0,
             Quota::Tempered(alpha) => alpha,
             Quota::Proportional | Quota::Random => 1.0,
         };
-        let places = (policy.keep_ratio() * readable as f64).round() as u64;
+        let slots = (policy.keep_ratio() * readable as f64).round() as u64;
         let candidates: u64 = in_cluster.iter().sum();
-        if places as f64 > candidates as f64 * (1.0 + TOLERANCE) + 1.0 {
+        if slots as f64 > candidates as f64 * (1.0 + TOLERANCE) + 1.0 {
             let most = (candidates as f64 / readable as f64 * 1e4).floor() / 1e4;
             let accepted = format!(
                 "at most {most}: {candidates} of {readable} readable samples pass the gate; lower keep_ratio or \
@@ -338,6 +338,6 @@ impl Planner {
             );
             return Err(Error::option("keep_ratio", policy.keep_ratio(), accepted));
         }
-        Ok((places, divide(places, &weigh(alpha), left, policy.seed)))
+        Ok((slots, divide(slots, &weigh(alpha), left, policy.seed)))
     }
 }

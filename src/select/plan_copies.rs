@@ -1,4 +1,4 @@
-//! Near-copies in a whole corpus, by semantic hash.
+//! Near-duplicates in a whole corpus, by semantic hash.
 //!
 //! Two hashes are near where they differ in at most `distance` bits. They are found by multi-index
 //! hashing (Norouzi, Punjani and Fleet 2012): the hash is cut into bands of 16 bits, and of two
@@ -20,14 +20,14 @@ pub(super) const MAX_DISTANCE: u32 = 31;
 const BAND: usize = 16;
 pub(crate) const BANDS: usize = SEMANTIC_HASH_BITS / BAND;
 
-/// Marks near-copies: item `i` of `0..n` is true where an earlier item that is not marked itself has
+/// Marks near-duplicates: item `i` of `0..n` is true where an earlier item that is not marked itself has
 /// a hash that differs in at most `distance` bits, and is `alike`, which is asked of such pairs only
 /// (earlier, later).
 ///
 /// An item whose hash is not known is never a copy. Items stand in the order in which they may stay. `distance` above [`MAX_DISTANCE`] counts as that.
 /// O(n * bands) plus the pairs that share a band (with r = 1: nearly share one): for even hashes about
 /// n² * distance / 2^17 (n² * distance / 2^14) comparisons of about 1 ns. 26 bytes an item, at the peak.
-pub(super) fn near_copies(
+pub(super) fn near_duplicates(
     n: u32,
     hash: impl Fn(u32) -> SemanticHash,
     distance: u32,
@@ -261,12 +261,12 @@ mod tests {
             let hashes = families(600, distance as usize + 4, u64::from(distance));
             let n = hashes.len() as u32;
             let hash = |i: u32| hashes[i as usize];
-            let found = near_copies(n, hash, distance, |_, _| true);
+            let found = near_duplicates(n, hash, distance, |_, _| true);
             assert_eq!(found, reference(&hashes, distance, |_, _| true), "distance {distance}");
             let some = found.iter().filter(|copy| **copy).count();
             assert!((20..580).contains(&some), "distance {distance}: {some} copies test nothing");
             let alike = |i: u32, j: u32| !(i ^ j).is_multiple_of(3);
-            let found = near_copies(n, hash, distance, alike);
+            let found = near_duplicates(n, hash, distance, alike);
             assert_eq!(found, reference(&hashes, distance, alike), "distance {distance}, checked");
         }
     }
@@ -282,7 +282,8 @@ mod tests {
                 other[bit / 64] ^= 1 << (bit % 64);
             }
             let pair = [base, other];
-            let copies = |distance: usize| near_copies(2, |i| pair[i as usize], distance as u32, |_, _| true);
+            let copies =
+                |distance: usize| near_duplicates(2, |i| pair[i as usize], distance as u32, |_, _| true);
             assert_eq!(copies(distance), [false, true], "{distance} bits");
             assert_eq!(copies(distance - 1), [false, false], "{distance} bits");
         }
@@ -297,13 +298,13 @@ mod tests {
             (0..8).for_each(|bit| next[link / 8] ^= 1 << (link % 8 * 8 + bit));
             chain.push(next);
         }
-        let copies = near_copies(21, |i| chain[i as usize], 8, |_, _| true);
+        let copies = near_duplicates(21, |i| chain[i as usize], 8, |_, _| true);
         assert!(copies.iter().enumerate().all(|(i, &copy)| copy == (i % 2 == 1)), "{copies:?}");
         // A million pairs of pairs would be 2 * 10^10.
-        let copies = near_copies(200_000, |_| [7; 4], 15, |_, _| true);
+        let copies = near_duplicates(200_000, |_| [7; 4], 15, |_, _| true);
         assert_eq!(copies.iter().filter(|copy| !**copy).count(), 1);
-        assert!(!near_copies(9, |_| UNKNOWN_HASH, 15, |_, _| true).contains(&true));
-        assert!(near_copies(0, |_| UNKNOWN_HASH, 15, |_, _| true).is_empty());
+        assert!(!near_duplicates(9, |_| UNKNOWN_HASH, 15, |_, _| true).contains(&true));
+        assert!(near_duplicates(0, |_| UNKNOWN_HASH, 15, |_, _| true).is_empty());
     }
 
     #[test]

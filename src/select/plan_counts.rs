@@ -16,13 +16,13 @@ pub struct PlanCounts {
     pub candidates: u64,
     /// Candidates without a semantic hash, which are never found to be copies.
     pub unhashed: u64,
-    /// Candidates dropped as near-copies of one that stays.
+    /// Candidates dropped as near-duplicates of one that stays.
     pub copies: u64,
-    /// Places: round(keep_ratio * readable), or what caps in samples allow.
-    pub places: u64,
-    /// Samples kept; fewer than `places` only where so few candidates are left.
+    /// Slots: round(keep_ratio * readable), or what caps in samples allow.
+    pub slots: u64,
+    /// Samples kept; fewer than `slots` only where so few candidates are left.
     pub kept: u64,
-    /// Of these, near-copies that fill places for want of others.
+    /// Of these, near-duplicates that fill slots for want of others.
     pub refilled: u64,
     /// Of these, kept by the draw of their window too.
     pub kept_by_window: u64,

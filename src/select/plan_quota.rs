@@ -1,26 +1,26 @@
 //! Exact quotas: how many samples of each cluster a plan keeps.
 //!
-//! A cluster's share of the places is what its rate says, min(room, k * n^alpha) with one k for all
-//! (the `quota` of a policy, solved with counts in the place of estimates). Shares are
+//! A cluster's share of the slots is what its rate says, min(room, k * n^alpha) with one k for all
+//! (the `quota` of a policy, solved with counts in the draw of estimates). Shares are
 //! rounded systematically (Madow 1949): with one random start U, cluster c gets the whole numbers in
 //! (S, S + share] + U, where S is the sum of the shares before it. So each quota is its share rounded
 //! down or up, is its share in expectation, and all of them add up to the total.
 
 use crate::hash::{self, Purpose};
 
-/// Places in units of 2^-32: sums of them are exact.
+/// Slots in units of 2^-32: sums of them are exact.
 const UNIT: f64 = (1u64 << 32) as f64;
 
 /// The shares and quotas of all clusters.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Quotas {
-    /// Places of each cluster before rounding, `[clusters]`.
+    /// Slots of each cluster before rounding, `[clusters]`.
     pub(super) shares: Vec<f64>,
-    /// Places of each cluster, `[clusters]`; at most its room.
-    pub(super) places: Vec<u64>,
+    /// Slots of each cluster, `[clusters]`; at most its room.
+    pub(super) slots: Vec<u64>,
 }
 
-/// Divides `total` places over clusters in proportion to `weights`, none of which gets more than its
+/// Divides `total` slots over clusters in proportion to `weights`, none of which gets more than its
 /// `room`; what a full cluster leaves goes to the others in the same proportion (water-filling).
 /// Where `total` is more than there is room for, everything is full. O(clusters * log).
 pub(super) fn divide(total: u64, weights: &[f64], room: &[u64], seed: u64) -> Quotas {
@@ -46,8 +46,8 @@ pub(super) fn divide(total: u64, weights: &[f64], room: &[u64], seed: u64) -> Qu
     for &c in &order[filled..] {
         shares[c] = (left / open * weights[c]).clamp(0.0, room[c] as f64);
     }
-    let places = rounded(total, &shares, room, seed);
-    Quotas { shares, places }
+    let slots = rounded(total, &shares, room, seed);
+    Quotas { shares, slots }
 }
 
 /// Rounds `shares` systematically to whole numbers that add up to `total`.
@@ -66,7 +66,7 @@ fn rounded(total: u64, shares: &[f64], room: &[u64], seed: u64) -> Vec<u64> {
         .collect()
 }
 
-/// Moves what floating point is off (millionths of a place) to the clusters that can take it.
+/// Moves what floating point is off (millionths of a draw) to the clusters that can take it.
 fn settle(total: u128, fixed: &mut [u128], room: &[u64]) {
     let sum: u128 = fixed.iter().sum();
     let (mut lacking, mut excess) = (total.saturating_sub(sum), sum.saturating_sub(total));
@@ -105,18 +105,18 @@ mod tests {
             let all: u64 = room.iter().sum();
             let total = (all as f64 * rng.unit()) as u64;
             let quotas = divide(total, &weights, &room, round as u64);
-            assert_eq!(quotas.places.iter().sum::<u64>(), total, "round {round}");
-            for (c, (&places, &share)) in quotas.places.iter().zip(&quotas.shares).enumerate() {
-                assert!(places <= room[c]);
-                assert!((places as f64 - share).abs() < 1.0 + 1e-6, "{places} for {share}");
+            assert_eq!(quotas.slots.iter().sum::<u64>(), total, "round {round}");
+            for (c, (&slots, &share)) in quotas.slots.iter().zip(&quotas.shares).enumerate() {
+                assert!(slots <= room[c]);
+                assert!((slots as f64 - share).abs() < 1.0 + 1e-6, "{slots} for {share}");
                 if share == room[c] as f64 {
-                    assert_eq!(places, room[c], "a full cluster is full");
+                    assert_eq!(slots, room[c], "a full cluster is full");
                 }
             }
         }
         let full = divide(u64::MAX, &[1.0, 1.0], &[3, 5], 0);
-        assert_eq!(full.places, [3, 5]);
-        assert!(divide(3, &[], &[], 0).places.is_empty());
+        assert_eq!(full.slots, [3, 5]);
+        assert!(divide(3, &[], &[], 0).slots.is_empty());
     }
 
     /// By bisection on k, which knows nothing of orders.
@@ -152,7 +152,7 @@ mod tests {
         let mut sums = vec![0u64; room.len()];
         for seed in 0..n {
             let quotas = divide(total, &weights, &room, seed);
-            sums.iter_mut().zip(quotas.places).for_each(|(sum, places)| *sum += places);
+            sums.iter_mut().zip(quotas.slots).for_each(|(sum, slots)| *sum += slots);
         }
         let shares = divide(total, &weights, &room, 0).shares;
         for (sum, share) in sums.iter().zip(shares) {

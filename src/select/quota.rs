@@ -98,7 +98,7 @@ impl Rates {
         self.rates.get(cluster as usize).or(self.rates.first()).copied().unwrap_or(Rate::new(0.0))
     }
 
-    /// Share of the readable samples that is kept, in expectation, near-copies aside.
+    /// Share of the readable samples that is kept, in expectation, near-duplicates aside.
     pub fn expected_share(&self) -> f64 {
         self.expected_share
     }

@@ -12,7 +12,7 @@
 //! So kept samples at a lower rate are a subset of those at a higher one, and epochs in rotation lie
 //! end to end, without gap or overlap, for any epoch number.
 //!
-//! In rotation, epoch e keeps the places in [S, S + pi), modulo 1. Epochs whose rates add up to 1 at
+//! In rotation, epoch e keeps the draws in [S, S + pi), modulo 1. Epochs whose rates add up to 1 at
 //! most are disjoint. The next one takes what is left of the pool, then begins
 //! again at the start; and so on, so that at any time no candidate has been kept more than once
 //! more often than another.
@@ -53,10 +53,10 @@ impl Covered {
 
 /// Where a candidate stands on the circle [0, 1), in units of 2^-64: the v_i of the module's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(u64);
+pub struct Draw(u64);
 
-impl Place {
-    /// The place as a number: candidates are kept from the smallest on as the rate grows.
+impl Draw {
+    /// The draw as a number: candidates are kept from the smallest on as the rate grows.
     pub(super) fn position(self) -> u64 {
         self.0
     }
@@ -76,10 +76,10 @@ impl Place {
     }
 }
 
-/// Places of a run's candidates, in order: an endless sequence.
-pub fn places(seed: u64, window: u64, run: u64) -> impl Iterator<Item = Place> {
+/// Draws of a run's candidates, in order: an endless sequence.
+pub fn draws(seed: u64, window: u64, run: u64) -> impl Iterator<Item = Draw> {
     let start = hash::hash(seed, Purpose::RunStart, hash::combine(&[window, run]));
-    std::iter::successors(Some(start), |v| Some(v.wrapping_add(GOLDEN_RATIO))).map(Place)
+    std::iter::successors(Some(start), |v| Some(v.wrapping_add(GOLDEN_RATIO))).map(Draw)
 }
 
 #[cfg(test)]
@@ -97,9 +97,9 @@ mod tests {
     fn places_are_those_of_the_golden_ratio() {
         for (window, run) in [(0, 0), (7, 3), (u64::MAX, 63)] {
             let u = hash::unit(hash::hash(5, Purpose::RunStart, hash::combine(&[window, run])));
-            for (i, place) in places(5, window, run).take(3000).enumerate() {
+            for (i, draw) in draws(5, window, run).take(3000).enumerate() {
                 let expected = (u + i as f64 * 0.618_033_988_749_894_9).fract();
-                let distance = (place.0 as f64 / 2f64.powi(64) - expected).abs();
+                let distance = (draw.0 as f64 / 2f64.powi(64) - expected).abs();
                 assert!(distance.min(1.0 - distance) < 1e-11, "{i}: {distance}");
             }
         }
@@ -110,13 +110,13 @@ mod tests {
         // Away from the two ends of the interval, where rounding decides.
         let mut rng = Rng::new(1, Purpose::Candidate, 0);
         for _ in 0..20_000 {
-            let place = Place(rng.next_u64());
+            let draw = Draw(rng.next_u64());
             let (pi, epoch) = (rng.unit(), rng.below(50) as u64);
-            let v = place.0 as f64 / 2f64.powi(64);
+            let v = draw.0 as f64 / 2f64.powi(64);
             let turned = (v - epoch as f64 * pi).rem_euclid(1.0);
             if [0.0, pi, 1.0].iter().all(|end| (turned - end).abs() > 1e-9) {
                 let rate = Rate::new(pi);
-                assert_eq!(place.is_kept(rate, by(rate, epoch)), turned < pi, "{v}, {pi}, {epoch}");
+                assert_eq!(draw.is_kept(rate, by(rate, epoch)), turned < pi, "{v}, {pi}, {epoch}");
             }
         }
     }
@@ -127,11 +127,11 @@ mod tests {
         for pi in [0.0, 1e-12, 0.05, 0.25, 1.0 / 3.0, 0.61, 0.999, 1.0] {
             let rate = Rate::new(pi);
             for _ in 0..200 {
-                let place = Place(rng.next_u64());
+                let draw = Draw(rng.next_u64());
                 let mut times = 0;
                 for epoch in 0..40 {
-                    assert_eq!(place.times_kept(by(rate, epoch)), times);
-                    times += u64::from(place.is_kept(rate, by(rate, epoch)));
+                    assert_eq!(draw.times_kept(by(rate, epoch)), times);
+                    times += u64::from(draw.is_kept(rate, by(rate, epoch)));
                 }
             }
         }
@@ -141,14 +141,14 @@ mod tests {
     fn epochs_of_any_rates_lie_end_to_end() {
         let mut rng = Rng::new(4, Purpose::Candidate, 0);
         for round in 0..200 {
-            let places: Vec<Place> = (0..50).map(|_| Place(rng.next_u64())).collect();
+            let draws: Vec<Draw> = (0..50).map(|_| Draw(rng.next_u64())).collect();
             let (mut covered, mut times) = (Covered::default(), [0; 50]);
             for epoch in 0..60 {
                 // Now and then all of the circle, or nothing of it.
                 let rate = Rate::new([rng.unit(), rng.unit() * 0.1, 1.0, 0.0][rng.below(4)]);
-                for (place, times) in places.iter().zip(&mut times) {
-                    assert_eq!(place.times_kept(covered), *times);
-                    *times += u64::from(place.is_kept(rate, covered));
+                for (draw, times) in draws.iter().zip(&mut times) {
+                    assert_eq!(draw.times_kept(covered), *times);
+                    *times += u64::from(draw.is_kept(rate, covered));
                 }
                 covered = covered.and(rate, 1);
                 let (least, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
@@ -163,16 +163,16 @@ mod tests {
         let rate = Rate::new(0.3);
         let mut rng = Rng::new(3, Purpose::Candidate, 0);
         for _ in 0..1000 {
-            let place = Place(rng.next_u64());
+            let draw = Draw(rng.next_u64());
             let start = (1u64 << 60) + rng.below(1000) as u64;
-            let kept = (start..start + 3).filter(|&e| place.is_kept(rate, by(rate, e))).count();
+            let kept = (start..start + 3).filter(|&e| draw.is_kept(rate, by(rate, e))).count();
             assert!(kept <= 1);
-            let kept = (start..start + 4).filter(|&e| place.is_kept(rate, by(rate, e))).count();
+            let kept = (start..start + 4).filter(|&e| draw.is_kept(rate, by(rate, e))).count();
             assert!(kept >= 1);
         }
         let whole = by(Rate::new(1.0), u64::MAX);
-        assert!(Place(0).is_kept(Rate::new(1.0), whole));
-        assert_eq!(Place(u64::MAX).times_kept(whole), u64::MAX);
+        assert!(Draw(0).is_kept(Rate::new(1.0), whole));
+        assert_eq!(Draw(u64::MAX).times_kept(whole), u64::MAX);
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(Rate::new(0.25), Rate(1 << 62));
         assert_eq!((Rate::new(1.7).value(), Rate::new(-1.0).value()), (1.0, 0.0));
         assert_eq!(Rate::new(f64::NAN).value(), 0.0);
-        assert!(!Place(0).is_kept(Rate::new(0.0), Covered::default()));
+        assert!(!Draw(0).is_kept(Rate::new(0.0), Covered::default()));
         for pi in [0.1, 0.25, 0.5, 0.7321] {
             assert_eq!(Rate::new(pi).value(), pi);
         }

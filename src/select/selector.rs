@@ -14,10 +14,10 @@ use crate::error::{Error, FailReason, Result};
 use crate::hash::{self, Purpose};
 use crate::model::Signals;
 use crate::sample::{DropReason, Outcome, SampleId};
-use crate::select::dedup::near_copies;
+use crate::select::dedup::near_duplicates;
 use crate::select::gate::GateRule;
 use crate::select::policy::{Policy, is_ratio};
-use crate::select::reservoir::{Covered, Place, Rate, places};
+use crate::select::reservoir::{Covered, Draw, Rate, draws};
 use crate::select::schedule::Schedule;
 use crate::select::selector::phase::{Phase, phases};
 
@@ -59,10 +59,10 @@ pub struct Selector {
 
 /// A candidate as a plan sees it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Placed {
+pub(super) struct Drawn {
     pub(super) row: usize,
     pub(super) cluster: u32,
-    pub(super) place: Place,
+    pub(super) draw: Draw,
     /// Whether the draw of its window keeps it.
     pub(super) is_kept: bool,
 }
@@ -82,7 +82,7 @@ struct Candidate {
     rescued: bool,
 }
 
-/// How much of their rates the candidates of a window have, where the rescued share its places.
+/// How much of their rates the candidates of a window have, where the rescued share its draws.
 #[derive(Debug, Clone, Copy)]
 struct Crowding(Option<f64>);
 
@@ -221,7 +221,7 @@ impl Selector {
     }
 
     /// Share of the readable samples that is kept in `epoch`, in expectation: its keep_ratio. Where
-    /// `dedup` is on, near-copies go before the quota counts, so that somewhat less is kept.
+    /// `dedup` is on, near-duplicates go before the quota counts, so that somewhat less is kept.
     pub fn expected_share(&self, epoch: u64) -> f64 {
         match self.phases.at(epoch) {
             Phase::Share(rates) => rates.expected_share(),
@@ -229,7 +229,7 @@ impl Selector {
         }
     }
 
-    /// Whether `epoch` keeps every readable sample, whatever the gate, near-copies and the quota.
+    /// Whether `epoch` keeps every readable sample, whatever the gate, near-duplicates and the quota.
     pub fn keeps_everything(&self, epoch: u64) -> bool {
         matches!(self.phases.at(epoch), Phase::Everything)
     }
@@ -268,7 +268,7 @@ impl Selector {
         }
         if let (Some(threshold), Some(signals)) = (self.policy.selection.dedup, signals) {
             candidates.sort_unstable_by_key(|c| (c.hash, c.row));
-            let copies = near_copies(embeddings(signals, &candidates).view(), threshold);
+            let copies = near_duplicates(embeddings(signals, &candidates).view(), threshold);
             let mut copies = copies.into_iter();
             candidates.retain(|c| {
                 let copy = copies.next() == Some(true);
@@ -282,18 +282,18 @@ impl Selector {
         let turn = self.turn(&candidates, epoch);
         for run in candidates.chunk_by(|a, b| self.run(a.cluster) == self.run(b.cluster)) {
             let number = run.first().map_or(0, |c| self.run(c.cluster));
-            let placed = run.iter().zip(places(self.policy.seed, window.id, u64::from(number)));
+            let drawn = run.iter().zip(draws(self.policy.seed, window.id, u64::from(number)));
             match self.policy.priority() {
                 Priority::Uniform => {
-                    for (c, place) in placed {
+                    for (c, draw) in drawn {
                         let rate = turn.rate(c.cluster);
-                        if place.is_kept(rate, turn.covered(c.cluster)) {
+                        if draw.is_kept(rate, turn.covered(c.cluster)) {
                             outcomes[c.row as usize] = Outcome::Kept { pi: Some(rate.value() as f32) };
                         }
                     }
                 }
                 _ => {
-                    for row in self.by_priority(run, placed, &turn, window, signals) {
+                    for row in self.by_priority(run, drawn, &turn, window, signals) {
                         outcomes[row as usize] = Outcome::Kept { pi: None };
                     }
                 }
@@ -303,25 +303,25 @@ impl Selector {
     }
 
     /// What a plan looks at: the outcome of each sample that is none of its candidates, and the
-    /// candidates with the places that the draw gives them. Near-copies within the window are
+    /// candidates with the draws that the draw gives them. Near-duplicates within the window are
     /// candidates here, since a plan drops them itself.
-    pub(super) fn placed(&self, window: &Window<'_>) -> Result<(Vec<Outcome>, Vec<Placed>)> {
+    pub(super) fn drawn(&self, window: &Window<'_>) -> Result<(Vec<Outcome>, Vec<Drawn>)> {
         let signals = self.check(window)?;
         let mut outcomes = before_decision(window, Outcome::Dropped(DropReason::Quota));
         let mut candidates = self.candidates(window, signals, &mut outcomes)?;
         candidates.sort_unstable();
-        let mut placed = Vec::with_capacity(candidates.len());
+        let mut drawn = Vec::with_capacity(candidates.len());
         for run in candidates.chunk_by(|a, b| self.run(a.cluster) == self.run(b.cluster)) {
             let number = run.first().map_or(0, |c| self.run(c.cluster));
-            let places = places(self.policy.seed, window.id, u64::from(number));
-            placed.extend(run.iter().zip(places).map(|(c, place)| Placed {
+            let draws = draws(self.policy.seed, window.id, u64::from(number));
+            drawn.extend(run.iter().zip(draws).map(|(c, draw)| Drawn {
                 row: c.row as usize,
                 cluster: c.cluster,
-                place,
-                is_kept: place.is_kept(self.phases.at(0).rate(c.cluster), Covered::default()),
+                draw,
+                is_kept: draw.is_kept(self.phases.at(0).rate(c.cluster), Covered::default()),
             }));
         }
-        Ok((outcomes, placed))
+        Ok((outcomes, drawn))
     }
 
     /// Number of clusters that samples are told apart by.
@@ -342,9 +342,9 @@ impl Selector {
         let clusters = self.clusters.as_ref().map_or(0, |clusters| clusters.len());
         let mut candidates = Vec::with_capacity(window.ids.len());
         for (row, id) in window.ids.iter().enumerate() {
-            let left_out =
+            let is_dropped =
                 || self.policy.selection.thin && outcomes[row] == Outcome::Dropped(DropReason::Thin);
-            if window.failed[row].is_some() || left_out() {
+            if window.failed[row].is_some() || is_dropped() {
                 continue;
             }
             let (mut cluster, mut rescued) = (0, false);
@@ -378,7 +378,7 @@ impl Selector {
         Ok(candidates)
     }
 
-    /// The rescued share the places of those that pass by themselves, all alike: a window then keeps as
+    /// The rescued share the draws of those that pass by themselves, all alike: a window then keeps as
     /// many as without them in expectation, and keep_ratio stays a share of the readable samples.
     fn crowding(&self, phase: &Phase, candidates: &[Candidate]) -> Crowding {
         if matches!(phase, Phase::Everything) || candidates.iter().all(|c| !c.rescued) {

@@ -24,7 +24,7 @@ pub struct CaptionTable {
 
 impl CaptionTable {
     /// Reads a table: a `.parquet`, `.jsonl` or `.tsv` with `caption`, and `uid` or `key` (or as
-    /// `tldr-loader export` writes it). Rows whose caption is null or empty are passed over.
+    /// `tldr-loader export` writes it). Rows whose caption is null or empty are skipped.
     ///
     /// # Errors
     /// A file that cannot be read, is none of these, or has no caption; two captions of one sample.

@@ -62,7 +62,7 @@ impl Role {
 
 /// A member of a group: where its data lies in the decompressed shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Extent {
     pub(super) extension: String,
     pub(super) offset: u64,
     pub(super) size: u64,
@@ -108,8 +108,8 @@ pub(super) struct Open {
     pub(super) key: Arc<str>,
     pub(super) id: SampleId,
     pub(super) offset: u64,
-    /// Its members in order, repeated ones left out.
-    pub(super) places: Vec<Place>,
+    /// Its members in order, without repeated ones.
+    pub(super) members: Vec<Extent>,
     pub(super) harm: Harm,
     /// Whether its data are of no use: the subset does not name it.
     pub(super) is_outside: bool,
@@ -124,7 +124,7 @@ impl Open {
             id: SampleId::new(shard_hash, &key),
             key,
             offset,
-            places: Vec::new(),
+            members: Vec::new(),
             harm: Harm::default(),
             is_outside: false,
             image: None,
@@ -134,13 +134,13 @@ impl Open {
     }
 
     /// Adds a member, and its data where they are of use and `read` gives them.
-    pub(super) fn add(&mut self, place: Place, read: Option<&mut Read<'_>>) -> Result<()> {
-        if self.places.iter().any(|other| other.extension == place.extension) {
-            self.harm.repeated = Some(format!("{}.{} is there more than once", self.key, place.extension));
+    pub(super) fn add(&mut self, extent: Extent, read: Option<&mut Read<'_>>) -> Result<()> {
+        if self.members.iter().any(|other| other.extension == extent.extension) {
+            self.harm.repeated = Some(format!("{}.{} is there more than once", self.key, extent.extension));
             return Ok(());
         }
         if let Some(read) = read {
-            let slot = match Role::of(&place.extension) {
+            let slot = match Role::of(&extent.extension) {
                 Role::Image(rank) => better(&mut self.image, rank),
                 Role::Caption(rank) => better(&mut self.caption, rank),
                 Role::Json => Some(self.json.insert(Vec::new())),
@@ -148,7 +148,7 @@ impl Open {
             };
             slot.map_or(Ok(()), read)?;
         }
-        self.places.push(place);
+        self.members.push(extent);
         Ok(())
     }
 
@@ -156,8 +156,8 @@ impl Open {
     /// order of their offsets.
     pub(super) fn used(&self) -> Vec<Used> {
         let (mut image, mut caption, mut json) = (None, None, None);
-        for place in &self.places {
-            let used = Used { role: Role::of(&place.extension), offset: place.offset, size: place.size };
+        for extent in &self.members {
+            let used = Used { role: Role::of(&extent.extension), offset: extent.offset, size: extent.size };
             let rank = |held: Option<Used>| match held.map(|held| held.role) {
                 Some(Role::Image(rank) | Role::Caption(rank)) => rank,
                 _ => usize::MAX,
@@ -187,7 +187,7 @@ impl Open {
     /// Whether the members that are there can make a sample at all: if not, their data need not
     /// be read for [`judge`](Self::judge) to say why.
     pub(super) fn is_hopeless(&self, captions: &Captions) -> bool {
-        let has = |wanted: fn(Role) -> bool| self.places.iter().any(|p| wanted(Role::of(&p.extension)));
+        let has = |wanted: fn(Role) -> bool| self.members.iter().any(|p| wanted(Role::of(&p.extension)));
         let caption = has(|role| matches!(role, Role::Caption(_))) || captions.elsewhere().is_some();
         let fault = self.harm.cut.is_some()
             || self.harm.repeated.is_some()
@@ -238,7 +238,7 @@ impl Open {
         if let Some(detail) = &self.harm.repeated {
             return Some((FailReason::RepeatedKey, detail.clone()));
         }
-        let has_image = self.places.iter().any(|p| matches!(Role::of(&p.extension), Role::Image(_)));
+        let has_image = self.members.iter().any(|p| matches!(Role::of(&p.extension), Role::Image(_)));
         (!has_image).then(|| self.missing(FailReason::MissingImage, "no jpg, png, jpeg or webp"))
     }
 
@@ -258,7 +258,7 @@ impl Open {
 
     /// `reason`, unless damage nearby explains what is missing.
     fn missing(&self, reason: FailReason, what: &str) -> Unusable {
-        let names: BTreeSet<&str> = self.places.iter().map(|p| p.extension.as_str()).collect();
+        let names: BTreeSet<&str> = self.members.iter().map(|p| p.extension.as_str()).collect();
         let more = if names.len() > MAX_NAMED { ", ..." } else { "" };
         let names: Vec<&str> = names.into_iter().take(MAX_NAMED).collect();
         let found = format!("{what}; its members are {}{more}", names.join(", "));

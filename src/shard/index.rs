@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::shard::group::{Harm, Open, Place};
+use crate::shard::group::{Extent, Harm, Open};
 use crate::shard::mark::Mark;
 
 /// Byte ranges of the members of consecutive groups of one shard.
@@ -47,7 +47,7 @@ struct Entry {
 #[derive(Debug, Clone, Copy)]
 struct Packed {
     /// Extension in the upper 16 bits, offset below.
-    place: u64,
+    bits: u64,
     size: u64,
 }
 
@@ -98,8 +98,8 @@ impl ShardIndex {
         let end = self.groups.get(row).map_or(0, |entry| entry.members);
         let members = self.members.get(self.before(row).members..end).unwrap_or_default();
         members.iter().map(|packed| {
-            let offset = packed.place & ((1 << OFFSET_BITS) - 1);
-            let extension = self.extensions.get((packed.place >> OFFSET_BITS) as usize);
+            let offset = packed.bits & ((1 << OFFSET_BITS) - 1);
+            let extension = self.extensions.get((packed.bits >> OFFSET_BITS) as usize);
             MemberRange {
                 extension: extension.map_or("", |e| e),
                 range: offset..offset.saturating_add(packed.size),
@@ -149,23 +149,23 @@ impl ShardIndex {
         members: impl IntoIterator<Item = (&'a str, u64, u64)>,
     ) {
         let mut open = Open::new(key.into(), self.shard_hash, offset);
-        open.places = members
+        open.members = members
             .into_iter()
-            .map(|(extension, offset, size)| Place { extension: extension.to_owned(), offset, size })
+            .map(|(extension, offset, size)| Extent { extension: extension.to_owned(), offset, size })
             .collect();
         self.push(&open);
     }
 
     /// Adds the next group.
     pub(super) fn push(&mut self, open: &Open) {
-        for place in &open.places {
-            let extension = self.extension(&place.extension);
+        for extent in &open.members {
+            let extension = self.extension(&extent.extension);
             // An offset beyond 256 TB, or a 65,536th extension, makes the shard one to be read in order.
-            if place.offset >> OFFSET_BITS != 0 || extension >> (64 - OFFSET_BITS) != 0 {
+            if extent.offset >> OFFSET_BITS != 0 || extension >> (64 - OFFSET_BITS) != 0 {
                 self.mark = None;
             }
-            let place_bits = (extension << OFFSET_BITS) | (place.offset & ((1 << OFFSET_BITS) - 1));
-            self.members.push(Packed { place: place_bits, size: place.size });
+            let bits = (extension << OFFSET_BITS) | (extent.offset & ((1 << OFFSET_BITS) - 1));
+            self.members.push(Packed { bits, size: extent.size });
         }
         if !open.harm.is_none() {
             self.harms.insert(self.groups.len(), open.harm.clone());
@@ -179,9 +179,9 @@ impl ShardIndex {
         let key: Arc<str> = self.key(row)?.into();
         let mut open = Open::new(key, self.shard_hash, self.offset(row)?);
         open.harm = self.harms.get(&row).cloned().unwrap_or_default();
-        open.places = self
+        open.members = self
             .members(row)
-            .map(|m| Place {
+            .map(|m| Extent {
                 extension: m.extension.to_owned(),
                 offset: m.range.start,
                 size: m.range.end - m.range.start,

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::json::Fields;
 use crate::shard::beside::Sidecar;
 use crate::shard::list::count_beside;
-use crate::shard::metadata::{passed_over, successes};
+use crate::shard::metadata::{successes, warn_of_skipped};
 use crate::shard::scan::each;
 use crate::shard::{ReadOptions, Shard, ShardReader};
 
@@ -27,7 +27,7 @@ const NAMED: usize = 16;
 ///
 /// `progress(done, of)` is called, on this thread, once per shard scanned.
 ///
-/// A `_stats.json` or `.parquet` that is damaged is passed over with a warning. Shards that hold no samples are named in
+/// A `_stats.json` or `.parquet` that is damaged is skipped with a warning. Shards that hold no samples are named in
 /// a warning.
 ///
 /// # Errors
@@ -46,7 +46,7 @@ pub fn lengths(shards: &[Shard], progress: &mut dyn FnMut(usize, usize)) -> Resu
 /// As [`lengths`], of the files beside `shards` only; `None` where none of them tells.
 ///
 /// # Errors
-/// As [`lengths`], scans left out.
+/// As [`lengths`], without scans.
 pub fn listed(shards: &[Shard]) -> Result<Vec<Option<u64>>> {
     let mut known = vec![None; shards.len()];
     of_sizes(shards, &mut known)?;
@@ -118,7 +118,7 @@ fn of_stats(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
             Ok(stats) => stats,
             Err(error) => {
                 let expected = "json, as img2dataset writes it";
-                passed_over(&Error::format(file.name(), expected, error));
+                warn_of_skipped(&Error::format(file.name(), expected, error));
                 continue;
             }
         };

@@ -34,7 +34,7 @@ const LIST_NAMES: [&str; 2] = [".txt", ".list"];
 /// per line, as `@FILE` or by its ending, `.txt` or `.list`; or several of these joined by `::`. Order
 /// is that of the patterns; what a glob or a folder stands for is sorted by name. A path, or a folder
 /// on the way, that exists as it is written is not expanded. A `file:` URL may hold escapes (`%20`).
-/// In a file, blank lines and those that start with `#` are passed over, and relative paths start from
+/// In a file, blank lines and those that start with `#` are skipped, and relative paths start from
 /// the file's own folder.
 ///
 /// `source` names the corpus the shards belong to, for the identity of their samples; by default

@@ -47,7 +47,7 @@ impl LocalFile {
         Ok(n)
     }
 
-    /// Passes over the next `n` bytes without reading them; returns how many of them there are.
+    /// Skips the next `n` bytes without reading them; returns how many of them there are.
     pub(super) fn skip(&mut self, n: u64) -> u64 {
         let there = n.min(self.len.saturating_sub(self.position));
         self.position += there;

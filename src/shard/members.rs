@@ -1,7 +1,7 @@
 //! The tar layer: regular files of an archive, in order, with their offsets.
 //!
 //! USTAR, GNU and PAX: long names and sizes over 8 GiB. Directories, links and devices are
-//! passed over. After a damaged header the next valid one is looked for. What a group of members
+//! skipped. After a damaged header the next valid one is looked for. What a group of members
 //! is, and what becomes of a cut one, is for [`reader`](super::reader) to say.
 
 use std::mem;
@@ -41,7 +41,7 @@ pub(super) enum Step {
     Damage {
         /// Offset of the first bad byte.
         at: u64,
-        /// Bytes passed over.
+        /// Bytes skipped.
         bytes: u64,
     },
     /// Nothing more, now and ever.
@@ -75,7 +75,7 @@ pub(super) struct Members {
     started: bool,
     end: Option<End>,
     /// Entries that are no regular files: directories, links, devices.
-    passed_over: u64,
+    skipped_members: u64,
 }
 
 /// The next block of a stream, or less at its end.
@@ -102,12 +102,12 @@ struct Overrides {
 
 impl Members {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, unread: 0, data: 0, held: None, started: false, end: None, passed_over: 0 }
+        Self { stream, unread: 0, data: 0, held: None, started: false, end: None, skipped_members: 0 }
     }
 
     /// Directories, links and devices met so far.
-    pub(super) fn passed_over(&self) -> u64 {
-        self.passed_over
+    pub(super) fn skipped_members(&self) -> u64 {
+        self.skipped_members
     }
 
     /// Goes to the next member, past whatever was not read of the current one.
@@ -177,7 +177,7 @@ impl Members {
                     overrides = Overrides::default();
                     // Archives older than USTAR mark a directory by its name alone.
                     if header.kind == 0 && name.ends_with('/') {
-                        self.passed_over += 1;
+                        self.skipped_members += 1;
                     } else {
                         (self.unread, self.data) = (padded, size);
                         let data = self.stream.offset();
@@ -186,11 +186,11 @@ impl Members {
                 }
                 // Links, devices, directories: their size, where given, is not that of data.
                 b'1'..=b'6' => {
-                    self.passed_over += 1;
+                    self.skipped_members += 1;
                     overrides = Overrides::default();
                 }
                 _ => {
-                    self.passed_over += 1;
+                    self.skipped_members += 1;
                     self.unread = padded;
                     overrides = Overrides::default();
                 }

@@ -49,7 +49,7 @@ pub(super) fn successes(shards: &[&Shard]) -> Result<Vec<Option<u64>>> {
         for (file, content) in files.iter().zip(Sidecar::read(&files)?) {
             let metadata = match content {
                 Some(content) => read(file.name(), content, &[]).unwrap_or_else(|error| {
-                    passed_over(&error);
+                    warn_of_skipped(&error);
                     None
                 }),
                 None => None,
@@ -71,6 +71,6 @@ fn read(file: String, content: Vec<u8>, columns: &[&str]) -> Result<Option<Shard
 }
 
 /// What img2dataset left beside a shard is a by-product: where it is damaged, the shard itself tells.
-pub(super) fn passed_over(error: &Error) {
-    tracing::warn!("{error}; it is passed over, and the samples of its shard are counted");
+pub(super) fn warn_of_skipped(error: &Error) {
+    tracing::warn!("{error}; it is skipped, and the samples of its shard are counted");
 }

@@ -136,7 +136,7 @@ pub(super) fn glob(base: &Path, pattern: &str, wanted: impl Fn(&str) -> bool) ->
 /// Signs that make a path a glob.
 const WILDCARDS: [char; 3] = ['*', '?', '['];
 
-/// What is in `folder`, by name; names that are not UTF-8 are left out.
+/// What is in `folder`, by name; names that are not UTF-8 are skipped.
 fn entries(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> {
     let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let entries = here.read_dir().into_iter().flatten().flatten();

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
 use crate::shard::caption::{Captions, Gaps};
-use crate::shard::group::{Group, Open, Place, Role, Standing, split};
+use crate::shard::group::{Extent, Group, Open, Role, Standing, split};
 use crate::shard::index::ShardIndex;
 use crate::shard::location::Shard;
 use crate::shard::members::{End, Member, Members, Step};
@@ -52,7 +52,7 @@ pub struct ShardReader {
 }
 
 impl ShardIndex {
-    /// Reads the headers of `shard` and passes over its data: a plain local file is seeked, all
+    /// Reads the headers of `shard` and skips its data: a plain local file is seeked, all
     /// else is read through.
     ///
     /// # Errors
@@ -76,15 +76,15 @@ enum Data {
 struct Named {
     key: Arc<str>,
     offset: u64,
-    place: Place,
+    extent: Extent,
 }
 
 impl Named {
     /// `None` where the member belongs to no group.
     fn of(member: &Member) -> Option<Self> {
         let (key, extension) = split(&member.name)?;
-        let place = Place { extension, offset: member.data, size: member.size };
-        Some(Self { key: key.into(), offset: member.offset, place })
+        let extent = Extent { extension, offset: member.data, size: member.size };
+        Some(Self { key: key.into(), offset: member.offset, extent })
     }
 }
 
@@ -183,7 +183,7 @@ impl ShardReader {
         })?))
     }
 
-    /// Passes over the next group without reading its data (a plain local file is seeked, other
+    /// Skips the next group without reading its data (a plain local file is seeked, other
     /// streams are read through); `false` at the end. Groups are the same as those of
     /// [`next_group`](Self::next_group), faults included, and both can be mixed freely.
     ///
@@ -198,7 +198,7 @@ impl ShardReader {
         self.position
     }
 
-    /// Bytes passed over so far, looking for a valid tar header after a damaged one.
+    /// Bytes skipped so far, looking for a valid tar header after a damaged one.
     pub fn skipped_bytes(&self) -> u64 {
         self.skipped_bytes
     }
@@ -208,9 +208,9 @@ impl ShardReader {
         self.format
     }
 
-    /// Directories, links and devices met so far: they are passed over.
-    pub fn passed_over(&self) -> u64 {
-        self.members.passed_over()
+    /// Directories, links and devices met so far: they are skipped.
+    pub fn skipped_members(&self) -> u64 {
+        self.members.skipped_members()
     }
 
     /// Where the groups lie that were read or skipped since the last call (since the start, at
@@ -286,7 +286,7 @@ impl ShardReader {
                     if let Some(damage) = self.damage.take() {
                         open.harm.cut = Some(damage);
                     }
-                    add(open, named.place, &mut self.members, read, self.data)?;
+                    add(open, named.extent, &mut self.members, read, self.data)?;
                 }
                 None => group = Some(self.start(named, read)?),
                 Some(open) => {
@@ -310,7 +310,7 @@ impl ShardReader {
             open.harm.repeated = Some(format!("the key {} was seen before in this shard", open.key));
         }
         open.is_outside = read && self.captions.is_outside(&open.key, open.id);
-        add(&mut open, member.place, &mut self.members, read, self.data)?;
+        add(&mut open, member.extent, &mut self.members, read, self.data)?;
         Ok(open)
     }
 
@@ -341,13 +341,13 @@ impl ShardReader {
 }
 
 /// Adds the current member of `members` to `open`, with its data if `read`, where they are of use.
-fn add(open: &mut Open, place: Place, members: &mut Members, read: bool, data: Data) -> Result<()> {
-    let is_wanted = match (data, Role::of(&place.extension)) {
+fn add(open: &mut Open, extent: Extent, members: &mut Members, read: bool, data: Data) -> Result<()> {
+    let is_wanted = match (data, Role::of(&extent.extension)) {
         (Data::All, _) | (_, Role::Json) => true,
         (Data::WithoutImages, role) => !matches!(role, Role::Image(_)),
         (Data::Json, _) => false,
     };
     let read = read && !open.is_outside && is_wanted;
     let mut data = |into: &mut Vec<u8>| members.read(into);
-    open.add(place, read.then_some(&mut data))
+    open.add(extent, read.then_some(&mut data))
 }

@@ -178,7 +178,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Passes over the next `n` bytes and returns how many of them there were.
+    /// Skips the next `n` bytes and returns how many of them there were.
     pub(super) fn skip(&mut self, n: u64) -> io::Result<u64> {
         if let Input::File(file) = &mut self.input {
             let there = file.skip(n);

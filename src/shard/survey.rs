@@ -86,7 +86,7 @@ impl Survey {
 /// Looks at 16 shards, chosen by hash, or into all where there are fewer. Where the Parquet file beside one
 /// has all columns that `read` asks for, that is read, and nothing else; else groups of the shard: 256 of each, and
 /// 1,024 where `read` has a `score_key`, from its start, or in several stretches where shards are fewer than 16. Images
-/// are passed over, which a plain local file is not read for.
+/// are skipped, which a plain local file is not read for.
 ///
 /// # Errors
 /// As [`ShardReader`] and [`ShardMetadata`].

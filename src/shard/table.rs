@@ -42,7 +42,7 @@ type Each<'a> = dyn FnMut(Row<'_>) -> std::result::Result<(), Wrong> + 'a;
 type EachRow<'a> = dyn FnMut(Option<Row<'_>>) -> std::result::Result<(), Wrong> + 'a;
 
 /// Hands every row of the table at `path` to `each`; with captions if `with_captions`. Rows without a name are
-/// left out, and counted in a warning.
+/// skipped, and counted in a warning.
 ///
 /// # Errors
 /// A file that cannot be read, is none of these or lacks a column; the error names `option`, which it was
@@ -67,7 +67,7 @@ pub(super) fn rows(
     })?;
     if nameless > 0 {
         tracing::warn!(
-            "{option}={:?}: {nameless} of {count} rows have no {by} and are left out; the first is row {first}",
+            "{option}={:?}: {nameless} of {count} rows have no {by} and are skipped; the first is row {first}",
             path.display()
         );
     }

@@ -207,7 +207,7 @@ const ACCEPTED: &str = "original, generated, concat(N), with N tokens for the ge
 impl FromStr for Fuse {
     type Err = Error;
 
-    /// As [`Display`](fmt::Display) writes it; the numbers may be left out.
+    /// As [`Display`](fmt::Display) writes it; the numbers may be omitted.
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::option("fuse", text, ACCEPTED);
         let mut call = Call::parse(text).ok_or_else(wrong)?;

@@ -30,7 +30,7 @@ fn options_that_cannot_work_are_named() {
     refused(with_stub(&urls).keep_ratio(0.6), "keep_ratio", &["0.6", "0.5"]);
     refused(builder(&urls).gate(Gate::top(0.5)), "gate", &["0.5"]);
     refused(with_stub(&urls).gate(Gate::top(0.0)), "gate", &["0"]);
-    refused(with_stub(&urls).batch_size(10).lanes(4), "batch_size", &["10", "lanes = 4"]);
+    refused(with_stub(&urls).batch_size(10).lanes(4), "batch_size", &["10", "lanes=4"]);
     refused(with_stub(&urls).rank(0).world_size(3).lanes(4), "lanes", &["4", "3"]);
     refused(with_stub(&urls).world_size(2).rank(2), "rank", &["2"]);
     refused(with_stub(&urls).prefetch(1 << 40), "prefetch", &["at most"]);

@@ -1,5 +1,5 @@
 //! Promise: a shard that holds nothing is named and counted, and fails where failures are to end the run; it is never
-//! passed over without a word.
+//! skipped without a word.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use crate::support;

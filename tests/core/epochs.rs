@@ -159,7 +159,7 @@ fn with_the_last_batch_everything_is_counted_recorded_and_said() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path(), 4, 150);
     let (asked, exact) = (Ledger::new(), Ledger::new());
-    // Twice as many survive as the lengths let expect: half of the windows are left over.
+    // Twice as many are kept as the lengths let expect: half of the windows are left over.
     let make = |ledger: &Ledger| {
         with_stub(&urls).lengths(vec![75; 4]).ledger(ledger.clone()).keep_ratio(0.4).build().unwrap()
     };

@@ -1,4 +1,4 @@
-//! Promise: a filter on metadata decides which samples count. The others are passed over unseen, are
+//! Promise: a filter on metadata decides which samples count. The others are skipped unseen, are
 //! counted as such and not as faults, and are no part of what keep_ratio is a share of.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

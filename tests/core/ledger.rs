@@ -308,7 +308,7 @@ fn a_gated_out_sample_costs_24_bytes_and_a_candidate_56_keys_aside() {
     let bytes = |gated: bool| {
         let root = folder.path().join(if gated { "gated" } else { "candidates" });
         let outcome = if gated { Outcome::Dropped(DropReason::Gate) } else { Outcome::Kept { pi: None } };
-        let key = WindowKey { shard: shard.hash, window: 0, size: n, version: 3, encoder: 1, reading: 2 };
+        let key = WindowKey { shard: shard.hash, window: 0, size: n, version: 3, scorer: 1, reading: 2 };
         open(&root).record_window(key, &shard, Arc::clone(&record), &vec![outcome; n]);
         let files = files(&root);
         assert_eq!(files.len(), 1);
@@ -331,7 +331,7 @@ fn a_gated_out_sample_costs_24_bytes_and_a_candidate_56_keys_aside() {
         };
         let outcomes: Vec<Outcome> = record.signals.as_ref().unwrap().alignment.iter().map(gate).collect();
         bound += outcomes.iter().map(|outcome| if outcome.is_kept() { 56.0 } else { 24.0 }).sum::<f64>();
-        let key = WindowKey { shard: shard.hash, window, size: n, version: 3, encoder: 1, reading: 2 };
+        let key = WindowKey { shard: shard.hash, window, size: n, version: 3, scorer: 1, reading: 2 };
         ledger.record_window(key, &shard, record, &outcomes);
     }
     drop(ledger);

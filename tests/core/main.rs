@@ -1,6 +1,5 @@
 //! Tests of the crate as its users see it, in one binary: a file for each promise.
 
-mod alike;
 mod bad_input;
 mod bridge;
 mod captions;
@@ -8,6 +7,7 @@ mod compute;
 mod conservation;
 mod counting;
 mod cycles;
+mod duplicates;
 mod effects;
 mod empty_shards;
 mod epochs;

@@ -1,4 +1,4 @@
-//! Promise: a plan's quotas are exact, no near-copies stay in the whole corpus, freed places are
+//! Promise: a plan's quotas are exact, no near-duplicates stay in the whole corpus, freed places are
 //! filled, window kept samples come first; and it is a function of the signals, the policy and the seed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -278,7 +278,7 @@ fn places_that_no_cluster_can_fill_are_counted() {
     let plan = plan(&corpus, &policy);
     let counts = plan.counts();
     assert_eq!(counts.kept, counts.candidates - counts.copies, "all that is left is kept");
-    assert!(counts.kept < counts.places);
+    assert!(counts.kept < counts.slots);
     assert!(plan.rates().iter().all(|&rate| rate == 1.0 || rate == 0.0));
 }
 
@@ -430,7 +430,7 @@ fn what_cannot_be_planned_is_refused() {
 }
 
 /// Scenes with four copies each, in different shards, half of the pairs wrong: what a plan is for.
-/// The encoder sees the truth with noise.
+/// The scorer sees the truth with noise.
 #[test]
 fn a_quarter_of_a_corpus_with_four_copies_of_each_scene_is_distinct_scenes() {
     const SCENES: usize = 3000;
@@ -479,8 +479,8 @@ fn a_quarter_of_a_corpus_with_four_copies_of_each_scene_is_distinct_scenes() {
     assert!(covered as f64 >= 0.9 * clean.len() as f64, "{covered} of {}", clean.len());
     // Every scene that has a candidate is kept, once; copies fill the places of those that have none.
     let counts = plan.counts();
-    assert_eq!((counts.kept, counts.places), (SCENES as u64, SCENES as u64), "the quota is full");
-    assert_eq!(counts.refilled, counts.places - (counts.candidates - counts.copies));
+    assert_eq!((counts.kept, counts.slots), (SCENES as u64, SCENES as u64), "the quota is full");
+    assert_eq!(counts.refilled, counts.slots - (counts.candidates - counts.copies));
     assert_eq!(distinct.len() as u64, counts.kept - counts.refilled);
     assert!(plan.rates().is_empty(), "what fills the last places has another probability");
 }

@@ -137,7 +137,7 @@ fn signals_of_a_run_are_used_and_another_policy_needs_none() {
         let (summary, encoded) = run(&with_policy(job(&urls, &ledger), policy.clone()));
         let counts = summary.plan.unwrap().plan.counts().clone();
         assert_eq!(encoded, 0, "{policy:?}");
-        assert!(counts.kept > 40 && counts.kept <= counts.places);
+        assert!(counts.kept > 40 && counts.kept <= counts.slots);
         assert_eq!(counts.copies > 0, policy.selection.dedup.is_some());
     }
     // Embeddings were not kept: windows without are encoded again, once.
@@ -189,7 +189,7 @@ fn a_loader_yields_the_plan() {
         assert_eq!(pair, &runs[..2]);
     }
     let shares: Vec<Option<f32>> =
-        planned.builder().build().unwrap().iter().unwrap().flat_map(|batch| batch.unwrap().pi).collect();
+        planned.builder().build().unwrap().iter().unwrap().flat_map(|batch| batch.unwrap().rows.pi).collect();
     assert!(shares.iter().all(|pi| pi.is_some_and(|pi| (pi - 0.5).abs() < 0.1)), "half of the gated half");
 }
 

@@ -112,7 +112,7 @@ fn a_second_epoch_needs_no_captioner_and_keeps_the_same_samples() {
     );
     assert_eq!(runs, 4 * 128);
     let second = epoch(&loader);
-    assert_eq!(encoded.load(std::sync::atomic::Ordering::SeqCst), runs, "the encoder ran again");
+    assert_eq!(encoded.load(std::sync::atomic::Ordering::SeqCst), runs, "the scorer ran again");
     assert_eq!(loader.stats().encoded, 0);
     assert_eq!(loader.epoch(), 2);
     assert_ne!(first, second, "another epoch has another order");

@@ -126,7 +126,7 @@ fn what_cannot_be_read_is_counted_and_named() {
     let lines = |more: &str| (0..64).map(|n| format!("{{\"uid\": \"u{n}\"{more}}}\n")).collect::<String>();
     fs::write(&subset, lines("")).unwrap();
     fs::write(&captions, lines(", \"caption\": \"of the table\"")).unwrap();
-    // Whether it is in the subset nobody knows: it failed, and is not passed over.
+    // Whether it is in the subset nobody knows: it failed, and is not skipped.
     let loader = one_by_one(&urls).subset(&subset).max_errors(64.0).build().unwrap();
     assert_eq!(keys(&loader).len(), 32);
     let stats = loader.stats();

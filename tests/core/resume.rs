@@ -106,7 +106,7 @@ fn states_of_other_configurations_are_refused() {
         assert!(differences.starts_with(expected) && !differences.contains(';'), "only that: {message}");
     }
     assert!(refused(with_stub(&urls).batch_size(8)).contains("global batch"));
-    assert!(refused(with_stub(&urls).lanes(4)).contains("build the loader with lanes = 8"));
+    assert!(refused(with_stub(&urls).lanes(4)).contains("build the loader with lanes=8"));
     assert!(refused(with_stub(&support::pattern(folder.path(), 3))).contains("shards: this loader has 3 of"));
 }
 

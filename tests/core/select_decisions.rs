@@ -469,9 +469,9 @@ fn priorities_fill_the_same_counts_by_their_own_order() {
     }
     let chars = |row: usize| stream.windows[0].caption_chars[row];
     for &row in &longest {
-        let left_out =
+        let is_dropped =
             (0..600).filter(|i| !longest.contains(i) && run_of(&stream, *i) == run_of(&stream, row));
-        assert!(left_out.into_iter().all(|i| chars(i) <= chars(row)));
+        assert!(is_dropped.into_iter().all(|i| chars(i) <= chars(row)));
     }
 }
 

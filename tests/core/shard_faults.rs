@@ -204,9 +204,9 @@ fn a_shard_cut_at_any_byte_loses_the_group_that_is_cut() {
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
+    let mut scorer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    scorer.write_all(bytes).unwrap();
+    scorer.finish().unwrap()
 }
 
 #[test]
@@ -243,10 +243,10 @@ fn a_damaged_frame_ends_the_shard_with_the_group_it_cuts() {
     let (first, second) = whole.split_at(6 * BLOCK);
     type Pack = fn(&[u8]) -> Vec<u8>;
     let packs: [Pack; 2] = [gzip, |bytes| {
-        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-        encoder.include_checksum(true).unwrap();
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
+        let mut scorer = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        scorer.include_checksum(true).unwrap();
+        scorer.write_all(bytes).unwrap();
+        scorer.finish().unwrap()
     }];
     for pack in packs {
         let mut packed = [pack(first), pack(second)].concat();

@@ -76,7 +76,7 @@ fn lengths_are_those_that_succeeded() {
     // img2dataset's own count is believed first.
     std::fs::write(folder.path().join("00000_stats.json"), r#"{"successes": 3}"#).unwrap();
     assert_eq!(count(&shard), [3]);
-    // Without it, a damaged file is passed over: the shard has one sample.
+    // Without it, a damaged file is skipped: the shard has one sample.
     std::fs::remove_file(folder.path().join("00000_stats.json")).unwrap();
     std::fs::write(folder.path().join("00000.parquet"), &PARQUET[..PARQUET.len() / 2]).unwrap();
     assert_eq!(count(&shard), [1]);

@@ -448,7 +448,7 @@ fn what_cannot_be_listed_is_refused_before_anything_is_asked() {
         ("hdfs://h/a.tar", "hdfs:// is not read"),
         ("pipe:aws s3 cp s3://b/{0..9}.tar -", "write s3://b/{0..9}.tar, which is read without a command"),
         ("pipe:curl -s 'https://h/0.tar' || true", "write https://h/0.tar, which"),
-        ("https://h/list.txt", "a list of shards that is a local file"),
+        ("https://h/list.txt", "a list of shards must be a local file"),
         ("@nowhere.txt", "read the list nowhere.txt"),
         ("https://h/0.tar::https://h/0.tar", "listed twice"),
         ("https://h/a/0.tar::https://g/a/0.tar", "give their folders different names"),

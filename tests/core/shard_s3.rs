@@ -212,7 +212,7 @@ mod inside {
         assert!(expected.1 > 0 && expected.2 > 0);
         assert!(!Ledger::is_at(place, &options()).unwrap());
         let first = open(place).unwrap();
-        assert_eq!(first.place().as_deref(), Some("s3://shards/ledgers/one"));
+        assert_eq!(first.location().as_deref(), Some("s3://shards/ledgers/one"));
         assert_eq!(run(&first, far).0, expected.0);
         assert!(Ledger::is_at(place, &options()).unwrap());
         // What another process sees, and another one yet of local shards.

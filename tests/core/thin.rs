@@ -1,5 +1,5 @@
 //! Promise: a thinned stream is a fair and even share of it, of which a lower keep_ratio takes a part and
-//! rotating epochs take others; what is left out is not encoded, and what a ledger says of it is not
+//! rotating epochs take others; the rest is not encoded, and what a ledger says of it is not
 //! believed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -68,7 +68,7 @@ fn the_share_is_even_nested_and_all_of_it_that_passes_is_kept() {
                 let found = selector.decide(&held.window(), 0).unwrap();
                 for row in 0..512 {
                     let expected = match (held.failed[row], share[row]) {
-                        // Whether a picture can be decoded is not known of what is left out.
+                        // Whether a picture can be decoded is not known of the rest.
                         (Some(reason), true) => Outcome::Failed(reason),
                         (_, false) => Outcome::Dropped(DropReason::Thin),
                         (None, true) if passes[row].is_kept() => {
@@ -174,8 +174,8 @@ fn what_cannot_be_thinned_is_refused() {
             "invalid thin=true: expected false with quota=cap: its rates differ by cluster",
         ),
         (|p| p.quota = Some(Quota::Tempered(0.5)), "quota=tempered(0.5)"),
-        (|p| p.priority = Priority::Diverse, "only false with priority=diverse: it chooses among"),
-        (|p| p.dedup = Some(0.9), "only false with dedup=0.9: near-copies"),
+        (|p| p.priority = Priority::Diverse, "false with priority=diverse: it chooses among"),
+        (|p| p.dedup = Some(0.9), "false with dedup=0.9: near-duplicates"),
         (|p| p.keep_ratio = Some(0.6.into()), "invalid keep_ratio=0.6: expected at most 0.5"),
     ];
     for (change, part) in changes {

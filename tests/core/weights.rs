@@ -30,7 +30,7 @@ fn weights_are_one_over_pi() {
         assert!(bare.weights.is_none());
         assert_eq!((&batch.ids, &batch.pi), (&bare.ids, &bare.pi));
         assert_eq!((batch.policy, bare.policy), (loader.state().policy, loader.state().policy));
-        let weights = batch.weights.unwrap();
+        let weights = batch.weights.as_ref().unwrap();
         assert_eq!(weights.shape(), [16]);
         for (&weight, pi) in weights.as_slice().iter().zip(&batch.pi) {
             assert!((weight * pi.unwrap() - 1.0).abs() < 1e-6);

@@ -33,8 +33,8 @@ pub(crate) struct Batch {
     valid_tensor: PyOnceLock<Py<PyAny>>,
     frame: Arc<Frame>,
     validity: Arc<Validity>,
-    /// Everything else.
-    rows: Rows,
+    /// Its arrays were moved out: an empty batch of memory, with everything else.
+    rest: tldr_loader::loader::Batch,
 }
 
 /// What is known of how a loader's batches are used: whoever looks at `valid` knows of rows that are not real.
@@ -44,24 +44,6 @@ pub(crate) struct Validity {
     read: AtomicBool,
     /// Whether it was said that it should be.
     told: AtomicBool,
-}
-
-/// The parts of a [`tldr_loader::loader::Batch`] that are not tensors.
-struct Rows {
-    epoch: u64,
-    step: u64,
-    ids: Vec<u64>,
-    keys: Vec<Arc<str>>,
-    json: Vec<Option<Vec<u8>>>,
-    clusters: Vec<Option<u32>>,
-    alignment: Vec<Option<f32>>,
-    pi: Vec<Option<f32>>,
-    policy: u64,
-    original: Vec<String>,
-    generated: Vec<Option<Arc<str>>>,
-    judged: Vec<Option<f32>>,
-    rescued: Vec<bool>,
-    captions: Vec<String>,
 }
 
 impl Batch {
@@ -80,22 +62,7 @@ impl Batch {
             valid_tensor: PyOnceLock::new(),
             frame: Arc::clone(frame),
             validity: Arc::clone(validity),
-            rows: Rows {
-                epoch: batch.epoch,
-                step: batch.step,
-                ids: batch.ids.into_iter().map(|id| id.0).collect(),
-                keys: batch.keys,
-                json: batch.json,
-                clusters: batch.clusters,
-                alignment: batch.alignment,
-                pi: batch.pi,
-                policy: batch.policy,
-                original: batch.original,
-                generated: batch.generated,
-                judged: batch.judged,
-                rescued: batch.rescued,
-                captions: batch.captions,
-            },
+            rest: batch,
         }
     }
 }
@@ -105,13 +72,13 @@ impl Batch {
     /// Epoch, from 0.
     #[getter]
     fn epoch(&self) -> u64 {
-        self.rows.epoch
+        self.rest.epoch
     }
 
     /// Index of the batch in its epoch, from 0.
     #[getter]
     fn step(&self) -> u64 {
-        self.rows.step
+        self.rest.step
     }
 
     /// Whether a row is a sample's own, bool `[batch]`.
@@ -128,77 +95,77 @@ impl Batch {
     /// Identities: 64-bit hashes of source, shard and key.
     #[getter]
     fn ids(&self) -> Vec<u64> {
-        self.rows.ids.clone()
+        self.rest.ids.iter().map(|id| id.0).collect()
     }
 
     /// WebDataset keys.
     #[getter]
     fn keys(&self) -> Vec<&str> {
-        self.rows.keys.iter().map(|k| &**k).collect()
+        self.rest.keys.iter().map(|k| &**k).collect()
     }
 
     /// The json members, as stored.
     #[getter]
     fn json<'py>(&self, py: Python<'py>) -> Vec<Option<Bound<'py, PyBytes>>> {
-        self.rows.json.iter().map(|j| j.as_deref().map(|bytes| PyBytes::new(py, bytes))).collect()
+        self.rest.json.iter().map(|j| j.as_deref().map(|bytes| PyBytes::new(py, bytes))).collect()
     }
 
     /// Clusters; `None` where no captioner ran.
     #[getter]
     fn clusters(&self) -> Vec<Option<u32>> {
-        self.rows.clusters.clone()
+        self.rest.clusters.clone()
     }
 
     /// Alignment of image and original caption as a quantile of the corpus.
     #[getter]
     fn alignment(&self) -> Vec<Option<f32>> {
-        self.rows.alignment.clone()
+        self.rest.alignment.clone()
     }
 
     /// Probability of inclusion, given gate and dedup; `None` where it depends on the sample.
     #[getter]
     fn pi(&self) -> Vec<Option<f32>> {
-        self.rows.pi.clone()
+        self.rest.pi.clone()
     }
 
     /// Fingerprint of what decided which samples are here, as in the loader's state.
     #[getter]
     fn policy(&self) -> u64 {
-        self.rows.policy
+        self.rest.policy
     }
 
     /// Original captions.
     #[getter]
     fn original(&self) -> Vec<&str> {
-        self.rows.original.iter().map(String::as_str).collect()
+        self.rest.original.iter().map(String::as_str).collect()
     }
 
     /// Generated captions, where one was needed.
     #[getter]
     fn generated(&self) -> Vec<Option<&str>> {
-        self.rows.generated.iter().map(Option::as_deref).collect()
+        self.rest.generated.iter().map(Option::as_deref).collect()
     }
 
     /// What the judge says of the generated captions, in [0, 1]; `None` where it was not asked.
     #[getter]
     fn judged(&self) -> Vec<Option<f32>> {
-        self.rows.judged.clone()
+        self.rest.judged.clone()
     }
 
     /// Whether the gate dropped the sample and its generated caption brought it back.
     #[getter]
     fn rescued(&self) -> Vec<bool> {
-        self.rows.rescued.clone()
+        self.rest.rescued.clone()
     }
 
     /// The captions to train on: original and generated, fused.
     #[getter]
     fn captions(&self) -> Vec<&str> {
-        self.rows.captions.iter().map(String::as_str).collect()
+        self.rest.captions.iter().map(String::as_str).collect()
     }
 
     fn __len__(&self) -> usize {
-        self.rows.keys.len()
+        self.rest.len()
     }
 
     /// Yields images and tokens.
@@ -223,6 +190,6 @@ impl Batch {
     }
 
     fn __repr__(&self) -> String {
-        format!("Batch(epoch={}, step={}, samples={})", self.rows.epoch, self.rows.step, self.__len__())
+        format!("Batch(epoch={}, step={}, samples={})", self.rest.epoch, self.rest.step, self.__len__())
     }
 }

@@ -89,7 +89,7 @@ pub(crate) fn _plan<'py>(
     let progress: Option<Callback> = given.take("progress")?;
     let config = Config { sources: tldr_python::values::sources(source)?, ..Config::default() };
     let options = Options::read(config, given.rest())?;
-    let (config, encoder, clusters) = options.captioner(py)?;
+    let (config, scorer, clusters) = options.captioner(py)?;
     let job = PlanJob {
         config,
         embeddings: embeddings.unwrap_or(false),
@@ -97,7 +97,7 @@ pub(crate) fn _plan<'py>(
         part: part.0.zip(part.1),
     };
     let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
-        let summary = jobs::plan(&job, encoder, clusters, &mut |stage, done, total| {
+        let summary = jobs::plan(&job, scorer, clusters, &mut |stage, done, total| {
             let stage = match stage {
                 PlanStage::Look => "look",
                 PlanStage::Count => "count",
@@ -144,7 +144,7 @@ fn fitted(directory: &std::path::Path) -> Result<(u64, std::sync::Arc<tldr_loade
 }
 
 /// The policy of a selection, its seed, and which recording of a ledger is meant.
-fn recorded(given: &Given<'_>, encoder: Option<u64>) -> PyResult<(Policy, Wanted)> {
+fn recorded(given: &Given<'_>, scorer: Option<u64>) -> PyResult<(Policy, Wanted)> {
     let selection: Selection = group(given, "selection")?;
     let seed = given.take_whole("seed")?.unwrap_or(0);
     let is_windowed = selection.window != Selection::default().window;
@@ -153,7 +153,7 @@ fn recorded(given: &Given<'_>, encoder: Option<u64>) -> PyResult<(Policy, Wanted
     let of_policy = || -> Result<(Policy, Wanted)> {
         let read = of.as_ref().map(Source::open).transpose()?.filter(|read| *read != ReadOptions::default());
         let wanted = Wanted {
-            encoder,
+            scorer,
             reading: read.map(|read| reading_fingerprint(&read, &DecodeOptions::default())),
             window: is_windowed.then_some(selection.window),
         };
@@ -171,8 +171,8 @@ pub(crate) fn _audit<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let given = Given::new(py, "audit", options);
     let captioner: PathBuf = given.take("captioner")?.unwrap_or_default();
-    let (encoder, clusters) = fitted(&captioner).or_raise(py)?;
-    let (policy, wanted) = recorded(&given, Some(encoder))?;
+    let (scorer, clusters) = fitted(&captioner).or_raise(py)?;
+    let (policy, wanted) = recorded(&given, Some(scorer))?;
     let default = AuditJob::new(ledger, policy);
     let job = AuditJob {
         wanted,
@@ -206,7 +206,7 @@ pub(crate) fn _export<'py>(
     let plan: Option<PathBuf> = given.take("plan")?;
     let captioner: Option<PathBuf> = given.take("captioner")?;
     let fitted = captioner.as_deref().map(fitted).transpose().or_raise(py)?;
-    let (policy, wanted) = recorded(&given, fitted.as_ref().map(|(encoder, _)| *encoder))?;
+    let (policy, wanted) = recorded(&given, fitted.as_ref().map(|(scorer, _)| *scorer))?;
     let by = match (plan, fitted) {
         (Some(plan), None) => ExportBy::Plan(plan),
         (None, Some((_, clusters))) => ExportBy::Policy(Box::new(policy), clusters),

@@ -67,7 +67,7 @@ impl Ledger {
     /// The folder it is in, a path or a URL; None in memory.
     #[getter]
     fn path(&self) -> Option<String> {
-        self.0.place()
+        self.0.location()
     }
 
     /// Number of windows in memory.

@@ -101,7 +101,7 @@ impl Options {
         if let Some(ledger) = &self.ledger {
             let accepted = "the folder of one: what is in memory only ends with this process";
             let none = || Error::option("ledger", "a ledger in memory", accepted);
-            config.ledger = Some(ledger.get().0.place().ok_or_else(none).or_raise(py)?);
+            config.ledger = Some(ledger.get().0.location().ok_or_else(none).or_raise(py)?);
         }
         Ok((config, model, clusters))
     }

@@ -21,7 +21,7 @@ use tldr_python::given::{Given, read};
 ///     shards: Training shards.
 ///     size: Side of the square images, in pixels.
 ///     misaligned: Share of training captions that are noise.
-///     duplicates: Near-copies of each scene; 1 draws every scene once.
+///     duplicates: Near-duplicates of each scene; 1 draws every scene once.
 ///     zipf: Exponent of Zipf's law for the classes.
 ///     seed: Seed of every random choice.
 ///     threads: Threads that draw; they change nothing but the time.

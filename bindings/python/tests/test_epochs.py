@@ -271,7 +271,7 @@ def test_a_state_says_how_it_can_be_resumed_on_more_ranks(corpus: Corpus) -> Non
     for ranks in (1, 2, 4, 8):
         loader(ranks - 1, ranks).load_state_dict(state)
     four = loader(0, 4, lanes=4).state_dict()
-    with pytest.raises(tldr.StateError, match=r"on 1, 2 or 4 ranks and not on 8.*lanes = 8 next time"):
+    with pytest.raises(tldr.StateError, match=r"on 1, 2 or 4 ranks and not on 8.*lanes=8 next time"):
         loader(0, 8).load_state_dict(four)
     with pytest.raises(tldr.ConfigError, match="invalid lanes=4: expected a multiple of the world size, 8"):
         loader(0, 8, lanes=4)

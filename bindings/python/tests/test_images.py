@@ -120,7 +120,7 @@ def photograph(rng: np.random.Generator, width: int, height: int) -> Image.Image
 
 
 def openstax() -> list[bytes]:
-    """Real images, JPEG and PNG, where they are at hand; those with transparency left out."""
+    """Real images, JPEG and PNG, where they are at hand; without those with transparency."""
     data = os.environ.get("TLDR_DATA", str(Path(__file__).parents[4] / "shared" / "data"))
     found = []
     for shard in sorted(Path(data, "openstax").glob("*.tar"))[:2]:

@@ -30,7 +30,7 @@ def test_shards_are_inspected(corpus: Corpus) -> None:
     assert said[-1] == ("inspect", 4, 4)
     some = tldr.inspect(tldr.Source(corpus.urls, where="nothing = 1"))
     assert (some.samples, some.failed) == (0, {"excluded": len(corpus.pairs)})
-    with pytest.raises(tldr.DataError, match="nowhere"):
+    with pytest.raises(tldr.ConfigError, match="nowhere"):
         tldr.inspect("nowhere/x.tar")
 
 

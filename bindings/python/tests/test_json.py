@@ -206,8 +206,8 @@ def test_tables_that_join_little_and_rows_without_a_name_are_warned_of(
     with caplog.at_level(logging.WARNING):
         flat.loader(shard, mode="eval", caption_key="caption", subset=path, image_size=2, batch_size=50)
     said = "\n".join(record.getMessage() for record in caplog.records)
-    assert "1 of 2001 rows have no key and are left out; the first is row 2" in said, said
-    assert "subset = 2000 entries, by key: 50 of 2000 samples that were looked at are in it" in said, said
+    assert "1 of 2001 rows have no key and are skipped; the first is row 2" in said, said
+    assert "subset=2000 entries, by key: 50 of 2000 samples that were looked at are in it" in said, said
     assert 'first entry has the key "00000"' in said, said
     assert 'the first sample that was looked at "00000"' in said, said
 

@@ -110,7 +110,7 @@ def test_statistics_add_up(corpus: Corpus) -> None:
 
 
 def test_what_is_left_over_is_said(corpus: Corpus) -> None:
-    # 50 of 200 survive: six batches of eight and a part of a batch, which is no cause for a warning.
+    # 50 of 200 are kept: six batches of eight and a part of a batch, which is no cause for a warning.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         reduced = loader(corpus, keep_ratio=0.25, lanes=4)
@@ -328,7 +328,7 @@ def test_weights_are_one_over_pi_where_they_are_asked_for(corpus: Corpus) -> Non
     everything = next(iter(loader(corpus, mode="full", weights=True)))
     assert everything.weights is not None
     assert torch.equal(everything.weights, torch.ones(8))
-    with pytest.raises(tldr.ConfigError, match="invalid weights=true: expected false with priority = longest"):
+    with pytest.raises(tldr.ConfigError, match="invalid weights=true: expected false with priority=longest"):
         loader(corpus, priority="longest", weights=True)
 
 
@@ -339,7 +339,7 @@ def test_a_thinned_stream_keeps_a_share(corpus: Corpus) -> None:
     assert len(kept) == 48
     assert stats["dropped_thin"] == 200 - stats["kept"]
     assert abs(stats["kept"] - 50) <= 8
-    with pytest.raises(tldr.ConfigError, match="invalid thin=true: expected false with priority = longest"):
+    with pytest.raises(tldr.ConfigError, match="invalid thin=true: expected false with priority=longest"):
         loader(corpus, priority="longest", thin=True)
 
 
@@ -359,6 +359,6 @@ def test_duplicates_wait_for_a_later_batch(tmp_path: Path, corpus: Corpus) -> No
         batches = [batch.captions for batch in whole]
         assert sorted(caption for batch in batches for caption in batch) == sorted(p.caption for p in pairs)
         counts[defer] = sum(len(batch) - len(set(batch)) for batch in batches)
-        assert whole.stats()["alike_captions"] == counts[defer]
+        assert whole.stats()["duplicate_captions"] == counts[defer]
         assert (whole.stats()["deferred"] > 0) is defer
     assert counts[True] < counts[False]

@@ -83,7 +83,7 @@ def test_any_number_of_processes_sees_one_sequence_and_resumes_another(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     whole = Run(tmp_path / "1", 1, options).batches()
-    # 305 samples, of which 0.6 survive: 11 batches of 16.
+    # 305 samples, of which 0.6 are kept: 11 batches of 16.
     assert len(whole) == 11
     assert len({row[0] for batch in whole for row in batch}) > 150
     assert Run(tmp_path / "2", 2, options).batches() == whole

@@ -38,7 +38,7 @@ def generator() -> ModuleType:
 def captions() -> list[str]:
     """Captions with garbled, escaped, upper-case and very long ones among them.
 
-    Strings of random code points are left out: which of them are letters depends on the Unicode
+    Strings of random code points are not tried: which of them are letters depends on the Unicode
     version of Python's tables.
     """
     made = generator()

@@ -47,7 +47,7 @@ def test_other_threads_run_while_the_loader_waits(tmp_path: Path, pipe: Path) ->
 def test_a_stage_that_hangs_is_named(pipe: Path) -> None:
     options: dict[str, Any] = {"lengths": [8], "mode": "full", "batch_size": 4, "lanes": 1}
     loader = flat.loader(pipe, stall_timeout=0.05, **options)
-    with pytest.raises(tldr.TldrError, match=r"reads a window of shard .*stall_timeout = 0\.05") as caught:
+    with pytest.raises(tldr.TldrError, match=r"reads a window of shard .*stall_timeout=0\.05") as caught:
         next(iter(loader))
     assert caught.value.shard == str(pipe)
     (reading,) = [stage for stage in loader.stats()["activity"] if stage["stage"] == "reading lane 0"]

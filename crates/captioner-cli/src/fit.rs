@@ -90,7 +90,7 @@ impl Args {
             summary.seconds
         );
         match summary.directions {
-            Some(directions) => say!("embeddings of {directions} values, learned from near-copies"),
+            Some(directions) => say!("embeddings of {directions} values, learned from near-duplicates"),
             None => say!("embeddings are mean patches: too few images to learn what tells them apart"),
         }
         say!("{}", summary.report);

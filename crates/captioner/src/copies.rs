@@ -1,4 +1,4 @@
-//! Near-copies of previews, as they stand in other shards of a corpus: cut, scaled and brightened a little
+//! Near-duplicates of previews, as they stand in other shards of a corpus: cut, scaled and brightened a little
 //! otherwise.
 
 use ndarray::{Array4, ArrayView4, Axis};
@@ -14,9 +14,9 @@ const ZOOM: f64 = 0.06;
 const GAIN: f64 = 0.1;
 const TINT: f64 = 0.03;
 
-/// A near-copy of each of `previews` `[rows, 3, size, size]`: a function of the seed and each row's id; rows
+/// A near-duplicate of each of `previews` `[rows, 3, size, size]`: a function of the seed and each row's id; rows
 /// without an id are blank. Bilinear, the edges repeated. Linear in the pixels.
-pub(super) fn near_copies(previews: ArrayView4<'_, u8>, ids: &[SampleId], seed: u64) -> Array4<u8> {
+pub(super) fn near_duplicates(previews: ArrayView4<'_, u8>, ids: &[SampleId], seed: u64) -> Array4<u8> {
     let mut copies = Array4::zeros(previews.dim());
     for ((mut to, from), id) in copies.axis_iter_mut(Axis(0)).zip(previews.axis_iter(Axis(0))).zip(ids) {
         let mut rng = Rng::new(seed, Purpose::NearCopy, id.0);
@@ -71,9 +71,9 @@ mod tests {
             (128.0 + 60.0 * (p * x + q * y + c as f64).sin() + 40.0 * (r * x + s * y).cos()) as u8
         });
         let ids: Vec<SampleId> = (0..12).map(SampleId).collect();
-        let copies = near_copies(previews.view(), &ids, 3);
-        assert_eq!(copies, near_copies(previews.view(), &ids, 3));
-        let last = near_copies(previews.slice(ndarray::s![11.., .., .., ..]), &ids[11..], 3);
+        let copies = near_duplicates(previews.view(), &ids, 3);
+        assert_eq!(copies, near_duplicates(previews.view(), &ids, 3));
+        let last = near_duplicates(previews.slice(ndarray::s![11.., .., .., ..]), &ids[11..], 3);
         assert_eq!(
             last.index_axis(Axis(0), 0),
             copies.index_axis(Axis(0), 11),

@@ -8,7 +8,7 @@
 use ndarray::{Array2, ArrayView4};
 use tch::{Device, Kind, Tensor};
 
-use crate::copies::near_copies;
+use crate::copies::near_duplicates;
 use crate::device::Inference;
 use crate::error::{Error, Result};
 use crate::model::Captioner;
@@ -23,7 +23,7 @@ const GRID: usize = 3;
 const THUMBNAIL: usize = 12;
 /// Directions that are kept at most, and at least.
 const DIRECTIONS: std::ops::RangeInclusive<usize> = 8..=64;
-/// Variance of images over that of near-copies from which a direction is kept.
+/// Variance of images over that of near-duplicates from which a direction is kept.
 const TELLING: f64 = 10.0;
 /// Share of its own that is added to the variance of copies in each feature, and how much more for each feature
 /// over the number of pairs: a covariance of few pairs is singular.
@@ -34,7 +34,7 @@ const LEAST: f64 = 1e-4;
 /// Images that a discriminant is learned from at least.
 const LEAST_IMAGES: i64 = 32;
 
-/// Descriptors of images and of near-copies of them: what a [`Discriminant`] is learned from.
+/// Descriptors of images and of near-duplicates of them: what a [`Discriminant`] is learned from.
 #[derive(Debug)]
 pub struct CopySample {
     seed: u64,
@@ -119,7 +119,7 @@ impl Captioner {
         Ok(Tensor::f_cat(&[grid, thumbnail], 1)?)
     }
 
-    /// Adds the descriptors of `previews` `[batch_size, 3, preview_size, preview_size]`, and those of near-copies
+    /// Adds the descriptors of `previews` `[batch_size, 3, preview_size, preview_size]`, and those of near-duplicates
     /// of them, to `sample`. Rows from the end of `ids` on are blank. Two passes of the image encoder.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl Captioner {
             return Err(Error::format("ids", format!("{batch} at most, one for each row"), ids.len()));
         }
         self.check_previews(&previews, batch)?;
-        let copies = near_copies(previews, ids, sample.seed);
+        let copies = near_duplicates(previews, ids, sample.seed);
         for (previews, to) in [(previews, &mut sample.images), (copies.view(), &mut sample.copies)] {
             let previews = self.previews(previews, batch)?;
             let z = self.coded(&self.vision_in_use().forward(&previews)?)?.z;

@@ -24,7 +24,7 @@ const SEEDING_PATCHES: usize = 16;
 /// Patches that are compared with all codes at once: bounds the memory for their distances.
 const CHUNK: i64 = 4096;
 
-/// One image in this many is left out of learning, and the error is measured on those.
+/// One image in this many is held out of learning, and the error is measured on those.
 const HELD_OUT: u64 = 8;
 
 /// Patches of a sample of images, on the host, and the mean image.
@@ -71,7 +71,7 @@ pub struct CodebookReport {
     /// Patches it was learned from.
     pub patches: usize,
     /// Mean squared distance of a patch and its code over that of a patch and the mean patch, measured
-    /// on images that were left out: 0 is perfect, 1 as good as a single code.
+    /// on images that were held out: 0 is perfect, 1 as good as a single code.
     pub error: f64,
 }
 

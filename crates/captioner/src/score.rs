@@ -35,7 +35,7 @@ impl Scores {
 }
 
 /// For each of `rows` rows another one whose caption it is scored with, one that is not `same`: half of the rows
-/// further on, or the next behind that. Rows without one are left out. Where no two are the same, each row lends its
+/// further on, or the next behind that. Rows without one are skipped. Where no two are the same, each row lends its
 /// caption once.
 fn swaps(rows: usize, same: impl Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
     let other = |row: usize| {

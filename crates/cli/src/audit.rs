@@ -47,7 +47,7 @@ impl Args {
         let fitted = Fitted::load(&self.captioner, models)?;
         let job = AuditJob {
             wanted: Wanted {
-                encoder: Some(fitted.encoder),
+                scorer: Some(fitted.scorer),
                 reading: reading(&self.source)?,
                 window: self.selection.window()?,
             },

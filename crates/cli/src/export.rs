@@ -49,7 +49,7 @@ pub struct Args {
 
 impl Args {
     pub(crate) fn run(self, models: &dyn Models) -> Result<()> {
-        let (ledger, by, encoder) = self.from(models)?;
+        let (ledger, by, scorer) = self.from(models)?;
         let generation = self.generation.as_deref().map(|text| {
             u64::from_str_radix(text, 16)
                 .map_err(|_| Error::option("generation", text, "a fingerprint, 16 hexadecimal digits"))
@@ -57,7 +57,7 @@ impl Args {
         let job = ExportJob {
             ledger,
             by,
-            wanted: Wanted { encoder, reading: reading(&self.source)?, window: self.selection.window()? },
+            wanted: Wanted { scorer, reading: reading(&self.source)?, window: self.selection.window()? },
             generation: generation.transpose()?,
             score_key: self.score.clone(),
             out: self.out.clone(),
@@ -93,7 +93,7 @@ impl Args {
             (None, Some(captioner)) if is_ledger => {
                 let fitted = Fitted::load(captioner, models)?;
                 let policy = Box::new(policy(&self.selection, self.seed)?);
-                Ok((self.from.clone(), ExportBy::Policy(policy, fitted.clusters), Some(fitted.encoder)))
+                Ok((self.from.clone(), ExportBy::Policy(policy, fitted.clusters), Some(fitted.scorer)))
             }
             (None, None) if is_ledger => Ok((self.from.clone(), ExportBy::All, None)),
             _ => Err(wrong(&self.from, is_ledger)),

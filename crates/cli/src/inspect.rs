@@ -138,7 +138,7 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
         if shard.skipped_bytes > 0 {
             writeln!(
                 out,
-                "  {}: {} bytes passed over that are no part of the archive",
+                "  {}: {} bytes skipped that are no part of the archive",
                 shard.url, shard.skipped_bytes
             )?;
         }

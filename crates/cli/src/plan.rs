@@ -29,7 +29,7 @@ pub struct Args {
     /// Folder of the ledger; begun where nothing is; that of --config by default
     #[arg(long, value_name = "LEDGER")]
     ledger: Option<String>,
-    /// Plan to write, a Parquet file; left out with --part, --status and --estimate, which make none
+    /// Plan to write, a Parquet file; none with --part, --status and --estimate, which make none
     #[arg(long, value_name = "PLAN", required_unless_present_any = ["part", "estimate", "status"], conflicts_with_all = ["part", "estimate", "status"])]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -238,11 +238,11 @@ fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
         ),
     }
     say!("  candidates   {} in {} clusters, near-duplicates included", counts.candidates, counts.clusters);
-    say!("  quota        {}, of which near-duplicates fill {}", counts.places, counts.refilled);
+    say!("  quota        {}, of which near-duplicates fill {}", counts.slots, counts.refilled);
     say!("  also kept by their window alone: {}", counts.kept_by_window);
     say!("  fingerprint  {:016x}", file.fingerprint());
-    if counts.kept < counts.places {
-        say!("warning: {} of the quota are not filled, for want of candidates", counts.places - counts.kept);
+    if counts.kept < counts.slots {
+        say!("warning: {} of the quota are not filled, for want of candidates", counts.slots - counts.kept);
     }
     if let Some(warning) = summary.near.and_then(|near| near.warning()) {
         say!("warning: {warning}");

@@ -52,17 +52,17 @@ pub(crate) fn say_worth(gate: &Gate, clusters: &Clusters) {
 pub(crate) struct Fitted {
     pub(crate) clusters: Arc<Clusters>,
     /// Fingerprint of the model.
-    pub(crate) encoder: u64,
+    pub(crate) scorer: u64,
 }
 
 impl Fitted {
     pub(crate) fn load(directory: &Path, models: &dyn Models) -> Result<Self> {
         let clusters = clusters(directory)?;
-        let encoder = match Identity::load(directory)? {
+        let scorer = match Identity::load(directory)? {
             Some(identity) => identity.fingerprint(),
             None => models.open(directory, "cpu")?.fingerprint(),
         };
-        Ok(Self { clusters, encoder })
+        Ok(Self { clusters, scorer })
     }
 }
 

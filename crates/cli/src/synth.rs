@@ -37,7 +37,7 @@ pub struct Args {
     /// wrong, caption of another scene of the same class
     #[arg(long, value_name = "SWAPPED,GENERIC,ATTRIBUTE,SAME-CLASS", value_delimiter = ',')]
     noise_shares: Option<Vec<f64>>,
-    /// Near-copies of each scene (1: every scene once)
+    /// Near-duplicates of each scene (1: every scene once)
     #[arg(long, value_name = "N", default_value_t = SynthOptions::default().duplicates)]
     duplicates: u64,
     /// Exponent of Zipf's law for the classes (0: equally common)

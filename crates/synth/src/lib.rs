@@ -2,7 +2,7 @@
 //!
 //! A *scene* is a main object and up to two lesser ones on a background. Its class is the shape
 //! and colour of the main object; classes follow Zipf's law. Each scene is drawn several times,
-//! as near-copies (shifted, rescaled, brightened, recompressed), and each copy draws a caption of
+//! as near-duplicates (shifted, rescaled, brightened, recompressed), and each copy draws a caption of
 //! its own: from one of several templates, sometimes with details left out, sometimes with a
 //! place name that nothing but the background gives away. A stated share of the captions is
 //! [`Noise`]. What is true of each sample stands in its json as [`Truth`].

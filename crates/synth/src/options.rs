@@ -23,7 +23,7 @@ pub struct SynthOptions {
     pub misaligned: f64,
     /// How the noise is made up.
     pub noise: NoiseShares,
-    /// Near-copies of each scene: `samples / duplicates` scenes, rounded up, are distinct.
+    /// Near-duplicates of each scene: `samples / duplicates` scenes, rounded up, are distinct.
     pub duplicates: u64,
     /// Exponent of Zipf's law for the classes: the share of rank r is proportional to
     /// `r^-zipf`. 0 makes all classes equally common.

@@ -14,15 +14,15 @@ pub(super) struct Walk<'a> {
     pub(super) job: &'a PlanJob,
     ledger: &'a Ledger,
     pub(super) policy: &'a Policy,
-    pub(super) encoder: u64,
+    pub(super) scorer: u64,
 }
 
 /// The windows of a shard: their keys and what is known of them, scores where the policy looks at them.
 pub(super) type Windows = Vec<(WindowKey, Arc<WindowRecord>, Option<CorpusScores>)>;
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(job: &'a PlanJob, policy: &'a Policy, ledger: &'a Ledger, encoder: u64) -> Self {
-        Self { job, policy, ledger, encoder }
+    pub(super) fn new(job: &'a PlanJob, policy: &'a Policy, ledger: &'a Ledger, scorer: u64) -> Self {
+        Self { job, policy, ledger, scorer }
     }
 
     /// The key of window 0 of the shard as it is now.
@@ -33,7 +33,7 @@ impl<'a> Walk<'a> {
             window: 0,
             size: self.policy.selection.window,
             version: version_hash(version.as_deref()),
-            encoder: self.encoder,
+            scorer: self.scorer,
             reading: reading_fingerprint(read, &self.job.config.images.decode()),
         })
     }

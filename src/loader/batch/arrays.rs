@@ -1,13 +1,13 @@
 //! What the training loop gets.
 
-use std::sync::Arc;
+use std::ops::Deref;
 
 use half::bf16;
 
 use crate::config::PixelType;
 use crate::error::Result;
 use crate::loader::batch::memory::{HostArray, Stock};
-use crate::sample::SampleId;
+use crate::loader::batch::rows::Rows;
 
 /// Pixels of a batch, `[batch, 3, height, width]`.
 #[derive(Debug)]
@@ -70,35 +70,24 @@ pub struct Batch {
     /// that are not real make every batch of every rank as long as the others: they repeat samples of the
     /// rank, or are blank (pixels 0, an empty caption, identity 0) where it has none.
     pub valid: HostArray<bool>,
-    /// Identities.
-    pub ids: Vec<SampleId>,
-    /// WebDataset keys.
-    pub keys: Vec<Arc<str>>,
-    /// The json members, as stored.
-    pub json: Vec<Option<Vec<u8>>>,
-    /// Clusters; `None` where no captioner ran.
-    pub clusters: Vec<Option<u32>>,
-    /// Alignment quantiles of image and original caption; `None` where no captioner ran.
-    pub alignment: Vec<Option<f32>>,
-    /// Probabilities of inclusion, given gate and dedup; `None` where the priority depends on the
-    /// sample or nothing was selected.
-    pub pi: Vec<Option<f32>>,
     /// 1 / pi, `[batch]`; 1 where nothing was selected, 0 where a row is not [valid](Self::valid). `None` unless the loader was asked for
     /// [weights](crate::loader::LoaderBuilder::weights).
     pub weights: Option<HostArray<f32>>,
     /// Fingerprint of what decided which samples are here, as in
     /// [`LoaderState::policy`](crate::loader::LoaderState::policy).
     pub policy: u64,
-    /// Original captions.
-    pub original: Vec<String>,
-    /// Generated captions, where one was needed.
-    pub generated: Vec<Option<Arc<str>>>,
-    /// What the judge says of the generated captions, in [0, 1]; `None` where it was not asked.
-    pub judged: Vec<Option<f32>>,
-    /// Whether the gate dropped the sample and its generated caption brought it back.
-    pub rescued: Vec<bool>,
     /// The captions to train on: original and generated, fused. `tokens` are theirs.
     pub captions: Vec<String>,
+    /// What else is known of the rows; a batch gives its columns as its own: `batch.keys`.
+    pub rows: Rows,
+}
+
+impl Deref for Batch {
+    type Target = Rows;
+
+    fn deref(&self) -> &Rows {
+        &self.rows
+    }
 }
 
 impl Batch {
@@ -137,19 +126,10 @@ impl Batch {
             },
             tokens,
             valid,
-            ids: Vec::with_capacity(rows),
-            keys: Vec::with_capacity(rows),
-            json: Vec::with_capacity(rows),
-            clusters: Vec::with_capacity(rows),
-            alignment: Vec::with_capacity(rows),
-            pi: Vec::with_capacity(rows),
             weights: None,
             policy: 0,
-            original: Vec::with_capacity(rows),
-            generated: Vec::with_capacity(rows),
-            judged: Vec::with_capacity(rows),
-            rescued: Vec::with_capacity(rows),
             captions: Vec::with_capacity(rows),
+            rows: Rows::with_capacity(rows),
         })
     }
 

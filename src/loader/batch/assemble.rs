@@ -1,13 +1,12 @@
 //! The assembling stage: every global batch takes the same number of kept samples from every lane, and of every
 //! source its share.
 //!
-//! Which kept sample takes which place is decided here, one batch after the other; `filling` makes the
-//! examples, two batches at a time. A place that lacks a
+//! Which kept sample fills which row is decided here, one batch after the other; `filling` makes the
+//! examples, two batches at a time. A row that lacks a
 //! kept sample (the lane ran out, or an image proved undecodable) is filled with one of the lane's
-//! first kept samples, chosen by hash(seed, epoch, step, place): a function of the place alone, so
+//! first kept samples, chosen by hash(seed, epoch, step, row): a function of the row alone, so
 //! that a resumed run fills it alike.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use crate::loader::batch::arrays::Batch;
 use crate::loader::batch::deferring::Deferring;
 use crate::loader::batch::filling::{Filled, Filling, Ordered};
 use crate::loader::batch::memory::HostArray;
-use crate::loader::batch::row::{Filler, Place};
+use crate::loader::batch::row::{BatchRow, Filler};
 use crate::loader::channel::{Message, receive};
 use crate::loader::decide::deciding::failed_image;
 use crate::loader::kept::{Kept, KeptGroup};
@@ -36,7 +35,7 @@ use crate::loader::spec::Spec;
 use crate::loader::stage::Stage;
 use crate::loader::window::raised;
 
-/// First kept samples of a lane that are held to fill places.
+/// First kept samples of a lane that are held to fill batch_rows.
 const REPEAT_POOL: usize = 64;
 
 /// The kept samples that one lane has of one source, one by one.
@@ -70,22 +69,22 @@ impl LaneFeed {
         Ok(self.queue.pop_front())
     }
 
-    /// The place of the kept sample that comes next; `None` where none will come.
-    pub(crate) fn place(&mut self) -> Result<Option<u64>> {
+    /// Position of the kept sample that comes next; `None` where none will come.
+    pub(crate) fn position(&mut self) -> Result<Option<u64>> {
         self.load()?;
-        Ok(self.queue.front().map(|kept| kept.place))
+        Ok(self.queue.front().map(|kept| kept.position))
     }
 
-    /// The next kept sample, where its place is before `end`.
+    /// The next kept sample, where its position is before `end`.
     pub(crate) fn next_before(&mut self, end: u64) -> Result<Option<Arc<Kept>>> {
-        if self.place()?.is_some_and(|place| place < end) { self.next() } else { Ok(None) }
+        if self.position()?.is_some_and(|position| position < end) { self.next() } else { Ok(None) }
     }
 
     pub(crate) fn lane(&self) -> usize {
         self.stream.lane
     }
 
-    /// The kept samples that fill places, once the first of all is there.
+    /// The kept samples that fill batch_rows, once the first of all is there.
     pub(crate) fn first(&self) -> Arc<[Arc<Kept>]> {
         Arc::clone(&self.first)
     }
@@ -134,7 +133,7 @@ pub(crate) struct Assembling<'a> {
     pub(crate) recorder: &'a Recorder,
     /// Where it says what it does.
     pub(crate) slot: &'a Slot,
-    /// Kept samples that proved undecodable: each is counted once, whatever places it was to fill.
+    /// Kept samples that proved undecodable: each is counted once, whatever batch_rows it was to fill.
     pub(crate) undecodable: RefCell<HashSet<u64>>,
 }
 
@@ -166,9 +165,9 @@ impl Assembling<'_> {
                 ordered.is_empty() || feeds.iter().all(|feed| feed.has(self.due(feed.stream, steps.start)));
             let next = if ordered.has_room() && may_wait { steps.next() } else { None };
             if let Some(step) = next {
-                let places = self.places(step, feeds)?;
+                let batch_rows = self.batch_rows(step, feeds)?;
                 if step >= self.first_step {
-                    ordered.start(step, places)?;
+                    ordered.start(step, batch_rows)?;
                 }
             } else if let Some(filled) = ordered.next()? {
                 let batch = self.recorder.time(Stage::Batch, || self.complete(filling, filled))?;
@@ -201,9 +200,9 @@ impl Assembling<'_> {
     }
 
     /// Takes the kept samples of one step from every lane.
-    fn places(&self, step: u64, feeds: &mut [LaneFeed]) -> Result<Vec<Place>> {
+    fn batch_rows(&self, step: u64, feeds: &mut [LaneFeed]) -> Result<Vec<BatchRow>> {
         let (per_lane, shares) = (self.spec.per_lane(), &self.spec.mix.at(self.epoch).shares);
-        let mut places = Vec::with_capacity(self.spec.config.batch_size);
+        let mut batch_rows = Vec::with_capacity(self.spec.config.batch_size);
         // Lane by lane, and in each source by source.
         for feeds in feeds.chunks_mut(shares.sources()) {
             let Some(lane) = feeds.first().map(|feed| feed.stream.lane) else { continue };
@@ -234,13 +233,13 @@ impl Assembling<'_> {
                         self.repeat(lane, &first, step, global, 0)?
                     }
                 };
-                places.push(Place { kept, filler: Filler::Own, lane, first, global });
+                batch_rows.push(BatchRow { kept, filler: Filler::Own, lane, first, global });
             }
         }
-        Ok(places)
+        Ok(batch_rows)
     }
 
-    /// One of the lane's first kept samples, chosen by the place and the attempt.
+    /// One of the lane's first kept samples, chosen by the row and the attempt.
     fn repeat(
         &self,
         lane: usize,
@@ -252,8 +251,8 @@ impl Assembling<'_> {
         if first.is_empty() {
             return Err(self.empty(lane));
         }
-        let place = hash::combine(&[self.epoch, step, global, attempt]);
-        let choice = hash::hash(self.spec.config.seed, Purpose::Repeat, place) % first.len() as u64;
+        let key = hash::combine(&[self.epoch, step, global, attempt]);
+        let choice = hash::hash(self.spec.config.seed, Purpose::Repeat, key) % first.len() as u64;
         Ok(Arc::clone(&first[choice as usize]))
     }
 
@@ -281,58 +280,67 @@ impl Assembling<'_> {
         ))
     }
 
-    /// Counts the kept samples that proved undecodable, and fills their places with others.
+    /// Counts the kept samples that proved undecodable, and fills their batch_rows with others.
     fn complete(&self, filling: &Filling<'_>, filled: Filled) -> Result<Batch> {
-        let Filled { mut places, mut batch, mut captions, mut failed } = filled;
+        let Filled { mut batch_rows, mut batch, mut captions, mut failed } = filled;
         let mut attempt = 0;
         while !failed.is_empty() {
             let mut todo = Vec::with_capacity(failed.len());
             for (row, error) in failed {
-                let place = &mut places[row];
-                // One that is counted has, or had, a place of its own that something else fills.
-                if self.late_failure(place.lane, &place.kept, error)? {
-                    self.recorder.repeat(place.lane);
+                let batch_row = &mut batch_rows[row];
+                // One that is counted has, or had, a row of its own that something else fills.
+                if self.late_failure(batch_row.lane, &batch_row.kept, error)? {
+                    self.recorder.repeat(batch_row.lane);
                 }
-                attempt_limit(attempt, &place.kept)?;
-                place.kept = self.repeat(place.lane, &place.first, batch.step, place.global, attempt + 1)?;
+                attempt_limit(attempt, &batch_row.kept)?;
+                batch_row.kept =
+                    self.repeat(batch_row.lane, &batch_row.first, batch.step, batch_row.global, attempt + 1)?;
                 todo.push(row);
             }
             attempt += 1;
-            failed = filling.decode(&places, &todo, &mut batch, &mut captions, self.slot)?;
+            failed = filling.decode(&batch_rows, &todo, &mut batch, &mut captions, self.slot)?;
         }
-        self.describe(&mut batch, &places, captions)?;
-        self.count_yielded(&places);
+        self.describe(&mut batch, &batch_rows, captions)?;
+        self.count_yielded(&batch_rows);
         Ok(batch)
     }
 
     /// Counts what a batch is made of.
-    pub(crate) fn count_yielded(&self, places: &[Place]) {
-        let own = || places.iter().filter(|place| place.filler == Filler::Own);
+    pub(crate) fn count_yielded(&self, batch_rows: &[BatchRow]) {
+        let own = || batch_rows.iter().filter(|batch_row| batch_row.filler == Filler::Own);
         let rows = own().count();
         self.recorder.yielded.fetch_add(rows as u64, Ordering::Relaxed);
-        self.recorder.padded.fetch_add((places.len() - rows) as u64, Ordering::Relaxed);
-        own().for_each(|place| self.recorder.yielded_of(place.kept.source));
+        self.recorder.padded.fetch_add((batch_rows.len() - rows) as u64, Ordering::Relaxed);
+        own().for_each(|batch_row| self.recorder.yielded_of(batch_row.kept.source));
     }
 
     /// Copies what is known of the kept samples into the batch, and counts what it amounts to.
     ///
     /// # Errors
     /// Json that waits in a file cannot be read back; no memory.
-    pub(crate) fn describe(&self, batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Result<()> {
-        describe(batch, places, captions)?;
+    pub(crate) fn describe(
+        &self,
+        batch: &mut Batch,
+        batch_rows: &[BatchRow],
+        captions: Vec<String>,
+    ) -> Result<()> {
+        describe(batch, batch_rows, captions)?;
         batch.policy = self.spec.policy;
         if self.spec.config.selection.weights {
             let mut weights = HostArray::zeros(&[batch.len()])?;
-            for (weight, (pi, place)) in weights.as_mut_slice().iter_mut().zip(batch.pi.iter().zip(places)) {
+            for (weight, (pi, batch_row)) in
+                weights.as_mut_slice().iter_mut().zip(batch.pi.iter().zip(batch_rows))
+            {
                 // Without a probability nothing was selected: it was there for certain.
-                *weight = if place.filler == Filler::Own { pi.map_or(1.0, |pi| 1.0 / pi) } else { 0.0 };
+                *weight = if batch_row.filler == Filler::Own { pi.map_or(1.0, |pi| 1.0 / pi) } else { 0.0 };
             }
             batch.weights = Some(weights);
         }
-        let rows = places.iter().zip(batch.pi.iter().zip(&batch.captions));
-        let own = rows.filter(|(place, _)| place.filler == Filler::Own);
-        self.recorder
-            .batch(own.map(|(place, (pi, caption))| (*pi, caption.as_str(), place.kept.semantic_hash)));
+        let rows = batch_rows.iter().zip(batch.pi.iter().zip(&batch.captions));
+        let own = rows.filter(|(batch_row, _)| batch_row.filler == Filler::Own);
+        self.recorder.batch(
+            own.map(|(batch_row, (pi, caption))| (*pi, caption.as_str(), batch_row.kept.semantic_hash)),
+        );
         Ok(())
     }
 
@@ -359,7 +367,7 @@ fn decide_the_rest(feeds: &mut [LaneFeed]) -> Result<()> {
     Ok(())
 }
 
-/// What fills the places that a lane's source has no kept sample for: its first kept samples, or where it has none
+/// What fills the batch_rows that a lane's source has no kept sample for: its first kept samples, or where it has none
 /// at all, those of another source of the lane.
 fn first_of(feeds: &mut [LaneFeed], source: usize) -> Result<Arc<[Arc<Kept>]>> {
     if feeds[source].first.is_empty() {
@@ -379,7 +387,7 @@ fn attempt_limit(attempt: u64, kept: &Kept) -> Result<()> {
         return Ok(());
     }
     let detail = format!(
-        "none of the {attempt} that were tried in the place of key {} can be decoded; mend the shards, or use fewer \
+        "none of the {attempt} that were tried instead of key {} can be decoded; mend the shards, or use fewer \
          lanes",
         kept.sample.key
     );
@@ -390,23 +398,11 @@ fn attempt_limit(attempt: u64, kept: &Kept) -> Result<()> {
 ///
 /// # Errors
 /// Json that waits in a file cannot be read back.
-fn describe(batch: &mut Batch, places: &[Place], captions: Vec<String>) -> Result<()> {
-    for (valid, place) in batch.valid.as_mut_slice().iter_mut().zip(places) {
-        *valid = place.filler == Filler::Own;
+fn describe(batch: &mut Batch, batch_rows: &[BatchRow], captions: Vec<String>) -> Result<()> {
+    for (valid, batch_row) in batch.valid.as_mut_slice().iter_mut().zip(batch_rows) {
+        *valid = batch_row.filler == Filler::Own;
     }
-    for kept in places.iter().map(|place| &place.kept) {
-        batch.ids.push(kept.sample.id);
-        batch.keys.push(Arc::clone(&kept.sample.key));
-        let json = kept.json.as_ref().map(|json| json.bytes().map(Cow::into_owned));
-        batch.json.push(json.transpose()?);
-        batch.clusters.push(kept.cluster);
-        batch.alignment.push(kept.alignment);
-        batch.pi.push(kept.pi);
-        batch.original.push(kept.sample.caption.clone());
-        batch.generated.push(kept.generated.clone());
-        batch.judged.push(kept.judged);
-        batch.rescued.push(kept.rescued);
-    }
+    batch_rows.iter().try_for_each(|batch_row| batch.rows.push(&batch_row.kept))?;
     batch.captions = captions;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::loader::alike::Seen;
+use crate::loader::duplicates::Seen;
 use crate::loader::kept::Kept;
 
 /// Kept samples of a lane that may wait at a time; where more would, the one that has waited longest is let
@@ -53,7 +53,7 @@ impl<T> Default for Deferring<T> {
 
 impl<T: Comparable> Deferring<T> {
     /// The lane's next `n`: those that wait first, then what `next` gives. What is like one that was
-    /// taken waits for the next stretch; only where nothing else is left does it fill a place of this
+    /// taken waits for the next stretch; only where nothing else is left does it fill a row of this
     /// one. Returns fewer where there are no more, and how many began to wait.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
-//! Mode `Eval`: every sample has its place, and a place is never another sample's.
+//! Mode `Eval`: every sample has its row, and a row is never another sample's.
 //!
-//! Batch n of a rank has the places n * batch_size to (n + 1) * batch_size of its lane. Where a sample cannot be used,
+//! Batch n of a rank has the batch_rows n * batch_size to (n + 1) * batch_size of its lane. Where a sample cannot be used,
 //! one process yields a row less. Several yield a row that is not real instead, and whole batches of them where a
 //! rank has fewer samples than another: collectives of the loop that evaluates then meet everywhere.
 
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::loader::batch::arrays::Batch;
 use crate::loader::batch::assemble::{Assembling, LaneFeed};
 use crate::loader::batch::filling::{Filled, Filling, Ordered};
-use crate::loader::batch::row::{Filler, Place};
+use crate::loader::batch::row::{BatchRow, Filler};
 use crate::loader::buffer::Keeping;
 use crate::loader::channel::Message;
 use crate::loader::kept::Kept;
@@ -38,13 +38,14 @@ impl Assembling<'_> {
                 let may_wait = ordered.is_empty() || feed.has(self.spec.config.batch_size);
                 if ordered.has_room()
                     && may_wait
-                    && let Some((step, places)) = self.next_places(next, feed, &blank)?
+                    && let Some((step, batch_rows)) = self.next_rows(next, feed, &blank)?
                 {
                     next = step + 1;
                     if step >= self.first_step {
-                        ordered.start(step, places)?;
+                        ordered.start(step, batch_rows)?;
                     } else {
-                        let own = places.iter().filter(|place| place.filler == Filler::Own).count();
+                        let own =
+                            batch_rows.iter().filter(|batch_row| batch_row.filler == Filler::Own).count();
                         self.recorder.replayed.fetch_add(own as u64, Ordering::Relaxed);
                     }
                     continue;
@@ -55,7 +56,7 @@ impl Assembling<'_> {
                 let Some(batch) = completed else { continue };
                 if batch.step + 1 == promised {
                     // With the last batch everything is counted, and shards that are too long have been noticed.
-                    feed.place()?;
+                    feed.position()?;
                 }
                 if !self.hand_over(batch, out) {
                     return Ok(());
@@ -66,18 +67,18 @@ impl Assembling<'_> {
         Ok(())
     }
 
-    /// The places of batch `next`, or on one process of the first after it that has a sample, and which that is;
+    /// The batch_rows of batch `next`, or on one process of the first after it that has a sample, and which that is;
     /// `None` at the end.
-    fn next_places(
+    fn next_rows(
         &self,
         next: u64,
         feed: &mut LaneFeed,
         blank: &Arc<Kept>,
-    ) -> Result<Option<(u64, Vec<Place>)>> {
+    ) -> Result<Option<(u64, Vec<BatchRow>)>> {
         let rows = self.spec.config.batch_size as u64;
-        let step = match feed.place()? {
+        let step = match feed.position()? {
             _ if self.spec.pads() => next,
-            Some(place) => place / rows,
+            Some(position) => position / rows,
             None => return Ok(None),
         };
         if self.spec.pads() && step >= self.spec.num_batches(self.epoch) {
@@ -88,7 +89,7 @@ impl Assembling<'_> {
             own.push(kept);
         }
         let (lane, first) = (feed.lane(), feed.first());
-        let place = |row: u64, kept: Arc<Kept>, filler| Place {
+        let filled = |row: u64, kept: Arc<Kept>, filler| BatchRow {
             kept,
             filler,
             lane,
@@ -96,16 +97,16 @@ impl Assembling<'_> {
             global: lane as u64 * rows + row,
         };
         let mut own = own.into_iter().peekable();
-        let mut places = Vec::with_capacity(self.spec.config.batch_size);
+        let mut batch_rows = Vec::with_capacity(self.spec.config.batch_size);
         for row in 0..rows {
-            if let Some(kept) = own.next_if(|kept| kept.place == step * rows + row) {
-                places.push(place(row, kept, Filler::Own));
+            if let Some(kept) = own.next_if(|kept| kept.position == step * rows + row) {
+                batch_rows.push(filled(row, kept, Filler::Own));
             } else if self.spec.pads() {
                 let (kept, filler) = stand_in(&first, row, 0, blank);
-                places.push(place(row, kept, filler));
+                batch_rows.push(filled(row, kept, filler));
             }
         }
-        Ok(Some((step, places)))
+        Ok(Some((step, batch_rows)))
     }
 
     /// Takes the rows out that could not be decoded, or puts others in; `None` where no row is left.
@@ -115,22 +116,23 @@ impl Assembling<'_> {
         filled: Filled,
         blank: &Arc<Kept>,
     ) -> Result<Option<Batch>> {
-        let Filled { mut places, mut batch, mut captions, mut failed } = filled;
+        let Filled { mut batch_rows, mut batch, mut captions, mut failed } = filled;
         let rows = self.spec.config.batch_size as u64;
         let mut attempt = 0;
-        let mut real = vec![true; places.len()];
+        let mut real = vec![true; batch_rows.len()];
         while !failed.is_empty() {
             attempt += 1;
             let mut todo = Vec::with_capacity(failed.len());
             for (row, error) in failed {
-                let place = &mut places[row];
-                self.late_failure(place.lane, &place.kept, error)?;
-                (place.kept, place.filler) = stand_in(&place.first, place.global % rows, attempt, blank);
+                let batch_row = &mut batch_rows[row];
+                self.late_failure(batch_row.lane, &batch_row.kept, error)?;
+                (batch_row.kept, batch_row.filler) =
+                    stand_in(&batch_row.first, batch_row.global % rows, attempt, blank);
                 real[row] = false;
                 todo.push(row);
             }
             failed = if self.spec.pads() {
-                filling.decode(&places, &todo, &mut batch, &mut captions, self.slot)?
+                filling.decode(&batch_rows, &todo, &mut batch, &mut captions, self.slot)?
             } else {
                 vec![]
             };
@@ -138,15 +140,15 @@ impl Assembling<'_> {
         if !self.spec.pads() && real.contains(&false) {
             batch.keep_rows(&real);
             let mut row = real.iter();
-            places.retain(|_| row.next().is_some_and(|&real| real));
+            batch_rows.retain(|_| row.next().is_some_and(|&real| real));
             let mut row = real.iter();
             captions.retain(|_| row.next().is_some_and(|&real| real));
         }
-        if places.is_empty() {
+        if batch_rows.is_empty() {
             return Ok(None);
         }
-        self.describe(&mut batch, &places, captions)?;
-        self.count_yielded(&places);
+        self.describe(&mut batch, &batch_rows, captions)?;
+        self.count_yielded(&batch_rows);
         Ok(Some(batch))
     }
 
@@ -179,7 +181,7 @@ impl Assembling<'_> {
             rescued: false,
             source: 0,
             pass: 0,
-            place: 0,
+            position: 0,
         })
     }
 }

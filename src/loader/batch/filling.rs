@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::hash::{self, Purpose};
 use crate::image::ImageError;
 use crate::loader::batch::arrays::{Batch, Images};
-use crate::loader::batch::row::{Filler, Place};
+use crate::loader::batch::row::{BatchRow, Filler};
 use crate::loader::channel::panic_message;
 use crate::loader::decide::captions::caption_of;
 use crate::loader::decide::previews::with_scratch;
@@ -27,9 +27,9 @@ use crate::loader::stage::Stage;
 /// Batches that are made at a time.
 const AT_A_TIME: usize = 2;
 
-/// A batch whose places were decoded, as far as they can be.
+/// A batch whose batch_rows were decoded, as far as they can be.
 pub(crate) struct Filled {
-    pub(crate) places: Vec<Place>,
+    pub(crate) batch_rows: Vec<BatchRow>,
     pub(crate) batch: Batch,
     pub(crate) captions: Vec<String>,
     /// The rows that cannot be decoded, in order.
@@ -39,7 +39,7 @@ pub(crate) struct Filled {
 /// A batch to be made, and whom to send it to.
 struct Job {
     step: u64,
-    places: Vec<Place>,
+    batch_rows: Vec<BatchRow>,
     reply: Sender<Result<Filled>>,
 }
 
@@ -61,9 +61,9 @@ impl Ordered<'_> {
     }
 
     /// Begins a batch.
-    pub(crate) fn start(&mut self, step: u64, places: Vec<Place>) -> Result<()> {
+    pub(crate) fn start(&mut self, step: u64, batch_rows: Vec<BatchRow>) -> Result<()> {
         let (reply, filled) = bounded(1);
-        self.jobs.send(Job { step, places, reply }).map_err(|_| Stage::Example.gone())?;
+        self.jobs.send(Job { step, batch_rows, reply }).map_err(|_| Stage::Example.gone())?;
         self.running.push_back((step, filled));
         Ok(())
     }
@@ -93,8 +93,8 @@ impl Filling<'_> {
             for i in 0..AT_A_TIME {
                 let todo = todo.clone();
                 let fill = move || {
-                    for Job { step, places, reply } in todo {
-                        let filled = catch_unwind(AssertUnwindSafe(|| self.fill(step, places)));
+                    for Job { step, batch_rows, reply } in todo {
+                        let filled = catch_unwind(AssertUnwindSafe(|| self.fill(step, batch_rows)));
                         let filled =
                             filled.unwrap_or_else(|panic| Err(Stage::Example.died(panic_message(&*panic))));
                         let _ = reply.send(filled); // nobody waits any more: the epoch was dropped
@@ -110,36 +110,36 @@ impl Filling<'_> {
     }
 
     /// Decodes all of a batch.
-    fn fill(&self, step: u64, places: Vec<Place>) -> Result<Filled> {
+    fn fill(&self, step: u64, batch_rows: Vec<BatchRow>) -> Result<Filled> {
         let spec = self.spec;
         let context = spec.tokenizer.as_ref().map(|_| spec.config.captions.context_length);
         let size = spec.pipeline.size();
-        let rows = places.len();
+        let rows = batch_rows.len();
         let mut batch =
             Batch::allocate(self.epoch, step, rows, size, spec.config.images.dtype, context, &spec.stock)?;
-        let mut captions = vec![String::new(); places.len()];
-        let all: Vec<usize> = (0..places.len()).collect();
+        let mut captions = vec![String::new(); batch_rows.len()];
+        let all: Vec<usize> = (0..batch_rows.len()).collect();
         let slot = self.recorder.board.post(Post::example(step));
         let _mark = slot.mark(Doing::Work("decodes the images of a batch", None));
-        let failed = self.decode(&places, &all, &mut batch, &mut captions, &slot)?;
-        Ok(Filled { places, batch, captions, failed })
+        let failed = self.decode(&batch_rows, &all, &mut batch, &mut captions, &slot)?;
+        Ok(Filled { batch_rows, batch, captions, failed })
     }
 
-    /// Decodes, transforms, fuses and tokenises the rows of `todo` into their places of `batch`.
+    /// Decodes, transforms, fuses and tokenises the rows of `todo` into their batch_rows of `batch`.
     /// Returns the rows that failed, in order. `slot` is told of each.
     ///
     /// # Errors
     /// Images that wait in files cannot be read back.
     pub(crate) fn decode(
         &self,
-        places: &[Place],
+        batch_rows: &[BatchRow],
         todo: &[usize],
         batch: &mut Batch,
         captions: &mut [String],
         slot: &Slot,
     ) -> Result<Vec<(usize, ImageError)>> {
         let spec = self.spec;
-        let mut wanted = vec![false; places.len()];
+        let mut wanted = vec![false; batch_rows.len()];
         for &row in todo {
             wanted[row] = true;
         }
@@ -148,7 +148,7 @@ impl Filling<'_> {
         let tokens: Vec<&mut [i64]> = match &mut batch.tokens {
             Some(tokens) if context > 0 => tokens.as_mut_slice().chunks_mut(context).collect(),
             _ => {
-                no_tokens.resize_with(places.len(), || [0i64; 0]);
+                no_tokens.resize_with(batch_rows.len(), || [0i64; 0]);
                 no_tokens.iter_mut().map(|t| &mut t[..]).collect()
             }
         };
@@ -167,22 +167,24 @@ impl Filling<'_> {
             }
         };
         let mut failed: Vec<(usize, ImageError)> = spec.pool.install(|| -> Result<_> {
-            (places, pixels, tokens, captions)
+            (batch_rows, pixels, tokens, captions)
                 .into_par_iter()
                 .enumerate()
                 .filter(|(row, _)| wanted[*row])
-                .filter_map(|(row, (place, pixels, tokens, caption))| {
+                .filter_map(|(row, (batch_row, pixels, tokens, caption))| {
                     slot.tick();
-                    if place.filler == Filler::Blank {
+                    if batch_row.filler == Filler::Blank {
                         self.blank(pixels, tokens);
                         return None;
                     }
-                    let bytes = match place.kept.image.bytes() {
+                    let bytes = match batch_row.kept.image.bytes() {
                         Ok(bytes) => bytes,
                         Err(error) => return Some(Err(error)),
                     };
                     self.recorder
-                        .time(Stage::Example, || self.example(&place.kept, &bytes, pixels, tokens, caption))
+                        .time(Stage::Example, || {
+                            self.example(&batch_row.kept, &bytes, pixels, tokens, caption)
+                        })
                         .err()
                         .map(|error| Ok((row, error)))
                 })
@@ -228,7 +230,7 @@ impl Filling<'_> {
     }
 }
 
-/// The place of one image in the memory of a batch.
+/// Where one image goes in the memory of a batch.
 enum Pixels<'a> {
     F32(&'a mut [f32]),
     Bf16(&'a mut [bf16]),

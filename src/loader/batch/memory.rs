@@ -75,7 +75,7 @@ impl Lent {
     /// Memory at `address` for `elements` of `dtype`, which lasts as long as `owner`.
     ///
     /// # Safety
-    /// The memory is aligned for `dtype`, holds valid values of it (any bytes but for `Bool`) in `elements` places,
+    /// The memory is aligned for `dtype`, holds valid values of it (any bytes but for `Bool`) in `elements` batch_rows,
     /// and until `owner` is handed back nobody reads or writes it but through what is made here.
     pub unsafe fn new(
         address: NonNull<u8>,

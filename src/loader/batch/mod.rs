@@ -7,6 +7,8 @@ mod evaluating;
 mod filling;
 pub(crate) mod memory;
 mod row;
+mod rows;
 
 pub use arrays::{Batch, Images};
 pub use memory::{Dtype, Element, HostArray, Lent, Stock};
+pub use rows::Rows;

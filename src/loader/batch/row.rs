@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::loader::kept::Kept;
 
-/// What fills a place.
+/// What fills a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Filler {
     /// A kept sample of the policy's: one that is due, or in training one that is repeated.
@@ -15,14 +15,14 @@ pub(crate) enum Filler {
     Blank,
 }
 
-/// One place of a batch on its way to being filled.
+/// One row of a batch on its way to being filled.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct BatchRow {
     pub(crate) kept: Arc<Kept>,
     pub(crate) filler: Filler,
     pub(crate) lane: usize,
     /// The lane's first kept samples.
     pub(crate) first: Arc<[Arc<Kept>]>,
-    /// Index of the place in the global batch.
+    /// Index of the row in the global batch.
     pub(crate) global: u64,
 }

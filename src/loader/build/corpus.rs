@@ -41,7 +41,7 @@ impl LoaderBuilder {
         }
         // Of a part of a corpus a table may know little.
         if self.parts.shards.is_none() {
-            for (range, read) in listing.alike() {
+            for (range, read) in listing.stretches() {
                 if read.has_tables() && read.share.is_none() {
                     let (shards, lengths) = (&shards[range.clone()], &lengths[range]);
                     let found = shard::survey(shards, lengths, read)?;
@@ -69,7 +69,7 @@ impl LoaderBuilder {
         let passes = |score: f32| cut.is_none_or(|cut| cut.passes(score));
         let is_exact = mode == Mode::Eval;
         let mut counts = vec![];
-        for (range, read) in listing.alike() {
+        for (range, read) in listing.stretches() {
             let read = ReadOptions { score_key: field.clone().filter(|_| cut.is_some()), ..(**read).clone() };
             let (shards, lengths) = (&shards[range.clone()], &lengths[range]);
             let own = match read.takes_all() && read.score_key.is_none() {

@@ -1,4 +1,4 @@
-//! Which options have an effect: one that asks for something and has none is an error, never passed over.
+//! Which options have an effect: one that asks for something and has none is an error, never skipped.
 //!
 //! One table says of each option when it is asked. Options that only bound or place something (threads, memory,
 //! time, `strict`) hold wherever nothing comes to the bound, and a seed where nothing is drawn: they are not in
@@ -81,7 +81,7 @@ impl LoaderBuilder {
     pub(crate) fn check_effects(&self) -> Result<()> {
         let mut given = self.config.entries(&ALL);
         given.extend(self.config.sources.iter().flat_map(|source| source.entries(&ALL)));
-        let models = [("captioner", self.parts.encoder.is_some()), ("judge", self.parts.judge.is_some())];
+        let models = [("captioner", self.parts.scorer.is_some()), ("judge", self.parts.judge.is_some())];
         given.extend(
             models.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| (name, "given".into())),
         );
@@ -99,7 +99,7 @@ impl LoaderBuilder {
         let Some(selector) = decider.and_then(Decider::selector) else { return Ok(()) };
         let captions = &self.config.captions;
         let asked = selector.needs_signals() || captions.fuse != Fuse::Original || captions.rescue;
-        if self.parts.encoder.is_none() || asked {
+        if self.parts.scorer.is_none() || asked {
             return Ok(());
         }
         let accepted = format!(
@@ -113,7 +113,7 @@ impl LoaderBuilder {
     /// Refuses what the options name and nobody has opened: models are no plain data.
     pub(crate) fn check_models(&self) -> Result<()> {
         let named = [
-            ("captioner", &self.config.captioner, self.parts.encoder.is_some()),
+            ("captioner", &self.config.captioner, self.parts.scorer.is_some()),
             ("judge", &self.config.captions.judge, self.parts.judge.is_some()),
         ];
         for (option, path, is_open) in named {
@@ -201,7 +201,7 @@ mod tests {
                 assert_eq!(found.is_err(), expected, "{option} in {situation}: {found:?}");
                 if let Err(error) = found {
                     let text = error.to_string();
-                    assert!(text.starts_with(&format!("{option} = ")), "{situation}: {text}");
+                    assert!(text.starts_with(&format!("invalid {option}=")), "{situation}: {text}");
                     assert!(text.contains(": it has no effect with"), "{text}");
                 }
                 assert!(set(Loader::builder("x.tar")).check_effects().is_ok(), "{situation}");

@@ -82,7 +82,7 @@ impl Listing {
     /// How each shard is read where `field` is read as its samples' score.
     pub(crate) fn scored(&self, field: &str) -> Vec<Arc<ReadOptions>> {
         let mut reads = vec![];
-        for (range, read) in self.alike() {
+        for (range, read) in self.stretches() {
             let read = Arc::new(ReadOptions { score_key: Some(field.to_owned()), ..(**read).clone() });
             reads.resize(range.end, read);
         }
@@ -100,7 +100,7 @@ impl Listing {
     }
 
     /// Stretches of shards that are read alike.
-    pub(crate) fn alike(&self) -> Vec<(Range<usize>, &Arc<ReadOptions>)> {
+    pub(crate) fn stretches(&self) -> Vec<(Range<usize>, &Arc<ReadOptions>)> {
         let mut alike: Vec<(Range<usize>, &Arc<ReadOptions>)> = vec![];
         for (at, read) in self.reads.iter().enumerate() {
             match alike.last_mut() {

@@ -1,8 +1,8 @@
 //! Corpora that are mixed by a stated proportion, and epochs of a stated size.
 //!
 //! A [`Mix`] has one [`MixedSource`] for each corpus: its line of samples ([`Line`]), how much of the line an
-//! epoch takes, and its places in the batches ([`Shares`]). An epoch of N samples gives a source of weight w
-//! w N places, and takes the stretch of its line that is expected to have as many kept samples: a large source
+//! epoch takes, and its slots in the batches ([`Shares`]). An epoch of N samples gives a source of weight w
+//! w N slots, and takes the stretch of its line that is expected to have as many kept samples: a large source
 //! is used in part, a small one in several passes, and the next epoch goes on where this one stops. Without
 //! weights all shards are one source, and without `samples_per_epoch` an epoch is one pass over it.
 //!
@@ -50,7 +50,7 @@ pub(crate) struct Mix {
     pub(crate) fingerprint: u64,
 }
 
-/// How the places of an epoch are shared out.
+/// How the slots of an epoch are shared out.
 #[derive(Debug)]
 pub(crate) struct Places {
     /// Batches of the epoch, on every rank.
@@ -138,18 +138,18 @@ impl LoaderBuilder {
         let mut epochs = vec![];
         for epoch in decider.map_or(vec![0], Decider::stretches) {
             let num_batches = batches_of(epoch)?;
-            let places = apportion(num_batches.saturating_mul(global), &weights);
-            epochs.push((epoch, places, num_batches));
+            let slots = apportion(num_batches.saturating_mul(global), &weights);
+            epochs.push((epoch, slots, num_batches));
         }
         let all_of = |epoch: u64| decider.is_some_and(|decider| decider.keeps_everything(epoch));
         let keeps_everything = epochs.iter().any(|(epoch, ..)| all_of(*epoch));
         // With weights, or a size, all epochs are alike.
-        let places = epochs.first().map(|(_, places, _)| places.clone()).unwrap_or_default();
-        let all: u64 = places.iter().sum();
+        let slots = epochs.first().map(|(_, slots, _)| slots.clone()).unwrap_or_default();
+        let all: u64 = slots.iter().sum();
         let seed = (self.config.mode != Mode::Eval).then_some(self.config.seed);
         let mut parts = vec![];
         let mut sources = vec![];
-        for (candidate, &n) in candidates.iter().zip(&places) {
+        for (candidate, &n) in candidates.iter().zip(&slots) {
             let (place, source) = candidate;
             let line_of = |counted: fn(&Count) -> u64| {
                 let shard = |index: usize| LineShard {
@@ -179,14 +179,14 @@ impl LoaderBuilder {
             });
         }
         let fingerprint = if is_mixed || is_sized { hash::combine(&parts) } else { 0 };
-        let mut epochs = epochs.into_iter().map(|(epoch, places, num_batches)| {
-            let shares = Shares::new(&places, lanes, num_batches);
+        let mut epochs = epochs.into_iter().map(|(epoch, slots, num_batches)| {
+            let shares = Shares::new(&slots, lanes, num_batches);
             (epoch, Places { num_batches, shares, keeps_everything: all_of(epoch) })
         });
         let first = epochs.next().map(|(_, first)| first);
         let first = first.unwrap_or_else(|| Places {
             num_batches: 0,
-            shares: Shares::new(&places, lanes, 0),
+            shares: Shares::new(&slots, lanes, 0),
             keeps_everything: false,
         });
         Ok(Mix { sources, epochs: Schedule::new(first, epochs.collect()), fingerprint })
@@ -203,15 +203,15 @@ impl LoaderBuilder {
     }
 
     /// Fails where a source has no place in an epoch, or nothing to put there.
-    fn check_source(&self, source: &Listed, places: u64, expected: u64) -> Result<()> {
+    fn check_source(&self, source: &Listed, slots: u64, expected: u64) -> Result<()> {
         let given = format!("{} for {}", source.weight, source.name);
-        if places == 0 {
+        if slots == 0 {
             let accepted = "enough for one sample in an epoch; raise the weight, or samples_per_epoch";
             return Err(Error::option("weight", given, accepted));
         }
         if expected == 0 && !self.is_mixed() {
             let accepted = "nothing of these shards is expected to be kept; raise keep_ratio";
-            return Err(Error::refused("samples_per_epoch", places, accepted));
+            return Err(Error::refused("samples_per_epoch", slots, accepted));
         }
         if expected == 0 {
             let accepted = "a source of which something is kept: nothing of this one is expected to be kept";
@@ -221,15 +221,15 @@ impl LoaderBuilder {
     }
 }
 
-/// `line`, of which an epoch takes as many positions as are expected to have `places` kept samples, where one
+/// `line`, of which an epoch takes as many positions as are expected to have `slots` kept samples, where one
 /// pass has `expected`.
-fn taking(line: Line, places: u64, expected: u64) -> Line {
-    let positions = (u128::from(places) * u128::from(line.samples())).div_ceil(u128::from(expected.max(1)));
+fn taking(line: Line, slots: u64, expected: u64) -> Line {
+    let positions = (u128::from(slots) * u128::from(line.samples())).div_ceil(u128::from(expected.max(1)));
     line.taking(u64::try_from(positions).unwrap_or(u64::MAX))
 }
 
 impl Mix {
-    /// The places of `epoch`.
+    /// The slots of `epoch`.
     pub(crate) fn at(&self, epoch: u64) -> &Places {
         self.epochs.at(epoch)
     }
@@ -240,17 +240,17 @@ impl Mix {
         everything.as_ref().filter(|_| self.at(epoch).keeps_everything).unwrap_or(line)
     }
 
-    /// The piece of its source's stretch that is a lane's own: as long, beside the others', as its places
+    /// The piece of its source's stretch that is a lane's own: as long, beside the others', as its slots
     /// are many.
     pub(crate) fn piece(&self, stream: Stream, epoch: u64, lanes: usize) -> Range<u64> {
         let shares = &self.at(epoch).shares;
-        let places =
+        let slots =
             |lanes: usize| -> u64 { (0..lanes).map(|lane| shares.of_lane(stream.source, lane)).sum() };
         let line = self.line(stream.source, epoch);
-        match places(lanes) {
+        match slots(lanes) {
             // Nothing is yielded where a loader only records.
             0 => line.cut(stream.lane as u64, lanes as u64)..line.cut(stream.lane as u64 + 1, lanes as u64),
-            all => line.cut(places(stream.lane), all)..line.cut(places(stream.lane + 1), all),
+            all => line.cut(slots(stream.lane), all)..line.cut(slots(stream.lane + 1), all),
         }
     }
 }

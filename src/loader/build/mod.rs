@@ -66,9 +66,8 @@ impl LoaderBuilder {
         self.check_captioner(wanted.as_ref())?;
         self.check_judge(wanted.as_ref())?;
         self.check_weights(wanted.as_ref())?;
-        let spawn = |encoder, role| ModelThread::spawn(encoder, role);
-        let model =
-            self.parts.encoder.take().map(|(encoder, _)| spawn(encoder, Role::Captioner)).transpose()?;
+        let spawn = |scorer, role| ModelThread::spawn(scorer, role);
+        let model = self.parts.scorer.take().map(|(scorer, _)| spawn(scorer, Role::Captioner)).transpose()?;
         let judge = self.parts.judge.take().map(|judge| spawn(judge, Role::Judge)).transpose()?;
         let needs_signals = self.needs_signals(wanted.as_ref(), model.as_ref())?;
         let ledger = self.open_ledger()?;
@@ -177,7 +176,7 @@ impl LoaderBuilder {
         match self.parts.shards.clone() {
             Some(shards) => Ok(Listing::given(shards, Arc::new(read.unwrap_or_default()))),
             None => {
-                let listing = Listing::of(&self.config.sources, ledger.place().as_deref())?;
+                let listing = Listing::of(&self.config.sources, ledger.location().as_deref())?;
                 Ok(match read {
                     Some(read) => listing.reading(read),
                     None => listing,

@@ -19,7 +19,7 @@ pub type LoaderBuilder = Builder<Parts>;
 pub struct Parts {
     pub(crate) shards: Option<Vec<Shard>>,
     pub(crate) read: Option<ReadOptions>,
-    pub(crate) encoder: Option<(Box<dyn Scorer>, Arc<Clusters>)>,
+    pub(crate) scorer: Option<(Box<dyn Scorer>, Arc<Clusters>)>,
     pub(crate) judge: Option<Box<dyn Scorer>>,
     pub(crate) ledger: Option<Ledger>,
     pub(crate) tokenizer: Option<Tokenizer>,
@@ -34,8 +34,8 @@ impl LoaderBuilder {
     }
 
     /// The captioner and its clusters. The model moves into a thread of its own.
-    pub fn captioner(mut self, encoder: impl Scorer + 'static, clusters: Arc<Clusters>) -> Self {
-        self.parts.encoder = Some((Box::new(encoder), clusters));
+    pub fn captioner(mut self, scorer: impl Scorer + 'static, clusters: Arc<Clusters>) -> Self {
+        self.parts.scorer = Some((Box::new(scorer), clusters));
         self
     }
 

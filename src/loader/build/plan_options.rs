@@ -35,10 +35,10 @@ impl LoaderBuilder {
                 differences.push(format!("{name} is {own}, and {planned} in the plan"));
             }
         }
-        if let Some((encoder, _)) = &self.parts.encoder
-            && encoder.fingerprint() != plan.captioner
+        if let Some((scorer, _)) = &self.parts.scorer
+            && scorer.fingerprint() != plan.captioner
         {
-            let (own, planned) = (encoder.fingerprint(), plan.captioner);
+            let (own, planned) = (scorer.fingerprint(), plan.captioner);
             differences
                 .push(format!("the captioner's fingerprint is {own:016x}, and {planned:016x} in the plan"));
         }

@@ -1,8 +1,8 @@
-//! How the places of an epoch's batches are shared out over sources: exactly, and evenly in every batch.
+//! How the slots of an epoch's batches are shared out over sources: exactly, and evenly in every batch.
 //!
-//! A source with n of the epoch's places has floor(n / parts) in every part, a part being what one lane
+//! A source with n of the epoch's slots has floor(n / parts) in every part, a part being what one lane
 //! gives to one batch. What is left of it, less than one place a part, is an arc of that length on a circle
-//! with one point for each part; the arcs lie end to end and go round as many times as places are left in a part.
+//! with one point for each part; the arcs lie end to end and go round as many times as slots are left in a part.
 //! A part takes one more of each source whose arc covers its point. So a part is within one of every source's
 //! share, and the sums are exact, since the points are all there are. Which point a part has decides how
 //! even the sums are on the way: a lane's points are those of one residue modulo `lanes`, so that
@@ -14,7 +14,7 @@
 /// Golden ratio minus 1, times 2^64.
 const GOLDEN: u128 = 0x9E37_79B9_7F4A_7C15;
 
-/// The places of an epoch, by source, lane and step.
+/// The slots of an epoch, by source, lane and step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shares {
     lanes: u128,
@@ -30,15 +30,15 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Shares `places`, those of each source in an epoch, out over `lanes` and `steps`. Their sum has to be a
+    /// Shares `slots`, those of each source in an epoch, out over `lanes` and `steps`. Their sum has to be a
     /// multiple of the number of parts.
-    pub(crate) fn new(places: &[u64], lanes: usize, steps: u64) -> Self {
+    pub(crate) fn new(slots: &[u64], lanes: usize, steps: u64) -> Self {
         let (lanes, steps) = (lanes.max(1) as u128, u128::from(steps.max(1)));
         let parts = lanes * steps;
         let mut arcs = vec![0];
         let mut base = vec![];
         let mut bound = 0;
-        for &n in places {
+        for &n in slots {
             let n = u128::from(n);
             base.push((n / parts) as u64);
             bound += n % parts;
@@ -85,19 +85,19 @@ impl Shares {
     /// The source of each place in the part of `lane` in batch `step`, in order: those of a source are
     /// spread evenly over the part.
     pub(crate) fn order(&self, lane: usize, step: u64) -> Vec<usize> {
-        let mut places: Vec<(u64, usize)> = vec![];
+        let mut slots: Vec<(u64, usize)> = vec![];
         for source in 0..self.sources() {
             let n = self.at(source, lane, step);
             // The middle of the k-th of n equal pieces, of 2^32.
-            places.extend((0..n).map(|k| ((((2 * k + 1) << 31) / n), source)));
+            slots.extend((0..n).map(|k| ((((2 * k + 1) << 31) / n), source)));
         }
-        places.sort_unstable();
-        places.into_iter().map(|(_, source)| source).collect()
+        slots.sort_unstable();
+        slots.into_iter().map(|(_, source)| source).collect()
     }
 }
 
-/// Divides `places` by weights, which are positive: each gets its share, rounded up or down.
-pub(crate) fn apportion(places: u64, weights: &[f64]) -> Vec<u64> {
+/// Divides `slots` by weights, which are positive: each gets its share, rounded up or down.
+pub(crate) fn apportion(slots: u64, weights: &[f64]) -> Vec<u64> {
     // By the largest first: their sum stays finite.
     let largest = weights.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
     let sum: f64 = weights.iter().map(|w| w / largest).sum();
@@ -109,7 +109,7 @@ pub(crate) fn apportion(places: u64, weights: &[f64]) -> Vec<u64> {
     let mut result = vec![];
     for unit in units {
         bound += unit;
-        let next = (u128::from(places) * bound * 2 + all) / (2 * all);
+        let next = (u128::from(slots) * bound * 2 + all) / (2 * all);
         result.push((next - before) as u64);
         before = next;
     }
@@ -161,18 +161,18 @@ mod tests {
             per_lane in 1u64..20,
         ) {
             let all = per_lane * lanes as u64 * steps;
-            let places = apportion(all, &weights);
-            prop_assert_eq!(places.iter().sum::<u64>(), all);
+            let slots = apportion(all, &weights);
+            prop_assert_eq!(slots.iter().sum::<u64>(), all);
             let sum: f64 = weights.iter().sum();
-            for (n, w) in places.iter().zip(&weights) {
+            for (n, w) in slots.iter().zip(&weights) {
                 prop_assert!((*n as f64 - w / sum * all as f64).abs() < 1.001, "{} of {}", n, all);
             }
-            let shares = Shares::new(&places, lanes, steps);
+            let shares = Shares::new(&slots, lanes, steps);
             for lane in 0..lanes {
                 for step in 0..steps {
                     let order = shares.order(lane, step);
                     prop_assert_eq!(order.len() as u64, per_lane);
-                    for (source, &n) in places.iter().enumerate() {
+                    for (source, &n) in slots.iter().enumerate() {
                         let at = shares.at(source, lane, step);
                         prop_assert_eq!(order.iter().filter(|&&s| s == source).count() as u64, at);
                         let share = n as f64 / (lanes as u64 * steps) as f64;
@@ -180,7 +180,7 @@ mod tests {
                     }
                 }
             }
-            for (source, &n) in places.iter().enumerate() {
+            for (source, &n) in slots.iter().enumerate() {
                 let mut sum = 0;
                 for lane in 0..lanes {
                     let own: u64 = (0..steps).map(|step| shares.at(source, lane, step)).sum();
@@ -204,9 +204,9 @@ mod tests {
         ) {
             let steps = (lanes * lanes) as u64 + more;
             let global = per_lane * lanes as u64;
-            let places = apportion(global * steps, &weights);
-            let shares = Shares::new(&places, lanes, steps);
-            for (source, &n) in places.iter().enumerate() {
+            let slots = apportion(global * steps, &weights);
+            let shares = Shares::new(&slots, lanes, steps);
+            for (source, &n) in slots.iter().enumerate() {
                 for step in 0..steps {
                     let at: u64 = (0..lanes).map(|lane| shares.at(source, lane, step)).sum();
                     let share = n as f64 / steps as f64;
@@ -224,9 +224,9 @@ mod tests {
             steps in 100u64..1000,
             per_lane in 1u64..20,
         ) {
-            let places = apportion(per_lane * lanes as u64 * steps, &weights);
-            let shares = Shares::new(&places, lanes, steps);
-            for (source, &n) in places.iter().enumerate() {
+            let slots = apportion(per_lane * lanes as u64 * steps, &weights);
+            let shares = Shares::new(&slots, lanes, steps);
+            for (source, &n) in slots.iter().enumerate() {
                 let pace = n as f64 / (lanes as u64 * steps) as f64;
                 let mut sum = 0;
                 for step in 0..steps {

@@ -59,7 +59,7 @@ impl LoaderBuilder {
         if config.runtime.stall_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::option("stall_timeout", 0, "more than 0 seconds, or none to wait for ever"));
         }
-        // Also where the mode does not use it: what cannot be meant is never passed over.
+        // Also where the mode does not use it: what cannot be meant is never skipped.
         if let Some(gate) = &config.selection.gate {
             gate.check()?;
         }
@@ -130,11 +130,11 @@ impl LoaderBuilder {
         }
     }
 
-    /// The clusters of the encoder, of the same fit.
+    /// The clusters of the scorer, of the same fit.
     pub(crate) fn clusters(&self) -> Result<Option<Arc<Clusters>>> {
-        let Some((encoder, clusters)) = &self.parts.encoder else { return Ok(None) };
-        if self.config.mode == Mode::Reduced && encoder.clusters() != clusters.len() {
-            let accepted = format!("the scorer has {}: both must come from one fit", encoder.clusters());
+        let Some((scorer, clusters)) = &self.parts.scorer else { return Ok(None) };
+        if self.config.mode == Mode::Reduced && scorer.clusters() != clusters.len() {
+            let accepted = format!("the scorer has {}: both must come from one fit", scorer.clusters());
             return Err(Error::refused("captioner", format!("{} clusters", clusters.len()), accepted));
         }
         Ok(Some(Arc::clone(clusters)))
@@ -195,8 +195,7 @@ impl LoaderBuilder {
             return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
         if self.config.captions.rescue && self.config.selection.thin {
-            let accepted =
-                "false with thin: what is left out of the share would be missing among the rescued";
+            let accepted = "false with thin: what is not in the share would be missing among the rescued";
             return Err(Error::option("rescue", self.config.captions.rescue, accepted));
         }
         let needs = if self.config.captions.fuse.needs_judge() {
@@ -218,7 +217,7 @@ impl LoaderBuilder {
             (Some(_), Some(judge)) => {
                 let own = self
                     .parts
-                    .encoder
+                    .scorer
                     .as_ref()
                     .is_some_and(|(own, _)| own.fingerprint() == judge.fingerprint());
                 if own {

@@ -15,10 +15,10 @@ use crate::config::Mode;
 use crate::error::{Error, Result};
 use crate::image::ImageError;
 use crate::ledger::{CorpusScores, WindowKey, WindowRecord};
-use crate::loader::alike::Seen;
 use crate::loader::channel::{Message, receive};
 use crate::loader::decide::captions::{Captioning, caption_of};
 use crate::loader::decider::Decider;
+use crate::loader::duplicates::Seen;
 use crate::loader::kept::{Kept, KeptGroup};
 use crate::loader::ladder;
 use crate::loader::lane::{self, Stream};
@@ -46,7 +46,7 @@ pub(crate) struct Deciding<'a> {
     /// Kept samples sent on so far.
     pub(super) sent: u64,
     /// Samples of the stream that count, so far.
-    pub(super) places: u64,
+    pub(super) positions: u64,
 }
 
 impl<'a> Deciding<'a> {
@@ -61,7 +61,7 @@ impl<'a> Deciding<'a> {
     ) -> Self {
         let slot = recorder.board.post(Post::Select(stream));
         let replayed = spec.lane_quota_before(stream, epoch, first_step);
-        Self { spec, stream, epoch, recorder, stop, satisfied, slot, replayed, sent: 0, places: 0 }
+        Self { spec, stream, epoch, recorder, stop, satisfied, slot, replayed, sent: 0, positions: 0 }
     }
 
     /// Decides all windows that come in, in order.
@@ -212,8 +212,8 @@ impl<'a> Deciding<'a> {
             if !raw.in_lane(row, self.spec.config.selection.window) {
                 continue;
             }
-            let place = self.places;
-            self.places += u64::from(self.spec.has_place(outcomes[row]));
+            let position = self.positions;
+            self.positions += u64::from(self.spec.has_position(outcomes[row]));
             let Outcome::Kept { pi } = outcomes[row] else { continue };
             let Waiting { sample, image, json } = match data {
                 Row::Sample(waiting) if record.is_none_or(|r| r.ids[row] == waiting.sample.id) => waiting,
@@ -253,7 +253,7 @@ impl<'a> Deciding<'a> {
                 rescued,
                 source: self.stream.source,
                 pass: raw.segment.pass,
-                place,
+                position,
             });
         }
         Ok(kept_samples)
@@ -299,7 +299,7 @@ impl<'a> Deciding<'a> {
     fn close(&mut self, mut windows: Vec<(WindowKey, Vec<Kept>)>) -> Result<KeptGroup> {
         let total = windows.iter().map(|(_, kept_samples)| kept_samples.len()).sum::<usize>() as u64;
         // Kept samples that were handed over before a resume need no caption, but those of the first
-        // group do: they fill places that lack a kept sample.
+        // group do: they fill rows that lack a kept sample.
         let compares = self.spec.config.selection.defer_duplicates;
         if compares || self.sent == 0 || self.sent + total > self.replayed {
             for (key, kept_samples) in &mut windows {

@@ -58,7 +58,7 @@ impl Deciding<'_> {
         Ok(record)
     }
 
-    /// Collects what the ledger will remember of a new window; runs the encoder over the rows that are
+    /// Collects what the ledger will remember of a new window; runs the scorer over the rows that are
     /// `wanted`, where signals are needed. Rows whose preview cannot be decoded become failed rows.
     fn record(
         &self,
@@ -115,7 +115,7 @@ impl Deciding<'_> {
         Ok(record)
     }
 
-    /// Runs the encoder over the rows of a window that are `wanted`, packed densely; the others have
+    /// Runs the scorer over the rows of a window that are `wanted`, packed densely; the others have
     /// signals of zeros.
     fn encode(&self, rows: &mut [Row], wanted: &[bool]) -> Result<Option<Signals>> {
         let wanted: Vec<usize> = (0..rows.len()).filter(|&row| wanted[row]).collect();
@@ -147,7 +147,7 @@ impl Deciding<'_> {
         Ok(Some(signals))
     }
 
-    /// Runs the encoder over `rows`, in batches that are slices of them in order. While the
+    /// Runs the scorer over `rows`, in batches that are slices of them in order. While the
     /// captioner works on one batch, the pool decodes the previews of the next.
     fn encode_all(&self, rows: &mut [Row]) -> Result<Option<Signals>> {
         let Some(model) = &self.spec.model else { return Ok(None) };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::ledger::WindowKey;
-use crate::loader::alike::Seen;
+use crate::loader::duplicates::Seen;
 use crate::loader::observe::stats::{Counts, Failure, Joined, LaneCounts, LengthMismatch, Stats};
 use crate::loader::observe::watchdog::Board;
 use crate::loader::stage::Stage;
@@ -53,8 +53,8 @@ pub(crate) struct Recorder {
     /// Lanes of all ranks.
     pub(super) lane_count: usize,
     pub(crate) deferred: AtomicU64,
-    pub(super) alike_captions: AtomicU64,
-    pub(super) alike_images: AtomicU64,
+    pub(super) duplicate_captions: AtomicU64,
+    pub(super) duplicate_images: AtomicU64,
     pub(super) weights: Mutex<Weights>,
     pub(super) captions_empty: AtomicU64,
     pub(super) captions_repetitive: AtomicU64,
@@ -289,8 +289,8 @@ impl Recorder {
                 seen.add_image(&image);
             }
         }
-        self.alike_captions.fetch_add(same, Ordering::Relaxed);
-        self.alike_images.fetch_add(near, Ordering::Relaxed);
+        self.duplicate_captions.fetch_add(same, Ordering::Relaxed);
+        self.duplicate_images.fetch_add(near, Ordering::Relaxed);
     }
 
     /// Counts what the json of a sample was asked for in vain: named in the log from the first on, then at
@@ -364,7 +364,7 @@ impl Recorder {
         }
     }
 
-    /// Notes bytes that were passed over in a shard, looking for a valid tar header; `bytes` counts
+    /// Notes bytes that were skipped in a shard, looking for a valid tar header; `bytes` counts
     /// from its start.
     pub(crate) fn skipped_bytes(&self, shard: &Arc<str>, bytes: u64) {
         if bytes == 0 {
@@ -373,7 +373,7 @@ impl Recorder {
         let mut inner = self.lock();
         let known = inner.skipped_bytes.entry(Arc::clone(shard)).or_default();
         if *known == 0 {
-            tracing::warn!(shard = %shard, bytes, "bytes passed over after a damaged tar header");
+            tracing::warn!(shard = %shard, bytes, "bytes skipped after a damaged tar header");
         }
         // Two lanes may read the same part of a shard.
         *known = bytes.max(*known);
@@ -443,8 +443,8 @@ impl Recorder {
             captioned: get(&self.captioned),
             judged: get(&self.judged),
             rescued: get(&self.rescued),
-            alike_captions: get(&self.alike_captions),
-            alike_images: get(&self.alike_images),
+            duplicate_captions: get(&self.duplicate_captions),
+            duplicate_images: get(&self.duplicate_images),
             deferred: get(&self.deferred),
             n_eff: self.weights.lock().unwrap_or_else(PoisonError::into_inner).n_eff(),
             captions_empty: get(&self.captions_empty),
@@ -546,7 +546,7 @@ mod tests {
         window(&good, 1000, 0).unwrap();
         window(&bad, 99, 99).unwrap();
         let error = window(&bad, 1, 1).unwrap_err().to_string();
-        assert!(error.contains("100 of 100 read, more than max_errors_per_shard = 0.5"), "{error}");
+        assert!(error.contains("100 of 100 read, more than max_errors_per_shard=0.5"), "{error}");
         assert!(error.contains("bad.tar"), "{error}");
     }
 

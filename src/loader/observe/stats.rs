@@ -16,15 +16,15 @@ use crate::sample::{DropReason, Outcome};
 pub struct Counts {
     /// Samples read or, with a ledger, known: everything that was decided.
     pub read: u64,
-    /// Samples that survive.
+    /// Samples that are kept.
     pub kept: u64,
     /// Readable samples below the gate.
     pub dropped_gate: u64,
-    /// Readable samples that are near-copies of a kept one.
+    /// Readable samples that are near-duplicates of a kept one.
     pub dropped_dedup: u64,
     /// Readable samples beyond the quota.
     pub dropped_quota: u64,
-    /// Readable samples that `thin` left out before they were decoded.
+    /// Readable samples that `thin` dropped before they were decoded.
     pub dropped_thin: u64,
     /// Samples that the filter on metadata does not let pass.
     pub excluded: u64,
@@ -233,7 +233,7 @@ pub struct Stats {
     pub counts: Counts,
     /// Samples handed to the training loop.
     pub yielded: u64,
-    /// Kept samples passed over on resuming, because their batches were handed over before.
+    /// Kept samples skipped on resuming, because their batches were handed over before.
     pub replayed: u64,
     /// Places filled with one of the lane's first kept samples, for want of a kept sample.
     pub repeats: u64,
@@ -242,7 +242,7 @@ pub struct Stats {
     /// Rows of mode `Eval` that are no samples of their own, no part of `yielded`: they make every rank's batches as
     /// many and as long as the others'.
     pub padded: u64,
-    /// Samples that went through the encoder (the others were on the ledger).
+    /// Samples that went through the scorer (the others were on the ledger).
     pub encoded: u64,
     /// Bytes of encoded images and json for which `buffer_bytes` had no room: they waited in files.
     pub spilled_bytes: u64,
@@ -257,10 +257,10 @@ pub struct Stats {
     pub n_eff: Option<f64>,
     /// Samples yielded whose caption stands earlier in the batch, of this rank: for a contrastive loss
     /// they are false negatives. A rank sees its own part of the global batch only.
-    pub alike_captions: u64,
+    pub duplicate_captions: u64,
     /// The same of images: samples whose semantic hash differs from an earlier one of the batch in at most
     /// 15 of its 256 bits, as those of images with a cosine of 0.983 do. Of those with signals only.
-    pub alike_images: u64,
+    pub duplicate_images: u64,
     /// Kept samples that `defer_duplicates` put off to a later batch of their lane, each counted once.
     pub deferred: u64,
     /// Generated captions that are empty: kept samples keep their original, and what the gate dropped is not
@@ -294,7 +294,7 @@ pub struct Stats {
     /// Lanes of all ranks.
     #[serde(skip)]
     pub(crate) lane_count: usize,
-    /// Bytes passed over by shard: after damaged tar headers, and behind end markers.
+    /// Bytes skipped by shard: after damaged tar headers, and behind end markers.
     pub skipped_bytes: BTreeMap<Arc<str>, u64>,
     /// Usable samples without a number in the field of `score_key`: they pass no gate.
     pub unscored: u64,
@@ -320,7 +320,7 @@ impl Stats {
         let share = |n: u64| 100.0 * n as f64 / self.yielded.max(1) as f64;
         if share(self.repeats) > 2.0 {
             warnings.push(format!(
-                "epoch {}: {} places ({:.1}%) were filled by repeating a lane's first kept samples: fewer were kept than \
+                "epoch {}: {} rows ({:.1}%) were filled by repeating a lane's first kept samples: fewer were kept than \
                  expected{}. The expected number holds less exactly the shorter a lane is: fewer lanes repeat less{}",
                 self.epoch,
                 self.repeats,
@@ -331,7 +331,7 @@ impl Stats {
         }
         if share(self.surplus.saturating_sub(batch_size as u64)) > 2.0 {
             warnings.push(format!(
-                "epoch {}: {} kept samples ({:.1}%) were left over after the last batch: more survived than \
+                "epoch {}: {} kept samples ({:.1}%) were left over after the last batch: more were kept than \
                  was expected, since the fit's shares or the shards' lengths are off",
                 self.epoch,
                 self.surplus,
@@ -376,7 +376,7 @@ impl Stats {
         }
         for (shard, bytes) in &self.skipped_bytes {
             warnings.push(format!(
-                "shard {shard}: {bytes} bytes were passed over, after a damaged tar header or behind the end marker; what they held is \
+                "shard {shard}: {bytes} bytes were skipped, after a damaged tar header or behind the end marker; what they held is \
                  lost"
             ));
         }

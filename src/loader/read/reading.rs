@@ -1,7 +1,7 @@
 //! The reading stage of a lane: windows of encoded samples, in order.
 //!
 //! Where the ledger knows a window's signals, the decision is taken here and the bytes of samples
-//! that do not survive are never read.
+//! that are not kept are never read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

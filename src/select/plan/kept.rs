@@ -110,7 +110,7 @@ impl Plan {
         &self.counts
     }
 
-    /// Probability of inclusion in each cluster, of a candidate that is no near-copy; empty where it
+    /// Probability of inclusion in each cluster, of a candidate that is no near-duplicate; empty where it
     /// depends on the sample.
     pub fn rates(&self) -> &[f32] {
         &self.rates

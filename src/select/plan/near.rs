@@ -3,7 +3,7 @@
 use crate::hash;
 use crate::model::UNKNOWN_HASH;
 use crate::select::plan::Planner;
-use crate::select::plan_copies::{MAX_DISTANCE, expected_distance, near_copies};
+use crate::select::plan_copies::{MAX_DISTANCE, expected_distance, near_duplicates};
 
 /// Candidates among which near-duplicates are looked for unasked: of as many it takes seconds on one core, and the
 /// time rises with the square of their number (docs/selection.md).
@@ -58,8 +58,12 @@ impl Planner {
         let asked = self.selector.policy().selection.dedup.is_none() && candidates.len() <= searched;
         let dropped = asked.then(|| {
             let distance = (expected_distance(cosine).round() as u32).min(MAX_DISTANCE);
-            let copies =
-                near_copies(candidates.len() as u32, |i| candidates[i as usize].hash, distance, |_, _| true);
+            let copies = near_duplicates(
+                candidates.len() as u32,
+                |i| candidates[i as usize].hash,
+                distance,
+                |_, _| true,
+            );
             copies.into_iter().filter(|copy| *copy).count() as u64
         });
         let of = |i: &u32| {
@@ -108,7 +112,7 @@ mod tests {
             let (picture, caption) = (came % 3000, came / 3000);
             let mut of_picture = Rng::new(3, Purpose::Synth, u64::from(picture));
             planner.candidates.push(Candidate {
-                place: rng.next_u64(),
+                draw: rng.next_u64(),
                 id: u64::from(came),
                 hash: [0; 4].map(|_| of_picture.next_u64()),
                 cluster: 0,

@@ -4,27 +4,27 @@ use super::{Candidate, Selector, Turn, Window, embeddings};
 use crate::config::Priority;
 use crate::model::Signals;
 use crate::select::diverse::farthest_first;
-use crate::select::reservoir::Place;
+use crate::select::reservoir::Draw;
 
 impl Selector {
-    /// Rows of the candidates of one run that this epoch keeps, where the places only say how many.
+    /// Rows of the candidates of one run that this epoch keeps, where the draws only say how many.
     ///
     /// In rotation each epoch goes on in the order where the one before stopped, and begins again
     /// at its end.
     pub(super) fn by_priority<'c>(
         &self,
         run: &[Candidate],
-        placed: impl Iterator<Item = (&'c Candidate, Place)>,
+        drawn: impl Iterator<Item = (&'c Candidate, Draw)>,
         turn: &Turn<'_>,
         window: &Window<'_>,
         signals: Option<&Signals>,
     ) -> Vec<u32> {
         let n = run.len() as u128;
         let (mut before, mut count) = (0u128, 0);
-        for (c, place) in placed {
+        for (c, draw) in drawn {
             let covered = turn.covered(c.cluster);
-            before += u128::from(place.times_kept(covered));
-            count += usize::from(place.is_kept(turn.rate(c.cluster), covered));
+            before += u128::from(draw.times_kept(covered));
+            count += usize::from(draw.is_kept(turn.rate(c.cluster), covered));
         }
         let start = (before % n.max(1)) as usize;
         let mut ordered = run.to_vec();

@@ -5,7 +5,7 @@ use crate::config::{Priority, Quota};
 use crate::error::{Error, FailReason, Result};
 use crate::sample::{DropReason, Outcome};
 use crate::select::policy::Policy;
-use crate::select::reservoir::places;
+use crate::select::reservoir::draws;
 
 /// Number of no run: the draw of a thinned stream has a start of its own.
 const STREAM: u64 = u64::MAX;
@@ -28,7 +28,7 @@ impl Selector {
             ),
             (.., Some(cosine)) => refuse(
                 &format!("dedup={cosine}"),
-                "near-copies are looked for among all of a window, and the draw comes first",
+                "near-duplicates are looked for among all of a window, and the draw comes first",
             ),
             _ => Ok(()),
         }
@@ -37,18 +37,18 @@ impl Selector {
     /// Which samples of a window are in the share of the stream that [`Selection::thin`](crate::config::Selection::thin) takes in `epoch`,
     /// `[n]`: of these only, signals are looked at. `None` where all are.
     ///
-    /// The share is drawn as a run is (see [`reservoir`](crate::select::reservoir)), by place in the window:
+    /// The share is drawn as a run is (see [`reservoir`](crate::select::reservoir)), by draw in the window:
     /// every sample is in it with probability keep_ratio / gate, its size is off by 2 at most, a lower
     /// keep_ratio takes a part of it, and epochs in rotation take others. Whether a picture can be decoded
     /// does not tell on it, since nobody knows that yet; `failed` says what `where` excludes. O(n).
     pub fn thin_share(&self, window: u64, failed: &[Option<FailReason>], epoch: u64) -> Option<Vec<bool>> {
         let turn = self.thin_turn(epoch)?;
         let (rate, covered) = (turn.rate(0), turn.covered(0));
-        let mut places = places(self.policy.seed, window, STREAM);
+        let mut draws = draws(self.policy.seed, window, STREAM);
         let in_share = |failed: &Option<FailReason>| {
-            // What is excluded takes no place.
+            // What is excluded takes no draw.
             *failed != Some(FailReason::Excluded)
-                && places.next().is_some_and(|place| place.is_kept(rate, covered))
+                && draws.next().is_some_and(|draw| draw.is_kept(rate, covered))
         };
         Some(failed.iter().map(in_share).collect())
     }

@@ -12,7 +12,7 @@ use crate::shard::remote::reader::RemoteReader;
 use crate::shard::remote::store::Object;
 
 /// Reads ranges of one version of an object. Those that ascend and lie close together come with one
-/// request, and what lies between them is passed over.
+/// request, and what lies between them is skipped.
 pub(crate) struct ChosenReader {
     object: Object,
     version: Identity,

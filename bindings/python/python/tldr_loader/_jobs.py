@@ -56,7 +56,7 @@ class ShardInspection:
     groups: int
     samples: int
     skipped_bytes: int
-    passed_over: int
+    skipped_members: int
     listed: int | None
     """Groups that the files beside the shard promise."""
     metadata: dict[str, Any] | None

@@ -63,7 +63,7 @@ class Loader:
         ledger: Folder that signals and captions are remembered in, of this machine or of a bucket; begun
             where nothing is. Default: memory.
         plan: A plan, as `tldr-loader plan` writes it: it says which samples are kept, and the options of the
-            selection may be left out. Shards, window size, reading options and captioner must be those it was
+            selection may be omitted. Shards, window size, reading options and captioner must be those it was
             made with; a captioner is only needed where captions are generated, or chosen by alignment.
             Default: the selection decides, window by window.
         samples_per_epoch: Samples that an epoch yields over all ranks, rounded down to whole batches: a part
@@ -382,7 +382,7 @@ def synth(
         shards: Training shards.
         size: Side of the square images, in pixels.
         misaligned: Share of training captions that are noise.
-        duplicates: Near-copies of each scene; 1 draws every scene once.
+        duplicates: Near-duplicates of each scene; 1 draws every scene once.
         zipf: Exponent of Zipf's law for the classes.
         seed: Seed of every random choice.
         threads: Threads that draw; they change nothing but the time.

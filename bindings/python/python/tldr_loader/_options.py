@@ -40,7 +40,7 @@ Args:
     ledger: Folder that signals and captions are remembered in, of this machine or of a bucket; begun
         where nothing is. Default: memory.
     plan: A plan, as `tldr-loader plan` writes it: it says which samples are kept, and the options of the
-        selection may be left out. Shards, window size, reading options and captioner must be those it was
+        selection may be omitted. Shards, window size, reading options and captioner must be those it was
         made with; a captioner is only needed where captions are generated, or chosen by alignment.
         Default: the selection decides, window by window.
     samples_per_epoch: Samples that an epoch yields over all ranks, rounded down to whole batches: a part

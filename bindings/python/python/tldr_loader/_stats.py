@@ -132,7 +132,7 @@ class Stats(TypedDict):
     yielded: int
     """Samples handed to the training loop."""
     replayed: int
-    """Kept samples passed over on resuming, since their batches were handed over before."""
+    """Kept samples skipped on resuming, since their batches were handed over before."""
     repeats: int
     """Rows filled with one of the lane's first kept samples, for want of another."""
     surplus: int
@@ -151,9 +151,9 @@ class Stats(TypedDict):
     """Kept samples that the gate dropped and their generated caption brought back."""
     n_eff: float | None
     """(sum of w)^2 / sum of w^2 over what was yielded, w being 1 / pi; `None` where a pi is not known."""
-    alike_captions: int
+    duplicate_captions: int
     """Samples whose caption stands earlier in their batch, of this rank: false negatives."""
-    alike_images: int
+    duplicate_images: int
     """The same of images, by their semantic hashes; of those with signals."""
     deferred: int
     """Kept samples that `defer_duplicates` put off, each counted once."""

@@ -46,7 +46,7 @@ const PATCHES_PER_IMAGE: usize = 32;
 /// stands for "no image".
 const CODEBOOK_IMAGES: u64 = 1024;
 
-/// Images, and near-copies of them, that what tells images apart is learned from, about.
+/// Images, and near-duplicates of them, that what tells images apart is learned from, about.
 const COPIED_IMAGES: u64 = 2048;
 
 /// What to fit, to what.
@@ -181,7 +181,7 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
     if points.rows() == 0 {
         let accepted = format!(
             "shards with usable samples: of {} in the shards {failed} cannot be used, and `where`, if it is given, \
-             passes over the others; `tldr-loader inspect --decode` says why",
+             skips the others; `tldr-loader inspect --decode` says why",
             corpus.samples()
         );
         return Err(nothing_in(&job.source, accepted));

@@ -174,7 +174,7 @@ fn clusters_follow_classes_as_continuous_features_do_and_raw_indices_do_not() {
     assert!(bags >= raw_index + 0.15, "bags {bags:.3}, raw indices {raw_index:.3}");
 }
 
-/// What a plan is for, since near-copies lie in different shards: four copies of each of 750 scenes, a fifth of
+/// What a plan is for, since near-duplicates lie in different shards: four copies of each of 750 scenes, a fifth of
 /// the captions wrong, a quarter to keep.
 #[test]
 fn a_planned_quarter_of_a_corpus_with_four_copies_is_distinct_scenes() {

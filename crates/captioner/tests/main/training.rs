@@ -234,7 +234,7 @@ fn what_holds_nothing_usable_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let urls = corpus(&dir.path().join("data"));
     let out = dir.path().join("captioner");
-    // An empty shard among others is left out.
+    // An empty shard among others is skipped.
     let empty = dir.path().join("data/train/00006.tar");
     std::fs::write(&empty, [0; 1024]).unwrap();
     let with_empty = vec![urls[0].replace("00005", "00006")];

@@ -133,7 +133,7 @@ fn of_a_thinned_ledger_only_what_is_known_is_exported() {
     assert!(refused.contains("window 0 lacks signals of") && refused.contains("without thin"), "{refused}");
     let refused = audit(&AuditJob::new(run.path("ledger"), policy()), &clusters(), &mut |_, _| Ok(()));
     assert!(refused.unwrap_err().to_string().contains("in some window of all"));
-    // What was left out is there without signals.
+    // What was dropped is there without signals.
     export(&run.job(ExportBy::All, "all.parquet"), &mut |_, _| Ok(())).unwrap();
     let all = table(&run.path("all.parquet"));
     let unknown = all.iter().filter(|row| row["cluster"] == Field::Null && row["alignment"] == Field::Null);

@@ -79,7 +79,7 @@ fn machines_get_everything() {
     assert_eq!(found["shard_formats"], serde_json::json!({"tar": 1, "zstd": 1}));
     assert_eq!(found["failed"], serde_json::json!({"missing-image": 1, "undecodable-image": 1}));
     let shards = found["shards"].as_array().unwrap();
-    assert_eq!((&shards[0]["passed_over"], &shards[1]["passed_over"]), (&1.into(), &0.into()));
+    assert_eq!((&shards[0]["skipped_members"], &shards[1]["skipped_members"]), (&1.into(), &0.into()));
     let failures = shards[1]["failures"].as_array().unwrap();
     assert_eq!((&failures[0]["key"], &failures[1]["key"]), (&"e".into(), &"f".into()));
     assert!(failures[1]["detail"].as_str().unwrap().contains("expected JPEG, PNG or WebP"));

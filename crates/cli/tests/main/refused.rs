@@ -35,7 +35,7 @@ fn the_command_line_refuses_options_without_an_effect() {
         ("dedup", "0.95"),
     ] {
         let flag: &str = Box::leak(format!("--{}", option.replace('_', "-")).into_boxed_str());
-        let text: &str = Box::leak(format!("{option} = {value}: {without}").into_boxed_str());
+        let text: &str = Box::leak(format!("invalid {option}={value}: {without}").into_boxed_str());
         refused.push((vec!["export", &folder, "--out", &out, flag, value], text));
     }
     let thin = vec!["export", &folder, "--out", &out, "--thin"];

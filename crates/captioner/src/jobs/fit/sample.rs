@@ -122,7 +122,7 @@ type Word = Result<(usize, Vec<Sample>, u64)>;
 
 impl Sampled<'_> {
     /// Hands batches of sampled pairs to `each`, until there are `wanted` or it says that this is
-    /// enough. Unusable samples are left out; says how many they were.
+    /// enough. Unusable samples are skipped; says how many they were.
     ///
     /// # Errors
     /// A shard that cannot be read; too many unusable samples; what `each` returns.
@@ -395,7 +395,7 @@ mod tests {
         let found = draw(Some("class = 0"), wanted as u64);
         assert!((wanted..wanted + WINDOW as usize).contains(&found.len()), "{} for {wanted}", found.len());
         assert!(found.is_subset(&passing));
-        assert!(draw(Some("invalid class=-1"), 10).is_empty());
+        assert!(draw(Some("class = -1"), 10).is_empty());
     }
 
     #[test]

@@ -234,7 +234,7 @@ mod tests {
             warning.starts_with("of 8 captions that were generated 1 are empty, 2 repetitive, and 2 equal"),
             "{warning}"
         );
-        assert!(warning.contains("fuse = original"), "{warning}");
+        assert!(warning.contains("fuse=original"), "{warning}");
         // Half is not more than half.
         assert_eq!(of(&["a dog", "a dog", "", "a cat"]).warning(), None);
         assert_eq!(of(&["a man", "a dog", "a cat"]).warning(), None);

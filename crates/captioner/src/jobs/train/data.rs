@@ -294,7 +294,7 @@ mod tests {
             let data = Data::of(&job).unwrap();
             let keys = |loader: Loader| -> BTreeSet<String> {
                 let batches = loader.iter().unwrap();
-                batches.flat_map(|batch| batch.unwrap().keys).map(|key| key.to_string()).collect()
+                batches.flat_map(|batch| batch.unwrap().rows.keys).map(|key| key.to_string()).collect()
             };
             let trained = keys(data.training_stream(&job, 16).unwrap());
             let held_out = keys(data.validation_stream(&job, 16, 8).unwrap().unwrap());

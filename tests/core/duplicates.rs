@@ -67,11 +67,11 @@ fn samples_that_repeat_another_of_their_batch_are_counted() {
     }
     let stats = loader.stats();
     assert!(captions > 100 && images > 50 && images != captions, "{captions} {images}");
-    assert_eq!((stats.alike_captions, stats.alike_images), (captions, images));
+    assert_eq!((stats.duplicate_captions, stats.duplicate_images), (captions, images));
     // Without signals nobody knows of images.
     let bare = full(&urls).build().unwrap();
     epoch(&bare);
-    assert!(bare.stats().alike_captions > 0 && bare.stats().alike_images == 0);
+    assert!(bare.stats().duplicate_captions > 0 && bare.stats().duplicate_images == 0);
 }
 
 /// Pairs of rows that are alike within a lane's part of each batch but the last ones.
