@@ -40,7 +40,7 @@ pub struct Sample {
     pub caption: String,
     /// Whether it is that of [`ReadOptions::captions`](crate::shard::ReadOptions::captions).
     pub from_table: bool,
-    /// What [`ReadOptions::score_key`](crate::shard::ReadOptions::score_key) says of it; `None` where that
+    /// What [`ReadOptions::score_field`](crate::shard::ReadOptions::score_field) says of it; `None` where that
     /// is absent or no number.
     pub score: Option<f32>,
     /// The json member, as stored.

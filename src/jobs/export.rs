@@ -8,7 +8,7 @@ use crate::aside;
 use crate::cluster::Clusters;
 use crate::error::{Error, Result};
 use crate::jobs::recorded::{Recorded, Wanted, all_kept, included, view, window_of};
-use crate::ledger::{Captions, Column, Table, WindowKey, WindowRecord};
+use crate::ledger::{Column, Table, WindowCaptions, WindowKey, WindowRecord};
 use crate::loader::PlanFile;
 use crate::sample::{Outcome, SampleId};
 use crate::select::{Policy, Selector};
@@ -37,7 +37,7 @@ pub struct ExportJob {
     pub generation: Option<u64>,
     /// Field of a score of the corpus, whose recorded values are exported too; a plan or a policy that goes by
     /// one says so itself.
-    pub score_key: Option<String>,
+    pub score_field: Option<String>,
     /// File to write: `.parquet` for all columns, `.txt` for one key a line.
     pub out: PathBuf,
 }
@@ -113,7 +113,7 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
     };
     let policy = plan.as_ref().map(|plan| plan.plan.policy()).or(selector.as_ref().map(Selector::policy));
     let of_policy = policy.and_then(|policy| policy.gate().field());
-    let score_key = of_policy.or(job.score_key.as_deref());
+    let score_field = of_policy.or(job.score_field.as_deref());
     let mut rows = Rows::default();
     let shards = &recorded.recording.shards;
     for (done, shard) in shards.iter().enumerate() {
@@ -122,7 +122,7 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
         for &window in &shard.windows {
             let key = recorded.key(shard, window);
             let Some(record) = recorded.window(&key) else { continue };
-            let named = score_key.filter(|_| !record.ids.is_empty());
+            let named = score_field.filter(|_| !record.ids.is_empty());
             let scores = named.map(|name| recorded.scores(&key, &record, name)).transpose()?;
             let outcomes = decide(&key, &record, scores.as_deref())
                 .map_err(|error| error.in_shard(&path.as_str().into()))?;
@@ -186,7 +186,7 @@ impl Rows {
         record: &WindowRecord,
         scores: Option<&[f32]>,
         outcomes: &[Outcome],
-        captions: Option<&Captions>,
+        captions: Option<&WindowCaptions>,
     ) {
         for (row, outcome) in outcomes.iter().enumerate() {
             let Outcome::Kept { pi } = outcome else { continue };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lru::LruCache;
 
-use crate::ledger::captions::Captions;
+use crate::ledger::captions::WindowCaptions;
 use crate::ledger::record::{CaptionKey, CorpusScores, ScoreKey, Scores, WindowKey, WindowRecord};
 use crate::sample::SampleId;
 
@@ -29,7 +29,7 @@ enum Key {
 #[derive(Debug)]
 enum Entry {
     Window(Arc<WindowRecord>),
-    Captions(Arc<Captions>),
+    Captions(Arc<WindowCaptions>),
     Scores(Arc<Scores>),
     CorpusScores(CorpusScores),
 }
@@ -47,7 +47,7 @@ impl Cache {
         }
     }
 
-    pub(super) fn captions(&mut self, key: &CaptionKey) -> Option<Arc<Captions>> {
+    pub(super) fn captions(&mut self, key: &CaptionKey) -> Option<Arc<WindowCaptions>> {
         match self.entries.get(&Key::Captions(*key)) {
             Some(Entry::Captions(captions)) => Some(Arc::clone(captions)),
             _ => None,
@@ -78,7 +78,7 @@ impl Cache {
         self.put(Key::Window(key), Entry::Window(record));
     }
 
-    pub(super) fn put_captions(&mut self, key: CaptionKey, captions: Arc<Captions>) {
+    pub(super) fn put_captions(&mut self, key: CaptionKey, captions: Arc<WindowCaptions>) {
         self.put(Key::Captions(key), Entry::Captions(captions));
     }
 
@@ -150,8 +150,8 @@ mod tests {
         Arc::new(WindowRecord { ids: vec![SampleId(1), SampleId(2)], ..WindowRecord::empty(None) })
     }
 
-    fn captions() -> Arc<Captions> {
-        Arc::new(Captions::from_iter([(SampleId(1), "a red square")]))
+    fn captions() -> Arc<WindowCaptions> {
+        Arc::new(WindowCaptions::from_iter([(SampleId(1), "a red square")]))
     }
 
     #[test]

@@ -4,13 +4,13 @@ use crate::sample::SampleId;
 
 /// Generated captions of samples of one window. 16 bytes each, and their text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Captions {
+pub struct WindowCaptions {
     /// Sorted by sample; where each text ends.
     entries: Box<[(SampleId, usize)]>,
     text: Box<str>,
 }
 
-impl Captions {
+impl WindowCaptions {
     /// The caption of a sample. Logarithmic in their number.
     pub fn get(&self, id: SampleId) -> Option<&str> {
         let at = self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()?;
@@ -50,7 +50,7 @@ impl Captions {
     }
 }
 
-impl<S: AsRef<str>> FromIterator<(SampleId, S)> for Captions {
+impl<S: AsRef<str>> FromIterator<(SampleId, S)> for WindowCaptions {
     /// Of several captions of one sample the last one counts.
     fn from_iter<I: IntoIterator<Item = (SampleId, S)>>(captions: I) -> Self {
         let mut sorted: Vec<(SampleId, S)> = captions.into_iter().collect();
@@ -83,7 +83,7 @@ mod tests {
             first in proptest::collection::vec((0u64..20, "[a-zé]{0,4}"), 0..30),
             second in proptest::collection::vec((0u64..20, "[a-zé]{0,4}"), 0..30),
         ) {
-            let pack = |pairs: &[(u64, String)]| -> Captions {
+            let pack = |pairs: &[(u64, String)]| -> WindowCaptions {
                 pairs.iter().map(|(id, text)| (SampleId(*id), text)).collect()
             };
             let found = pack(&first).with(&pack(&second));

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use ndarray::Array2;
 
 use crate::error::FailReason;
+use crate::ledger::parquet_table::{Column, Table};
 use crate::ledger::record::{WindowKey, WindowRecord};
-use crate::ledger::table::{Column, Table};
 use crate::model::{SEMANTIC_HASH_BITS, Signals, UNKNOWN_HASH};
 use crate::sample::{FailedSample, Outcome, SampleId};
 use crate::shard::{MemberRange, Shard, ShardIndex};

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::ledger::cache::Cache;
-use crate::ledger::captions::Captions;
+use crate::ledger::captions::WindowCaptions;
 use crate::ledger::files::Folder;
 use crate::ledger::record::{CaptionKey, CorpusScores, ScoreKey, Scores, WindowKey, WindowRecord};
 use crate::ledger::root::Root;
@@ -136,7 +136,7 @@ impl Ledger {
     }
 
     /// The captions generated for samples of a window; empty where there are none.
-    pub fn captions_of(&self, key: &CaptionKey) -> Arc<Captions> {
+    pub fn captions_of(&self, key: &CaptionKey) -> Arc<WindowCaptions> {
         if let Some(captions) = self.cache().captions(key) {
             return captions;
         }
@@ -149,7 +149,7 @@ impl Ledger {
     }
 
     /// Adds generated captions to those of a window.
-    pub fn record_captions(&self, key: CaptionKey, captions: Captions) {
+    pub fn record_captions(&self, key: CaptionKey, captions: WindowCaptions) {
         if captions.is_empty() {
             return;
         }
@@ -293,8 +293,8 @@ mod tests {
     fn captions_are_kept_per_generation_setting() {
         let ledger = Ledger::new();
         let at = key(0).captions(7);
-        ledger.record_captions(at, Captions::from_iter([(SampleId(1), "a red square")]));
-        ledger.record_captions(at, Captions::from_iter([(SampleId(2), "a dog")]));
+        ledger.record_captions(at, WindowCaptions::from_iter([(SampleId(1), "a red square")]));
+        ledger.record_captions(at, WindowCaptions::from_iter([(SampleId(2), "a dog")]));
         assert_eq!(ledger.captions_of(&at).get(SampleId(1)), Some("a red square"));
         assert_eq!(ledger.captions_of(&at).len(), 2);
         assert!(ledger.captions_of(&key(0).captions(8)).is_empty());

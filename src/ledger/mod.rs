@@ -13,13 +13,13 @@ mod contents;
 mod files;
 #[allow(clippy::module_inception, reason = "the type that the module is named for")]
 mod ledger;
+mod parquet_table;
 mod record;
 mod root;
 mod stored;
-mod table;
 
-pub use captions::Captions;
+pub use captions::WindowCaptions;
 pub use contents::{RecordedShard, Recording};
 pub use ledger::Ledger;
+pub(crate) use parquet_table::{Column, Table};
 pub use record::{CaptionKey, CorpusScores, ScoreKey, Scores, WindowKey, WindowRecord};
-pub(crate) use table::{Column, Table};

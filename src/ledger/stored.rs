@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
-use crate::ledger::captions::Captions;
+use crate::ledger::captions::WindowCaptions;
 use crate::ledger::columns;
 use crate::ledger::files::Folder;
+use crate::ledger::parquet_table::{Column, Table};
 use crate::ledger::record::{CaptionKey, ScoreKey, Scores, WindowKey, WindowRecord};
 use crate::ledger::root::Root;
-use crate::ledger::table::{Column, Table};
 use crate::sample::{Outcome, SampleId};
 use crate::shard::Shard;
 
@@ -78,10 +78,10 @@ impl Stored {
     }
 
     /// All captions of a window.
-    pub(super) fn captions(&self, key: &CaptionKey) -> Captions {
+    pub(super) fn captions(&self, key: &CaptionKey) -> WindowCaptions {
         let mut captions: Vec<(SampleId, String)> = vec![];
         if key.version == 0 {
-            return Captions::default();
+            return WindowCaptions::default();
         }
         for path in self.folder.files(&captions_of(key), key.window) {
             let Some(content) = self.folder.read(&path) else { continue };
@@ -101,7 +101,7 @@ impl Stored {
     }
 
     /// Writes captions of a window, beside those that are there.
-    pub(super) fn record_captions(&self, key: &CaptionKey, captions: &Captions) {
+    pub(super) fn record_captions(&self, key: &CaptionKey, captions: &WindowCaptions) {
         if key.version == 0 {
             return;
         }

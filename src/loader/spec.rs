@@ -181,7 +181,7 @@ impl Spec {
         window: &WindowKey,
         stop: &Arc<AtomicBool>,
     ) -> Result<Option<ScoreKey>> {
-        let Some(field) = &self.reads[shard].score_key else { return Ok(None) };
+        let Some(field) = &self.reads[shard].score_field else { return Ok(None) };
         let held = &self.shards[shard];
         let asks = held.is_local() || self.ledger.location().is_some();
         let beside = if asks { held.version_until(true, Some(stop))? } else { None };

@@ -22,7 +22,7 @@ pub(crate) const OUTSIDE: &str = "not in the subset";
 pub(super) type Unusable = (FailReason, String);
 
 /// Looks fields and tables up.
-pub(super) struct Captions {
+pub(super) struct CaptionReader {
     field: Option<Arc<str>>,
     filter: Option<Arc<Filter>>,
     score: Option<Arc<str>>,
@@ -41,7 +41,7 @@ pub(super) struct Captions {
     lacking: Vec<Option<u64>>,
 }
 
-/// Places in [`Captions::lacking`].
+/// Places in [`CaptionReader::lacking`].
 const CAPTION_AT: usize = 0;
 const UID_AT: usize = 1;
 const SCORE_AT: usize = 2;
@@ -91,11 +91,11 @@ pub(super) struct Found {
     pub(super) score: Option<f32>,
 }
 
-impl Captions {
+impl CaptionReader {
     pub(super) fn new(shard: &Shard, options: &ReadOptions) -> Self {
         let filter = options.filter.as_ref().map_or(&[][..], Filter::columns);
         let tables = [options.subset.as_ref().map(|s| s.by()), options.captions.as_ref().map(|t| t.by())];
-        let named = options.caption_key.iter().chain(&options.score_key).cloned();
+        let named = options.caption_key.iter().chain(&options.score_field).cloned();
         let uid = tables.contains(&Some(JoinBy::Uid)).then(|| UID.to_owned());
         Self {
             columns: filter.iter().cloned().chain(named).chain(uid).collect(),
@@ -103,7 +103,7 @@ impl Captions {
             uid: None,
             field: options.caption_key.as_deref().map(Arc::from),
             filter: options.filter.clone().map(Arc::new),
-            score: options.score_key.as_deref().map(Arc::from),
+            score: options.score_field.as_deref().map(Arc::from),
             subset: options.subset.clone(),
             share: options.share,
             table: options.captions.clone(),
@@ -295,7 +295,7 @@ fn warn_of_absent(field: &str, at: usize) {
         let (option, consequence) = match at {
             CAPTION_AT => ("caption_key", "their .txt is used where there is one"),
             UID_AT => ("subset or captions", "none of them is in a table of uids"),
-            SCORE_AT => ("score_key", "none of them passes a gate"),
+            SCORE_AT => ("gate", "none of them passes a gate"),
             _ => ("where", "a test of it is true of none of them, but for `is null`"),
         };
         tracing::warn!(

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::sample::{is_blank, trimmed};
 use crate::shard::join::JoinBy;
-use crate::shard::table::{Row, rows};
+use crate::shard::join_table::{Row, rows};
 
 /// Captions by key, uid or identity: a sample that is in it has its caption from here, any other its own.
 ///

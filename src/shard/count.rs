@@ -97,7 +97,7 @@ pub(crate) fn of_selection(read: &ReadOptions) -> ReadOptions {
 /// What says which samples count, in words.
 fn counted_by(read: &ReadOptions) -> String {
     let by = read.excluded_by();
-    match &read.score_key {
+    match &read.score_field {
         Some(key) if by.is_empty() => format!("the gate of {key:?}"),
         Some(key) => format!("{by} or the gate of {key:?}"),
         None => by,
@@ -115,7 +115,7 @@ fn by_list(shard: &Shard, length: u64, read: &ReadOptions) -> Option<Count> {
     let subset = read
         .subset
         .as_ref()
-        .filter(|_| read.filter.is_none() && read.score_key.is_none() && read.share.is_none())?;
+        .filter(|_| read.filter.is_none() && read.score_field.is_none() && read.share.is_none())?;
     let included = subset.in_shard(shard.hash)?.min(length);
     Some(Count { included, candidates: included, is_estimated: false })
 }
@@ -153,7 +153,7 @@ fn estimate(
     let own: Vec<Shard> = remote.iter().map(|&i| shards[i].clone()).collect();
     let of: Vec<u64> = remote.iter().map(|&i| lengths[i]).collect();
     let found = survey(&own, &of, read)?;
-    let passing = match read.score_key {
+    let passing = match read.score_field {
         Some(_) => found.scores.iter().filter(|score| passes(**score)).count() as f64,
         None => found.included as f64,
     };

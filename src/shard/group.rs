@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{FailReason, Result};
 use crate::sample::{FailedSample, Sample, SampleId};
-use crate::shard::caption::{Captions, Unusable, trimmed};
+use crate::shard::caption::{CaptionReader, Unusable, trimmed};
 
 /// Extensions of images, best first: a group with several has the first one for its image, as
 /// in open_clip.
@@ -186,7 +186,7 @@ impl Open {
 
     /// Whether the members that are there can make a sample at all: if not, their data need not
     /// be read for [`judge`](Self::judge) to say why.
-    pub(super) fn is_hopeless(&self, captions: &Captions) -> bool {
+    pub(super) fn is_hopeless(&self, captions: &CaptionReader) -> bool {
         let has = |wanted: fn(Role) -> bool| self.members.iter().any(|p| wanted(Role::of(&p.extension)));
         let caption = has(|role| matches!(role, Role::Caption(_))) || captions.elsewhere().is_some();
         let fault = self.harm.cut.is_some()
@@ -200,7 +200,7 @@ impl Open {
     ///
     /// # Errors
     /// Those of the metadata beside the shard, where `captions` needs them.
-    pub(super) fn judge(self, position: u64, captions: &mut Captions) -> Result<Group> {
+    pub(super) fn judge(self, position: u64, captions: &mut CaptionReader) -> Result<Group> {
         let found = captions.of(&self.key, self.id, self.json.as_deref(), self.fault())?;
         let found = found.and_then(|mut found| match found.caption.take() {
             Some(caption) => Ok((caption?, found)),
@@ -221,7 +221,7 @@ impl Open {
     ///
     /// # Errors
     /// As [`judge`](Self::judge).
-    pub(super) fn standing(self, captions: &mut Captions) -> Result<Standing> {
+    pub(super) fn standing(self, captions: &mut CaptionReader) -> Result<Standing> {
         let found = captions.of(&self.key, self.id, self.json.as_deref(), self.fault())?;
         let (counts, score) = match found {
             Ok(found) => (true, found.score),

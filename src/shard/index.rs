@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::shard::group::{Extent, Harm, Open};
-use crate::shard::mark::Mark;
+use crate::shard::version::Version;
 
 /// Byte ranges of the members of consecutive groups of one shard.
 ///
@@ -18,7 +18,7 @@ use crate::shard::mark::Mark;
 pub struct ShardIndex {
     shard_hash: u64,
     first: u64,
-    mark: Option<Mark>,
+    mark: Option<Version>,
     keys: String,
     groups: Vec<Entry>,
     members: Vec<Packed>,
@@ -57,7 +57,7 @@ const OFFSET_BITS: u32 = 48;
 impl ShardIndex {
     /// The index of no groups yet, from group `first` on. `mark`: the shard as it was opened,
     /// where it can be read at random.
-    pub(super) fn new(shard_hash: u64, first: u64, mark: Option<Mark>) -> Self {
+    pub(super) fn new(shard_hash: u64, first: u64, mark: Option<Version>) -> Self {
         Self { shard_hash, first, mark, ..Self::default() }
     }
 
@@ -122,7 +122,7 @@ impl ShardIndex {
     }
 
     /// The shard as it was when the index was made, where it can be read at random.
-    pub(super) fn mark(&self) -> Option<&Mark> {
+    pub(super) fn mark(&self) -> Option<&Version> {
         self.mark.as_ref()
     }
 
@@ -133,7 +133,7 @@ impl ShardIndex {
 
     /// The version of the shard that was read, where it can be read at random.
     pub fn version(&self) -> Option<String> {
-        self.mark.as_ref().map(Mark::to_string)
+        self.mark.as_ref().map(Version::to_string)
     }
 
     /// An index of no groups yet, as [`new`](Self::new), of the version that `mark` names.

@@ -27,7 +27,7 @@ pub struct ReadOptions {
     pub captions: Option<Arc<CaptionTable>>,
     /// Field of the json member, or column of the Parquet file beside the shard, that holds a sample's
     /// [score](crate::Sample::score). It says nothing about which samples can be used.
-    pub score_key: Option<String>,
+    pub score_field: Option<String>,
 }
 
 impl ReadOptions {
@@ -47,7 +47,7 @@ impl ReadOptions {
             subset: subset.map(Subset::open).transpose()?.map(Arc::new),
             captions: captions.map(CaptionTable::open).transpose()?.map(Arc::new),
             share: None,
-            score_key: None,
+            score_field: None,
         })
     }
 

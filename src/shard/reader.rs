@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
-use crate::shard::caption::{Captions, Gaps};
+use crate::shard::caption::{CaptionReader, Gaps};
 use crate::shard::group::{Extent, Group, Open, Role, Standing, split};
 use crate::shard::index::ShardIndex;
 use crate::shard::location::Shard;
@@ -32,7 +32,7 @@ use crate::shard::store::{ShardFormat, Stream};
 /// is looked for; [`skipped_bytes`](Self::skipped_bytes) says what that cost.
 pub struct ShardReader {
     shard: Shard,
-    captions: Captions,
+    captions: CaptionReader,
     members: Members,
     /// First member of the next group; its data is the current one of `members`.
     waiting: Option<Named>,
@@ -125,7 +125,7 @@ impl ShardReader {
     fn new(shard: &Shard, stream: Stream, options: &ReadOptions) -> Self {
         Self {
             shard: shard.clone(),
-            captions: Captions::new(shard, options),
+            captions: CaptionReader::new(shard, options),
             format: stream.format(),
             index: ShardIndex::new(shard.hash, 0, stream.mark()),
             members: Members::new(stream),

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::shard::Shard;
 use crate::shard::local::LocalFile;
 use crate::shard::location::Location;
-use crate::shard::mark::Mark;
 use crate::shard::remote::RemoteReader;
+use crate::shard::version::Version;
 
 /// Bytes of a stream buffered ahead: several small members.
 const BUFFER: usize = 32 << 10;
@@ -31,7 +31,7 @@ pub(super) struct Stream {
     store_failed: Arc<AtomicBool>,
     damage: Option<io::Error>,
     /// What is read, where it can be read at random.
-    mark: Option<Mark>,
+    mark: Option<Version>,
     format: ShardFormat,
 }
 
@@ -59,7 +59,7 @@ impl Stream {
                     .map_err(|error| Error::io(format!("open {}", shard.url), error))?;
                 // The first bytes have come, and with them the version.
                 stream.mark =
-                    object.version().filter(|_| stream.format == ShardFormat::Tar).map(Mark::Object);
+                    object.version().filter(|_| stream.format == ShardFormat::Tar).map(Version::Object);
                 Ok(stream)
             }
         }
@@ -68,7 +68,7 @@ impl Stream {
     fn open_file(shard: &Shard) -> Result<Self> {
         let cannot = |error| Error::io(format!("open {}", shard.url), error);
         let mut file = File::open(&*shard.url).map_err(cannot)?;
-        let Some((mark, len)) = Mark::of_file(&file).map_err(cannot)? else {
+        let Some((mark, len)) = Version::of_file(&file).map_err(cannot)? else {
             return Self::over(file).map_err(cannot);
         };
         let magic = first_bytes(&mut file).map_err(cannot)?;
@@ -103,7 +103,7 @@ impl Stream {
     }
 
     /// What is read, where it can be read at random.
-    pub(super) fn mark(&self) -> Option<Mark> {
+    pub(super) fn mark(&self) -> Option<Version> {
         self.mark.clone()
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::shard::join::JoinBy;
-use crate::shard::table::rows;
+use crate::shard::join_table::rows;
 
 /// A list of samples: keys, uids or identities. All others are outside of it, and as good as not there.
 ///

@@ -85,7 +85,7 @@ impl Survey {
 
 /// Looks at 16 shards, chosen by hash, or into all where there are fewer. Where the Parquet file beside one
 /// has all columns that `read` asks for, that is read, and nothing else; else groups of the shard: 256 of each, and
-/// 1,024 where `read` has a `score_key`, from its start, or in several stretches where shards are fewer than 16. Images
+/// 1,024 where `read` has a `score_field`, from its start, or in several stretches where shards are fewer than 16. Images
 /// are skipped, which a plain local file is not read for.
 ///
 /// # Errors
@@ -110,7 +110,7 @@ pub(crate) fn survey_of<'a>(
     for (shard, length, read) in chosen {
         let of_file = of_metadata(shard, read, &mut |score| {
             found.included += 1;
-            if read.score_key.is_some() {
+            if read.score_field.is_some() {
                 found.scores.push(score);
             }
         })?;
@@ -143,7 +143,7 @@ pub(super) fn of_metadata(
         [subset.map(|s| s.by()), read.captions.as_ref().map(|t| t.by())].contains(&Some(JoinBy::Uid));
     let mut columns: Vec<&str> = filter.map_or(vec![], |f| f.columns().iter().map(String::as_str).collect());
     columns.extend(needs_uid.then_some(UID));
-    columns.extend(read.score_key.as_deref());
+    columns.extend(read.score_field.as_deref());
     let Some(metadata) = ShardMetadata::beside(shard, &columns)? else { return Ok(None) };
     if !columns.iter().all(|column| metadata.columns().iter().any(|own| own == column)) {
         return Ok(None);
@@ -156,7 +156,7 @@ pub(super) fn of_metadata(
         };
         let is_held = read.share.is_none_or(|share| share.contains(SampleId::new(shard.hash, key)));
         if is_held && is_inside && filter.is_none_or(passes) {
-            each(read.score_key.as_deref().and_then(|field| score(&value(field))).unwrap_or(f32::NAN));
+            each(read.score_field.as_deref().and_then(|field| score(&value(field))).unwrap_or(f32::NAN));
         }
     }
     Ok(Some(metadata))
@@ -208,7 +208,7 @@ fn of_groups(
     found: &mut Survey,
     fields: &mut BTreeSet<String>,
 ) -> Result<()> {
-    let groups = if read.score_key.is_some() { SCORED_GROUPS } else { GROUPS };
+    let groups = if read.score_field.is_some() { SCORED_GROUPS } else { GROUPS };
     let mut reader = ShardReader::open(shard, read)?.without_images();
     for first in starts(shard.hash, length, stretches, groups) {
         while reader.position() < first {
@@ -230,7 +230,7 @@ fn of_groups(
             let Ok(sample) = group else { continue };
             found.captions += 1;
             found.from_table += u64::from(sample.from_table);
-            if read.score_key.is_some() {
+            if read.score_field.is_some() {
                 found.scores.push(sample.score.unwrap_or(f32::NAN));
             }
             if fields.len() < NAMED_FIELDS
@@ -285,7 +285,7 @@ mod tests {
         }
         writer.finish().unwrap();
         let shard = Shard::local(path.to_str().unwrap(), "test");
-        let read = ReadOptions { score_key: Some("score".into()), ..ReadOptions::default() };
+        let read = ReadOptions { score_field: Some("score".into()), ..ReadOptions::default() };
         let found = survey(std::slice::from_ref(&shard), &[40_000], &read).unwrap();
         assert_eq!((found.looked_at, found.included, found.scores.len()), (16_384, 16_384, 16_384));
         assert_eq!(found.fields, ["other", "score"]);

@@ -31,7 +31,7 @@ mod python_json;
 mod real_data;
 mod resume;
 mod schedule;
-mod score_key;
+mod score_gate;
 mod select_decisions;
 mod select_stream;
 mod shard_faults;

@@ -232,7 +232,7 @@ pub(crate) fn _export<'py>(
         by,
         wanted,
         generation: generation.transpose().or_raise(py)?,
-        score_key: given.take("score")?,
+        score_field: given.take("score")?,
         out,
     };
     let progress: Option<Callback> = given.take("progress")?;

@@ -59,7 +59,7 @@ impl Args {
             by,
             wanted: Wanted { scorer, reading: reading(&self.source)?, window: self.selection.window()? },
             generation: generation.transpose()?,
-            score_key: self.score.clone(),
+            score_field: self.score.clone(),
             out: self.out.clone(),
         };
         let bar = Progress::new("shards");

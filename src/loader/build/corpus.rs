@@ -70,9 +70,10 @@ impl LoaderBuilder {
         let is_exact = mode == Mode::Eval;
         let mut counts = vec![];
         for (range, read) in listing.stretches() {
-            let read = ReadOptions { score_key: field.clone().filter(|_| cut.is_some()), ..(**read).clone() };
+            let read =
+                ReadOptions { score_field: field.clone().filter(|_| cut.is_some()), ..(**read).clone() };
             let (shards, lengths) = (&shards[range.clone()], &lengths[range]);
-            let own = match read.takes_all() && read.score_key.is_none() {
+            let own = match read.takes_all() && read.score_field.is_none() {
                 true => lengths.iter().zip(lengths.iter().copied()).map(all).collect(),
                 false => shard::count(shards, lengths, &read, &passes, is_exact, progress)?,
             };

@@ -83,7 +83,7 @@ impl Listing {
     pub(crate) fn scored(&self, field: &str) -> Vec<Arc<ReadOptions>> {
         let mut reads = vec![];
         for (range, read) in self.stretches() {
-            let read = Arc::new(ReadOptions { score_key: Some(field.to_owned()), ..(**read).clone() });
+            let read = Arc::new(ReadOptions { score_field: Some(field.to_owned()), ..(**read).clone() });
             reads.resize(range.end, read);
         }
         reads

@@ -191,7 +191,7 @@ impl<'a> Deciding<'a> {
             Row::Failed(_) | Row::Skipped => f32::NAN,
         };
         let values: CorpusScores = raw.rows.iter().map(score).collect();
-        if let Some(field) = &self.spec.reads[raw.segment.shard].score_key {
+        if let Some(field) = &self.spec.reads[raw.segment.shard].score_field {
             self.spec.ledger.record_corpus_scores(scores.key, field, Arc::clone(&values));
         }
         scores.values = Some(values);

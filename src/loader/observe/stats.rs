@@ -296,7 +296,7 @@ pub struct Stats {
     pub(crate) lane_count: usize,
     /// Bytes skipped by shard: after damaged tar headers, and behind end markers.
     pub skipped_bytes: BTreeMap<Arc<str>, u64>,
-    /// Usable samples without a number in the field of `score_key`: they pass no gate.
+    /// Usable samples without a number in the gate's field: they pass no gate.
     pub unscored: u64,
     /// By field that was asked for, samples where it is `NaN`, which counts as no value. As `unread_json`, of the
     /// samples whose json this epoch read: what the ledger knows is not read again.
@@ -370,7 +370,7 @@ impl Stats {
         }
         if self.unscored * 2 > self.counts.read.saturating_sub(self.counts.excluded) {
             warnings.push(format!(
-                "epoch {}: {} of {} samples have no number in the field of score_key, and pass no gate",
+                "epoch {}: {} of {} samples have no number in the gate's field, and pass no gate",
                 self.epoch, self.unscored, self.counts.read
             ));
         }

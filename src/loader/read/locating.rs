@@ -50,7 +50,7 @@ impl Locating<'_> {
         let cut = selector.filter(|selector| !selector.keeps_everything(self.epoch));
         let cut = cut.and_then(|selector| selector.policy().cut);
         let read = ReadOptions {
-            score_key: spec.reads[shard].score_key.clone().filter(|_| cut.is_some()),
+            score_field: spec.reads[shard].score_field.clone().filter(|_| cut.is_some()),
             ..of_selection(&spec.reads[shard])
         };
         let mut reader = ShardReader::open_until(&spec.shards[shard], &read, self.stop)?.only_json();

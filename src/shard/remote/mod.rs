@@ -17,18 +17,18 @@ mod fault;
 #[cfg(test)]
 #[path = "../../../tests/core/fault_server/mod.rs"]
 mod fault_server;
-mod fetch;
 mod identity;
 mod ranges;
 mod reader;
+mod retry;
 mod store;
 
 pub(super) use address::Address;
 pub(crate) use bucket::Bucket;
 pub(super) use chosen::ChosenReader;
-pub(super) use fetch::{read_small, version_now};
 pub(super) use identity::Identity;
 pub(super) use reader::RemoteReader;
+pub(super) use retry::{read_small, version_now};
 pub(crate) use store::Object;
 pub(super) use store::Stores;
 

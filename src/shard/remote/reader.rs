@@ -15,9 +15,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::shard::remote::fault::FaultKind;
-use crate::shard::remote::fetch::{Fetch, Frame, Part};
 use crate::shard::remote::identity::Identity;
 use crate::shard::remote::ranges::Pieces;
+use crate::shard::remote::retry::{Fetch, Frame, Part};
 use crate::shard::remote::runtime;
 use crate::shard::remote::store::Object;
 

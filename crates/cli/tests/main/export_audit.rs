@@ -58,7 +58,7 @@ impl Run {
 
     fn job(&self, by: ExportBy, out: &str) -> ExportJob {
         let (ledger, out) = (self.path("ledger"), self.path(out));
-        ExportJob { ledger, by, wanted: Wanted::default(), generation: None, score_key: None, out }
+        ExportJob { ledger, by, wanted: Wanted::default(), generation: None, score_field: None, out }
     }
 }
 

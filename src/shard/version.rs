@@ -15,14 +15,14 @@ use crate::shard::{Shard, ShardMetadata};
 
 /// What tells one state of a shard from another, where it can be read at random.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum Version {
     /// Length and time of change of a local file.
     File(u64, Option<SystemTime>),
     /// Version of an object in a store.
     Object(Identity),
 }
 
-impl Mark {
+impl Version {
     /// The mark of an open file, and its length; `None` where it is no regular file.
     pub(super) fn of_file(file: &File) -> std::io::Result<Option<(Self, u64)>> {
         let meta = file.metadata()?;
@@ -32,7 +32,7 @@ impl Mark {
 }
 
 /// One line, which [`FromStr`] reads again.
-impl fmt::Display for Mark {
+impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(size, changed) => {
@@ -48,7 +48,7 @@ impl fmt::Display for Mark {
     }
 }
 
-impl FromStr for Mark {
+impl FromStr for Version {
     type Err = ();
 
     fn from_str(text: &str) -> std::result::Result<Self, ()> {
@@ -94,7 +94,7 @@ impl Shard {
         let _ = stop;
         let version = match &self.location {
             Location::Local => match std::fs::metadata(&*self.url) {
-                Ok(meta) if meta.is_file() => Mark::File(meta.len(), meta.modified().ok()).to_string(),
+                Ok(meta) if meta.is_file() => Version::File(meta.len(), meta.modified().ok()).to_string(),
                 Ok(_) => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(Error::io(format!("look at {}", self.url), error)),
@@ -111,12 +111,12 @@ impl Shard {
                 if !identity.tells() {
                     return Ok(None);
                 }
-                Mark::Object(identity).to_string()
+                Version::Object(identity).to_string()
             }
         };
         let beside = if metadata { ShardMetadata::local_file(self) } else { None };
         Ok(Some(match beside.and_then(|path| std::fs::metadata(path).ok()) {
-            Some(meta) => format!("{version} with {}", Mark::File(meta.len(), meta.modified().ok())),
+            Some(meta) => format!("{version} with {}", Version::File(meta.len(), meta.modified().ok())),
             None => version,
         }))
     }
@@ -136,16 +136,16 @@ mod tests {
     #[test]
     fn a_mark_is_read_as_it_is_written() {
         let time = UNIX_EPOCH + Duration::new(1_700_000_000, 5);
-        for mark in [Mark::File(7, Some(time)), Mark::File(0, None)] {
+        for mark in [Version::File(7, Some(time)), Version::File(0, None)] {
             assert_eq!(mark.to_string().parse(), Ok(mark));
         }
         for text in ["object 12 1700000000 \"a b\"", "object 12 0 -", "object 0 0 W/\"x\""] {
-            assert_eq!(text.parse::<Mark>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<Version>().unwrap().to_string(), text);
         }
         for wrong in
             ["", "file", "file 7", "file x -", "file 7 99999999999999999999.0", "object 1", "tape 1 2"]
         {
-            assert_eq!(wrong.parse::<Mark>(), Err(()), "{wrong}");
+            assert_eq!(wrong.parse::<Version>(), Err(()), "{wrong}");
         }
     }
 }

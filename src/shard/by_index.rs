@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
-use crate::shard::caption::Captions;
+use crate::shard::caption::CaptionReader;
 use crate::shard::group::{Group, Open, Used};
 use crate::shard::index::ShardIndex;
 use crate::shard::location::Location;
-use crate::shard::mark::Mark;
 use crate::shard::remote::{ChosenReader, Identity, Object};
+use crate::shard::version::Version;
 use crate::shard::{ReadOptions, Shard};
 
 /// Members no larger than this, and no further apart, are read together from a file.
@@ -25,8 +25,8 @@ const SMALL: u64 = 16 << 10;
 /// A shard that is read by index.
 pub struct ShardFetcher {
     shard: Shard,
-    captions: Captions,
-    mark: Mark,
+    captions: CaptionReader,
+    mark: Version,
     input: Input,
     stop: Option<Arc<AtomicBool>>,
 }
@@ -51,22 +51,22 @@ impl ShardFetcher {
         stop: Option<&Arc<AtomicBool>>,
     ) -> Result<Option<Self>> {
         let input = match (&shard.location, index.mark()) {
-            (Location::Local, Some(Mark::File(..))) => {
+            (Location::Local, Some(Version::File(..))) => {
                 let cannot = |error| Error::io(format!("open {}", shard.url), error).in_shard(&shard.url);
                 let file = File::open(&*shard.url).map_err(cannot)?;
-                let now = Mark::of_file(&file).map_err(cannot)?;
+                let now = Version::of_file(&file).map_err(cannot)?;
                 if now.as_ref().map(|(mark, _)| mark) != index.mark() {
                     return Ok(None);
                 }
                 Input::File(file)
             }
-            (Location::Remote(object), Some(Mark::Object(version))) => {
+            (Location::Remote(object), Some(Version::Object(version))) => {
                 Input::Object(Arc::clone(object), version.clone())
             }
             _ => return Ok(None),
         };
         let Some(mark) = index.mark().cloned() else { return Ok(None) };
-        let captions = Captions::new(shard, options);
+        let captions = CaptionReader::new(shard, options);
         Ok(Some(Self { shard: shard.clone(), captions, mark, input, stop: stop.cloned() }))
     }
 

@@ -393,11 +393,11 @@ mod plans {
                 by,
                 wanted: Wanted::default(),
                 generation: None,
-                score_key: Some("similarity".into()),
+                score_field: Some("similarity".into()),
                 out: folder.path().join("out.parquet"),
             };
             assert_eq!(export(&job, &mut |_, _| Ok(())).unwrap().samples, count);
-            let unknown = ExportJob { score_key: Some("x".into()), by: ExportBy::All, ..job };
+            let unknown = ExportJob { score_field: Some("x".into()), by: ExportBy::All, ..job };
             let error = export(&unknown, &mut |_, _| Ok(())).unwrap_err().to_string();
             assert!(error.contains("invalid gate=by=x"), "{error}");
         }
