@@ -117,7 +117,7 @@ pub(crate) fn data(spec: &Spec) -> Settings {
         set("shares of the sources", spec.mix.sources.iter().map(share).collect::<Vec<_>>().join(", "));
         let samples = spec.num_batches(0) * spec.global_batch() as u64;
         set("samples of an epoch", samples.to_string());
-        set("places of the sources in an epoch", content(spec.mix.fingerprint));
+        set("rows of the sources in an epoch", content(spec.mix.fingerprint));
     }
     settings
 }

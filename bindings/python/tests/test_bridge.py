@@ -134,7 +134,7 @@ def test_what_is_not_recorded_names_the_command(corpus: Corpus, directory: Path,
 def test_without_a_ledger_both_ways_out_are_named(corpus: Corpus, directory: Path) -> None:
     kind, message = elsewhere(options(corpus, directory), without=True)
     assert kind == "ConfigError"
-    assert message.startswith(f'captioner = "{directory}": ')
+    assert message.startswith(f'invalid captioner="{directory}": ')
     assert 'the captioner is not installed (pip install "tldr-loader[captioner]", with torch 2.11)' in message
     assert "beside a `ledger` that was recorded with it where the captioner is" in message
 

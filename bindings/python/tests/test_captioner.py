@@ -278,7 +278,9 @@ def test_settings_that_cannot_work_change_nothing(directory: Path) -> None:
     before = captioner.set_generation()
     with pytest.raises(tldr.ConfigError, match=r"invalid generation\.top_p=2"):
         captioner.set_generation(top_p=2.0)
-    with pytest.raises(tldr.ConfigError, match="invalid decoding=best: expected one of greedy, beam, nucleus"):
+    with pytest.raises(
+        tldr.ConfigError, match="invalid decoding=best: expected one of greedy, beam, nucleus"
+    ):
         captioner.set_generation(decoding="best")  # type: ignore[arg-type]
     assert captioner.set_generation() == before
 
@@ -322,7 +324,7 @@ def test_what_a_gate_is_worth_is_measured_and_said(
     assert lines[0][0] == "INFO"
     assert f"AUC {auc:.3f} ± {error:.3f}" in lines[0][1]
     warned = [line for level, line in lines if level == "WARNING" and "close to chance" in line]
-    assert len(warned) == worth["close_to_chance"]
+    assert len(warned) == int(auc < 0.6 or abs(auc - 0.5) <= 2 * error)
     caplog.clear()
     assert reduced(corpus, directory, gate=tldr.Top(1.0)).stats()["gate"] is None
     assert "AUC" not in caplog.text

@@ -156,7 +156,8 @@ for device in ("cuda", "cuda:1"):
     try:
         tldr.Loader(sys.argv[1], mode="eval", device=device)
     except tldr.ConfigError as error:
-        assert str(error) == f"invalid device={device}: expected cpu, without torch, which copies batches to other devices"
+        expected = "expected cpu, without torch, which copies batches to other devices"
+        assert str(error) == f"invalid device={device}: {expected}"
     else:
         raise SystemExit("no error")
 assert "torch.cuda" not in sys.modules

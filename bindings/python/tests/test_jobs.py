@@ -52,7 +52,7 @@ def test_a_corpus_is_recorded_planned_exported_and_audited(
         progress=lambda *at: said.append(at),
     )
     assert (plan.shards, plan.recorded, plan.encoded, plan.samples) == (4, 2, 100, len(corpus.pairs))
-    assert 0 < plan.kept <= plan.places == round(0.25 * plan.readable)
+    assert 0 < plan.kept <= plan.slots == round(0.25 * plan.readable)
     assert {stage for stage, _, _ in said} >= {"look", "record"}
     loader = tldr.Loader(corpus.urls, plan=out, batch_size=4, images=tldr.Images(image_size=SIZE))
     keys = {key for batch in loader for key in batch.keys}
@@ -73,7 +73,9 @@ def test_a_corpus_is_recorded_planned_exported_and_audited(
 
 def test_what_cannot_work_is_named(corpus: Corpus, captioner: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    with pytest.raises(tldr.ConfigError, match=r"^invalid ledger=a ledger in memory: expected the folder of one"):
+    with pytest.raises(
+        tldr.ConfigError, match=r"^invalid ledger=a ledger in memory: expected the folder of one"
+    ):
         tldr.record(corpus.urls, captioner=captioner, ledger=tldr.Ledger())
     with pytest.raises(tldr.ConfigError, match=r"^invalid part=2/2: expected i/n"):
         tldr.record(corpus.urls, captioner=captioner, ledger=ledger, part=(2, 2))
@@ -87,7 +89,9 @@ def test_what_cannot_work_is_named(corpus: Corpus, captioner: Path, tmp_path: Pa
         )
     with pytest.raises(tldr.ConfigError, match=r"^invalid plan=.*: it has no effect with captioner"):
         tldr.export(tmp_path / "x.txt", ledger=ledger, plan=tmp_path / "p", captioner=captioner)
-    with pytest.raises(tldr.ConfigError, match=r"^invalid selection=given: it has no effect without captioner"):
+    with pytest.raises(
+        tldr.ConfigError, match=r"^invalid selection=given: it has no effect without captioner"
+    ):
         tldr.export(tmp_path / "x.txt", ledger=ledger, selection=tldr.Selection(keep_ratio=0.5))
 
     class Stopped(Exception):
@@ -132,7 +136,9 @@ def test_statistics_are_of_their_type(corpus: Corpus, captioner: Path, tmp_path:
     assert stats["subset"] is not None
     assert stats["gate"] is not None
     counts = stats["counts"]
-    dropped = sum(count for name, count in counts.items() if name.startswith("dropped") and isinstance(count, int))
+    dropped = sum(
+        count for name, count in counts.items() if name.startswith("dropped") and isinstance(count, int)
+    )
     failed = sum(counts["failed"].values())
     assert counts["read"] == counts["kept"] + dropped + counts["excluded"] + failed == len(corpus.pairs)
     assert stats["yielded"] + stats["replayed"] == counts["kept"] + stats["repeats"] - stats["surplus"]

@@ -74,7 +74,7 @@ def test_arrays_that_hold_no_uids_are_refused(urls: str, tmp_path: Path) -> None
         ("table.npy", np.zeros((2, 2), np.dtype("u8,u8"))),
     ]:
         np.save(tmp_path / name, array)
-        with pytest.raises(tldr.DataError, match=f"invalid subset=.*{name}.*expected uids"):
+        with pytest.raises(tldr.DataError, match=f"subset=.*{name}.*expected uids"):
             loader(urls, mode="eval", subset=tmp_path / name)
 
 

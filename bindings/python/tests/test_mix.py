@@ -49,7 +49,7 @@ def test_a_state_resumes_a_mix_of_the_same_weights_only(corpora: tuple[Corpus, C
     second = mixed(corpora)
     second.load_state_dict(first.state_dict())
     assert [batch.ids for batch in second] == whole[4:]
-    with pytest.raises(tldr.StateError, match="places of the sources in an epoch"):
+    with pytest.raises(tldr.StateError, match="rows of the sources in an epoch"):
         mixed(corpora, samples_per_epoch=80).load_state_dict(first.state_dict())
 
 
@@ -59,10 +59,11 @@ def test_what_cannot_be_mixed_is_refused(corpora: tuple[Corpus, Corpus]) -> None
         with pytest.raises(tldr.ConfigError, match=r"^invalid weight=.*(above 0|a number)"):
             tldr.Loader([tldr.Source(urls, weight=weight)])
     with pytest.raises(
-        tldr.ConfigError, match=r"^invalid weight=3, and none for .*: expected one for every source, or for none"
+        tldr.ConfigError,
+        match=r"^invalid weight=3, and none for .*: expected one for every source, or for none",
     ):
         tldr.Loader([tldr.Source(urls, weight=3.0), tldr.Source(corpora[1].urls)])
-    with pytest.raises(tldr.ConfigError, match=r"^(sources|urls) = "):
+    with pytest.raises(tldr.ConfigError, match=r"^invalid (sources|urls)="):
         tldr.Loader([])
     with pytest.raises(tldr.ConfigError, match=r"^invalid samples_per_epoch=15"):
         mixed(corpora, samples_per_epoch=15)

@@ -56,7 +56,9 @@ def test_a_stage_that_hangs_is_named(pipe: Path) -> None:
     pipe.write_bytes(b"")  # lets it go
     with pytest.raises(tldr.ConfigError, match=r"^invalid stall_timeout=-1"):
         flat.loader(pipe, stall_timeout=-1, **options)
-    with pytest.raises(tldr.ConfigError, match=r"^invalid stall_timeout=0: expected more than 0 seconds, or none"):
+    with pytest.raises(
+        tldr.ConfigError, match=r"^invalid stall_timeout=0: expected more than 0 seconds, or none"
+    ):
         flat.loader(pipe, stall_timeout=0, **options)
 
 

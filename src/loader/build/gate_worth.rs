@@ -58,7 +58,7 @@ impl LoaderBuilder {
             tracing::warn!(
                 "fuse={}: the captioner was trained on {own} of the {} shards that it writes captions for, and knows no \
                  more than their captions say: in docs/benchmarks.md such captions cost 22 to 31 points of retrieval where \
-                 half of the captions are wrong, and 3 to 5 where none is. Train on originals (fuse = original), or load a \
+                 half of the captions are wrong, and 3 to 5 where none is. Train on originals (fuse=original), or load a \
                  captioner that has seen more, a BLIP",
                 self.config.captions.fuse,
                 shards.len()

@@ -30,7 +30,9 @@ def frame(device: str) -> Frame | None:
     if importlib.util.find_spec("torch") is None:
         if device == "cpu":
             return None
-        raise ConfigError(f"device = {device}: cpu, without torch, which copies batches to other devices")
+        raise ConfigError(
+            f"invalid device={device}: expected cpu, without torch, which copies batches to other devices"
+        )
     return Frame(device)
 
 
@@ -105,7 +107,7 @@ def _device(name: str) -> torch.device:
     # By its name: torch.device keeps but a byte of a number.
     found = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", name)
     if found is None or (found[1] == "cpu" and found[2]):
-        raise ConfigError(f"device = {name}: cpu, cuda or cuda:N")
+        raise ConfigError(f"invalid device={name}: expected cpu, cuda or cuda:N")
     if found[1] == "cpu":
         return torch.device("cpu")
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -119,4 +121,4 @@ def _device(name: str) -> torch.device:
         if there
         else "cpu: torch sees no CUDA device (check nvidia-smi, and that this PyTorch was built with CUDA)"
     )
-    raise ConfigError(f"device = {name if index is None else f'cuda:{index}'}: {remedy}")
+    raise ConfigError(f"invalid device={name if index is None else f'cuda:{index}'}: expected {remedy}")

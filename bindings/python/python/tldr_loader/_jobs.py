@@ -118,9 +118,9 @@ class Plan:
     copies: int
     """Candidates dropped as near-duplicates."""
     near_duplicates: int | None
-    """Those that `dedup` drops, or a cosine of 0.95 would; `None` where there are too many to look for unasked."""
+    """Those that `dedup` drops, or a cosine of 0.95 would; `None` where too many to look for unasked."""
     unhashed: int
-    places: int
+    slots: int
     """The quota: round(keep_ratio * readable), or what caps in samples allow."""
     kept: int
     refilled: int

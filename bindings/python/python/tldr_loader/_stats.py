@@ -95,7 +95,7 @@ class Activity(TypedDict):
 
 
 class Seconds(TypedDict):
-    """The work of each stage. Those of a stage with several threads are summed, and may exceed the wall-clock.
+    """The work of each stage. Those of a stage with several threads are summed: more than the wall-clock.
 
     The last two are wall-clock: who waited for whom.
     """
@@ -118,8 +118,8 @@ class Stats(TypedDict):
     """Statistics of an epoch on one rank.
 
     When the epoch is over, `yielded + replayed == counts["kept"] + repeats - surplus` in modes `reduced` and
-    `full`: a kept sample is handed over, or was before a resume, or is left over; and what a lane lacks at its
-    end it repeats.
+    `full`: a kept sample is handed over, or was before a resume, or is left over; and what a lane lacks
+    at its end it repeats.
     """
 
     epoch: int
