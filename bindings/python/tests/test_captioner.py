@@ -186,7 +186,7 @@ def test_training_options_reach_the_run(corpus: Corpus, tmp_path: Path) -> None:
     assert seen[0]["step"] > 1
     assert all(said["seconds_left"] >= 0 and said["fold"] == 0 for said in seen)
     for option, value in [("schedule", "linear"), ("precision", "f16"), ("resume", "maybe"), ("folds", 3)]:
-        with pytest.raises(tldr.ConfigError, match=f"{option} = {value}"):
+        with pytest.raises(tldr.ConfigError, match=f"invalid {option}={value}"):
             tldr.Captioner.train(corpus.urls, tmp_path / "other", **{**options, option: value})
 
 

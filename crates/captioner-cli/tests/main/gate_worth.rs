@@ -82,6 +82,18 @@ fn a_captioner_that_learned_nothing_is_told_as_noise_by_every_command() {
     assert_eq!(worth_of_training(&dir.path().join("captioner")).unwrap(), Some(worth));
     assert!(worth.validation.perplexity() > 1.0 && worth.validation.auc_error > 0.0);
     assert_eq!(known.trained_on.len(), 4, "two marks of each shard");
+    // By parts, as a job array records it: of options on the command line, and of a file.
+    let (parts, file) = (path("parts"), path("run.toml"));
+    let recorded = |options: &[&str]| run(&[&["plan", &urls, "--ledger", &parts][..], &at, options].concat());
+    assert!(recorded(&["--status", "2"]).contains("2 of 2 parts are not recorded: --array=0-1"));
+    recorded(&["--part=0/2"]);
+    assert!(recorded(&["--status", "2"]).contains("1 of 2 parts are not recorded: --array=1"));
+    let options = format!(
+        "captioner = {captioner:?}\nledger = {parts:?}\n[selection]\ngate = \"top(0.5)\"\n[[sources]]\nurls = [{urls:?}]\n"
+    );
+    std::fs::write(&file, options).unwrap();
+    run(&["plan", "--config", &file, "--part=1/2"]);
+    assert!(run(&["plan", "--config", &file, "--status", "2"]).contains("all 2 parts are recorded"));
     // Without a gate nobody needs to know.
     let plan = run(&[
         "plan",
