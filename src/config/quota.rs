@@ -30,6 +30,15 @@ pub enum Quota {
 }
 
 impl Quota {
+    /// Exponent of a cluster's size in its share of what is kept: 1 keeps the proportions of clusters, 0 levels them.
+    pub(crate) fn alpha(self) -> f64 {
+        match self {
+            Self::Cap => 0.0,
+            Self::Tempered(alpha) => alpha,
+            Self::Proportional | Self::Random | Self::CapAt(_) => 1.0,
+        }
+    }
+
     /// Whether samples are told apart by their clusters.
     pub fn is_by_cluster(self) -> bool {
         self != Self::Random

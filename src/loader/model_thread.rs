@@ -106,7 +106,11 @@ impl ModelThread {
             (model.preview_size(), model.batch_size(), model.fingerprint());
         if preview_size == 0 || batch_size == 0 {
             let given = format!("preview_size {preview_size}, batch_size {batch_size}");
-            return Err(Error::option(role.name(), given, "at least 1 of both"));
+            return Err(Error::option(
+                role.name(),
+                given,
+                "a model whose preview_size and batch_size are at least 1",
+            ));
         }
         let (model_filter, compute, stands_in) =
             (model.preview_filter(), model.compute().into(), model.stands_in());

@@ -272,8 +272,8 @@ fn options((rank, world_size): (Option<usize>, Option<usize>)) -> Result<Option<
             Err(Error::option("world_size", size, format!("at most {MAX_WORLD}")))
         }
         (None, Some(1)) => Ok(Some((0, 1))),
-        (None, Some(size)) => Err(Error::option("world_size", size, "`rank` beside it, or neither")),
-        (Some(rank), None) => Err(Error::option("rank", rank, "`world_size` beside it, or neither")),
+        (None, Some(size)) => Err(Error::option("world_size", size, "rank to be given too, or neither")),
+        (Some(rank), None) => Err(Error::option("rank", rank, "world_size to be given too, or neither")),
         (Some(rank), Some(size)) if rank >= size => {
             Err(Error::option("rank", rank, format!("below the world size, {size}")))
         }

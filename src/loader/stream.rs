@@ -146,7 +146,7 @@ impl Loader {
     /// batch. Where the options of the loader gave them, they may differ.
     ///
     /// # Errors
-    /// [`ErrorKind::Ranks`]: the loader was made as another rank, or as one of another number.
+    /// [`ErrorKind::Ranks`](crate::ErrorKind::Ranks): the loader was made as another rank, or as one of another number.
     pub fn process_group(&self, rank: usize, world_size: usize) -> Result<()> {
         self.spec.world.join((rank, world_size))
     }
@@ -220,7 +220,7 @@ impl Loader {
     /// epoch is the next one. An iterator that is still running ends with an error.
     ///
     /// # Errors
-    /// [`ErrorKind::State`] that spells out every difference.
+    /// [`ErrorKind::State`](crate::ErrorKind::State) that spells out every difference.
     pub fn load_state(&self, state: &LoaderState) -> Result<()> {
         self.check_state(state)?;
         self.shared.progress.load(state.epoch, state.step);

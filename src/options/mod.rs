@@ -74,7 +74,7 @@ pub trait Group: Sized + Default {
     /// Sets the field of this index.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](crate::ErrorKind::Option): the value is not what the field takes.
+    /// [`ErrorKind::Option`]: the value is not what the field takes.
     fn set(&mut self, field: usize, value: &Value) -> Result<()>;
 
     /// Sets the field that `path` names, through groups in it, to what a text writes.

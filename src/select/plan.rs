@@ -318,16 +318,12 @@ impl Planner {
         let weigh = |alpha: f64| -> Vec<f64> {
             in_cluster.iter().map(|&n| if n == 0 { 0.0 } else { (n as f64).powf(alpha) }).collect()
         };
-        let alpha = match policy.quota() {
-            Quota::CapAt(samples) => {
-                let room: Vec<u64> = left.iter().map(|&n| n.min(samples)).collect();
-                let slots = in_cluster.iter().map(|&n| n.min(samples)).sum();
-                return Ok((slots, divide(u64::MAX, &weigh(1.0), &room, policy.seed)));
-            }
-            Quota::Cap => 0.0,
-            Quota::Tempered(alpha) => alpha,
-            Quota::Proportional | Quota::Random => 1.0,
-        };
+        let alpha = policy.quota().alpha();
+        if let Quota::CapAt(samples) = policy.quota() {
+            let room: Vec<u64> = left.iter().map(|&n| n.min(samples)).collect();
+            let slots = in_cluster.iter().map(|&n| n.min(samples)).sum();
+            return Ok((slots, divide(u64::MAX, &weigh(alpha), &room, policy.seed)));
+        }
         let slots = (policy.keep_ratio() * readable as f64).round() as u64;
         let candidates: u64 = in_cluster.iter().sum();
         if slots as f64 > candidates as f64 * (1.0 + TOLERANCE) + 1.0 {

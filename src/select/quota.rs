@@ -57,11 +57,7 @@ impl Rates {
             return Err(Error::option("keep_ratio", keep_ratio, accepted));
         }
         let expected_share = keep_ratio.min(pass_rate);
-        let alpha = match policy.quota() {
-            Quota::Cap => 0.0,
-            Quota::Tempered(alpha) => alpha,
-            Quota::Proportional | Quota::Random | Quota::CapAt(_) => 1.0,
-        };
+        let alpha = policy.quota().alpha();
         if !(0.0..=1.0).contains(&alpha) {
             return Err(Error::option("quota", policy.quota(), "tempered(alpha) with alpha in [0, 1]"));
         }

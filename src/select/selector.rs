@@ -128,35 +128,43 @@ impl Selector {
         }
         check_score(&policy)?;
         if clusters.is_none() {
-            let needs = |why: &str| format!("a captioner directory with clusters ({why})");
+            let needs = |why: &str| format!("a captioner directory with clusters, {why}");
             let by_score = policy.has_scores();
             if policy.gate().is_by_alignment() {
                 return Err(Error::option(
                     "gate",
                     policy.gate(),
-                    needs("for alignments; run fit, or leave it out"),
+                    needs("for its alignments: run fit, or remove the gate"),
                 ));
             }
             if let Some(dedup) = dedup {
-                return Err(Error::option("dedup", dedup, needs("for embeddings; run fit, or leave it out")));
+                return Err(Error::option(
+                    "dedup",
+                    dedup,
+                    needs("for its embeddings: run fit, or remove dedup"),
+                ));
             }
             let priority = policy.priority();
             if priority == Priority::Diverse {
                 return Err(Error::option(
                     "priority",
                     priority.name(),
-                    needs("for embeddings; or use uniform"),
+                    needs("for its embeddings: run fit, or use uniform"),
                 ));
             }
             if priority.needs_alignment() && !by_score {
                 return Err(Error::option(
                     "priority",
                     priority.name(),
-                    needs("for alignments; or use uniform"),
+                    needs("for its alignments: run fit, or use uniform"),
                 ));
             }
             if policy.quota().is_by_cluster() {
-                return Err(Error::option("quota", policy.quota(), needs("run fit, or use random")));
+                return Err(Error::option(
+                    "quota",
+                    policy.quota(),
+                    needs("by which it goes: run fit, or use random"),
+                ));
             }
         }
         if policy.priority() == Priority::EveryNth && policy.selection.rotate {
@@ -466,7 +474,7 @@ fn check_score(policy: &Policy) -> Result<()> {
         return Err(Error::option("gate", gate, "by=FIELD, the name of a field or column"));
     }
     if *gate == Gate::OFF.by(field) && !policy.priority().needs_alignment() {
-        let accepted = "a share below 1, a least score, or the priority hard or score, which look at scores";
+        let accepted = "a share below 1 or at_least(SCORE); or set priority=hard or priority=score, which look at scores";
         return Err(Error::option("gate", gate, accepted));
     }
     policy.measured_cut().map(drop)

@@ -55,7 +55,7 @@ pub fn list(patterns: &[String], source: Option<&str>, stores: &Store) -> Result
 /// As [`list`], without a look at what the endpoint is for.
 pub(crate) fn shards_of(patterns: &[String], source: Option<&str>, stores: &Store) -> Result<Vec<Shard>> {
     if patterns.is_empty() {
-        return Err(Error::refused("urls", "[]", format!("at least one shard is needed; {ACCEPTED}")));
+        return Err(Error::refused("urls", "[]", format!("expected at least one shard; {ACCEPTED}")));
     }
     stores.check()?;
     let mut listing = Listing { source, shards: vec![], stores: Stores::new(stores) };

@@ -53,7 +53,7 @@ fn models_that_nothing_asks_are_refused() {
         );
         assert!(refused(judge(make(&urls))).starts_with("invalid judge=given: it has no effect with mode="));
     }
-    assert!(refused(judge(with_stub(&urls))).starts_with("invalid judge=given: nothing asks it"));
+    assert!(refused(judge(with_stub(&urls))).starts_with("invalid judge=given: it has no effect"));
 
     let random = || captioner(builder(&urls)).quota(Quota::Random).gate(Gate::OFF);
     let text = refused(random());

@@ -236,7 +236,7 @@ fn what_cannot_be_judged_is_refused_by_name() {
             stub().rescue(true).gate(Gate::OFF).judge(judge()),
             "invalid rescue=true: expected false without a gate",
         ),
-        (stub().judge(judge()), "invalid judge=given: nothing asks it"),
+        (stub().judge(judge()), "invalid judge=given: it has no effect"),
         (
             stub().judge(StubCaptioner::new()).fuse(gated()),
             "invalid judge=the captioner itself: expected another model",

@@ -214,7 +214,7 @@ pub(crate) fn _export<'py>(
             ExportBy::All
         }
         (None, None) => {
-            let accepted = "without captioner: it is of a policy, by which a captioner's clusters go";
+            let accepted = "without captioner, by whose clusters a policy goes";
             return Err(Error::unused("selection", "given", accepted)).or_raise(py);
         }
         (Some(plan), Some(_)) => {

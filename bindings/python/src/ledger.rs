@@ -48,7 +48,7 @@ impl Ledger {
         given.end()?;
         let open = || match path {
             None if cache_bytes.is_some() => {
-                let accepted = "without a path: a ledger in memory has no other place";
+                let accepted = "without a path, since a ledger in memory keeps everything";
                 Err(Error::unused("cache_bytes", "a number", accepted))
             }
             path if endpoint.is_some() && !path.as_ref().is_some_and(|path| path.starts_with("s3:")) => {

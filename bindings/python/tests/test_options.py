@@ -205,7 +205,7 @@ def test_unknown_names_say_what_is_meant(captioner: tldr.Captioner, corpus: Corp
         ({"captioner": "LOADED", "captioner_device": "cpu"}, r"captioner_device=cpu: it has no effect bes"),
         ({"keep_ratio": 0.5, "gate": tldr.Top(0.5)}, r"gate=top\(0\.5\): expected a captioner directory"),
         ({"keep_ratio": 0.5, "gate": tldr.AtLeast(0.3)}, r"gate=at_least\(0\.3\): expected .*by=FIELD\)"),
-        ({"keep_ratio": 0.5, "judge": "CAPTIONER"}, r"invalid judge=given: nothing asks it"),
+        ({"keep_ratio": 0.5, "judge": "CAPTIONER"}, r"invalid judge=given: it has no effect"),
         ({"mode": "eval", "samples_per_epoch": 8}, r"samples_per_epoch=8: it has no effect with mode=eval"),
     ],
 )  # fmt: skip

@@ -118,7 +118,7 @@ impl GenerationChange {
         for (option, decoding, given) in bound {
             if let Some(given) = given.filter(|_| decoding != changed.decoding) {
                 let accepted = format!(
-                    "with decoding={}, and is one of decoding={}",
+                    "with decoding={}, since it belongs to decoding={}",
                     changed.decoding.name(),
                     decoding.name()
                 );

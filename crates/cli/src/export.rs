@@ -81,7 +81,7 @@ impl Args {
         // A plan is a local file, a ledger may be in a bucket.
         let is_ledger = self.from.is_dir() || self.from.to_str().is_some_and(|from| from.contains("://"));
         if self.captioner.is_none() {
-            let accepted = "without captioner: it is of a policy, by which a captioner's clusters go";
+            let accepted = "without captioner, by whose clusters a policy goes";
             if let Some((option, given)) = self.selection.first().filter(|(option, _)| *option != "window") {
                 return Err(Error::unused(option, given, accepted));
             }

@@ -211,8 +211,8 @@ impl LoaderBuilder {
                 Err(Error::option(option, given, accepted))
             }
             (None, Some(_)) => {
-                let accepted = "nothing asks it: set fuse=gated(Q) or rescue=true, or remove it";
-                Err(Error::refused("judge", "given", accepted))
+                let accepted = "without fuse=gated(Q) or rescue=true, which ask it";
+                Err(Error::unused("judge", "given", accepted))
             }
             (Some(_), Some(judge)) => {
                 let own = self

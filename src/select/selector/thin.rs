@@ -14,22 +14,21 @@ impl Selector {
     /// A draw that comes first knows nothing of the samples.
     pub(super) fn check_thin(policy: &Policy) -> Result<()> {
         let refuse = |what: &str, why: &str| {
-            let accepted = format!("false with {what}: {why}, before which nothing is known of a sample");
+            let accepted =
+                format!("false with {what}: {why}; thin draws before anything is known of a sample");
             Err(Error::option("thin", true, accepted))
         };
         match (policy.quota(), policy.priority(), policy.selection.dedup) {
             _ if !policy.selection.thin => Ok(()),
             (quota, ..) if !matches!(quota, Quota::Proportional | Quota::Random) => {
-                refuse(&format!("quota={quota}"), "its rates differ by cluster, and the draw comes first")
+                refuse(&format!("quota={quota}"), "its rates differ by cluster")
             }
-            (_, priority, _) if priority != Priority::Uniform => refuse(
-                &format!("priority={}", priority.name()),
-                "it chooses among the samples of a window, and the draw comes first",
-            ),
-            (.., Some(cosine)) => refuse(
-                &format!("dedup={cosine}"),
-                "near-duplicates are looked for among all of a window, and the draw comes first",
-            ),
+            (_, priority, _) if priority != Priority::Uniform => {
+                refuse(&format!("priority={}", priority.name()), "it chooses among the samples of a window")
+            }
+            (.., Some(cosine)) => {
+                refuse(&format!("dedup={cosine}"), "near-duplicates are looked for among all of a window")
+            }
             _ => Ok(()),
         }
     }
