@@ -27,7 +27,7 @@
 ///
 /// assert_eq!("red".parse::<Colour>().unwrap(), Colour::Red);
 /// let error = Colour::from_name("green").unwrap_err();
-/// assert_eq!(error.to_string(), "colour = green: red or light-blue");
+/// assert_eq!(error.to_string(), "invalid colour=green: expected red or light-blue");
 /// ```
 #[macro_export]
 macro_rules! names {

@@ -28,7 +28,7 @@
 /// assert_eq!(oven.entries(&[Class::Policy]), [("topping", "sesame".to_owned())]);
 ///
 /// let error = Oven::read(serde_json::json!({"heet": 1}).as_object().unwrap()).unwrap_err();
-/// assert_eq!(error.to_string(), "heet = 1: Oven has no option of this name; the nearest is heat");
+/// assert_eq!(error.to_string(), "unknown option heet=1: Oven has no option of this name; the nearest is heat");
 /// # Ok::<(), tldr_loader::Error>(())
 /// ```
 #[macro_export]
