@@ -294,5 +294,5 @@ def test_half_an_environment_is_refused(
 
 @pytest.mark.parametrize("given", [{"rank": 1}, {"world_size": 2}])
 def test_half_of_the_options_is_refused(pairs: Corpus, given: dict[str, Any]) -> None:
-    with pytest.raises(tldr.ConfigError, match="beside it, or neither"):
+    with pytest.raises(tldr.ConfigError, match="to be given too, or neither"):
         flat.loader(**step("", pairs)["options"], **given)
