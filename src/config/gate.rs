@@ -129,26 +129,15 @@ impl Gate {
 /// As [`FromStr`] reads it.
 impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = |by: &'static str, field: &Option<String>| -> (&'static str, Option<String>) {
-            (by, field.clone())
-        };
+        fn by(field: &Option<String>) -> (&'static str, Option<&dyn Display>) {
+            ("by", field.as_ref().map(|field| field as &dyn Display))
+        }
         let shown = match self {
             Self::Top { share, by: field, within } => {
-                let (name, field) = by("by", field);
-                let within = (*within != Within::Corpus).then(|| within.name());
-                show(
-                    "top",
-                    &[
-                        ("", Some(share)),
-                        (name, field.as_ref().map(|field| field as &dyn Display)),
-                        ("within", within.as_ref().map(|within| within as &dyn Display)),
-                    ],
-                )
+                let within = (*within != Within::Corpus).then_some(within as &dyn Display);
+                show("top", &[("", Some(share)), by(field), ("within", within)])
             }
-            Self::AtLeast { score, by: field } => show(
-                "at_least",
-                &[("", Some(score)), ("by", field.as_ref().map(|field| field as &dyn Display))],
-            ),
+            Self::AtLeast { score, by: field } => show("at_least", &[("", Some(score)), by(field)]),
         };
         f.write_str(&shown)
     }

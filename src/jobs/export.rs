@@ -42,6 +42,17 @@ pub struct ExportJob {
     pub out: PathBuf,
 }
 
+impl ExportJob {
+    /// The fingerprint of captions that `text` writes.
+    ///
+    /// # Errors
+    /// It is no number of 16 hexadecimal digits.
+    pub fn generation_of(text: &str) -> Result<u64> {
+        let expected = "a fingerprint, 16 hexadecimal digits";
+        u64::from_str_radix(text, 16).map_err(|_| Error::option("generation", text, expected))
+    }
+}
+
 /// How an export ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExportSummary {

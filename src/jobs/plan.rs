@@ -46,6 +46,8 @@ pub enum PlanStage {
     Record,
 }
 
+crate::names!(PlanStage { Look => "look", Count => "count", Record => "record" });
+
 /// How a plan ended.
 #[derive(Debug)]
 pub struct PlanSummary {

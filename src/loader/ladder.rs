@@ -47,8 +47,7 @@ pub(crate) fn known(spec: &Spec, key: &WindowKey, scores: Option<&Scores>, pass:
 ///
 /// # Errors
 /// The shard holds other samples than were recorded.
-pub(crate) fn known_now(spec: &Spec, decider: &Decider, window: &mut Window) -> Result<Known> {
-    let before = std::mem::replace(&mut window.known, Known::New);
+pub(crate) fn known_now(spec: &Spec, decider: &Decider, window: &Window, before: Known) -> Result<Known> {
     let Some(record) = spec.recorded(&window.key).filter(|record| !record.ids.is_empty()) else {
         return Ok(before);
     };

@@ -90,14 +90,14 @@ pub(crate) enum Row {
 
 impl Window {
     /// Whether row `row` belongs to the lane (and not only to the window).
-    pub(crate) fn in_lane(&self, row: usize, window: usize) -> bool {
-        let position = self.segment.window * window as u64 + row as u64;
+    pub(crate) fn in_lane(&self, row: usize) -> bool {
+        let position = self.segment.window * self.key.size as u64 + row as u64;
         position >= self.segment.start && (position < self.segment.end || self.segment.tail)
     }
 
-    /// Whether other lanes have rows of the window, of `window` rows at most.
-    pub(crate) fn is_shared(&self, window: usize) -> bool {
-        !(self.in_lane(0, window) && self.in_lane(window - 1, window))
+    /// Whether other lanes have rows of the window.
+    pub(crate) fn is_shared(&self) -> bool {
+        !(self.in_lane(0) && self.in_lane(self.key.size - 1))
     }
 }
 

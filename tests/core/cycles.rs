@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::imports::{is_word, rust_files, without_comments_and_strings, without_tests, word_positions};
+use crate::imports::{expanded, rust_files, without_comments_and_strings, without_tests, word_positions};
 
 /// Sources of one crate, by module path; `""` is `lib.rs`.
 type Sources = BTreeMap<String, String>;
@@ -133,42 +133,6 @@ fn paths(module: &str, code: &str, sources: &Sources) -> Vec<Vec<String>> {
         }
     }
     found
-}
-
-/// The paths that `text` begins with, groups expanded: of `a::{b, c::d}` are that `a::b` and `a::c::d`.
-fn expanded(text: &str) -> Vec<Vec<String>> {
-    let text = text.trim_start();
-    let name = match text.strip_prefix('*') {
-        Some(_) => "*",
-        None => &text[..text.find(|c: char| !is_word(c)).unwrap_or(text.len())],
-    };
-    let rest = text[name.len()..].trim_start();
-    let Some(rest) = rest.strip_prefix("::").map(str::trim_start) else {
-        return if name.is_empty() { vec![] } else { vec![vec![name.to_owned()]] };
-    };
-    let tails = match rest.strip_prefix('{') {
-        Some(group) => {
-            let mut depth = 0;
-            let end = group.find(|c: char| {
-                depth += i32::from(c == '{') - i32::from(c == '}');
-                depth < 0
-            });
-            let mut depth = 0;
-            group[..end.unwrap_or(group.len())]
-                .split(|c: char| {
-                    depth += i32::from(c == '{') - i32::from(c == '}');
-                    c == ',' && depth == 0
-                })
-                .flat_map(expanded)
-                .collect()
-        }
-        None if rest.starts_with(|c: char| is_word(c) || c == '*') => expanded(rest),
-        None => vec![],
-    };
-    if tails.is_empty() {
-        return vec![vec![name.to_owned()]];
-    }
-    tails.into_iter().map(|tail| [vec![name.to_owned()], tail].concat()).collect()
 }
 
 /// The files that import each other, at once or by way of others, with those that they import: one line each.

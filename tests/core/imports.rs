@@ -234,39 +234,52 @@ fn reexports(lib: &str) -> BTreeMap<String, String> {
 
 /// First segments of all paths that start with `root::`, groups expanded.
 fn paths_under(code: &str, root: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for at in word_positions(code, root) {
+    let mut found: Vec<String> = word_positions(code, root)
+        .into_iter()
         // What a macro names, the module that uses it imports.
-        if code[..at].ends_with('$') {
-            continue;
-        }
-        let rest = code[at + root.len()..].trim_start();
-        let Some(rest) = rest.strip_prefix("::") else { continue };
-        let rest = rest.trim_start();
-        if let Some(group) = rest.strip_prefix('{') {
-            let mut depth = 0;
-            let mut expect_name = true;
-            for (i, c) in group.char_indices() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => expect_name = true,
-                    c if depth == 0 && expect_name && is_word(c) => {
-                        found.extend(words(&group[i..]).next().map(str::to_string));
-                        expect_name = false;
-                    }
-                    _ => {}
-                }
-            }
-        } else {
-            found.extend(words(rest).next().map(str::to_string));
-        }
-    }
-    found.retain(|name| name != "self");
+        .filter(|&at| !code[..at].ends_with('$'))
+        .flat_map(|at| expanded(&code[at..]))
+        .filter_map(|path| path.into_iter().nth(1).filter(|name| name != "self"))
+        .collect();
     found.sort();
     found.dedup();
     found
+}
+
+/// The paths that `text` begins with, groups expanded: of `a::{b, c::d}` are that `a::b` and `a::c::d`.
+pub(crate) fn expanded(text: &str) -> Vec<Vec<String>> {
+    let text = text.trim_start();
+    let name = match text.strip_prefix('*') {
+        Some(_) => "*",
+        None => &text[..text.find(|c: char| !is_word(c)).unwrap_or(text.len())],
+    };
+    let rest = text[name.len()..].trim_start();
+    let Some(rest) = rest.strip_prefix("::").map(str::trim_start) else {
+        return if name.is_empty() { vec![] } else { vec![vec![name.to_owned()]] };
+    };
+    let tails = match rest.strip_prefix('{') {
+        Some(group) => {
+            let mut depth = 0;
+            let end = group.find(|c: char| {
+                depth += i32::from(c == '{') - i32::from(c == '}');
+                depth < 0
+            });
+            let mut depth = 0;
+            group[..end.unwrap_or(group.len())]
+                .split(|c: char| {
+                    depth += i32::from(c == '{') - i32::from(c == '}');
+                    c == ',' && depth == 0
+                })
+                .flat_map(expanded)
+                .collect()
+        }
+        None if rest.starts_with(|c: char| is_word(c) || c == '*') => expanded(rest),
+        None => vec![],
+    };
+    if tails.is_empty() {
+        return vec![vec![name.to_owned()]];
+    }
+    tails.into_iter().map(|tail| [vec![name.to_owned()], tail].concat()).collect()
 }
 
 /// Chains of `super` that leave the top-level module to which the file belongs.
@@ -293,7 +306,7 @@ fn names_crate(code: &str, name: &str) -> bool {
     })
 }
 
-pub(crate) fn is_word(c: char) -> bool {
+fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 

@@ -7,7 +7,7 @@ use pyo3::types::PyDict;
 use serde_json::{Value, json};
 use tldr_loader::config::{Config, Selection, Source};
 use tldr_loader::image::DecodeOptions;
-use tldr_loader::jobs::{self, AuditJob, ExportBy, ExportJob, InspectJob, PlanJob, PlanStage, Wanted};
+use tldr_loader::jobs::{self, AuditJob, ExportBy, ExportJob, InspectJob, PlanJob, Wanted};
 use tldr_loader::loader::reading_fingerprint;
 use tldr_loader::model::Identity;
 use tldr_loader::select::Policy;
@@ -98,12 +98,7 @@ pub(crate) fn _plan<'py>(
     };
     let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
         let summary = jobs::plan(&job, scorer, clusters, &mut |stage, done, total| {
-            let stage = match stage {
-                PlanStage::Look => "look",
-                PlanStage::Count => "count",
-                PlanStage::Record => "record",
-            };
-            report((stage, done, total))
+            report((stage.name(), done, total))
         })?;
         let mut found = json!({
             "shards": summary.shards,
@@ -223,10 +218,7 @@ pub(crate) fn _export<'py>(
         }
     };
     let generation: Option<String> = given.take("generation")?;
-    let generation = generation.map(|text| {
-        let accepted = "a fingerprint, 16 hexadecimal digits";
-        u64::from_str_radix(&text, 16).map_err(|_| Error::option("generation", text, accepted))
-    });
+    let generation = generation.as_deref().map(ExportJob::generation_of);
     let job = ExportJob {
         ledger: given.take("ledger")?.unwrap_or_default(),
         by,

@@ -50,10 +50,7 @@ pub struct Args {
 impl Args {
     pub(crate) fn run(self, models: &dyn Models) -> Result<()> {
         let (ledger, by, scorer) = self.from(models)?;
-        let generation = self.generation.as_deref().map(|text| {
-            u64::from_str_radix(text, 16)
-                .map_err(|_| Error::option("generation", text, "a fingerprint, 16 hexadecimal digits"))
-        });
+        let generation = self.generation.as_deref().map(ExportJob::generation_of);
         let job = ExportJob {
             ledger,
             by,

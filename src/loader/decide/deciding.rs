@@ -109,13 +109,10 @@ impl<'a> Deciding<'a> {
     fn window(&mut self, mut raw: Window) -> Result<Vec<Kept>> {
         let decided = match (std::mem::replace(&mut raw.known, Known::New), &self.spec.selector) {
             (Known::Decided(decided), _) => Some(decided),
-            (known, Some(decider)) => {
-                raw.known = known;
-                match self.decide(&mut raw, decider)? {
-                    None => return Ok(vec![]), // the run is to stop
-                    decided => decided,
-                }
-            }
+            (known, Some(decider)) => match self.decide(&mut raw, known, decider)? {
+                None => return Ok(vec![]), // the run is to stop
+                decided => decided,
+            },
             (_, None) => None,
         };
         let (record, judged, outcomes) = match decided {
@@ -124,9 +121,7 @@ impl<'a> Deciding<'a> {
         };
         self.count(&raw, record.as_deref(), &outcomes)?;
         if self.satisfied.load(Ordering::Relaxed) {
-            let kept = (0..outcomes.len())
-                .filter(|&row| outcomes[row].is_kept() && raw.in_lane(row, self.spec.config.selection.window))
-                .count();
+            let kept = (0..outcomes.len()).filter(|&row| outcomes[row].is_kept() && raw.in_lane(row)).count();
             self.recorder.surplus.fetch_add(kept as u64, Ordering::Relaxed);
             return Ok(vec![]);
         }
@@ -135,19 +130,19 @@ impl<'a> Deciding<'a> {
 
     /// Decides a window whose rows were read: encodes what the ledger lacks, and records it. `None` where the run is to
     /// stop.
-    fn decide(&self, raw: &mut Window, decider: &Decider) -> Result<Option<Decided>> {
+    fn decide(&self, raw: &mut Window, mut known: Known, decider: &Decider) -> Result<Option<Decided>> {
         let spec = self.spec;
         self.read_scores(raw);
         // Held until the window is recorded.
         let mut claim = None;
-        if !matches!(raw.known, Known::NeedsScores(_)) {
+        if !matches!(known, Known::NeedsScores(_)) {
             claim = spec.claims.take(raw.key, self.stream, &self.slot, self.stop);
             if claim.is_none() {
                 return Ok(None);
             }
-            raw.known = ladder::known_now(spec, decider, raw)?;
+            known = ladder::known_now(spec, decider, raw, known)?;
         }
-        let (partial, recorded) = match std::mem::replace(&mut raw.known, Known::New) {
+        let (partial, recorded) = match known {
             Known::New => (None, None),
             Known::Partial(record, lacking) => (Some((record, lacking)), None),
             Known::NeedsScores(record) | Known::Decided(Decided { record, .. }) => (None, Some(record)),
@@ -209,7 +204,7 @@ impl<'a> Deciding<'a> {
         let signals = record.and_then(|r| r.signals.as_ref());
         let mut kept_samples = vec![];
         for (row, data) in rows.into_iter().enumerate() {
-            if !raw.in_lane(row, self.spec.config.selection.window) {
+            if !raw.in_lane(row) {
                 continue;
             }
             let position = self.positions;
@@ -264,7 +259,7 @@ impl<'a> Deciding<'a> {
         let spec = self.spec;
         let url = &spec.shards[raw.segment.shard].url;
         let base = raw.segment.window * spec.config.selection.window as u64;
-        let mine = |row: usize| raw.in_lane(row, spec.config.selection.window);
+        let mine = |row: usize| raw.in_lane(row);
         let part = outcomes.iter().enumerate().filter(|(row, _)| mine(*row)).map(|(_, &o)| o);
         let from_table = |row: usize| match (record, raw.rows.get(row)) {
             (Some(record), _) => record.from_table.get(row).copied().unwrap_or(false),

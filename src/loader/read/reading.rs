@@ -164,8 +164,8 @@ impl Reading<'_> {
             self.raise_recorded(&window)?;
         }
         if let Known::Decided(Decided { record, outcomes, .. }) = &window.known {
-            let own = |row| window.in_lane(row, spec.config.selection.window);
-            if window.is_shared(spec.config.selection.window) {
+            let own = |row| window.in_lane(row);
+            if window.is_shared() {
                 self.recorder.gaps_read_by_another(&window.key, own, &spec.shards[segment.shard].url);
             }
             let satisfied = || self.satisfied.load(Ordering::Relaxed);
@@ -194,16 +194,16 @@ impl Reading<'_> {
 
     /// Fails where the ledger knows of a failed sample of the lane.
     fn raise_recorded(&self, window: &Window) -> Result<()> {
-        let (size, segment) = (self.spec.config.selection.window, &window.segment);
+        let segment = &window.segment;
         let Some(record) = window.known.record() else { return Ok(()) };
         let decider = self.spec.selector.as_ref();
         let share =
             decider.and_then(|decider| ladder::share(decider, &window.key, &record.failed, segment.pass));
         let mine = |failed: &&FailedSample| {
-            let row = (failed.position - segment.window * size as u64) as usize;
+            let row = (failed.position - segment.window * window.key.size as u64) as usize;
             // What is not in the share is not decoded: nobody would know.
             let seen = !failed.reason.is_of_pixels() || share.as_ref().is_none_or(|share| share[row]);
-            failed.reason.is_fault() && seen && window.in_lane(row, size)
+            failed.reason.is_fault() && seen && window.in_lane(row)
         };
         record.failures.iter().find(mine).map_or(Ok(()), |failed| Err(raised(failed)))
     }
@@ -282,13 +282,13 @@ impl Reading<'_> {
         let mut rows = Vec::new();
         while rows.len() < self.spec.config.selection.window && !self.stop.load(Ordering::Relaxed) {
             self.slot.tick();
-            let row = if all || raw.in_lane(rows.len(), self.spec.config.selection.window) {
+            let row = if all || raw.in_lane(rows.len()) {
                 let Some(group) = reader.next_group()? else { break };
                 let gaps = reader.take_gaps();
                 let shard = &self.spec.shards[raw.segment.shard].url;
                 let key = group.as_ref().map_or_else(|failed| &failed.key, |sample| &sample.key);
-                if all && raw.is_shared(self.spec.config.selection.window) {
-                    let is_own = raw.in_lane(rows.len(), self.spec.config.selection.window);
+                if all && raw.is_shared() {
+                    let is_own = raw.in_lane(rows.len());
                     self.recorder.shared_gaps((&raw.key, rows.len()), is_own, shard, key, gaps);
                 } else {
                     self.recorder.gaps(shard, key, gaps);
