@@ -4,7 +4,7 @@
 //!
 //! # From the top
 //!
-//! A [`Loader`] reads image-text pairs from WebDataset tar shards, decides window by window which
+//! A [`Loader`] reads image-text pairs from WebDataset tar shards or Parquet files, decides window by window which
 //! of them are kept, and yields the kept samples as [`Batch`](loader::Batch)es. Nothing reduced is
 //! written, and no rank talks to another to decide.
 //!

@@ -11,7 +11,7 @@ crate::group! {
     /// One corpus and how it is read.
     pub struct Source, fields of each source {
         /// Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`) with `{00000..00331}`
-        /// ranges, globs, folders, or `@FILE` that lists them.
+        /// ranges, globs, folders, or `@FILE` that lists them. Tar files, or Parquet files with a column of images.
         Runtime urls: Vec<String> = vec![], own setter;
         /// Its name in the identity of its samples. Default: that of the folder that holds the shards.
         Runtime name: Option<String> = None, into String;
@@ -19,7 +19,8 @@ crate::group! {
         /// read as one.
         Runtime weight: Option<f64> = None, own setter;
         /// Field of the json member, or column of the Parquet file beside the shard, that holds the caption; where a
-        /// sample has neither, the txt member is used. Default: the txt member.
+        /// sample has neither, the txt member is used. Default: the txt member; in Parquet files with images the column
+        /// `caption`, `text` or `txt`.
         Reading caption_key: Option<String> = None, into String;
         /// Which samples count, by fields of their json or columns of the Parquet file beside the shard: a condition as in
         /// SQL, `NSFW = 'UNLIKELY' and width >= 200`. The others are excluded unseen, and no part of what keep_ratio is a

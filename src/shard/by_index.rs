@@ -16,6 +16,7 @@ use crate::shard::group::{Group, Open, Used};
 use crate::shard::index::ShardIndex;
 use crate::shard::location::Location;
 use crate::shard::remote::{ChosenReader, Identity, Object};
+use crate::shard::row_groups::RowReader;
 use crate::shard::version::Version;
 use crate::shard::{ReadOptions, Shard};
 
@@ -34,6 +35,7 @@ pub struct ShardFetcher {
 enum Input {
     File(File),
     Object(Arc<Object>, Identity),
+    Rows(Box<RowReader>),
 }
 
 impl ShardFetcher {
@@ -50,6 +52,9 @@ impl ShardFetcher {
         options: &ReadOptions,
         stop: Option<&Arc<AtomicBool>>,
     ) -> Result<Option<Self>> {
+        if shard.has_rows() {
+            return Self::of_rows(shard, index, options, stop);
+        }
         let input = match (&shard.location, index.mark()) {
             (Location::Local, Some(Version::File(..))) => {
                 let cannot = |error| Error::io(format!("open {}", shard.url), error).in_shard(&shard.url);
@@ -67,6 +72,26 @@ impl ShardFetcher {
         };
         let Some(mark) = index.mark().cloned() else { return Ok(None) };
         let captions = CaptionReader::new(shard, options);
+        Ok(Some(Self { shard: shard.clone(), captions, mark, input, stop: stop.cloned() }))
+    }
+
+    fn of_rows(
+        shard: &Shard,
+        index: &ShardIndex,
+        options: &ReadOptions,
+        stop: Option<&Arc<AtomicBool>>,
+    ) -> Result<Option<Self>> {
+        let known = match index.mark() {
+            Some(Version::Object(identity)) => Some(identity),
+            _ => None,
+        };
+        let rows = RowReader::open(shard, known, stop).map_err(|error| error.in_shard(&shard.url))?;
+        let mark = rows.version().clone();
+        if index.mark() != Some(&mark) {
+            return Ok(None);
+        }
+        let captions = CaptionReader::new(shard, options).of_rows(rows.layout().caption.as_deref());
+        let input = Input::Rows(Box::new(rows));
         Ok(Some(Self { shard: shard.clone(), captions, mark, input, stop: stop.cloned() }))
     }
 
@@ -101,34 +126,25 @@ impl ShardFetcher {
             groups.push((row, position, open, used));
         }
         let used = groups.iter().flat_map(|(_, _, _, used)| used);
-        let mut source = self.input.source(used, self.stop.as_ref());
+        let mut source = match &mut self.input {
+            Input::File(file) => Source::File { file, together: Vec::new() },
+            Input::Object(object, version) => {
+                let wanted = used.map(|member| member.offset..member.end());
+                let (object, version) = (Object::clone(object), version.clone());
+                Source::Object(Box::new(ChosenReader::new(object, version, wanted, self.stop.clone())))
+            }
+            Input::Rows(reader) => {
+                reader.expect(rows.iter().map(|&row| index.first() + row as u64));
+                Source::Rows(reader)
+            }
+        };
         for (row, position, mut open, used) in groups {
-            source.load(&mut open, &used).map_err(|error| {
-                let action = format!("read sample {} of {}", open.key, self.shard.url);
-                Error::io(action, error).in_shard(&self.shard.url).at_sample(&open.key, open.offset)
-            })?;
+            let loaded = source.load(&mut open, &used, position);
+            loaded.map_err(|error| error.in_shard(&self.shard.url).at_sample(&open.key, open.offset))?;
             let judged = open.judge(position, &mut self.captions);
             each(row, judged.map_err(|error| error.in_shard(&self.shard.url))?)?;
         }
         Ok(())
-    }
-}
-
-impl Input {
-    /// Where the data of `members` come from.
-    fn source<'a>(
-        &self,
-        members: impl Iterator<Item = &'a Used>,
-        stop: Option<&Arc<AtomicBool>>,
-    ) -> Source<'_> {
-        match self {
-            Self::File(file) => Source::File { file, together: Vec::new() },
-            Self::Object(object, version) => {
-                let wanted = members.map(|member| member.offset..member.end());
-                let (object, version) = (Object::clone(object), version.clone());
-                Source::Object(Box::new(ChosenReader::new(object, version, wanted, stop.cloned())))
-            }
-        }
     }
 }
 
@@ -140,20 +156,24 @@ enum Source<'a> {
         together: Vec<u8>,
     },
     Object(Box<ChosenReader>),
+    Rows(&'a mut RowReader),
 }
 
 impl Source<'_> {
-    /// Reads `used` into `open`.
-    fn load(&mut self, open: &mut Open, used: &[Used]) -> io::Result<()> {
-        match self {
+    /// Reads `used` into `open`, the group at `position`.
+    fn load(&mut self, open: &mut Open, used: &[Used], position: u64) -> Result<()> {
+        let loaded = match self {
             Self::File { file, together } => from_file(file, together, open, used),
-            Self::Object(bytes) => {
-                for member in used {
-                    open.set(member, bytes.read(member.offset..member.end())?);
-                }
+            Self::Object(bytes) => used.iter().try_for_each(|member| {
+                open.set(member, bytes.read(member.offset..member.end())?);
                 Ok(())
+            }),
+            Self::Rows(reader) => {
+                open.layout = Some(Arc::clone(reader.layout()));
+                return if used.is_empty() { Ok(()) } else { open.read_row(reader, position, true) };
             }
-        }
+        };
+        loaded.map_err(|error| Error::io(format!("read sample {}", open.key), error))
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) type Unusable = (FailReason, String);
 /// Looks fields and tables up.
 pub(super) struct CaptionReader {
     field: Option<Arc<str>>,
+    /// Where fields stand, in words.
+    place: &'static str,
     filter: Option<Arc<Filter>>,
     score: Option<Arc<str>>,
     subset: Option<Arc<Subset>>,
@@ -101,6 +103,7 @@ impl CaptionReader {
             columns: filter.iter().cloned().chain(named).chain(uid).collect(),
             gaps: Gaps::default(),
             uid: None,
+            place: "json",
             field: options.caption_key.as_deref().map(Arc::from),
             filter: options.filter.clone().map(Arc::new),
             score: options.score_field.as_deref().map(Arc::from),
@@ -112,11 +115,27 @@ impl CaptionReader {
         }
     }
 
+    /// For the rows of a Parquet file: captions are in `column` where no other is named.
+    pub(super) fn of_rows(mut self, column: Option<&str>) -> Self {
+        self.place = "row";
+        if self.field.is_none() {
+            self.field = column.map(Arc::from);
+            self.columns.extend(column.map(str::to_owned));
+        }
+        self
+    }
+
+    /// Names of all fields that may be asked for.
+    pub(super) fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
     /// Where else than in the text member a caption may stand, in words.
     pub(super) fn elsewhere(&self) -> Option<String> {
+        let place = self.place;
         match (&self.field, &self.table) {
-            (Some(field), Some(_)) => Some(format!("no caption in the table, no json with a {field:?}")),
-            (Some(field), None) => Some(format!("no json with a {field:?}")),
+            (Some(field), Some(_)) => Some(format!("no caption in the table, no {place} with a {field:?}")),
+            (Some(field), None) => Some(format!("no {place} with a {field:?}")),
             (None, Some(_)) => Some("no caption in the table".into()),
             (None, None) => None,
         }

@@ -7,9 +7,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::error::{FailReason, Result};
+use crate::error::{Error, FailReason, Result};
 use crate::sample::{FailedSample, Sample, SampleId};
 use crate::shard::caption::{CaptionReader, Unusable, trimmed};
+use crate::shard::row_groups::{Layout, RowReader, Unread};
 
 /// Extensions of images, best first: a group with several has the first one for its image, as
 /// in open_clip.
@@ -113,6 +114,10 @@ pub(super) struct Open {
     pub(super) harm: Harm,
     /// Whether its data are of no use: the subset does not name it.
     pub(super) is_outside: bool,
+    /// Why the row has no image.
+    null_image: Option<String>,
+    /// Whose row it is, where the shard is a Parquet file.
+    pub(super) layout: Option<Arc<Layout>>,
     image: Option<(usize, Vec<u8>)>,
     caption: Option<(usize, Vec<u8>)>,
     json: Option<Vec<u8>>,
@@ -127,10 +132,46 @@ impl Open {
             members: Vec::new(),
             harm: Harm::default(),
             is_outside: false,
+            layout: None,
+            null_image: None,
             image: None,
             caption: None,
             json: None,
         }
+    }
+
+    /// Row `row` of a Parquet file, without any data, as one of an image and a json member. It has both, whatever the
+    /// columns hold, so that it is the same whether they were read or not.
+    pub(super) fn of_row(shard_hash: u64, row: u64, offset: u64, layout: &Arc<Layout>) -> Self {
+        let mut open = Self::new(format!("{row:09}").into(), shard_hash, offset);
+        let member = |extension: &str| Extent { extension: extension.into(), offset, size: 0 };
+        open.members = vec![member(IMAGES[0]), member("json")];
+        open.layout = Some(Arc::clone(layout));
+        open
+    }
+
+    /// Gives a row its data, that of the image only if `image`. Damage is noted.
+    ///
+    /// # Errors
+    /// The store or the disk fails.
+    pub(super) fn read_row(&mut self, rows: &mut RowReader, row: u64, image: bool) -> Result<()> {
+        let data = match rows.read(row, image) {
+            Ok(data) => data,
+            Err(Unread::Damage(what)) => {
+                self.harm.cut = Some(what);
+                return Ok(());
+            }
+            Err(Unread::Store(error)) => return Err(Error::io(format!("read row {row}"), error)),
+        };
+        if let (Some(layout), None, true) = (&self.layout, &data.image, image) {
+            self.null_image = Some(format!(
+                "the column {} is null here; where a column says so (status = 'success'), `where` excludes such rows",
+                layout.image
+            ));
+        }
+        self.image = data.image.map(|image| (0, image));
+        self.json = Some(data.json);
+        Ok(())
     }
 
     /// Adds a member, and its data where they are of use and `read` gives them.
@@ -202,9 +243,11 @@ impl Open {
     /// Those of the metadata beside the shard, where `captions` needs them.
     pub(super) fn judge(self, position: u64, captions: &mut CaptionReader) -> Result<Group> {
         let found = captions.of(&self.key, self.id, self.json.as_deref(), self.fault())?;
-        let found = found.and_then(|mut found| match found.caption.take() {
-            Some(caption) => Ok((caption?, found)),
-            None => Ok((self.own_caption(captions.elsewhere())?, found)),
+        let found = found.and_then(|mut found| {
+            let caption = found.caption.take();
+            let caption = caption.unwrap_or_else(|| self.own_caption(captions.elsewhere()))?;
+            // Only now: what a filter excludes is no fault.
+            self.null_image.clone().map_or(Ok((caption, found)), |null| Err((FailReason::MissingImage, null)))
         });
         let (id, key, offset) = (self.id, self.key, self.offset);
         Ok(match found {
@@ -246,7 +289,11 @@ impl Open {
     fn own_caption(&self, elsewhere: Option<String>) -> Result<String, Unusable> {
         let Some((rank, bytes)) = &self.caption else {
             let what = match elsewhere {
+                Some(elsewhere) if self.layout.is_some() => elsewhere,
                 Some(elsewhere) => format!("{elsewhere}, no txt, no caption"),
+                None if self.layout.is_some() => {
+                    "no column caption, text or txt: name one by caption_key".into()
+                }
                 None => "no txt, no caption".to_owned(),
             };
             return Err(self.missing(FailReason::MissingCaption, &what));
@@ -258,6 +305,9 @@ impl Open {
 
     /// `reason`, unless damage nearby explains what is missing.
     fn missing(&self, reason: FailReason, what: &str) -> Unusable {
+        if let Some(layout) = &self.layout {
+            return (reason, format!("{what}; the columns are {}", layout.columns));
+        }
         let names: BTreeSet<&str> = self.members.iter().map(|p| p.extension.as_str()).collect();
         let more = if names.len() > MAX_NAMED { ", ..." } else { "" };
         let names: Vec<&str> = names.into_iter().take(MAX_NAMED).collect();

@@ -22,7 +22,7 @@ const NAMED: usize = 16;
 ///    there are none;
 /// 4. `__len__` in its folder, one number for the whole folder, where the shard is the only one
 ///    there (not asked of HTTP servers, whose folders cannot be listed);
-/// 5. a scan: header by header where it is a plain local file, else it is read and decompressed
+/// 5. a scan: the footer of a Parquet file; header by header where the shard is a plain local tar file, else it is read and decompressed
 ///    whole; one shard per core at a time, or 8 where some are remote.
 ///
 /// `progress(done, of)` is called, on this thread, once per shard scanned.
@@ -106,8 +106,14 @@ fn of_sizes(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
     Ok(())
 }
 
+/// Shards of no known length that img2dataset may have written files beside. A Parquet file says itself how many rows
+/// it has.
+fn unknown_tars(shards: &[Shard], known: &[Option<u64>]) -> Vec<usize> {
+    (0..shards.len()).filter(|&i| known[i].is_none() && !shards[i].has_rows()).collect()
+}
+
 fn of_stats(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
-    let unknown: Vec<usize> = (0..shards.len()).filter(|&i| known[i].is_none()).collect();
+    let unknown = unknown_tars(shards, known);
     let mut files = Vec::with_capacity(unknown.len());
     for &i in &unknown {
         files.push(Sidecar::beside(&shards[i], &format!("{}_stats.json", shards[i].stem()))?);
@@ -128,7 +134,7 @@ fn of_stats(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
 }
 
 fn of_metadata(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
-    let unknown: Vec<usize> = (0..shards.len()).filter(|&i| known[i].is_none()).collect();
+    let unknown = unknown_tars(shards, known);
     let files: Vec<&Shard> = unknown.iter().map(|&i| &shards[i]).collect();
     for (&i, length) in unknown.iter().zip(successes(&files)?) {
         known[i] = length;

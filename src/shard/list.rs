@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
-use crate::shard::location::Location;
+use crate::shard::location::{Location, ROWS};
 use crate::shard::patterns::{MAX_BRACES, MAX_EXPANSION, braces, glob, unescaped};
 use crate::shard::remote::{Address, Stores};
 use crate::shard::{Shard, Store};
@@ -30,7 +30,7 @@ const LIST_NAMES: [&str; 2] = [".txt", ".list"];
 /// A pattern is a path or a URL (`s3://`, `gs://`, `az://`, `abfs://`, `http(s)://`, `file:`),
 /// with brace ranges (`{00000..00331}`, `{a,b}`, nested) and, where it is local, globs (`*`, `?`,
 /// `[a-c]`, within one path component; `**`, folders of any depth); a folder (all `*.tar`, `*.tar.gz`,
-/// `*.tgz`, `*.tar.zst` directly inside), whose URL ends in a slash; a file that lists patterns, one
+/// `*.tgz`, `*.tar.zst` directly inside, or without any of these all `*.parquet`), whose URL ends in a slash; a file that lists patterns, one
 /// per line, as `@FILE` or by its ending, `.txt` or `.list`; or several of these joined by `::`. Order
 /// is that of the patterns; what a glob or a folder stands for is sorted by name. A path, or a folder
 /// on the way, that exists as it is written is not expanded. A `file:` URL may hold escapes (`%20`).
@@ -145,7 +145,7 @@ impl Listing<'_> {
         for path in &paths {
             let local = local(path, given)?;
             let whole = base.join(&*local);
-            let found = if whole.exists() { vec![whole] } else { glob(base, &local, is_shard_name) };
+            let found = if whole.exists() { vec![whole] } else { matching(base, &local) };
             if found.is_empty() {
                 missing.push(path);
             }
@@ -180,9 +180,9 @@ impl Listing<'_> {
                 continue;
             }
             let mut names = self.stores.names_in(&address)?;
-            names.retain(|name| is_shard_name(name));
+            retain_shards(&mut names, |name| name);
             if names.is_empty() {
-                let accepted = format!("{} holds no {}", address.url(), SHARD_NAMES.join(", "));
+                let accepted = format!("{} holds no {}", address.url(), NAMES);
                 return Err(Error::refused("urls", given, accepted));
             }
             for name in names {
@@ -317,6 +317,28 @@ pub(super) fn count_beside(shard: &Shard) -> Result<Option<usize>> {
     }
 }
 
+/// Files that match the glob `pattern`, from `base` on.
+fn matching(base: &Path, pattern: &str) -> Vec<PathBuf> {
+    let mut found = glob(base, pattern, |name| is_shard_name(name) || name.ends_with(ROWS));
+    if pattern.ends_with("**") {
+        retain_shards(&mut found, |path| path.file_name().and_then(OsStr::to_str).unwrap_or_default());
+    }
+    found
+}
+
+/// Keeps the shards among the files of a folder: tar files; where there are none, Parquet files. Beside tar files these
+/// are what img2dataset says of them.
+fn retain_shards<T>(files: &mut Vec<T>, name: impl Fn(&T) -> &str) {
+    let has_tars = files.iter().any(|file| is_shard_name(name(file)));
+    files.retain(|file| match has_tars {
+        true => is_shard_name(name(file)),
+        false => !name(file).starts_with('.') && name(file).ends_with(ROWS),
+    });
+}
+
+/// Names of shards, in words.
+const NAMES: &str = ".tar, .tar.gz, .tgz, .tar.zst or .parquet";
+
 fn is_shard_name(name: &str) -> bool {
     !name.starts_with('.') && SHARD_NAMES.iter().any(|end| name.ends_with(end))
 }
@@ -331,13 +353,14 @@ fn inside(path: &Path, given: &str) -> Result<Vec<PathBuf>> {
     for entry in path.read_dir().map_err(cannot)? {
         let entry = entry.map_err(cannot)?;
         let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if is_shard_name(&name) && !entry.path().is_dir() {
-            files.push(entry.path());
+        if !entry.path().is_dir() {
+            files.push((name.to_string_lossy().into_owned(), entry.path()));
         }
     }
+    retain_shards(&mut files, |(name, _)| name);
+    let mut files: Vec<PathBuf> = files.into_iter().map(|(_, path)| path).collect();
     if files.is_empty() {
-        let accepted = format!("the folder {} holds no {}", path.display(), SHARD_NAMES.join(", "));
+        let accepted = format!("the folder {} holds no {NAMES}", path.display());
         return Err(Error::refused("urls", given, accepted));
     }
     files.sort();

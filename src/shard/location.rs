@@ -6,6 +6,9 @@ use crate::hash;
 use crate::sample::SampleId;
 use crate::shard::remote::Object;
 
+/// How the name of a Parquet file ends.
+pub(super) const ROWS: &str = ".parquet";
+
 /// One shard of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
@@ -49,6 +52,11 @@ impl Shard {
     /// Whether one of its [marks](Self::marks) is among `marks`, which ascend.
     pub fn is_marked(&self, samples: u64, marks: &[u64]) -> bool {
         self.marks(samples).iter().any(|mark| marks.binary_search(mark).is_ok())
+    }
+
+    /// Whether it is a Parquet file whose rows are samples: by its name, so that it is known before it is opened.
+    pub(super) fn has_rows(&self) -> bool {
+        self.path.ends_with(ROWS)
     }
 
     /// Its file name up to the first dot, which files that lie beside it share.

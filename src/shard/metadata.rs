@@ -8,6 +8,7 @@ mod parquet;
 mod rows;
 
 pub(super) use columns::{Cell, Columns};
+pub(super) use parquet::json;
 pub use rows::ShardMetadata;
 
 use std::path::{Path, PathBuf};
@@ -21,13 +22,16 @@ const FILES: usize = 16;
 
 impl ShardMetadata {
     /// Reads those of `columns` that are there, for all samples whose download succeeded; `None`
-    /// where no Parquet file with a column `key` lies beside `shard`. Numbers, texts and booleans
+    /// where no Parquet file with a column `key` lies beside `shard`, or the shard is a Parquet file itself. Numbers, texts and booleans
     /// come as such, whatever else as the text that shows it, nested values as null.
     ///
     /// # Errors
     /// A file that is there and cannot be read or is damaged; a key that stands there twice; a
     /// store that fails.
     pub fn beside(shard: &Shard, columns: &[&str]) -> Result<Option<Self>> {
+        if shard.has_rows() {
+            return Ok(None); // all of them are in the shard itself
+        }
         let file = Sidecar::beside(shard, &name(shard))?;
         let content = Sidecar::read(std::slice::from_ref(&file))?.pop().flatten();
         content.map_or(Ok(None), |content| read(file.name(), content, columns))
@@ -35,7 +39,7 @@ impl ShardMetadata {
 
     /// Where the file of a local shard is, or would be.
     pub(super) fn local_file(shard: &Shard) -> Option<PathBuf> {
-        shard.is_local().then(|| Path::new(&*shard.url).with_file_name(name(shard)))
+        (shard.is_local() && !shard.has_rows()).then(|| Path::new(&*shard.url).with_file_name(name(shard)))
     }
 }
 

@@ -28,6 +28,7 @@ mod patterns;
 mod read_options;
 mod reader;
 mod remote;
+mod row_groups;
 mod scan;
 mod share;
 mod store;

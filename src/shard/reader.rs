@@ -1,4 +1,5 @@
-//! One shard, read group by group: members that share a key become a sample.
+//! One shard, read group by group: members of a tar file that share a key become a sample, and so does each row of a
+//! Parquet file.
 //!
 //! Grouping is WebDataset's. The key is the member's path up to the first dot of the file name,
 //! the extension is the rest, in lower case. Consecutive members with one key form a group.
@@ -19,11 +20,12 @@ use crate::shard::index::ShardIndex;
 use crate::shard::location::Shard;
 use crate::shard::members::{End, Member, Members, Step};
 use crate::shard::read_options::ReadOptions;
+use crate::shard::row_groups::RowReader;
 use crate::shard::store::{ShardFormat, Stream};
 
 /// Reads one shard, group by group, in order.
 ///
-/// The format (tar, or tar in gzip or zstd) is told by content. Memory: one group, a
+/// The format (tar, or tar in gzip or zstd) is told by content, but for Parquet files, whose name ends in `.parquet`. Memory: one group, a
 /// buffer of 32 or 64 KiB, and per group read 8 to 16 bytes (the ids that were seen) and its part of the
 /// index, about 75, until that is [taken](Self::take_index).
 ///
@@ -33,7 +35,7 @@ use crate::shard::store::{ShardFormat, Stream};
 pub struct ShardReader {
     shard: Shard,
     captions: CaptionReader,
-    members: Members,
+    input: Input,
     /// First member of the next group; its data is the current one of `members`.
     waiting: Option<Named>,
     /// Damage met since the last member, which the groups on both sides may have lost something to.
@@ -62,6 +64,14 @@ impl ShardIndex {
         while reader.skip_group()? {}
         Ok(reader.take_index())
     }
+}
+
+/// What groups are made of.
+enum Input {
+    /// The members of a tar file.
+    Members(Box<Members>),
+    /// The rows of a Parquet file.
+    Rows(Box<RowReader>),
 }
 
 /// What is read of a group's members.
@@ -107,8 +117,14 @@ impl ShardReader {
     }
 
     fn open_with(shard: &Shard, options: &ReadOptions, stop: Option<&Arc<AtomicBool>>) -> Result<Self> {
+        if shard.has_rows() {
+            let rows = RowReader::open(shard, None, stop).map_err(|error| error.in_shard(&shard.url))?;
+            let captions = CaptionReader::new(shard, options).of_rows(rows.layout().caption.as_deref());
+            let index = ShardIndex::new(shard.hash, 0, Some(rows.version().clone()));
+            return Ok(Self::new(shard, captions, ShardFormat::Parquet, index, Input::Rows(Box::new(rows))));
+        }
         let stream = Stream::open(shard, stop).map_err(|error| error.in_shard(&shard.url))?;
-        Ok(Self::new(shard, stream, options))
+        Ok(Self::of_stream(shard, stream, options))
     }
 
     /// Reads `shard` from `bytes`, wherever they come from; `bytes` may return short reads. An
@@ -119,16 +135,28 @@ impl ShardReader {
     pub fn over(shard: &Shard, bytes: impl Read + Send + 'static, options: &ReadOptions) -> Result<Self> {
         let stream = Stream::over(bytes)
             .map_err(|error| Error::io(format!("open {}", shard.url), error).in_shard(&shard.url))?;
-        Ok(Self::new(shard, stream, options))
+        Ok(Self::of_stream(shard, stream, options))
     }
 
-    fn new(shard: &Shard, stream: Stream, options: &ReadOptions) -> Self {
+    fn of_stream(shard: &Shard, stream: Stream, options: &ReadOptions) -> Self {
+        let captions = CaptionReader::new(shard, options);
+        let (format, index) = (stream.format(), ShardIndex::new(shard.hash, 0, stream.mark()));
+        Self::new(shard, captions, format, index, Input::Members(Box::new(Members::new(stream))))
+    }
+
+    fn new(
+        shard: &Shard,
+        captions: CaptionReader,
+        format: ShardFormat,
+        index: ShardIndex,
+        input: Input,
+    ) -> Self {
         Self {
             shard: shard.clone(),
-            captions: CaptionReader::new(shard, options),
-            format: stream.format(),
-            index: ShardIndex::new(shard.hash, 0, stream.mark()),
-            members: Members::new(stream),
+            captions,
+            format,
+            index,
+            input,
             waiting: None,
             damage: None,
             seen: HashSet::new(),
@@ -150,6 +178,9 @@ impl ShardReader {
     /// For [`next_standing`](Self::next_standing): from here on only json is read.
     pub(crate) fn only_json(mut self) -> Self {
         self.data = Data::Json;
+        if let Input::Rows(rows) = &mut self.input {
+            rows.only(self.captions.columns().to_vec());
+        }
         self
     }
 
@@ -210,7 +241,10 @@ impl ShardReader {
 
     /// Directories, links and devices met so far: they are skipped.
     pub fn skipped_members(&self) -> u64 {
-        self.members.skipped_members()
+        match &self.input {
+            Input::Members(members) => members.skipped_members(),
+            Input::Rows(_) => 0,
+        }
     }
 
     /// Where the groups lie that were read or skipped since the last call (since the start, at
@@ -241,7 +275,11 @@ impl ShardReader {
     fn advance(&mut self, read: bool) -> Result<Option<Open>> {
         let mut group = None;
         if !self.ended {
-            group = self.group(read).map_err(|error| {
+            let next = match self.input {
+                Input::Members(_) => self.group(read),
+                Input::Rows(_) => self.row(read),
+            };
+            group = next.map_err(|error| {
                 self.ended = true;
                 error.in_shard(&self.shard.url)
             })?;
@@ -267,7 +305,8 @@ impl ShardReader {
             None => None,
         };
         loop {
-            let member = match self.members.next()? {
+            let Input::Members(members) = &mut self.input else { return Ok(None) };
+            let member = match members.next()? {
                 Step::Member(member) => member,
                 Step::Damage { at, bytes } => {
                     self.skipped_bytes += bytes;
@@ -286,7 +325,7 @@ impl ShardReader {
                     if let Some(damage) = self.damage.take() {
                         open.harm.cut = Some(damage);
                     }
-                    add(open, named.extent, &mut self.members, read, self.data)?;
+                    add(open, named.extent, members, read, self.data)?;
                 }
                 None => group = Some(self.start(named, read)?),
                 Some(open) => {
@@ -296,6 +335,22 @@ impl ShardReader {
                 }
             }
         }
+    }
+
+    /// The next row of a Parquet file; its data too, if `read`.
+    fn row(&mut self, read: bool) -> Result<Option<Open>> {
+        let Input::Rows(rows) = &mut self.input else { return Ok(None) };
+        if self.position >= rows.len() {
+            self.ended = true;
+            return Ok(None);
+        }
+        let (offset, layout) = (rows.offset(self.position), rows.layout());
+        let mut open = Open::of_row(self.shard.hash, self.position, offset, layout);
+        open.is_outside = read && self.captions.is_outside(&open.key, open.id);
+        if read && !open.is_outside {
+            open.read_row(rows, self.position, self.data == Data::All)?;
+        }
+        Ok(Some(open))
     }
 
     /// A group that stands for what was lost.
@@ -310,7 +365,9 @@ impl ShardReader {
             open.harm.repeated = Some(format!("the key {} was seen before in this shard", open.key));
         }
         open.is_outside = read && self.captions.is_outside(&open.key, open.id);
-        add(&mut open, member.extent, &mut self.members, read, self.data)?;
+        if let Input::Members(members) = &mut self.input {
+            add(&mut open, member.extent, members, read, self.data)?;
+        }
         Ok(open)
     }
 

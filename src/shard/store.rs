@@ -95,7 +95,8 @@ impl Stream {
         let format = ShardFormat::of(&magic);
         let bytes = BufReader::with_capacity(BUFFER, io::Cursor::new(magic).chain(bytes));
         let input: Box<dyn Read + Send> = match format {
-            ShardFormat::Tar => Box::new(bytes),
+            // By its bytes nothing is taken for a Parquet file.
+            ShardFormat::Tar | ShardFormat::Parquet => Box::new(bytes),
             ShardFormat::Gzip => Box::new(gzip(bytes)),
             ShardFormat::Zstd => Box::new(zstd::Decoder::with_buffer(bytes)?),
         };
@@ -234,15 +235,18 @@ pub enum ShardFormat {
     Gzip,
     /// A tar file in zstd.
     Zstd,
+    /// A Parquet file, whose rows are samples.
+    Parquet,
 }
 
 impl ShardFormat {
-    /// `tar`, `gzip` or `zstd`.
+    /// `tar`, `gzip`, `zstd` or `parquet`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tar => "tar",
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::Parquet => "parquet",
         }
     }
 

@@ -32,7 +32,7 @@ const OWNERS: [(&str, &[&str]); 18] = [
     ("flate2", &["shard", "text"]),
     ("bytes", &["shard", "ledger"]),
     ("object_store", &["shard/remote"]),
-    ("parquet", &["shard/metadata", "ledger"]),
+    ("parquet", &["shard/metadata", "shard/row_groups", "ledger"]),
     ("tokio", &["shard/remote"]),
     ("futures_util", &["shard/remote"]),
     ("rustls", &["shard/remote"]),

@@ -41,6 +41,7 @@ mod shard_metadata;
 mod shard_remote;
 mod shard_remote_index;
 mod shard_roundtrip;
+mod shard_rows;
 mod shard_s3;
 mod stability;
 mod stall;

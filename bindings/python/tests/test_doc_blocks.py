@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import tldr_loader as tldr
@@ -123,6 +125,12 @@ def corpora(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
                     add_member(tar, f"{pair.key}.txt", pair.caption.encode())
                     add_member(tar, f"{pair.key}.json", json.dumps(fields).encode())
     (folder / "shards").symlink_to("cc3m")
+    (folder / "flickr" / "data").mkdir(parents=True)
+    rows = [
+        {"image": {"bytes": png(pair.pixels)}, "caption": pair.caption, "width": 150 + i}
+        for i, pair in enumerate(corpus.pairs)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "flickr" / "data" / "train-00000-of-00001.parquet")
     halves = [(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids[: len(uids) // 2]]
     np.save(folder / "basic_filter.npy", np.array(halves, np.dtype("u8,u8")))
     golden = ROOT / "tests" / "golden"

@@ -114,7 +114,8 @@ fn is_nan(field: &Field) -> bool {
     }
 }
 
-fn json(field: Field) -> Value {
+/// A plain value as json has it; null for a nested one.
+pub(in crate::shard) fn json(field: Field) -> Value {
     match field {
         Field::Null | Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => Value::Null,
         Field::Bool(value) => value.into(),

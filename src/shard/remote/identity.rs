@@ -8,7 +8,7 @@ use object_store::ObjectMeta;
 /// What tells one version of an object from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
-    pub(super) size: u64,
+    pub(in crate::shard) size: u64,
     pub(super) etag: Option<String>,
     /// Seconds since 1970; 0 where the server does not say.
     pub(super) modified: i64,
