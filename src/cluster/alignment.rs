@@ -22,7 +22,7 @@ pub enum AlignmentNorm {
     Matched,
 }
 
-crate::names!(AlignmentNorm { Sum => "sum", Mean => "mean", Matched => "matched" });
+crate::names!(AlignmentNorm { Sum => "sum", Mean => "mean", Matched => "matched" }, option "alignment_norm");
 
 /// The raw alignment of one pair.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -190,7 +190,7 @@ fn parse(bytes: &[u8]) -> Result<Clusters> {
     if entry("format") != FORMAT {
         return Err(unexpected("metadata `format`", format!("{FORMAT:?}"), entry("format")));
     }
-    let norm = AlignmentNorm::from_name(entry("alignment.norm")).ok_or_else(|| {
+    let norm = AlignmentNorm::from_name(entry("alignment.norm")).map_err(|_| {
         unexpected("metadata `alignment.norm`", "sum, mean or matched", entry("alignment.norm"))
     })?;
     let points = entry("points")

@@ -140,7 +140,7 @@ fn of_key(key: &WindowKey) -> [(&'static str, String); 6] {
         ("window", key.window.to_string()),
         ("size", key.size.to_string()),
         ("version", format!("{:016x}", key.version)),
-        ("encoder", format!("{:016x}", key.scorer)),
+        ("scorer", format!("{:016x}", key.scorer)),
         ("reading", format!("{:016x}", key.reading)),
     ]
 }

@@ -85,6 +85,11 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
+    /// Samples of a window.
+    pub(crate) fn window(&self) -> u64 {
+        self.config.selection.window as u64
+    }
+
     /// Samples of a global batch over all ranks.
     pub(crate) fn global_batch(&self) -> usize {
         self.config.batch_size * self.world.world_size

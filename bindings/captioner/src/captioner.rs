@@ -341,16 +341,12 @@ impl Captioner {
         options: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let given = Given::new(py, "fit", options);
-        let alignment_norm = |name: &str| {
-            let unknown = || Error::option("alignment_norm", name, "sum, mean or matched");
-            AlignmentNorm::from_name(name).ok_or_else(unknown)
-        };
         let default = FitJob { source: values::source(source)?, ..FitJob::new(vec![], &self.path) };
         let job = FitJob {
             clusters: given.take_whole("clusters")?,
             samples: given.take_whole("samples")?,
             alignment_norm: given
-                .take_name("alignment_norm", alignment_norm)?
+                .take_name("alignment_norm", AlignmentNorm::from_name)?
                 .unwrap_or(default.alignment_norm),
             features: given.take_name("features", Features::from_name)?.unwrap_or(default.features),
             codes: given.take_whole("codes")?,

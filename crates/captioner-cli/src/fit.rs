@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tldr_captioner::DecodeFrom;
 use tldr_captioner::jobs::{FitJob, fit};
 use tldr_loader::cluster::{AlignmentNorm, Features, GateWorth};
-use tldr_loader::{Error, Result};
+use tldr_loader::Result;
 
 use tldr_cli::Progress;
 use tldr_cli::Sources;
@@ -55,8 +55,7 @@ impl Args {
         job.clusters = self.clusters;
         job.samples = self.samples;
         if let Some(name) = &self.alignment_norm {
-            job.alignment_norm = AlignmentNorm::from_name(name)
-                .ok_or_else(|| Error::option("alignment_norm", name, "sum, mean or matched"))?;
+            job.alignment_norm = AlignmentNorm::from_name(name)?;
         }
         job.features = Features::from_name(&self.features)?;
         job.codes = self.codes;

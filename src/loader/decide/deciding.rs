@@ -258,7 +258,7 @@ impl<'a> Deciding<'a> {
     fn count(&self, raw: &Window, record: Option<&WindowRecord>, outcomes: &[Outcome]) -> Result<()> {
         let spec = self.spec;
         let url = &spec.shards[raw.segment.shard].url;
-        let base = raw.segment.window * spec.config.selection.window as u64;
+        let base = raw.segment.window * spec.window();
         let mine = |row: usize| raw.in_lane(row);
         let part = outcomes.iter().enumerate().filter(|(row, _)| mine(*row)).map(|(_, &o)| o);
         let from_table = |row: usize| match (record, raw.rows.get(row)) {

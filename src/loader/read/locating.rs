@@ -65,7 +65,7 @@ impl Locating<'_> {
     }
 
     fn by_plan<'p>(&self, shard: usize, rank: u64, planned: &dyn Fn(u64) -> &'p [SampleId]) -> Result<u64> {
-        let (size, length) = (self.spec.config.selection.window as u64, self.spec.lengths[shard]);
+        let (size, length) = (self.spec.window(), self.spec.lengths[shard]);
         let mut before = 0;
         let counts = |window| planned(window).len() as u64;
         let window = (0..length.div_ceil(size)).find(|&window| {

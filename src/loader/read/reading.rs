@@ -117,14 +117,14 @@ impl Reading<'_> {
                 self.spec.config.runtime.on_error.empty_shard(url)?;
             }
             self.check_length(&segment, rows)?;
-            if rows < self.spec.config.selection.window {
+            if (rows as u64) < self.spec.window() {
                 return Ok(Reached::ShardEnd);
             }
             if !segment.tail {
                 return Ok(Reached::Window);
             }
             // The window is full and the table says that the shard ends here: look further.
-            let next = (segment.window + 1) * self.spec.config.selection.window as u64;
+            let next = (segment.window + 1) * self.spec.window();
             segment = Segment { window: segment.window + 1, start: next, end: next, ..segment };
         }
     }
@@ -135,8 +135,8 @@ impl Reading<'_> {
     /// It is, and the ranks have agreed on their rows by the table.
     fn check_length(&self, segment: &Segment, rows: usize) -> Result<()> {
         let expected = self.spec.lengths[segment.shard];
-        let known = segment.window * self.spec.config.selection.window as u64 + rows as u64;
-        let is_end = rows < self.spec.config.selection.window;
+        let known = segment.window * self.spec.window() + rows as u64;
+        let is_end = (rows as u64) < self.spec.window();
         let wrong = if segment.tail { is_end && known != expected } else { known < segment.end };
         if !wrong {
             return Ok(());
@@ -238,7 +238,7 @@ impl Reading<'_> {
         for (row, &wanted) in wanted.iter().enumerate().take(last + 1) {
             self.slot.tick();
             let missing = || {
-                let at = segment.window * self.spec.config.selection.window as u64 + row as u64;
+                let at = segment.window * self.spec.window() + row as u64;
                 Error::ledger(format!("the shard ends before sample {at}, which the ledger knows; {CHANGED}"))
             };
             if wanted {
@@ -280,7 +280,7 @@ impl Reading<'_> {
         let reader = self.reader_at(&raw.segment, open)?;
         reader.take_index(); // of what came before the window
         let mut rows = Vec::new();
-        while rows.len() < self.spec.config.selection.window && !self.stop.load(Ordering::Relaxed) {
+        while (rows.len() as u64) < self.spec.window() && !self.stop.load(Ordering::Relaxed) {
             self.slot.tick();
             let row = if all || raw.in_lane(rows.len()) {
                 let Some(group) = reader.next_group()? else { break };
@@ -344,7 +344,7 @@ impl Reading<'_> {
     /// The shard's reader at the first group of the segment's window, opened anew if it is at
     /// another shard or past that point.
     fn reader_at<'o>(&self, segment: &Segment, open: &'o mut OpenShard) -> Result<&'o mut ShardReader> {
-        let target = segment.window * self.spec.config.selection.window as u64;
+        let target = segment.window * self.spec.window();
         let reusable =
             open.reader.as_ref().is_some_and(|(at, r)| *at == segment.shard && r.position() <= target);
         let reader = match open.reader.take().filter(|_| reusable) {
