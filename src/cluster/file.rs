@@ -254,7 +254,7 @@ fn worth(json: &str) -> Result<GateWorth> {
     let sound = |w: &GateWorth| {
         (0.0..=1.0).contains(&w.validation.auc)
             && (0.0..=1.0).contains(&w.validation.auc_error)
-            && w.validation.lm_loss.is_finite()
+            && w.validation.lm_loss.is_none_or(f64::is_finite)
     };
     worth.filter(sound).ok_or_else(|| {
         let expected =
@@ -451,7 +451,7 @@ mod tests {
     fn what_a_gate_is_worth_and_was_trained_on_comes_back_and_is_in_no_fingerprint() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clusters.safetensors");
-        let validation = Validation { pairs: 500, lm_loss: 2.75, auc: 0.5321, auc_error: 0.0183 };
+        let validation = Validation { pairs: 500, lm_loss: Some(2.75), auc: 0.5321, auc_error: 0.0183 };
         let known = Clusters {
             worth: Some(GateWorth { validation, on: MeasuredOn::HeldOut }),
             trained_on: vec![3, 1 << 40, u64::MAX],

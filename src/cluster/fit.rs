@@ -34,6 +34,20 @@ pub struct FitPoints {
     pub tokens: Vec<u32>,
 }
 
+/// A sample of a corpus, as a model sees it that embeds images and scores captions. All fields have the points first.
+#[derive(Debug, Clone)]
+pub struct EmbeddedPoints {
+    /// Image embeddings, `[points, dim]`.
+    pub embeddings: Array2<f32>,
+    /// Raw alignment of image and caption, `[points]`.
+    pub alignment: Vec<f32>,
+    /// Words of the caption, `[points]`.
+    pub words: Vec<u32>,
+    /// The model's own cluster of each point, `[points]`; `None`: they are found here. Neighbouring numbers are taken for
+    /// similar clusters.
+    pub clusters: Option<Vec<u32>>,
+}
+
 /// What images are compared by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Features {
@@ -130,18 +144,8 @@ pub struct FitReport {
 /// clusters than points.
 pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitReport)> {
     let n = points.codes.nrows();
-    for (what, found) in [("alignment", points.alignment.len()), ("tokens", points.tokens.len())] {
-        if found != n {
-            return Err(Error::format(format!("{what} of the sampled points"), format!("[{n}]"), found));
-        }
-    }
-    if let Some(i) = points.alignment.iter().position(|a| !a.is_finite()) {
-        let what = format!("alignment of sampled point {i}");
-        return Err(Error::format(what, "a finite number", points.alignment[i]));
-    }
-    if options.runs == 0 {
-        return Err(Error::option("runs", 0, "at least 1; 64 is the default"));
-    }
+    let scores = Scored { alignment: &points.alignment, lengths: &points.tokens };
+    scores.check(n, options)?;
     let idf = idf(&document_frequency(points.codes.view(), points.codebook)?, n as u64);
     let signatures = Signatures::from_codes(points.codes.view(), &idf)?;
     let rounds = |points: &Signatures| kmeans(points, options.clusters, options.iterations, options.seed);
@@ -158,6 +162,90 @@ pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitRep
     };
 
     let order = similarity_order(found.centroids.view());
+    of_clusters(found, &order, idf, raw_index, &scores, options)
+}
+
+/// As [`fit`], of embeddings. Cost is that of k-means over dense vectors; none where the model has clusters of its own.
+///
+/// # Errors
+/// Fields of different lengths, an embedding or alignment that is not finite, more clusters than points.
+pub fn fit_embeddings(points: &EmbeddedPoints, options: &FitOptions) -> Result<(Clusters, FitReport)> {
+    let (n, dim) = points.embeddings.dim();
+    let scores = Scored { alignment: &points.alignment, lengths: &points.words };
+    scores.check(n, options)?;
+    if let Some(i) = points.embeddings.outer_iter().position(|row| row.iter().any(|v| !v.is_finite())) {
+        return Err(Error::format(format!("embedding of sampled point {i}"), "finite numbers", "another"));
+    }
+    let rows = Signatures::from_dense(points.embeddings.view());
+    let (found, order) = match &points.clusters {
+        None => {
+            let found = kmeans(&rows, options.clusters, options.iterations, options.seed)?;
+            let order = similarity_order(found.centroids.view());
+            (found, order)
+        }
+        Some(own) if own.len() == n => {
+            let clusters = own.iter().max().map_or(1, |&last| last as usize + 1);
+            let found = given(&rows, own, clusters);
+            (found, (0..clusters).collect())
+        }
+        Some(own) => {
+            return Err(Error::format("cluster of the sampled points", format!("[{n}]"), own.len()));
+        }
+    };
+    // No dimension counts more than another.
+    of_clusters(found, &order, vec![1.0; dim], None, &scores, options)
+}
+
+/// What a fit looks at beside the pictures.
+struct Scored<'a> {
+    alignment: &'a [f32],
+    /// Of captions, in tokens or words.
+    lengths: &'a [u32],
+}
+
+impl Scored<'_> {
+    fn check(&self, n: usize, options: &FitOptions) -> Result<()> {
+        for (what, found) in [("alignment", self.alignment.len()), ("length", self.lengths.len())] {
+            if found != n {
+                return Err(Error::format(format!("{what} of the sampled points"), format!("[{n}]"), found));
+            }
+        }
+        if let Some(i) = self.alignment.iter().position(|a| !a.is_finite()) {
+            let what = format!("alignment of sampled point {i}");
+            return Err(Error::format(what, "a finite number", self.alignment[i]));
+        }
+        if options.runs == 0 {
+            return Err(Error::option("runs", 0, "at least 1; 64 is the default"));
+        }
+        Ok(())
+    }
+}
+
+/// Clusters that were there before, with the means of their points.
+fn given(rows: &Signatures, own: &[u32], clusters: usize) -> KMeans {
+    let mut centroids = means(rows, own, clusters).reversed_axes().as_standard_layout().into_owned();
+    for mut row in centroids.rows_mut() {
+        // No point of the sample is in it: any direction will do.
+        if row.iter().all(|v| *v == 0.0) {
+            row[0] = 1.0;
+        }
+    }
+    let similarity = (0..rows.len())
+        .map(|i| rows.row(i).map(|(at, value)| value * centroids[[own[i] as usize, at]]).sum())
+        .collect();
+    KMeans { centroids, assignment: own.to_vec(), similarity, iterations: 0 }
+}
+
+/// Everything that follows from clusters, which come in this `order` from now on.
+fn of_clusters(
+    found: KMeans,
+    order: &[usize],
+    idf: Vec<f32>,
+    raw_index: Option<RawIndex>,
+    points: &Scored<'_>,
+    options: &FitOptions,
+) -> Result<(Clusters, FitReport)> {
+    let n = points.alignment.len();
     let mut place = vec![0u32; order.len()];
     order.iter().enumerate().for_each(|(new, &old)| place[old] = new as u32);
     let assignment: Vec<u32> = found.assignment.iter().map(|&c| place[c as usize]).collect();
@@ -170,7 +258,7 @@ pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitRep
     let raw: Vec<RawAlignment> = (0..n)
         .map(|i| RawAlignment {
             sum: points.alignment[i],
-            tokens: points.tokens[i],
+            tokens: points.lengths[i],
             run: runs[assignment[i] as usize],
         })
         .collect();
@@ -197,9 +285,9 @@ pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitRep
         assignment,
         quantiles,
     };
-    let centroids = found.centroids.select(Axis(0), &order);
+    let centroids = found.centroids.select(Axis(0), order);
     let raw_index = raw_index.map(|raw| RawIndex {
-        weights: raw.weights.select(Axis(0), &order),
+        weights: raw.weights.select(Axis(0), order),
         bias: order.iter().map(|&cluster| raw.bias[cluster]).collect(),
     });
     let clusters = Clusters {

@@ -20,8 +20,9 @@ const ERRORS: f64 = 2.0;
 pub struct Validation {
     /// Images that were scored with both.
     pub pairs: u64,
-    /// Mean negative log-likelihood of a caption token given its image, in nats.
-    pub lm_loss: f64,
+    /// Mean negative log-likelihood of a caption token given its image, in nats; `None` of a model that writes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lm_loss: Option<f64>,
     /// Chance that an image's own caption aligns better with it than a swapped one with its image: 0.5 is guessing, 1
     /// perfect. Alignment is raw: the sum over the caption's tokens, or a matcher's log-odds.
     pub auc: f64,
@@ -32,15 +33,20 @@ pub struct Validation {
 impl Validation {
     /// Of the alignments of images with their `own` and with `swapped` captions; `None` of fewer than two, or of a loss
     /// that is no number.
-    pub fn of(own: &[f32], swapped: &[f32], lm_loss: f64) -> Option<Self> {
+    pub fn of(own: &[f32], swapped: &[f32], lm_loss: Option<f64>) -> Option<Self> {
         let pairs = own.len().min(swapped.len());
         let (auc, auc_error) = paired_auc(own, swapped);
-        (pairs >= 2 && lm_loss.is_finite()).then_some(Self { pairs: pairs as u64, lm_loss, auc, auc_error })
+        (pairs >= 2 && lm_loss.is_none_or(f64::is_finite)).then_some(Self {
+            pairs: pairs as u64,
+            lm_loss,
+            auc,
+            auc_error,
+        })
     }
 
     /// Tokens among which the captioner is as good as undecided at each place of a caption: exp(`lm_loss`).
-    pub fn perplexity(&self) -> f64 {
-        self.lm_loss.exp()
+    pub fn perplexity(&self) -> Option<f64> {
+        self.lm_loss.map(f64::exp)
     }
 
     /// Whether the AUC is below 0.6, or within two standard errors of 0.5.
@@ -52,7 +58,11 @@ impl Validation {
 impl fmt::Display for Validation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pairs, auc, auc_error, .. } = self;
-        write!(f, "AUC {auc:.3} ± {auc_error:.3}, perplexity {:.1}, {pairs} pairs", self.perplexity())
+        write!(f, "AUC {auc:.3} ± {auc_error:.3}, ")?;
+        if let Some(perplexity) = self.perplexity() {
+            write!(f, "perplexity {perplexity:.1}, ")?;
+        }
+        write!(f, "{pairs} pairs")
     }
 }
 
@@ -141,7 +151,7 @@ mod tests {
     use super::*;
 
     fn worth(auc: f64, auc_error: f64) -> GateWorth {
-        let validation = Validation { pairs: 104, lm_loss: 3.0, auc, auc_error };
+        let validation = Validation { pairs: 104, lm_loss: Some(3.0), auc, auc_error };
         GateWorth { validation, on: MeasuredOn::HeldOut }
     }
 
@@ -173,9 +183,9 @@ mod tests {
 
     #[test]
     fn two_subjects_at_least_are_measured() {
-        assert_eq!(Validation::of(&[1.0], &[0.0], 1.0), None);
-        let found = Validation::of(&[1.0, 2.0], &[0.0, 0.5], 1.0).unwrap();
+        assert_eq!(Validation::of(&[1.0], &[0.0], None), None);
+        let found = Validation::of(&[1.0, 2.0], &[0.0, 0.5], Some(1.0)).unwrap();
         assert_eq!((found.pairs, found.auc), (2, 1.0));
-        assert!((found.perplexity() - std::f64::consts::E).abs() < 1e-12);
+        assert!((found.perplexity().unwrap() - std::f64::consts::E).abs() < 1e-12);
     }
 }

@@ -223,8 +223,7 @@ fn smallest_scale(length: usize, wanted: usize) -> Scale {
     Scale::SMALLEST_FIRST.into_iter().find(fits).unwrap_or_default()
 }
 
-/// Decodes `bytes` to a preview for the captioner, `out`: u8 `[3, size, size]`, the whole
-/// picture squashed to a square with `filter`. A JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and full
+/// Decodes `bytes` to a preview for the scorer, `out`: u8 `[3, size, size]`, made with `filter`. A JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and full
 /// size whose shorter side is not below twice `size`.
 ///
 /// # Errors

@@ -45,11 +45,12 @@ impl ImageTransform {
     /// open_clip's training default: scale 0.9 to 1, ratio 3/4 to 4/3, no flip.
     pub const TRAIN: Self = Self::Train { scale: Self::SCALE, ratio: Self::RATIO, flip: 0.0 };
 
-    /// Squashing with `filter`.
+    /// What makes a preview with `filter`.
     pub fn preview(filter: PreviewFilter) -> Self {
         match filter {
             PreviewFilter::Bilinear => Self::Preview,
             PreviewFilter::Bicubic => Self::PreviewBicubic,
+            PreviewFilter::BicubicCrop => Self::Eval,
         }
     }
 

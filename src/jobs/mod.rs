@@ -2,13 +2,19 @@
 //! what is kept.
 
 mod audit;
+mod corpus;
 mod export;
+mod fit;
 mod inspect;
 mod plan;
 mod recorded;
+mod sample;
 
 pub use audit::{Audit, AuditJob, Check, audit};
+pub use corpus::{Corpus, listed, nothing_in};
 pub use export::{ExportBy, ExportJob, ExportSummary, export};
+pub use fit::{FitScorerJob, ScorerFit, fit_scorer, swaps};
 pub use inspect::{Fault, InspectJob, Inspection, MetadataInspection, ShardInspection, Spread, inspect};
 pub use plan::{PlanEstimate, PlanJob, PlanStage, PlanSummary, estimate, missing_parts, plan};
 pub use recorded::Wanted;
+pub use sample::{Sampled, SampledBatch};

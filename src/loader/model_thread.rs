@@ -93,6 +93,8 @@ pub(crate) struct ModelThread {
     pub(crate) compute: Arc<str>,
     /// Whether all that it says is in a ledger.
     pub(crate) stands_in: bool,
+    /// Whether a row's signals are the same wherever it stands in a batch.
+    pub(crate) is_exact: bool,
     pub(crate) caption: Option<CaptionShape>,
     role: Role,
     requests: Option<Sender<Request>>,
@@ -112,8 +114,8 @@ impl ModelThread {
                 "a model whose preview_size and batch_size are at least 1",
             ));
         }
-        let (model_filter, compute, stands_in) =
-            (model.preview_filter(), model.compute().into(), model.stands_in());
+        let (model_filter, compute) = (model.preview_filter(), model.compute().into());
+        let (stands_in, is_exact) = (model.stands_in(), model.is_exact());
         let caption = model.recaptioner().map(|r| CaptionShape {
             batch_size: r.caption_batch_size().max(1),
             fingerprint: r.caption_fingerprint(),
@@ -128,6 +130,7 @@ impl ModelThread {
             fingerprint,
             compute,
             stands_in,
+            is_exact,
             caption,
             role,
             requests: Some(requests),

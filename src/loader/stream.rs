@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Config, Mode, PixelType, Source};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::loader::batch::memory::{Dtype, Stock};
 use crate::loader::batches::Batches;
@@ -212,6 +212,11 @@ impl Loader {
     /// # Errors
     /// As [`load_state`](Self::load_state).
     pub fn check_state(&self, state: &LoaderState) -> Result<()> {
+        let is_inexact = self.spec.model.as_ref().is_some_and(|model| !model.is_exact);
+        if is_inexact && state.step > 0 && self.spec.ledger.location().is_none() {
+            let text = "cannot resume within an epoch: the scorer's results depend on where a sample stands in a batch, so                         that other samples may be kept than before; give the loader a `ledger` in a folder from the                         start, or begin the epoch anew with set_epoch";
+            return Err(ErrorKind::State(text.into()).into());
+        }
         self.start.check(state, self.spec.world.world_size as u64, self.num_batches_of(state.epoch))
     }
 

@@ -39,21 +39,76 @@ pub struct Signals {
     pub semantic_hash: Vec<SemanticHash>,
 }
 
-/// How a picture is squashed to the square of a preview.
+/// How a picture becomes the square of a preview.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PreviewFilter {
-    /// Bilinear, antialiased.
+    /// Bilinear, antialiased, the whole picture squashed.
     #[default]
     Bilinear,
     /// Bicubic, antialiased: BLIP's.
     Bicubic,
+    /// Bicubic, antialiased, the shorter side to that of the preview, and of the longer one the centre: CLIP's.
+    #[serde(rename = "bicubic-crop")]
+    BicubicCrop,
 }
+
+crate::names!(
+    PreviewFilter { Bilinear => "bilinear", Bicubic => "bicubic", BicubicCrop => "bicubic-crop" },
+    option "preview_filter"
+);
 
 impl PreviewFilter {
     /// Whether it is the bilinear one.
     pub fn is_bilinear(&self) -> bool {
         *self == Self::Bilinear
+    }
+}
+
+/// What a model that knows nothing of a corpus says of a batch of samples. All fields have the batch as their first
+/// dimension.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawScores {
+    /// Image embedding of any length, `[batch, dim]`.
+    pub embedding: Array2<f32>,
+    /// How well image and caption fit, higher is better, in any unit, `[batch]`.
+    pub alignment: Vec<f32>,
+    /// Cluster of each sample, `[batch]`; `None` where the nearest centroid of the fit is meant.
+    pub cluster: Option<Vec<u32>>,
+}
+
+/// A model that embeds images and scores captions, such as a CLIP: what a fit learns of a corpus
+/// ([`Fitted`](crate::cluster::Fitted)) makes a [`Scorer`] of it.
+pub trait Embedder: Send {
+    /// Side of the square previews it takes, in pixels.
+    fn preview_size(&self) -> usize;
+
+    /// How its previews are made.
+    fn preview_filter(&self) -> PreviewFilter;
+
+    /// Rows of a batch. Every call gets exactly this many; unused rows are blank.
+    fn batch_size(&self) -> usize;
+
+    /// Identifies the weights and whatever else the scores depend on.
+    fn fingerprint(&self) -> u64;
+
+    /// As [`Scorer::compute`].
+    fn compute(&self) -> String {
+        String::new()
+    }
+
+    /// As [`Scorer::is_exact`].
+    fn is_exact(&self) -> bool {
+        true
+    }
+
+    /// Scores of `previews` `[batch_size, 3, preview_size, preview_size]` and `captions` `[batch_size]`. The result of a
+    /// row must not depend on the other rows.
+    fn score(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<RawScores>;
+
+    /// The same model as a writer of captions, where it is one.
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        None
     }
 }
 
@@ -86,6 +141,12 @@ pub trait Scorer: Send {
     /// it makes no difference.
     fn compute(&self) -> String {
         String::new()
+    }
+
+    /// Whether a row's signals are the same to the last bit wherever the row stands in a batch. Where not, a run resumes
+    /// exactly only with a ledger.
+    fn is_exact(&self) -> bool {
+        true
     }
 
     /// Whether it only stands in for a model whose signals and captions are in a ledger, as [`Recorded`] does:
@@ -150,6 +211,10 @@ impl Scorer for Box<dyn Scorer> {
 
     fn stands_in(&self) -> bool {
         (**self).stands_in()
+    }
+
+    fn is_exact(&self) -> bool {
+        (**self).is_exact()
     }
 
     fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {

@@ -48,21 +48,14 @@ struct Captions {
 }
 
 impl Identity {
-    /// Writes the identity of `model` into its directory `dir`, whose other files are in place. `writer` is the same model,
-    /// where it writes captions; `weights` a hash of its weights.
+    /// Writes the identity of `model` into its directory `dir`, whose other files are in place. `captions` are the rows of
+    /// a caption batch and the fingerprint of its captions, where it writes any; `weights` is a hash of its weights.
     ///
     /// # Errors
     /// A file that cannot be read or written.
-    pub fn save(
-        model: &dyn Scorer,
-        writer: Option<&dyn Recaptioner>,
-        weights: u64,
-        dir: &Path,
-    ) -> Result<()> {
-        let captions = writer.map(|writer| Captions {
-            batch_size: writer.caption_batch_size(),
-            fingerprint: hex(writer.caption_fingerprint()),
-        });
+    pub fn save(model: &dyn Scorer, captions: Option<(usize, u64)>, weights: u64, dir: &Path) -> Result<()> {
+        let captions =
+            captions.map(|(batch_size, fingerprint)| Captions { batch_size, fingerprint: hex(fingerprint) });
         let identity = Self {
             dim: model.dim(),
             preview_size: model.preview_size(),

@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use tch::Device;
 use tldr_captioner::{Captioner, Matcher};
-use tldr_loader::model::{self, PreviewFilter, SEMANTIC_HASH_BITS};
+use tldr_loader::model::{self, SEMANTIC_HASH_BITS};
 use tldr_loader::{Error, Result, SampleId};
 use tldr_python::array::{Array, read_shaped};
 use tldr_python::errors::OrRaise;
@@ -54,10 +54,7 @@ impl Scorer {
         Self {
             dim: model.dim(),
             preview_size: model.preview_size(),
-            preview_filter: match model.preview_filter() {
-                PreviewFilter::Bilinear => "bilinear",
-                PreviewFilter::Bicubic => "bicubic",
-            },
+            preview_filter: model.preview_filter().name(),
             batch_size: model.batch_size(),
             clusters: model.clusters(),
             fingerprint: model.fingerprint(),

@@ -5,20 +5,24 @@ use std::path::PathBuf;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Value, json};
+use tldr_loader::cluster::AlignmentNorm;
+use tldr_loader::cluster::fit::LengthPass;
 use tldr_loader::config::{Config, Selection, Source};
 use tldr_loader::image::DecodeOptions;
-use tldr_loader::jobs::{self, AuditJob, ExportBy, ExportJob, InspectJob, PlanJob, Wanted};
+use tldr_loader::jobs::{self, AuditJob, ExportBy, ExportJob, FitScorerJob, InspectJob, PlanJob, Wanted};
 use tldr_loader::loader::reading_fingerprint;
 use tldr_loader::model::Identity;
 use tldr_loader::select::Policy;
 use tldr_loader::shard::ReadOptions;
 use tldr_loader::{Error, Result};
+use tldr_python::array::Array;
 use tldr_python::errors::OrRaise;
 use tldr_python::given::{Callback, Given};
 use tldr_python::interrupt::interruptible;
 use tldr_python::plain;
 use tldr_python::values::{source, value_of};
 
+use crate::embedder::PythonEmbedder;
 use crate::options::Options;
 use crate::scorer::clusters;
 
@@ -136,6 +140,63 @@ fn fitted(directory: &std::path::Path) -> Result<(u64, std::sync::Arc<tldr_loade
             Err(Error::option("captioner", format!("{:?}", directory.display()), accepted))
         }
     }
+}
+
+#[pyfunction]
+#[pyo3(signature = (source, scorer, out, **options))]
+pub(crate) fn _fit<'py>(
+    py: Python<'py>,
+    source: &Bound<'py, PyAny>,
+    scorer: &Bound<'py, PyAny>,
+    out: PathBuf,
+    options: Option<Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let given = Given::new(py, "fit", options);
+    let default = FitScorerJob::new(tldr_python::values::source(source)?, out);
+    let job = FitScorerJob {
+        clusters: given.take_whole("clusters")?,
+        samples: given.take_whole("samples")?,
+        alignment_norm: given
+            .take_name("alignment_norm", AlignmentNorm::from_name)?
+            .unwrap_or(default.alignment_norm),
+        seed: given.take_whole("seed")?.unwrap_or(default.seed),
+        ..default
+    };
+    let progress: Option<Callback> = given.take("progress")?;
+    given.end()?;
+    let model = PythonEmbedder::new(scorer)?;
+    let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
+        jobs::fit_scorer(&job, model, &mut |done, total| report(("fit", done, total)))
+    };
+    let found = interruptible(py, "fit", work, told(py, &progress))?;
+    let report = &found.report;
+    let length = |pass: &LengthPass| json!([pass.shortest, pass.longest, pass.points, pass.rate]);
+    plain::to_python(
+        py,
+        &json!({
+            "points": found.points, "dim": found.dim, "clusters": found.clusters, "runs": found.runs,
+            "failed": found.failed, "fingerprint": format!("{:016x}", found.fingerprint),
+            "mean_similarity": report.mean_similarity, "pass_rate": report.pass_rate,
+            "pass_by_length": report.pass_by_length.iter().map(length).collect::<Vec<_>>(),
+            "pass_by_run": report.pass_by_run, "warnings": report.warnings,
+            "auc": found.worth.map(|worth| worth.validation.auc),
+            "auc_error": found.worth.map(|worth| worth.validation.auc_error),
+            "pairs": found.worth.map_or(0, |worth| worth.validation.pairs),
+        }),
+    )
+}
+
+/// The centroids of a fitted folder, `[clusters, dim]`, for a scorer that finds the nearest on its own device; with the
+/// fingerprint of the scorer that was fitted.
+#[pyfunction]
+pub(crate) fn _fitted(py: Python<'_>, path: PathBuf) -> PyResult<(Array, u64)> {
+    let clusters = clusters("captioner", &path).or_raise(py)?;
+    let identity = Identity::load(&path).or_raise(py)?.ok_or_else(|| {
+        let accepted = "a folder that tldr.fit wrote";
+        Error::option("path", format!("{:?}", path.display()), accepted)
+    });
+    let values: Vec<f32> = clusters.centroids.iter().copied().collect();
+    Ok((Array::from_vec(values, clusters.centroids.shape()), identity.or_raise(py)?.weights()))
 }
 
 /// The policy of a selection, its seed, and which recording of a ledger is meant.

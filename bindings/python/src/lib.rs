@@ -5,7 +5,9 @@
 
 mod batch;
 mod batches;
+mod calls;
 mod describe;
+mod embedder;
 mod frame;
 mod jobs;
 mod ledger;
@@ -33,17 +35,17 @@ mod _native {
     #[pymodule_export]
     use crate::batches::Batches;
     #[pymodule_export]
+    use crate::calls::_end;
+    #[pymodule_export]
     use crate::describe::_describe;
     #[pymodule_export]
     use crate::frame::_hand_over;
     #[pymodule_export]
-    use crate::jobs::{_audit, _export, _inspect, _plan};
+    use crate::jobs::{_audit, _export, _fit, _fitted, _inspect, _plan};
     #[pymodule_export]
     use crate::ledger::Ledger;
     #[pymodule_export]
     use crate::loader::Loader;
-    #[pymodule_export]
-    use crate::scorer::_end;
     #[pymodule_export]
     use crate::synth::synth;
     #[pymodule_export]

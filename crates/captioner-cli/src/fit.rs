@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use tldr_captioner::DecodeFrom;
 use tldr_captioner::jobs::{FitJob, fit};
-use tldr_loader::cluster::{AlignmentNorm, Features, GateWorth};
 use tldr_loader::Result;
+use tldr_loader::cluster::{AlignmentNorm, Features, GateWorth};
 
 use tldr_cli::Progress;
 use tldr_cli::Sources;

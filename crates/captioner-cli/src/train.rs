@@ -188,7 +188,7 @@ fn message(progress: &TrainProgress) -> String {
 }
 
 fn held_out(measured: &Validation) -> String {
-    format!("held out: loss {:.3}, AUC {:.3}", measured.lm_loss, measured.auc)
+    format!("held out: loss {:.3}, AUC {:.3}", measured.lm_loss.unwrap_or(f64::NAN), measured.auc)
 }
 
 fn text(summary: &TrainSummary) -> String {

@@ -19,7 +19,7 @@ use crate::model::{Captioner, check_prompt};
 use crate::weights::Weights;
 use tldr_loader::cluster::Clusters;
 use tldr_loader::hash;
-use tldr_loader::model::Identity;
+use tldr_loader::model::{Identity, Recaptioner};
 use tldr_loader::text::Tokenizer;
 
 /// Folder of the image-text matching model that measures alignment, where there is one.
@@ -82,7 +82,12 @@ impl Captioner {
         if let Some(fitted) = &self.clusters {
             fitted.save(&clusters)?;
         }
-        Ok(Identity::save(self, Some(self), self.weights_hash(), dir)?)
+        Ok(Identity::save(
+            self,
+            Some((self.caption_batch_size(), self.caption_fingerprint())),
+            self.weights_hash(),
+            dir,
+        )?)
     }
 
     /// Identifies everything that signals depend on.

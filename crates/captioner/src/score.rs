@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::{Captioner, TextBatch};
 use crate::weights::to_f32;
 use tldr_loader::cluster::Validation;
+use tldr_loader::jobs::swaps;
 use tldr_loader::model::Scorer;
 
 /// Gathers a [`Validation`] batch by batch.
@@ -25,24 +26,13 @@ pub struct Scores {
 impl Scores {
     /// What was measured so far; `None` of fewer than two pairs.
     pub fn summary(&self) -> Option<Validation> {
-        Validation::of(&self.own, &self.swapped, -self.log_likelihood / self.tokens.max(1) as f64)
+        Validation::of(&self.own, &self.swapped, Some(-self.log_likelihood / self.tokens.max(1) as f64))
     }
 
     /// Images scored so far, with their own and with a swapped caption.
     pub fn pairs(&self) -> u64 {
         self.own.len() as u64
     }
-}
-
-/// For each of `rows` rows another one whose caption it is scored with, one that is not `same`: half of the rows
-/// further on, or the next behind that. Rows without one are skipped. Where no two are the same, each row lends its
-/// caption once.
-fn swaps(rows: usize, same: impl Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
-    let other = |row: usize| {
-        let from = row + rows / 2;
-        (from..from + rows).map(|other| other % rows).find(|&other| other != row && !same(row, other))
-    };
-    (0..rows).filter_map(|row| Some((row, other(row)?))).collect()
 }
 
 impl Captioner {
@@ -115,28 +105,5 @@ impl Captioner {
         scores.own.extend(pairs.iter().map(|&(row, _)| own[row]));
         scores.swapped.extend(pairs.iter().map(|&(row, _)| swapped[row]));
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_row_is_swapped_with_one_that_is_the_same() {
-        // Five captions of each picture, side by side; two pictures with one caption.
-        let picture = |row: usize| row / 5;
-        let caption = |row: usize| if row < 10 { row % 5 } else { row };
-        let same = |a: usize, b: usize| picture(a) == picture(b) || caption(a) == caption(b);
-        let pairs = swaps(20, same);
-        assert_eq!(pairs.len(), 20);
-        assert!(pairs.iter().all(|&(row, other)| row != other && !same(row, other)), "{pairs:?}");
-        assert!(swaps(20, |_, _| true).is_empty() && swaps(1, |_, _| false).is_empty());
-        for rows in 2..9 {
-            let mut lent: Vec<usize> =
-                swaps(rows, |_, _| false).into_iter().map(|(_, other)| other).collect();
-            lent.sort_unstable();
-            assert_eq!(lent, (0..rows).collect::<Vec<_>>(), "each caption once");
-        }
     }
 }

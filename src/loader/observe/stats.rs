@@ -184,8 +184,8 @@ pub struct GateStats {
     pub auc: f64,
     /// Its standard error.
     pub auc_error: f64,
-    /// Of the captioner's decoder, over tokens of true captions.
-    pub perplexity: f64,
+    /// Of the captioner's decoder, over tokens of true captions; `None` of a scorer that writes none.
+    pub perplexity: Option<f64>,
     /// Pairs that were measured.
     pub pairs: u64,
     /// Which: `held-out`, `sample` or `trained`.

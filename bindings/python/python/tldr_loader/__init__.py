@@ -42,7 +42,11 @@ from tldr_loader._options import LOADER, Captions, Images, Runtime, Selection, S
 from tldr_loader._stats import Stats
 
 if TYPE_CHECKING:
+    from tldr_loader._scorers import FittedScorer, Scorer, ScorerFit, fit
     from tldr_loader_captioner import Captioner, Matcher
+
+# What needs NumPy, which a loader does not.
+_SCORERS = ("FittedScorer", "Scorer", "ScorerFit", "fit")
 
 __all__ = [
     "Array",
@@ -60,6 +64,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Export",
+    "FittedScorer",
     "Gated",
     "Images",
     "Inspection",
@@ -73,6 +78,8 @@ __all__ = [
     "Plan",
     "Recording",
     "Runtime",
+    "Scorer",
+    "ScorerFit",
     "Selection",
     "Source",
     "StateError",
@@ -85,6 +92,7 @@ __all__ = [
     "__version__",
     "audit",
     "export",
+    "fit",
     "inspect",
     "plan",
     "record",
@@ -107,7 +115,11 @@ if not _OPTIMISED:
 
 
 def __getattr__(name: str) -> Any:
-    """Models are those of the package of the captioner, which is imported when one is asked for."""
+    """Models are those of the package of the captioner, which is imported when asked for; so is NumPy."""
+    if name in _SCORERS:
+        from tldr_loader import _scorers
+
+        return getattr(_scorers, name)
     if name not in ("Captioner", "Matcher"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if importlib.util.find_spec("tldr_loader_captioner") is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from os import PathLike
+from pathlib import Path
 from typing import Any, Protocol
 
 __all__ = ["Model", "scorer"]
@@ -63,6 +64,8 @@ def scorer(option: str, path: str | PathLike[str], device: str) -> Model | str:
         ConfigError: The device cannot be used.
         DataError: A file of the directory is not what it should be.
     """
+    if (Path(path) / "probe.npz").is_file():
+        return f"it was fitted with a scorer of your own (give tldr.FittedScorer({str(path)!r}, scorer))"
     if importlib.util.find_spec("tldr_loader_captioner") is None:
         return 'the captioner is not installed (pip install "tldr-loader[captioner]", with torch 2.11)'
     try:

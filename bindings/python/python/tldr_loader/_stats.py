@@ -79,7 +79,8 @@ class GateStats(TypedDict):
     auc: float
     """Chance that a true caption aligns better than a swapped one."""
     auc_error: float
-    perplexity: float
+    perplexity: float | None
+    """Of the captioner's decoder; `None` of a scorer that writes no captions."""
     pairs: int
     measured_on: Literal["held-out", "sample", "trained"]
     close_to_chance: bool

@@ -80,7 +80,7 @@ fn a_captioner_that_learned_nothing_is_told_as_noise_by_every_command() {
     assert_eq!(worth.on, MeasuredOn::HeldOut);
     assert!((12..=36).contains(&worth.validation.pairs), "{worth:?}");
     assert_eq!(worth_of_training(&dir.path().join("captioner")).unwrap(), Some(worth));
-    assert!(worth.validation.perplexity() > 1.0 && worth.validation.auc_error > 0.0);
+    assert!(worth.validation.perplexity().is_some_and(|p| p > 1.0) && worth.validation.auc_error > 0.0);
     assert_eq!(known.trained_on.len(), 4, "two marks of each shard");
     // By parts, as a job array records it: of options on the command line, and of a file.
     let (parts, file) = (path("parts"), path("run.toml"));

@@ -1,8 +1,6 @@
 //! Fits a captioner to a corpus: clusters, shares and alignment quantiles (TL;DR, section 3.2), and
 //! before them a codebook where it was trained without one.
 
-mod corpus;
-mod sample;
 mod worth;
 
 use std::collections::BTreeMap;
@@ -12,16 +10,14 @@ use std::sync::Arc;
 
 use ndarray::{Array2, s};
 
-use crate::jobs::nothing_in;
 use crate::{Captioner, CodebookReport, CopySample, DecodeFrom, LearnedBy, PatchSample, lock, parse_device};
-use corpus::Corpus;
-use sample::SampledBatch;
 use tldr_loader::cluster::alignment::passes_gate;
 use tldr_loader::cluster::{
     self, AlignmentNorm, Discriminant, Features, FitOptions, FitPoints, FitReport, GateWorth,
 };
 use tldr_loader::config::Source;
 use tldr_loader::error::{Error, Result};
+use tldr_loader::jobs::{Corpus, Sampled, SampledBatch, nothing_in};
 use tldr_loader::model::Scorer;
 use tldr_loader::shard::Shard;
 use worth::Measuring;
@@ -167,7 +163,7 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
     let batches = wanted.div_ceil(captioner.batch_size() as u64);
     let every = (batches * captioner.batch_size() as u64).div_ceil(COPIED_IMAGES).max(1);
     let mut number = 0u64;
-    let failed = corpus.sampled(&captioner, job.seed).for_each(wanted, &mut |batch| {
+    let failed = sampled(&corpus, &captioner, job.seed).for_each(wanted, &mut |batch| {
         points.push(&mut captioner, batch)?;
         measuring.push(&mut captioner, batch)?;
         // From everywhere in the corpus.
@@ -223,6 +219,11 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
     })
 }
 
+/// A sample of `corpus` as `captioner` takes it.
+fn sampled<'c>(corpus: &'c Corpus, captioner: &Captioner, seed: u64) -> Sampled<'c> {
+    corpus.sampled(captioner.preview_size(), captioner.preview_filter(), captioner.batch_size(), seed)
+}
+
 /// By name; `shards` has the shard of each point.
 fn pass_by_source(shards: &[Shard], of_points: &[u32], quantiles: &[f32]) -> Vec<SourcePass> {
     let mut counts: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
@@ -259,7 +260,7 @@ fn learn_codebook(
     let images = codes.saturating_mul(PATCHES_PER_CODE).div_ceil(per_image) as u64;
     let images = images.max(CODEBOOK_IMAGES).min(corpus.samples()).min(job.samples.unwrap_or(u64::MAX));
     let mut sample = PatchSample::new(per_image, job.seed);
-    corpus.sampled(captioner, job.seed).for_each(images, &mut |batch| {
+    sampled(corpus, captioner, job.seed).for_each(images, &mut |batch| {
         captioner.sample_patches(batch.previews.view(), &batch.ids, &mut sample)?;
         progress(sample.images().min(images), images)?;
         Ok(true)

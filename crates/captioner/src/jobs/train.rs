@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use ndarray::{Array4, s};
 
-use crate::jobs::nothing_in;
 use crate::jobs::previews::{padded, previews};
 use crate::{
     Captioner, CaptionerConfig, CodebookStart, Fold, Folds, PatchSample, Precision, Scores, StepReport,
@@ -27,6 +26,7 @@ use data::Data;
 use finished::Finished;
 use tldr_loader::cluster::Validation;
 use tldr_loader::error::{Error, ErrorKind, Result};
+use tldr_loader::jobs::nothing_in;
 use tldr_loader::loader::{Batch, Loader};
 use tldr_loader::model::Scorer;
 use tldr_loader::text::{Tokenizer, keywords};

@@ -10,12 +10,11 @@ use std::path::Path;
 
 use ndarray::{Array3, Array4, Axis};
 
-use crate::jobs::fit::corpus::Corpus;
-use crate::jobs::fit::sample::SampledBatch;
 use crate::jobs::train::Origin;
 use crate::{Captioner, LearnedBy, Scores};
 use tldr_loader::cluster::{GateWorth, MeasuredOn};
 use tldr_loader::error::Result;
+use tldr_loader::jobs::{Corpus, SampledBatch};
 use tldr_loader::model::{Recaptioner, Scorer};
 use tldr_loader::sample::SampleId;
 use tldr_loader::text::is_repetitive;

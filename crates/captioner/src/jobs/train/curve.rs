@@ -43,7 +43,8 @@ impl Curve {
     /// # Errors
     /// The file cannot be written.
     pub(super) fn push(&mut self, r: &StepReport, validation: Option<Validation>) -> Result<()> {
-        let measured = validation.map_or(",".into(), |v| format!("{:.5},{:.5}", v.lm_loss, v.auc));
+        let measured =
+            validation.map_or(",".into(), |v| format!("{:.5},{:.5}", v.lm_loss.unwrap_or(f64::NAN), v.auc));
         let line = format!(
             "{},{:.5},{:.5},{:.5},{:.2},{},{:.3e},{:.1},{measured}",
             r.step, r.loss, r.lm_loss, r.vq_loss, r.perplexity, r.used_codes, r.learning_rate, r.images_per_s
@@ -92,7 +93,7 @@ mod tests {
     #[test]
     fn a_resumed_curve_is_that_of_a_run_without_a_stop() {
         let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let validation = Some(Validation { pairs: 3, lm_loss: 2.5, auc: 0.9, auc_error: 0.1 });
+        let validation = Some(Validation { pairs: 3, lm_loss: Some(2.5), auc: 0.9, auc_error: 0.1 });
         let push = |curve: &mut Curve, steps: std::ops::RangeInclusive<u64>| {
             for step in steps {
                 curve.push(&report(step), validation.filter(|_| step % 4 == 0)).unwrap();

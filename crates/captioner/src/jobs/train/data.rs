@@ -3,10 +3,10 @@
 
 use crate::jobs::previews::largest_divisor;
 use crate::jobs::train::TrainJob;
-use crate::jobs::{listed, nothing_in};
 use tldr_loader::config::{Config, Mode, PixelType, Source, Transform};
 use tldr_loader::error::{Error, Result};
 use tldr_loader::hash::{self, Purpose};
+use tldr_loader::jobs::{listed, nothing_in};
 use tldr_loader::loader::{Loader, LoaderBuilder, check_tables};
 use tldr_loader::shard::{self, ReadOptions, Shard, ShardReader, Share};
 

@@ -14,12 +14,12 @@ use std::thread::Scope;
 use ndarray::{Array4, Axis};
 use rayon::prelude::*;
 
-use tldr_loader::error::{Error, ErrorKind, Result};
-use tldr_loader::hash::{self, Purpose};
-use tldr_loader::image::{DecodeOptions, Scratch, preview};
-use tldr_loader::model::PreviewFilter;
-use tldr_loader::sample::{Sample, SampleId};
-use tldr_loader::shard::{ReadOptions, Shard, ShardReader};
+use crate::error::{Error, ErrorKind, Result};
+use crate::hash::{self, Purpose};
+use crate::image::{DecodeOptions, Scratch, preview};
+use crate::model::PreviewFilter;
+use crate::sample::{Sample, SampleId};
+use crate::shard::{ReadOptions, Shard, ShardReader};
 
 /// Samples of a window: so few that a sample has many places, so many that a seek pays.
 const WINDOW: u64 = 64;
@@ -32,27 +32,29 @@ const MAX_ERRORS: f64 = 0.1;
 const JUDGED_FROM: u64 = 1000;
 
 /// What is sampled.
-pub(super) struct Sampled<'a> {
-    pub(super) shards: &'a [Shard],
-    pub(super) lengths: &'a [u64],
-    pub(super) read: &'a ReadOptions,
-    pub(super) seed: u64,
+pub struct Sampled<'a> {
+    pub(crate) shards: &'a [Shard],
+    pub(crate) lengths: &'a [u64],
+    pub(crate) read: &'a ReadOptions,
+    pub(crate) seed: u64,
     /// Side of the previews.
-    pub(super) size: usize,
+    pub(crate) size: usize,
     /// How pictures are squashed to it.
-    pub(super) filter: PreviewFilter,
+    pub(crate) filter: PreviewFilter,
     /// Samples of a batch.
-    pub(super) batch: usize,
+    pub(crate) batch: usize,
 }
 
 /// Samples of a batch, decoded. All vectors have one entry per used row.
-pub(super) struct SampledBatch {
+pub struct SampledBatch {
     /// `[batch, 3, size, size]`; rows that are not used are blank.
-    pub(super) previews: Array4<u8>,
-    pub(super) ids: Vec<SampleId>,
-    pub(super) captions: Vec<String>,
+    pub previews: Array4<u8>,
+    /// Of each sample.
+    pub ids: Vec<SampleId>,
+    /// Of each sample.
+    pub captions: Vec<String>,
     /// Index of the shard in the list.
-    pub(super) shards: Vec<usize>,
+    pub shards: Vec<usize>,
 }
 
 /// A stretch of a shard.
@@ -126,11 +128,7 @@ impl Sampled<'_> {
     ///
     /// # Errors
     /// A shard that cannot be read; too many unusable samples; what `each` returns.
-    pub(super) fn for_each(
-        &self,
-        wanted: u64,
-        each: &mut dyn FnMut(&SampledBatch) -> Result<bool>,
-    ) -> Result<u64> {
+    pub fn for_each(&self, wanted: u64, each: &mut dyn FnMut(&SampledBatch) -> Result<bool>) -> Result<u64> {
         let drawn = windows(self);
         let (mut rest, mut looked_at, mut intake) = (&drawn[..], 0u64, Intake::default());
         while intake.usable() < wanted && !rest.is_empty() {
@@ -270,7 +268,7 @@ impl Sampled<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use tldr_loader::shard::Store;
+    use crate::shard::Store;
     use tldr_synth::{SynthOptions, write_corpus};
 
     #[test]
@@ -315,8 +313,8 @@ mod tests {
             SynthOptions { samples: 700, shards: 9, test_samples: 0, size: 16, ..Default::default() };
         write_corpus(dir.path(), &options, &mut |_, _| {}).unwrap();
         let pattern = dir.path().join("train/{00000..00008}.tar").to_string_lossy().into_owned();
-        let shards = tldr_loader::shard::list(&[pattern], None, &Store::default()).unwrap();
-        let lengths = tldr_loader::shard::lengths(&shards, &mut |_, _| {}).unwrap();
+        let shards = crate::shard::list(&[pattern], None, &Store::default()).unwrap();
+        let lengths = crate::shard::lengths(&shards, &mut |_, _| {}).unwrap();
         let read = ReadOptions::default();
         let draw = |seed, wanted| {
             let sampled = Sampled {
@@ -362,8 +360,8 @@ mod tests {
             SynthOptions { samples: 700, shards: 9, test_samples: 0, size: 16, ..Default::default() };
         write_corpus(dir.path(), &options, &mut |_, _| {}).unwrap();
         let pattern = dir.path().join("train/{00000..00008}.tar").to_string_lossy().into_owned();
-        let shards = tldr_loader::shard::list(&[pattern], None, &Store::default()).unwrap();
-        let lengths = tldr_loader::shard::lengths(&shards, &mut |_, _| {}).unwrap();
+        let shards = crate::shard::list(&[pattern], None, &Store::default()).unwrap();
+        let lengths = crate::shard::lengths(&shards, &mut |_, _| {}).unwrap();
         let draw = |filter: Option<&str>, wanted| {
             let filter = filter.map(|text| text.parse().unwrap());
             let read = ReadOptions { filter, ..ReadOptions::default() };
@@ -405,8 +403,8 @@ mod tests {
             SynthOptions { samples: 700, shards: 9, test_samples: 0, size: 16, ..Default::default() };
         write_corpus(dir.path(), &options, &mut |_, _| {}).unwrap();
         let pattern = dir.path().join("train/{00000..00008}.tar").to_string_lossy().into_owned();
-        let shards = tldr_loader::shard::list(&[pattern], None, &Store::default()).unwrap();
-        let lengths = tldr_loader::shard::lengths(&shards, &mut |_, _| {}).unwrap();
+        let shards = crate::shard::list(&[pattern], None, &Store::default()).unwrap();
+        let lengths = crate::shard::lengths(&shards, &mut |_, _| {}).unwrap();
         let read = ReadOptions::default();
         let sampled = Sampled {
             shards: &shards,

@@ -1,0 +1,441 @@
+"""Scorers of the user's own: any model that embeds images and says how well captions fit them.
+
+`fit` measures a corpus with one and writes a folder; a `FittedScorer` is both together, and what the option
+`captioner` of a loader takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from tldr_loader import _native
+from tldr_loader._errors import ConfigError
+from tldr_loader._options import Source
+
+__all__ = ["FittedScorer", "Scorer", "ScorerFit", "fit"]
+
+_Path: TypeAlias = str | os.PathLike[str]
+_Sources: TypeAlias = _Path | Sequence[_Path] | Source
+
+PROBE = "probe.npz"
+PROBE_ROWS = 8
+# Half precision differs by a few thousandths of what is measured, a fine-tuned model by far more.
+PROBE_TOLERANCE = 0.02
+
+
+class Scorer(Protocol):
+    """What an object needs to decide for a loader. Only `score` and these four attributes are required.
+
+    Attributes:
+        preview_size: Side of the square previews it takes, in pixels.
+        resize: How pictures become previews: `squash`, or `crop` (shorter side, then the centre).
+        batch_size: Rows of every batch; unused rows are blank.
+        fingerprint: A text or number that names the weights and whatever else scores depend on.
+        interpolation: `bilinear` (only for `squash`) or `bicubic`. Default: `bicubic`.
+        mean: With `std`: previews arrive as float32, normalised, instead of uint8.
+        std: See `mean`.
+        device: Where previews arrive, as torch names it. Default: the CPU.
+        autocast: Number type of torch's autocast, such as `torch.bfloat16`. Default: none.
+        tokenizer: Called with a list of captions; `score` gets what it returns, on the device.
+        caption_fingerprint: With a method `caption`: names weights and settings of the captions it writes.
+    """
+
+    preview_size: int
+    resize: str
+    batch_size: int
+    fingerprint: str | int
+
+    def score(self, previews: Any, captions: Any) -> Mapping[str, Any]:
+        """Scores a batch. A row's result must not depend on the other rows.
+
+        Args:
+            previews: `[batch_size, 3, preview_size, preview_size]`: a tensor where torch is installed, else a
+                NumPy array.
+            captions: A list of `batch_size` texts, or what `tokenizer` makes of it.
+
+        Returns:
+            `embedding` `[batch_size, dim]`, and `alignment` `[batch_size]`, higher is better, or in its place
+            `text_embedding` `[batch_size, dim]`, whose cosine with the embedding it is. `cluster`
+            `[batch_size]` where the model has clusters of its own. Tensors on any device, NumPy arrays, or
+            whatever has `__dlpack__`.
+        """
+
+
+@dataclass(frozen=True)
+class ScorerFit:
+    """How a fit of a scorer ended."""
+
+    points: int
+    """Samples that it was measured on."""
+    dim: int
+    """Length of an embedding."""
+    clusters: int
+    runs: int
+    failed: int
+    """Samples that could not be used, of those that were drawn."""
+    fingerprint: str
+    mean_similarity: float
+    """Mean cosine of a sample and its centroid."""
+    pass_rate: float
+    """Share that a gate of 0.5 lets through."""
+    pass_by_length: list[tuple[int, int, int, float]]
+    """The same by caption length: least and most words, samples, share."""
+    pass_by_run: list[float]
+    warnings: list[str]
+    auc: float | None
+    """Chance that a true caption aligns better than a swapped one; `None` where there were no pairs."""
+    auc_error: float | None
+    pairs: int
+
+
+def fit(
+    source: _Sources,
+    scorer: Scorer,
+    out: _Path,
+    *,
+    clusters: int | None = None,
+    samples: int | None = None,
+    alignment_norm: str | None = None,
+    seed: int | None = None,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> FittedScorer:
+    """Measures a corpus with a scorer: clusters, their shares, and how alignments are distributed.
+
+    Args:
+        source: The corpus.
+        scorer: The model.
+        out: Folder that the result is written into.
+        clusters: Number of clusters. Default: a hundredth of the samples, between 8 and 3,000.
+        samples: Samples to measure on. Default: all, up to 300,000 and 256 MiB of embeddings.
+        alignment_norm: How alignments are made comparable: `matched` (among captions of similar length in
+            similar clusters), `mean` or `sum`. Default: `matched`.
+        seed: Seed of sampling and of the first centroids. Default: 0.
+        progress: Called with `"fit"`, samples done, and samples in all.
+
+    Returns:
+        The scorer with what was found, for the option `captioner` of a loader.
+
+    Raises:
+        ConfigError: An option, or an attribute of the scorer, that cannot work.
+        CaptionerError: The scorer raised, or returned what does not fit together.
+        DataError: A corpus that cannot be read, or has no usable sample.
+    """
+    adapter = _Adapter(scorer)
+    given = {"clusters": clusters, "samples": samples, "alignment_norm": alignment_norm, "seed": seed}
+    options = {name: value for name, value in given.items() if value is not None}
+    found = _native._fit(source, adapter, os.fspath(out), progress=progress, **options)
+    adapter.probe().save(Path(out) / PROBE)
+    found["pass_by_length"] = [tuple(row) for row in found["pass_by_length"]]
+    report = ScorerFit(**found)
+    return FittedScorer(out, scorer, report=report)
+
+
+class FittedScorer:
+    """A scorer and the folder of its fit: for the options `captioner` and `judge`.
+
+    Args:
+        path: Folder that `fit` wrote.
+        scorer: The model that was fitted. Another one is refused.
+
+    Raises:
+        ConfigError: A folder that `fit` did not write, or another scorer than the fitted one.
+    """
+
+    def __init__(self, path: _Path, scorer: Scorer, *, report: ScorerFit | None = None) -> None:
+        self.path = os.fspath(path)
+        self.scorer = scorer
+        self.report = report
+        self._adapter = _Adapter(scorer)
+        if not (Path(self.path) / PROBE).is_file():
+            raise ConfigError(f"invalid path={self.path!r}: expected a folder that tldr.fit wrote")
+        centroids, fitted = _native._fitted(self.path)
+        if fitted != self._adapter.fingerprint:
+            raise ConfigError(
+                f"invalid scorer={scorer!r}: expected the one that {self.path} was fitted with, of "
+                f"fingerprint {fitted:016x}, found {self._adapter.fingerprint:016x}: give that one, or fit anew"
+            )
+        self._adapter.place(np.from_dlpack(centroids))
+        self._adapter.check(Path(self.path) / PROBE)
+
+    def __repr__(self) -> str:
+        return f"FittedScorer({self.path!r}, {self.scorer!r})"
+
+    def _scorer(self) -> _Adapter:
+        return self._adapter
+
+
+class _Adapter:
+    """A scorer as the native module calls it: plain arrays in, NumPy arrays out, from a thread of its own."""
+
+    def __init__(self, scorer: Any) -> None:
+        self.scorer = scorer
+        self.preview_size = _whole(scorer, "preview_size")
+        self.batch_size = _whole(scorer, "batch_size")
+        self.preview_filter = _filter(scorer)
+        self.fingerprint = _fingerprint(scorer)
+        self.caption_fingerprint = _number(scorer.caption_fingerprint) if hasattr(scorer, "caption") else None
+        self.is_exact = True
+        self.torch = _torch()
+        self.device = getattr(scorer, "device", None) or "cpu"
+        self.stream: Any = None
+        self.centroids: Any = None
+        self.scale: Any = None
+        if not callable(getattr(scorer, "score", None)):
+            raise ConfigError(f"invalid scorer={scorer!r}: expected an object with a method score")
+        if (getattr(scorer, "mean", None) is None) != (getattr(scorer, "std", None) is None):
+            raise ConfigError(f"invalid scorer={scorer!r}: expected mean and std together, or neither")
+
+    @property
+    def compute(self) -> str:
+        """How it computes, in words."""
+        if self.torch is None:
+            return "numpy"
+        autocast = getattr(self.scorer, "autocast", None)
+        kind = self.torch.device(self.device).type
+        return f"{kind}, {autocast or 'float32'}, torch {self.torch.__version__.split('+')[0]}"
+
+    def place(self, centroids: np.ndarray[Any, Any]) -> None:
+        """Has the nearest centroid found on the scorer's device, where that is not the CPU."""
+        if self.torch is not None and self.torch.device(self.device).type != "cpu":
+            self.centroids = self.torch.tensor(centroids, device=self.device)
+
+    def score(self, previews: Any, captions: list[str]) -> tuple[Any, Any, Any]:
+        """Embeddings, alignments, and clusters or `None`."""
+        with self._running():
+            pixels, texts = self._previews(previews), self._texts(captions)
+            found = self.scorer.score(pixels, texts)
+            if not isinstance(found, Mapping) or "embedding" not in found:
+                raise TypeError(f"score: a mapping with embedding is expected, and this is {_shown(found)}")
+            embedding, alignment = found["embedding"], found.get("alignment")
+            cluster = found.get("cluster")
+            if alignment is None:
+                if found.get("text_embedding") is None:
+                    raise TypeError("score: alignment or text_embedding is expected beside embedding")
+                alignment = _cosine(embedding, found["text_embedding"])
+            if cluster is None and self.centroids is not None:
+                directions = self.torch.nn.functional.normalize(embedding.float(), dim=1)
+                cluster = (directions @ self.centroids.T).argmax(dim=1)
+            rows = len(captions)
+            return (
+                _array("embedding", embedding, np.float32, (rows, None)),
+                _array("alignment", alignment, np.float32, (rows,)),
+                None if cluster is None else _array("cluster", cluster, np.int64, (rows,)),
+            )
+
+    def caption(self, previews: Any, ids: list[int]) -> list[str]:
+        """Captions of previews."""
+        with self._running():
+            written = self.scorer.caption(self._previews(previews), ids)
+        if not all(isinstance(text, str) for text in written) or len(written) < len(ids):
+            raise TypeError(f"caption: {len(ids)} texts are expected, and these are {_shown(written)}")
+        return [*written, *[""] * (self.batch_size - len(written))]
+
+    @contextlib.contextmanager
+    def _running(self) -> Any:
+        """Without gradients, on the scorer's device, on a stream of its own."""
+        torch = self.torch
+        if torch is None:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            device = torch.device(self.device)
+            if device.type == "cuda":
+                if self.stream is None:
+                    self.stream = torch.cuda.Stream(device)
+                stack.enter_context(torch.cuda.stream(self.stream))
+            autocast = getattr(self.scorer, "autocast", None)
+            if autocast is not None:
+                stack.enter_context(torch.autocast(device.type, dtype=autocast))
+            yield
+
+    def _previews(self, previews: Any) -> Any:
+        mean, std = getattr(self.scorer, "mean", None), getattr(self.scorer, "std", None)
+        if self.torch is None:
+            pixels = np.from_dlpack(previews)
+            if mean is None:
+                return pixels
+            scaled = pixels.astype(np.float32) / 255
+            shape = (1, 3, 1, 1)
+            return (scaled - np.float32(mean).reshape(shape)) / np.float32(std).reshape(shape)
+        torch = self.torch
+        pixels = torch.from_dlpack(previews)
+        if torch.device(self.device).type == "cuda":
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        else:
+            pixels = pixels.to(self.device)
+        if mean is None:
+            return pixels
+        if self.scale is None:
+            form = {"device": self.device, "dtype": torch.float32}
+            self.scale = [torch.tensor(values, **form).view(1, 3, 1, 1) for values in (mean, std)]
+        return (pixels.float() / 255 - self.scale[0]) / self.scale[1]
+
+    def _texts(self, captions: list[str]) -> Any:
+        tokenizer = getattr(self.scorer, "tokenizer", None)
+        if tokenizer is None:
+            return captions
+        texts = tokenizer(captions)
+        move = getattr(texts, "to", None)
+        return texts if move is None else move(self.device)
+
+    def probe(self) -> _Probe:
+        """What it says of a batch that is always the same."""
+        draw = random.Random(20087)
+        shape = (self.batch_size, 3, self.preview_size, self.preview_size)
+        pixels = np.frombuffer(draw.randbytes(int(np.prod(shape))), np.uint8).reshape(shape).copy()
+        words = ["a", "photo", "of", "red", "dog", "two", "cars", "on", "water", "with", "child", "house"]
+        captions = [" ".join(draw.choices(words, k=3 + row % 6)) for row in range(self.batch_size)]
+        embedding, alignment, _ = self.score(pixels, captions)
+        if self.batch_size > 1:
+            turned = self.score(np.ascontiguousarray(pixels[::-1]), captions[::-1])
+            same = [np.array_equal(a, b[::-1]) for a, b in ((embedding, turned[0]), (alignment, turned[1]))]
+            self.is_exact = all(same)
+        return _Probe(embedding[:PROBE_ROWS], alignment[:PROBE_ROWS])
+
+    def check(self, path: Path) -> None:
+        """Compares the scorer with the one that was fitted, and its rows with themselves in another order.
+
+        Raises:
+            ConfigError: It says something else of the same batch.
+        """
+        found, fitted = self.probe(), _Probe.load(path)
+        away = found.distance(fitted)
+        if away > PROBE_TOLERANCE:
+            raise ConfigError(
+                f"invalid scorer={self.scorer!r}: expected the one that {path.parent} was fitted with, "
+                f"found one of the same fingerprint whose results differ by {away:.3f} of their size: were its weights "
+                "changed? Give it another fingerprint and fit anew"
+            )
+        if not self.is_exact:
+            warnings.warn(
+                "the scorer's results depend on where a sample stands in a batch: a run resumes exactly only "
+                "with a ledger in a folder",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+
+@dataclass
+class _Probe:
+    """What a scorer said of a batch that is always the same."""
+
+    embedding: np.ndarray[Any, Any]
+    alignment: np.ndarray[Any, Any]
+
+    def save(self, path: Path) -> None:
+        np.savez(path, embedding=self.embedding, alignment=self.alignment)
+
+    @classmethod
+    def load(cls, path: Path) -> _Probe:
+        with np.load(path, allow_pickle=False) as file:
+            return cls(file["embedding"], file["alignment"])
+
+    def distance(self, other: _Probe) -> float:
+        """Greatest difference, as a share of the size of what is compared."""
+        shares = []
+        for own, theirs in ((self.embedding, other.embedding), (self.alignment, other.alignment)):
+            if own.shape != theirs.shape:
+                return float("inf")
+            size = float(np.sqrt(np.mean(np.square(theirs)))) or 1.0
+            shares.append(float(np.sqrt(np.mean(np.square(own - theirs)))) / size)
+        return max(shares)
+
+
+def _torch() -> Any:
+    """The module torch, where it is installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def _whole(scorer: Any, name: str) -> int:
+    value = getattr(scorer, name, None)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"invalid scorer.{name}={value!r}: expected a whole number of at least 1")
+    return value
+
+
+def _filter(scorer: Any) -> str:
+    resize = getattr(scorer, "resize", None)
+    interpolation = getattr(scorer, "interpolation", "bicubic")
+    filters = {
+        ("squash", "bilinear"): "bilinear",
+        ("squash", "bicubic"): "bicubic",
+        ("crop", "bicubic"): "bicubic-crop",
+    }
+    found = filters.get((resize, interpolation))
+    if found is None:
+        raise ConfigError(
+            f"invalid scorer.resize={resize!r} with interpolation={interpolation!r}: expected squash with "
+            "bilinear or bicubic, or crop with bicubic"
+        )
+    return found
+
+
+def _number(value: Any) -> int:
+    """A fingerprint as 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ConfigError(f"invalid scorer.fingerprint={value!r}: expected a text or a whole number")
+    text = str(value).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def _fingerprint(scorer: Any) -> int:
+    """Of the weights, and of whatever else the loader does for it."""
+    own = getattr(scorer, "fingerprint", None)
+    if own is None:
+        raise ConfigError(
+            f"invalid scorer={scorer!r}: expected an attribute fingerprint, a text or number that names the "
+            "weights"
+        )
+    scale = [getattr(scorer, name, None) for name in ("mean", "std", "autocast")]
+    return _number(f"{_number(own)} {[None if part is None else str(part) for part in scale]}")
+
+
+def _cosine(a: Any, b: Any) -> Any:
+    torch = _torch()
+    if torch is not None and isinstance(a, torch.Tensor):
+        return torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=1)
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+def _array(what: str, value: Any, dtype: Any, shape: tuple[int | None, ...]) -> np.ndarray[Any, Any]:
+    """A contiguous array on the CPU."""
+    torch = _torch()
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.detach().to("cpu", torch.float32 if value.is_floating_point() else torch.int64).numpy()
+    elif not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
+        value = np.from_dlpack(value)
+    try:
+        # A copy: what inference made cannot be handed on as it is.
+        array = np.array(value, dtype, order="C")
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"score: {what} is no array of numbers: {error}") from None
+    fits = len(array.shape) == len(shape) and all(
+        wanted in (None, found) for wanted, found in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        wanted = [("dim" if n is None else n) for n in shape]
+        raise ValueError(f"score: {what} of shape {wanted} is expected, and this is {list(array.shape)}")
+    if dtype == np.float32 and not np.isfinite(array).all():
+        raise ValueError(f"score: {what} has NaN or infinite values: is the model in the right number type?")
+    return array
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 200 else f"{text[:200]}..."

@@ -1,0 +1,118 @@
+//! A scorer of the user's own, written in Python, that knows nothing of clusters and quantiles.
+//!
+//! What the object has to have is written down in `tldr_loader/_scorers.py`, which wraps whatever users give.
+
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayView4};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use tldr_loader::model::{Embedder, PreviewFilter, RawScores, Recaptioner};
+use tldr_loader::{Result, SampleId};
+use tldr_python::array::{read, read_shaped};
+use tldr_python::errors::OrRaise;
+
+use crate::calls::{array, in_python};
+
+/// Such a scorer, with what does not change of it.
+pub(crate) struct PythonEmbedder {
+    scorer: Arc<Py<PyAny>>,
+    preview_size: usize,
+    preview_filter: PreviewFilter,
+    batch_size: usize,
+    fingerprint: u64,
+    compute: String,
+    is_exact: bool,
+    captions: Option<(usize, u64)>,
+}
+
+impl PythonEmbedder {
+    pub(crate) fn new(scorer: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let filter: String = scorer.getattr("preview_filter")?.extract()?;
+        let captions: Option<u64> = scorer.getattr("caption_fingerprint")?.extract()?;
+        let batch_size = scorer.getattr("batch_size")?.extract()?;
+        Ok(Self {
+            preview_size: scorer.getattr("preview_size")?.extract()?,
+            preview_filter: PreviewFilter::from_name(&filter).or_raise(scorer.py())?,
+            batch_size,
+            fingerprint: scorer.getattr("fingerprint")?.extract()?,
+            compute: scorer.getattr("compute")?.extract()?,
+            is_exact: scorer.getattr("is_exact")?.extract()?,
+            captions: captions.map(|fingerprint| (batch_size, fingerprint)),
+            scorer: Arc::new(scorer.clone().unbind()),
+        })
+    }
+}
+
+impl Embedder for PythonEmbedder {
+    fn preview_size(&self) -> usize {
+        self.preview_size
+    }
+
+    fn preview_filter(&self) -> PreviewFilter {
+        self.preview_filter
+    }
+
+    fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    fn compute(&self) -> String {
+        self.compute.clone()
+    }
+
+    fn is_exact(&self) -> bool {
+        self.is_exact
+    }
+
+    fn score(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<RawScores> {
+        let rows = captions.len();
+        in_python(|py| {
+            let scorer = self.scorer.bind(py);
+            let found = scorer.call_method1("score", (array(py, previews)?, captions.to_vec()))?;
+            let found = found.cast::<PyTuple>()?;
+            let (embedding, shape) = read::<f32>("embedding", &found.get_item(0)?)?;
+            let dim = if let [_, dim] = shape[..] { dim } else { 0 };
+            let embedding = Array2::from_shape_vec((rows, dim), embedding).map_err(|_| {
+                let expected = format!("embedding: shape [{rows}, dim] is expected, and this is {shape:?}");
+                pyo3::exceptions::PyValueError::new_err(expected)
+            })?;
+            let cluster = found.get_item(2)?;
+            let cluster = (!cluster.is_none()).then(|| read_shaped::<i64>("cluster", &cluster, &[rows]));
+            let cluster = cluster.transpose()?.map(|numbers| {
+                // Negative ones are beyond every cluster, too.
+                numbers.into_iter().map(|number| u32::try_from(number).unwrap_or(u32::MAX)).collect()
+            });
+            Ok(RawScores {
+                embedding,
+                alignment: read_shaped("alignment", &found.get_item(1)?, &[rows])?,
+                cluster,
+            })
+        })
+    }
+
+    fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
+        self.captions.is_some().then_some(self)
+    }
+}
+
+impl Recaptioner for PythonEmbedder {
+    fn caption_batch_size(&self) -> usize {
+        self.captions.map_or(1, |(rows, _)| rows)
+    }
+
+    fn caption_fingerprint(&self) -> u64 {
+        self.captions.map_or(0, |(_, fingerprint)| fingerprint)
+    }
+
+    fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>> {
+        in_python(|py| {
+            let ids: Vec<u64> = ids.iter().map(|id| id.0).collect();
+            self.scorer.bind(py).call_method1("caption", (array(py, previews)?, ids))?.extract()
+        })
+    }
+}

@@ -1,0 +1,438 @@
+"""Scorers of the user's own, and those of open_clip and transformers: real classes, small weights."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tldr_loader as tldr
+from conftest import Corpus, add_member
+from tldr_loader import models
+from tldr_loader._scorers import _Adapter
+
+COLOURS = ["red", "green", "blue", "grey"]
+
+
+class ByColour:
+    """Embeds the mean colour; a caption fits if it names the brightest channel. NumPy alone."""
+
+    preview_size = 8
+    resize = "squash"
+    interpolation = "bilinear"
+    batch_size = 16
+    fingerprint: str | int = "by colour"
+
+    def score(self, previews: Any, captions: list[str]) -> Mapping[str, Any]:
+        pixels = np.asarray(previews, np.float32)
+        means = pixels.mean((2, 3)) + 1.0
+        brightest = means.argmax(1)
+        fits = [
+            1.0 if COLOURS[int(row)] in text else 0.0 for row, text in zip(brightest, captions, strict=True)
+        ]
+        spread = means.max(1) - means.min(1)
+        return {"embedding": means - means.mean(), "alignment": np.array(fits) + spread / 1e6}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Pictures of one colour, of which a quarter have the caption of another."""
+    folder = tmp_path_factory.mktemp("colours")
+    draw = np.random.default_rng(1)
+    for shard in range(3):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for i in range(80):
+                colour = (i + shard) % 3
+                said = colour if i % 4 else (colour + 1) % 3
+                pixels = draw.integers(0, 60, (20, 24, 3), dtype=np.uint8)
+                pixels[..., colour] += 150
+                out = io.BytesIO()
+                Image.fromarray(pixels).save(out, "PNG")
+                add_member(tar, f"{shard}{i:04d}.png", out.getvalue())
+                add_member(tar, f"{shard}{i:04d}.txt", f"a {COLOURS[said]} picture number {i}".encode())
+    return f"{folder}/{{00000..00002}}.tar"
+
+
+def loader(source: str, captioner: Any, **options: Any) -> tldr.Loader:
+    selection = tldr.Selection(keep_ratio=0.4, gate=tldr.Top(0.6), window=64)
+    options = {"batch_size": 8, "images": tldr.Images(image_size=16), "selection": selection, **options}
+    return tldr.Loader(source, captioner=captioner, **options)
+
+
+def captions(loader: tldr.Loader) -> list[str]:
+    return [text for batch in loader for text in batch.captions]
+
+
+def test_a_scorer_of_ones_own_decides(pairs: str, tmp_path: Path) -> None:
+    fitted = tldr.fit(pairs, ByColour(), tmp_path / "fit", clusters=3)
+    report = fitted.report
+    assert report is not None
+    assert (report.points, report.dim, report.clusters) == (240, 3, 3)
+    # A true caption fits in three of four cases, a swapped one in one of three.
+    assert report.auc is not None
+    assert report.auc > 0.6
+    found = captions(loader(pairs, fitted))
+    wrong = [text for text in found if int(text.rsplit(" ", 1)[1]) % 4 == 0]
+    assert found
+    assert not wrong, "the gate keeps captions that fit"
+    # The same with a ledger, without the scorer, and from the folder alone once that is complete.
+    ledger = tmp_path / "ledger"
+    assert captions(loader(pairs, fitted, ledger=str(ledger))) == found
+    assert captions(loader(pairs, str(tmp_path / "fit"), ledger=str(ledger))) == found
+    plan = tmp_path / "plan"
+    made = tldr.plan(
+        pairs, captioner=fitted, ledger=str(ledger), out=plan, selection=tldr.Selection(keep_ratio=0.3)
+    )
+    assert made.kept == 72
+
+
+def test_clusters_of_the_scorers_own(pairs: str, tmp_path: Path) -> None:
+    class Own(ByColour):
+        def score(self, previews: Any, captions: list[str]) -> Mapping[str, Any]:
+            found = dict(super().score(previews, captions))
+            return {**found, "cluster": np.asarray(previews).mean((2, 3)).argmax(1)}
+
+    report = tldr.fit(pairs, Own(), tmp_path / "fit").report
+    assert report is not None
+    assert report.clusters == 3
+
+
+class Bad(ByColour):
+    """Returns what it is told."""
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def score(self, previews: Any, captions: list[str]) -> Mapping[str, Any]:
+        good = dict(super().score(previews, captions))
+        return self.found(good)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (lambda good: [good], "a mapping with embedding is expected"),
+        (lambda good: {"embedding": good["embedding"]}, "alignment or text_embedding is expected"),
+        (
+            lambda good: {**good, "alignment": good["alignment"][:3]},
+            r"alignment of shape \[16\] is expected.*\[3\]",
+        ),
+        (lambda good: {**good, "embedding": good["alignment"]}, r"embedding of shape \[16, 'dim'\]"),
+        (lambda good: {**good, "embedding": good["embedding"] * np.nan}, "embedding has NaN"),
+        (lambda good: {**good, "alignment": ["a"] * 16}, "alignment is no array of numbers"),
+        (lambda good: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_does_not_fit_is_named(pairs: str, tmp_path: Path, found: Any, message: str) -> None:
+    with pytest.raises(tldr.CaptionerError, match=message):
+        tldr.fit(pairs, Bad(found), tmp_path / "fit")
+
+
+def test_attributes_that_cannot_work_are_named(pairs: str, tmp_path: Path) -> None:
+    for name, value, message in [
+        ("preview_size", 0, r"scorer\.preview_size=0: expected a whole number"),
+        ("resize", "pad", r"scorer\.resize='pad'.*expected squash"),
+        ("interpolation", "nearest", "interpolation='nearest'"),
+        ("fingerprint", 1.5, r"scorer\.fingerprint=1\.5: expected a text"),
+        ("mean", (0.5, 0.5, 0.5), "mean and std together"),
+    ]:
+        scorer = ByColour()
+        setattr(scorer, name, value)
+        with pytest.raises(tldr.ConfigError, match=message):
+            tldr.fit(pairs, scorer, tmp_path / "fit")
+
+
+def test_another_scorer_than_the_fitted_one_is_refused(pairs: str, tmp_path: Path) -> None:
+    tldr.fit(pairs, ByColour(), tmp_path / "fit", clusters=3)
+    other = ByColour()
+    other.fingerprint = "another"
+    with pytest.raises(tldr.ConfigError, match="fingerprint"):
+        tldr.FittedScorer(tmp_path / "fit", other)
+
+    class Tuned(ByColour):
+        def score(self, previews: Any, captions: list[str]) -> Mapping[str, Any]:
+            found = dict(super().score(previews, captions))
+            return {**found, "embedding": found["embedding"][:, ::-1]}
+
+    with pytest.raises(tldr.ConfigError, match=r"same fingerprint.*weights changed"):
+        tldr.FittedScorer(tmp_path / "fit", Tuned())
+    with pytest.raises(tldr.ConfigError, match=r"tldr\.fit"):
+        tldr.FittedScorer(tmp_path, ByColour())
+
+
+def test_a_scorer_whose_rows_depend_on_their_place_needs_a_ledger_to_resume(
+    pairs: str, tmp_path: Path
+) -> None:
+    class Placed(ByColour):
+        def score(self, previews: Any, captions: list[str]) -> Mapping[str, Any]:
+            found = dict(super().score(previews, captions))
+            return {**found, "alignment": found["alignment"] + np.arange(len(captions)) * 1e-6}
+
+    tldr.fit(pairs, Placed(), tmp_path / "fit", clusters=3)
+    with pytest.warns(RuntimeWarning, match="depend on where a sample stands"):
+        fitted = tldr.FittedScorer(tmp_path / "fit", Placed())
+    running = loader(pairs, fitted)
+    next(iter(running))
+    state = running.state_dict()
+    with pytest.raises(tldr.StateError, match="give the loader a `ledger`"):
+        loader(pairs, fitted).load_state_dict(state)
+    loader(pairs, fitted, ledger=str(tmp_path / "ledger")).load_state_dict(state)
+
+
+def test_it_writes_captions_too(pairs: str, tmp_path: Path) -> None:
+    class Writer(ByColour):
+        caption_fingerprint = "one"
+
+        def caption(self, previews: Any, ids: list[int]) -> list[str]:
+            return [f"mostly {COLOURS[int(row)]}" for row in np.asarray(previews).mean((2, 3)).argmax(1)]
+
+    fitted = tldr.fit(pairs, Writer(), tmp_path / "fit", clusters=3)
+    found = captions(loader(pairs, fitted, captions=tldr.Captions(fuse="generated")))
+    assert found
+    assert all(text.startswith("mostly ") for text in found)
+
+
+def test_previews_arrive_as_tensors_normalised_and_captions_as_tokens(pairs: str, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    class Tensors(ByColour):
+        mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+        autocast = torch.bfloat16
+
+        def tokenizer(self, captions: list[str]) -> torch.Tensor:
+            return torch.tensor([[len(text)] for text in captions])
+
+        def score(self, previews: Any, captions: Any) -> Mapping[str, Any]:
+            seen.update(previews=previews, captions=captions, autocast=torch.is_autocast_enabled("cpu"))
+            seen["inference"] = torch.is_inference_mode_enabled()
+            flat = previews.flatten(1)
+            return {
+                "embedding": flat @ torch.eye(flat.shape[1])[:, :5],
+                "text_embedding": captions.expand(-1, 5).float(),
+            }
+
+    adapter = _Adapter(Tensors())
+    pixels = np.arange(16 * 3 * 8 * 8, dtype=np.uint8).reshape(16, 3, 8, 8)
+    embedding, alignment, cluster = adapter.score(pixels, ["ab"] * 16)
+    wanted = (pixels / 255 - np.reshape(Tensors.mean, (1, 3, 1, 1))) / np.reshape(Tensors.std, (1, 3, 1, 1))
+    np.testing.assert_allclose(seen["previews"].numpy(), wanted, atol=1e-5)
+    assert seen["captions"].tolist() == [[2]] * 16
+    assert seen["autocast"]
+    assert seen["inference"]
+    assert (embedding.dtype, alignment.dtype, cluster) == (np.float32, np.float32, None)
+    assert embedding.shape == (16, 5)
+
+
+# --- the real classes -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of transformers with small random weights, as `save_pretrained` writes it."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    parts = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    config = transformers.CLIPConfig(
+        text_config={**parts, "vocab_size": 300, "max_position_embeddings": 20, "eos_token_id": 2},
+        vision_config={**parts, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    transformers.CLIPModel(config).eval().save_pretrained(folder)
+    tokenizer_of(folder, transformers)
+    transformers.CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+    return folder
+
+
+def tokenizer_of(folder: Path, transformers: Any) -> Any:
+    """A tokenizer of bytes, with the special tokens of a CLIP."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+    from tokenizers import models as kinds
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", *alphabet])}
+    made = Tokenizer(kinds.BPE(vocab, [], unk_token="<pad>"))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<pad>"
+    )
+    fast.save_pretrained(folder)
+    return fast
+
+
+def pictures(corpus: Corpus, count: int) -> tuple[list[Image.Image], list[str]]:
+    return [Image.fromarray(pair.pixels) for pair in corpus.pairs[:count]], [
+        pair.caption for pair in corpus.pairs[:count]
+    ]
+
+
+def previews_of(scorer: Any, images: list[Image.Image], folder: Path) -> np.ndarray[Any, Any]:
+    """Previews as the loader makes them: what a scorer gets at a fit."""
+    got: list[np.ndarray[Any, Any]] = []
+
+    class Watching:
+        preview_size, resize, batch_size = scorer.preview_size, scorer.resize, 1
+        interpolation = scorer.interpolation
+        fingerprint = "watching"
+
+        def score(self, previews: Any, captions: list[str]) -> Mapping[str, Any]:
+            got.append(np.array(previews)[0])
+            return {"embedding": np.ones((1, 2)), "alignment": np.ones(1)}
+
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for i, image in enumerate(images):
+            out = io.BytesIO()
+            image.save(out, "PNG")
+            add_member(tar, f"{i:03d}.png", out.getvalue())
+            add_member(tar, f"{i:03d}.txt", b"a caption")
+    tldr.fit(folder / "0.tar", Watching(), folder / "fit", clusters=1)
+    return np.stack(got[: len(images)])
+
+
+def noise(count: int) -> list[Image.Image]:
+    draw = np.random.default_rng(5)
+    shapes = [(48, 64), (64, 48), (33, 90), (40, 40)]
+    smooth = [Image.fromarray(draw.integers(0, 255, (6, 8, 3), dtype=np.uint8)) for _ in range(count)]
+    return [image.resize(shapes[i % 4][::-1], Image.Resampling.BICUBIC) for i, image in enumerate(smooth)]
+
+
+def test_clip_of_transformers_scores_as_transformers_does(
+    clip_folder: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    import transformers
+
+    scorer = models.hf_clip(clip_folder, batch_size=8)
+    images = noise(8)
+    texts = [f"a caption number {i}" for i in range(8)]
+    processor = transformers.CLIPProcessor.from_pretrained(clip_folder)
+    inputs = processor(images=images, text=texts, return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        found = transformers.CLIPModel.from_pretrained(clip_folder)(**inputs)
+    own = previews_of(scorer, images, tmp_path)
+    theirs = processor.image_processor(images, do_normalize=False, do_rescale=False, return_tensors="np")[
+        "pixel_values"
+    ]
+    # Where an odd number of pixels is cut, transformers rounds the margin down, and torchvision to even.
+    even = [i for i in range(8) if i % 4 != 2]
+    assert np.abs(own[even].astype(int) - theirs[even].astype(int)).max() <= 2, "its own preprocessing"
+    embedding, alignment, _ = _Adapter(scorer).score(theirs.astype(np.uint8), texts)
+    directions = torch.nn.functional.normalize(torch.tensor(embedding), dim=1)
+    torch.testing.assert_close(
+        directions, torch.nn.functional.normalize(found.image_embeds, dim=1), atol=1e-4, rtol=1e-3
+    )
+    scores = (
+        found.logits_per_image / found.logits_per_image.new_tensor(scorer.model.logit_scale.exp().item())
+    ).diag()
+    torch.testing.assert_close(torch.tensor(alignment), scores, atol=1e-4, rtol=1e-3)
+    fitted = tldr.fit(corpus.urls, scorer, tmp_path / "clip_fit", clusters=4)
+    assert captions(loader(corpus.urls, fitted))
+    # Fine-tuned under the same name: the hash of the weights tells.
+    with torch.no_grad():
+        scorer.model.visual_projection.weight.mul_(1.5)
+    assert models._weights(scorer.model) not in scorer.fingerprint
+
+
+def test_siglip_of_transformers_scores_as_transformers_does(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(1)
+    parts = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    config = transformers.SiglipConfig(
+        text_config={**parts, "vocab_size": 300, "max_position_embeddings": 16},
+        vision_config={**parts, "image_size": 32, "patch_size": 8},
+    )
+    folder = tmp_path / "siglip"
+    transformers.SiglipModel(config).eval().save_pretrained(folder)
+    tokenizer = tokenizer_of(folder, transformers)
+    images = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
+    images.save_pretrained(folder)
+    transformers.SiglipProcessor(images, tokenizer).save_pretrained(folder)
+    scorer = models.hf_siglip(folder, batch_size=6)
+    assert scorer.resize == "squash"
+    made, texts = noise(6), [f"caption {i}" for i in range(6)]
+    inputs = tokenizer(texts, padding="max_length", truncation=True, max_length=16, return_tensors="pt")
+    pixels = images(made, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        found = transformers.SiglipModel.from_pretrained(folder)(
+            pixel_values=pixels, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        )
+    theirs = images(made, do_normalize=False, do_rescale=False, return_tensors="np")["pixel_values"]
+    own = previews_of(scorer, made, tmp_path)
+    assert np.abs(own.astype(int) - theirs.astype(int)).max() <= 2
+    _, alignment, _ = _Adapter(scorer).score(theirs.astype(np.uint8), texts)
+    cosines = (found.image_embeds * found.text_embeds).sum(1)
+    torch.testing.assert_close(torch.tensor(alignment), cosines, atol=1e-4, rtol=1e-3)
+
+
+def test_open_clip_scores_as_open_clip_does(corpus: Corpus, tmp_path: Path) -> None:
+    open_clip = pytest.importorskip("open_clip")
+    torch.manual_seed(2)
+    tower = {"width": 32, "layers": 2, "heads": 2}
+    model = open_clip.CLIP(
+        embed_dim=16,
+        vision_cfg={"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32},
+        text_cfg={"context_length": 24, "vocab_size": 49408, **tower},
+    ).eval()
+    preprocess = open_clip.image_transform(32, is_train=False)
+    tokenizer = open_clip.SimpleTokenizer(context_length=24)
+    scorer = models.open_clip(model, preprocess, tokenizer, batch_size=6)
+    images, texts = noise(6), [f"a photo number {i}" for i in range(6)]
+    theirs = torch.stack([preprocess(image) for image in images])
+    with torch.inference_mode():
+        a, b = model.encode_image(theirs), model.encode_text(tokenizer(texts))
+    wanted = torch.nn.functional.cosine_similarity(a, b)
+    own = previews_of(scorer, images, tmp_path)
+    mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (scorer.mean, scorer.std))
+    pixels = np.round((theirs.numpy() * std + mean) * 255)
+    assert np.abs(own.astype(int) - pixels).max() <= 1, "previews are its own preprocessing"
+    embedding, alignment, _ = _Adapter(scorer).score(pixels.astype(np.uint8), texts)
+    torch.testing.assert_close(torch.tensor(alignment), wanted, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(torch.tensor(embedding), a, atol=1e-3, rtol=1e-3)
+    with pytest.raises(tldr.ConfigError, match="transform for evaluation"):
+        models.open_clip(model, open_clip.image_transform(32, is_train=True), tokenizer)
+    fitted = tldr.fit(corpus.urls, scorer, tmp_path / "open_fit", clusters=4)
+    assert captions(loader(corpus.urls, fitted))
+
+
+def test_blip_aligns_by_its_matching_head(corpus: Corpus, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(3)
+    parts = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    config = transformers.BlipConfig(
+        text_config={**parts, "vocab_size": 300, "max_position_embeddings": 40, "encoder_hidden_size": 32},
+        vision_config={**parts, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+        image_text_hidden_size=16,
+    )
+    folder = tmp_path / "blip"
+    transformers.BlipForImageTextRetrieval(config).eval().save_pretrained(folder)
+    tokenizer = tokenizer_of(folder, transformers)
+    images = transformers.BlipImageProcessor(size={"height": 32, "width": 32})
+    transformers.BlipProcessor(images, tokenizer).save_pretrained(folder)
+    scorer = models.hf_blip(folder, batch_size=4)
+    texts = [f"caption {i}" for i in range(4)]
+    pixels = images(noise(4), return_tensors="pt")["pixel_values"]
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        odds = transformers.BlipForImageTextRetrieval.from_pretrained(folder)(
+            pixel_values=pixels, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        ).itm_score
+    raw = images(noise(4), do_normalize=False, do_rescale=False, return_tensors="np")["pixel_values"]
+    _, alignment, _ = _Adapter(scorer).score(raw.astype(np.uint8), texts)
+    torch.testing.assert_close(torch.tensor(alignment), odds[:, 1] - odds[:, 0], atol=1e-4, rtol=1e-3)
+
+
+def test_fingerprints_are_of_the_weights(clip_folder: Path) -> None:
+    assert models.hf_clip(clip_folder).fingerprint == models.hf_clip(clip_folder).fingerprint
