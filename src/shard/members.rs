@@ -7,6 +7,7 @@
 use std::mem;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::shard::foreign;
 use crate::shard::store::Stream;
 
 /// Bytes of a tar block.
@@ -44,6 +45,8 @@ pub(super) enum Step {
         /// Bytes skipped.
         bytes: u64,
     },
+    /// The end marker of one archive, behind which another one starts: what lies on its two sides is not one sample.
+    Seam,
     /// Nothing more, now and ever.
     End(End),
 }
@@ -85,9 +88,8 @@ enum Block {
     Whole(u64, [u8; BLOCK]),
     /// Nothing.
     None,
-    /// A part; `zero`: of zeros only, which is how no header starts; `text`: something that is
-    /// no part of a header.
-    Part { zero: bool, text: bool },
+    /// A part, of so many bytes.
+    Part([u8; BLOCK], usize),
 }
 
 /// What metadata entries say of the file that follows them.
@@ -98,6 +100,8 @@ struct Overrides {
     pax_name: Option<Vec<u8>>,
     size: Option<u64>,
     sparse: bool,
+    /// Whether something in them cannot be understood: name and size of the file are then unknown.
+    damaged: bool,
 }
 
 impl Members {
@@ -126,24 +130,27 @@ impl Members {
                 return self.cut("inside a member");
             }
             let (at, block) = match self.block()? {
-                Block::Whole(_, block) if is_zero(&block) => match self.after_zeros()? {
-                    Some(step) => return Ok(step),
-                    None => continue,
+                // What names a file stands before its header, and before nothing else.
+                Block::Whole(at, block) if is_zero(&block) => match overrides.offset {
+                    Some(offset) => return self.resync(offset, false),
+                    None => match self.after_zeros(at)? {
+                        Some(step) => return Ok(step),
+                        None => continue,
+                    },
                 },
                 Block::Whole(at, block) => (at, block),
                 Block::None if self.stream.damage().is_some() => return self.cut("after a member"),
                 Block::None if self.stream.offset() == 0 => return self.cut("before its first byte"),
                 Block::None if overrides.offset.is_some() => return self.cut("after a long name"),
                 Block::None => return Ok(self.finish(End::Unmarked)),
-                Block::Part { zero: true, .. } if self.stream.damage().is_none() => {
-                    return Ok(self.finish(End::Marked(0)));
-                }
-                Block::Part { text: true, .. } if !self.started && self.stream.damage().is_none() => {
-                    return Err(no_archive());
-                }
-                Block::Part { .. } => return self.cut("inside a tar header"),
+                Block::Part(block, filled) => return self.part(&block[..filled]),
             };
-            let Some(header) = Header::parse(&block) else { return self.resync(at, false) };
+            let Some(header) = Header::parse(&block) else {
+                if let (0, Some(refusal)) = (at, foreign::refusal(&block, self.stream.format())) {
+                    return Err(shard_error(refusal, 0));
+                }
+                return self.resync(at, false);
+            };
             self.started = true;
             let offset = *overrides.offset.get_or_insert(at);
             let size = overrides.size.unwrap_or(header.size);
@@ -152,6 +159,10 @@ impl Members {
             let Some(padded) = size.checked_next_multiple_of(BLOCK as u64) else {
                 return self.resync(at, false);
             };
+            // Links and directories have no data, whatever their size.
+            if overrides.damaged && !is_metadata && !matches!(header.kind, b'1'..=b'6') {
+                return self.resync(offset, false);
+            }
             match header.kind {
                 b'L' | b'x' | b'X' => {
                     if size > MAX_METADATA {
@@ -164,7 +175,7 @@ impl Members {
                         content.truncate(content.iter().position(|&b| b == 0).unwrap_or(content.len()));
                         overrides.gnu_name = Some(content);
                     } else {
-                        overrides.pax(&content);
+                        overrides.damaged |= overrides.pax(&content).is_none();
                     }
                 }
                 b'K' | b'g' => self.unread = padded,
@@ -217,13 +228,35 @@ impl Members {
         Ok(match filled {
             BLOCK => Block::Whole(at, block),
             0 => Block::None,
-            _ => Block::Part { zero: is_zero(&block), text: is_text(&block[..filled]) },
+            _ => Block::Part(block, filled),
         })
     }
 
-    /// Decides what zero blocks mean: the end, or, where more follows, a hole or the seam of two
-    /// archives put end to end. `None`: the next header is held.
-    fn after_zeros(&mut self) -> Result<Option<Step>> {
+    /// What it means that the stream ends with `part` of a block.
+    fn part(&mut self, part: &[u8]) -> Result<Step> {
+        if self.stream.damage().is_some() {
+            return self.cut("inside a tar header");
+        }
+        if is_zero(part) {
+            return Ok(self.finish(End::Marked(0)));
+        }
+        if self.started {
+            return self.cut("inside a tar header");
+        }
+        if let Some(refusal) = foreign::refusal(part, self.stream.format()) {
+            return Err(shard_error(refusal, 0));
+        }
+        if !foreign::starts_header(part) {
+            return Err(no_archive());
+        }
+        // One word may be a name that is cut, or what a server said.
+        let shown = part.split(|&byte| byte == 0).next().unwrap_or_default();
+        self.cut(&format!("inside its first tar header, which starts with \"{}\"", text(shown)))
+    }
+
+    /// Decides what zero blocks, the first of them at `start`, mean: the end, or, where more follows, a hole (`None`:
+    /// the next header is held) or the seam of two archives put end to end. An end marker has two blocks or more.
+    fn after_zeros(&mut self, start: u64) -> Result<Option<Step>> {
         let first = self.stream.offset();
         loop {
             let at = self.stream.offset();
@@ -231,11 +264,13 @@ impl Members {
                 Block::Whole(_, block) if is_zero(&block) => {}
                 Block::Whole(at, block) if Header::parse(&block).is_some() => {
                     self.held = Some((at, block));
-                    return Ok(None);
+                    return Ok((at - start >= 2 * BLOCK as u64).then_some(Step::Seam));
                 }
                 Block::Whole(at, _) => return self.resync(at, true).map(Some),
-                Block::Part { zero: false, .. } => return Ok(Some(self.marked(at, false))),
-                Block::None | Block::Part { .. } => return Ok(Some(self.marked(first, true))),
+                Block::Part(block, filled) if !is_zero(&block[..filled]) => {
+                    return Ok(Some(self.marked(at, false)));
+                }
+                Block::None | Block::Part(..) => return Ok(Some(self.marked(first, true))),
             }
         }
     }
@@ -251,17 +286,15 @@ impl Members {
                         return Ok(Step::Damage { at, bytes: found - at });
                     }
                 }
-                Block::None | Block::Part { .. } if marked => return Ok(self.marked(at, false)),
-                Block::None | Block::Part { .. } if self.started => {
+                Block::None | Block::Part(..) if marked => return Ok(self.marked(at, false)),
+                Block::None | Block::Part(..) if self.started => {
                     let bytes = self.stream.offset() - at;
                     let detail = format!(
                         "the tar header at byte {at} is damaged and no valid one follows: {bytes} bytes lost"
                     );
                     return Ok(self.finish(End::Cut(detail)));
                 }
-                Block::None | Block::Part { .. } => {
-                    return Err(no_archive());
-                }
+                Block::None | Block::Part(..) => return Err(no_archive()),
             }
         }
     }
@@ -297,20 +330,22 @@ impl Members {
 }
 
 impl Overrides {
-    /// Takes over the records of a PAX header, `LENGTH KEY=VALUE\n` each; reading stops at the
-    /// first malformed one.
-    fn pax(&mut self, mut records: &[u8]) {
-        while let Some((record, rest)) = pax_record(records) {
+    /// Takes over the records of a PAX header, `LENGTH KEY=VALUE\n` each, up to its end or a zero. `None` where one is
+    /// malformed, or the size is no number.
+    fn pax(&mut self, mut records: &[u8]) -> Option<()> {
+        while records.first().is_some_and(|&byte| byte != 0) {
+            let (record, rest) = pax_record(records)?;
             records = rest;
-            let Some(equals) = record.iter().position(|&b| b == b'=') else { return };
+            let equals = record.iter().position(|&b| b == b'=')?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
                 b"path" => self.pax_name = Some(value.to_vec()),
-                b"size" => self.size = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()),
+                b"size" => self.size = Some(std::str::from_utf8(value).ok()?.parse().ok()?),
                 _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
                 _ => {}
             }
         }
+        Some(())
     }
 }
 
@@ -335,10 +370,13 @@ impl Header {
     fn parse(block: &[u8; BLOCK]) -> Option<Self> {
         let header = tar::Header::from_byte_slice(block);
         let field = 148..156;
-        // The checksum counts its own field as spaces.
-        let sum = |bytes: &[u8]| bytes.iter().map(|&b| u32::from(b)).sum::<u32>();
-        let expected = sum(block) - sum(&block[field.clone()]) + u32::from(b' ') * field.len() as u32;
-        if header.cksum().ok()? != expected {
+        // The checksum counts its own field as spaces. Some old tars add signed bytes: a name that is not ASCII tells.
+        let sum = |value: fn(u8) -> i64| {
+            let of = |bytes: &[u8]| bytes.iter().map(|&b| value(b)).sum::<i64>();
+            of(block) - of(&block[field.clone()]) + value(b' ') * field.len() as i64
+        };
+        let found = i64::from(header.cksum().ok()?);
+        if found != sum(i64::from) && found != sum(|byte| i64::from(byte.cast_signed())) {
             return None;
         }
         let blank = header.as_old().size.iter().all(|b| matches!(b, 0 | b' '));
@@ -348,15 +386,8 @@ impl Header {
     }
 }
 
-fn is_zero(block: &[u8; BLOCK]) -> bool {
+fn is_zero(block: &[u8]) -> bool {
     block.iter().all(|&b| b == 0)
-}
-
-/// Whether a part of a block is text, an error page or a list of shards say: without a zero, which ends
-/// the field of a name, and longer than that field, or with what names of members do not have.
-fn is_text(part: &[u8]) -> bool {
-    let is_foreign = |byte: &u8| matches!(byte, b'<' | b'>' | b'{' | b'}' | b'"' | b'\n' | b'\r');
-    !part.contains(&0) && (part.len() > 100 || part.iter().any(is_foreign))
 }
 
 /// Text of a name. Bytes that are not UTF-8 are escaped, not replaced: two names stay two.

@@ -13,6 +13,7 @@ mod caption;
 mod caption_table;
 mod count;
 mod filter;
+mod foreign;
 mod group;
 mod index;
 mod join;

@@ -314,6 +314,13 @@ impl ShardReader {
                         Some(format!("the tar header at byte {at} is damaged: {bytes} bytes skipped"));
                     continue;
                 }
+                Step::Seam => {
+                    if let Some(open) = &mut group {
+                        open.harm.touched = self.damage.take().or(open.harm.touched.take());
+                        return Ok(group);
+                    }
+                    continue;
+                }
                 Step::End(end) => {
                     self.ended = true;
                     return Ok(self.close(group, end));

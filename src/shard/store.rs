@@ -10,6 +10,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use flate2::bufread::GzDecoder;
+
 use crate::error::{Error, Result};
 use crate::shard::Shard;
 use crate::shard::local::LocalFile;
@@ -97,7 +99,7 @@ impl Stream {
         let input: Box<dyn Read + Send> = match format {
             // By its bytes nothing is taken for a Parquet file.
             ShardFormat::Tar | ShardFormat::Parquet => Box::new(bytes),
-            ShardFormat::Gzip => Box::new(gzip(bytes)),
+            ShardFormat::Gzip => Box::new(Gzip(Some(GzDecoder::new(bytes)))),
             ShardFormat::Zstd => Box::new(zstd::Decoder::with_buffer(bytes)?),
         };
         Ok(Self { input: Input::Any(input), offset: 0, store_failed, damage: None, mark: None, format })
@@ -261,8 +263,33 @@ impl ShardFormat {
     }
 }
 
-fn gzip<R: BufRead>(bytes: R) -> impl Read {
-    flate2::bufread::MultiGzDecoder::new(bytes)
+/// The members of a gzip file, one after the other. Zeros behind one are padding, as for Python's `gzip`.
+struct Gzip<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(member) = &mut self.0 else { return Ok(0) };
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let goes_on = skip_zeros(member.get_mut())?;
+            self.0 = self.0.take().filter(|_| goes_on).map(|member| GzDecoder::new(member.into_inner()));
+        }
+    }
+}
+
+/// Reads past zeros; whether another byte follows.
+fn skip_zeros(bytes: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let ahead = bytes.fill_buf()?;
+        let zeros = ahead.iter().take_while(|&&byte| byte == 0).count();
+        if zeros == 0 {
+            return Ok(!ahead.is_empty());
+        }
+        bytes.consume(zeros);
+    }
 }
 
 /// The first four bytes, or what there is of them.

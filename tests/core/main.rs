@@ -38,6 +38,7 @@ mod shard_faults;
 mod shard_index;
 mod shard_list;
 mod shard_metadata;
+mod shard_odd;
 mod shard_remote;
 mod shard_remote_index;
 mod shard_roundtrip;

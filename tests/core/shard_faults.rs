@@ -379,8 +379,8 @@ fn what_is_no_archive_is_an_error_that_says_so() {
     // Shorter than a header, such as the pointer that git-lfs leaves.
     let pointer = &page[..130];
     let cases = [
-        (&page[..], "no tar header was found"),
-        (pointer, "no tar header was found"),
+        (&page[..], "it is an HTML page"),
+        (pointer, "it is an HTML page"),
         (&bad_gzip, "nothing of it can be decompressed"),
     ];
     for (bytes, detail) in cases {

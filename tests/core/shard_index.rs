@@ -106,6 +106,13 @@ proptest! {
 }
 
 #[test]
+fn odd_archives_are_read_by_index_as_in_order() {
+    for bytes in crate::shard_odd::archives() {
+        check_same(&bytes, &ReadOptions::default()).unwrap();
+    }
+}
+
+#[test]
 fn ranges_are_those_of_the_data() {
     let members: Vec<Member> = (0..30).map(|i| (i / 3, i % 3, 100 * i)).collect();
     let file = tempfile::Builder::new().suffix(".tar").tempfile().unwrap();
