@@ -193,7 +193,7 @@ fn bare_decode(bytes: &[u8], image: &mut RgbImage) {
 
 /// The part that `wanted` says of a JPEG's width and height.
 fn jpeg_part(bytes: &[u8], image: &mut RgbImage, wanted: impl FnOnce(u32, u32) -> (Scale, Region)) {
-    let Ok(jpeg) = Jpeg::open(bytes, false) else { return };
+    let Ok(jpeg) = Jpeg::open(bytes) else { return };
     let (scale, region) = wanted(jpeg.width(), jpeg.height());
     let limits = Limits { memory: usize::MAX >> 1, scans: u16::MAX };
     if let Ok(region) = jpeg.decode(scale, region, &limits, &mut image.data) {

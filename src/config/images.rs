@@ -2,7 +2,7 @@
 
 use crate::config::Mode;
 use crate::error::{Error, Result};
-use crate::image::{DecodeOptions, ImageTransform, Normalize};
+use crate::image::{Alpha, DecodeOptions, ImageTransform, Normalize};
 use crate::options::text_settings;
 
 crate::group! {
@@ -28,8 +28,11 @@ crate::group! {
         Pixels dtype: PixelType = PixelType::F32;
         /// Pixels an image may have; larger ones are refused from their header. Default: 100 million.
         Reading max_image_pixels: u64 = DecodeOptions::MAX_PIXELS;
-        /// Whether images are turned as their EXIF data say. Default: false, as CLIP trainers do.
+        /// Whether images are turned as their EXIF data or XMP say. Default: false, as CLIP trainers do.
         Reading exif_orientation: bool = false;
+        /// What becomes of transparent pixels: they lie on `white` or `black`, or `drop` takes their colours as they are
+        /// stored, as PIL's `convert("RGB")` does, and so open_clip. For previews too. Default: `white`.
+        Reading alpha: Alpha = Alpha::White;
         /// Whether the random crop of a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and full size at which it is
         /// still twice the image size or more, each way: less work for large photographs, and pixels that differ a little
         /// (docs/benchmarks.md). Default: false, full size.
@@ -40,7 +43,8 @@ crate::group! {
 impl Images {
     /// How images are decoded.
     pub fn decode(&self) -> DecodeOptions {
-        DecodeOptions { max_pixels: self.max_image_pixels, exif_orientation: self.exif_orientation }
+        let (max_pixels, exif_orientation) = (self.max_image_pixels, self.exif_orientation);
+        DecodeOptions { max_pixels, exif_orientation, alpha: self.alpha }
     }
 
     /// What the pixels are normalised by.
@@ -113,6 +117,7 @@ crate::names!(
 );
 
 text_settings! {
+    Alpha: "Literal['white', 'black', 'drop']", "one of white, black, drop";
     Transform: "Literal['train', 'eval', 'preview']", "one of train, eval, preview";
     PixelType: "Literal['float32', 'bfloat16', 'uint8']", "one of float32, bfloat16, uint8";
 }

@@ -2,8 +2,8 @@
 //!
 //! Every colour type comes out as RGB: grey is repeated, palettes are looked up, CMYK is
 //! converted as PIL does (Adobe's inverted convention), 16-bit samples keep their high byte,
-//! and alpha is composited on white. ICC profiles are ignored, and so is EXIF orientation unless it
-//! is asked for, as CLIP trainers do. Of an animation the first frame is taken.
+//! and alpha is composited on white unless another [`Alpha`] is asked for. ICC profiles are ignored, and so is the
+//! orientation that EXIF or XMP says unless it is asked for, as CLIP trainers do. Of several pictures the first is taken.
 //!
 //! A truncated image is an error, although most decoders would fill the rest with grey: half a
 //! picture under a whole caption is noise that nobody would notice.
@@ -23,7 +23,10 @@ use image::{DynamicImage, ImageDecoder, Limits};
 use tldr_jpeg::{Jpeg, Limits as JpegLimits, Region, Scale};
 use tldr_resize::Crop;
 
+use super::chunks;
+use super::colour::{Alpha, to_rgb};
 use super::error::ImageError;
+use super::orientation::orientation;
 use super::probe::ImageFormat;
 use crate::error::FailReason;
 
@@ -52,8 +55,10 @@ pub struct DecodeOptions {
     /// before anything is allocated. Memory while decoding is up to 11 bytes per pixel (progressive
     /// CMYK JPEG; 9 in colour).
     pub max_pixels: u64,
-    /// Whether the orientation in an image's EXIF data is applied, as viewers do.
+    /// Whether the orientation in an image's EXIF data or XMP is applied, as viewers do.
     pub exif_orientation: bool,
+    /// What becomes of transparent pixels.
+    pub alpha: Alpha,
 }
 
 impl DecodeOptions {
@@ -62,9 +67,9 @@ impl DecodeOptions {
 }
 
 impl Default for DecodeOptions {
-    /// 100 megapixels, pixels as they are stored (as CLIP trainers take them).
+    /// 100 megapixels, as they are stored (as CLIP trainers take them), on white.
     fn default() -> Self {
-        Self { max_pixels: Self::MAX_PIXELS, exif_orientation: false }
+        Self { max_pixels: Self::MAX_PIXELS, exif_orientation: false, alpha: Alpha::White }
     }
 }
 
@@ -156,7 +161,7 @@ fn decode_jpeg(
     part: impl FnOnce(usize, usize) -> Part,
     out: &mut RgbImage,
 ) -> Result<Crop, ImageError> {
-    let jpeg = Jpeg::open(bytes, options.exif_orientation).or_else(|error| {
+    let jpeg = Jpeg::open(bytes).or_else(|error| {
         if let tldr_jpeg::Error::TooLarge { width, height } = error {
             check_size(u64::from(width), u64::from(height), options)?;
         }
@@ -164,8 +169,7 @@ fn decode_jpeg(
     })?;
     let (width, height) = (jpeg.width(), jpeg.height());
     check_size(u64::from(width), u64::from(height), options)?;
-    let orientation = jpeg.exif().and_then(Orientation::from_exif_chunk);
-    let orientation = orientation.filter(|&orientation| orientation != Orientation::NoTransforms);
+    let orientation = said(bytes, ImageFormat::Jpeg, options);
     let across = orientation.is_some_and(|orientation| {
         use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
         matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
@@ -220,19 +224,37 @@ impl From<tldr_jpeg::Error> for ImageError {
 }
 
 fn decode_png(bytes: &[u8], options: &DecodeOptions, out: &mut RgbImage) -> Result<(), ImageError> {
-    let decoder = PngDecoder::with_limits(Cursor::new(bytes), Limits::no_limits())
-        .map_err(|error| ImageError::undecodable(error.to_string()))?;
-    decode_with(decoder, options, out)
+    let orientation = said(bytes, ImageFormat::Png, options);
+    let mut decode = |bytes: &[u8]| {
+        let decoder = PngDecoder::with_limits(Cursor::new(bytes), Limits::no_limits());
+        decode_with(
+            decoder.map_err(|error| ImageError::undecodable(error.to_string()))?,
+            orientation,
+            options,
+            out,
+        )
+    };
+    decode(bytes).or_else(|error| match chunks::ended(bytes) {
+        // Its pixels may all be there.
+        Some(ended) if error.reason == FailReason::UndecodableImage => decode(&ended).map_err(|_| error),
+        _ => Err(error),
+    })
 }
 
 fn decode_webp(bytes: &[u8], options: &DecodeOptions, out: &mut RgbImage) -> Result<(), ImageError> {
-    let decoder =
-        WebPDecoder::new(Cursor::new(bytes)).map_err(|error| ImageError::undecodable(error.to_string()))?;
-    decode_with(decoder, options, out)
+    let decoder = WebPDecoder::new(Cursor::new(chunks::unblended(bytes)))
+        .map_err(|error| ImageError::undecodable(error.to_string()))?;
+    decode_with(decoder, said(bytes, ImageFormat::Webp, options), options, out)
+}
+
+/// How the picture has to be turned, where that is asked for.
+fn said(bytes: &[u8], format: ImageFormat, options: &DecodeOptions) -> Option<Orientation> {
+    options.exif_orientation.then(|| orientation(bytes, format)).flatten()
 }
 
 fn decode_with(
     mut decoder: impl ImageDecoder,
+    orientation: Option<Orientation>,
     options: &DecodeOptions,
     out: &mut RgbImage,
 ) -> Result<(), ImageError> {
@@ -244,18 +266,15 @@ fn decode_with(
     memory.max_alloc = Some(options.max_pixels.saturating_mul(8).saturating_add(64 << 20));
     let failed = |error: image::ImageError| ImageError::undecodable(error.to_string());
     decoder.set_limits(memory).map_err(failed)?;
-    // EXIF data that cannot be read say nothing: the picture is whole without them.
-    let orientation = if options.exif_orientation { decoder.orientation().ok() } else { None };
     let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     (out.width, out.height) = (width as usize, height as usize);
-    to_rgb(image, &mut out.data)?;
+    to_rgb(image, options.alpha, &mut out.data)?;
     turn(out, orientation);
     Ok(())
 }
 
-/// Turns a picture as its EXIF data say.
 fn turn(image: &mut RgbImage, orientation: Option<Orientation>) {
-    let Some(orientation) = orientation.filter(|&o| o != Orientation::NoTransforms) else { return };
+    let Some(orientation) = orientation else { return };
     // Sides beyond 32 bits do not come out of any decoder above.
     let (width, height) = (image.width as u32, image.height as u32);
     let data = std::mem::take(&mut image.data);
@@ -264,53 +283,6 @@ fn turn(image: &mut RgbImage, orientation: Option<Orientation>) {
     turned.apply_orientation(orientation);
     (image.width, image.height) = (turned.width() as usize, turned.height() as usize);
     image.data = turned.into_rgb8().into_raw();
-}
-
-/// Converts any colour type to RGB: see the top of this file.
-fn to_rgb(image: DynamicImage, out: &mut Vec<u8>) -> Result<(), ImageError> {
-    fn high(sample: u16) -> u8 {
-        (sample >> 8) as u8
-    }
-    fn on_white(sample: u8, alpha: u8) -> u8 {
-        let (sample, alpha) = (u32::from(sample), u32::from(alpha));
-        ((sample * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-    }
-    if let DynamicImage::ImageRgb8(image) = image {
-        *out = image.into_raw();
-        return Ok(());
-    }
-    out.clear();
-    out.reserve(image.width() as usize * image.height() as usize * 3);
-    match image {
-        DynamicImage::ImageLuma8(image) => out.extend(image.iter().flat_map(|&y| [y; 3])),
-        DynamicImage::ImageLumaA8(image) => {
-            out.extend(image.pixels().flat_map(|p| [on_white(p.0[0], p.0[1]); 3]));
-        }
-        DynamicImage::ImageRgba8(image) => {
-            out.extend(image.pixels().flat_map(|p| {
-                let [r, g, b, a] = p.0;
-                [on_white(r, a), on_white(g, a), on_white(b, a)]
-            }));
-        }
-        DynamicImage::ImageLuma16(image) => out.extend(image.iter().flat_map(|&y| [high(y); 3])),
-        DynamicImage::ImageLumaA16(image) => {
-            out.extend(image.pixels().flat_map(|p| [on_white(high(p.0[0]), high(p.0[1])); 3]));
-        }
-        DynamicImage::ImageRgb16(image) => out.extend(image.iter().map(|&s| high(s))),
-        DynamicImage::ImageRgba16(image) => {
-            out.extend(image.pixels().flat_map(|p| {
-                let [r, g, b, a] = p.0.map(high);
-                [on_white(r, a), on_white(g, a), on_white(b, a)]
-            }));
-        }
-        other => {
-            return Err(ImageError::undecodable(format!(
-                "expected 8 or 16 bits per sample, found {:?}",
-                other.color()
-            )));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -366,14 +338,45 @@ mod tests {
     #[test]
     fn a_cut_image_is_an_error_wherever_it_is_cut() {
         for (name, bytes) in golden_images() {
-            // What ends a PNG (the end chunk) or pads a WebP may be missing: the pixels are there.
-            let needed = if name.ends_with(".jpg") { bytes.len() } else { bytes.len() - 14 };
+            // What ends a PNG (the end chunk, checksums, the code that ends its data) or pads a WebP may be missing: the
+            // pixels are there.
+            let spare = match name.rsplit('.').next() {
+                Some("png") => 24,
+                Some("webp") => 14,
+                _ => 0,
+            };
+            let needed = bytes.len() - spare;
             for length in (0..needed).step_by(7).chain(needed.saturating_sub(20)..needed) {
                 let error = decoded(&bytes[..length]).err();
                 let reason =
                     error.unwrap_or_else(|| panic!("{name} cut to {length} of {}", bytes.len())).reason;
                 assert_eq!(reason, FailReason::UndecodableImage);
             }
+        }
+    }
+
+    #[test]
+    fn a_png_without_its_end_is_whole_where_its_pixels_are() {
+        for (name, bytes) in golden_images().into_iter().filter(|(name, _)| name.ends_with(".png")) {
+            let whole = decoded(&bytes);
+            for cut in 1..=20 {
+                assert_eq!(
+                    decoded(&bytes[..bytes.len() - cut]),
+                    whole,
+                    "{name} without its last {cut} bytes"
+                );
+            }
+            // A cut file of several chunks of pixels, at the end of one of them.
+            let of_pixels = bytes.windows(4).position(|window| window == b"IDAT").unwrap();
+            let data = &bytes[of_pixels + 4..bytes.len() - 16];
+            let mut several = bytes[..of_pixels - 4].to_vec();
+            let (first, second) = data.split_at(data.len() / 2);
+            for part in [first, second] {
+                chunks::push(&mut several, b"IDAT", part);
+            }
+            assert_eq!(decoded(&several), whole, "{name}");
+            let error = decoded(&several[..several.len() - second.len() - 12]).unwrap_err();
+            assert_eq!(error.reason, FailReason::UndecodableImage, "{name}");
         }
     }
 
@@ -425,7 +428,12 @@ mod tests {
     fn another_format_is_named_by_its_first_bytes() {
         let error = decoded(b"GIF89a\x01\x00").unwrap_err();
         assert_eq!(error.reason, FailReason::UndecodableImage);
-        assert!(error.detail.contains("expected JPEG, PNG or WebP, found 8 bytes that start with [47, 49"));
+        let expected = "expected JPEG, PNG or WebP, found a GIF: 8 bytes that start with [47, 49";
+        assert!(error.detail.contains(expected), "{error}");
+        let error = decoded(b"\0\0\0\x20ftypavif\0\0").unwrap_err();
+        assert!(error.detail.contains("found an AVIF: "), "{error}");
+        assert!(decoded(b"<!DOCTYPE HTML><p>").unwrap_err().detail.contains("found an HTML page: "));
+        assert!(decoded(b"12345678").unwrap_err().detail.contains("found 8 bytes that start"));
         assert!(decoded(b"").unwrap_err().detail.contains("0 bytes"));
     }
 

@@ -217,6 +217,9 @@ pub(crate) const DECODER: &str = "libjpeg-turbo 3";
 /// How previews are decoded, in words: signals of other previews must not be mixed with these.
 pub(crate) const PREVIEWS: &str = "libjpeg-turbo, smallest scale not below twice the preview";
 
+/// By what pictures are turned, in words: as [`PREVIEWS`].
+pub(crate) const ORIENTATION: &str = "EXIF and XMP, as PIL";
+
 /// The smallest scale at which a side of `length` pixels still has `wanted`.
 fn smallest_scale(length: usize, wanted: usize) -> Scale {
     let fits = |scale: &Scale| length / scale.denominator() as usize >= wanted;

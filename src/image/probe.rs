@@ -62,7 +62,7 @@ pub fn probe(bytes: &[u8]) -> Result<ImageHeader, ImageError> {
     let undecodable = |error: &dyn std::fmt::Display| ImageError::undecodable(error.to_string());
     let (width, height) = match format {
         ImageFormat::Jpeg => {
-            let jpeg = Jpeg::open(bytes, false)?;
+            let jpeg = Jpeg::open(bytes)?;
             (jpeg.width(), jpeg.height())
         }
         ImageFormat::Png => PngDecoder::new(Cursor::new(bytes)).map_err(|e| undecodable(&e))?.dimensions(),

@@ -1,7 +1,7 @@
 //! What keeps records of a ledger apart: how samples were read, and of which version of a shard.
 
 use crate::hash;
-use crate::image::{self, DecodeOptions};
+use crate::image::{self, Alpha, DecodeOptions};
 use crate::shard::ReadOptions;
 
 /// Identifies how samples are read: what a ledger records is kept apart by it.
@@ -25,6 +25,13 @@ pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
     }
     if let Some(share) = &read.share {
         fields = hash::combine(&[fields, hash::hash_str("share"), share.fingerprint()]);
+    }
+    // At its default an option is in no fingerprint: what was recorded before it was there still holds.
+    if decode.alpha != Alpha::default() {
+        fields = hash::combine(&[fields, hash::hash_str("alpha"), hash::hash_str(decode.alpha.name())]);
+    }
+    if decode.exif_orientation {
+        fields = hash::combine(&[fields, hash::hash_str(image::ORIENTATION)]);
     }
     hash::combine(&[
         fields,

@@ -29,7 +29,7 @@ const LAYERS: [&[&str]; 10] = [
 const OWNERS: [(&str, &[&str]); 18] = [
     ("tar", &["shard"]),
     ("zstd", &["shard"]),
-    ("flate2", &["shard", "text"]),
+    ("flate2", &["shard", "text", "image"]),
     ("bytes", &["shard", "ledger"]),
     ("object_store", &["shard/remote"]),
     ("parquet", &["shard/metadata", "shard/row_groups", "ledger"]),

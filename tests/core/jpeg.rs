@@ -149,7 +149,7 @@ fn scaled_pictures_are_djpegs() {
         let Some((jpeg, how)) = made(&bench, &mut rng) else { continue };
         for (scale, name) in [(Scale::Half, "1/2"), (Scale::Quarter, "1/4"), (Scale::Eighth, "1/8")] {
             let Some(theirs) = bench.djpeg(&["-scale", name], &jpeg).0 else { continue };
-            let opened = Jpeg::open(&jpeg, false).unwrap();
+            let opened = Jpeg::open(&jpeg).unwrap();
             let (width, height) = (scale.of(opened.width()), scale.of(opened.height()));
             assert_eq!((width as usize, height as usize), (theirs.width, theirs.height), "{how}, {name}");
             let mut out = vec![];
@@ -184,7 +184,7 @@ fn a_region_has_the_pixels_of_the_whole() {
             let (width, height) = (scale.of(width as u32), scale.of(height as u32));
             let all = Region { left: 0, top: 0, width, height };
             let mut whole = vec![];
-            Jpeg::open(&jpeg, false).unwrap().decode(scale, all, &LIMITS, &mut whole).unwrap();
+            Jpeg::open(&jpeg).unwrap().decode(scale, all, &LIMITS, &mut whole).unwrap();
             for _ in 0..6 {
                 let (left, top) = (rng.below(width as usize) as u32, rng.below(height as usize) as u32);
                 let region = Region {
@@ -194,8 +194,7 @@ fn a_region_has_the_pixels_of_the_whole() {
                     height: 1 + rng.below((height - top) as usize) as u32,
                 };
                 let mut out = vec![];
-                let given =
-                    Jpeg::open(&jpeg, false).unwrap().decode(scale, region, &LIMITS, &mut out).unwrap();
+                let given = Jpeg::open(&jpeg).unwrap().decode(scale, region, &LIMITS, &mut out).unwrap();
                 let inside = Region { left: left - given.left, top: top - given.top, ..region };
                 assert!(
                     cut(&out, given.width, inside) == cut(&whole, width, region),
@@ -338,10 +337,7 @@ fn scans_and_memory_are_bounded() {
     let jpeg = bench.cjpeg(&["-progressive".to_owned()], &drawn).unwrap();
     let all = Region { left: 0, top: 0, width: 640, height: 480 };
     let decoded = |jpeg: &[u8], limits: Limits| {
-        Jpeg::open(jpeg, false)
-            .unwrap()
-            .decode(Scale::Full, all, &limits, &mut vec![])
-            .map_err(|e| e.to_string())
+        Jpeg::open(jpeg).unwrap().decode(Scale::Full, all, &limits, &mut vec![]).map_err(|e| e.to_string())
     };
     decoded(&jpeg, LIMITS).unwrap();
     let error = decoded(&jpeg, Limits { scans: 9, ..LIMITS }).unwrap_err();

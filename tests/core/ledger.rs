@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::support::{Row, StubCaptioner, builder, clusters, corpus, epoch};
 use tldr_loader::config::{Gate, OnError};
 use tldr_loader::hash::{Purpose, Rng};
+use tldr_loader::image::Alpha;
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder};
 use tldr_loader::shard::{ReadOptions, Shard, ShardReader, ShardWriter};
@@ -99,6 +100,11 @@ fn what_does_not_fit_is_computed_again() {
     // Another window size, and other reading options.
     assert!(run(&urls, &open(&root), |b| b.window(32)).encoded > 0);
     assert!(run(&urls, &open(&root), |b| b.max_image_pixels(1000)).encoded > 0);
+    // Other previews.
+    assert!(run(&urls, &open(&root), |b| b.alpha(Alpha::Drop)).encoded > 0);
+    assert!(run(&urls, &open(&root), |b| b.alpha(Alpha::Black)).encoded > 0);
+    assert!(run(&urls, &open(&root), |b| b.exif_orientation(true)).encoded > 0);
+    assert_eq!(run(&urls, &open(&root), |b| b.alpha(Alpha::White)).encoded, 0);
     assert_eq!(run(&urls, &open(&root), |b| b).encoded, 0, "and both lie beside each other");
     // A policy that needs embeddings, which the first run did not keep.
     let dedup = |b: LoaderBuilder| b.dedup(0.999);

@@ -35,6 +35,7 @@ fn other(field: &Field) -> Value {
         ("fuse", json!("concat(16)")),
         ("transform", json!("eval")),
         ("dtype", json!("uint8")),
+        ("alpha", json!("drop")),
         ("on_error", json!("raise")),
         ("mode", json!("full")),
         ("where", json!("width >= 200")),

@@ -14,6 +14,7 @@ use crate::support::{Altered, Row, StubCaptioner, builder, clusters, corpus, epo
 use tldr_loader::Error;
 use tldr_loader::config::{Gate, Mode, PixelType, Selection};
 use tldr_loader::hash::{Purpose, Rng};
+use tldr_loader::image::Alpha;
 use tldr_loader::jobs::{PlanJob, PlanSummary, estimate, plan};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder, LoaderState, PlanFile};
@@ -299,7 +300,7 @@ fn a_state_resumes_with_its_plan_only() {
 fn what_it_was_not_made_for_is_refused() {
     let planned = Planned::new(4, 100);
     type Change = fn(LoaderBuilder) -> LoaderBuilder;
-    let refusals: [(Change, &str); 8] = [
+    let refusals: [(Change, &str); 9] = [
         (|b| b.keep_ratio(0.3), "keep_ratio is 0.3, and 0.25 in the plan"),
         (|b| b.gate(Gate::OFF), "gate is top(1), and top(0.5) in the plan"),
         (|b| b.quota("cap".parse().unwrap()), "quota is cap, and proportional"),
@@ -307,6 +308,7 @@ fn what_it_was_not_made_for_is_refused() {
         (|b| b.rotate(true), "rotate is true"),
         (|b| b.window(128), "window is 128, and 64"),
         (|b| b.caption_key("text"), "caption_key, where, subset, captions, max_image_pixels"),
+        (|b| b.alpha(Alpha::Drop), "max_image_pixels, exif_orientation, alpha and decoder"),
         (|b| b.lengths(vec![100, 100, 99, 100]), "99 samples for 00002.tar, where it found 100"),
     ];
     for (change, expected) in refusals {

@@ -113,8 +113,6 @@ struct RawHeader {
     width: u32,
     height: u32,
     scalable: i32,
-    exif: *const u8,
-    exif_length: usize,
 }
 
 /// The handle of shim.c.
@@ -125,7 +123,7 @@ struct Handle {
 
 // SAFETY: as defined in shim.c, which is compiled with this crate; the structs are `repr(C)` and equal.
 unsafe extern "C" {
-    fn tldr_jpeg_open(bytes: *const u8, length: usize, exif: c_int, header: *mut RawHeader) -> *mut Handle;
+    fn tldr_jpeg_open(bytes: *const u8, length: usize, header: *mut RawHeader) -> *mut Handle;
     fn tldr_jpeg_start(
         handle: *mut Handle,
         denominator: c_uint,
@@ -161,19 +159,18 @@ impl Drop for Jpeg<'_> {
 }
 
 impl<'a> Jpeg<'a> {
-    /// Reads the header. `exif`: whether [`exif`](Self::exif) will be asked for.
+    /// Reads the header.
     ///
     /// # Errors
     /// No JPEG, a header that is damaged or of a kind that is not decoded.
-    pub fn open(bytes: &'a [u8], exif: bool) -> Result<Self, Error> {
+    pub fn open(bytes: &'a [u8]) -> Result<Self, Error> {
         if bytes.is_empty() {
             return Err(Error::Unsupported("0 bytes".into()));
         }
-        let mut header =
-            RawHeader { width: 0, height: 0, scalable: 0, exif: std::ptr::null(), exif_length: 0 };
+        let mut header = RawHeader { width: 0, height: 0, scalable: 0 };
         // SAFETY: `bytes` are as long as said, and the lifetime of `Self` keeps them; `header` is
         // written before the call returns and not kept.
-        let handle = unsafe { tldr_jpeg_open(bytes.as_ptr(), bytes.len(), exif.into(), &raw mut header) };
+        let handle = unsafe { tldr_jpeg_open(bytes.as_ptr(), bytes.len(), &raw mut header) };
         let handle =
             NonNull::new(handle).ok_or_else(|| Error::OverLimit("no memory for a JPEG decoder".into()))?;
         let jpeg = Self { handle, header, bytes: PhantomData };
@@ -193,15 +190,6 @@ impl<'a> Jpeg<'a> {
     /// Whether it can be decoded at less than [`Scale::Full`]: all but lossless JPEGs can.
     pub fn is_scalable(&self) -> bool {
         self.header.scalable != 0
-    }
-
-    /// Its EXIF data behind their signature, where there are some and [`open`](Self::open) was asked for them.
-    pub fn exif(&self) -> Option<&[u8]> {
-        if self.header.exif.is_null() {
-            return None;
-        }
-        // SAFETY: the handle owns so many bytes there until it is closed, which `self` outlives not.
-        Some(unsafe { std::slice::from_raw_parts(self.header.exif, self.header.exif_length) })
     }
 
     /// Decodes at `scale` at least `region`, in pixels of the picture at that scale, to `out`, `u8` RGB,

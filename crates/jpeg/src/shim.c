@@ -45,8 +45,6 @@ enum { NONE, DAMAGED, TOO_LARGE, OVER_LIMIT, UNSUPPORTED };
 typedef struct {
   uint32_t width, height;
   int32_t scalable; /* whether it can be decoded at 1/2, 1/4 and 1/8 */
-  const uint8_t *exif; /* behind its signature; NULL where there is none, or it was not asked for */
-  size_t exif_length;
 } tldr_jpeg_header;
 
 typedef struct {
@@ -252,7 +250,7 @@ static int can_crop(j_decompress_ptr d) {
 
 /* Opens a JPEG whose bytes must outlive the handle, and reads its header. NULL where memory ran out;
  * a failure is told by tldr_jpeg_failure. */
-tldr_jpeg *tldr_jpeg_open(const uint8_t *bytes, size_t length, int exif, tldr_jpeg_header *header) {
+tldr_jpeg *tldr_jpeg_open(const uint8_t *bytes, size_t length, tldr_jpeg_header *header) {
   tldr_jpeg *j = calloc(1, sizeof *j);
   if (!j) return NULL;
   j->d.err = jpeg_std_error(&j->errors);
@@ -268,18 +266,12 @@ tldr_jpeg *tldr_jpeg_open(const uint8_t *bytes, size_t length, int exif, tldr_jp
   jpeg_mem_src(&j->d, bytes, length);
   j->end = bytes + length;
   j->d.src->fill_input_buffer = on_empty;
-  if (exif) jpeg_save_markers(&j->d, JPEG_APP0 + 1, 0xFFFF);
   jpeg_read_header(&j->d, TRUE);
   header->width = j->d.image_width;
   header->height = j->d.image_height;
   if (j->d.num_components != 1 && j->d.num_components != 3 && j->d.num_components != 4)
     fail(j, UNSUPPORTED, "expected 1 component (grey), 3 (colour) or 4 (CMYK), found %d", j->d.num_components);
   header->scalable = !(j->d.Ss > 0 && j->d.Se == 0 && !j->d.progressive_mode);
-  for (jpeg_saved_marker_ptr m = j->d.marker_list; m && !header->exif; m = m->next)
-    if (m->data_length > 6 && memcmp(m->data, "Exif\0", 6) == 0) {
-      header->exif = m->data + 6;
-      header->exif_length = m->data_length - 6;
-    }
   return j;
 }
 

@@ -55,8 +55,8 @@ impl LoaderBuilder {
             return Ok(());
         }
         let difference = format!(
-            "the fingerprint of caption_key, where, subset, captions, max_image_pixels, exif_orientation and decoder is \
-             {own:016x}, and {:016x} in the plan",
+            "the fingerprint of caption_key, where, subset, captions, max_image_pixels, exif_orientation, alpha and \
+             decoder is {own:016x}, and {:016x} in the plan",
             plan.reading
         );
         Err(self.other_plan(&[difference]))

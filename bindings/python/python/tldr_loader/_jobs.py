@@ -175,7 +175,7 @@ def inspect(
 
     Args:
         source: Shards or a `Source`, as for `Loader`.
-        images: `max_image_pixels` and `exif_orientation`.
+        images: `max_image_pixels`, `exif_orientation` and `alpha`.
         decode: Whether to decode every image, which finds those that cannot be.
         progress: Called with a stage, what is done of it, and of how much.
 

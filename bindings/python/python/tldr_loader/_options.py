@@ -231,8 +231,11 @@ class Images(Group):
             resized. Default: `float32`.
         max_image_pixels: Pixels an image may have; larger ones are refused from their header. Default: 100
             million.
-        exif_orientation: Whether images are turned as their EXIF data say. Default: false, as CLIP trainers
-            do.
+        exif_orientation: Whether images are turned as their EXIF data or XMP say. Default: false, as CLIP
+            trainers do.
+        alpha: What becomes of transparent pixels: they lie on `white` or `black`, or `drop` takes their
+            colours as they are stored, as PIL's `convert("RGB")` does, and so open_clip. For previews too.
+            Default: `white`.
         scaled_decoding: Whether the random crop of a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and
             full size at which it is still twice the image size or more, each way: less work for large
             photographs, and pixels that differ a little (docs/benchmarks.md). Default: false, full size.
@@ -248,6 +251,7 @@ class Images(Group):
     dtype: Literal["float32", "bfloat16", "uint8"] = "float32"
     max_image_pixels: int = 100000000
     exif_orientation: bool = False
+    alpha: Literal["white", "black", "drop"] = "white"
     scaled_decoding: bool = False
 
 

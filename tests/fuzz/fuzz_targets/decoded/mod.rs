@@ -9,7 +9,7 @@ use tldr_loader::model::PreviewFilter;
 /// Any bytes as an image: an error that says why, or as many pixels as the header says. A random crop has
 /// the pixels of the whole picture, and a preview can be made where a picture can.
 pub fn check(data: &[u8]) {
-    let options = DecodeOptions { max_pixels: 1 << 20, exif_orientation: true };
+    let options = DecodeOptions { max_pixels: 1 << 20, exif_orientation: true, ..DecodeOptions::default() };
     let mut image = RgbImage::default();
     let decoded = decode(data, &options, &mut image);
     match &decoded {
