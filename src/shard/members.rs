@@ -82,7 +82,6 @@ pub(super) struct Members {
 }
 
 /// The next block of a stream, or less at its end.
-#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack, for the length of a call")]
 enum Block {
     /// Its offset and content.
     Whole(u64, [u8; BLOCK]),
