@@ -23,7 +23,11 @@ const FORMATS: [(&[u8], &str, &str); 15] = [
     (b"PK\x05\x06", "an empty zip archive", "leave it out"),
     (b"7z\xBC\xAF\x27\x1C", "a 7z archive", "unpack it with 7z x, and pack its files with tar"),
     (b"Rar!\x1A\x07", "a rar archive", "unpack it with unrar, and pack its files with tar"),
-    (b"PAR1", "a Parquet file", "give the shards that it lies beside"),
+    (
+        b"PAR1",
+        "a Parquet file",
+        "let its name end in .parquet if its rows hold images, else give the shards that it lies beside",
+    ),
     (b"\xFF\xD8\xFF", "a JPEG", "pack images and captions with tar"),
     (b"\x89PNG\r\n\x1A\n", "a PNG", "pack images and captions with tar"),
     (b"%PDF-", "a PDF", "pack images and captions with tar"),

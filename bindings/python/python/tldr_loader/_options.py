@@ -86,12 +86,14 @@ class Source(Group):
 
     Args:
         urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`) with
-            `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them.
+            `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them. Tar files, or Parquet files
+            with a column of images.
         name: Its name in the identity of its samples. Default: that of the folder that holds the shards.
         weight: Its share of the samples that are yielded, over the sum of all weights. Default: corpora
             without weights are read as one.
         caption_key: Field of the json member, or column of the Parquet file beside the shard, that holds the
-            caption; where a sample has neither, the txt member is used. Default: the txt member.
+            caption; where a sample has neither, the txt member is used. Default: the txt member; in Parquet
+            files with images the column `caption`, `text` or `txt`.
         where: Which samples count, by fields of their json or columns of the Parquet file beside the shard: a
             condition as in SQL, `NSFW = 'UNLIKELY' and width >= 200`. The others are excluded unseen, and no
             part of what keep_ratio is a share of. How many pass in each shard is counted when the loader is
