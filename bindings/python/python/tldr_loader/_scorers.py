@@ -162,7 +162,8 @@ class FittedScorer:
         if fitted != self._adapter.fingerprint:
             raise ConfigError(
                 f"invalid scorer={scorer!r}: expected the one that {self.path} was fitted with, of "
-                f"fingerprint {fitted:016x}, found {self._adapter.fingerprint:016x}: give that one, or fit anew"
+                f"fingerprint {fitted:016x}, found {self._adapter.fingerprint:016x}: give that one, or fit "
+                "anew"
             )
         self._adapter.place(np.from_dlpack(centroids))
         self._adapter.check(Path(self.path) / PROBE)
@@ -314,8 +315,8 @@ class _Adapter:
         if away > PROBE_TOLERANCE:
             raise ConfigError(
                 f"invalid scorer={self.scorer!r}: expected the one that {path.parent} was fitted with, "
-                f"found one of the same fingerprint whose results differ by {away:.3f} of their size: were its weights "
-                "changed? Give it another fingerprint and fit anew"
+                f"found one of the same fingerprint whose results differ by {away:.3f} of their size: were its "
+                "weights changed? Give it another fingerprint and fit anew"
             )
         if not self.is_exact:
             warnings.warn(
