@@ -1,8 +1,9 @@
-//! Which way up a picture is, as its file says: by EXIF, else by XMP, from where PIL's `ImageOps.exif_transpose` takes them.
+//! Which way up a picture is, as its file says: by EXIF, else by XMP, from where PIL's `ImageOps.exif_transpose`
+//! takes them.
 //!
-//! Looked at are APP1 segments of a JPEG; `eXIf`, the text `Raw profile type exif` and the text `XML:com.adobe.xmp` of a
-//! PNG, wherever they stand; the chunks `EXIF` and `XMP ` of a WebP whose header announces them. What cannot be read says
-//! nothing: the picture is whole without it.
+//! Looked at are APP1 segments of a JPEG; `eXIf`, the text `Raw profile type exif` and the text `XML:com.adobe.xmp`
+//! of a PNG, wherever they stand; the chunks `EXIF` and `XMP ` of a WebP whose header announces them. What cannot be
+//! read says nothing: the picture is whole without it.
 
 use std::io::Read;
 
