@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::iter::once;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
@@ -42,7 +43,20 @@ struct Inner {
 
 enum Input {
     File(Arc<File>),
-    Object { object: Box<Object>, identity: Identity, stop: Option<Arc<AtomicBool>>, held: Mutex<Held> },
+    Object(Box<Remote>),
+}
+
+struct Remote {
+    object: Object,
+    identity: Identity,
+    stop: Option<Arc<AtomicBool>>,
+    held: Mutex<Held>,
+}
+
+impl Remote {
+    fn read(&self, ranges: Vec<Range<u64>>) -> io::Result<RemoteReader> {
+        RemoteReader::ranges(&self.object, ranges, Some(self.identity.clone()), self.stop.clone())
+    }
 }
 
 /// What was read of an object.
@@ -81,18 +95,14 @@ impl Chunks {
             Some(identity) => identity,
             None => {
                 // The answer to the first bytes tells the version, and whether parts can be asked for.
-                let start = RemoteReader::ranges(object, vec![0..MAGIC], None, stop.cloned());
+                let start = RemoteReader::ranges(object, once(0..MAGIC).collect(), None, stop.cloned());
                 start?.read_exact(&mut [0; MAGIC as usize])?;
                 object.version().ok_or_else(|| io::Error::other(WHOLE_ONLY))?
             }
         };
         let len = identity.size;
-        let input = Input::Object {
-            object: Box::new(object.clone()),
-            identity,
-            stop: stop.cloned(),
-            held: Mutex::default(),
-        };
+        let remote = Remote { object: object.clone(), identity, stop: stop.cloned(), held: Mutex::default() };
+        let input = Input::Object(Box::new(remote));
         let chunks = Self::new(input, len);
         let tail = len.saturating_sub(TAIL)..len;
         chunks.hold(vec![tail])?;
@@ -107,7 +117,7 @@ impl Chunks {
     pub(super) fn identity(&self) -> Option<&Identity> {
         match &self.0.input {
             Input::File(_) => None,
-            Input::Object { identity, .. } => Some(identity),
+            Input::Object(remote) => Some(&remote.identity),
         }
     }
 
@@ -116,15 +126,15 @@ impl Chunks {
     /// # Errors
     /// The store fails.
     pub(super) fn hold(&self, small: Vec<Range<u64>>) -> io::Result<()> {
-        let Input::Object { object, identity, stop, held } = &self.0.input else { return Ok(()) };
-        let mut reader = RemoteReader::ranges(object, small.clone(), Some(identity.clone()), stop.clone())?;
+        let Input::Object(remote) = &self.0.input else { return Ok(()) };
+        let mut reader = remote.read(small.clone())?;
         let mut parts = Vec::with_capacity(small.len());
         for range in small {
             let mut part = vec![0; (range.end - range.start) as usize];
             reader.read_exact(&mut part)?;
             parts.push((range.start, part.into()));
         }
-        held.lock().unwrap_or_else(PoisonError::into_inner).parts = parts;
+        remote.held.lock().unwrap_or_else(PoisonError::into_inner).parts = parts;
         Ok(())
     }
 
@@ -133,15 +143,15 @@ impl Chunks {
     /// # Errors
     /// The threads that wait for sockets cannot be started.
     pub(super) fn go_ahead(&self, ranges: Vec<Range<u64>>) -> io::Result<()> {
-        let Input::Object { object, identity, stop, held } = &self.0.input else { return Ok(()) };
-        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Input::Object(remote) = &self.0.input else { return Ok(()) };
+        let mut held = remote.held.lock().unwrap_or_else(PoisonError::into_inner);
         // A reader that is on its way there, and not beyond, goes on.
         let goes_there = held.ahead.as_ref().is_some_and(|ahead| {
             let starts = ranges.first().is_some_and(|range| ahead.at <= range.start);
             starts && ahead.ranges.ends_with(&ranges)
         });
         if !goes_there {
-            let reader = RemoteReader::ranges(object, ranges.clone(), Some(identity.clone()), stop.clone())?;
+            let reader = remote.read(ranges.clone())?;
             let at = ranges.first().map_or(0, |range| range.start);
             held.ahead = Some(Ahead { reader, ranges, seen: vec![], at });
         }
@@ -165,8 +175,8 @@ impl Chunks {
                 file.read_exact_at(&mut bytes, start)?;
                 Ok(bytes.into())
             }
-            Input::Object { object, identity, stop, held } => {
-                let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+            Input::Object(remote) => {
+                let mut held = remote.held.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(bytes) = held.part(start, length, peek) {
                     return Ok(bytes);
                 }
@@ -175,9 +185,7 @@ impl Chunks {
                 {
                     return Ok(bytes);
                 }
-                let range = start..start + length as u64;
-                let mut reader =
-                    RemoteReader::ranges(object, vec![range], Some(identity.clone()), stop.clone())?;
+                let mut reader = remote.read(once(start..start + length as u64).collect())?;
                 let mut bytes = vec![0; length];
                 reader.read_exact(&mut bytes)?;
                 Ok(bytes.into())
@@ -271,7 +279,7 @@ impl ChunkReader for Chunks {
     fn get_read(&self, start: u64) -> Parsed<Place> {
         Ok(match &self.0.input {
             Input::File(file) => Place::File(BufReader::new(From { file: Arc::clone(file), at: start })),
-            Input::Object { .. } => Place::Bytes(self.noted(self.bytes(start, HEADER, true))?.reader()),
+            Input::Object(_) => Place::Bytes(self.noted(self.bytes(start, HEADER, true))?.reader()),
         })
     }
 

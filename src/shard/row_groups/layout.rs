@@ -45,10 +45,10 @@ impl Layout {
         let columns = if names.len() > NAMED { format!("{shown}, ...") } else { shown };
         let leaves: Vec<(usize, String)> = (0..schema.num_columns())
             .filter(|&i| is_bytes(schema, i))
-            .filter_map(|i| match schema.column(i).path().parts() {
-                [_] => Some(i),
-                [_, field] if field == BYTES => Some(i),
-                _ => None,
+            .filter(|&i| match schema.column(i).path().parts() {
+                [_] => true,
+                [_, field] => field == BYTES,
+                _ => false,
             })
             .map(|i| (i, schema.column(i).path().parts()[0].clone()))
             .collect();

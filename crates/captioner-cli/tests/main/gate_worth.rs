@@ -207,7 +207,7 @@ fn a_loaded_blip_and_a_matcher_are_measured_when_they_are_fitted() {
         "it is the matcher's alignment that is measured"
     );
     assert!(
-        (matched.validation.lm_loss - worth.validation.lm_loss).abs() < 1e-9,
+        (matched.validation.lm_loss.unwrap() - worth.validation.lm_loss.unwrap()).abs() < 1e-9,
         "of the captioner's own decoder"
     );
 }
