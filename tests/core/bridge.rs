@@ -32,7 +32,13 @@ impl Place {
         }
         let (mut model, dir) = (StubCaptioner::new(), place.path("captioner"));
         let mut writer = StubCaptioner::new();
-        Identity::save(&model, writer.recaptioner().map(|w| &*w), 3, &dir).unwrap();
+        Identity::save(
+            &model,
+            writer.recaptioner().map(|w| (w.caption_batch_size(), w.caption_fingerprint())),
+            3,
+            &dir,
+        )
+        .unwrap();
         assert!(model.recaptioner().is_some());
         let judge = StubJudge { asked: Arc::default() };
         Identity::save(&judge, None, 4, &place.path("judge")).unwrap();

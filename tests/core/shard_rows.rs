@@ -101,10 +101,10 @@ fn by_index_and_from_any_row_on_rows_are_those_of_reading_in_order() {
             let found = fetch(&shard, &index, &some, &options);
             assert_eq!(found, some.iter().map(|&row| groups[row].clone()).collect::<Vec<_>>());
         }
-        for first in 0..groups.len() {
+        for (first, group) in groups.iter().enumerate() {
             let mut reader = ShardReader::open(&shard, &options).unwrap();
             (0..first).for_each(|_| assert!(reader.skip_group().unwrap()));
-            assert_eq!(reader.next_group().unwrap().as_ref(), Some(&groups[first]));
+            assert_eq!(reader.next_group().unwrap().as_ref(), Some(group));
         }
     }
 }

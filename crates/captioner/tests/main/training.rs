@@ -337,7 +337,7 @@ fn held_out_shards_are_validated_on_and_never_trained_on() {
     let job = TrainJob { validate: Some(2.0), epochs: 20, learning_rate: Some(3e-3), ..job(&urls, &out) };
     let mut measured = vec![];
     let summary = train(&job, &mut |at| {
-        measured.extend(at.validation.filter(|_| at.report.step % 4 == 0).map(|v| v.lm_loss));
+        measured.extend(at.validation.filter(|_| at.report.step % 4 == 0).map(|v| v.lm_loss.unwrap()));
         Ok(())
     })
     .unwrap();
