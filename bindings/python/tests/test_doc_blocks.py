@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import small_models
 import tldr_loader as tldr
 from conftest import Corpus, add_member, png
 
@@ -133,6 +134,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
     pq.write_table(pa.Table.from_pylist(rows), folder / "flickr" / "data" / "train-00000-of-00001.parquet")
     halves = [(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids[: len(uids) // 2]]
     np.save(folder / "basic_filter.npy", np.array(halves, np.dtype("u8,u8")))
+    small_models.clip(folder / "clip-vit-base-patch32")
     golden = ROOT / "tests" / "golden"
     (folder / "blip-image-captioning-base").symlink_to(golden / "blip" / "base")
     (folder / "blip-itm-base-coco").symlink_to(golden / "blip_matcher" / "model")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import small_models
 import tldr_loader as tldr
 from conftest import Corpus, add_member
 from tldr_loader import models
@@ -235,48 +236,10 @@ def test_previews_arrive_as_tensors_normalised_and_captions_as_tokens(pairs: str
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of transformers with small random weights, as `save_pretrained` writes it."""
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    parts = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
-    config = transformers.CLIPConfig(
-        text_config={**parts, "vocab_size": 300, "max_position_embeddings": 20, "eos_token_id": 2},
-        vision_config={**parts, "image_size": 32, "patch_size": 8},
-        projection_dim=16,
-    )
-    transformers.CLIPModel(config).eval().save_pretrained(folder)
-    tokenizer_of(folder, transformers)
-    transformers.CLIPImageProcessor(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-    ).save_pretrained(folder)
+    small_models.clip(folder)
     return folder
-
-
-def tokenizer_of(folder: Path, transformers: Any) -> Any:
-    """A tokenizer of bytes, with the special tokens of a CLIP."""
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
-    from tokenizers import models as kinds
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", *alphabet])}
-    made = Tokenizer(kinds.BPE(vocab, [], unk_token="<pad>"))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<pad>"
-    )
-    fast.save_pretrained(folder)
-    return fast
-
-
-def pictures(corpus: Corpus, count: int) -> tuple[list[Image.Image], list[str]]:
-    return [Image.fromarray(pair.pixels) for pair in corpus.pairs[:count]], [
-        pair.caption for pair in corpus.pairs[:count]
-    ]
 
 
 def previews_of(scorer: Any, images: list[Image.Image], folder: Path) -> np.ndarray[Any, Any]:
@@ -348,14 +311,14 @@ def test_clip_of_transformers_scores_as_transformers_does(
 def test_siglip_of_transformers_scores_as_transformers_does(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(1)
-    parts = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    parts = small_models.PARTS
     config = transformers.SiglipConfig(
         text_config={**parts, "vocab_size": 300, "max_position_embeddings": 16},
         vision_config={**parts, "image_size": 32, "patch_size": 8},
     )
     folder = tmp_path / "siglip"
     transformers.SiglipModel(config).eval().save_pretrained(folder)
-    tokenizer = tokenizer_of(folder, transformers)
+    tokenizer = small_models.tokenizer_of(folder)
     images = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
     images.save_pretrained(folder)
     transformers.SiglipProcessor(images, tokenizer).save_pretrained(folder)
@@ -409,7 +372,7 @@ def test_open_clip_scores_as_open_clip_does(corpus: Corpus, tmp_path: Path) -> N
 def test_blip_aligns_by_its_matching_head(corpus: Corpus, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(3)
-    parts = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    parts = small_models.PARTS
     config = transformers.BlipConfig(
         text_config={**parts, "vocab_size": 300, "max_position_embeddings": 40, "encoder_hidden_size": 32},
         vision_config={**parts, "image_size": 32, "patch_size": 8},
@@ -418,7 +381,7 @@ def test_blip_aligns_by_its_matching_head(corpus: Corpus, tmp_path: Path) -> Non
     )
     folder = tmp_path / "blip"
     transformers.BlipForImageTextRetrieval(config).eval().save_pretrained(folder)
-    tokenizer = tokenizer_of(folder, transformers)
+    tokenizer = small_models.tokenizer_of(folder)
     images = transformers.BlipImageProcessor(size={"height": 32, "width": 32})
     transformers.BlipProcessor(images, tokenizer).save_pretrained(folder)
     scorer = models.hf_blip(folder, batch_size=4)

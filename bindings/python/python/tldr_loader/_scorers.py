@@ -315,8 +315,8 @@ class _Adapter:
         if away > PROBE_TOLERANCE:
             raise ConfigError(
                 f"invalid scorer={self.scorer!r}: expected the one that {path.parent} was fitted with, "
-                f"found one of the same fingerprint whose results differ by {away:.3f} of their size: were its "
-                "weights changed? Give it another fingerprint and fit anew"
+                f"found one of the same fingerprint whose results differ by {away:.3f} of their size: were "
+                "its weights changed? Give it another fingerprint and fit anew"
             )
         if not self.is_exact:
             warnings.warn(
