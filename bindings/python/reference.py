@@ -166,7 +166,7 @@ def with_loader(stub: str, config: Field) -> str:
 
 
 OBJECTS = {
-    "captioner": "Captioner | _Path | None = None",
+    "captioner": "Captioner | FittedScorer | _Path | None = None",
     "ledger": "Ledger | _Path | None = None",
     "device": 'str | torch.device = "cpu"',
     "tokenizer": "_Path | None = None",

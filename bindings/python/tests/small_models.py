@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 PARTS = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
@@ -12,8 +13,7 @@ PARTS = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "
 
 def clip(folder: Path) -> None:
     """A CLIP for images of 32 pixels and captions of 20 tokens."""
-    import transformers
-
+    transformers: Any = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.CLIPConfig(
         text_config={**PARTS, "vocab_size": 300, "max_position_embeddings": 20, "eos_token_id": 2},
@@ -29,7 +29,7 @@ def clip(folder: Path) -> None:
 
 def tokenizer_of(folder: Path) -> Any:
     """A tokenizer of bytes, with the special tokens of a CLIP."""
-    import transformers
+    transformers: Any = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
     from tokenizers import models as kinds
 

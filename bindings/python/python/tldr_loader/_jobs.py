@@ -11,6 +11,7 @@ from tldr_loader import _native
 from tldr_loader._options import Images, Runtime, Selection, Source
 
 if TYPE_CHECKING:
+    from tldr_loader._scorers import FittedScorer
     from tldr_loader_captioner import Captioner
 
 __all__ = [
@@ -192,7 +193,7 @@ def inspect(
 def record(
     source: _Sources,
     *,
-    captioner: Captioner | _Path,
+    captioner: Captioner | FittedScorer | _Path,
     ledger: _native.Ledger | _Path,
     selection: Selection | None = None,
     part: tuple[int, int] = (0, 1),
@@ -204,7 +205,7 @@ def record(
 
     Args:
         source: Shards or `Source`s, as for `Loader`.
-        captioner: A captioner directory, or a `Captioner`.
+        captioner: A captioner directory, a `Captioner` or a `FittedScorer`.
         ledger: Its folder, or a `Ledger` that has one.
         selection: `window`, and the gate, by which less is recorded of what it drops.
         part: (i, n): only every n-th shard from the i-th on, for job arrays.
@@ -230,7 +231,7 @@ def record(
 def plan(
     source: _Sources,
     *,
-    captioner: Captioner | _Path,
+    captioner: Captioner | FittedScorer | _Path,
     ledger: _native.Ledger | _Path,
     out: _Path,
     selection: Selection | None = None,
@@ -245,7 +246,7 @@ def plan(
 
     Args:
         source: Shards or `Source`s, as for `Loader`.
-        captioner: A captioner directory, or a `Captioner`.
+        captioner: A captioner directory, a `Captioner` or a `FittedScorer`.
         ledger: Its folder, or a `Ledger` that has one. What it lacks is recorded first.
         out: The Parquet file to write.
         selection: What is kept. Its `dedup` is the cosine of near-duplicates in the whole corpus.

@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias, final
 import torch
 
 from tldr_loader._options import Captions, Images, Runtime, Selection, Source, World
+from tldr_loader._scorers import FittedScorer
 from tldr_loader._stats import Stats
 from tldr_loader_captioner import Captioner
 
@@ -25,6 +26,8 @@ __all__ = [
     "_describe",
     "_end",
     "_export",
+    "_fit",
+    "_fitted",
     "_hand_over",
     "_inspect",
     "_plan",
@@ -82,7 +85,7 @@ class Loader:
         cls,
         source: _Sources,
         *,
-        captioner: Captioner | _Path | None = None,
+        captioner: Captioner | FittedScorer | _Path | None = None,
         selection: Selection | None = None,
         captions: Captions | None = None,
         images: Images | None = None,
@@ -395,6 +398,8 @@ def _hand_over(dtype: str, shape: Sequence[int]) -> tuple[int, Array]: ...
 def _audit(ledger: _Path, **options: Any) -> dict[str, Any]: ...
 def _describe() -> list[dict[str, Any]]: ...
 def _export(out: _Path, **options: Any) -> dict[str, Any]: ...
+def _fit(source: _Sources, scorer: object, out: _Path, **options: Any) -> dict[str, Any]: ...
+def _fitted(path: _Path) -> tuple[Array, int]: ...
 def _inspect(source: _Sources, **options: Any) -> dict[str, Any]: ...
 def _plan(source: _Sources, **options: Any) -> dict[str, Any]: ...
 def _command(words: Sequence[str]) -> int: ...

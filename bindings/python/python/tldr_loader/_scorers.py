@@ -50,10 +50,17 @@ class Scorer(Protocol):
         caption_fingerprint: With a method `caption`: names weights and settings of the captions it writes.
     """
 
-    preview_size: int
-    resize: str
-    batch_size: int
-    fingerprint: str | int
+    @property
+    def preview_size(self) -> int: ...
+
+    @property
+    def resize(self) -> str: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str | int: ...
 
     def score(self, previews: Any, captions: Any) -> Mapping[str, Any]:
         """Scores a batch. A row's result must not depend on the other rows.
@@ -370,7 +377,7 @@ def _whole(scorer: Any, name: str) -> int:
 
 
 def _filter(scorer: Any) -> str:
-    resize = getattr(scorer, "resize", None)
+    resize: Any = getattr(scorer, "resize", None)
     interpolation = getattr(scorer, "interpolation", "bicubic")
     filters = {
         ("squash", "bilinear"): "bilinear",

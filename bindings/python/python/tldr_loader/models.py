@@ -40,6 +40,10 @@ class _Model:
         self.name = name
         self.fingerprint = f"{name} {_weights(model)}"
 
+    def score(self, previews: Any, captions: Any) -> Mapping[str, Any]:
+        """As a scorer's."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
         return f"{self.name}(preview_size={self.preview_size}, device={self.device!r})"
 
@@ -136,6 +140,11 @@ class _Dual(_Transformers):
         }
 
 
+def _context(model: Any) -> int:
+    """Tokens of a caption at most."""
+    return int(model.config.text_config.max_position_embeddings)
+
+
 def _features(found: Any) -> Any:
     """The pooled features: of transformers 5 an output, before a tensor."""
     return getattr(found, "pooler_output", found)
@@ -156,7 +165,7 @@ def hf_clip(
 
     model = CLIPModel.from_pretrained(folder, local_files_only=True)
     processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
-    context = model.config.text_config.max_position_embeddings
+    context = _context(model)
     return _Dual(
         model,
         processor,
@@ -181,9 +190,9 @@ def hf_siglip(
     """
     from transformers import AutoModel, AutoProcessor
 
-    model = AutoModel.from_pretrained(folder, local_files_only=True)
-    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    context = model.config.text_config.max_position_embeddings
+    model: Any = AutoModel.from_pretrained(folder, local_files_only=True)
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    context = _context(model)
     return _Dual(
         model,
         processor,
@@ -221,7 +230,7 @@ def hf_blip(
 
     model = BlipForImageTextRetrieval.from_pretrained(folder, local_files_only=True)
     processor = BlipProcessor.from_pretrained(folder, local_files_only=True)
-    context = min(model.config.text_config.max_position_embeddings, 64)
+    context = min(_context(model), 64)
     return _Blip(
         model,
         processor,
