@@ -14,6 +14,7 @@ mod epochs;
 mod equal_steps;
 mod fault_server;
 mod filter;
+mod fitted;
 mod fusion;
 mod gate_worth;
 mod imports;
