@@ -258,8 +258,10 @@ pub enum FailReason {
     UndecodableImage,
     /// The image header promises more pixels than `max_image_pixels`.
     ImageTooLarge,
-    /// The key was seen before in this shard, or its members are not consecutive.
+    /// The key was seen before in this shard.
     RepeatedKey,
+    /// The key was seen before in this shard, and this is a part of a sample: its members are not adjacent.
+    MembersApart,
     /// The shard ends, or is damaged, inside this sample.
     TruncatedSample,
     /// The filter on metadata does not let it pass, or the subset does not name it: not a fault, and not
@@ -277,6 +279,7 @@ crate::names!(FailReason {
     UndecodableImage => "undecodable-image",
     ImageTooLarge => "image-too-large",
     RepeatedKey => "repeated-key",
+    MembersApart => "members-apart",
     TruncatedSample => "truncated-sample",
     Excluded => "excluded",
 });

@@ -39,6 +39,8 @@ pub enum Purpose {
     NearCopy = 13,
     /// Random directions that long patches are projected on.
     PatchDirections = 14,
+    /// Which of a sample's captions an epoch has.
+    Caption = 15,
 }
 
 impl Purpose {
@@ -187,6 +189,7 @@ mod tests {
             (Generate, 12),
             (NearCopy, 13),
             (PatchDirections, 14),
+            (Caption, 15),
         ];
         for (purpose, number) in frozen {
             assert_eq!(purpose as u64, number, "{purpose:?}");

@@ -18,7 +18,8 @@ const LARGEST: f64 = 1e308;
 
 const MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// The fields of an object, as far as they were asked for. Of lists and objects only the kind is kept.
+/// The fields of an object, as far as they were asked for. Lists have their entries; of objects, and of lists in lists,
+/// only the kind is kept.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Fields {
     values: Map<String, Value>,
@@ -110,7 +111,7 @@ impl<'de> Visitor<'de> for Object<'_> {
         while let Some(name) = map.next_key_seed(Name(self.0))? {
             match name {
                 // Of a name that is there twice the last counts, as in Python.
-                Some(name) => drop(fields.insert(name, map.next_value_seed(Plain)?)),
+                Some(name) => drop(fields.insert(name, map.next_value_seed(Plain { is_entry: false })?)),
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -141,8 +142,11 @@ impl Visitor<'_> for Name<'_> {
     }
 }
 
-/// Takes a text, a number, a boolean or null; of lists and objects that they are one.
-struct Plain;
+/// Takes a text, a number, a boolean or null, and lists of these; of objects, and of lists in lists, that they are one.
+/// So no depth is too much for the stack.
+struct Plain {
+    is_entry: bool,
+}
 
 impl<'de> DeserializeSeed<'de> for Plain {
     type Value = Value;
@@ -184,8 +188,15 @@ impl<'de> Visitor<'de> for Plain {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Value::Array(vec![]))
+        let mut entries = vec![];
+        if self.is_entry {
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+        } else {
+            while let Some(entry) = list.next_element_seed(Plain { is_entry: true })? {
+                entries.push(entry);
+            }
+        }
+        Ok(Value::Array(entries))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
@@ -367,7 +378,13 @@ mod tests {
         );
         let fields = Fields::read(deep.as_bytes(), |name| name == "a").unwrap();
         assert_eq!((fields.value("a"), fields.value("x")), (Some(&json!(7)), None));
-        assert_eq!(all(&deep).unwrap().value("x"), Some(&json!([])), "of a list only that it is one");
+        assert_eq!(
+            all(&deep).unwrap().value("x"),
+            Some(&json!([[]])),
+            "of a list in a list only that it is one"
+        );
+        let list = all(r#"{"a": ["x", null, 1, {"b": 2}, ["y"], "\ud800", NaN]}"#).unwrap();
+        assert_eq!(list.value("a"), Some(&json!(["x", null, 1, {}, [], "\u{FFFD}", null])));
     }
 
     #[test]
@@ -438,10 +455,14 @@ mod tests {
             prop_assert!(Rewritten::of(text.as_bytes()).is_none());
             let fields = all(&text).unwrap();
             for (name, own) in value.as_object().unwrap() {
-                let outline = match own {
+                let kind = |value: &Value| match value {
                     Value::Array(_) => json!([]),
                     Value::Object(_) => json!({}),
                     plain => plain.clone(),
+                };
+                let outline = match own {
+                    Value::Array(entries) => entries.iter().map(kind).collect(),
+                    other => kind(other),
                 };
                 prop_assert_eq!(fields.value(name).cloned().unwrap_or_default(), outline);
             }

@@ -36,8 +36,11 @@ pub struct Sample {
     pub offset: u64,
     /// Encoded image (JPEG, PNG or WebP), as stored.
     pub image: Vec<u8>,
-    /// Original caption, [trimmed], never empty.
+    /// Original caption, [trimmed], never empty. Of several the first, or all of them as
+    /// [`caption_choice`](crate::shard::ReadOptions::caption_choice) says.
     pub caption: String,
+    /// All of its captions, where it has several and one of them is drawn; else none.
+    pub captions: Vec<String>,
     /// Whether it is that of [`ReadOptions::captions`](crate::shard::ReadOptions::captions).
     pub from_table: bool,
     /// What [`ReadOptions::score_field`](crate::shard::ReadOptions::score_field) says of it; `None` where that

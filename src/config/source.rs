@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::options::{Field, Refused, Setting};
-use crate::shard::{self, Filter, ReadOptions, Shard, Store};
+use crate::shard::{self, CaptionChoice, Filter, ReadOptions, Shard, Store};
 
 crate::group! {
     /// One corpus and how it is read.
@@ -18,10 +18,14 @@ crate::group! {
         /// Its share of the samples that are yielded, over the sum of all weights. Default: corpora without weights are
         /// read as one.
         Runtime weight: Option<f64> = None, own setter;
-        /// Field of the json member, or column of the Parquet file beside the shard, that holds the caption; where a
-        /// sample has neither, the txt member is used. Default: the txt member; in Parquet files with images the column
-        /// `caption`, `text` or `txt`.
+        /// Field of the json member, or column of the Parquet file beside the shard, that holds the caption or a list of
+        /// captions; where a sample has neither, the txt member is used. Default: the txt member; in Parquet files with
+        /// images the column `caption`, `text` or `txt`.
         Reading caption_key: Option<String> = None, into String;
+        /// Which caption a sample has where there are several (a list, or members like `0.txt` and `1.txt`): `first`,
+        /// `random` (one that is drawn for each sample and epoch; a captioner sees the first) or `all` (as one text,
+        /// between them "; "). Default: the first, with a warning.
+        Reading caption_choice: Option<CaptionChoice> = None, some CaptionChoice;
         /// Which samples count, by fields of their json or columns of the Parquet file beside the shard: a condition as in
         /// SQL, `NSFW = 'UNLIKELY' and width >= 200`. The others are excluded unseen, and no part of what keep_ratio is a
         /// share of. How many pass in each shard is counted when the loader is built: by the Parquet files beside the
@@ -64,6 +68,7 @@ impl Source {
     pub fn open(&self) -> crate::Result<ReadOptions> {
         ReadOptions::open(
             self.caption_key.clone(),
+            self.caption_choice,
             self.filter.clone(),
             self.subset.as_deref(),
             self.captions.as_deref(),

@@ -13,8 +13,9 @@ use serde::Serialize;
 use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::image::decode::check_size;
 use crate::image::{DecodeOptions, ImageFormat, RgbImage, decode, probe};
+use crate::jobs::checksums::{Checksums, Expected};
 use crate::sample::{FailedSample, Sample, SampleId};
-use crate::shard::{ReadOptions, Shard, ShardFormat, ShardMetadata, ShardReader, listed};
+use crate::shard::{Listed, ReadOptions, Shard, ShardFormat, ShardMetadata, ShardReader, listed};
 
 /// Failed samples that are named, per shard.
 const NAMED: usize = 16;
@@ -28,6 +29,8 @@ pub struct InspectJob {
     pub limits: DecodeOptions,
     /// Whether to decode every image, which finds those that cannot be.
     pub decode: bool,
+    /// Whether to compare the bytes of each image with the `sha256` in its json, or in the Parquet file beside its shard.
+    pub checksums: bool,
 }
 
 /// What was found in all shards.
@@ -55,8 +58,42 @@ pub struct Inspection {
     pub shard_formats: BTreeMap<ShardFormat, u64>,
     /// Unusable samples by reason.
     pub failed: BTreeMap<FailReason, u64>,
+    /// What became of the checksums, where they were asked for.
+    pub checksums: Option<Checksums>,
+    /// Everything that is wrong, in words, a kind each; none where nothing is. What a filter excludes is not wrong.
+    pub faults: Vec<String>,
     /// Each shard, in the order of the list.
     pub shards: Vec<ShardInspection>,
+}
+
+impl Inspection {
+    /// The error of one that has faults, where that is asked for.
+    pub fn refused(&self) -> Error {
+        ErrorKind::Shard { detail: format!("inspect found {} (strict)", self.faults.join(", ")) }.into()
+    }
+
+    /// What is wrong, in words.
+    fn all_faults(&self) -> Vec<String> {
+        let faults = self.failed.iter().filter(|(reason, _)| reason.is_fault());
+        let mut faults: Vec<String> = faults.map(|(reason, n)| format!("{n} {reason}")).collect();
+        let mut shards = |what: &str, is: &dyn Fn(&ShardInspection) -> bool| {
+            let n = self.shards.iter().filter(|shard| is(shard)).count();
+            if n > 0 {
+                faults.push(format!("{n} {} {what}", if n == 1 { "shard" } else { "shards" }));
+            }
+        };
+        shards("that cannot be read", &|shard| shard.error.is_some());
+        shards("not whole", &|shard| shard.error.is_none() && (shard.skipped_bytes > 0 || !shard.is_whole()));
+        shards("without a usable sample", &ShardInspection::is_barren);
+        let other = self.checksums.map_or(0, |checksums| checksums.different);
+        if other > 0 {
+            faults.push(format!(
+                "{other} {} with another checksum",
+                if other == 1 { "image" } else { "images" }
+            ));
+        }
+        faults
+    }
 }
 
 /// What was found in one shard.
@@ -76,14 +113,22 @@ pub struct ShardInspection {
     pub skipped_bytes: u64,
     /// Directories, links and devices: skipped.
     pub skipped_members: u64,
-    /// Groups that the files beside the shard promise (`sizes.json` and the like).
+    /// Groups that a file beside the shard promises (`sizes.json` and the like).
     pub listed: Option<u64>,
+    /// That file.
+    pub listed_in: Option<String>,
+    /// What it is: `sizes.json`, `_stats.json`, `.parquet` or `__len__`.
+    pub listed_by: Option<&'static str>,
     /// The Parquet file beside it.
     pub metadata: Option<MetadataInspection>,
     /// Unusable samples by reason.
     pub failed: BTreeMap<FailReason, u64>,
     /// The first unusable samples.
     pub failures: Vec<Fault>,
+    /// What became of the checksums, where they were asked for.
+    pub checksums: Option<Checksums>,
+    /// Keys of the first samples whose image has another checksum.
+    pub different: Vec<Arc<str>>,
 }
 
 impl ShardInspection {
@@ -222,6 +267,8 @@ pub fn inspect(shards: &[Shard], job: &InspectJob, progress: &(dyn Fn(usize) + S
         image_formats: BTreeMap::new(),
         shard_formats: BTreeMap::new(),
         failed: BTreeMap::new(),
+        checksums: None,
+        faults: vec![],
         shards: Vec::with_capacity(parts.len()),
     };
     for part in parts {
@@ -233,12 +280,16 @@ pub fn inspect(shards: &[Shard], job: &InspectJob, progress: &(dyn Fn(usize) + S
         }
         part.image_formats.iter().for_each(|(&f, n)| *whole.image_formats.entry(f).or_default() += n);
         part.shard.failed.iter().for_each(|(&r, n)| *whole.failed.entry(r).or_default() += n);
+        if let Some(checksums) = part.shard.checksums {
+            whole.checksums.get_or_insert_default().add(checksums);
+        }
         whole.shards.push(part.shard);
     }
+    whole.faults = whole.all_faults();
     Ok(whole)
 }
 
-fn one(shard: &Shard, listed: Option<u64>, job: &InspectJob) -> Result<Part> {
+fn one(shard: &Shard, listed: Option<Listed>, job: &InspectJob) -> Result<Part> {
     let mut part = Part {
         shard: ShardInspection {
             url: Arc::clone(&shard.url),
@@ -248,10 +299,14 @@ fn one(shard: &Shard, listed: Option<u64>, job: &InspectJob) -> Result<Part> {
             samples: 0,
             skipped_bytes: 0,
             skipped_members: 0,
-            listed,
+            listed: listed.as_ref().map(|listed| listed.samples),
+            listed_by: listed.as_ref().map(|listed| listed.kind),
+            listed_in: listed.map(|listed| listed.file),
             metadata: None,
             failed: BTreeMap::new(),
             failures: vec![],
+            checksums: job.checksums.then(Checksums::default),
+            different: vec![],
         },
         // Only files have a size that is known without asking.
         bytes: std::fs::metadata(&*shard.url).map_or(0, |meta| meta.len()),
@@ -287,22 +342,38 @@ impl Part {
         let mut reader = ShardReader::open(shard, &job.read)?;
         self.shard.format = Some(reader.format());
         let mut image = RgbImage::default();
-        let mut seen = HashSet::new();
+        let (mut seen, mut apart) = (HashSet::new(), HashSet::new());
+        let expected = if job.checksums { Some(Expected::beside(shard)?) } else { None };
         while let Some(group) = reader.next_group()? {
             reader.take_gaps().say(&shard.url);
             self.shard.groups += 1;
             seen.insert(group.as_ref().map_or_else(|failed| failed.id, |sample| sample.id));
             let failed = match group {
-                Ok(sample) => match self.look_at(&sample, job, &mut image) {
-                    Ok(()) => continue,
-                    Err(error) => sample.failed(error.reason, error.detail),
-                },
+                Ok(sample) => {
+                    if let Some(expected) = &expected {
+                        self.compare(expected, &sample);
+                    }
+                    match self.look_at(&sample, job, &mut image) {
+                        Ok(()) => continue,
+                        Err(error) => sample.failed(error.reason, error.detail),
+                    }
+                }
                 Err(failed) => failed,
             };
+            if failed.reason == FailReason::MembersApart {
+                apart.insert(Arc::clone(&failed.key));
+            }
             *self.shard.failed.entry(failed.reason).or_default() += 1;
             if self.shard.failures.len() < NAMED && failed.reason.is_fault() {
                 let FailedSample { key, offset, reason, detail, .. } = failed;
                 self.shard.failures.push(Fault { key, offset, reason, detail });
+            }
+        }
+        // What the first part of a sample lacks is there, but elsewhere.
+        for fault in &mut self.shard.failures {
+            let lacks = matches!(fault.reason, FailReason::MissingImage | FailReason::MissingCaption);
+            if lacks && apart.contains(&fault.key) {
+                fault.detail.push_str("; others with its key come later in the shard: they are not adjacent");
             }
         }
         self.shard.skipped_bytes = reader.skipped_bytes();
@@ -310,6 +381,15 @@ impl Part {
         self.shard.metadata = ShardMetadata::beside(shard, &[])?
             .map(|metadata| MetadataInspection::of(&metadata, shard.hash, &seen));
         Ok(())
+    }
+
+    /// Compares the bytes of the image with the checksum that the corpus has for it.
+    fn compare(&mut self, expected: &Expected, sample: &Sample) {
+        let same = expected.compare(sample);
+        self.shard.checksums.get_or_insert_default().count(same);
+        if same == Some(false) && self.shard.different.len() < NAMED {
+            self.shard.different.push(Arc::clone(&sample.key));
+        }
     }
 
     fn look_at(

@@ -2,6 +2,7 @@
 //! what is kept.
 
 mod audit;
+mod checksums;
 mod corpus;
 mod export;
 mod fit;
@@ -11,6 +12,7 @@ mod recorded;
 mod sample;
 
 pub use audit::{Audit, AuditJob, Check, audit};
+pub use checksums::Checksums;
 pub use corpus::{Corpus, listed, nothing_in};
 pub use export::{ExportBy, ExportJob, ExportSummary, export};
 pub use fit::{FitScorerJob, ScorerFit, fit_scorer, swaps};

@@ -377,8 +377,8 @@ fn record(
     let passing = GateRule::passing(policy, clusters).iter().sum::<f64>().min(1.0);
     let stretches = listing.stretches();
     if let [_, _, ..] = stretches[..] {
-        let accepted = "sources that are read alike, since one captioner records them all: the same caption_key, where, \
-                        subset and captions; or plan each by itself";
+        let accepted = "sources that are read alike, since one captioner records them all: the same caption_key, \
+                        caption_choice, where, subset and captions; or plan each by itself";
         return Err(Error::option("sources", format!("{} that differ", stretches.len()), accepted));
     }
     let Some((_, read)) = stretches.first() else { return Ok(0) };

@@ -66,8 +66,8 @@ impl Recorded {
                 let what = if several { "several that fit" } else { "none that fits" };
                 Err(refuse(format!(
                     "a ledger with one recording of this captioner, window size and reading options; of the \
-                     recordings here there are {what}: {}; say which with captioner, window, caption_key, where, subset \
-                     and captions",
+                     recordings here there are {what}: {}; say which with captioner, window, caption_key, caption_choice, \
+                     where, subset and captions",
                     names.join(", ")
                 )))
             }

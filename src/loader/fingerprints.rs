@@ -2,7 +2,7 @@
 
 use crate::hash;
 use crate::image::{self, Alpha, DecodeOptions};
-use crate::shard::ReadOptions;
+use crate::shard::{CaptionChoice, ReadOptions};
 
 /// Identifies how samples are read: what a ledger records is kept apart by it.
 ///
@@ -25,6 +25,9 @@ pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
     }
     if let Some(share) = &read.share {
         fields = hash::combine(&[fields, hash::hash_str("share"), share.fingerprint()]);
+    }
+    if let Some(choice) = read.caption_choice.filter(|choice| *choice != CaptionChoice::First) {
+        fields = hash::combine(&[fields, hash::hash_str("caption_choice"), hash::hash_str(choice.name())]);
     }
     // At its default an option is in no fingerprint: what was recorded before it was there still holds.
     if decode.alpha != Alpha::default() {

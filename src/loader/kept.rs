@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::hash;
+use crate::hash::{self, Purpose, Rng};
 use crate::loader::buffer::Encoded;
 use crate::model::SemanticHash;
 use crate::sample::Sample;
@@ -41,6 +41,15 @@ impl Kept {
     /// in several passes.
     pub(crate) fn moment(&self) -> u64 {
         hash::combine(&[self.pass, self.sample.id.0])
+    }
+
+    /// Takes the caption that is drawn for this pass, where the sample has several.
+    pub(crate) fn draw_caption(&mut self, seed: u64) {
+        let mut captions = std::mem::take(&mut self.sample.captions);
+        if !captions.is_empty() {
+            let drawn = Rng::new(seed, Purpose::Caption, self.moment()).below(captions.len());
+            self.sample.caption = captions.swap_remove(drawn);
+        }
     }
 }
 

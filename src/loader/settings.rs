@@ -15,6 +15,7 @@ use crate::image;
 use crate::loader::decider::Decider;
 use crate::loader::spec::Spec;
 use crate::options::{Class, Field, Group as _, shown};
+use crate::shard::CaptionChoice;
 use crate::text::{Fuse, Tokenizer};
 
 /// Value of each setting by its name: the option's, where there is one. One at its default has none.
@@ -105,6 +106,8 @@ pub(crate) fn data(spec: &Spec) -> Settings {
         };
         let mut set = |option: &str, value: Option<String>| value.map(|value| set(&name(option), value));
         set("caption_key", read.caption_key.clone());
+        let choice = read.caption_choice.filter(|choice| *choice != CaptionChoice::First);
+        set("caption_choice", choice.map(|choice| choice.name().to_owned()));
         set("where", read.filter.as_ref().map(ToString::to_string));
         set("subset", read.subset.as_ref().map(|subset| content(subset.fingerprint())));
         set("captions", read.captions.as_ref().map(|captions| content(captions.fingerprint())));

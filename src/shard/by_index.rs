@@ -116,11 +116,12 @@ impl ShardFetcher {
         let mut groups = Vec::with_capacity(rows.len());
         for &row in rows {
             let position = index.first() + row as u64;
-            let open = index.open(row).ok_or_else(|| {
+            let mut open = index.open(row).ok_or_else(|| {
                 let expected = format!("sample {position}, counted from {}", index.first());
                 let found = format!("{} samples", index.len());
                 Error::format("index of the shard", expected, found).in_shard(&self.shard.url)
             })?;
+            open.wants_all = self.captions.wants_all();
             // What cannot become a sample is judged without its data.
             let used = if open.is_hopeless(&self.captions) { vec![] } else { open.used() };
             groups.push((row, position, open, used));

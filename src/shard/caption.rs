@@ -2,6 +2,7 @@
 //! score. Fields stand in its json or in the metadata beside its shard.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
@@ -10,10 +11,13 @@ use crate::error::{FailReason, Result};
 use crate::json::Fields;
 use crate::sample::{self, SampleId};
 use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid_value};
-use crate::shard::{CaptionTable, Filter, ReadOptions, Shard, ShardMetadata, Share, Subset};
+use crate::shard::{CaptionChoice, CaptionTable, Filter, ReadOptions, Shard, ShardMetadata, Share, Subset};
 
 /// Samples of a shard that may lack the field, all of the first ones, before that is worth a word.
 const LACKING: u64 = 64;
+
+/// What is put between the captions of a sample where all count, as between the two of `fuse=concat`.
+const BETWEEN: &str = "; ";
 
 /// What is noted of a sample that a subset does not name, where a filter leaves no word.
 pub(crate) const OUTSIDE: &str = "not in the subset";
@@ -26,6 +30,7 @@ pub(super) struct CaptionReader {
     field: Option<Arc<str>>,
     /// Where fields stand, in words.
     place: &'static str,
+    choice: Option<CaptionChoice>,
     filter: Option<Arc<Filter>>,
     score: Option<Arc<str>>,
     subset: Option<Arc<Subset>>,
@@ -85,9 +90,9 @@ impl Gaps {
 /// What is known of a sample that counts.
 #[derive(Default)]
 pub(super) struct Found {
-    /// The caption; `None` where the text member has it.
-    pub(super) caption: Option<Result<String, Unusable>>,
-    /// Whether the caption is that of the table.
+    /// The captions, at least one; `None` where text members have them.
+    pub(super) captions: Option<Result<Vec<String>, Unusable>>,
+    /// Whether they are those of the table.
     pub(super) from_table: bool,
     /// The score; `None` where it is absent or no number, or none is named.
     pub(super) score: Option<f32>,
@@ -105,6 +110,7 @@ impl CaptionReader {
             uid: None,
             place: "json",
             field: options.caption_key.as_deref().map(Arc::from),
+            choice: options.caption_choice,
             filter: options.filter.clone().map(Arc::new),
             score: options.score_field.as_deref().map(Arc::from),
             subset: options.subset.clone(),
@@ -128,6 +134,37 @@ impl CaptionReader {
     /// Names of all fields that may be asked for.
     pub(super) fn columns(&self) -> &[String] {
         &self.columns
+    }
+
+    /// Whether more than the first of a sample's captions counts.
+    pub(super) fn wants_all(&self) -> bool {
+        matches!(self.choice, Some(CaptionChoice::Random | CaptionChoice::All))
+    }
+
+    /// What a sample has of its `captions`, of which there is at least one: its caption, and those that one is drawn of.
+    pub(super) fn chosen(&self, mut captions: Vec<String>) -> (String, Vec<String>) {
+        match self.choice {
+            Some(CaptionChoice::All) => (captions.join(BETWEEN), vec![]),
+            Some(CaptionChoice::Random) if captions.len() > 1 => (captions[0].clone(), captions),
+            Some(CaptionChoice::Random | CaptionChoice::First) | None => {
+                if captions.len() > 1 {
+                    self.say_several();
+                }
+                captions.truncate(1);
+                (captions.pop().unwrap_or_default(), vec![])
+            }
+        }
+    }
+
+    /// Says, once, that samples have captions which nobody asked for.
+    pub(super) fn say_several(&self) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        if self.choice.is_none() && !SAID.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "samples have several captions, of which the first is used: caption_choice=random draws one for each \
+                 sample and epoch, all joins them, first is as it is without this warning"
+            );
+        }
     }
 
     /// Where else than in the text member a caption may stand, in words.
@@ -228,12 +265,12 @@ impl CaptionReader {
                 JoinBy::Id => Some(of_id(id)),
                 JoinBy::Uid => uid,
             };
-            found.caption = name.and_then(|name| table.caption(name)).map(|caption| Ok(caption.to_owned()));
-            found.from_table = found.caption.is_some();
+            found.captions = name.and_then(|name| table.captions(name)).map(Ok);
+            found.from_table = found.captions.is_some();
         }
         if let Some(field) = self.field.clone().filter(|_| !found.from_table) {
             let value = self.value(CAPTION_AT, &field, key, &member)?;
-            found.caption = value.and_then(|value| text(&value, &field));
+            found.captions = value.and_then(|value| texts(&value, &field));
         }
         if let Some(field) = self.score.clone() {
             found.score = self.value(SCORE_AT, &field, key, &member)?.as_ref().and_then(score);
@@ -324,17 +361,49 @@ fn warn_of_absent(field: &str, at: usize) {
     }
 }
 
-/// The caption that `field` holds; `None` for null.
-fn text(value: &Value, field: &str) -> Option<Result<String, Unusable>> {
-    let kind = match value {
-        Value::Null => return None,
-        Value::String(caption) => return Some(trimmed(caption, field)),
+/// The captions that `field` holds, as a text or a list of texts; `None` for null.
+fn texts(value: &Value, field: &str) -> Option<Result<Vec<String>, Unusable>> {
+    match value {
+        Value::Null => None,
+        Value::String(caption) => Some(trimmed(caption, field).map(|caption| vec![caption])),
+        Value::Array(entries) => Some(listed(entries, field)),
+        other => {
+            let found = format!("{field:?} is {}, neither a string nor a list of strings", kind(other));
+            Some(Err((FailReason::BadJson, found)))
+        }
+    }
+}
+
+/// The captions of a list, without null and empty ones.
+fn listed(entries: &[Value], field: &str) -> Result<Vec<String>, Unusable> {
+    let mut captions = Vec::with_capacity(entries.len());
+    for entry in entries {
+        match entry {
+            Value::Null => {}
+            Value::String(caption) => captions.extend(trimmed(caption, field).ok()),
+            other => {
+                let found = format!("an entry of {field:?} is {}, not a string", kind(other));
+                return Err((FailReason::BadJson, found));
+            }
+        }
+    }
+    some(captions, || format!("nothing in the list {field:?}"))
+}
+
+/// The captions, unless there is none.
+pub(super) fn some(captions: Vec<String>, none: impl Fn() -> String) -> Result<Vec<String>, Unusable> {
+    if captions.is_empty() { Err((FailReason::EmptyCaption, none())) } else { Ok(captions) }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
-    };
-    Some(Err((FailReason::BadJson, format!("{field:?} is {kind}, not a string"))))
+    }
 }
 
 /// A caption without white space around it.

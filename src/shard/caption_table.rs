@@ -8,13 +8,16 @@ use crate::sample::{is_blank, trimmed};
 use crate::shard::join::JoinBy;
 use crate::shard::join_table::{Row, rows};
 
-/// Captions by key, uid or identity: a sample that is in it has its caption from here, any other its own.
+/// Set in the length of a caption that another one of the same sample follows.
+const MORE: u32 = 1 << 31;
+
+/// Captions by key, uid or identity: a sample that is in it has its captions from here, any other its own.
 ///
 /// In memory 20 bytes a caption and its text. Names are hashes of 64 bits, as in [`Subset`](super::Subset).
 #[derive(Debug)]
 pub struct CaptionTable {
     by: JoinBy,
-    /// Hash of a name, and where its caption begins in `texts`; ascending.
+    /// Hash of a name, and where its captions begin in `texts`; ascending.
     entries: Vec<(u64, u64)>,
     /// Of each caption its length, four bytes, and its text.
     texts: Vec<u8>,
@@ -24,22 +27,28 @@ pub struct CaptionTable {
 
 impl CaptionTable {
     /// Reads a table: a `.parquet`, `.jsonl` or `.tsv` with `caption`, and `uid` or `key` (or as
-    /// `tldr-loader export` writes it). Rows whose caption is null or empty are skipped.
+    /// `tldr-loader export` writes it). A caption may be a list of captions. Null and empty ones are skipped.
     ///
     /// # Errors
     /// A file that cannot be read, is none of these, or has no caption; two captions of one sample.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (mut entries, mut texts, mut example) = (vec![], Vec::new(), String::new());
-        let by = rows("captions", path, true, &mut |Row { name, text, caption }| {
-            let caption = trimmed(caption.unwrap_or_default());
-            if !is_blank(caption) {
-                if entries.is_empty() {
-                    example = text();
-                }
-                let length = u32::try_from(caption.len()).map_err(|_| "a caption of 4 GiB".to_owned())?;
-                entries.push((name, texts.len() as u64));
-                texts.extend_from_slice(&length.to_le_bytes());
+        let by = rows("captions", path, true, &mut |Row { name, text, mut captions }| {
+            captions.iter_mut().for_each(|caption| *caption = trimmed(caption));
+            captions.retain(|caption| !is_blank(caption));
+            if captions.is_empty() {
+                return Ok(());
+            }
+            if entries.is_empty() {
+                example = text();
+            }
+            entries.push((name, texts.len() as u64));
+            for (at, caption) in captions.iter().enumerate() {
+                let length = u32::try_from(caption.len()).ok().filter(|length| length & MORE == 0);
+                let length = length.ok_or("a caption of 2 GiB")?;
+                let more = if at + 1 < captions.len() { MORE } else { 0 };
+                texts.extend_from_slice(&(length | more).to_le_bytes());
                 texts.extend_from_slice(caption.as_bytes());
             }
             Ok(())
@@ -58,23 +67,30 @@ impl CaptionTable {
         let (mut repeats, mut differ) = (false, None);
         for pair in of_two {
             repeats = true;
-            let two = (table.text(pair[0].1), table.text(pair[1].1));
+            let show = |at| table.texts_at(at).map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
+            let two = (show(pair[0].1), show(pair[1].1));
             if two.0 != two.1 {
-                differ = Some(format!("two for one {by}, {:?} and {:?}", two.0, two.1));
+                differ = Some(format!("two rows for one {by}, {} and {}", two.0, two.1));
                 break;
             }
         }
         if let Some(differ) = differ {
-            return Err(Error::format(format!("captions={}", given()), "one caption a sample", differ));
+            return Err(Error::format(
+                format!("captions={}", given()),
+                "one row a sample, with a list of its captions where it has several",
+                differ,
+            ));
         }
         if repeats {
             table.entries.dedup_by_key(|(name, _)| *name);
         }
         table.entries.shrink_to_fit();
         table.texts.shrink_to_fit();
-        let parts =
-            table.entries.iter().map(|&(name, at)| hash::combine(&[name, hash::hash_str(table.text(at))]));
-        let parts: Vec<u64> = parts.collect();
+        let row = |&(name, at): &(u64, u64)| {
+            let texts = table.texts_at(at).map(hash::hash_str);
+            hash::combine(&[name].into_iter().chain(texts).collect::<Vec<_>>())
+        };
+        let parts: Vec<u64> = table.entries.iter().map(row).collect();
         table.fingerprint = hash::combine(&[hash::hash_str(by.name()), hash::combine(&parts)]);
         Ok(table)
     }
@@ -84,7 +100,7 @@ impl CaptionTable {
         self.by
     }
 
-    /// Number of captions.
+    /// Number of samples with captions.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -106,21 +122,25 @@ impl CaptionTable {
 
     /// Whether it has a caption of the sample with this hash. O(log captions).
     pub(super) fn contains(&self, hash: u64) -> bool {
-        self.caption(hash).is_some()
+        self.entries.binary_search_by_key(&hash, |(name, _)| *name).is_ok()
     }
 
-    /// The caption of the sample with this hash. O(log captions).
-    pub(super) fn caption(&self, hash: u64) -> Option<&str> {
+    /// The captions of the sample with this hash, at least one. O(log samples).
+    pub(super) fn captions(&self, hash: u64) -> Option<Vec<String>> {
         let at = self.entries.binary_search_by_key(&hash, |(name, _)| *name).ok()?;
-        Some(self.text(self.entries[at].1))
+        Some(self.texts_at(self.entries[at].1).map(str::to_owned).collect())
     }
 
-    /// The caption that begins at `at`, which was written from a text.
-    fn text(&self, at: u64) -> &str {
-        let bytes = self.texts.get(at as usize..).unwrap_or_default();
-        let Some((length, rest)) = bytes.split_first_chunk() else { return "" };
-        let text = rest.get(..u32::from_le_bytes(*length) as usize).unwrap_or_default();
-        std::str::from_utf8(text).unwrap_or_default()
+    /// The captions of a sample, which begin at `at` and were written from texts.
+    fn texts_at(&self, at: u64) -> impl Iterator<Item = &str> {
+        let mut next = self.texts.get(at as usize..);
+        std::iter::from_fn(move || {
+            let (length, rest) = next.take()?.split_first_chunk()?;
+            let length = u32::from_le_bytes(*length);
+            let (text, after) = rest.split_at_checked((length & !MORE) as usize)?;
+            next = (length & MORE != 0).then_some(after);
+            std::str::from_utf8(text).ok()
+        })
     }
 }
 
@@ -151,17 +171,37 @@ mod tests {
                      {\"key\": \"c\", \"caption\": null}\n{\"key\": \"a\", \"caption\": \"x\"}\n{\"key\": \"d\"}\n";
         let one = table("a.jsonl", lines).unwrap();
         assert_eq!((one.len(), one.by()), (2, JoinBy::Key));
-        let found = ["a", "b", "c", "d"].map(|key| one.caption(of_key(key)));
-        assert_eq!(found, [Some("x"), Some("é"), None, None]);
+        let found = ["a", "b", "c", "d"].map(|key| one.captions(of_key(key)));
+        assert_eq!(found, [Some(vec!["x".to_owned()]), Some(vec!["é".to_owned()]), None, None]);
         let other = table("b.tsv", "x\tkey\tcaption\n1\ta\tx\n2\tb\té\n").unwrap();
         assert_eq!(one, other, "order, format and other columns do not matter");
         assert_ne!(one, table("b.tsv", "key\tcaption\na\tx\nb\ty\n").unwrap());
     }
 
     #[test]
+    fn a_list_is_several_captions() {
+        let lines = "{\"key\": \"a\", \"caption\": [\"x\", null, \" \", \"y \"]}\n{\"key\": \"b\", \"caption\": [null]}\n\
+                     {\"key\": \"c\", \"caption\": [\"x\"]}\n";
+        let table = self::table("a.jsonl", lines).unwrap();
+        assert_eq!(
+            (table.len(), table.captions(of_key("a")).unwrap()),
+            (2, vec!["x".to_owned(), "y".to_owned()])
+        );
+        let plain = |lines| self::table("b.jsonl", lines).unwrap();
+        let one = "{\"key\": \"a\", \"caption\": [\"x\"]}\n";
+        assert_eq!(plain(one), plain("{\"key\": \"a\", \"caption\": \"x\"}\n"));
+        assert_ne!(plain(one), plain("{\"key\": \"a\", \"caption\": [\"x\", \"x\"]}\n"));
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         for (name, content, why) in [
-            ("a.tsv", "key\tcaption\na\tx\na\ty\n", "two for one key, \"x\" and \"y\""),
+            ("a.tsv", "key\tcaption\na\tx\na\ty\n", "two rows for one key, \"x\" and \"y\""),
+            (
+                "h.jsonl",
+                "{\"key\": \"a\", \"caption\": [\"x\", 7]}",
+                "line 1: the caption is no text, and no list of texts",
+            ),
             ("b.tsv", "key\tcaption\na\tx\ty\n", "line 2: 3 columns, not the 2"),
             ("c.tsv", "key\ttext\na\tx\n", "among its columns: key, text"),
             ("d.tsv", "key\tcaption\na\t\n", "captions in a column `caption`, not all null or empty"),
@@ -178,9 +218,9 @@ mod tests {
     fn nulls_of_a_parquet_file_are_passed_over() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/subset/captions.parquet");
         let table = CaptionTable::open(golden).unwrap();
-        let uid = |uid: &str| table.caption(crate::shard::join::of_uid(uid)).map(str::to_owned);
+        let uid = |uid: &str| table.captions(crate::shard::join::of_uid(uid));
         assert_eq!((table.len(), table.by()), (3, JoinBy::Uid));
-        assert_eq!(uid("7fffffffffffffff8000000000000000").unwrap(), "snow\non a ridge");
+        assert_eq!(uid("7fffffffffffffff8000000000000000").unwrap(), ["snow\non a ridge"]);
         assert_eq!(uid("0123456789abcdeffedcba9876543210"), None);
     }
 }

@@ -9,15 +9,19 @@ use std::sync::Arc;
 
 use crate::error::{Error, FailReason, Result};
 use crate::sample::{FailedSample, Sample, SampleId};
-use crate::shard::caption::{CaptionReader, Unusable, trimmed};
+use crate::shard::caption::{CaptionReader, Unusable, some, trimmed};
 use crate::shard::row_groups::{Layout, RowReader, Unread};
 
 /// Extensions of images, best first: a group with several has the first one for its image, as
 /// in open_clip.
 const IMAGES: [&str; 4] = ["jpg", "png", "jpeg", "webp"];
 
-/// Extensions of captions, best first.
+/// Extensions of captions, best first. After them come those with a number, as `0.txt`, `txt2` and `caption_1`, in its
+/// order.
 const CAPTIONS: [&str; 2] = ["txt", "caption"];
+
+/// What may stand between the number and the word of an extension.
+const JOINTS: [char; 3] = ['.', '_', '-'];
 
 /// Most extensions that a message names.
 const MAX_NAMED: usize = 8;
@@ -56,9 +60,24 @@ impl Role {
         } else if extension == "json" {
             Self::Json
         } else {
-            Self::Other
+            numbered(extension).map_or(Self::Other, Self::Caption)
         }
     }
+}
+
+/// The rank of the caption of an extension with a number.
+fn numbered(extension: &str) -> Option<usize> {
+    let number = |text: &str| {
+        let digits = text.trim_matches(JOINTS);
+        // One joint at most: `1.seg.txt` is something else.
+        let is_one = text.len() - digits.len() <= 1 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_one.then(|| digits.parse::<u16>().ok()).flatten()
+    };
+    let of = |(rank, word): (usize, &&str)| {
+        let rest = extension.strip_suffix(word).or_else(|| extension.strip_prefix(word))?;
+        Some((1 + usize::from(number(rest)?)) * CAPTIONS.len() + rank)
+    };
+    CAPTIONS.iter().enumerate().find_map(of)
 }
 
 /// A member of a group: where its data lies in the decompressed shard.
@@ -91,8 +110,17 @@ pub(super) struct Harm {
     pub(super) cut: Option<String>,
     /// Why something may be missing.
     pub(super) touched: Option<String>,
-    /// Which key or member is there twice.
-    pub(super) repeated: Option<String>,
+    /// What is there twice.
+    pub(super) repeated: Option<Repeated>,
+}
+
+/// What may be there twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Repeated {
+    /// The key was seen before in the shard.
+    Key,
+    /// A member with this extension.
+    Member(String),
 }
 
 impl Harm {
@@ -118,8 +146,11 @@ pub(super) struct Open {
     null_image: Option<String>,
     /// Whose row it is, where the shard is a Parquet file.
     pub(super) layout: Option<Arc<Layout>>,
+    /// Whether all of its captions count, not only the best one.
+    pub(super) wants_all: bool,
     image: Option<(usize, Vec<u8>)>,
-    caption: Option<(usize, Vec<u8>)>,
+    /// Those that were read: the best one, or all.
+    captions: Vec<(usize, Vec<u8>)>,
     json: Option<Vec<u8>>,
 }
 
@@ -134,8 +165,9 @@ impl Open {
             is_outside: false,
             layout: None,
             null_image: None,
+            wants_all: false,
             image: None,
-            caption: None,
+            captions: vec![],
             json: None,
         }
     }
@@ -177,13 +209,27 @@ impl Open {
     /// Adds a member, and its data where they are of use and `read` gives them.
     pub(super) fn add(&mut self, extent: Extent, read: Option<&mut Read<'_>>) -> Result<()> {
         if self.members.iter().any(|other| other.extension == extent.extension) {
-            self.harm.repeated = Some(format!("{}.{} is there more than once", self.key, extent.extension));
+            self.harm.repeated = Some(Repeated::Member(extent.extension));
             return Ok(());
         }
         if let Some(read) = read {
             let slot = match Role::of(&extent.extension) {
-                Role::Image(rank) => better(&mut self.image, rank),
-                Role::Caption(rank) => better(&mut self.caption, rank),
+                Role::Image(rank) => {
+                    let is_better = self.image.as_ref().is_none_or(|(held, _)| rank < *held);
+                    is_better.then(|| &mut self.image.insert((rank, Vec::new())).1)
+                }
+                Role::Caption(rank) => {
+                    let is_better = self.captions.iter().all(|(held, _)| rank < *held);
+                    if is_better && !self.wants_all {
+                        self.captions.clear();
+                    }
+                    if is_better || self.wants_all {
+                        self.captions.push((rank, Vec::new()));
+                        self.captions.last_mut().map(|(_, bytes)| bytes)
+                    } else {
+                        None
+                    }
+                }
                 Role::Json => Some(self.json.insert(Vec::new())),
                 Role::Other => None,
             };
@@ -193,10 +239,10 @@ impl Open {
         Ok(())
     }
 
-    /// The members that a sample is made of (the best image, the best caption, the json), in
+    /// The members that a sample is made of (the best image, the best caption or all, the json), in
     /// order of their offsets.
     pub(super) fn used(&self) -> Vec<Used> {
-        let (mut image, mut caption, mut json) = (None, None, None);
+        let (mut image, mut caption, mut json, mut all) = (None, None, None, vec![]);
         for extent in &self.members {
             let used = Used { role: Role::of(&extent.extension), offset: extent.offset, size: extent.size };
             let rank = |held: Option<Used>| match held.map(|held| held.role) {
@@ -205,12 +251,13 @@ impl Open {
             };
             match used.role {
                 Role::Image(new) if new < rank(image) => image = Some(used),
+                Role::Caption(_) if self.wants_all => all.push(used),
                 Role::Caption(new) if new < rank(caption) => caption = Some(used),
                 Role::Json => json = Some(used),
                 _ => {}
             }
         }
-        let mut all: Vec<Used> = [image, caption, json].into_iter().flatten().collect();
+        all.extend([image, caption, json].into_iter().flatten());
         all.sort_by_key(|used| used.offset);
         all
     }
@@ -219,7 +266,7 @@ impl Open {
     pub(super) fn set(&mut self, used: &Used, data: Vec<u8>) {
         match used.role {
             Role::Image(rank) => self.image = Some((rank, data)),
-            Role::Caption(rank) => self.caption = Some((rank, data)),
+            Role::Caption(rank) => self.captions.push((rank, data)),
             Role::Json => self.json = Some(data),
             Role::Other => {}
         }
@@ -228,12 +275,9 @@ impl Open {
     /// Whether the members that are there can make a sample at all: if not, their data need not
     /// be read for [`judge`](Self::judge) to say why.
     pub(super) fn is_hopeless(&self, captions: &CaptionReader) -> bool {
-        let has = |wanted: fn(Role) -> bool| self.members.iter().any(|p| wanted(Role::of(&p.extension)));
-        let caption = has(|role| matches!(role, Role::Caption(_))) || captions.elsewhere().is_some();
-        let fault = self.harm.cut.is_some()
-            || self.harm.repeated.is_some()
-            || !caption
-            || !has(|role| matches!(role, Role::Image(_)));
+        let caption = self.has(is_caption) || captions.elsewhere().is_some();
+        let fault =
+            self.harm.cut.is_some() || self.harm.repeated.is_some() || !caption || !self.has(is_image);
         captions.is_outside(&self.key, self.id) || fault && !captions.subset_needs_json()
     }
 
@@ -241,20 +285,21 @@ impl Open {
     ///
     /// # Errors
     /// Those of the metadata beside the shard, where `captions` needs them.
-    pub(super) fn judge(self, position: u64, captions: &mut CaptionReader) -> Result<Group> {
+    pub(super) fn judge(mut self, position: u64, captions: &mut CaptionReader) -> Result<Group> {
         let found = captions.of(&self.key, self.id, self.json.as_deref(), self.fault())?;
         let found = found.and_then(|mut found| {
-            let caption = found.caption.take();
-            let caption = caption.unwrap_or_else(|| self.own_caption(captions.elsewhere()))?;
+            let own = found.captions.take().unwrap_or_else(|| self.own_captions(captions))?;
             // Only now: what a filter excludes is no fault.
-            self.null_image.clone().map_or(Ok((caption, found)), |null| Err((FailReason::MissingImage, null)))
+            self.null_image.clone().map_or(Ok((own, found)), |null| Err((FailReason::MissingImage, null)))
         });
         let (id, key, offset) = (self.id, self.key, self.offset);
         Ok(match found {
-            Ok((caption, found)) => {
+            Ok((several, found)) => {
+                let (caption, captions) = captions.chosen(several);
                 let image = self.image.map(|(_, bytes)| bytes).unwrap_or_default();
                 let (from_table, score) = (found.from_table, found.score);
-                Ok(Sample { id, key, position, offset, image, caption, from_table, score, json: self.json })
+                let json = self.json;
+                Ok(Sample { id, key, position, offset, image, caption, captions, from_table, score, json })
             }
             Err((reason, detail)) => Err(FailedSample { id, key, position, offset, reason, detail }),
         })
@@ -278,17 +323,51 @@ impl Open {
         if let Some(detail) = &self.harm.cut {
             return Some((FailReason::TruncatedSample, detail.clone()));
         }
-        if let Some(detail) = &self.harm.repeated {
-            return Some((FailReason::RepeatedKey, detail.clone()));
+        let has_image = self.has(is_image);
+        match &self.harm.repeated {
+            Some(Repeated::Member(extension)) => {
+                let detail = format!("{}.{extension} is there more than once", self.key);
+                return Some((FailReason::RepeatedKey, detail));
+            }
+            Some(Repeated::Key) => return Some(self.again(has_image)),
+            None => {}
         }
-        let has_image = self.members.iter().any(|p| matches!(Role::of(&p.extension), Role::Image(_)));
-        (!has_image).then(|| self.missing(FailReason::MissingImage, "no jpg, png, jpeg or webp"))
+        (!has_image).then(|| self.missing(FailReason::MissingImage, "no jpg, png, jpeg or webp", is_image))
     }
 
-    /// The caption of the text member; what is said of `elsewhere` was looked for in vain.
-    fn own_caption(&self, elsewhere: Option<String>) -> Result<String, Unusable> {
-        let Some((rank, bytes)) = &self.caption else {
-            let what = match elsewhere {
+    /// What is wrong where the key was seen before.
+    fn again(&self, has_image: bool) -> Unusable {
+        let seen = format!("the key {} was seen before in this shard", self.key);
+        let dots = self.dots(is_image).or_else(|| self.dots(is_caption)).unwrap_or_default();
+        if has_image && self.has(|role| is_caption(role) || role == Role::Json) {
+            return (FailReason::RepeatedKey, format!("{seen}{dots}"));
+        }
+        let apart = format!(
+            "{seen}, and here it has only {}: the members of a sample must be adjacent; sort the tar by name (tar \
+             --sort=name){dots}",
+            self.names()
+        );
+        (FailReason::MembersApart, apart)
+    }
+
+    fn has(&self, wanted: fn(Role) -> bool) -> bool {
+        self.members.iter().any(|member| wanted(Role::of(&member.extension)))
+    }
+
+    /// The captions of the text members: the best one, or all that are not empty.
+    fn own_captions(&mut self, reader: &CaptionReader) -> Result<Vec<String>, Unusable> {
+        self.captions.sort_by_key(|(rank, _)| *rank);
+        let of_rank = |rank| {
+            let found = self.members.iter().find(|member| Role::of(&member.extension) == Role::Caption(rank));
+            found.map_or("", |member| &member.extension)
+        };
+        let text = |(rank, bytes): &(usize, Vec<u8>)| {
+            let text = std::str::from_utf8(bytes)
+                .map_err(|error| (FailReason::CaptionNotUtf8, format!(".{}: {error}", of_rank(*rank))))?;
+            Ok(trimmed(text, of_rank(*rank)))
+        };
+        if self.captions.is_empty() {
+            let what = match reader.elsewhere() {
                 Some(elsewhere) if self.layout.is_some() => elsewhere,
                 Some(elsewhere) => format!("{elsewhere}, no txt, no caption"),
                 None if self.layout.is_some() => {
@@ -296,22 +375,50 @@ impl Open {
                 }
                 None => "no txt, no caption".to_owned(),
             };
-            return Err(self.missing(FailReason::MissingCaption, &what));
-        };
-        let caption = std::str::from_utf8(bytes)
-            .map_err(|error| (FailReason::CaptionNotUtf8, format!(".{}: {error}", CAPTIONS[*rank])))?;
-        trimmed(caption, CAPTIONS[*rank])
+            return Err(self.missing(FailReason::MissingCaption, &what, is_caption));
+        }
+        let captions = self.captions.iter().map(text).collect::<Result<Vec<_>, Unusable>>()?;
+        if !self.wants_all {
+            // `txt` beside `caption` is one of two names for it.
+            let numbered = |role| matches!(role, Role::Caption(rank) if rank >= CAPTIONS.len());
+            if self.has(numbered)
+                && self.members.iter().filter(|m| is_caption(Role::of(&m.extension))).count() > 1
+            {
+                reader.say_several();
+            }
+            return captions.into_iter().take(1).collect();
+        }
+        some(captions.into_iter().filter_map(Result::ok).collect(), || format!("nothing in {}", self.names()))
     }
 
-    /// `reason`, unless damage nearby explains what is missing.
-    fn missing(&self, reason: FailReason, what: &str) -> Unusable {
-        if let Some(layout) = &self.layout {
-            return (reason, format!("{what}; the columns are {}", layout.columns));
-        }
+    /// What dots in names have to do with a member that is missing, where one would be it by its last extension.
+    fn dots(&self, wanted: fn(Role) -> bool) -> Option<String> {
+        let would_be =
+            |extension: &str| extension.rsplit_once('.').is_some_and(|(_, last)| wanted(Role::of(last)));
+        let found = self.members.iter().find(|member| would_be(&member.extension))?;
+        let (key, extension) = (&self.key, &found.extension);
+        Some(format!(
+            "; {key}.{extension} is no {}, since keys end at the first dot of the file name, as in WebDataset: here \
+             the key is {key} and the extension {extension}; write names with one dot",
+            if wanted(Role::Image(0)) { "image" } else { "caption" }
+        ))
+    }
+
+    /// Its extensions, for messages.
+    fn names(&self) -> String {
         let names: BTreeSet<&str> = self.members.iter().map(|p| p.extension.as_str()).collect();
         let more = if names.len() > MAX_NAMED { ", ..." } else { "" };
         let names: Vec<&str> = names.into_iter().take(MAX_NAMED).collect();
-        let found = format!("{what}; its members are {}{more}", names.join(", "));
+        format!("{}{more}", names.join(", "))
+    }
+
+    /// `reason`, unless damage nearby explains what is missing.
+    fn missing(&self, reason: FailReason, what: &str, wanted: fn(Role) -> bool) -> Unusable {
+        if let Some(layout) = &self.layout {
+            return (reason, format!("{what}; the columns are {}", layout.columns));
+        }
+        let dots = self.dots(wanted).unwrap_or_default();
+        let found = format!("{what}; its members are {}{dots}", self.names());
         match &self.harm.touched {
             Some(damage) => (FailReason::TruncatedSample, format!("{found}; {damage}")),
             None => (reason, found),
@@ -319,10 +426,12 @@ impl Open {
     }
 }
 
-/// The slot's bytes, to be read anew, unless what is there ranks higher.
-fn better(slot: &mut Option<(usize, Vec<u8>)>, rank: usize) -> Option<&mut Vec<u8>> {
-    let better = slot.as_ref().is_none_or(|(held, _)| rank < *held);
-    better.then(|| &mut slot.insert((rank, Vec::new())).1)
+fn is_image(role: Role) -> bool {
+    matches!(role, Role::Image(_))
+}
+
+fn is_caption(role: Role) -> bool {
+    matches!(role, Role::Caption(_))
 }
 
 /// Key and extension of a member's path; `None` for files that belong to no group: without a

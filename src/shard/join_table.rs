@@ -32,8 +32,8 @@ pub(super) struct Row<'a> {
     pub(super) name: u64,
     /// Writes the name as the file has it.
     pub(super) text: &'a dyn Fn() -> String,
-    /// The caption, where it has one.
-    pub(super) caption: Option<&'a str>,
+    /// The captions that it has.
+    pub(super) captions: Vec<&'a str>,
 }
 
 type Each<'a> = dyn FnMut(Row<'_>) -> std::result::Result<(), Wrong> + 'a;
@@ -123,19 +123,21 @@ fn of_parquet(
         let name = match &cell {
             Some(Cell::Text(text)) => Some(by.of_text(text).ok_or_else(|| not_an_id(text))?),
             Some(Cell::Number(number)) => Some(by.of_number(*number)),
-            None => None,
+            Some(Cell::Texts(_)) | None => None,
         };
         let text = || match &cell {
             Some(Cell::Text(text)) => text.clone(),
             Some(Cell::Number(number)) => number.to_string(),
-            None => String::new(),
+            Some(Cell::Texts(_)) | None => String::new(),
         };
-        let caption = match row.get_mut(1).and_then(Option::take) {
+        let captions = match row.get_mut(1).and_then(Option::take) {
             Some(Cell::Number(number)) => return Err(format!("the caption {number}, no text")),
-            Some(Cell::Text(text)) => Some(text),
-            None => None,
+            Some(Cell::Text(text)) => vec![text],
+            Some(Cell::Texts(texts)) => texts,
+            None => vec![],
         };
-        each(name.map(|name| Row { name, text: &text, caption: caption.as_deref() }))
+        let captions = captions.iter().map(String::as_str).collect();
+        each(name.map(|name| Row { name, text: &text, captions }))
     })?;
     Ok(by)
 }
@@ -168,7 +170,7 @@ fn lines(
 fn of_text(path: &Path, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {
     lines(path, &mut |_, line| {
         let key = line.trim_ascii();
-        each(Some(Row { name: of_key(key), text: &|| key.to_owned(), caption: None }))
+        each(Some(Row { name: of_key(key), text: &|| key.to_owned(), captions: vec![] }))
     })?;
     Ok(JoinBy::Key)
 }
@@ -178,7 +180,7 @@ fn of_npy(path: &Path, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wr
     let mut said = Ok(());
     npy::uids(BufReader::new(file), &mut |name, text| {
         if said.is_ok() {
-            said = each(Some(Row { name, text, caption: None }));
+            said = each(Some(Row { name, text, captions: vec![] }));
         }
     })?;
     said.map(|()| JoinBy::Uid)
@@ -206,14 +208,15 @@ fn of_jsonl(path: &Path, with_captions: bool, each: &mut EachRow<'_>) -> std::re
             None => None,
             Some(_) => return Err(wrong(&format!("the {by} is neither a text nor a number"))),
         };
-        let caption = match row.value(CAPTION).filter(|_| with_captions) {
-            Some(Value::String(text)) => Some(text.as_str()),
-            None => None,
-            Some(_) => return Err(wrong("the caption is no text")),
+        let captions = match row.value(CAPTION).filter(|_| with_captions) {
+            Some(Value::Array(entries)) => entries.iter().filter(|entry| !entry.is_null()).collect(),
+            caption => Vec::from_iter(caption),
         };
+        let captions: Option<Vec<&str>> = captions.into_iter().map(Value::as_str).collect();
+        let captions = captions.ok_or_else(|| wrong("the caption is no text, and no list of texts"))?;
         let Some(text) = text else { return each(None) };
         let name = by.of_text(&text).ok_or_else(|| wrong(&not_an_id(&text)))?;
-        each(Some(Row { name, text: &|| text.clone(), caption }))
+        each(Some(Row { name, text: &|| text.clone(), captions }))
     })?;
     by.ok_or_else(|| "no line".into())
 }
@@ -237,7 +240,7 @@ fn of_tsv(path: &Path, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wr
         }
         let text = cells[name].trim_ascii();
         let name = by.of_text(text).ok_or_else(|| format!("line {number}: {}", not_an_id(text)))?;
-        each(Some(Row { name, text: &|| text.to_owned(), caption: Some(cells[caption]) }))
+        each(Some(Row { name, text: &|| text.to_owned(), captions: vec![cells[caption]] }))
     })?;
     columns.map(|(by, ..)| by).ok_or_else(|| "no line".into())
 }

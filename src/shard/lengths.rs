@@ -10,8 +10,24 @@ use crate::shard::metadata::{successes, warn_of_skipped};
 use crate::shard::scan::each;
 use crate::shard::{ReadOptions, Shard, ShardReader};
 
+/// Names of the files that say lengths; before the second comes the name of the shard.
+const SIZES: &str = "sizes.json";
+const STATS: &str = "_stats.json";
+const LEN: &str = "__len__";
+
 /// Empty shards that a warning names.
 const NAMED: usize = 16;
+
+/// The number of groups in a shard by a file beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Groups.
+    pub samples: u64,
+    /// Path or URL of the file.
+    pub file: String,
+    /// What the file is: `sizes.json`, `_stats.json`, `.parquet` or `__len__`.
+    pub kind: &'static str,
+}
 
 /// Number of groups in each of `shards`, unusable ones included. The first of these that is there
 /// is believed:
@@ -35,7 +51,8 @@ const NAMED: usize = 16;
 /// `sizes.json` that says 0 (leave
 /// empty shards out of the list); as [`ShardReader`] for shards that are scanned.
 pub fn lengths(shards: &[Shard], progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<u64>> {
-    let mut known = listed(shards)?;
+    let mut known: Vec<Option<u64>> =
+        listed(shards)?.into_iter().map(|listed| listed.map(|listed| listed.samples)).collect();
     scan_rest(shards, &mut known, progress)?;
     // Every shard is known or was scanned.
     let lengths: Vec<u64> = known.into_iter().map(Option::unwrap_or_default).collect();
@@ -43,11 +60,11 @@ pub fn lengths(shards: &[Shard], progress: &mut dyn FnMut(usize, usize)) -> Resu
     Ok(lengths)
 }
 
-/// As [`lengths`], of the files beside `shards` only; `None` where none of them tells.
+/// As [`lengths`], of the files beside `shards` only, and which told; `None` where none of them does.
 ///
 /// # Errors
 /// As [`lengths`], without scans.
-pub fn listed(shards: &[Shard]) -> Result<Vec<Option<u64>>> {
+pub fn listed(shards: &[Shard]) -> Result<Vec<Option<Listed>>> {
     let mut known = vec![None; shards.len()];
     of_sizes(shards, &mut known)?;
     of_stats(shards, &mut known)?;
@@ -71,12 +88,10 @@ fn folders(shards: &[Shard]) -> Vec<Vec<usize>> {
     folders
 }
 
-fn of_sizes(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
+fn of_sizes(shards: &[Shard], known: &mut [Option<Listed>]) -> Result<()> {
     let folders = folders(shards);
-    let files: Vec<Sidecar> = folders
-        .iter()
-        .map(|members| Sidecar::beside(&shards[members[0]], "sizes.json"))
-        .collect::<Result<_>>()?;
+    let files: Vec<Sidecar> =
+        folders.iter().map(|members| Sidecar::beside(&shards[members[0]], SIZES)).collect::<Result<_>>()?;
     for ((members, file), content) in folders.iter().zip(&files).zip(Sidecar::read(&files)?) {
         let Some(content) = content else { continue };
         let expected = "a map of shard names to numbers of samples, like {\"00000.tar\": 1234}";
@@ -100,7 +115,7 @@ fn of_sizes(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
                     format!("at least 1 for {}; leave empty shards out of the list", shards[i].path);
                 return Err(Error::format(file.name(), expected, 0).in_shard(&shards[i].url));
             }
-            known[i] = size;
+            known[i] = size.map(|samples| Listed { samples, file: file.name(), kind: SIZES });
         }
     }
     Ok(())
@@ -108,15 +123,15 @@ fn of_sizes(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
 
 /// Shards of no known length that img2dataset may have written files beside. A Parquet file says itself how many rows
 /// it has.
-fn unknown_tars(shards: &[Shard], known: &[Option<u64>]) -> Vec<usize> {
+fn unknown_tars(shards: &[Shard], known: &[Option<Listed>]) -> Vec<usize> {
     (0..shards.len()).filter(|&i| known[i].is_none() && !shards[i].has_rows()).collect()
 }
 
-fn of_stats(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
+fn of_stats(shards: &[Shard], known: &mut [Option<Listed>]) -> Result<()> {
     let unknown = unknown_tars(shards, known);
     let mut files = Vec::with_capacity(unknown.len());
     for &i in &unknown {
-        files.push(Sidecar::beside(&shards[i], &format!("{}_stats.json", shards[i].stem()))?);
+        files.push(Sidecar::beside(&shards[i], &format!("{}{STATS}", shards[i].stem()))?);
     }
     for ((&i, file), content) in unknown.iter().zip(&files).zip(Sidecar::read(&files)?) {
         let Some(content) = content else { continue };
@@ -128,28 +143,29 @@ fn of_stats(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
                 continue;
             }
         };
-        known[i] = stats.value("successes").and_then(serde_json::Value::as_u64).filter(|&n| n > 0);
+        let samples = stats.value("successes").and_then(serde_json::Value::as_u64).filter(|&n| n > 0);
+        known[i] = samples.map(|samples| Listed { samples, file: file.name(), kind: STATS });
     }
     Ok(())
 }
 
-fn of_metadata(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
+fn of_metadata(shards: &[Shard], known: &mut [Option<Listed>]) -> Result<()> {
     let unknown = unknown_tars(shards, known);
     let files: Vec<&Shard> = unknown.iter().map(|&i| &shards[i]).collect();
-    for (&i, length) in unknown.iter().zip(successes(&files)?) {
-        known[i] = length;
+    for (&i, found) in unknown.iter().zip(successes(&files)?) {
+        known[i] = found.map(|(samples, file)| Listed { samples, file, kind: ".parquet" });
     }
     Ok(())
 }
 
-fn of_folders(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
+fn of_folders(shards: &[Shard], known: &mut [Option<Listed>]) -> Result<()> {
     let alone: Vec<usize> = folders(shards)
         .into_iter()
         .filter_map(|members| if let [only] = members[..] { Some(only) } else { None })
         .filter(|&i| known[i].is_none())
         .collect();
     let files: Vec<Sidecar> =
-        alone.iter().map(|&i| Sidecar::beside(&shards[i], "__len__")).collect::<Result<_>>()?;
+        alone.iter().map(|&i| Sidecar::beside(&shards[i], LEN)).collect::<Result<_>>()?;
     for ((&i, file), content) in alone.iter().zip(&files).zip(Sidecar::read(&files)?) {
         let Some(content) = content else { continue };
         if count_beside(&shards[i])? != Some(1) {
@@ -158,7 +174,7 @@ fn of_folders(shards: &[Shard], known: &mut [Option<u64>]) -> Result<()> {
         let text = String::from_utf8_lossy(&content);
         let length = text.trim_start_matches('\u{feff}').trim().parse().ok().filter(|&n: &u64| n > 0);
         let wrong = || Error::format(file.name(), "the number of samples in its folder", format!("{text:?}"));
-        known[i] = Some(length.ok_or_else(wrong)?);
+        known[i] = Some(Listed { samples: length.ok_or_else(wrong)?, file: file.name(), kind: LEN });
     }
     Ok(())
 }

@@ -22,8 +22,9 @@ const FILES: usize = 16;
 
 impl ShardMetadata {
     /// Reads those of `columns` that are there, for all samples whose download succeeded; `None`
-    /// where no Parquet file with a column `key` lies beside `shard`, or the shard is a Parquet file itself. Numbers, texts and booleans
-    /// come as such, whatever else as the text that shows it, nested values as null.
+    /// where no Parquet file with a column `key` lies beside `shard`, or the shard is a Parquet file itself. Numbers, texts
+    /// and booleans come as such, lists with their entries, whatever else as the text that shows it, other nested values as
+    /// null.
     ///
     /// # Errors
     /// A file that is there and cannot be read or is damaged; a key that stands there twice; a
@@ -43,9 +44,9 @@ impl ShardMetadata {
     }
 }
 
-/// Number of samples in each of `shards`, by the Parquet files beside them; `None` where there is
+/// Number of samples in each of `shards`, by the Parquet file beside it, and that file; `None` where there is
 /// none, or none with the columns `key` and `status`: another tool's rows may be no samples.
-pub(super) fn successes(shards: &[&Shard]) -> Result<Vec<Option<u64>>> {
+pub(super) fn successes(shards: &[&Shard]) -> Result<Vec<Option<(u64, String)>>> {
     let mut counts = Vec::with_capacity(shards.len());
     for shards in shards.chunks(FILES) {
         let files: Vec<Sidecar> =
@@ -59,7 +60,8 @@ pub(super) fn successes(shards: &[&Shard]) -> Result<Vec<Option<u64>>> {
                 None => None,
             };
             let has_status = |m: &ShardMetadata| m.columns().iter().any(|column| column == "status");
-            counts.push(metadata.filter(has_status).map(|m| m.len() as u64).filter(|&n| n > 0));
+            let metadata = metadata.filter(has_status).filter(|m| !m.is_empty());
+            counts.push(metadata.map(|m| (m.len() as u64, file.name())));
         }
     }
     Ok(counts)

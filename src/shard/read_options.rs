@@ -4,8 +4,30 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::options::text_settings;
 use crate::shard::join::JoinBy;
 use crate::shard::{CaptionTable, Filter, Share, Subset};
+
+/// Which caption a sample has where there are several: a list in its json, in the Parquet file beside its shard or in a
+/// table of captions, or several members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CaptionChoice {
+    /// The first.
+    First,
+    /// One that is drawn for each sample and epoch. Scorers see the first, so that signals do not depend on the epoch.
+    Random,
+    /// All of them as one text.
+    All,
+}
+
+crate::names!(
+    CaptionChoice { First => "first", Random => "random", All => "all" },
+    option "caption_choice", "one of first, random, all"
+);
+
+text_settings! {
+    CaptionChoice: "Literal['first', 'random', 'all']", "one of first, random, all";
+}
 
 /// How samples are made of members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +37,8 @@ pub struct ReadOptions {
     /// where that has none either, the `.txt` or `.caption` member is used, as it is when this is
     /// `None`.
     pub caption_key: Option<String>,
+    /// Which caption counts of several; `None` is the first, with a warning.
+    pub caption_choice: Option<CaptionChoice>,
     /// Samples whose metadata (fields of the json member; where those are absent or null, columns of
     /// the Parquet file beside the shard) do not pass come out as
     /// [`Excluded`](crate::error::FailReason::Excluded).
@@ -37,12 +61,14 @@ impl ReadOptions {
     /// Those of [`Subset::open`] and [`CaptionTable::open`].
     pub fn open(
         caption_key: Option<String>,
+        caption_choice: Option<CaptionChoice>,
         filter: Option<Filter>,
         subset: Option<&Path>,
         captions: Option<&Path>,
     ) -> Result<Self> {
         Ok(Self {
             caption_key,
+            caption_choice,
             filter,
             subset: subset.map(Subset::open).transpose()?.map(Arc::new),
             captions: captions.map(CaptionTable::open).transpose()?.map(Arc::new),

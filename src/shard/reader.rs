@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
 use crate::shard::caption::{CaptionReader, Gaps};
-use crate::shard::group::{Extent, Group, Open, Role, Standing, split};
+use crate::shard::group::{Extent, Group, Open, Repeated, Role, Standing, split};
 use crate::shard::index::ShardIndex;
 use crate::shard::location::Shard;
 use crate::shard::members::{End, Member, Members, Step};
@@ -369,8 +369,9 @@ impl ShardReader {
         let mut open = Open::new(member.key, self.shard.hash, member.offset);
         open.harm.touched = self.damage.take();
         if !self.seen.insert(open.id) {
-            open.harm.repeated = Some(format!("the key {} was seen before in this shard", open.key));
+            open.harm.repeated = Some(Repeated::Key);
         }
+        open.wants_all = self.captions.wants_all();
         open.is_outside = read && self.captions.is_outside(&open.key, open.id);
         if let Input::Members(members) = &mut self.input {
             add(&mut open, member.extent, members, read, self.data)?;

@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// External crates that only the named modules (or files, without `.rs`) of the core may name.
-const OWNERS: [(&str, &[&str]); 18] = [
+const OWNERS: [(&str, &[&str]); 19] = [
     ("tar", &["shard"]),
     ("zstd", &["shard"]),
     ("flate2", &["shard", "text", "image"]),
@@ -39,6 +39,7 @@ const OWNERS: [(&str, &[&str]); 18] = [
     ("reqwest", &[]),
     ("url", &["shard/remote"]),
     ("lru", &["ledger"]),
+    ("sha2", &["jobs/checksums"]),
     ("tempfile", &["aside", "loader/buffer"]),
     ("crossbeam_channel", &["loader"]),
     ("tokenizers", &["text"]),
@@ -51,7 +52,7 @@ const OWNERS: [(&str, &[&str]); 18] = [
 const CORE: &str = ".";
 
 /// Crates that only the named packages may depend on. Not listed are those that any package may use.
-const PACKAGES: [(&str, &[&str]); 24] = [
+const PACKAGES: [(&str, &[&str]); 25] = [
     ("tch", &["crates/captioner", "bindings/captioner"]),
     ("torch-sys", &["crates/captioner"]),
     ("pyo3", &["bindings/common", "bindings/python", "bindings/captioner"]),
@@ -74,6 +75,7 @@ const PACKAGES: [(&str, &[&str]); 24] = [
     ("parquet", &[CORE]),
     ("tokio", &[CORE]),
     ("lru", &[CORE]),
+    ("sha2", &[CORE]),
     ("crossbeam-channel", &[CORE]),
     ("tokenizers", &[CORE]),
 ];

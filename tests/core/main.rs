@@ -35,6 +35,7 @@ mod schedule;
 mod score_gate;
 mod select_decisions;
 mod select_stream;
+mod several_captions;
 mod shard_faults;
 mod shard_index;
 mod shard_list;

@@ -89,7 +89,7 @@ fn each_reason_costs_one_sample() {
     let json = b"{\"caption\": 3, \"null\": null, \"good\": \"from json\", \"empty\": \" \"}";
     /// Reason, caption key, members of the bad group, part of the detail.
     type Case<'a> = (FailReason, Option<&'a str>, &'a [(&'a str, &'a [u8])], &'a str);
-    let cases: [Case<'_>; 12] = [
+    let cases: [Case<'_>; 17] = [
         (MissingImage, None, &[("b.txt", b"x"), ("b.gif", b"i")], "its members are gif, txt"),
         (MissingImage, None, &[("b.seg.png", b"i"), ("b.txt", b"x")], "seg.png, txt"),
         (MissingCaption, None, &[("b.jpg", b"i"), ("b.json", json)], "no txt"),
@@ -103,7 +103,7 @@ fn each_reason_costs_one_sample() {
             BadJson,
             Some("caption"),
             &[("b.jpg", b"i"), ("b.txt", b"x"), ("b.json", json)],
-            "a number, not a string",
+            "a number, neither a string nor a list of strings",
         ),
         (
             RepeatedKey,
@@ -112,6 +112,28 @@ fn each_reason_costs_one_sample() {
             "b.jpg is there more than once",
         ),
         (RepeatedKey, None, &[("a.jpg", b"i"), ("a.txt", b"x")], "key a was seen before"),
+        (
+            MembersApart,
+            None,
+            &[("a.txt", b"x")],
+            "here it has only txt: the members of a sample must be adjacent",
+        ),
+        (MembersApart, None, &[("a.gif", b"x")], "sort the tar by name (tar --sort=name)"),
+        // WebDataset's first dot.
+        (
+            MissingImage,
+            None,
+            &[("b.x.jpg", b"i"), ("b.x.txt", b"x")],
+            "b.x.jpg is no image, since keys end at the first dot of the file name, as in WebDataset: here the key is b \
+             and the extension x.jpg; write names with one dot",
+        ),
+        (
+            MissingCaption,
+            None,
+            &[("b.jpg", b"i"), ("b.x.txt", b"x")],
+            "b.x.txt is no caption, since keys end",
+        ),
+        (MembersApart, None, &[("a.x.jpg", b"i"), ("a.x.txt", b"x")], "a.x.jpg is no image, since keys end"),
     ];
     for (reason, field, members, detail) in cases {
         let options = ReadOptions { caption_key: field.map(str::to_owned), ..ReadOptions::default() };
@@ -163,7 +185,7 @@ fn interleaved_members_are_never_merged() {
     let reasons: Vec<_> =
         read(&bytes, &ReadOptions::default()).unwrap().into_iter().map(|g| g.unwrap_err().reason).collect();
     use FailReason::*;
-    assert_eq!(reasons, [MissingCaption, MissingCaption, RepeatedKey, RepeatedKey]);
+    assert_eq!(reasons, [MissingCaption, MissingCaption, MembersApart, MembersApart]);
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn columns_come_by_key_as_pyarrow_wrote_them() {
     assert_eq!(value("000000003", "caption"), Some(Value::Null));
     assert_eq!(value("000000005", "width"), Some(json!(100)));
     assert_eq!(value("000000002", "similarity"), Some(json!(0.28)));
-    assert_eq!(value("000000002", "tags"), Some(Value::Null), "lists are not read");
+    assert_eq!(value("000000002", "tags"), Some(json!(["snow", "rock"])));
+    assert_eq!(value("000000003", "tags"), Some(Value::Null));
     assert_eq!(value("000000000", "nsfw"), None, "no such column");
     assert_eq!(value("000000000", "url"), None, "not asked for");
     assert_eq!(value("000000001", "caption"), None, "its download failed");

@@ -64,14 +64,19 @@ pub(crate) fn _inspect<'py>(
     let given = Given::new(py, "inspect", options);
     let images: tldr_loader::config::Images = group(&given, "images")?;
     let decode = given.take("decode")?.unwrap_or(false);
+    let checksums = given.take("checksums")?.unwrap_or(false);
+    let strict = given.take("strict")?.unwrap_or(false);
     let progress: Option<Callback> = given.take("progress")?;
     given.end()?;
     let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
         let shards = source.list()?;
-        let job = InspectJob { read: source.open()?, limits: images.decode(), decode };
+        let job = InspectJob { read: source.open()?, limits: images.decode(), decode, checksums };
         report(("inspect", 0, shards.len() as u64))?;
         let found = jobs::inspect(&shards, &job, &|_| ())?;
         report(("inspect", shards.len() as u64, shards.len() as u64))?;
+        if strict && !found.faults.is_empty() {
+            return Err(found.refused());
+        }
         Ok(found)
     };
     let found = interruptible(py, "inspect", work, told(py, &progress))?;

@@ -1,11 +1,11 @@
 //! `tldr-loader inspect`: what shards hold, and what is wrong with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use tldr_loader::error::{ErrorKind, FailReason};
 use tldr_loader::image::DecodeOptions;
-use tldr_loader::jobs::{self, InspectJob, Inspection, MetadataInspection, Spread};
+use tldr_loader::jobs::{self, Checksums, InspectJob, Inspection, MetadataInspection, Spread};
 use tldr_loader::loader::check_tables;
 use tldr_loader::shard::{Shard, survey};
 use tldr_loader::{Error, Result};
@@ -24,6 +24,12 @@ pub struct Args {
     /// Decode every image, to find those that cannot be
     #[arg(long)]
     decode: bool,
+    /// Compare images with the sha256 that the corpus has for them
+    #[arg(long)]
+    checksums: bool,
+    /// Fail (exit status 1) where anything is wrong, not only where a shard cannot be used
+    #[arg(long)]
+    strict: bool,
     /// Print JSON, every shard for itself too
     #[arg(long)]
     json: bool,
@@ -44,6 +50,7 @@ impl Args {
                 ..DecodeOptions::default()
             },
             decode: self.decode,
+            checksums: self.checksums,
         };
         let bar = Progress::new("shards");
         let found = jobs::inspect(&shards, &job, &|done| bar.at(done as u64, shards.len() as u64))?;
@@ -67,6 +74,9 @@ impl Args {
             let what =
                 if barren > 0 { format!("{barren} of {of} shards have") } else { "these shards have".into() };
             return Err(Error::no_samples(format!("{what} no usable sample: stdout says why")));
+        }
+        if self.strict && !found.faults.is_empty() {
+            return Err(found.refused());
         }
         Ok(())
     }
@@ -111,21 +121,21 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
         let (files, samples) = (metadata().count(), metadata().map(|m| m.samples).sum::<u64>());
         writeln!(out, "metadata  {files} parquet, {samples} samples: {}", columns.join(", "))?;
     }
-    let mut faults: Vec<String> = found.failed.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
-    let unread = found.shards.iter().filter(|s| s.error.is_some()).count();
-    if unread > 0 {
-        faults.push(format!("{unread} {} that cannot be read", if unread == 1 { "shard" } else { "shards" }));
+    writeln!(out, "lengths   {}", lengths(found))?;
+    if let Some(Checksums { same, different, absent }) = found.checksums {
+        writeln!(out, "sha256    {same} equal, {different} different, {absent} without one")?;
+        if different > 0 {
+            writeln!(
+                out,
+                "  img2dataset has it of the file as downloaded: images that it encoded anew, as it does by default, differ"
+            )?;
+        }
     }
-    let damaged =
-        found.shards.iter().filter(|s| s.error.is_none() && (s.skipped_bytes > 0 || !s.is_whole())).count();
-    if damaged > 0 {
-        faults.push(format!("{damaged} {} not whole", if damaged == 1 { "shard" } else { "shards" }));
+    let excluded = found.failed.get(&FailReason::Excluded).copied().unwrap_or(0);
+    if excluded > 0 {
+        writeln!(out, "excluded  {excluded}, by where or subset")?;
     }
-    let barren = found.shards.iter().filter(|shard| shard.is_barren()).count();
-    if barren > 0 {
-        let shards = if barren == 1 { "shard" } else { "shards" };
-        faults.push(format!("{barren} {shards} without a usable sample"));
-    }
+    let faults = &found.faults;
     let how = if decoded { "" } else { " (images were not decoded: --decode)" };
     writeln!(out, "faults    {}{how}", if faults.is_empty() { "none".into() } else { faults.join(", ") })?;
     for shard in &found.shards {
@@ -145,12 +155,20 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
         if let Some(listed) = shard.listed.filter(|&listed| listed != shard.groups) {
             writeln!(
                 out,
-                "  {}: {} samples, where sizes.json or a like file beside it lists {listed}",
-                shard.url, shard.groups
+                "  {}: {} samples, where {} lists {listed}",
+                shard.url,
+                shard.groups,
+                shard.listed_in.as_deref().unwrap_or("a file beside it")
             )?;
         }
         if let Some(MetadataInspection { file, absent, first_absent: Some(first), .. }) = &shard.metadata {
             writeln!(out, "  {}: {absent} samples of {file} are not in it, the first is {first}", shard.url)?;
+        }
+        let keys: Vec<&str> = shard.different.iter().map(|key| &**key).collect();
+        if !keys.is_empty() {
+            let more = shard.checksums.map_or(0, |checksums| checksums.different) - keys.len() as u64;
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            writeln!(out, "  {}: another sha256: {}{more}", shard.url, keys.join(", "))?;
         }
         for f in &shard.failures {
             writeln!(out, "  {}: {} at byte {}: {} ({})", shard.url, f.key, f.offset, f.reason, f.detail)?;
@@ -163,6 +181,21 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
         }
     }
     Ok(())
+}
+
+/// Which files say how long the shards are: the ones that a loader believes.
+fn lengths(found: &Inspection) -> String {
+    let mut kinds: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    for shard in &found.shards {
+        if let (Some(kind), Some(file)) = (shard.listed_by, &shard.listed_in) {
+            kinds.entry(kind).or_insert((0, file)).0 += 1;
+        }
+    }
+    let listed: usize = kinds.values().map(|(n, _)| n).sum();
+    let by = kinds.iter().map(|(kind, (n, first))| format!("{n} by {kind} ({first})"));
+    let rest = found.shards.len() - listed;
+    let rest = (rest > 0).then(|| format!("{rest} by counting"));
+    by.chain(rest).collect::<Vec<_>>().join(", ")
 }
 
 /// Output that nobody reads any more (`inspect ... | head`) is no error.

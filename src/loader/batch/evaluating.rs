@@ -161,6 +161,7 @@ impl Assembling<'_> {
             offset: 0,
             image: vec![],
             caption: String::new(),
+            captions: vec![],
             from_table: false,
             score: None,
             json: None,

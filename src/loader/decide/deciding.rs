@@ -230,7 +230,7 @@ impl<'a> Deciding<'a> {
             };
             let rescued = self.spec.selector.as_ref().and_then(Decider::selector).is_some_and(brought_back);
             self.recorder.rescued.fetch_add(rescued.into(), Ordering::Relaxed);
-            kept_samples.push(Kept {
+            let mut kept = Kept {
                 sample,
                 image,
                 json,
@@ -249,7 +249,9 @@ impl<'a> Deciding<'a> {
                 source: self.stream.source,
                 pass: raw.segment.pass,
                 position,
-            });
+            };
+            kept.draw_caption(self.spec.config.seed);
+            kept_samples.push(kept);
         }
         Ok(kept_samples)
     }

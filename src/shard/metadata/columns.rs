@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::{ByteArray, DataType};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::ColumnDescPtr;
 
 /// Rows that are in memory at a time.
 const ROWS: usize = 8192;
@@ -17,6 +18,8 @@ const ROWS: usize = 8192;
 pub(in crate::shard) enum Cell {
     Text(String),
     Number(i64),
+    /// Of a list of texts, without nulls.
+    Texts(Vec<String>),
 }
 
 /// Takes the values of a row.
@@ -42,7 +45,7 @@ impl Columns {
         plain.map(|column| column.name().to_owned()).collect()
     }
 
-    /// Hands the values of `columns` to `each`, row by row: texts and whole numbers, null as `None`.
+    /// Hands the values of `columns` to `each`, row by row: texts, whole numbers and lists of texts, null as `None`.
     ///
     /// # Errors
     /// A column that is not there, is nested or holds something else; damage; what `each` says.
@@ -62,32 +65,31 @@ impl Columns {
         let schema = self.file.metadata().file_metadata().schema_descr();
         let mut at = Vec::with_capacity(columns.len());
         for name in columns {
-            let found =
-                schema.columns().iter().position(|column| column.path().parts() == [(*name).to_owned()]);
-            let index = found.ok_or_else(|| ParquetError::General(format!("no plain column {name:?}")))?;
-            at.push((
-                index,
-                schema.column(index).max_def_level() > 0,
-                schema.column(index).max_rep_level() > 0,
-            ));
-        }
-        if let Some(name) =
-            columns.iter().zip(&at).find_map(|(name, (_, _, repeats))| repeats.then_some(name))
-        {
-            return Err(ParquetError::General(format!("the column {name:?} repeats its values")));
+            // A list has its entries in a group of its own, whose names differ from writer to writer.
+            let is_it = |column: &ColumnDescPtr| match column.path().parts() {
+                [own] => own == name,
+                [own, ..] => own == name && column.max_rep_level() == 1,
+                [] => false,
+            };
+            let mut found = (0..schema.num_columns()).filter(|&index| is_it(&schema.column(index)));
+            let (Some(index), None) = (found.next(), found.next()) else {
+                let what = format!("no column {name:?} of plain values or lists of them");
+                return Err(ParquetError::General(what));
+            };
+            at.push((index, schema.column(index)));
         }
         for group in 0..self.file.num_row_groups() {
             let rows = self.file.get_row_group(group)?;
             let mut left = usize::try_from(rows.metadata().num_rows()).unwrap_or(0);
             let mut readers = Vec::with_capacity(columns.len());
-            for (index, _, _) in &at {
+            for (index, _) in &at {
                 readers.push(rows.get_column_reader(*index)?);
             }
             while left > 0 {
                 let wanted = left.min(ROWS);
                 let mut values = Vec::with_capacity(columns.len());
-                for ((reader, (_, optional, _)), name) in readers.iter_mut().zip(&at).zip(columns) {
-                    let cells = cells(reader, wanted, *optional, name)?;
+                for ((reader, (_, column)), name) in readers.iter_mut().zip(&at).zip(columns) {
+                    let cells = cells(reader, wanted, column, name)?;
                     if cells.len() != wanted {
                         let what = format!("{name:?} has fewer rows than the file says");
                         return Err(ParquetError::General(what));
@@ -113,10 +115,17 @@ impl Columns {
 fn cells(
     reader: &mut ColumnReader,
     wanted: usize,
-    optional: bool,
+    column: &ColumnDescPtr,
     name: &str,
 ) -> Result<Vec<Option<Cell>>, ParquetError> {
+    let optional = column.max_def_level() > 0;
     match reader {
+        ColumnReader::ByteArrayColumnReader(reader) if column.max_rep_level() > 0 => {
+            lists(reader, wanted, column.max_def_level())
+        }
+        _ if column.max_rep_level() > 0 => {
+            Err(ParquetError::General(format!("the column {name:?} holds lists of other values than texts")))
+        }
         ColumnReader::ByteArrayColumnReader(column) => {
             let text = |value: ByteArray| Ok(Cell::Text(value.as_utf8()?.to_owned()));
             values(column, wanted, optional, text)
@@ -127,6 +136,29 @@ fn cells(
         }
         _ => Err(ParquetError::General(format!("the column {name:?} holds neither texts nor whole numbers"))),
     }
+}
+
+/// The next `wanted` lists of texts of a column; null where a list has no text. An entry is there where its definition
+/// level is the highest.
+fn lists(
+    column: &mut ColumnReaderImpl<ByteArrayType>,
+    wanted: usize,
+    defined: i16,
+) -> Result<Vec<Option<Cell>>, ParquetError> {
+    let (mut definitions, mut repetitions, mut found) = (vec![], vec![], vec![]);
+    column.read_records(wanted, Some(&mut definitions), Some(&mut repetitions), &mut found)?;
+    let (mut found, mut rows) = (found.into_iter(), Vec::<Vec<String>>::with_capacity(wanted));
+    for (definition, repetition) in definitions.into_iter().zip(repetitions) {
+        if repetition == 0 {
+            rows.push(vec![]);
+        }
+        if definition == defined
+            && let (Some(row), Some(value)) = (rows.last_mut(), found.next())
+        {
+            row.push(value.as_utf8()?.to_owned());
+        }
+    }
+    Ok(rows.into_iter().map(|row| (!row.is_empty()).then_some(Cell::Texts(row))).collect())
 }
 
 fn values<T: DataType>(
@@ -202,7 +234,15 @@ mod tests {
         };
         read("width").unwrap();
         assert!(read("similarity").unwrap_err().contains("neither texts nor whole numbers"));
-        assert!(read("tags").unwrap_err().contains("no plain column"));
+        let mut tags = vec![];
+        let mut read_tags = |row: &mut [Option<Cell>]| {
+            tags.push(row[0].take());
+            Ok(())
+        };
+        columns.each(&["tags"], &mut read_tags).unwrap();
+        let texts = |texts: &[&str]| Some(Cell::Texts(texts.iter().map(|&text| text.into()).collect()));
+        assert_eq!(tags, [texts(&["bird"]), None, texts(&["snow", "rock"]), None, None, None]);
+        assert!(read("nothing").unwrap_err().contains("no column \"nothing\""));
         assert_eq!(widths[..2], [Some(Cell::Number(640)), None]);
     }
 

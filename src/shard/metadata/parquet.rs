@@ -117,7 +117,8 @@ fn is_nan(field: &Field) -> bool {
 /// A plain value as json has it; null for a nested one.
 pub(in crate::shard) fn json(field: Field) -> Value {
     match field {
-        Field::Null | Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => Value::Null,
+        Field::Null | Field::Group(_) | Field::MapInternal(_) => Value::Null,
+        Field::ListInternal(list) => list.elements().iter().cloned().map(json).collect(),
         Field::Bool(value) => value.into(),
         Field::Byte(value) => value.into(),
         Field::Short(value) => value.into(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tldr_loader import _native
 from tldr_loader._options import Images, Runtime, Selection, Source
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Audit",
     "Check",
+    "Checksums",
     "Export",
     "Inspection",
     "Plan",
@@ -47,6 +48,17 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Checksums:
+    """What comparing images with the `sha256` of the corpus gave, in samples."""
+
+    same: int
+    different: int
+    """Those that img2dataset encoded anew are among them: its checksum is of the file as downloaded."""
+    absent: int
+    """Samples without a checksum."""
+
+
+@dataclass(frozen=True)
 class ShardInspection:
     """What was found in one shard."""
 
@@ -59,13 +71,20 @@ class ShardInspection:
     skipped_bytes: int
     skipped_members: int
     listed: int | None
-    """Groups that the files beside the shard promise."""
+    """Groups that a file beside the shard promises."""
+    listed_in: str | None
+    """That file."""
+    listed_by: Literal["sizes.json", "_stats.json", ".parquet", "__len__"] | None
+    """What it is."""
     metadata: dict[str, Any] | None
     """The Parquet file beside it."""
     failed: dict[str, int]
     """Unusable samples by reason."""
     failures: list[dict[str, Any]]
     """The first of them."""
+    checksums: Checksums | None
+    different: list[str]
+    """Keys of the first samples whose image has another checksum."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,10 @@ class Inspection:
     image_formats: dict[str, int]
     shard_formats: dict[str, int]
     failed: dict[str, int]
+    checksums: Checksums | None
+    """`None` where nobody asked for them."""
+    faults: list[str]
+    """Everything that is wrong, a kind each; empty where nothing is."""
     shards: list[ShardInspection]
 
 
@@ -170,6 +193,8 @@ def inspect(
     *,
     images: Images | None = None,
     decode: bool = False,
+    checksums: bool = False,
+    strict: bool = False,
     progress: Progress | None = None,
 ) -> Inspection:
     """Reads shards, and says what they hold and what is wrong with them.
@@ -178,14 +203,21 @@ def inspect(
         source: Shards or a `Source`, as for `Loader`.
         images: `max_image_pixels`, `exif_orientation` and `alpha`.
         decode: Whether to decode every image, which finds those that cannot be.
+        checksums: Whether to compare images with the `sha256` in their json, or in the Parquet file beside their shard.
+        strict: Whether any fault is an error.
         progress: Called with a stage, what is done of it, and of how much.
 
     Raises:
-        DataError: Shards cannot be listed. One that cannot be read is named in the result.
+        DataError: Shards cannot be listed. One that cannot be read is named in the result. With `strict`, whatever is
+            in `faults`.
     """
-    found = _native._inspect(source, images=images, decode=decode, progress=progress)
+    found = _native._inspect(
+        source, images=images, decode=decode, checksums=checksums, strict=strict, progress=progress
+    )
     for name in ("image_bytes", "width", "height", "caption_chars"):
         found[name] = Spread(**found[name])
+    for part in (found, *found["shards"]):
+        part["checksums"] = part["checksums"] and Checksums(**part["checksums"])
     found["shards"] = [ShardInspection(**shard) for shard in found["shards"]]
     return Inspection(**found)
 
