@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::loader::batch::arrays::Batch;
 use crate::loader::channel::Message;
 use crate::loader::observe::recorder::Recorder;
-use crate::loader::observe::stats::HANDED_WARNINGS;
+use crate::loader::observe::stats::{HANDED_WARNINGS, Stats};
 use crate::loader::observe::watchdog::Patience;
 use crate::loader::pipeline::{self, Running};
 use crate::loader::shared::{Shared, check_process};
@@ -195,7 +195,8 @@ impl Batches {
         if std::mem::replace(&mut epoch.complete, true) {
             return;
         }
-        let warnings = epoch.recorder.snapshot().warnings(self.spec.config.batch_size);
+        let stats = Stats { world_size: self.spec.world.world_size, ..epoch.recorder.snapshot() };
+        let warnings = stats.warnings(self.spec.config.batch_size);
         warnings.into_iter().for_each(|warning| self.warn(warning));
     }
 

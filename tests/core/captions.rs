@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::support::{StubCaptioner, builder, clusters, corpus};
+use crate::support::{StubCaptioner, StubJudge, builder, clusters, corpus};
 use ndarray::ArrayView4;
 use tldr_loader::model::{Recaptioner, Scorer, Signals};
 use tldr_loader::{Loader, Result, SampleId};
@@ -102,5 +103,50 @@ fn captions_that_say_nothing_are_counted_and_replaced() {
             (again.captions_empty, again.captions_repetitive),
             (stats.captions_empty, stats.captions_repetitive)
         );
+    }
+}
+
+/// What `rescue` has written for others is in no count: no ledger could repeat it.
+#[test]
+fn only_captions_of_kept_samples_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = corpus(folder.path(), 4, 150);
+    for replaces in [true, false] {
+        let counts = Arc::new([0, 0, 0].map(AtomicU64::new));
+        let writer = Writer { signals: StubCaptioner::new(), counts: Arc::clone(&counts) };
+        let loader = builder(&urls)
+            .captioner(writer, clusters())
+            .judge(StubJudge { asked: Arc::default() })
+            .fuse("generated".parse().unwrap())
+            .rescue(true)
+            .replace_repetitive(replaces)
+            // One lane, so that nothing is left over that was counted.
+            .lanes(1)
+            .build()
+            .unwrap();
+        let mut first = None;
+        for _ in 0..2 {
+            let (mut empty, mut repetitive) = (BTreeSet::new(), BTreeSet::new());
+            loader.set_epoch(0);
+            for batch in loader.iter().unwrap() {
+                let batch = batch.unwrap();
+                for (id, generated) in batch.ids.iter().zip(&batch.generated) {
+                    match generated.as_deref() {
+                        Some("") => empty.insert(id.0),
+                        Some(text) if text == WRITTEN[1] => repetitive.insert(id.0),
+                        _ => false,
+                    };
+                }
+            }
+            let stats = loader.stats();
+            // Kept samples that were left over behind the last batch were counted too.
+            let range = |seen: usize| seen as u64..=seen as u64 + stats.surplus;
+            assert!(range(empty.len()).contains(&stats.captions_empty), "{stats:?}");
+            assert!(range(repetitive.len()).contains(&stats.captions_repetitive), "{stats:?}");
+            assert!(stats.captions_empty > 0 && stats.captions_repetitive > 0);
+            let found = (stats.captions_empty, stats.captions_repetitive);
+            assert_eq!(*first.get_or_insert(found), found, "with the ledger as without");
+        }
+        assert!(counts[1].load(Ordering::SeqCst) > first.unwrap().1, "rescue had more written");
     }
 }

@@ -297,3 +297,37 @@ fn an_error_of_the_captioner_reaches_the_caller_as_itself() {
         assert!(error.contains(text), "{error}");
     }
 }
+
+/// The equation of the epoch over whole runs and over runs that begin at any batch, in every mode that trains.
+#[test]
+fn what_was_yielded_and_replayed_is_kept_with_repeats_and_without_surplus() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = faulty(folder.path());
+    type Make = fn(&str) -> LoaderBuilder;
+    let makes: [Make; 4] = [
+        with_stub,
+        full,
+        // Tables that promise too many samples, and too few.
+        |urls| full(urls).lengths(vec![130, 130, 130, 60]).max_errors(1e9),
+        |urls| builder(urls).lengths(vec![50, 60, 70, 60]).max_errors(1e9),
+    ];
+    let (mut repeats, mut surplus, mut replayed) = (0, 0, 0);
+    for make in makes {
+        let loader = make(&urls).build().unwrap();
+        for at in [0, 1, 2, loader.num_batches() - 1] {
+            let first = make(&urls).build().unwrap();
+            first.iter().unwrap().take(at as usize).for_each(|batch| drop(batch.unwrap()));
+            let second = make(&urls).build().unwrap();
+            second.load_state(&first.state()).unwrap();
+            let rows: usize = epoch(&second).iter().map(Vec::len).sum();
+            let stats = second.stats();
+            assert_eq!(stats.yielded, rows as u64);
+            assert_conserved(&stats, 360);
+            assert_eq!(stats.replayed > 0, at > 0);
+            repeats += stats.repeats;
+            surplus += stats.surplus;
+            replayed += stats.replayed;
+        }
+    }
+    assert!(repeats > 100 && surplus > 100 && replayed > 100, "{repeats} {surplus} {replayed}");
+}

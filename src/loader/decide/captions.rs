@@ -136,8 +136,6 @@ impl Captioning<'_> {
             .filter(|(id, _)| !known.contains_key(id))
             .collect();
         let Some(written) = self.write(model, shape, &images)? else { return Ok(None) };
-        let says_nothing = written.iter().filter(|w| w.seen && !is_usable(self.spec, &w.caption));
-        says_nothing.for_each(|w| self.recorder.generated(&w.caption));
         let pairs: Vec<(SampleId, &Encoded, &Arc<str>)> = images
             .iter()
             .zip(&written)

@@ -1,8 +1,8 @@
 //! What happened to every sample, and where the time went.
 //!
-//! Two equations hold for every shard at every window and for every epoch (design, section 3):
-//! read = kept + dropped + excluded + failed, and yielded = kept + repeats - surplus (of what was handed on
-//! so far). The first is checked at every window; a violation is a bug and ends the run.
+//! Two equations hold (design, section 3). For every shard, at every window:
+//! read = kept + dropped + excluded + failed; a violation is a bug and ends the run. For every epoch that is over:
+//! yielded + replayed = kept + repeats - surplus.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -263,11 +263,11 @@ pub struct Stats {
     pub duplicate_images: u64,
     /// Kept samples that `defer_duplicates` put off to a later batch of their lane, each counted once.
     pub deferred: u64,
-    /// Generated captions that are empty: kept samples keep their original, and what the gate dropped is not
-    /// rescued.
+    /// Kept samples whose generated caption is empty: they keep their original. What is written for others, which only
+    /// `rescue` could keep, is no part of it.
     pub captions_empty: u64,
-    /// Generated captions that repeat a phrase three times in a row: where `replace_repetitive` is on,
-    /// kept samples keep their original, and what the gate dropped is not rescued.
+    /// Kept samples whose generated caption repeats a phrase three times in a row: where `replace_repetitive` is on,
+    /// they keep their original.
     pub captions_repetitive: u64,
     /// What the gate is worth, where one by the captioner's alignment is used and the fit measured it.
     pub gate: Option<GateStats>,
@@ -275,7 +275,10 @@ pub struct Stats {
     pub sources: Vec<SourceStats>,
     /// What every stage is doing now.
     pub activity: Vec<Activity>,
-    /// Seconds of work by stage; threads of a stage add up.
+    /// Seconds of work by stage, wall-clock of each thread, summed over the threads that work for the stage (`read` and
+    /// `select`: one per lane and source; `preview` and `example`: the pool; `encode`, `caption`, `judge` and `batch`: one
+    /// thread). `wait_consumer` and `wait_loader` are wall-clock: a finished batch waited for the training loop, and the
+    /// training loop for a batch.
     pub seconds: BTreeMap<&'static str, f64>,
     /// Outcomes by shard.
     pub shards: BTreeMap<Arc<str>, Counts>,
@@ -320,31 +323,30 @@ impl Stats {
         let share = |n: u64| 100.0 * n as f64 / self.yielded.max(1) as f64;
         if share(self.repeats) > 2.0 {
             warnings.push(format!(
-                "epoch {}: {} rows ({:.1}%) were filled by repeating a lane's first kept samples: fewer were kept than \
-                 expected{}. The expected number holds less exactly the shorter a lane is: fewer lanes repeat less{}",
+                "epoch {}: {} rows ({:.1}%) were filled by repeating a lane's first kept samples, since fewer were kept \
+                 than expected{}",
                 self.epoch,
                 self.repeats,
                 share(self.repeats),
-                self.losses(),
                 self.shortest_lane()
             ));
         }
         if share(self.surplus.saturating_sub(batch_size as u64)) > 2.0 {
             warnings.push(format!(
-                "epoch {}: {} kept samples ({:.1}%) were left over after the last batch: more were kept than \
-                 was expected, since the fit's shares or the shards' lengths are off",
+                "epoch {}: {} kept samples ({:.1}%) were left over after the last batch, since more were kept than \
+                 expected: {}",
                 self.epoch,
                 self.surplus,
-                share(self.surplus)
+                share(self.surplus),
+                self.why_more()
             ));
         }
         if self.counts.read > 0 && self.yielded + self.replayed == 0 {
-            let failed = self.counts.failures();
             warnings.push(format!(
-                "epoch {}: nothing was yielded of {} samples read, {failed} of which cannot be used: {}",
+                "epoch {}: nothing was yielded of {} samples read: {}",
                 self.epoch,
                 self.counts.read,
-                self.counts.reasons()
+                self.counts.in_words(self.excluded_by())
             ));
         }
         if let Some(first) = self.empty_shards.first() {
@@ -390,27 +392,146 @@ impl Stats {
         warnings
     }
 
-    /// What was lost that no expectation knew of, in words.
-    fn losses(&self) -> String {
-        let losses =
-            [(self.counts.failures(), "failed"), (self.counts.dropped_dedup, "were near-duplicates")];
-        let said: Vec<String> =
-            losses.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-        if said.is_empty() { String::new() } else { format!(", since {}", said.join(" and ")) }
+    /// What excludes samples, in words.
+    fn excluded_by(&self) -> &str {
+        if self.excluded_by.is_empty() { "nothing" } else { &self.excluded_by }
     }
 
-    /// The lane of this rank that repeated most, in words.
+    /// The lane of this rank that repeated most, in words: why, and what to do.
     fn shortest_lane(&self) -> String {
         let Some((lane, LaneCounts { counts, repeats })) = self.lanes.iter().max_by_key(|(_, l)| l.repeats)
         else {
             return String::new();
         };
-        let excluded_by = if self.excluded_by.is_empty() { "nothing" } else { &self.excluded_by };
         format!(
-            "; the shortest of this rank is lane {lane} of {}, with {repeats} repeats: of {} samples read for it {}",
+            "; the shortest of this rank is lane {lane} of {}, with {repeats} repeats: of {} samples read for it {}: {}",
             self.lane_count,
             counts.read,
-            counts.in_words(excluded_by)
+            counts.in_words(self.excluded_by()),
+            self.why_fewer(counts, *repeats)
         )
+    }
+
+    /// Why a lane kept fewer than expected, by `repeats`.
+    fn why_fewer(&self, counts: &Counts, repeats: u64) -> String {
+        if !self.length_mismatches.is_empty() {
+            return LENGTHS.into();
+        }
+        let losses = [(counts.failures(), "failed samples"), (counts.dropped_dedup, "near-duplicates")];
+        let (lost, what) = losses.into_iter().max_by_key(|(n, _)| *n).unwrap_or_default();
+        if lost >= repeats {
+            return format!("{what} are the cause, which no expectation knows of");
+        }
+        match self.is_chance(&[(counts.kept + repeats, repeats)]) {
+            true => self.too_short(counts.read),
+            false => SHARES.into(),
+        }
+    }
+
+    /// Why the lanes kept more than expected.
+    fn why_more(&self) -> String {
+        if !self.length_mismatches.is_empty() {
+            return LENGTHS.into();
+        }
+        let lanes = self.lanes.len().max(1) as u64;
+        let of_lanes: Vec<(u64, u64)> =
+            self.lanes.values().map(|lane| (lane.counts.kept, self.surplus / lanes)).collect();
+        let shortest = self.lanes.values().map(|lane| lane.counts.read).min().unwrap_or_default();
+        if self.is_chance(&of_lanes) { self.too_short(shortest) } else { SHARES.into() }
+    }
+
+    /// Whether lanes that were to keep so many may well be off by so many each: a count of independent choices has a
+    /// standard deviation of at most its root.
+    fn is_chance(&self, lanes: &[(u64, u64)]) -> bool {
+        let bound: f64 = lanes.iter().map(|(expected, _)| 3.0 * (*expected as f64).sqrt()).sum();
+        lanes.iter().map(|(_, off)| *off).sum::<u64>() as f64 <= bound
+    }
+
+    /// That lanes are too short, and what to do.
+    fn too_short(&self, read: u64) -> String {
+        if self.lane_count > self.world_size.max(1) {
+            let least = self.world_size.max(1);
+            format!(
+                "a lane of {read} samples is too short for the expected number to hold; use fewer than {} lanes \
+                 (lanes={least} is the least here)",
+                self.lane_count
+            )
+        } else {
+            format!(
+                "{read} samples are too few for the expected number to hold; use more shards, or fewer ranks"
+            )
+        }
+    }
+}
+
+/// Causes that no lane is to blame for.
+const LENGTHS: &str = "shards hold other numbers of samples than are listed for them";
+const SHARES: &str = "the expected number is off: what the captioner was fitted on has other clusters or alignments than these \
+                      shards; fit it on a sample of them, or make a plan, which counts";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn counts(read: u64, kept: u64, failed: u64) -> Counts {
+        let dropped_quota = read - kept - failed;
+        let failed = BTreeMap::from([(FailReason::BadJson, failed)]);
+        Counts { read, kept, dropped_quota, failed, ..Counts::default() }
+    }
+
+    /// The warning of an epoch of 4 lanes that yielded 400 samples.
+    fn warning(counts: Counts, repeats: u64, surplus: u64) -> String {
+        let lane = LaneCounts { counts: counts.clone(), repeats };
+        let stats = Stats {
+            counts,
+            yielded: 400,
+            repeats,
+            surplus,
+            lane_count: 4,
+            world_size: 2,
+            lanes: BTreeMap::from([(2, lane)]),
+            ..Stats::default()
+        };
+        let [warning] = &stats.warnings(8)[..] else { panic!("{:?}", stats.warnings(8)) };
+        warning.clone()
+    }
+
+    #[test]
+    fn short_lanes_are_blamed_for_what_chance_explains() {
+        let said = warning(counts(360, 80, 0), 20, 0);
+        assert!(
+            said.contains("lane 2 of 4, with 20 repeats: of 360 samples read for it 80 are kept"),
+            "{said}"
+        );
+        assert!(
+            said.contains("a lane of 360 samples is too short for the expected number to hold"),
+            "{said}"
+        );
+        assert!(said.ends_with("use fewer than 4 lanes (lanes=2 is the least here)"), "{said}");
+        let said = warning(counts(400, 100, 0), 0, 28);
+        assert!(said.contains("too short") && said.contains("lanes=2"), "{said}");
+    }
+
+    #[test]
+    fn what_chance_does_not_explain_has_another_cause() {
+        let said = warning(counts(40_000, 9_000, 0), 1_000, 0);
+        assert!(said.contains("the expected number is off") && !said.contains("too short"), "{said}");
+        let said = warning(counts(40_000, 9_000, 0), 0, 1_000);
+        assert!(said.contains("the expected number is off") && !said.contains("too short"), "{said}");
+        let said = warning(counts(360, 80, 30), 20, 0);
+        assert!(
+            said.contains("30 failed (30 bad-json)") && said.contains("failed samples are the cause"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn nothing_that_was_yielded_has_a_cause() {
+        let stats =
+            Stats { counts: Counts { read: 9, excluded: 9, ..Counts::default() }, ..Stats::default() };
+        let stats = Stats { excluded_by: "where = \"x = 1\"".into(), ..stats };
+        let said = "epoch 0: nothing was yielded of 9 samples read: 9 are excluded by where = \"x = 1\"";
+        assert_eq!(stats.warnings(8), [said]);
     }
 }

@@ -159,8 +159,9 @@ class Stats(TypedDict):
     deferred: int
     """Kept samples that `defer_duplicates` put off, each counted once."""
     captions_empty: int
+    """Kept samples whose generated caption is empty: they keep their original."""
     captions_repetitive: int
-    """Generated captions that repeat a phrase three times in a row."""
+    """Kept samples whose generated caption repeats a phrase three times in a row."""
     gate: GateStats | None
     sources: list[SourceStats]
     activity: list[Activity]
