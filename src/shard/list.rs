@@ -414,12 +414,14 @@ pub(crate) fn refuse_duplicates(shards: &[Shard], source: Option<&str>) -> Resul
             format!("listed twice (also as {}); list each shard once", other.url)
         } else if source.is_some() {
             format!(
-                "has the identity {}/{} of {}; without `name` the names of their folders tell them apart",
+                "has the identity {}/{} of {}, by name=: give each source a name= of its own, or none, and the names of \
+                 their folders tell them apart",
                 shard.source, shard.path, other.url
             )
         } else {
             format!(
-                "has the identity {}/{} of {}; give their folders different names",
+                "has the identity {}/{} of {}, by the name of their folders: read them as two sources, each with a \
+                 name= of its own",
                 shard.source, shard.path, other.url
             )
         };

@@ -323,13 +323,13 @@ fn what_cannot_be_mixed_is_refused() {
     assert!(option == "urls" && message.contains("no/such/folder"), "{message}");
     // One name for two, and names that are equal: samples could not be told apart.
     let (option, message) = option_of(mix(WEIGHTS).name("test"));
-    assert!(option == "urls" && message.contains("without `name`"), "{message}");
+    assert!(option == "urls" && message.contains("give each source a name= of its own"), "{message}");
     let twin = corpora.folder.path().join("elsewhere/a");
     std::fs::create_dir_all(&twin).unwrap();
     let twin = corpus(&twin, 1, 20);
     let (option, message) =
         option_of(small(Loader::mix([(&*corpora.urls[0], 1.0), (&*twin, 1.0)])).keep_ratio(0.25));
-    assert!(option == "urls" && message.contains("different names"), "{message}");
+    assert!(option == "urls" && message.contains("each with a name= of its own"), "{message}");
     let (option, message) =
         option_of(small(Loader::mix([(&*corpora.urls[0], 1.0), (&*corpora.urls[0], 1.0)])).keep_ratio(0.25));
     assert!(option == "urls" && message.contains("listed twice"), "{message}");

@@ -123,7 +123,10 @@ fn what_cannot_be_listed_names_the_pattern_and_what_is_accepted() {
         ("ROOT/deep/**/9.tar", "there is no file ROOT/deep/**/9.tar"),
         ("ROOT/cc3m/{0..9999999}.tar", "1000000 paths at most"),
         ("ROOT/cc3m/00000.tar::ROOT/sbu/../cc3m/00000.tar", "listed twice"),
-        ("ROOT/cc3m/00000.tar::ROOT/copy/cc3m/00000.tar", "give their folders different names"),
+        (
+            "ROOT/cc3m/00000.tar::ROOT/copy/cc3m/00000.tar",
+            "read them as two sources, each with a name= of its own",
+        ),
     ] {
         let fill = |text: &str| text.replace("ROOT", root.path().to_str().unwrap());
         let error = list_local(&[fill(pattern)], None).unwrap_err().to_string();

@@ -451,7 +451,7 @@ fn what_cannot_be_listed_is_refused_before_anything_is_asked() {
         ("https://h/list.txt", "a list of shards must be a local file"),
         ("@nowhere.txt", "read the list nowhere.txt"),
         ("https://h/0.tar::https://h/0.tar", "listed twice"),
-        ("https://h/a/0.tar::https://g/a/0.tar", "give their folders different names"),
+        ("https://h/a/0.tar::https://g/a/0.tar", "read them as two sources, each with a name= of its own"),
         ("s3://b/a//0.tar", "a//0.tar"),
     ] {
         let error = list(&[pattern.into()], None, &Store::default()).unwrap_err().to_string();
