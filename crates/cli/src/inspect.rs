@@ -96,7 +96,8 @@ fn check_joins(shards: &[Shard], job: &InspectJob, found: &Inspection) -> Result
 fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Result<()> {
     let formats: Vec<String> = found.shard_formats.iter().map(|(f, n)| format!("{n} {}", f.name())).collect();
     let size = if found.bytes > 0 { format!(", {}", megabytes(found.bytes)) } else { String::new() };
-    writeln!(out, "shards    {} ({}){size}", found.shards.len(), formats.join(", "))?;
+    let formats = if formats.is_empty() { String::new() } else { format!(" ({})", formats.join(", ")) };
+    writeln!(out, "shards    {}{formats}{size}", found.shards.len())?;
     let copies = found.samples - found.distinct;
     let copies = if copies > 0 { format!(", {copies} with the identity of another") } else { String::new() };
     writeln!(out, "samples   {} usable of {}{copies}", found.samples, found.groups)?;

@@ -203,13 +203,14 @@ def inspect(
         source: Shards or a `Source`, as for `Loader`.
         images: `max_image_pixels`, `exif_orientation` and `alpha`.
         decode: Whether to decode every image, which finds those that cannot be.
-        checksums: Whether to compare images with the `sha256` in their json, or in the Parquet file beside their shard.
+        checksums: Whether to compare images with the `sha256` in their json, or in the Parquet file beside
+            their shard.
         strict: Whether any fault is an error.
         progress: Called with a stage, what is done of it, and of how much.
 
     Raises:
-        DataError: Shards cannot be listed. One that cannot be read is named in the result. With `strict`, whatever is
-            in `faults`.
+        DataError: Shards cannot be listed. One that cannot be read is named in the result. With `strict`,
+            whatever is in `faults`.
     """
     found = _native._inspect(
         source, images=images, decode=decode, checksums=checksums, strict=strict, progress=progress

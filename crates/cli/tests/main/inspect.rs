@@ -116,7 +116,9 @@ fn a_shard_shorter_than_promised_is_no_whole_one() {
     let output = inspect(&[folder.path().to_str().unwrap()]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("1 shard not whole"), "{text}");
-    assert!(text.contains("0.tar: 2 samples, where") && text.contains("lists 3"), "{text}");
+    let file = folder.path().join("sizes.json").display().to_string();
+    assert!(text.contains(&format!("0.tar: 2 samples, where {file} lists 3")), "{text}");
+    assert!(text.contains(&format!("lengths   2 by sizes.json ({file})")), "{text}");
     let output = inspect(&[folder.path().to_str().unwrap(), "--json"]);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&found["shards"][0]["listed"], &found["shards"][0]["groups"]), (&3.into(), &2.into()));
@@ -217,4 +219,128 @@ fn a_table_that_joins_nothing_is_an_error() {
     assert!(said.contains("invalid subset=48 entries, by key") && said.contains("\"other-0\""), "{said}");
     let (code, said) = with((0..48).map(|i| format!("{i:07}")).collect());
     assert_eq!((code, said.as_str()), (Some(0), ""));
+}
+
+/// A shard of these members.
+fn shard(path: &Path, members: &[(&str, &[u8])]) {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, data) in members {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(data.len() as u64);
+        builder.append_data(&mut header, name, *data).unwrap();
+    }
+    std::fs::write(path, builder.into_inner().unwrap()).unwrap();
+}
+
+fn page(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn strict_fails_at_any_fault_and_at_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = png(4, 4);
+    let good: Vec<(&str, &[u8])> = vec![
+        ("a.png", &image),
+        ("a.txt", b"x"),
+        ("b.png", &image),
+        ("b.txt", b"y"),
+        ("b.json", b"{\"w\": 1}"),
+    ];
+    let at = |name: &str| folder.path().join(name);
+    let run = |path: &Path, more: &[&str]| {
+        let output = inspect(&[&[path.to_str().unwrap()], more].concat());
+        (output.status.code(), page(&output))
+    };
+    shard(&at("good.tar"), &good);
+    assert_eq!(run(&at("good.tar"), &["--strict"]).0, Some(0));
+    // What a filter excludes is no fault.
+    let (code, said) = run(&at("good.tar"), &["--strict", "--where", "w = 1"]);
+    assert!(code == Some(0) && said.contains("excluded  1") && said.contains("faults    none"), "{said}");
+    shard(&at("faulty.tar"), &[&good[..], &[("c.txt", b"z")]].concat());
+    let mut tail = std::fs::read(at("good.tar")).unwrap();
+    tail.extend_from_slice(b"rubbish behind the end marker");
+    std::fs::write(at("tail.tar"), tail).unwrap();
+    for (name, fault) in [("faulty.tar", "1 missing-image"), ("tail.tar", "1 shard not whole")] {
+        assert_eq!(run(&at(name), &[]).0, Some(0), "{name}");
+        let (code, said) = run(&at(name), &["--strict"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(&format!("inspect found {fault} (strict)")), "{said}");
+    }
+}
+
+#[test]
+fn checksums_are_compared_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = png(4, 4);
+    let path = folder.path().join("0.tar");
+    // By `sha256sum`.
+    let own = sha256sum(&image);
+    let json = |sum: &str| format!("{{\"sha256\": {sum}}}").into_bytes();
+    let (same, upper) = (json(&format!("\"{own}\"")), json(&format!("\"{}\"", own.to_uppercase())));
+    let (other, null) = (json(&format!("\"{}\"", sha256sum(b"x"))), json("null"));
+    let texts: [(&str, &[u8]); 4] = [("a", &same), ("b", &upper), ("c", &other), ("d", &null)];
+    let names: Vec<[String; 3]> =
+        texts.iter().map(|(key, _)| ["png", "txt", "json"].map(|end| format!("{key}.{end}"))).collect();
+    let members: Vec<(&str, &[u8])> = names
+        .iter()
+        .zip(texts)
+        .flat_map(|([png, txt, json], (_, text))| [(&**png, &image[..]), (txt, b"x"), (json, text)])
+        .collect();
+    shard(&path, &members);
+    let run = |more: &[&str]| inspect(&[&[path.to_str().unwrap()], more].concat());
+    let output = run(&["--checksums"]);
+    let text = page(&output);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text.contains("sha256    2 equal, 1 different, 1 without one"), "{text}");
+    assert!(
+        text.contains("0.tar: another sha256: c") && text.contains("1 image with another checksum"),
+        "{text}"
+    );
+    assert!(text.contains("img2dataset has it of the file as downloaded"), "{text}");
+    assert_eq!(run(&["--checksums", "--strict"]).status.code(), Some(1));
+    assert_eq!(run(&["--strict"]).status.code(), Some(0), "nobody asked");
+    let found: Value = serde_json::from_slice(&run(&["--checksums", "--json"]).stdout).unwrap();
+    assert_eq!(found["checksums"], serde_json::json!({"same": 2, "different": 1, "absent": 1}));
+    assert_eq!(found["shards"][0]["different"], serde_json::json!(["c"]));
+}
+
+fn sha256sum(bytes: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), bytes).unwrap();
+    let output = wait::output(Command::new("sha256sum").arg(folder.path().join("file")));
+    String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().to_owned()
+}
+
+/// Odd shards are explained by what is printed alone.
+#[test]
+fn dots_and_members_apart_are_named_as_causes() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = png(4, 4);
+    let path = folder.path().join("0.tar");
+    shard(
+        &path,
+        &[
+            ("a.png", &image),
+            ("b.png", &image),
+            ("a.txt", b"x"),
+            ("b.txt", b"y"),
+            ("v1.2.png", &image),
+            ("v1.2.txt", b"z"),
+        ],
+    );
+    let text = page(&inspect(&[path.to_str().unwrap()]));
+    for part in [
+        "2 missing-caption, 2 members-apart",
+        "others with its key come later in the shard: they are not adjacent",
+        "sort the tar by name (tar --sort=name)",
+        "v1.2.png is no image, since keys end at the first dot",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert!(text.contains("lengths   1 by counting"), "{text}");
+    // Nothing could be read: no empty brackets, no empty tail.
+    std::fs::write(&path, "<html>").unwrap();
+    let text = page(&inspect(&[path.to_str().unwrap()]));
+    assert!(text.contains("shards    1, 0.0 MB") && !text.contains("()"), "{text}");
 }
