@@ -110,7 +110,13 @@ def corpora(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
     """The corpora that pages name, with the metadata that they ask for."""
     folder = tmp_path_factory.mktemp("corpora")
     uids = [f"{i:032x}" for i in range(len(corpus.pairs))]
-    for name, digits, shards in [("cc3m", 5, 4), ("laion", 5, 4), ("datacomp", 8, 4), ("sbu", 3, 2)]:
+    for name, digits, shards in [
+        ("cc3m", 5, 4),
+        ("laion", 5, 4),
+        ("datacomp", 8, 4),
+        ("coco", 5, 4),
+        ("sbu", 3, 2),
+    ]:
         (folder / name).mkdir()
         for shard in range(shards):
             with tarfile.open(folder / name / f"{shard:0{digits}d}.tar", "w") as tar:
@@ -121,6 +127,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
                         "similarity": i % 100 / 100,
                         "NSFW": "UNLIKELY",
                         "width": 150 + i,
+                        "captions": [pair.caption, f"{pair.caption} again"],
                     }
                     add_member(tar, f"{pair.key}.png", png(pair.pixels))
                     add_member(tar, f"{pair.key}.txt", pair.caption.encode())

@@ -96,7 +96,8 @@ def names_of(path: Path) -> dict[str, set[str]]:
     webdataset = pytest.importorskip("webdataset")
     iterate = webdataset.tariterators
     with path.open("rb") as file:
-        groups = iterate.group_by_keys(iterate.tar_file_iterator(file))
+        members = ({**member, "__url__": str(path)} for member in iterate.tar_file_iterator(file))
+        groups = iterate.group_by_keys(members)
         return {group["__key__"]: {name for name in group if not name.startswith("__")} for group in groups}
 
 

@@ -92,8 +92,11 @@ class Source(Group):
         weight: Its share of the samples that are yielded, over the sum of all weights. Default: corpora
             without weights are read as one.
         caption_key: Field of the json member, or column of the Parquet file beside the shard, that holds the
-            caption; where a sample has neither, the txt member is used. Default: the txt member; in Parquet
-            files with images the column `caption`, `text` or `txt`.
+            caption or a list of captions; where a sample has neither, the txt member is used. Default: the
+            txt member.
+        caption_choice: Which caption a sample has where there are several (a list, or members like `0.txt`
+            and `1.txt`): `first`, `random` (one that is drawn for each sample and epoch; a captioner sees the
+            first) or `all` (as one text, between them "; "). Default: the first, with a warning.
         where: Which samples count, by fields of their json or columns of the Parquet file beside the shard: a
             condition as in SQL, `NSFW = 'UNLIKELY' and width >= 200`. The others are excluded unseen, and no
             part of what keep_ratio is a share of. How many pass in each shard is counted when the loader is
@@ -114,6 +117,7 @@ class Source(Group):
     name: str | None = None
     weight: float | None = None
     caption_key: str | None = None
+    caption_choice: Literal["first", "random", "all"] | None = None
     where: str | None = None
     subset: str | os.PathLike[str] | None = None
     captions: str | os.PathLike[str] | None = None

@@ -98,9 +98,9 @@ class Activity(TypedDict):
 class Seconds(TypedDict):
     """The work of each stage, summed over its threads.
 
-    `read` and `select` have a thread for each lane and source, `preview` and `example` all threads of the pool:
-    these may exceed the wall-clock. `encode`, `caption`, `judge` and `batch` have one thread, and are wall-clock.
-    So are the last two: who waited for whom.
+    `read` and `select` have a thread for each lane and source, `preview` and `example` all threads of the
+    pool: these may exceed the wall-clock. `encode`, `caption`, `judge` and `batch` have one thread, and are
+    wall-clock. So are the last two: who waited for whom.
     """
 
     read: float
