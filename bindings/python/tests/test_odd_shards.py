@@ -57,7 +57,7 @@ def captions(key: str) -> list[str]:
     return [f"{key} {i}" for i in range(3)]
 
 
-@pytest.mark.parametrize("where", ["json", "parquet", "table"])
+@pytest.mark.parametrize("where", ["json", "parquet", "table", "rows"])
 def test_lists_of_captions_that_pyarrow_and_json_wrote(tmp_path: Path, where: str) -> None:
     path = shard(tmp_path / "c" / "0.tar", samples(KEYS, **({"all": captions} if where == "json" else {})))
     table = pa.table(
@@ -69,23 +69,30 @@ def test_lists_of_captions_that_pyarrow_and_json_wrote(tmp_path: Path, where: st
         }
     )
     options: dict[str, Any] = {"caption_key": "all"}
+    names = {key: key for key in KEYS}
     if where == "parquet":
         pq.write_table(table, tmp_path / "c" / "0.parquet", row_group_size=7)
     elif where == "table":
         pq.write_table(table.drop_columns(["all"]), tmp_path / "captions.parquet", row_group_size=5)
         options = {"captions": tmp_path / "captions.parquet"}
+    elif where == "rows":
+        # Images in the file itself, as Hugging Face datasets have them.
+        path = tmp_path / "rows.parquet"
+        rows = {"image": [picture(i) for i in range(48)], "caption": [captions(key) for key in KEYS]}
+        pq.write_table(pa.table(rows), path, row_group_size=9)
+        options, names = {}, {f"{i:09}": key for i, key in enumerate(KEYS)}
 
     def read(choice: Any) -> tldr.Loader:
         source = tldr.Source(path, caption_choice=choice, **options)
         return tldr.Loader(source, mode="full", batch_size=8, images=IMAGES)
 
-    assert texts(read("first")) == {key: captions(key)[0] for key in KEYS}
-    assert texts(read("all")) == {key: "; ".join(captions(key)) for key in KEYS}
+    assert texts(read("first")) == {name: captions(key)[0] for name, key in names.items()}
+    assert texts(read("all")) == {name: "; ".join(captions(key)) for name, key in names.items()}
     loader = read("random")
     drawn = [texts(loader, epoch) for epoch in range(20)]
-    for key in KEYS:
+    for name, key in names.items():
         # Missed in 20 epochs with probability 3 (2/3)^20 = 0.1%; 48 keys, and the seed is fixed.
-        assert {of[key] for of in drawn} == set(captions(key))
+        assert {of[name] for of in drawn} == set(captions(key))
     assert texts(read("random"), 7) == drawn[7]
     with pytest.raises(tldr.ConfigError, match="caption_choice=best: expected one of first, random, all"):
         read("best")
