@@ -93,7 +93,7 @@ class Source(Group):
             without weights are read as one.
         caption_key: Field of the json member, or column of the Parquet file beside the shard, that holds the
             caption or a list of captions; where a sample has neither, the txt member is used. Default: the
-            txt member.
+            txt member; in Parquet files with images the column `caption`, `text` or `txt`.
         caption_choice: Which caption a sample has where there are several (a list, or members like `0.txt`
             and `1.txt`): `first`, `random` (one that is drawn for each sample and epoch; a captioner sees the
             first) or `all` (as one text, between them "; "). Default: the first, with a warning.
