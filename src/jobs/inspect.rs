@@ -319,7 +319,8 @@ fn one(shard: &Shard, listed: Option<Listed>, job: &InspectJob) -> Result<Part> 
     };
     match part.read(shard, job) {
         Err(error) if is_of_shard(&error) => {
-            part.shard.error = Some(error.to_string());
+            // Which shard it is stands beside it.
+            part.shard.error = Some(Error { shard: None, ..error }.to_string());
             part.shard.format = part.shard.format.filter(|_| part.shard.groups > 0);
         }
         read => read?,

@@ -141,7 +141,7 @@ fn print(out: &mut impl Write, found: &Inspection, decoded: bool) -> std::io::Re
     writeln!(out, "faults    {}{how}", if faults.is_empty() { "none".into() } else { faults.join(", ") })?;
     for shard in &found.shards {
         if let Some(error) = &shard.error {
-            writeln!(out, "  {error}")?;
+            writeln!(out, "  {}: {error}", shard.url)?;
         }
         if shard.is_barren() {
             writeln!(out, "  {}: no usable sample, of {} in it", shard.url, shard.groups)?;
