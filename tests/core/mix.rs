@@ -263,7 +263,7 @@ fn every_pass_conserves_samples_that_fail() {
     for i in 0..20u8 {
         // Half an image: its header is sound, so that it fails only when its batch is made.
         let png = support::png([i; 3]);
-        let png = if i % 5 == 4 { &png[..png.len() - 20] } else { &png[..] };
+        let png = if i % 5 == 4 { &png[..png.len() - 40] } else { &png[..] };
         let caption: &[u8] = if i == 7 { b" " } else { b"a caption" };
         writer.write(&format!("{i:03}"), &[("png", png), ("txt", caption)]).unwrap();
     }
