@@ -102,6 +102,10 @@ bench-captioner: $(VENV)/.bench ## Races the captioner against transformers.
 bench-copies: build ## Counts the distinct scenes that plans of a corpus of copies keep (5 minutes).
 	$(BIN)/python benches/copies.py
 
+.PHONY: bench-scorer
+bench-scorer: build $(VENV)/.dev ## Measures what a scorer of one's own costs the training step (2 minutes).
+	$(BIN)/python benches/scorer.py
+
 .PHONY: bench-previews
 bench-previews: build $(VENV)/.dev ## Measures what scaled decoding does to signals and pixels (5 minutes).
 	$(BIN)/python benches/previews.py --data $(addprefix $(or $(TLDR_DATA),../shared/data)/,openstax fsac)
