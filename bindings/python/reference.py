@@ -139,6 +139,8 @@ def default(own: Field) -> str:
     value = own["default"]
     if own["is_group"]:
         return f" = field(default_factory=lambda: {own['python']}())"
+    if own["is_secret"]:
+        return " = field(default=None, repr=False)"
     if own["name"] == "urls":
         return ""
     if isinstance(value, list):

@@ -10,8 +10,9 @@ use crate::shard::{self, CaptionChoice, Filter, ReadOptions, Shard, Store};
 crate::group! {
     /// One corpus and how it is read.
     pub struct Source, fields of each source {
-        /// Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`) with `{00000..00331}`
-        /// ranges, globs, folders, or `@FILE` that lists them. Tar files, or Parquet files with a column of images.
+        /// Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `hf://datasets/`, `http(s)://`) with
+        /// `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them. Tar files, or Parquet files with a
+        /// column of images.
         Runtime urls: Vec<String> = vec![], own setter;
         /// Its name in the identity of its samples. Default: that of the folder that holds the shards.
         Runtime name: Option<String> = None, into String;

@@ -78,8 +78,7 @@ macro_rules! group {
             fn set(&mut self, field: usize, value: &::serde_json::Value) -> $crate::Result<()> {
                 let mut at = 0;
                 $(if at == field {
-                    self.$field = $crate::options::read_field(Self::FIELDS[at], value)?;
-                    return Ok(());
+                    return $crate::options::read_field(&mut self.$field, Self::FIELDS[at], value);
                 }
                 at += 1;)*
                 let _ = at;
@@ -116,6 +115,10 @@ macro_rules! group {
 
             fn read(value: &::serde_json::Value) -> Result<Self, $crate::options::Refused> {
                 $crate::options::read_group(value)
+            }
+
+            fn update(&mut self, value: &::serde_json::Value) -> Result<(), $crate::options::Refused> {
+                $crate::options::update_group(self, value)
             }
 
             fn set_text(&mut self, path: &[&str], text: &str) -> Result<(), $crate::options::Refused> {

@@ -21,9 +21,15 @@ pub(crate) use notation::{Call, show};
 pub(crate) use setting::text_settings;
 pub use setting::{Refused, Setting, foreign, shown};
 #[doc(hidden)]
-pub use setting::{read_group, write_group};
+pub use setting::{read_group, update_group, write_group};
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// Options whose values are shown nowhere: not in messages, states or representations.
+pub const SECRET: [&str; 2] = ["token", "headers"];
+
+/// What is shown in place of their values.
+pub const HIDDEN: &str = "(hidden)";
 
 /// What an option has a say in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,7 +77,7 @@ pub trait Group: Sized + Default {
     /// The value of each field, in their order.
     fn values(&self) -> Vec<Value>;
 
-    /// Sets the field of this index.
+    /// Sets the field of this index; of a group, those of its fields that are given.
     ///
     /// # Errors
     /// [`ErrorKind::Option`]: the value is not what the field takes.
@@ -102,16 +108,8 @@ pub trait Group: Sized + Default {
             let Some(at) = Self::FIELDS.iter().position(|field| field.name == name) else {
                 return Err(unknown::<Self>(name, &shown(value)));
             };
-            if value.is_null() {
-                continue;
-            }
-            match (&self.values()[at], value, Self::FIELDS[at].group) {
-                (Value::Object(own), Value::Object(more), Some(_)) => {
-                    let mut merged = own.clone();
-                    merged.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
-                    self.set(at, &Value::Object(merged))?;
-                }
-                _ => self.set(at, value)?,
+            if !value.is_null() {
+                self.set(at, value)?;
             }
         }
         Ok(())
@@ -155,10 +153,10 @@ fn collect(
 
 /// The value of a field. For [`group!`](crate::group).
 #[doc(hidden)]
-pub fn read_field<T: Setting>(field: Field, value: &Value) -> Result<T> {
+pub fn read_field<T: Setting>(own: &mut T, field: Field, value: &Value) -> Result<()> {
     // A text of which something else was expected is shown as one.
     let given = if value.is_string() { value.to_string() } else { shown(value) };
-    T::read(value).map_err(|refused| refused.error(field.name, &given, field.accepted))
+    own.update(value).map_err(|refused| refused.error(field.name, &given, field.accepted))
 }
 
 /// As [`read_field`], of a text.
@@ -171,6 +169,8 @@ pub fn set_field<T: Setting>(field: &mut T, name: &'static str, path: &[&str], t
 #[doc(hidden)]
 pub fn unknown<G: Group>(name: &str, given: &str) -> Error {
     let own = G::NAME;
+    let close = nearest(name, SECRET.into_iter());
+    let given = if close.is_some() { HIDDEN } else { given };
     let of_group =
         |field: &&Field| field.group.is_some_and(|fields| fields.iter().any(|field| field.name == name));
     let detail =

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Number, Value};
 
-use crate::options::{Field, Group};
+use crate::options::{Field, Group, HIDDEN, SECRET};
 
 /// A type of options.
 pub trait Setting: Sized {
@@ -28,6 +28,15 @@ pub trait Setting: Sized {
     /// What is wrong with the value, in place of [`ACCEPTED`](Self::ACCEPTED).
     fn read(value: &Value) -> Result<Self, Refused> {
         Self::from_value(value).ok_or(Refused::Type)
+    }
+
+    /// Sets it to a value; of a group, those of its fields that are given.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn update(&mut self, value: &Value) -> Result<(), Refused> {
+        *self = Self::read(value)?;
+        Ok(())
     }
 
     /// Sets it to what a text writes: the value as it is, or the number, truth or list that it writes. Of a group the
@@ -80,9 +89,24 @@ pub fn shown(value: &Value) -> String {
         Value::String(text) if !text.is_empty() && text.trim() == text => text.clone(),
         Value::Object(fields) => match fields.get(FOREIGN) {
             Some(Value::String(shown)) => shown.clone(),
-            _ => value.to_string(),
+            _ => without_secrets(value).to_string(),
         },
-        _ => value.to_string(),
+        _ => without_secrets(value).to_string(),
+    }
+}
+
+/// A value without what nobody may see of it.
+fn without_secrets(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(without_secrets).collect(),
+        Value::Object(fields) => {
+            let show = |(name, value): (&String, &Value)| {
+                let is_secret = SECRET.contains(&name.as_str());
+                (name.clone(), if is_secret { HIDDEN.into() } else { without_secrets(value) })
+            };
+            Value::Object(fields.iter().map(show).collect())
+        }
+        plain => plain.clone(),
     }
 }
 
@@ -210,7 +234,15 @@ impl Setting for Vec<String> {
 
 /// For the groups that are fields of others.
 pub fn read_group<G: Group>(value: &Value) -> Result<G, Refused> {
-    Ok(G::read(value.as_object().filter(|fields| !fields.contains_key(FOREIGN)).ok_or(Refused::Type)?)?)
+    let mut group = G::default();
+    update_group(&mut group, value)?;
+    Ok(group)
+}
+
+/// As [`read_group`], over what is there.
+pub fn update_group<G: Group>(group: &mut G, value: &Value) -> Result<(), Refused> {
+    let given = value.as_object().filter(|fields| !fields.contains_key(FOREIGN)).ok_or(Refused::Type)?;
+    Ok(group.update(given)?)
 }
 
 /// As [`read_group`], the other way.

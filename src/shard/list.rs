@@ -8,10 +8,11 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::options::HIDDEN;
 use crate::sample::SampleId;
 use crate::shard::location::{Location, ROWS};
 use crate::shard::patterns::{MAX_BRACES, MAX_EXPANSION, braces, glob, unescaped};
-use crate::shard::remote::{Address, Stores};
+use crate::shard::remote::{Address, Stores, several_servers};
 use crate::shard::{Shard, Store};
 
 /// Names under which a folder's files are taken for shards.
@@ -19,7 +20,7 @@ pub(super) const SHARD_NAMES: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"
 
 /// What a list may hold; ends every message.
 const ACCEPTED: &str = "accepted are local paths, brace ranges ({00000..00331}, {a,b}), globs (* ? [abc] **), \
-     folders, file:, s3://, gs://, az://, http:// and https:// URLs, files that list them (@FILE), and several \
+     folders, file:, s3://, gs://, az://, hf://datasets/, http:// and https:// URLs, files that list them (@FILE), and several \
      of these joined by ::";
 
 /// Endings by which a path is taken for a file that lists shards.
@@ -27,9 +28,9 @@ const LIST_NAMES: [&str; 2] = [".txt", ".list"];
 
 /// Lists the shards that `patterns` name.
 ///
-/// A pattern is a path or a URL (`s3://`, `gs://`, `az://`, `abfs://`, `http(s)://`, `file:`),
-/// with brace ranges (`{00000..00331}`, `{a,b}`, nested) and, where it is local, globs (`*`, `?`,
-/// `[a-c]`, within one path component; `**`, folders of any depth); a folder (all `*.tar`, `*.tar.gz`,
+/// A pattern is a path or a URL (`s3://`, `gs://`, `az://`, `abfs://`, `hf://datasets/`, `http(s)://`, `file:`),
+/// with brace ranges (`{00000..00331}`, `{a,b}`, nested) and, where it is local or on the Hugging Face hub, globs (`*`,
+/// `?`, `[a-c]`, within one path component; `**`, folders of any depth); a folder (all `*.tar`, `*.tar.gz`,
 /// `*.tgz`, `*.tar.zst` directly inside, or without any of these all `*.parquet`), whose URL ends in a slash; a file that lists patterns, one
 /// per line, as `@FILE` or by its ending, `.txt` or `.list`; or several of these joined by `::`. Order
 /// is that of the patterns; what a glob or a folder stands for is sorted by name. A path, or a folder
@@ -48,7 +49,7 @@ const LIST_NAMES: [&str; 2] = [".txt", ".list"];
 /// folder that cannot be listed.
 pub fn list(patterns: &[String], source: Option<&str>, stores: &Store) -> Result<Vec<Shard>> {
     let shards = shards_of(patterns, source, stores)?;
-    check_endpoint(stores, &shards, None)?;
+    check_stores(stores, &shards, None)?;
     Ok(shards)
 }
 
@@ -66,15 +67,50 @@ pub(crate) fn shards_of(patterns: &[String], source: Option<&str>, stores: &Stor
     Ok(listing.shards)
 }
 
-/// Refuses an endpoint where neither a shard nor the `ledger` is in a store that speaks S3.
-pub(crate) fn check_endpoint(stores: &Store, shards: &[Shard], ledger: Option<&str>) -> Result<()> {
-    let Some(endpoint) = &stores.endpoint else { return Ok(()) };
-    let mut places = shards.iter().map(|shard| &*shard.url).chain(ledger);
-    if places.any(|place| place.starts_with("s3://") || place.starts_with("s3a://")) {
-        return Ok(());
+/// Refuses what says how a store is asked where neither a shard nor the `ledger` is in such a store.
+pub(crate) fn check_stores(stores: &Store, shards: &[Shard], ledger: Option<&str>) -> Result<()> {
+    let is_any = |schemes: &[&str]| {
+        let mut places = shards.iter().map(|shard| &*shard.url).chain(ledger);
+        places.any(|place| schemes.iter().any(|scheme| place.starts_with(scheme)))
+    };
+    if let Some(endpoint) = &stores.endpoint
+        && !is_any(&["s3://", "s3a://"])
+    {
+        let accepted = "without s3:// shards, whose server it is; others name theirs in their URL";
+        return Err(Error::unused("endpoint", endpoint, accepted));
     }
-    let accepted = "without s3:// shards, whose server it is; others name theirs in their URL";
-    Err(Error::unused("endpoint", endpoint, accepted))
+    let given = [("token", stores.token.is_some()), ("headers", !stores.headers.is_empty())];
+    if let Some((option, _)) = given.into_iter().find(|(_, is_given)| *is_given)
+        && !is_any(&["http://", "https://", "hf://"])
+    {
+        let accepted = "without https:// or hf:// shards; credentials of buckets come from the environment";
+        return Err(Error::unused(option, HIDDEN, accepted));
+    }
+    if let Some(folder) = &stores.shard_cache_dir
+        && shards.iter().all(Shard::is_local)
+    {
+        return Err(Error::unused("shard_cache_dir", folder.display(), "without remote shards"));
+    }
+    Ok(())
+}
+
+/// Refuses a token, or headers, that the options of several sources would give to several servers.
+pub(crate) fn refuse_shared_secrets(shards: &[Shard]) -> Result<()> {
+    let mut meant: Vec<(&Store, String)> = vec![];
+    for shard in shards {
+        let Location::Remote(object) = &shard.location else { continue };
+        let Some((options, server)) = object.trusts() else { continue };
+        match meant.iter().find(|(other, _)| other.token == options.token && other.headers == options.headers)
+        {
+            Some((_, first)) if *first == server => {}
+            Some((_, first)) => {
+                let option = if options.token.is_some() { "token" } else { "headers" };
+                return Err(several_servers(option, first, &server));
+            }
+            None => meant.push((options, server)),
+        }
+    }
+    Ok(())
 }
 
 /// The shards found so far.
@@ -175,6 +211,18 @@ impl Listing<'_> {
     fn remote(&mut self, part: &str, given: &str) -> Result<()> {
         for url in expanded(part, given)? {
             let address = Address::parse(&url)?;
+            if let Some(mut found) = self.stores.glob(&address)? {
+                if address.url().ends_with("**") {
+                    retain_shards(&mut found, Address::file_name);
+                }
+                if found.is_empty() {
+                    return Err(Error::refused("urls", given, format!("no file matches {}", address.url())));
+                }
+                for address in found {
+                    self.object(&address, given)?;
+                }
+                continue;
+            }
             if !address.is_folder() {
                 self.object(&address, given)?;
                 continue;

@@ -133,6 +133,35 @@ pub(super) fn glob(base: &Path, pattern: &str, wanted: impl Fn(&str) -> bool) ->
     found
 }
 
+/// Whether the path `name` matches `pattern`, component by component, as [`glob`] does; `**` at the end stands for files
+/// of any name.
+pub(super) fn path_matches(pattern: &str, name: &str) -> bool {
+    let pattern: Vec<&str> = pattern.split('/').collect();
+    let name: Vec<&str> = name.split('/').collect();
+    // Which of the beginnings of the name the beginning of the pattern matches.
+    let mut here = vec![false; name.len() + 1];
+    here[0] = true;
+    for (at, part) in pattern.iter().enumerate() {
+        let mut next = vec![false; here.len()];
+        let is_last = at + 1 == pattern.len();
+        for start in (0..here.len()).filter(|&start| here[start]) {
+            if *part == "**" {
+                let deep = name[start..].iter().take_while(|one| !one.starts_with('.')).count();
+                next[start..=start + deep].fill(true);
+            } else if let Some(one) = name.get(start) {
+                let may_hide = part.starts_with('.') || !one.starts_with('.');
+                next[start + 1] |= *part == *one || (may_hide && matches(part, one));
+            }
+        }
+        if is_last && *part == "**" {
+            // It stands for folders, and for a file in the last of them.
+            next[0] = false;
+        }
+        here = next;
+    }
+    here[name.len()]
+}
+
 /// Signs that make a path a glob.
 const WILDCARDS: [char; 3] = ['*', '?', '['];
 
@@ -277,6 +306,44 @@ mod tests {
             ("%ff", None),
         ] {
             assert_eq!(unescaped(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_match_as_globs_find_files() {
+        // Right: what `glob` finds of these files.
+        let files =
+            ["0.tar", "a/0.tar", "a/1.txt", "a/b/0.tar", "a/b/10.tar", ".h/0.tar", "a/.x.tar", "a[1]/0.tar"];
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        for pattern in [
+            "*.tar",
+            "*/*.tar",
+            "**/*.tar",
+            "**",
+            "a/**",
+            "a/**/?.tar",
+            "**/b/*",
+            "a[1]/*",
+            "a/[!1]*",
+            ".h/*",
+        ] {
+            let found = glob(folder.path(), pattern, |name| name.ends_with(".tar"));
+            let mut found: Vec<_> = found.iter().filter(|path| path.is_file()).collect();
+            found.sort();
+            let is_wanted = |file: &&&str| !pattern.ends_with("**") || file.ends_with(".tar");
+            let mut expected: Vec<_> = files
+                .iter()
+                .filter(|file| path_matches(pattern, file))
+                .filter(is_wanted)
+                .map(|file| folder.path().join(file))
+                .collect();
+            expected.sort();
+            assert_eq!(found, expected.iter().collect::<Vec<_>>(), "{pattern}");
         }
     }
 

@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// External crates that only the named modules (or files, without `.rs`) of the core may name.
-const OWNERS: [(&str, &[&str]); 19] = [
+const OWNERS: [(&str, &[&str]); 21] = [
     ("tar", &["shard"]),
     ("zstd", &["shard"]),
     ("flate2", &["shard", "text", "image"]),
@@ -36,7 +36,9 @@ const OWNERS: [(&str, &[&str]); 19] = [
     ("tokio", &["shard/remote"]),
     ("futures_util", &["shard/remote"]),
     ("rustls", &["shard/remote"]),
-    ("reqwest", &[]),
+    ("reqwest", &["shard/remote"]),
+    ("chrono", &["shard/remote"]),
+    ("http", &["shard/remote"]),
     ("url", &["shard/remote"]),
     ("lru", &["ledger"]),
     ("sha2", &["jobs/checksums"]),

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 use tldr_loader::config::{Captions, Config, Images, Runtime, Selection, Source, World};
-use tldr_loader::options::{Class, Field, Group};
+use tldr_loader::options::{Class, Field, Group, SECRET};
 use tldr_loader::shard::Store;
 use tldr_python::plain;
 
@@ -23,6 +23,7 @@ fn field(field: &Field) -> Value {
         "python": field.python,
         "default": (field.default)(),
         "is_group": field.group.is_some(),
+        "is_secret": SECRET.contains(&field.name),
     })
 }
 

@@ -33,14 +33,15 @@ impl Listing {
     /// Opens the tables of `sources` and lists their shards; `ledger` is the folder of a bucket, where one is.
     ///
     /// # Errors
-    /// A table that cannot be opened; patterns that name nothing, or one shard twice; an endpoint that nothing asks.
+    /// A table that cannot be opened; patterns that name nothing, or one shard twice; an option of stores that nothing asks,
+    /// or a token for several servers.
     pub(crate) fn of(sources: &[Source], ledger: Option<&str>) -> Result<Self> {
         let (mut shards, mut reads, mut listed) = (vec![], vec![], vec![]);
         // What cannot be opened is said before anything is listed.
         let opened = sources.iter().map(|source| source.open().map(Arc::new)).collect::<Result<Vec<_>>>()?;
         for (source, read) in sources.iter().zip(opened) {
             let own = shard::shards_of(&source.urls, source.name.as_deref(), &source.store)?;
-            shard::check_endpoint(&source.store, &own, ledger)?;
+            shard::check_stores(&source.store, &own, ledger)?;
             let range = shards.len()..shards.len() + own.len();
             reads.resize(range.end, read);
             shards.extend(own);
@@ -48,6 +49,7 @@ impl Listing {
             listed.push(Listed { name, weight: source.weight.unwrap_or(1.0), shards: range });
         }
         if let [_, _, ..] = sources {
+            shard::refuse_shared_secrets(&shards)?;
             let name = sources.iter().find_map(|source| source.name.as_deref());
             shard::refuse_duplicates(&shards, name)?;
         }

@@ -4,6 +4,7 @@ use url::Url;
 
 use crate::error::{Error, Result};
 use crate::shard::patterns::unescaped;
+use crate::shard::remote::hub::HubFile;
 
 /// Signs that make a local path a glob. A bracket is one too, but folders have them in their names, and
 /// keys and paths are taken as they are written.
@@ -21,6 +22,8 @@ pub(crate) enum Address {
         /// Without a slash before it; empty, or ending in one, where it is a folder's.
         key: String,
     },
+    /// In a dataset on the Hugging Face hub.
+    Hub(HubFile),
     /// On an HTTP server, with its query.
     Http(Url),
 }
@@ -48,9 +51,10 @@ impl Address {
             "gs" | "gcs" => Kind::Gcs,
             "az" | "adl" | "azure" | "abfs" | "abfss" => Kind::Azure,
             "http" | "https" => return Self::http(url),
+            "hf" => return HubFile::parse(url, rest).map(Self::Hub),
             _ => {
                 return refuse(&format!(
-                    "{scheme}:// is not read: s3://, gs://, az://, abfs://, http:// and https:// are"
+                    "{scheme}:// is not read: s3://, gs://, az://, abfs://, hf://datasets/, http:// and https:// are"
                 ));
             }
         };
@@ -86,6 +90,9 @@ impl Address {
                     .into(),
             );
         }
+        if parsed.fragment().is_some() {
+            return refuse("expected a URL without a fragment; a # in a path is written %23".into());
+        }
         if path.ends_with('/') {
             return refuse(
                 "folders of an HTTP server cannot be listed; name the shards, as in \
@@ -98,14 +105,27 @@ impl Address {
 
     /// Whether it stands for all shards below it.
     pub(crate) fn is_folder(&self) -> bool {
-        matches!(self, Self::Bucket { key, .. } if key.is_empty() || key.ends_with('/'))
+        match self {
+            Self::Bucket { key, .. } => key.is_empty() || key.ends_with('/'),
+            Self::Hub(file) => file.path.is_empty() || file.path.ends_with('/'),
+            Self::Http(_) => false,
+        }
+    }
+
+    /// Its name in its folder, as it is written.
+    pub(crate) fn file_name(&self) -> &str {
+        let path = match self {
+            Self::Bucket { key: path, .. } | Self::Hub(HubFile { path, .. }) => path,
+            Self::Http(url) => url.path(),
+        };
+        path.rsplit('/').next().unwrap_or_default()
     }
 
     /// The object `name` in this folder.
     pub(crate) fn inside(&self, name: &str) -> Self {
         let mut address = self.clone();
-        if let Self::Bucket { key, .. } = &mut address {
-            key.push_str(name);
+        if let Self::Bucket { key: path, .. } | Self::Hub(HubFile { path, .. }) = &mut address {
+            path.push_str(name);
         }
         address
     }
@@ -114,15 +134,17 @@ impl Address {
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Bucket { root, key, .. } => format!("{root}/{key}"),
+            Self::Hub(file) => file.url(),
             Self::Http(url) => url[..url::Position::AfterPath].to_owned(),
         }
     }
 
     /// Name of the folder that holds it, and its own: what identities are made of. The folder of
-    /// an object at the root is its bucket or host.
+    /// an object at the root is its bucket, dataset or host.
     pub(crate) fn names(&self) -> Option<(String, String)> {
         let (root, path) = match self {
             Self::Bucket { bucket, key, .. } => (bucket.as_str(), key.clone()),
+            Self::Hub(file) => (file.name(), file.path.clone()),
             Self::Http(url) => (url.host_str().unwrap_or_default(), unescaped(url.path())?),
         };
         let mut parts = path.rsplit('/').filter(|part| !part.is_empty());
@@ -131,7 +153,7 @@ impl Address {
     }
 }
 
-const GLOB: &str = "globs (* ?) are for local paths: remote shards are listed with braces, {00000..00331}, or, in a \
+const GLOB: &str = "globs (* ?) are for local paths and hf://: other remote shards are listed with braces, {00000..00331}, or, in a \
                     bucket, by their folder, s3://BUCKET/FOLDER/";
 
 /// `url` as messages may show it: without a query and a password.
@@ -162,6 +184,8 @@ mod tests {
                 "0.tar",
                 "abfss://c@acc.dfs.core.windows.net/0.tar",
             ),
+            ("hf://datasets/o/n/d/0.tar", "d", "0.tar", "hf://datasets/o/n/d/0.tar"),
+            ("hf://datasets/o/n@v1/a b%20#1.tar", "n", "a b%20#1.tar", "hf://datasets/o/n@v1/a b%20#1.tar"),
             ("https://h:8/d/my%20set/0.tar?sig=x", "my set", "0.tar", "https://h:8/d/my%20set/0.tar"),
             ("http://[::1]:80/0.tar", "[::1]", "0.tar", "http://[::1]/0.tar"),
         ] {
@@ -175,13 +199,19 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_refused_without_showing_secrets() {
         for (url, expected) in [
-            ("s3://b/*.tar", "globs (* ?) are for local paths"),
-            ("https://h/x/0*.tar", "globs (* ?) are for local paths"),
+            ("s3://b/*.tar", "globs (* ?) are for local paths and hf://"),
+            ("https://h/x/0*.tar", "globs (* ?) are for local paths and hf://"),
             ("https://h/a/", "cannot be listed"),
             ("https://me:secret@h/a.tar", "without a user and a password"),
             ("s3:///a.tar", "name of a bucket"),
             ("hdfs://h/a.tar", "hdfs:// is not read"),
             ("https:///?secret", "a URL"),
+            ("https://h/x#1.tar", "written %23"),
+            ("hf://models/o/n/0.tar", "hf://datasets/OWNER/NAME"),
+            ("hf://datasets/o", "hf://datasets/OWNER/NAME"),
+            ("hf://datasets/o/n@/0.tar", "hf://datasets/OWNER/NAME"),
+            ("hf://datasets/o/n/a/../0.tar", "without . and .."),
+            ("hf://datasets/o/n/a//0.tar", "without . and .."),
         ] {
             let error = Address::parse(url).unwrap_err().to_string();
             assert!(error.contains(expected), "{url}: {error}");

@@ -11,17 +11,24 @@ use std::sync::{Mutex, PoisonError};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 mod address;
+mod advice;
+mod answer;
 mod bucket;
+mod cache;
 mod chosen;
 mod fault;
 #[cfg(test)]
 #[path = "../../../tests/core/fault_server/mod.rs"]
 mod fault_server;
+mod hub;
 mod identity;
+mod listing;
 mod ranges;
 mod reader;
 mod retry;
 mod store;
+mod trust;
+mod web;
 
 pub(super) use address::Address;
 pub(crate) use bucket::Bucket;
@@ -30,7 +37,7 @@ pub(super) use identity::Identity;
 pub(super) use reader::RemoteReader;
 pub(super) use retry::{read_small, version_now};
 pub(crate) use store::Object;
-pub(super) use store::Stores;
+pub(super) use store::{Stores, several_servers};
 
 /// Threads that wait for sockets. They copy bytes and nothing else.
 const THREADS: usize = 2;

@@ -24,6 +24,35 @@ pub(crate) fn merge(wanted: impl IntoIterator<Item = Range<u64>>, max_gap: u64) 
     merged
 }
 
+/// `ranges`, cut where those of `kept`, which are sorted by their starts, begin and end: each piece lies in one of them, or
+/// in none.
+pub(super) fn cut(ranges: impl IntoIterator<Item = Range<u64>>, kept: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut cut = Vec::new();
+    for range in ranges {
+        let mut at = range.start;
+        for kept in kept.iter().skip(kept.partition_point(|kept| kept.start < range.start).saturating_sub(1))
+        {
+            if kept.start >= range.end {
+                break;
+            }
+            if kept.end <= at {
+                continue;
+            }
+            if kept.start > at {
+                cut.push(at..kept.start);
+                at = kept.start;
+            }
+            let end = kept.end.min(range.end);
+            cut.push(at..end);
+            at = end;
+        }
+        if at < range.end {
+            cut.push(at..range.end);
+        }
+    }
+    cut
+}
+
 /// The bytes of `ranges`, in order, in pieces of at most `most` bytes.
 #[derive(Debug)]
 pub(super) struct Pieces {
@@ -82,6 +111,21 @@ mod tests {
             for range in &merged {
                 prop_assert!(inside(&wanted, range.start) && inside(&wanted, range.end - 1));
             }
+        }
+
+        #[test]
+        fn cut_ranges_are_the_same_bytes_each_kept_or_not(wanted in ranges(), mut kept in ranges()) {
+            kept.retain(|range| range.start < range.end);
+            kept.sort_by_key(|range| (range.start, range.end));
+            let bytes = |all: Vec<Range<u64>>| all.into_iter().flatten().collect::<Vec<u64>>();
+            let pieces = cut(wanted.clone(), &kept);
+            for piece in &pieces {
+                let is_kept = kept.iter().any(|kept| kept.start <= piece.start && piece.end <= kept.end);
+                let touches = kept.iter().any(|kept| kept.start < piece.end && piece.start < kept.end);
+                // What overlaps another range is read from the store at the worst.
+                prop_assert!(is_kept || !touches || kept.windows(2).any(|pair| pair[1].start < pair[0].end));
+            }
+            prop_assert_eq!(bytes(pieces), bytes(wanted));
         }
 
         #[test]

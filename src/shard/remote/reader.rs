@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::shard::remote::fault::FaultKind;
 use crate::shard::remote::identity::Identity;
-use crate::shard::remote::ranges::Pieces;
+use crate::shard::remote::ranges::{Pieces, cut};
 use crate::shard::remote::retry::{Fetch, Frame, Part};
 use crate::shard::remote::runtime;
 use crate::shard::remote::store::Object;
@@ -45,6 +45,10 @@ pub(crate) struct RemoteReader {
     /// What came last of the first piece.
     current: Bytes,
     identity: Option<Identity>,
+    /// Whether its version is asked for first, since the cache may have ranges of it.
+    looking: bool,
+    /// Ranges of this version that the cache has.
+    kept: Vec<Range<u64>>,
     /// Bytes that may wait, where one answer holds everything.
     room: Option<Arc<Semaphore>>,
     failed: Option<(io::ErrorKind, String)>,
@@ -107,11 +111,17 @@ impl RemoteReader {
             running: VecDeque::new(),
             current: Bytes::new(),
             identity: known,
+            looking: false,
+            kept: vec![],
             room: None,
             failed: None,
         };
         if object.learnt.whole_only.load(Ordering::Relaxed) {
             reader.take_whole();
+        } else if object.cache.as_ref().is_some_and(|cache| cache.knows(&object.cache_key())) {
+            // What is kept is read where the store still has it in that version.
+            reader.looking = true;
+            reader.start(Part::Look);
         } else {
             reader.ask();
         }
@@ -120,6 +130,9 @@ impl RemoteReader {
 
     /// Asks for as much as may be on its way: one piece until the object's size is known.
     fn ask(&mut self) {
+        if self.looking {
+            return;
+        }
         let most = if self.identity.is_some() { self.object.options.ranges_ahead } else { 1 };
         while self.room.is_none() && self.running.len() < most {
             let Some(piece) = self.pieces.next() else { return };
@@ -133,6 +146,7 @@ impl RemoteReader {
         let room = options.ranges_ahead.saturating_mul(options.range_bytes).min(Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(room));
         self.running.clear();
+        self.looking = false;
         self.room = Some(Arc::clone(&room));
         let wanted = self.ranges.clone();
         self.pieces = Pieces::new([], 1);
@@ -143,7 +157,13 @@ impl RemoteReader {
 
     fn start(&mut self, part: Part) {
         let (out, frames) = channel();
-        let fetch = Fetch::new(self.object.clone(), part, self.identity.clone(), out);
+        let kept = match &part {
+            Part::Range(piece) => {
+                self.kept.iter().find(|kept| kept.start <= piece.start && piece.end <= kept.end).cloned()
+            }
+            _ => None,
+        };
+        let fetch = Fetch::new(self.object.clone(), part, self.identity.clone(), out).kept(kept);
         self.running.push_back(Piece { frames, task: self.runtime.spawn(fetch.run()) });
     }
 
@@ -178,13 +198,21 @@ impl RemoteReader {
 
     /// Plans the rest once the first answer has come.
     fn opened(&mut self, identity: Identity) -> io::Result<()> {
-        if self.identity.is_some() {
+        let looked = std::mem::take(&mut self.looking);
+        if self.identity.is_some() && !looked {
             return Ok(());
         }
         let size = identity.size;
+        let most = self.object.options.range_bytes;
+        if looked && let Some(cache) = &self.object.cache {
+            self.kept = cache
+                .shelf(&self.object.cache_key(), &identity)
+                .map(|shelf| shelf.ranges())
+                .unwrap_or_default();
+        }
         match &self.ranges {
+            None if looked => self.pieces = Pieces::new(cut(once(0..size), &self.kept), most),
             None if self.room.is_none() => {
-                let most = self.object.options.range_bytes;
                 self.pieces = Pieces::new(once(most as u64..size.max(most as u64)), most);
             }
             None => {}
@@ -196,6 +224,9 @@ impl RemoteReader {
                         range.end - 1
                     );
                     return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                }
+                if looked {
+                    self.pieces = Pieces::new(cut(ranges.iter().cloned(), &self.kept), most);
                 }
             }
         }

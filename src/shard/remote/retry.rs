@@ -1,4 +1,4 @@
-//! Requests that are made again: a part of an object, a small object, a folder.
+//! Requests that are made again: a part of an object, a small object.
 //!
 //! A part is handed out as its bytes come in. Where an answer breaks off, the next request starts
 //! at the first byte that is missing.
@@ -12,17 +12,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
-use object_store::path::Path;
 use object_store::{Extensions, GetOptions, GetRange, GetResult};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, Result};
-use crate::shard::remote::address::Address;
-use crate::shard::remote::fault::{self, Fault, FaultKind};
+use crate::shard::remote::answer::Answer;
+use crate::shard::remote::cache::Shelf;
+use crate::shard::remote::fault::{self, Fault, FaultKind, Patience};
 use crate::shard::remote::identity::Identity;
 use crate::shard::remote::runtime;
-use crate::shard::remote::store::{Object, Origin, Status, Stores, key};
+use crate::shard::remote::store::Object;
 
 /// Small files that are read at a time.
 const SMALL_AT_ONCE: usize = 16;
@@ -49,6 +49,8 @@ pub(super) enum Frame {
 /// What of an object a task fetches.
 #[derive(Debug)]
 pub(super) enum Part {
+    /// Nothing but its version.
+    Look,
     /// One range; cut at the object's end where that is not known yet.
     Range(Range<u64>),
     /// Ranges (`None`: everything) out of one answer with everything, for servers that know no
@@ -67,6 +69,11 @@ pub(super) struct Fetch {
     /// First byte that was not handed out.
     at: u64,
     out: Sender<Frame>,
+    /// The range of the cache that holds all of this one, where there is one.
+    kept: Option<Range<u64>>,
+    /// What was handed out since `from`, where it is to be kept.
+    read: Vec<Bytes>,
+    from: Option<u64>,
 }
 
 /// Nobody listens any more.
@@ -76,34 +83,77 @@ impl Fetch {
     pub(super) fn new(object: Object, part: Part, known: Option<Identity>, out: Sender<Frame>) -> Self {
         let at = match &part {
             Part::Range(range) => range.start,
-            Part::Whole(..) => 0,
+            Part::Whole(..) | Part::Look => 0,
         };
-        Self { object, part, known, opened: false, at, out }
+        let is_kept = matches!(part, Part::Range(_)) && object.cache.is_some();
+        let from = is_kept.then_some(at);
+        Self { object, part, known, opened: false, at, out, kept: None, read: vec![], from }
+    }
+
+    /// As it is, with all of its range in the range `kept` of the cache.
+    pub(super) fn kept(self, kept: Option<Range<u64>>) -> Self {
+        Self { kept, ..self }
     }
 
     /// Hands the part out, then ends.
     pub(super) async fn run(mut self) {
-        let range_bytes = self.object.options.range_bytes as u64;
-        let (mut attempts, mut since) = (0, self.at);
-        while let Err(fault) = self.attempt().await {
-            if self.at - since >= range_bytes {
-                (attempts, since) = (0, self.at);
-            }
-            attempts += 1;
-            let tried = self.tried();
-            if attempts > fault.retries(self.object.options.retries) {
-                // A reader that is gone needs no reason.
-                let _ = self.out.send(Frame::Failed(fault, tried, attempts));
-                return;
-            }
-            fault::tell(&self.object, &tried, &fault);
-            sleep(fault::wait(attempts)).await;
+        if self.take_kept().await {
+            let _ = self.out.send(Frame::End);
+            return;
         }
+        let range_bytes = self.object.options.range_bytes as u64;
+        let mut patience = Patience::new(self.object.options.retries);
+        let mut since = self.at;
+        while let Err(mut fault) = self.attempt().await {
+            if self.at - since >= range_bytes {
+                patience = Patience::new(self.object.options.retries);
+                since = self.at;
+            }
+            let tried = self.tried();
+            let Some(wait) = patience.after(&mut fault) else {
+                // A reader that is gone needs no reason.
+                let _ = self.out.send(Frame::Failed(fault, tried, patience.attempts()));
+                return;
+            };
+            fault::tell(&self.object, &tried, &fault, wait);
+            sleep(wait).await;
+        }
+        self.keep().await;
         let _ = self.out.send(Frame::End);
+    }
+
+    /// Hands out a range that was kept; whether it was.
+    async fn take_kept(&mut self) -> bool {
+        let (Part::Range(range), Some(shelf), Some(kept)) = (&self.part, self.shelf(), self.kept.take())
+        else {
+            return false;
+        };
+        let range = range.clone();
+        let bytes = tokio::task::spawn_blocking(move || shelf.read(&kept, &range)).await;
+        let Ok(Some(bytes)) = bytes else { return false };
+        // A reader that is gone needs nothing.
+        let _ = self.hand_out(self.at, bytes.into()).await;
+        true
+    }
+
+    /// Keeps the range that was handed out.
+    async fn keep(&mut self) {
+        let read = std::mem::take(&mut self.read);
+        if let (Part::Range(_), Some(shelf), Some(from)) = (&self.part, self.shelf(), self.from) {
+            // What cannot be kept is told of there.
+            let _ = tokio::task::spawn_blocking(move || shelf.write(from, &read)).await;
+        }
+    }
+
+    /// Where the version that is read is kept.
+    fn shelf(&self) -> Option<Shelf> {
+        let cache = self.object.cache.as_ref()?;
+        cache.shelf(&self.object.cache_key(), self.known.as_ref()?)
     }
 
     fn tried(&self) -> String {
         match &self.part {
+            Part::Look => "asking for its version".into(),
             Part::Range(range) => format!("reading bytes {} to {}", self.at, range.end.saturating_sub(1)),
             Part::Whole(..) => format!("reading from byte {} (by an answer with everything)", self.at),
         }
@@ -112,6 +162,7 @@ impl Fetch {
     /// One request, up to its end or its fault.
     async fn attempt(&mut self) -> std::result::Result<(), Fault> {
         let range = match &self.part {
+            Part::Look => Some(0..1),
             Part::Range(range) => Some(self.at..range.end),
             Part::Whole(..) => None,
         };
@@ -132,6 +183,7 @@ impl Fetch {
             }
         }
         let end = match &self.part {
+            Part::Look => return Ok(()),
             Part::Range(range) => range.end,
             Part::Whole(None, _) => identity.size,
             Part::Whole(Some(ranges), _) => ranges.iter().map(|range| range.end).max().unwrap_or(0),
@@ -177,6 +229,9 @@ impl Fetch {
                 }
             }
         } else {
+            if self.from.is_some() {
+                self.read.push(bytes.clone());
+            }
             self.out.send(Frame::Bytes(bytes)).map_err(|_| Deserted)?;
         }
         self.at = until;
@@ -190,18 +245,20 @@ async fn get(
     range: Option<Range<u64>>,
     if_match: Option<String>,
 ) -> std::result::Result<GetResult, Fault> {
-    let status = Status::default();
+    let answer = Answer::default();
     let mut extensions = Extensions::new();
-    extensions.insert(status.clone());
+    extensions.insert(answer.clone());
+    extensions.insert(Arc::clone(&object.learnt.landing));
+    let if_match = if_match.filter(|_| object.may_demand());
     let range = range.map(GetRange::Bounded);
     let is_range = range.is_some();
     let options = GetOptions { range, if_match, extensions, ..GetOptions::default() };
     let limit = object.options.read_timeout;
-    let (store, path) = object.store().map_err(|error| Fault::of_request(&error, 0, object))?;
+    let (store, path) = object.store().map_err(|error| Fault::of_request(&error, &answer.said(), object))?;
     match timeout(limit, store.get_opts(&path, options)).await {
-        Ok(Ok(answer)) => Ok(answer),
+        Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
-            let mut fault = Fault::of_request(&error, status.code(), object);
+            let mut fault = Fault::of_request(&error, &answer.said(), object);
             if fault.kind == FaultKind::WholeOnly && !is_range {
                 fault.kind = FaultKind::Lasting;
             }
@@ -224,7 +281,7 @@ async fn next(
 }
 
 /// Makes a request until it succeeds or its fault lasts.
-async fn persist<T, F>(
+pub(super) async fn persist<T, F>(
     object: &Object,
     tried: &str,
     once: impl Fn() -> F,
@@ -232,18 +289,17 @@ async fn persist<T, F>(
 where
     F: Future<Output = std::result::Result<T, Fault>>,
 {
-    let mut attempts = 0;
+    let mut patience = Patience::new(object.options.retries);
     loop {
-        let fault = match once().await {
+        let mut fault = match once().await {
             Ok(value) => return Ok(value),
             Err(fault) => fault,
         };
-        attempts += 1;
-        if attempts > fault.retries(object.options.retries) {
-            return Err((fault, attempts));
-        }
-        fault::tell(object, tried, &fault);
-        sleep(fault::wait(attempts)).await;
+        let Some(wait) = patience.after(&mut fault) else {
+            return Err((fault, patience.attempts()));
+        };
+        fault::tell(object, tried, &fault, wait);
+        sleep(wait).await;
     }
 }
 
@@ -315,50 +371,4 @@ async fn small(object: &Object) -> std::result::Result<Vec<u8>, Fault> {
         return Err(Fault::new(FaultKind::Passing, cause));
     }
     Ok(content)
-}
-
-impl Object {
-    /// Names of the objects in its folder, itself among them; `None` where folders cannot be listed.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub(crate) fn names_beside(&self) -> Result<Option<Vec<String>>> {
-        let Origin::Bucket(_, path) = &self.origin else { return Ok(None) };
-        let folder = key(path.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder))?;
-        let url = self.url.rsplit_once('/').map_or("", |(folder, _)| folder);
-        names_in(self, &folder, url).map(Some)
-    }
-}
-
-impl Stores {
-    /// Names of the objects in the folder at `address`, sorted.
-    ///
-    /// # Errors
-    /// As [`object`](Self::object); the store fails.
-    pub(crate) fn names_in(&mut self, address: &Address) -> Result<Vec<String>> {
-        let folder = self.object(address)?;
-        let (_, path) = folder
-            .store()
-            .map_err(|error| Error::io(format!("list {}", folder.url()), std::io::Error::other(error)))?;
-        names_in(&folder, &path, folder.url())
-    }
-}
-
-/// Names of the objects directly in a folder, sorted; `url` names it in messages.
-///
-/// # Errors
-/// The store fails.
-fn names_in(object: &Object, folder: &Path, url: &str) -> Result<Vec<String>> {
-    let cannot = |error| Error::io(format!("list {url}"), error);
-    let runtime = runtime().map_err(cannot)?;
-    let (store, _) = object.store().map_err(|error| cannot(std::io::Error::other(error)))?;
-    let prefix = (!folder.is_root()).then_some(folder);
-    let list =
-        || async { store.list_with_delimiter(prefix).await.map_err(|error| Fault::of_list(&error, object)) };
-    let found = runtime.block_on(persist(object, "listing it", list));
-    let found = found.map_err(|(fault, attempts)| cannot(fault.into_io("listing", attempts)))?;
-    let mut names: Vec<String> =
-        found.objects.iter().filter_map(|object| object.location.filename().map(str::to_owned)).collect();
-    names.sort();
-    Ok(names)
 }

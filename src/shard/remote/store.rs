@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,9 +20,15 @@ use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::options::HIDDEN;
 use crate::shard::Store;
 use crate::shard::remote::address::{Address, Kind};
+use crate::shard::remote::answer::Answer;
+use crate::shard::remote::cache::Cache;
+use crate::shard::remote::hub::{self, HubFile};
 use crate::shard::remote::identity::Identity;
+use crate::shard::remote::trust::{Credentials, TOKENS, server};
+use crate::shard::remote::web::{Landing, Web};
 
 /// One object. Clones share what was learnt of it.
 #[derive(Clone)]
@@ -33,13 +39,17 @@ pub(crate) struct Object {
     pub(super) learnt: Arc<Learnt>,
     /// The query of its URL, which messages must not show.
     pub(super) secret: Option<String>,
+    /// Where its bytes are kept once they were read.
+    pub(super) cache: Option<Arc<Cache>>,
 }
 
 /// Whom to ask for an object.
 #[derive(Clone)]
 pub(super) enum Origin {
-    Bucket(Arc<dyn ObjectStore>, Path),
+    Bucket(Kind, Arc<dyn ObjectStore>, Path),
     Http(Url, Shared),
+    /// In a dataset on the hub, which is there.
+    Hub(Arc<HubFile>, Url, Shared),
 }
 
 /// What was learnt of an object.
@@ -51,6 +61,8 @@ pub(super) struct Learnt {
     pub(super) retries: AtomicU64,
     /// The version that was read last.
     pub(super) identity: Mutex<Option<Identity>>,
+    /// Where its server redirects to.
+    pub(super) landing: Arc<Landing>,
 }
 
 impl Learnt {
@@ -89,46 +101,87 @@ impl Object {
     /// # Errors
     /// A name that the store cannot have.
     pub(crate) fn beside(&self, name: &str) -> Result<Self> {
-        match &self.origin {
+        let in_folder = |path: &str| match path.rsplit_once('/') {
+            Some((folder, _)) => format!("{folder}/{name}"),
+            None => name.to_owned(),
+        };
+        let origin = match &self.origin {
             Origin::Http(url, client) => {
                 let mut url = url.clone();
                 if let Ok(mut segments) = url.path_segments_mut() {
                     segments.pop().push(name);
                 }
-                Ok(http_object(url, client.clone(), &self.options))
+                Origin::Http(url, client.clone())
             }
-            Origin::Bucket(store, path) => {
-                let folder = path.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder);
-                let shown = self.url.rsplit_once('/').map_or("", |(folder, _)| folder);
-                let path =
-                    key(&if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") })?;
-                Ok(Self {
-                    url: format!("{shown}/{name}").into(),
-                    origin: Origin::Bucket(Arc::clone(store), path),
-                    learnt: Arc::default(),
-                    ..self.clone()
-                })
+            Origin::Hub(file, hub, client) => {
+                let file = HubFile { path: in_folder(&file.path), ..HubFile::clone(file) };
+                Origin::Hub(Arc::new(file), hub.clone(), client.clone())
             }
-        }
+            Origin::Bucket(kind, store, path) => {
+                Origin::Bucket(*kind, Arc::clone(store), key(&in_folder(path.as_ref()))?)
+            }
+        };
+        let url = match &origin {
+            Origin::Http(url, _) => url[..url::Position::AfterPath].into(),
+            _ => in_folder(&self.url).into(),
+        };
+        Ok(Self { url, origin, learnt: Arc::default(), ..self.clone() })
     }
 
     /// Who answers requests for it, and by what name. Made anew where it is on an HTTP server:
     /// that is cheap, and a list may hold a million.
     pub(super) fn store(&self) -> object_store::Result<(Arc<dyn ObjectStore>, Path)> {
+        let (url, client) = match &self.origin {
+            Origin::Bucket(_, store, path) => return Ok((Arc::clone(store), path.clone())),
+            Origin::Http(url, client) => (url.clone(), client),
+            Origin::Hub(file, hub, client) => (file.resolve(hub), client),
+        };
+        // The whole URL is the store's root: a path would be encoded anew, and the query lost.
+        let store = HttpBuilder::new()
+            .with_url(url)
+            .with_retry(no_retries())
+            .with_http_connector(client.clone())
+            .build()?;
+        Ok((Arc::new(store), Path::default()))
+    }
+
+    /// What the cache knows it by: two URLs of one file that differ in their queries are two files to it.
+    pub(super) fn cache_key(&self) -> String {
+        let endpoint = self.options.endpoint.as_deref().unwrap_or_default();
+        format!("{} {} {endpoint}", self.url, self.secret.as_deref().unwrap_or_default())
+    }
+
+    /// The options that have a token or headers, and the server that they are for.
+    pub(crate) fn trusts(&self) -> Option<(&Store, String)> {
+        let (Origin::Http(url, _) | Origin::Hub(_, url, _)) = &self.origin else { return None };
+        has_secrets(&self.options).then(|| (&*self.options, server(url)))
+    }
+
+    /// Whether requests may demand a version. The hub passes them on to stores that know it by another one.
+    pub(super) fn may_demand(&self) -> bool {
+        !matches!(self.origin, Origin::Hub(..))
+    }
+
+    /// Whether it is read with credentials.
+    pub(super) fn has_credentials(&self) -> bool {
         match &self.origin {
-            Origin::Bucket(store, path) => Ok((Arc::clone(store), path.clone())),
-            Origin::Http(url, client) => {
-                // The whole URL is the store's root: a path would be encoded anew, and the query
-                // lost.
-                let store = HttpBuilder::new()
-                    .with_url(url.as_str())
-                    .with_retry(no_retries())
-                    .with_http_connector(client.clone())
-                    .build()?;
-                Ok((Arc::new(store), Path::default()))
-            }
+            Origin::Bucket(..) => true,
+            Origin::Http(url, client) | Origin::Hub(_, url, client) => client.credentials.any_for(url),
         }
     }
+}
+
+fn has_secrets(options: &Store) -> bool {
+    options.token.is_some() || !options.headers.is_empty()
+}
+
+/// The error of a token, or of headers, that more than one server would get.
+pub(crate) fn several_servers(option: &'static str, first: &str, second: &str) -> Error {
+    let problem = format!(
+        "it is for one server, and the shards are on {first} and on {second}; give each server a Source with a Store \
+         of its own, or set {TOKENS}"
+    );
+    Error::refused(option, HIDDEN, problem)
 }
 
 impl fmt::Debug for Object {
@@ -145,16 +198,23 @@ impl PartialEq for Object {
 
 impl Eq for Object {}
 
-/// The stores of one list: a client for each bucket, and one for all HTTP servers.
+/// The stores of one list: a client for each bucket, one for all HTTP servers, and one for the hub.
 pub(crate) struct Stores {
     options: Arc<Store>,
     buckets: HashMap<String, Arc<dyn ObjectStore>>,
     http: Option<Shared>,
+    hub: Option<(Url, Shared)>,
+    /// The server that gets the token and the headers of the options.
+    trusted: Option<String>,
+    cache: Option<Arc<Cache>>,
 }
 
 impl Stores {
     pub(crate) fn new(options: &Store) -> Self {
-        Self { options: Arc::new(options.clone()), buckets: HashMap::new(), http: None }
+        let cache = options.shard_cache_dir.as_ref();
+        let cache = cache.map(|folder| Cache::at(folder, options.shard_cache_bytes));
+        let options = Arc::new(options.clone());
+        Self { options, buckets: HashMap::new(), http: None, hub: None, trusted: None, cache }
     }
 
     /// The object at `address`; whether it exists is not asked.
@@ -162,22 +222,63 @@ impl Stores {
     /// # Errors
     /// A store that cannot be set up, a key that it cannot have.
     pub(crate) fn object(&mut self, address: &Address) -> Result<Object> {
-        match address {
+        let origin = match address {
             Address::Http(url) => {
                 let client = match &self.http {
                     Some(client) => client.clone(),
-                    None => self.http.insert(Shared::new(&self.options)?).clone(),
+                    None => {
+                        let credentials = Credentials::web(&self.options)?;
+                        self.http.insert(Shared::new(&self.options, credentials)?).clone()
+                    }
                 };
-                Ok(http_object(url.clone(), client, &self.options))
+                self.trust(url, &client)?;
+                Origin::Http(url.clone(), client)
             }
-            Address::Bucket { kind, root, bucket, key: name } => Ok(Object {
-                url: address.url().into(),
-                origin: Origin::Bucket(self.bucket(*kind, root, bucket)?, key(name)?),
-                options: Arc::clone(&self.options),
-                learnt: Arc::default(),
-                secret: None,
-            }),
+            Address::Hub(file) => {
+                let (hub, client) = self.hub()?;
+                self.trust(&hub, &client)?;
+                Origin::Hub(Arc::new(file.clone()), hub, client)
+            }
+            Address::Bucket { kind, root, bucket, key: name } => {
+                Origin::Bucket(*kind, self.bucket(*kind, root, bucket)?, key(name)?)
+            }
+        };
+        let secret = match &origin {
+            Origin::Http(url, _) => url.query().map(str::to_owned),
+            _ => None,
+        };
+        let (options, cache) = (Arc::clone(&self.options), self.cache.clone());
+        Ok(Object { url: address.url().into(), origin, options, learnt: Arc::default(), secret, cache })
+    }
+
+    /// Where the hub is, and the client for it.
+    pub(super) fn hub(&mut self) -> Result<(Url, Shared)> {
+        if let Some(hub) = &self.hub {
+            return Ok(hub.clone());
         }
+        let credentials = Credentials::hub(&self.options, hub::token().as_deref())?;
+        let hub = (hub::endpoint()?, Shared::new(&self.options, credentials)?);
+        Ok(self.hub.insert(hub).clone())
+    }
+
+    /// Refuses to show a second server what is meant for one.
+    fn trust(&mut self, url: &Url, client: &Shared) -> Result<()> {
+        let is_first = self.trusted.is_none();
+        let server = server(url);
+        let trusted = self.trusted.get_or_insert_with(|| server.clone());
+        if has_secrets(&self.options) && *trusted != server {
+            let option = if self.options.token.is_some() { "token" } else { "headers" };
+            return Err(several_servers(option, trusted, &server));
+        }
+        let host = url.host_str().unwrap_or_default();
+        let is_near = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+        if is_first && url.scheme() == "http" && !is_near && client.credentials.any_for(url) {
+            tracing::warn!(
+                server,
+                "its token or headers are sent without encryption; use https:// where it is known"
+            );
+        }
+        Ok(())
     }
 
     fn bucket(&mut self, kind: Kind, root: &str, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
@@ -240,17 +341,7 @@ pub(super) fn key(name: &str) -> Result<Path> {
     Path::parse(name).map_err(|error| Error::refused("urls", format!("{name:?}"), error.to_string()))
 }
 
-fn http_object(url: Url, client: Shared, options: &Arc<Store>) -> Object {
-    Object {
-        url: url[..url::Position::AfterPath].into(),
-        options: Arc::clone(options),
-        learnt: Arc::default(),
-        secret: url.query().map(str::to_owned),
-        origin: Origin::Http(url, client),
-    }
-}
-
-/// Makes clients that note the status of answers.
+/// Makes clients of buckets that note what answers say.
 #[derive(Debug)]
 struct Connector {
     options: Store,
@@ -272,35 +363,30 @@ impl HttpConnector for Connector {
     }
 }
 
-/// One client, and its connections, for all HTTP servers of a list.
+/// One client, and its connections, for HTTP servers.
 #[derive(Debug, Clone)]
-pub(super) struct Shared(HttpClient);
+pub(super) struct Shared {
+    pub(super) client: HttpClient,
+    credentials: Arc<Credentials>,
+}
 
 impl Shared {
-    fn new(options: &Store) -> Result<Self> {
-        let connector = Connector { options: options.clone(), insecure: true };
-        let client = connector.connect(&ClientOptions::new());
-        client.map(Self).map_err(|error| Error::io("set up an HTTP client", std::io::Error::other(error)))
+    fn new(options: &Store, credentials: Credentials) -> Result<Self> {
+        // An answer may take as long as it likes while bytes keep coming. `fetch` watches over that.
+        let client = Web::client(options.read_timeout.saturating_add(Duration::from_secs(1)))
+            .map_err(|error| Error::io("set up an HTTP client", error))?;
+        let credentials = Arc::new(credentials);
+        Ok(Self { client: HttpClient::new(Web::new(client, Arc::clone(&credentials))), credentials })
     }
 }
 
 impl HttpConnector for Shared {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(self.0.clone())
+        Ok(self.client.clone())
     }
 }
 
-/// The status that a request was answered with; 0 before. Travels with the request's options:
-/// errors of `object_store` do not tell it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Status(Arc<AtomicU16>);
-
-impl Status {
-    pub(super) fn code(&self) -> u16 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
+/// Notes what answers say.
 #[derive(Debug)]
 struct Noting(HttpClient);
 
@@ -315,10 +401,10 @@ impl HttpService for Noting {
         Self: 'f,
     {
         Box::pin(async move {
-            let status = request.extensions().get::<Status>().cloned();
+            let answer = Answer::of(&request);
             let response = self.0.execute(request).await?;
-            if let Some(status) = status {
-                status.0.store(response.status().as_u16(), Ordering::Relaxed);
+            if let Some(answer) = answer {
+                answer.note(&response);
             }
             Ok(response)
         })

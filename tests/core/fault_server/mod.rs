@@ -17,10 +17,18 @@ pub struct Request {
     /// First and last byte.
     pub range: Option<(usize, usize)>,
     pub if_match: Option<String>,
+    /// Names, in lower case, and values.
+    pub headers: Vec<(String, String)>,
     /// Requests before this one.
     pub number: usize,
     /// Requests before this one that started at the same byte of the same target.
     pub repeats: usize,
+}
+
+impl Request {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// How to answer.
@@ -28,6 +36,10 @@ pub struct Request {
 pub struct Reply {
     /// Answer with this status instead of the file.
     pub status: Option<u16>,
+    /// More headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// What to answer with in place of the file, or of the page of an error.
+    pub body: Option<Vec<u8>>,
     /// Whether ranges are known.
     pub ranges: bool,
     pub etag: Option<&'static str>,
@@ -49,6 +61,8 @@ impl Default for Reply {
     fn default() -> Self {
         Self {
             status: None,
+            headers: vec![],
+            body: None,
             ranges: true,
             etag: Some("\"v1\""),
             conditions: true,
@@ -64,6 +78,15 @@ impl Default for Reply {
 impl Reply {
     pub fn status(status: u16) -> Self {
         Self { status: Some(status), ..Self::default() }
+    }
+
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub fn body(self, body: impl Into<Vec<u8>>) -> Self {
+        Self { body: Some(body.into()), ..self }
     }
 }
 
@@ -147,7 +170,10 @@ impl Shared {
         while let Some(head) = head(&mut connection)? {
             let request = self.note(&head);
             let reply = (self.answer)(&request);
-            let body = self.files.get(request.target.split('?').next().unwrap_or_default());
+            let file = self.files.get(request.target.split('?').next().unwrap_or_default());
+            let body = reply.body.as_ref().or(file);
+            let more: String =
+                reply.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
             let conflict = reply.conditions
                 && request.if_match.as_deref().is_some_and(|wanted| Some(wanted) != reply.etag);
             let status = match (reply.status, body) {
@@ -163,12 +189,13 @@ impl Shared {
             let body = match status {
                 Ok(body) => body,
                 Err(status) => {
-                    let page = "the server is out of order";
+                    let page = reply.body.as_deref().unwrap_or(b"the server is out of order");
                     let length = page.len();
                     write!(
                         connection,
-                        "HTTP/1.1 {status} Injected\r\nContent-Length: {length}\r\n\r\n{page}"
+                        "HTTP/1.1 {status} Injected\r\n{more}Content-Length: {length}\r\n\r\n"
                     )?;
+                    connection.write_all(page)?;
                     continue;
                 }
             };
@@ -190,7 +217,7 @@ impl Shared {
                 head += &format!("ETag: {etag}\r\n");
             }
             let claimed = part.len() as i64 + reply.length_off;
-            write!(connection, "{head}Content-Length: {claimed}\r\n\r\n")?;
+            write!(connection, "{head}{more}Content-Length: {claimed}\r\n\r\n")?;
             self.promised.fetch_add(part.len() as u64, Ordering::Relaxed);
             let end = reply.cut.or(reply.stall).unwrap_or(usize::MAX).min(part.len());
             for chunk in part[..end.min(claimed.max(0) as usize)].chunks(reply.trickle.unwrap_or(16 << 10)) {
@@ -229,8 +256,11 @@ impl Shared {
         let mut requests = self.requests.lock().unwrap();
         let start = range.map(|(first, _)| first);
         let repeats = requests.iter().filter(|r| r.target == target && r.range.map(|r| r.0) == start).count();
+        let pairs = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        let headers =
+            pairs.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
         let request =
-            Request { target, range, if_match: field("if-match:"), number: requests.len(), repeats };
+            Request { target, range, if_match: field("if-match:"), headers, number: requests.len(), repeats };
         requests.push(request.clone());
         request
     }

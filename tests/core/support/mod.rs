@@ -41,6 +41,19 @@ pub fn corpus(folder: &Path, shards: usize, per_shard: usize) -> String {
     pattern(folder, shards)
 }
 
+/// A shard of so many samples with images of different sizes, which cannot be decoded.
+pub fn shard_of(samples: usize) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("0.tar");
+    let mut writer = tldr_loader::shard::ShardWriter::create(&path).unwrap();
+    for i in 0..samples {
+        let image: Vec<u8> = (0..1500 + 70 * i).map(|at| (at * (i + 7) / 3) as u8).collect();
+        writer.write(&format!("{i:05}"), &[("jpg", &image), ("txt", b"a caption")]).unwrap();
+    }
+    writer.finish().unwrap();
+    std::fs::read(path).unwrap()
+}
+
 /// The pattern of a corpus of `shards` shards.
 pub fn pattern(folder: &Path, shards: usize) -> String {
     format!("{}/{{00000..{:05}}}.tar", folder.display(), shards - 1)

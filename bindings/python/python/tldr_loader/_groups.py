@@ -17,7 +17,9 @@ class Group:
         return {field.name: value for field, value in own if not _is(value, _default(field))}
 
     def __repr__(self) -> str:
-        shown = (f"{name}={value!r}" for name, value in self._fields_given().items())
+        secret = {field.name for field in fields(self) if not field.repr}  # type: ignore[arg-type]
+        given = self._fields_given().items()
+        shown = (f"{name}={'(hidden)' if name in secret else repr(value)}" for name, value in given)
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
