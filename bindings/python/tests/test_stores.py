@@ -56,11 +56,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(corpus: Corpus) -> Iterator[str]:
-    folder = Path(corpus.train).parent
+    folder = Path(corpus.urls).parent
     make = functools.partial(Handler, folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        name = Path(corpus.train).name
+        name = Path(corpus.urls).name
         yield f"http://127.0.0.1:{running.server_address[1]}/{folder.name}/{name}"
         running.shutdown()
 
@@ -74,8 +74,8 @@ def test_an_epoch_with_credentials_and_a_cache_is_that_of_local_files(
     server: str, corpus: Corpus, tmp_path: Path
 ) -> None:
     store = tldr.Store(token=SECRET, headers={"X-Key": SECRET}, shard_cache_dir=tmp_path / "cache")
-    local = epoch(tldr.Source(corpus.train))
-    far = tldr.Source(server, name=Path(corpus.train).parent.name, store=store)
+    local = epoch(tldr.Source(corpus.urls))
+    far = tldr.Source(server, name=Path(corpus.urls).parent.name, store=store)
     sent = []
     for _ in range(2):
         Handler.sent = 0
