@@ -177,7 +177,10 @@ fn a_signed_url_that_expired_is_asked_for_again() {
 
 #[test]
 fn folders_and_globs_are_listed() {
-    Hub::start(usize::MAX).passes("lists", &[]);
+    let hub = Hub::start(usize::MAX);
+    hub.passes("lists", &[]);
+    // What lies beside shards is looked up in the list of their folder.
+    assert!(hub.hub.requests().iter().all(|request| !request.target.contains("_stats.json")));
 }
 
 #[test]
@@ -297,11 +300,11 @@ mod inside {
         }
         let other = shards(&format!("{root}@refs/pr/1/other/")).unwrap();
         assert_eq!(&*other[0].url, "hf://datasets/o/my-set@refs/pr/1/other/00004.tar");
-        let lengths =
-            tldr_loader::shard::lengths(&shards(&format!("{root}/train/00000.tar")).unwrap(), &mut |_, _| {
-                panic!("it was scanned where sizes.json tells")
-            });
-        assert_eq!(lengths.unwrap(), [30]);
+        // The first by sizes.json, the second by a scan.
+        let two = shards(&format!("{root}/train/{{00000..00001}}.tar")).unwrap();
+        let mut scanned = 0;
+        assert_eq!(tldr_loader::shard::lengths(&two, &mut |_, _| scanned += 1).unwrap(), [30, 30]);
+        assert_eq!(scanned, 1);
         for (pattern, expected) in [
             ("/train/9*.tar", "no file matches"),
             ("", "holds no .tar"),

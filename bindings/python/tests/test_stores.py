@@ -1,4 +1,4 @@
-"""Promise: shards on an HTTP server that asks for credentials read as local ones; secrets are shown nowhere."""
+"""Promise: shards on an HTTP server that asks for credentials read as local ones; secrets are not shown."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def server(corpus: Corpus) -> Iterator[str]:
 
 
 def epoch(source: tldr.Source) -> list[tuple[list[str], np.ndarray]]:
-    loader = tldr.Loader(source, mode="full", batch_size=8, images=tldr.Images(size=SIZE))
+    loader = tldr.Loader(source, mode="full", batch_size=8, images=tldr.Images(image_size=SIZE))
     return [(batch.captions, np.asarray(batch.ids)) for batch in loader]
 
 

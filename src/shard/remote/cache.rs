@@ -64,6 +64,8 @@ impl std::fmt::Debug for Cache {
 struct State {
     /// Bytes in the folder at the last look, and what was written since.
     total: u64,
+    /// Bytes of files that are being written: a look does not see them.
+    pending: u64,
     /// Bytes written since the last look; `None` before it.
     written: Option<u64>,
     /// Until when nothing is written.
@@ -126,19 +128,21 @@ impl Cache {
     /// Whether `size` more bytes may be written now; makes room for them.
     fn admits(&self, size: u64) -> bool {
         let mut state = self.state();
-        if size > self.most || state.paused.is_some_and(|until| Instant::now() < until) {
+        let coming = state.pending.saturating_add(size);
+        if coming > self.most || state.paused.is_some_and(|until| Instant::now() < until) {
             return false;
         }
         let is_due = state.written.is_none_or(|written| written + size > self.most / LOOK);
         if is_due || state.total.saturating_add(size) > self.most {
-            let goal = self.most - size;
-            state.total = shrink(&self.folder, goal, self.most / FREED);
+            let goal = self.most - coming;
+            state.total = shrink(&self.folder, goal, self.most / FREED).saturating_add(state.pending);
             state.written = Some(0);
         }
         if state.total.saturating_add(size) > self.most {
             return false;
         }
         state.total += size;
+        state.pending = coming;
         state.written = state.written.map(|written| written + size);
         true
     }
@@ -239,11 +243,12 @@ impl Shelf {
         let sum = xxh3_64(&head);
         head.extend(sum.to_le_bytes());
         let path = self.path(&range);
-        if !self.cache.admits((head.len() + bytes.len()) as u64) {
-            return;
-        }
         // What is there under this name and is of somebody else stays.
         if path.symlink_metadata().is_ok() && !is_own(&path) {
+            return;
+        }
+        let size = (head.len() + bytes.len()) as u64;
+        if !self.cache.admits(size) {
             return;
         }
         let put = || -> io::Result<()> {
@@ -256,7 +261,9 @@ impl Shelf {
         // A folder that is empty may be removed between the two steps by whoever makes room.
         let put_again =
             |error: io::Error| if error.kind() == io::ErrorKind::NotFound { put() } else { Err(error) };
-        if let Err(error) = put().or_else(put_again) {
+        let done = put().or_else(put_again);
+        self.cache.state().pending -= size;
+        if let Err(error) = done {
             self.cache.cannot(&path, &error);
         }
     }

@@ -1,5 +1,6 @@
 //! What folders hold: of buckets, and of datasets on the Hugging Face hub.
 
+use std::collections::HashMap;
 use std::io;
 
 use object_store::client::{HttpRequest, HttpRequestBody};
@@ -14,7 +15,7 @@ use crate::shard::remote::address::Address;
 use crate::shard::remote::answer::{ANSWER, Answer};
 use crate::shard::remote::fault::{Fault, FaultKind};
 use crate::shard::remote::hub::HubFile;
-use crate::shard::remote::retry::persist;
+use crate::shard::remote::retry::{self, persist};
 use crate::shard::remote::runtime;
 use crate::shard::remote::store::{Object, Origin, Stores, key};
 
@@ -78,6 +79,27 @@ fn names_in(object: &Object, folder: &Path, url: &str) -> Result<Vec<String>> {
         found.objects.iter().filter_map(|object| object.location.filename().map(str::to_owned)).collect();
     names.sort();
     Ok(names)
+}
+
+/// As [`retry::read_small`], which asks for each file. The hub counts requests, so its folders are listed first, and files
+/// that they do not hold are not asked for.
+///
+/// # Errors
+/// As there.
+pub(crate) fn read_small(objects: Vec<(usize, Object)>) -> Result<Vec<(usize, Option<Vec<u8>>)>> {
+    let mut folders: HashMap<String, Option<Vec<String>>> = HashMap::new();
+    let mut is_there = |object: &Object| {
+        let (Origin::Hub(..), Some((folder, name))) = (&object.origin, object.url.rsplit_once('/')) else {
+            return true;
+        };
+        // Where it cannot be listed, each is asked for.
+        let names = folders.entry(folder.to_owned()).or_insert_with(|| object.names_beside().ok().flatten());
+        names.as_ref().is_none_or(|names| names.binary_search_by(|own| own.as_str().cmp(name)).is_ok())
+    };
+    let (there, absent): (Vec<_>, Vec<_>) = objects.into_iter().partition(|(_, object)| is_there(object));
+    let mut read = retry::read_small(there)?;
+    read.extend(absent.into_iter().map(|(number, _)| (number, None)));
+    Ok(read)
 }
 
 /// One entry of a folder, as the hub describes it.

@@ -35,7 +35,8 @@ pub(crate) use bucket::Bucket;
 pub(super) use chosen::ChosenReader;
 pub(super) use identity::Identity;
 pub(super) use reader::RemoteReader;
-pub(super) use retry::{read_small, version_now};
+pub(super) use listing::read_small;
+pub(super) use retry::version_now;
 pub(crate) use store::Object;
 pub(super) use store::{Stores, several_servers};
 
