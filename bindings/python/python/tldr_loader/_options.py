@@ -60,24 +60,38 @@ Raises:
 class Store(Group):
     """How shards in object stores and on HTTP servers are read; local shards need none of it.
 
-    A reader holds at most `ranges_ahead * range_bytes` of a shard. Credentials come from the environment
-    (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
+    A reader holds at most `ranges_ahead * range_bytes` of a shard. Credentials of buckets come from the
+    environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`), and so may those of HTTP servers (`TLDR_LOADER_HTTP_TOKENS`)
+    and of the Hugging Face hub (`HF_TOKEN`).
 
     Args:
         endpoint: URL of a server that speaks S3 (MinIO, Ceph, R2), for `s3://` shards. Default:
             `AWS_ENDPOINT_URL` where that is set, else Amazon.
+        token: Bearer token for the HTTP server of the source's shards, or for the Hugging Face hub; sent to
+            no other. Default: that of `TLDR_LOADER_HTTP_TOKENS` (`TOKEN@HOST;TOKEN@HOST:PORT`) for this
+            server; for `hf://` shards `HF_TOKEN`, or what `hf auth login` wrote.
+        headers: Headers for the HTTP server of the source's shards, by their names; sent to no other.
+            Default: none.
         read_timeout: Seconds to wait for the next bytes of an answer. Default: 30.
         retries: Times that a request is made again after a fault that may pass, before the fault ends the
-            run; counted anew after each `range_bytes`. Default: 8, which take 23 s of waiting.
+            run; counted anew after each `range_bytes`. They also bound how long a server that asks for time
+            (`Retry-After`) is given. Default: 8, which take 23 s of waiting.
         range_bytes: Bytes per request. Default: 4 MiB.
         ranges_ahead: Requests of one reader at a time. Default: 4.
+        shard_cache_dir: Local folder in which what was read of remote shards is kept for later epochs and
+            runs; processes may share it. Default: none.
+        shard_cache_bytes: Bytes that this folder may hold; the least recently used go first. Default: 64 GiB.
     """
 
     endpoint: str | None = None
+    token: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
     read_timeout: float = 30.0
     retries: int = 8
     range_bytes: int = 4194304
     ranges_ahead: int = 4
+    shard_cache_dir: str | os.PathLike[str] | None = None
+    shard_cache_bytes: int = 68719476736
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,9 +99,9 @@ class Source(Group):
     """One corpus and how it is read.
 
     Args:
-        urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `http(s)://`) with
-            `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them. Tar files, or Parquet files
-            with a column of images.
+        urls: Shards, one pattern or several: paths or URLs (`s3://`, `gs://`, `az://`, `hf://datasets/`,
+            `http(s)://`) with `{00000..00331}` ranges, globs, folders, or `@FILE` that lists them. Tar files,
+            or Parquet files with a column of images.
         name: Its name in the identity of its samples. Default: that of the folder that holds the shards.
         weight: Its share of the samples that are yielded, over the sum of all weights. Default: corpora
             without weights are read as one.
