@@ -55,7 +55,11 @@ demo: build ## Trains a CLIP model on full, random and reduced streams: 4 minute
 	$(BIN)/python examples/full_vs_reduced.py --demo --out demo
 
 .PHONY: test
-test: format lint docs test-rust test-python smoke ## Runs every check.
+test: format lint docs test-rust test-python smoke ## Runs every check but the next one.
+
+.PHONY: test-loops
+test-loops: build $(VENV)/.loops ## Runs the training loops of other frameworks, with the real ones.
+	$(BIN)/pytest --quiet --durations 10 bindings/python/tests/loops
 
 # --- longer runs ----------------------------------------------------------------------------
 
@@ -132,6 +136,10 @@ fuzz: ## Fuzzes the readers and decoders, a minute each.
 
 $(VENV)/.bench: requirements-bench.txt $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
+
+$(VENV)/.loops: requirements-loops.txt $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-loops.txt
 	@touch $@
 
 # --- a release (RELEASE.md) -----------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Promise: what the pages show works. Every code block of the pages in the root folder and docs/ is run.
 
+Those of docs/loops are run by loops/test_pages.py, with the frameworks that they are about.
+
 The blocks of a page run in order in one folder, as a reader would type them: `python` here, `sh` by bash
 with the package's command, `sql` by DuckDB; cargo compiles `rust` as doctests (src/lib.rs, or where they
 need the captioner, crates/captioner/src/lib.rs). `text` is output. The corpora that pages name are small ones
@@ -34,6 +36,20 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "RELEASE.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+LOOPS = sorted((ROOT / "docs" / "loops").glob("*.md"))
+
+MODELS = Path(__file__).parent / "loops" / "models"
+# What a script of open_clip's training is run with.
+FLAGS = {
+    "model": "tiny-clip",
+    "train-data": "cc3m/{00000..00003}.tar",
+    "val-data": "sbu/{000..001}.tar",
+    "batch-size": "8",
+    "epochs": "1",
+    "device": "cpu",
+    "precision": "fp32",
+    "workers": "1",
+}
 
 # What a page says, and what is run in its place.
 SMALLER = [
@@ -88,7 +104,7 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *LOOPS], ids=lambda page: page.name)
 def test_every_block_has_a_language_that_is_tried(page: Path) -> None:
     compiled = [
         (ROOT / "src" / "lib.rs").read_text(),
@@ -167,6 +183,17 @@ def run_python(block: Block, text: str, names: dict[str, Any]) -> None:
         assert len(next(iter(made))) > 0, f"{block.name}: its loader yields nothing"
 
 
+def run_script(block: Block, text: str) -> None:
+    """Runs a block that is a script of open_clip's training, on a small model."""
+    script = Path("train.py")
+    script.write_text(f"import open_clip\n\nopen_clip.add_model_config({str(MODELS)!r})\n{text}")
+    flags = [word for name, value in FLAGS.items() for word in (f"--{name}", value)]
+    command = [sys.executable, str(script), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{block.name}: {done.stdout}{done.stderr}"
+    assert "Eval Epoch: 1" in done.stderr + done.stdout, f"{block.name}: {done.stderr}"
+
+
 def run_sh(block: Block, text: str) -> None:
     # As pip puts it on the path.
     program = f'tldr-loader() {{ {shlex.quote(sys.executable)} -m tldr_loader._command "$@"; }}\n'
@@ -177,6 +204,12 @@ def run_sh(block: Block, text: str) -> None:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if runnable(p)], ids=lambda page: page.name)
 def test_the_blocks_of_a_page_run_in_order(
+    page: Path, corpora: Path, captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_page(page, corpora, captioner, tmp_path, monkeypatch)
+
+
+def run_page(
     page: Path, corpora: Path, captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = runnable(page)
@@ -199,7 +232,9 @@ def test_the_blocks_of_a_page_run_in_order(
         text = block.text
         for said, small in SMALLER:
             text = text.replace(said, small)
-        if block.language == "python":
+        if block.language == "python" and "sys.argv" in text:
+            run_script(block, text)
+        elif block.language == "python":
             run_python(block, text, names)
         elif block.language == "sh":
             run_sh(block, text)
