@@ -197,7 +197,7 @@ test-rust: $(VENV)/.dev
 
 test-python: $(VENV)/.dev build
 	$(BIN)/mypy
-	$(BIN)/stubtest tldr_loader tldr_loader_captioner
+	$(BIN)/stubtest --mypy-config-file pyproject.toml tldr_loader tldr_loader_captioner
 	$(BIN)/pytest --quiet
 
 # Every example takes `--smoke`: the whole path, in seconds.

@@ -10,7 +10,6 @@ latest`.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 import tempfile
@@ -19,8 +18,8 @@ from pathlib import Path
 # On a CPU torch's threads shall sleep between two operations (README.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import open_clip
 import open_clip_train.main
+from common import small_model
 
 import tldr_loader as tldr
 import tldr_loader.open_clip
@@ -42,16 +41,8 @@ def smoke() -> None:
     """Trains a small model for an epoch on drawn pairs."""
     with tempfile.TemporaryDirectory() as folder:
         tldr.synth(folder, samples=256, test_samples=32, shards=2)
-        tower = {"layers": 1, "width": 32}
-        config = {
-            "embed_dim": 32,
-            "vision_cfg": {**tower, "image_size": 32, "patch_size": 8, "head_width": 16},
-            "text_cfg": {**tower, "heads": 2, "context_length": 32, "vocab_size": 49408},
-        }
-        (Path(folder) / "small-clip.json").write_text(json.dumps(config))
-        open_clip.add_model_config(folder)
         flags = {
-            "model": "small-clip",
+            "model": small_model(Path(folder)),
             "train-data": f"{folder}/train",
             "val-data": f"{folder}/test",
             "batch-size": "32",

@@ -47,7 +47,11 @@ def functions() -> list[tuple[str, list[str], list[str]]]:
             positional = [a.arg for a in function.args.args if a.arg not in ("self", "cls")]
             keywords = [a.arg for a in function.args.kwonlyargs]
             # Methods of a protocol take what the protocol says.
-            if (positional or keywords) and not name.startswith("_") and "__dlpack" not in name:
+            if (
+                (positional or keywords)
+                and not name.startswith("_")
+                and not name.endswith(("__dlpack__", "__getitem__"))
+            ):
                 found.append((name, positional, keywords))
     return found
 

@@ -35,11 +35,12 @@ from tldr_loader._errors import (
     StateError,
     TldrError,
 )
+from tldr_loader._frameworks import not_by_index
 from tldr_loader._jobs import Audit, Export, Inspection, Plan, Recording, audit, export, inspect, plan, record
 from tldr_loader._native import _OPTIMISED, Array, Batch, Batches, Ledger, Loader, __version__, _end, synth
 from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Tempered, Top
 from tldr_loader._options import LOADER, Captions, Images, Runtime, Selection, Source, Store, World
-from tldr_loader._stats import Stats
+from tldr_loader._stats import Stats, scalars
 
 if TYPE_CHECKING:
     from tldr_loader._scorers import FittedScorer, Scorer, ScorerFit, fit
@@ -96,11 +97,14 @@ __all__ = [
     "inspect",
     "plan",
     "record",
+    "scalars",
     "synth",
 ]
 
 # The text on its options is made of what declares them, as the options' own classes are.
 Loader.__doc__ = LOADER
+_native_loader: Any = Loader
+_native_loader.__getitem__ = not_by_index
 
 # Threads of loaders that are still running must not call into a Python that ends.
 atexit.register(_end, os.getpid())

@@ -106,7 +106,8 @@ def _device(name: str) -> torch.device:
 
     # By its name: torch.device keeps but a byte of a number.
     found = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", name)
-    if found is None or (found[1] == "cpu" and found[2]):
+    # accelerate calls the CPU of its processes cpu:0.
+    if found is None or (found[1] == "cpu" and found[2] not in (None, "0")):
         raise ConfigError(f"invalid device={name}: expected cpu, cuda or cuda:N")
     if found[1] == "cpu":
         return torch.device("cpu")

@@ -1,11 +1,20 @@
-"""Which releases of frameworks the loops were tried with."""
+"""Frameworks whose loops were tried: which releases, and what to say where a loader is wrapped."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 import warnings
+from typing import NoReturn
 
-__all__ = ["TRIED", "check_version"]
+from tldr_loader._errors import ConfigError
+
+__all__ = ["TRIED", "check_version", "not_by_index", "refuse_dispatching"]
+
+BARE = (
+    "give the loop the loader itself: `for images, tokens in loader`, with no DataLoader around it and "
+    "nothing for accelerate to prepare"
+)
 
 TRIED = {
     "open_clip_torch": ("3.3",),
@@ -30,3 +39,35 @@ def check_version(distribution: str) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def not_by_index(loader: object, index: int) -> NoReturn:
+    """A loader's `__getitem__`, which torch's `DataLoader` calls.
+
+    Raises:
+        ConfigError: Always: says what to write instead.
+    """
+    raise ConfigError(
+        f"loader[{index!r}]: a loader has batches in an order of its own, and no rows by number, which "
+        f"torch's DataLoader asks for; {BARE} (docs/loops/accelerate.md)"
+    )
+
+
+def refuse_dispatching() -> None:
+    """Fails where accelerate iterates over a loader of several ranks.
+
+    It reads on one process what it sends to all, so that the other ranks' loaders never start.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if "accelerate.data_loader" not in sys.modules:
+        return
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__") == "accelerate.data_loader":
+            raise ConfigError(
+                "accelerate's DataLoader iterates over this loader: it would read on one process and cut its "
+                f"batches up for the others, whose shares nobody reads; {BARE} (docs/loops/accelerate.md)"
+            )

@@ -1,6 +1,6 @@
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, NoReturn, TypeAlias, final
 
 import torch
 
@@ -121,6 +121,7 @@ class Loader:
         """
 
     def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> NoReturn: ...
     @property
     def num_batches(self) -> int:
         """Batches of the current epoch, the same on every rank; in mode `eval` as the lengths make."""

@@ -23,6 +23,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tldr_loader._errors import ConfigError
+from tldr_loader._frameworks import refuse_dispatching
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -88,6 +89,7 @@ def compare(own: dict[str, Any], rank: int, world_size: int, number: int) -> Non
     place = group()
     if world_size == 1 or place is None or place[1] == 1:
         return
+    refuse_dispatching()
     process, processes = place
     if world_size > processes:
         raise ConfigError(

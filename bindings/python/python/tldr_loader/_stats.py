@@ -14,6 +14,7 @@ __all__ = [
     "Seconds",
     "SourceStats",
     "Stats",
+    "scalars",
 ]
 
 
@@ -184,3 +185,35 @@ class Stats(TypedDict):
     subset: Joined | None
     """How such a table fits the corpus, where there is one."""
     captions: Joined | None
+
+
+OF_SHARDS_AND_SAMPLES = {"shards", "skipped_bytes", "subset", "captions"}
+"""What would be a curve for each shard, or for a table."""
+
+
+def scalars(stats: Stats, prefix: str = "") -> dict[str, float]:
+    """The numbers of `Loader.stats()` by one name each, as wandb and TensorBoard take them.
+
+    Names of parts are joined by `/`, and a source's has its name: `counts/kept`, `seconds/wait_loader`,
+    `sources/cc3m/yielded`. What is no number is absent, and so are single shards and samples.
+
+    Args:
+        stats: What `Loader.stats()` returned.
+        prefix: What names begin with, `loader/` say.
+    """
+    found: dict[str, float] = {}
+
+    def add(name: str, value: object) -> None:
+        if isinstance(value, dict):
+            for part, inner in value.items():
+                add(f"{name}/{part}", inner)
+        elif isinstance(value, int | float):
+            found[prefix + name] = float(value) if isinstance(value, bool) else value
+
+    for name, value in stats.items():
+        if name not in OF_SHARDS_AND_SAMPLES:
+            add(name, value)
+    for source in stats["sources"]:
+        add(f"sources/{source['name']}", source)
+    add("skipped_bytes", sum(stats["skipped_bytes"].values()))
+    return found

@@ -56,8 +56,6 @@ INSTEAD = {
     "max_image_pixels": "give `images=tldr_loader.Images(max_image_pixels=...)` to get_data",
 }
 
-Format = Literal["tuple", "dict"]
-
 
 class Stream:
     """A loader as open_clip takes a dataloader: with its sizes, and with batches that it unpacks.
@@ -70,7 +68,7 @@ class Stream:
     def __init__(
         self,
         loader: Loader,
-        batch_format: Format = "tuple",
+        batch_format: Literal["tuple", "dict"] = "tuple",
         *,
         save_every: int | None = None,
         state: Mapping[str, Any] | None = None,
@@ -178,7 +176,7 @@ def get_data(
     epoch: int = 0,
     tokenizer: Any = None,
     *,
-    batch_format: Format = "tuple",
+    batch_format: Literal["tuple", "dict"] = "tuple",
     save_every: int | None = None,
     source: Source | Sequence[Source] | None = None,
     val_source: Source | None = None,
@@ -252,26 +250,19 @@ def train_one_epoch(
         first = stream.begin(
             model=model, optimizer=bound["optimizer"], scaler=bound["scaler"], args=bound["args"]
         )
-        epoch = _Resumed(epoch, first // bound["args"].accum_freq)
+        epoch = _resumed(epoch, first // bound["args"].accum_freq)
     return theirs.train_one_epoch(model, data, loss, epoch, *rest, **more)
 
 
-class _Resumed(int):
-    """An epoch of which steps are done.
+def _resumed(epoch: int, done: int) -> int:
+    """An epoch of which so many steps are done.
 
     open_clip counts steps as `steps of an epoch * epoch + i`, for its learning rate and its logs, and i
     begins at 0.
     """
-
-    done: int
-
-    def __new__(cls, epoch: int, done: int) -> _Resumed:
-        made = super().__new__(cls, epoch)
-        made.done = done
-        return made
-
-    def __rmul__(self, steps: int) -> int:
-        return steps * int(self) + self.done
+    counting = type("Epoch", (int,), {"__rmul__": lambda _, steps: steps * epoch + done})
+    found: int = counting(epoch)
+    return found
 
 
 def _check_flags(args: Any, batch_format: str, save_every: int | None, options: Mapping[str, Any]) -> None:
