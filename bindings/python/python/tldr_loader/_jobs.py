@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tldr_loader import _native
 from tldr_loader._options import Images, Runtime, Selection, Source
+from tldr_loader._progress import with_bar
 
 if TYPE_CHECKING:
     from tldr_loader._scorers import FittedScorer
@@ -206,13 +207,14 @@ def inspect(
         checksums: Whether to compare images with the `sha256` in their json, or in the Parquet file beside
             their shard.
         strict: Whether any fault is an error.
-        progress: Called with a stage, what is done of it, and of how much.
+        progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
+            installed and stderr is a terminal or a notebook.
 
     Raises:
         DataError: Shards cannot be listed. One that cannot be read is named in the result. With `strict`,
             whatever is in `faults`.
     """
-    found = _native._inspect(
+    found = with_bar("inspect", _native._inspect, _of_job)(
         source, images=images, decode=decode, checksums=checksums, strict=strict, progress=progress
     )
     for name in ("image_bytes", "width", "height", "caption_chars"):
@@ -244,9 +246,10 @@ def record(
         part: (i, n): only every n-th shard from the i-th on, for job arrays.
         runtime: `threads`.
         device: Where a captioner that is given as a directory runs.
-        progress: Called with a stage, what is done of it, and of how much.
+        progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
+            installed and stderr is a terminal or a notebook.
     """
-    found = _native._plan(
+    found = with_bar("record", _native._plan, _of_job)(
         source,
         captioner=captioner,
         ledger=ledger,
@@ -288,9 +291,10 @@ def plan(
         fill_with_copies: Whether near-duplicates fill the quota for which nothing else is left.
         runtime: `threads`.
         device: Where a captioner that is given as a directory runs.
-        progress: Called with a stage, what is done of it, and of how much.
+        progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
+            installed and stderr is a terminal or a notebook.
     """
-    found = _native._plan(
+    found = with_bar("plan", _native._plan, _of_job)(
         source,
         captioner=captioner,
         ledger=ledger,
@@ -327,9 +331,10 @@ def audit(
         source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.
         seeds: Seeds that are tried.
         windows: Windows that are looked at, drawn by hash.
-        progress: Called with a stage, what is done of it, and of how much.
+        progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
+            installed and stderr is a terminal or a notebook.
     """
-    found = _native._audit(
+    found = with_bar("audit", _native._audit, _of_job)(
         ledger,
         captioner=captioner,
         selection=selection,
@@ -368,9 +373,10 @@ def export(
         score: A score of the corpus whose recorded values are written too; a plan, or a gate by one, says so
             itself.
         generation: Fingerprint of the captions that are meant, where the ledger has several.
-        progress: Called with a stage, what is done of it, and of how much.
+        progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
+            installed and stderr is a terminal or a notebook.
     """
-    found = _native._export(
+    found = with_bar("export", _native._export, _of_job)(
         out,
         ledger=ledger,
         plan=plan,
@@ -383,3 +389,7 @@ def export(
         progress=progress,
     )
     return Export(**found)
+
+
+def _of_job(stage: str, done: int, total: int) -> tuple[str, int, int, dict[str, Any]]:
+    return stage, done, total, {}
