@@ -12,6 +12,7 @@ import pytest
 
 import tldr_loader as tldr
 from conftest import Corpus
+from test_scorers import ByColour
 
 TRAINING: dict[str, Any] = {"preset": "tiny", "epochs": 1, "batch_size": 20, "vocab_size": 300, "validate": 0}
 
@@ -63,3 +64,20 @@ def test_nothing_is_drawn_where_nobody_looks(
     assert fitted["warnings"]
     logged = [record.getMessage() for record in caplog.records if record.name == "tldr_loader"]
     assert set(fitted["warnings"]) <= set(logged)
+
+
+def test_the_fit_of_a_scorer_logs_its_warnings(
+    tmp_path: Path, corpus: Corpus, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Guessing(ByColour):
+        """Says of every caption that it fits as well."""
+
+        def score(self, previews: Any, captions: Any) -> dict[str, Any]:
+            found = super().score(previews, captions)
+            return {**found, "alignment": 0 * found["alignment"]}
+
+    with caplog.at_level(logging.WARNING, "tldr_loader"):
+        report = tldr.fit(corpus.urls, Guessing(), tmp_path / "fit", clusters=2).report
+    assert report is not None
+    assert report.warnings, report
+    assert set(report.warnings) <= {record.getMessage() for record in caplog.records}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tldr_loader import _native
 from tldr_loader._options import Images, Runtime, Selection, Source
-from tldr_loader._progress import with_bar
+from tldr_loader._progress import of_job, with_bar
 
 if TYPE_CHECKING:
     from tldr_loader._scorers import FittedScorer
@@ -214,7 +214,7 @@ def inspect(
         DataError: Shards cannot be listed. One that cannot be read is named in the result. With `strict`,
             whatever is in `faults`.
     """
-    found = with_bar("inspect", _native._inspect, _of_job)(
+    found = with_bar("inspect", _native._inspect, of_job)(
         source, images=images, decode=decode, checksums=checksums, strict=strict, progress=progress
     )
     for name in ("image_bytes", "width", "height", "caption_chars"):
@@ -249,7 +249,7 @@ def record(
         progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
             installed and stderr is a terminal or a notebook.
     """
-    found = with_bar("record", _native._plan, _of_job)(
+    found = with_bar("record", _native._plan, of_job)(
         source,
         captioner=captioner,
         ledger=ledger,
@@ -294,7 +294,7 @@ def plan(
         progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
             installed and stderr is a terminal or a notebook.
     """
-    found = with_bar("plan", _native._plan, _of_job)(
+    found = with_bar("plan", _native._plan, of_job)(
         source,
         captioner=captioner,
         ledger=ledger,
@@ -334,7 +334,7 @@ def audit(
         progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
             installed and stderr is a terminal or a notebook.
     """
-    found = with_bar("audit", _native._audit, _of_job)(
+    found = with_bar("audit", _native._audit, of_job)(
         ledger,
         captioner=captioner,
         selection=selection,
@@ -376,7 +376,7 @@ def export(
         progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
             installed and stderr is a terminal or a notebook.
     """
-    found = with_bar("export", _native._export, _of_job)(
+    found = with_bar("export", _native._export, of_job)(
         out,
         ledger=ledger,
         plan=plan,
@@ -389,7 +389,3 @@ def export(
         progress=progress,
     )
     return Export(**found)
-
-
-def _of_job(stage: str, done: int, total: int) -> tuple[str, int, int, dict[str, Any]]:
-    return stage, done, total, {}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["bar", "with_bar"]
+__all__ = ["of_job", "with_bar"]
 
 Callback = Callable[..., object]
 Read = Callable[..., tuple[str, int, int, dict[str, Any]]]
@@ -18,7 +18,7 @@ Read = Callable[..., tuple[str, int, int, dict[str, Any]]]
 
 
 @contextmanager
-def bar(title: str, progress: Callback | None, read: Read) -> Iterator[Any]:
+def _bar(title: str, progress: Callback | None, read: Read) -> Iterator[Any]:
     """The caller's own callback; where there is none, one that draws a bar, or `None`.
 
     Args:
@@ -36,12 +36,17 @@ def bar(title: str, progress: Callback | None, read: Read) -> Iterator[Any]:
         drawn.close()
 
 
+def of_job(stage: str, done: int, total: int) -> tuple[str, int, int, dict[str, Any]]:
+    """What the callback of a job is called with."""
+    return stage, done, total, {}
+
+
 def with_bar(title: str, native: Any, read: Read) -> Any:
     """A native function whose `progress` draws a bar unless the caller gives another."""
 
     @functools.wraps(native)
     def call(*args: Any, **options: Any) -> Any:
-        with bar(title, options.get("progress"), read) as progress:
+        with _bar(title, options.get("progress"), read) as progress:
             if progress is not None:
                 options["progress"] = progress
             return native(*args, **options)
@@ -71,7 +76,8 @@ class _Bar:
         stage, done, total, numbers = self._read(*args)
         if self._stage != (stage, total):
             self.close()
-            self._drawn = tqdm(total=total, desc=f"{self._title}: {stage}" if stage else self._title)
+            name = self._title if stage in ("", self._title) else f"{self._title}: {stage}"
+            self._drawn = tqdm(total=total, desc=name)
             self._stage = (stage, total)
         if numbers:
             self._drawn.set_postfix(numbers, refresh=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import random
 import warnings
@@ -21,11 +22,14 @@ import numpy as np
 from tldr_loader import _native
 from tldr_loader._errors import ConfigError
 from tldr_loader._options import Source
+from tldr_loader._progress import of_job, with_bar
 
 __all__ = ["FittedScorer", "Scorer", "ScorerFit", "fit"]
 
 _Path: TypeAlias = str | os.PathLike[str]
 _Sources: TypeAlias = _Path | Sequence[_Path] | Source
+
+logger = logging.getLogger("tldr_loader")
 
 PROBE = "probe.npz"
 PROBE_ROWS = 8
@@ -127,7 +131,8 @@ def fit(
         alignment_norm: How alignments are made comparable: `matched` (among captions of similar length in
             similar clusters), `mean` or `sum`. Default: `matched`.
         seed: Seed of sampling and of the first centroids. Default: 0.
-        progress: Called with `"fit"`, samples done, and samples in all.
+        progress: Called with `"fit"`, samples done, and samples in all. Default: a bar, where tqdm is
+            installed and stderr is a terminal or a notebook.
 
     Returns:
         The scorer with what was found, for the option `captioner` of a loader.
@@ -140,10 +145,13 @@ def fit(
     adapter = _Adapter(scorer)
     given = {"clusters": clusters, "samples": samples, "alignment_norm": alignment_norm, "seed": seed}
     options = {name: value for name, value in given.items() if value is not None}
-    found = _native._fit(source, adapter, os.fspath(out), progress=progress, **options)
+    job = with_bar("fit", _native._fit, of_job)
+    found = job(source, adapter, os.fspath(out), progress=progress, **options)
     adapter.probe().save(Path(out) / PROBE)
     found["pass_by_length"] = [tuple(row) for row in found["pass_by_length"]]
     report = ScorerFit(**found)
+    for warning in report.warnings:
+        logger.warning("%s", warning)
     return FittedScorer(out, scorer, report=report)
 
 
