@@ -69,7 +69,12 @@ pub struct Inspection {
 impl Inspection {
     /// The error of one that has faults, where that is asked for.
     pub fn refused(&self) -> Error {
-        ErrorKind::Shard { detail: format!("inspect found {} (strict)", self.faults.join(", ")) }.into()
+        let first = self.shards.iter().find_map(|shard| Some((shard, shard.failures.first()?)));
+        let first = first.map(|(shard, fault)| {
+            format!("; the first is {} of {}: {} ({})", fault.key, shard.url, fault.reason, fault.detail)
+        });
+        let found = format!("{}{}", self.faults.join(", "), first.unwrap_or_default());
+        Error::format("shards that are inspected strictly", "no fault at all", found)
     }
 
     /// What is wrong, in words.
@@ -370,6 +375,7 @@ impl Part {
                 self.shard.failures.push(Fault { key, offset, reason, detail });
             }
         }
+        reader.say_absent();
         // What the first part of a sample lacks is there, but elsewhere.
         for fault in &mut self.shard.failures {
             let lacks = matches!(fault.reason, FailReason::MissingImage | FailReason::MissingCaption);

@@ -19,7 +19,7 @@ pub use by_epoch::ByEpoch;
 pub use nearest::nearest;
 pub(crate) use notation::{Call, show};
 pub(crate) use setting::text_settings;
-pub use setting::{Refused, Setting, foreign, shown};
+pub use setting::{Refused, Setting, foreign, is_foreign, shown};
 #[doc(hidden)]
 pub use setting::{read_group, update_group, write_group};
 

@@ -83,6 +83,11 @@ pub fn foreign(shown: impl Into<String>) -> Value {
     Value::Object(Map::from_iter([(FOREIGN.to_owned(), Value::String(shown.into()))]))
 }
 
+/// Whether no option takes the value, whatever its type.
+pub fn is_foreign(value: &Value) -> bool {
+    value.as_object().is_some_and(|fields| fields.contains_key(FOREIGN))
+}
+
 /// A value as messages and states have it: texts without quotes where they cannot be mistaken.
 pub fn shown(value: &Value) -> String {
     match value {

@@ -306,6 +306,19 @@ impl CaptionReader {
         std::mem::take(&mut self.gaps)
     }
 
+    /// Says in the log, once per field, which fields none of the samples so far had.
+    pub(super) fn say_absent(&self) {
+        let named = [&self.field, &self.score];
+        let named = [(CAPTION_AT, named[0]), (SCORE_AT, named[1])].into_iter();
+        let named = named.filter_map(|(at, field)| field.as_deref().map(|field| (at, field)));
+        let of_filter = self.filter.iter().flat_map(|filter| filter.columns()).map(String::as_str);
+        for (at, field) in named.chain((FILTER_AT..).zip(of_filter)) {
+            if let Some(Some(lacking @ 1..)) = self.lacking.get(at) {
+                warn_of_absent(field, at, *lacking);
+            }
+        }
+    }
+
     /// What stands in `column`, the `i`-th that is looked for; `None` where it is absent, null or not a number.
     fn value(&mut self, i: usize, column: &str, key: &str, member: &Fields) -> Result<Option<Value>> {
         let mut found = member.value(column).cloned();
@@ -327,7 +340,7 @@ impl CaptionReader {
         // A field that is not a number is there.
         *lacking = lacking.filter(|_| found.is_none() && !is_nan).map(|lacking| lacking + 1);
         if *lacking == Some(LACKING) {
-            warn_of_absent(column, i);
+            warn_of_absent(column, i, LACKING);
         }
         Ok(found)
     }
@@ -345,7 +358,7 @@ pub(super) fn score(value: &Value) -> Option<f32> {
 
 /// Says, once per field, that no sample has it: a slip in its name would pass unseen where samples
 /// have a `.txt` too.
-fn warn_of_absent(field: &str, at: usize) {
+fn warn_of_absent(field: &str, at: usize, samples: u64) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(field.to_owned()) {
         let (option, consequence) = match at {
@@ -355,7 +368,7 @@ fn warn_of_absent(field: &str, at: usize) {
             _ => ("where", "a test of it is true of none of them, but for `is null`"),
         };
         tracing::warn!(
-            "{option}: none of the first {LACKING} samples of a shard has a {field:?} in its json or its \
+            "{option}: none of the first {samples} samples of a shard has a {field:?} in its json or its \
              metadata; {consequence}"
         );
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::options::{HIDDEN, Refused, Setting};
+use crate::options::{HIDDEN, Refused, Setting, is_foreign, shown};
 
 /// A bearer token. Its `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,8 +46,14 @@ impl Setting for Token {
     }
 
     fn read(value: &Value) -> Result<Self, Refused> {
-        Self::from_value(value).ok_or_else(|| Error::option("token", HIDDEN, Self::ACCEPTED).into())
+        Self::from_value(value).ok_or_else(|| refused("token", value, Self::ACCEPTED).into())
     }
+}
+
+/// The error of a value that is not shown, but for its type where that is wrong.
+fn refused(option: &'static str, value: &Value, accepted: &'static str) -> Error {
+    let given = if is_foreign(value) { shown(value) } else { HIDDEN.to_owned() };
+    Error::option(option, given, accepted)
 }
 
 /// Headers by their names, in lower case. Their `Debug` has the names only.
@@ -101,7 +107,7 @@ impl fmt::Debug for Headers {
 }
 
 impl Setting for Headers {
-    const ACCEPTED: &'static str = "texts by the names of headers";
+    const ACCEPTED: &'static str = "texts by the names of headers, like {\"X-Api-Key\": \"...\"}";
     const PYTHON: &'static str = "Mapping[str, str]";
 
     fn from_value(value: &Value) -> Option<Self> {
@@ -113,8 +119,8 @@ impl Setting for Headers {
     }
 
     fn read(value: &Value) -> Result<Self, Refused> {
-        let refused = || Error::option("headers", HIDDEN, Self::ACCEPTED);
-        let fields = value.as_object().ok_or_else(refused)?;
+        let refused = || refused("headers", value, Self::ACCEPTED);
+        let fields = value.as_object().filter(|_| !is_foreign(value)).ok_or_else(refused)?;
         let pairs = fields.iter().map(|(name, value)| Some((name.as_str(), value.as_str()?)));
         let pairs: Vec<_> = pairs.collect::<Option<_>>().ok_or_else(refused)?;
         Ok(Self::new(pairs)?)

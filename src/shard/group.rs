@@ -121,6 +121,8 @@ pub(super) enum Repeated {
     Key,
     /// A member with this extension.
     Member(String),
+    /// The key, by the group before the seam of two archives.
+    Seam,
 }
 
 impl Harm {
@@ -330,6 +332,14 @@ impl Open {
                 return Some((FailReason::RepeatedKey, detail));
             }
             Some(Repeated::Key) => return Some(self.again(has_image)),
+            Some(Repeated::Seam) => {
+                let detail = format!(
+                    "the key {} was seen right before the seam of two archives put end to end, which divides samples: \
+                     write them into one archive",
+                    self.key
+                );
+                return Some((FailReason::RepeatedKey, detail));
+            }
             None => {}
         }
         (!has_image).then(|| self.missing(FailReason::MissingImage, "no jpg, png, jpeg or webp", is_image))
@@ -372,6 +382,9 @@ impl Open {
                 Some(elsewhere) => format!("{elsewhere}, no txt, no caption"),
                 None if self.layout.is_some() => {
                     "no column caption, text or txt: name one by caption_key".into()
+                }
+                None if self.has(|role| role == Role::Json) => {
+                    "no txt, no caption (caption_key names a field of the json)".to_owned()
                 }
                 None => "no txt, no caption".to_owned(),
             };

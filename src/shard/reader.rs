@@ -41,6 +41,8 @@ pub struct ShardReader {
     /// Damage met since the last member, which the groups on both sides may have lost something to.
     damage: Option<String>,
     seen: HashSet<SampleId>,
+    /// Key of the group that the seam of two archives ended.
+    divided: Option<Arc<str>>,
     position: u64,
     skipped_bytes: u64,
     ended: bool,
@@ -160,6 +162,7 @@ impl ShardReader {
             waiting: None,
             damage: None,
             seen: HashSet::new(),
+            divided: None,
             position: 0,
             skipped_bytes: 0,
             ended: false,
@@ -262,6 +265,11 @@ impl ShardReader {
         self.take_gaps().say(shard);
     }
 
+    /// Says in the log, once per field, which of the fields that are asked for none of the samples so far had.
+    pub fn say_absent(&self) {
+        self.captions.say_absent();
+    }
+
     /// What the json of the last group that was read was asked for in vain.
     pub(crate) fn take_gaps(&mut self) -> Gaps {
         self.captions.take_gaps()
@@ -317,6 +325,7 @@ impl ShardReader {
                 Step::Seam => {
                     if let Some(open) = &mut group {
                         open.harm.touched = self.damage.take().or(open.harm.touched.take());
+                        self.divided = Some(Arc::clone(&open.key));
                         return Ok(group);
                     }
                     continue;
@@ -368,8 +377,9 @@ impl ShardReader {
     fn start(&mut self, member: Named, read: bool) -> Result<Open> {
         let mut open = Open::new(member.key, self.shard.hash, member.offset);
         open.harm.touched = self.damage.take();
+        let is_divided = self.divided.take().is_some_and(|key| key == open.key);
         if !self.seen.insert(open.id) {
-            open.harm.repeated = Some(Repeated::Key);
+            open.harm.repeated = Some(if is_divided { Repeated::Seam } else { Repeated::Key });
         }
         open.wants_all = self.captions.wants_all();
         open.is_outside = read && self.captions.is_outside(&open.key, open.id);

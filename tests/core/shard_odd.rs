@@ -174,6 +174,7 @@ fn members_on_two_sides_of_a_seam_are_not_one_sample() {
         let failed: Vec<_> = groups.iter().filter_map(|group| group.as_ref().err()).collect();
         let found: Vec<_> = failed.iter().map(|failed| (&*failed.key, failed.reason)).collect();
         assert_eq!(found, [("b", FailReason::MissingCaption), ("b", FailReason::RepeatedKey)]);
+        assert!(failed[1].detail.contains("the seam of two archives"), "{}", failed[1].detail);
         for pack in [gzip, zstd] {
             assert_eq!(read(&pack(&bytes)).unwrap().0, groups);
         }

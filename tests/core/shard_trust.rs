@@ -120,6 +120,13 @@ fn credentials_are_not_sent_on_to_another_server() {
         Reply::status(302).with("Location", &**target)
     });
     assert_eq!(read(&shard(&first.url("/set/0.tar"), &with_token())).unwrap(), 30);
+    // Where the other one wants credentials, it is named: those of the first are not at fault.
+    let closed = server(|_| Reply::status(401));
+    let target = closed.url("/set/0.tar");
+    let first = server(move |_| Reply::status(302).with("Location", &*target));
+    let refused = message(&first, &with_token());
+    let place = closed.url("");
+    assert!(refused.contains(&format!("redirected to {place}, which got no token")), "{refused}");
     let looping = server(|_| Reply::status(302).with("Location", "/set/0.tar"));
     let message = message(&looping, &with_token());
     assert!(message.contains("more than 20 redirects"), "{message}");

@@ -2,26 +2,30 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::loader::observe::recorder::{Inner, Joins, Recorder};
+use crate::loader::observe::recorder::{Inner, Joins, Recorder, Table};
 use crate::loader::spec::Spec;
-use crate::shard::JoinBy;
+use crate::shard::{JoinBy, ReadOptions};
 
 impl Recorder {
     /// As [`new`](Self::new), of an epoch of `spec`.
     pub(crate) fn of(spec: &Spec, epoch: u64) -> Self {
-        let mut reads = spec.reads.clone();
-        reads.dedup_by(|a, b| a == b);
         // Of several tables the entries of all.
-        let all = |tables: Vec<(JoinBy, usize)>| {
-            let entries = tables.iter().map(|(_, entries)| *entries as u64).sum();
-            tables.first().map(|(by, _)| (*by, entries))
+        let all = |table: &dyn Fn(&ReadOptions) -> Option<(JoinBy, usize)>| {
+            let mut reads = spec.reads.clone();
+            reads.dedup_by(|a, b| a == b);
+            let tables: Vec<(JoinBy, usize)> = reads.iter().filter_map(|read| table(read)).collect();
+            let shards = spec.reads.iter().zip(&spec.lengths).filter(|(read, _)| table(read).is_some());
+            tables.first().map(|(by, _)| Table {
+                by: *by,
+                entries: tables.iter().map(|(_, entries)| *entries as u64).sum(),
+                samples: shards.map(|(_, length)| length).sum(),
+            })
         };
-        let subsets = reads.iter().filter_map(|read| read.subset.as_ref());
-        let captions = reads.iter().filter_map(|read| read.captions.as_ref());
+        let without = spec.shards.iter().zip(&spec.reads).filter(|(_, read)| read.subset.is_none());
         let joins = Joins {
-            subset: all(subsets.map(|subset| (subset.by(), subset.len())).collect()),
-            captions: all(captions.map(|captions| (captions.by(), captions.len())).collect()),
-            samples: spec.lengths.iter().sum(),
+            subset: all(&|read| read.subset.as_ref().map(|subset| (subset.by(), subset.len()))),
+            captions: all(&|read| read.captions.as_ref().map(|captions| (captions.by(), captions.len()))),
+            without_subset: without.map(|(shard, _)| Arc::clone(&shard.url)).collect(),
         };
         let empty = spec.shards.iter().zip(&spec.lengths).filter(|(_, length)| **length == 0);
         let empty_shards = empty.map(|(shard, _)| Arc::clone(&shard.url)).collect();

@@ -89,15 +89,24 @@ pub(crate) struct Inner {
 /// What samples are joined with: by what, and entries.
 #[derive(Debug, Default)]
 pub(crate) struct Joins {
-    pub(super) subset: Option<(JoinBy, u64)>,
-    pub(super) captions: Option<(JoinBy, u64)>,
-    /// Samples of the corpus.
+    pub(super) subset: Option<Table>,
+    pub(super) captions: Option<Table>,
+    /// Shards of sources without a subset.
+    pub(super) without_subset: Vec<Arc<str>>,
+}
+
+/// Tables of the sources that have one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Table {
+    pub(super) by: JoinBy,
+    pub(super) entries: u64,
+    /// Samples of these sources.
     pub(super) samples: u64,
 }
 
-impl Joins {
-    fn joined(&self, (by, entries): (JoinBy, u64), matched: u64) -> Joined {
-        Joined { by: by.name(), entries, matched, corpus: self.samples }
+impl Table {
+    fn joined(self, matched: u64) -> Joined {
+        Joined { by: self.by.name(), entries: self.entries, matched, corpus: self.samples }
     }
 }
 
@@ -466,8 +475,12 @@ impl Recorder {
             not_numbers: inner.not_numbers.clone(),
             unread_json: inner.unread_json,
             unscored: get(&self.unscored),
-            subset: self.joins.subset.map(|of| self.joins.joined(of, inner.counts.read - inner.outside)),
-            captions: self.joins.captions.map(|of| self.joins.joined(of, get(&self.from_table))),
+            subset: self.joins.subset.map(|table| {
+                let others = self.joins.without_subset.iter().filter_map(|url| inner.shards.get(url));
+                let others: u64 = others.map(|counts| counts.read).sum();
+                table.joined(inner.counts.read.saturating_sub(others + inner.outside))
+            }),
+            captions: self.joins.captions.map(|table| table.joined(get(&self.from_table))),
             activity: self.board.activity(),
             gate: None,
             sources: vec![],

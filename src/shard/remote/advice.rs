@@ -1,11 +1,13 @@
 //! What to do where a store says that it must not be read.
 
 use crate::shard::remote::address::Kind;
+use crate::shard::remote::answer::Said;
 use crate::shard::remote::store::{Object, Origin};
 use crate::shard::remote::trust::{TOKENS, server};
 
 /// What to do about a status of 401 or 403.
-pub(super) fn denied(status: u16, object: &Object) -> String {
+pub(super) fn denied(said: &Said, object: &Object) -> String {
+    let status = said.status;
     match &object.origin {
         Origin::Bucket(Kind::S3, ..) => "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, of credentials \
              that expire, AWS_SESSION_TOKEN; they need s3:GetObject, and s3:ListBucket for a folder; for a public \
@@ -33,6 +35,10 @@ pub(super) fn denied(status: u16, object: &Object) -> String {
         Origin::Http(..) if object.secret.is_some() => {
             "the signature in the query of the URL may have expired, or be of another file: ask for a new URL".into()
         }
+        Origin::Http(..) if let Some(other) = &said.from => format!(
+            "the request was redirected to {other}, which got no token and no headers, since they are meant for the \
+             server of the URL: give the URL there, with a token for it"
+        ),
         Origin::Http(..) if object.has_credentials() => {
             let what = if status == 401 { "does not accept" } else { "does not let it be read with" };
             format!("the server {what} the token or headers that were sent: check them, or ask for access")

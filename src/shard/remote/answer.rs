@@ -22,6 +22,8 @@ pub(super) struct Said {
     pub(super) next: Option<String>,
     /// What the hub says of an error.
     pub(super) error: Option<String>,
+    /// The server that it came from, where that is another one than was asked: it got no credentials.
+    pub(super) from: Option<String>,
 }
 
 tokio::task_local! {
@@ -50,7 +52,13 @@ impl Answer {
                 .and_then(|asked| retry_after(&asked, text(DATE.as_str()).as_deref())),
             next: text(LINK.as_str()).and_then(|links| next_page(&links)),
             error,
+            from: None,
         };
+    }
+
+    /// Notes that the answer came from another server than was asked.
+    pub(super) fn came_from(&self, server: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).from = Some(server);
     }
 
     /// The answer that `request` carries, or that its task waits for.

@@ -113,7 +113,7 @@ impl Fault {
             cause = plain(&format!("the server answered with status {}: {error}", said.status), object);
         }
         let advice = match kind {
-            FaultKind::Denied => advice::denied(said.status, object),
+            FaultKind::Denied => advice::denied(said, object),
             FaultKind::NoCredentials => advice::without_credentials(object),
             _ => String::new(),
         };
@@ -192,7 +192,7 @@ impl Patience {
             let (asked, left) = (asked.as_secs(), self.left.as_secs_f64());
             fault.cause = format!(
                 "{}; the server asks to wait {asked} s (Retry-After), and retries={} leaves {left:.1} s: give more \
-                 retries, ask it less, or start again later",
+                 retries, read fewer shards at a time, or start again later",
                 fault.cause, self.retries
             );
             return None;

@@ -115,9 +115,8 @@ pub(super) fn endpoint() -> Result<Url> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let is_bare = |url: &Url| url.username().is_empty() && url.password().is_none() && url.query().is_none();
     url.filter(is_bare).ok_or_else(|| {
-        let accepted =
-            "the environment variable HF_ENDPOINT is no URL of a server, like https://huggingface.co";
-        Error::refused("urls", "hf://", accepted)
+        let accepted = "the environment variable is no URL of a server, like https://huggingface.co";
+        Error::refused("HF_ENDPOINT", text, accepted)
     })
 }
 

@@ -1,7 +1,7 @@
 //! What folders hold: of buckets, and of datasets on the Hugging Face hub.
 
-use std::collections::HashMap;
 use std::io;
+use std::sync::PoisonError;
 
 use object_store::client::{HttpRequest, HttpRequestBody};
 use object_store::path::Path;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::shard::patterns::path_matches;
 use crate::shard::remote::address::Address;
 use crate::shard::remote::answer::{ANSWER, Answer};
@@ -87,19 +87,35 @@ fn names_in(object: &Object, folder: &Path, url: &str) -> Result<Vec<String>> {
 /// # Errors
 /// As there.
 pub(crate) fn read_small(objects: Vec<(usize, Object)>) -> Result<Vec<(usize, Option<Vec<u8>>)>> {
-    let mut folders: HashMap<String, Option<Vec<String>>> = HashMap::new();
-    let mut is_there = |object: &Object| {
-        let (Origin::Hub(..), Some((folder, name))) = (&object.origin, object.url.rsplit_once('/')) else {
+    let is_there = |object: &Object| {
+        let (Origin::Hub(_, _, shared), Some((folder, name))) = (&object.origin, object.url.rsplit_once('/'))
+        else {
             return true;
         };
-        // Where it cannot be listed, each is asked for.
-        let names = folders.entry(folder.to_owned()).or_insert_with(|| object.names_beside().ok().flatten());
-        names.as_ref().is_none_or(|names| names.binary_search_by(|own| own.as_str().cmp(name)).is_ok())
+        let listed = || shared.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = listed().get(folder).cloned();
+        let names = known.unwrap_or_else(|| {
+            let names = match object.names_beside() {
+                // Who may not list a folder may not read what is in it.
+                Err(error) if is_refusal(&error) => Some(vec![]),
+                // Where it cannot be listed, each is asked for.
+                names => names.ok().flatten(),
+            };
+            listed().insert(folder.to_owned(), names.clone());
+            names
+        });
+        names.is_none_or(|names| names.binary_search_by(|own| own.as_str().cmp(name)).is_ok())
     };
     let (there, absent): (Vec<_>, Vec<_>) = objects.into_iter().partition(|(_, object)| is_there(object));
     let mut read = retry::read_small(there)?;
     read.extend(absent.into_iter().map(|(number, _)| (number, None)));
     Ok(read)
+}
+
+/// Whether a folder is not there, or must not be listed.
+fn is_refusal(error: &Error) -> bool {
+    use io::ErrorKind::{NotFound, PermissionDenied};
+    matches!(&error.kind, ErrorKind::Io { source, .. } if matches!(source.kind(), NotFound | PermissionDenied))
 }
 
 /// One entry of a folder, as the hub describes it.

@@ -368,6 +368,8 @@ impl HttpConnector for Connector {
 pub(super) struct Shared {
     pub(super) client: HttpClient,
     credentials: Arc<Credentials>,
+    /// Names in folders of the hub that were listed; `None` where one cannot be.
+    pub(super) folders: Arc<Mutex<HashMap<String, Option<Vec<String>>>>>,
 }
 
 impl Shared {
@@ -376,7 +378,8 @@ impl Shared {
         let client = Web::client(options.read_timeout.saturating_add(Duration::from_secs(1)))
             .map_err(|error| Error::io("set up an HTTP client", error))?;
         let credentials = Arc::new(credentials);
-        Ok(Self { client: HttpClient::new(Web::new(client, Arc::clone(&credentials))), credentials })
+        let web = Web::new(client, Arc::clone(&credentials));
+        Ok(Self { client: HttpClient::new(web), credentials, folders: Arc::default() })
     }
 }
 

@@ -7,6 +7,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::options::HIDDEN;
 use crate::shard::Store;
 
 /// Tokens for HTTP servers: `TOKEN@HOST`, joined by semicolons, as Deno's `DENO_AUTH_TOKENS` has it.
@@ -73,8 +74,9 @@ fn given(options: &Store, token: Option<&str>) -> Result<HeaderMap> {
     }
     let token = options.token.as_ref().map(|token| token.text()).or(token);
     if let (Some(token), false) = (token, headers.contains_key(AUTHORIZATION)) {
-        let bad =
-            || Error::refused("urls", "hf://", "the token of HF_TOKEN, or of its file, is no text in ASCII");
+        let bad = || {
+            Error::refused("HF_TOKEN", HIDDEN, "expected a token in ASCII, there or in the file of the login")
+        };
         headers.insert(AUTHORIZATION, bearer(token).ok_or_else(bad)?);
     }
     Ok(headers)
@@ -89,9 +91,8 @@ fn bearer(token: &str) -> Option<HeaderValue> {
 /// Reads `TOKEN@HOST[:PORT]`, joined by semicolons.
 fn tokens(text: &str) -> Result<HashMap<String, HeaderValue>> {
     let refuse = || {
-        let problem =
-            format!("the environment variable {TOKENS} is not TOKEN@HOST, or several joined by semicolons");
-        Error::refused("urls", "https://", problem)
+        let expected = "the environment variable is not TOKEN@HOST, or several of these joined by semicolons";
+        Error::refused(TOKENS, HIDDEN, expected)
     };
     let mut tokens = HashMap::new();
     for entry in text.split(';').map(str::trim).filter(|entry| !entry.is_empty()) {

@@ -122,12 +122,17 @@ impl Web {
             let Some(target) = target else {
                 // The commit tells less, as it changes with every other file.
                 let linked = linked.or(commit.filter(|_| !found.headers().contains_key(ETAG)));
+                let other = Some(server(&url)).filter(|other| *other != server(&first));
                 if let (Some(landing), Some(etag)) =
                     (landing, linked.clone().filter(|_| is_of_object(found.status())))
                 {
                     landing.set(Some((url, etag)));
                 }
-                return Ok(noted(found, answer.as_ref(), linked.as_ref()));
+                let found = noted(found, answer.as_ref(), linked.as_ref());
+                if let (Some(answer), Some(other)) = (&answer, other) {
+                    answer.came_from(other);
+                }
+                return Ok(found);
             };
             let next = target.to_str().ok().and_then(|target| url.join(target).ok());
             let next = next.filter(|next| matches!(next.scheme(), "http" | "https"));

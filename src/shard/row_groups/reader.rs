@@ -15,7 +15,7 @@ use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use parquet::record::reader::{ReaderIter, TreeBuilder};
 use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor, Type};
 
@@ -26,6 +26,9 @@ use crate::shard::row_groups::chunks::Chunks;
 use crate::shard::row_groups::layout::Layout;
 use crate::shard::row_groups::row_json;
 use crate::shard::version::Version;
+
+/// What Parquet files begin with.
+const MAGIC: [u8; 4] = *b"PAR1";
 
 /// What is read of a row.
 pub(crate) struct RowData {
@@ -105,11 +108,21 @@ impl RowReader {
         };
         let wrong = |found: String| {
             Error::format(
-                &*shard.url,
+                "shard",
                 "a Parquet file with a column of encoded images (image, image.bytes, jpg)",
                 found,
             )
         };
+        let start = guarded(&chunks, || chunks.get_bytes(0, MAGIC.len().min(chunks.len() as usize)));
+        match start {
+            Err(Unread::Store(error)) => return Err(cannot(error)),
+            Ok(bytes) if bytes.is_empty() => return Err(wrong("an empty file".into())),
+            Ok(bytes) if *bytes != MAGIC => {
+                let found = "a file that does not begin as one; if it is a tar file, give it that ending";
+                return Err(wrong(found.into()));
+            }
+            _ => {}
+        }
         let opened = guarded(&chunks, || SerializedFileReader::new(chunks.clone()));
         let file = opened.map_err(|unread| match unread {
             Unread::Store(error) => cannot(error),
