@@ -67,8 +67,8 @@ impl Store {
             let why = "without shard_cache_dir, the folder that it bounds";
             return Err(Error::unused("shard_cache_bytes", self.shard_cache_bytes, why));
         }
-        if self.shard_cache_dir.is_some() && self.shard_cache_bytes < 2 * self.range_bytes as u64 {
-            let accepted = format!("at least two ranges: 2 x range_bytes = {}", 2 * self.range_bytes as u64);
+        if self.shard_cache_dir.is_some() && self.shard_cache_bytes < self.range_bytes as u64 {
+            let accepted = format!("at least range_bytes, {}", self.range_bytes);
             return Err(Error::option("shard_cache_bytes", self.shard_cache_bytes, accepted));
         }
         if self.token.is_some() && self.headers.iter().any(|(name, _)| name == "authorization") {

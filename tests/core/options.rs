@@ -41,6 +41,7 @@ fn other(field: &Field) -> Value {
         ("where", json!("width >= 200")),
         ("urls", json!(["a.tar", "b.tar"])),
         ("lengths", json!([3, 4])),
+        ("caption_choice", json!("random")),
         ("token", json!("a-token")),
         ("headers", json!({"X-Key": "a key"})),
         ("sources", json!([{"urls": "a.tar", "weight": 0.5}])),

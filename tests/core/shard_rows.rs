@@ -228,9 +228,13 @@ fn what_is_no_file_of_images_says_what_it_is() {
         metadata.contains("url, caption, key, status") && metadata.contains("list those instead"),
         "{metadata}"
     );
-    for bytes in [&ROWS[..ROWS.len() - 100], b"no Parquet", b""] {
+    for (bytes, part) in [
+        (&ROWS[..ROWS.len() - 100], "cut off"),
+        (b"no Parquet", "does not begin as one"),
+        (b"", "an empty file"),
+    ] {
         let message = error(bytes);
-        assert!(message.contains("00000.parquet") && message.contains("cut off"), "{message}");
+        assert!(message.contains("00000.parquet") && message.contains(part), "{message}");
     }
     let shard = written(folder.path(), ROWS);
     assert_eq!(ShardReader::open(&shard, &ReadOptions::default()).unwrap().format(), ShardFormat::Parquet);

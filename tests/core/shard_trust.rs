@@ -287,7 +287,8 @@ mod inside {
     fn an_environment_that_cannot_be_read() {
         let error = list(&["https://h/0.tar".into()], None, &options()).unwrap_err().to_string();
         assert!(
-            error.contains("TLDR_LOADER_HTTP_TOKENS is not TOKEN@HOST") && !error.contains(SECRET),
+            error.contains("TLDR_LOADER_HTTP_TOKENS=(hidden): the environment variable is not TOKEN@HOST")
+                && !error.contains(SECRET),
             "{error}"
         );
     }

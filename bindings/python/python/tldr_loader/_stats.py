@@ -127,8 +127,8 @@ class Stats(TypedDict):
 
     `seconds` holds the work of each stage. `encode`, `caption`, `judge`, `batch` and the two waits are
     wall-clock; `read` and `select` are summed over lanes, `preview` and `example` over the threads of the
-    pool, and may exceed the wall-clock. `captions_empty` and `captions_repetitive` count generated captions of
-    kept samples: without a word, or with a phrase three times in a row. `wait_loader` is what the training
+    pool, and may exceed the wall-clock. `captions_empty` and `captions_repetitive` count generated captions
+    of kept samples: without a word, or with a phrase three times in a row. `wait_loader` is what the training
     loop waited for a batch, `wait_consumer` what a finished batch waited for the loop.
     """
 
