@@ -10,8 +10,8 @@ crate::group! {
     pub struct Images, fields of images {
         /// Side of the square images, in pixels. Default: 224.
         Pixels image_size: usize = 224;
-        /// How images are cropped and resized: `train` (random resized crop), `eval` (resize, centre crop) or `preview`
-        /// (squash). Default: `train`; `eval` in mode `eval`.
+        /// How images are cropped and resized: `train` (random resized crop), `eval` (resize, centre crop), `squash`
+        /// (both sides, bicubic) or `preview` (both sides, bilinear). Default: `train`; `eval` in mode `eval`.
         Pixels transform: Option<Transform> = None, some Transform;
         /// Least and greatest share of the area, for `train`. Default: 0.9 to 1.
         Pixels crop_scale: Option<[f64; 2]> = None, some [f64; 2];
@@ -77,8 +77,11 @@ impl Images {
                     let accepted = format!("with transform={}, which has no random crop", other.name());
                     Err(Error::unused(option, given, accepted))
                 }
-                None if other == Transform::Eval => Ok(ImageTransform::Eval),
-                None => Ok(ImageTransform::Preview),
+                None => Ok(match other {
+                    Transform::Eval => ImageTransform::Eval,
+                    Transform::Squash => ImageTransform::Squash,
+                    _ => ImageTransform::Preview,
+                }),
             },
         }
     }
@@ -91,13 +94,15 @@ pub enum Transform {
     Train,
     /// Resize the shorter side, then crop the centre.
     Eval,
-    /// Squash the whole picture to the square.
+    /// Squash the whole picture to the square, bicubic.
+    Squash,
+    /// The same, bilinear.
     Preview,
 }
 
 crate::names!(
-    Transform { Train => "train", Eval => "eval", Preview => "preview" },
-    option "transform", "one of train, eval, preview"
+    Transform { Train => "train", Eval => "eval", Squash => "squash", Preview => "preview" },
+    option "transform", "one of train, eval, squash, preview"
 );
 
 /// Number type of the pixels of a batch.
@@ -118,6 +123,6 @@ crate::names!(
 
 text_settings! {
     Alpha: "Literal['white', 'black', 'drop']", "one of white, black, drop";
-    Transform: "Literal['train', 'eval', 'preview']", "one of train, eval, preview";
+    Transform: "Literal['train', 'eval', 'squash', 'preview']", "one of train, eval, squash, preview";
     PixelType: "Literal['float32', 'bfloat16', 'uint8']", "one of float32, bfloat16, uint8";
 }

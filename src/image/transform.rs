@@ -29,6 +29,8 @@ pub enum ImageTransform {
     },
     /// Resize the shorter side to the size (bicubic), then crop the centre.
     Eval,
+    /// Squash the whole picture to the square with PIL's bicubic filter: SigLIP's evaluation in open_clip.
+    Squash,
     /// Squash the whole picture to the square (bilinear, antialiased): what a captioner of our own sees.
     Preview,
     /// The same with PIL's bicubic filter, rows first: what a loaded BLIP sees.
@@ -160,7 +162,7 @@ impl ImageTransform {
                 Shown { crop, mirrored: flip > 0.0 && rng.unit() < flip }
             }
             Self::Eval => Shown { crop: not_a_ribbon(whole), mirrored: false },
-            Self::Preview | Self::PreviewBicubic => Shown { crop: whole, mirrored: false },
+            Self::Squash | Self::Preview | Self::PreviewBicubic => Shown { crop: whole, mirrored: false },
         }
     }
 }
@@ -184,6 +186,10 @@ pub(super) fn resize(
             convolve_as_pil(image, crop, (width, height), Filter::CatmullRom, scratch)?;
             let (left, top) = (centred(width - size), centred(height - size));
             Ok(Placed { row: width, left, top, mirrored: false })
+        }
+        ImageTransform::Squash => {
+            convolve_as_pil(image, crop, (size, size), Filter::CatmullRom, scratch)?;
+            Ok(Placed::whole(size))
         }
         ImageTransform::Preview => {
             convolve(image, crop, (size, size), Filter::Bilinear, scratch)?;
@@ -543,7 +549,7 @@ mod tests {
         #[test]
         fn one_colour_stays_itself(
             width in 1usize..400, height in 1usize..400, thin in 0u8..4, size in 1usize..40,
-            color in any::<[u8; 3]>(), which in 0usize..5, id in any::<u64>(),
+            color in any::<[u8; 3]>(), which in 0usize..6, id in any::<u64>(),
         ) {
             let (width, height) = match thin { 0 => (1, height), 1 => (width, 1), _ => (width, height) };
             let image = RgbImage { width, height, data: color.repeat(width * height) };
@@ -551,6 +557,7 @@ mod tests {
                 ImageTransform::TRAIN,
                 ImageTransform::Train { scale: (0.01, 1.0), ratio: (0.1, 10.0), flip: 0.5 },
                 ImageTransform::Eval,
+                ImageTransform::Squash,
                 ImageTransform::Preview,
                 ImageTransform::PreviewBicubic,
             ][which];

@@ -343,7 +343,10 @@ def openstax() -> list[bytes]:
     return found
 
 
-def test_the_eval_transform_is_open_clips(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("transform", "resize_mode"), [("eval", "shortest"), ("squash", "squash")])
+def test_the_transforms_of_evaluation_are_open_clips(
+    tmp_path: Path, transform: str, resize_mode: str
+) -> None:
     """Mean difference below 1/255 and no pixel off by more than 6/255, before normalisation."""
     rng = np.random.default_rng(0)
     sizes = [(640, 480), (333, 500), (224, 224), (100, 301), (1000, 225), (61, 47)]
@@ -354,9 +357,10 @@ def test_the_eval_transform_is_open_clips(tmp_path: Path) -> None:
         print("skipped for real images: none at hand (set TLDR_DATA to the folder of real shards)")
     images += real
     size = 224
-    theirs = image_transform(size, is_train=False, mean=(0, 0, 0), std=(1, 1, 1))
+    theirs = image_transform(size, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=resize_mode)
     expected = torch.stack([theirs(Image.open(io.BytesIO(data))) for data in images])
-    given = pixels(tmp_path / "a.tar", images, image_size=size, mean=(0, 0, 0), std=(1, 1, 1))
+    options = {"transform": transform, "image_size": size, "mean": (0, 0, 0), "std": (1, 1, 1)}
+    given = pixels(tmp_path / "a.tar", images, **options)
     difference = (given - expected).abs() * 255
     assert difference.mean(dim=(1, 2, 3)).max() < 1
     assert difference.max() <= 6

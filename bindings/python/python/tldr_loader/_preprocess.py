@@ -76,13 +76,13 @@ def evaluation(transform: Any) -> dict[str, Any]:
             )
         return found
     found["image_size"] = _square(resize.size)
-    if _interpolation(resize) != "bilinear":
+    transforms = {"bilinear": "preview", "bicubic": "squash"}
+    if _interpolation(resize) not in transforms:
         raise ConfigError(
-            f"--image-resize-mode squash with interpolation {_interpolation(resize)}, for --val-data: the "
-            "loader squashes bilinearly. Give --image-resize-mode shortest, or --image-interpolation "
-            "bilinear. Training crops, and needs neither"
+            f"--image-resize-mode squash with interpolation {_interpolation(resize)}, for --val-data: "
+            "expected bicubic or bilinear"
         )
-    found["transform"] = "preview"
+    found["transform"] = transforms[_interpolation(resize)]
     return found
 
 
