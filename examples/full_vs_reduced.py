@@ -50,6 +50,8 @@ class Arm:
     selection: tldr.Selection | None
     fuse: str | tldr.Concat | tldr.Best = "original"
     captioner: bool = True
+    # Whether a CLIP that was trained on a part of the corpus decides, in the captioner's place.
+    clip: bool = False
 
 
 HALF = tldr.Selection(keep_ratio=KEEP_RATIO, gate=tldr.Top(0.5))
@@ -57,6 +59,7 @@ ARMS = {
     "full": Arm(None, captioner=False),
     "random": Arm(tldr.Selection.random(KEEP_RATIO), captioner=False),
     "gate+cluster": Arm(HALF),
+    "gate+cluster by clip": Arm(HALF, clip=True),
     "gate+cluster rotating": Arm(replace(HALF, rotate=True)),
     "gate+cluster concat": Arm(HALF, fuse=tldr.Concat(12)),
     "random best": Arm(tldr.Selection.random(KEEP_RATIO), fuse=tldr.Best()),
@@ -153,6 +156,7 @@ class Cell:
         self.captioner = self.folder / "captioner"
         self.ledger = tldr.Ledger()
         self.captions_s: dict[str, float] = {}
+        self.clip: tuple[tldr.FittedScorer, float] | None = None
         self.options, self.seed = options, seed
         if not (self.test / "sizes.json").exists():
             tldr.synth(
@@ -200,10 +204,37 @@ class Cell:
                 (clean if truth["noise"] == "none" else other).append(alignment or 0.0)
         return round(area_under_curve(clean, other), 4) if clean and other else None
 
-    def loader(self, arm: Arm, tiny: bool = False) -> tldr.Loader:
+    def clip_scorer(self) -> tldr.FittedScorer:
+        """A CLIP as large as the trained ones, of a quarter of the shards; made once, its seconds noted."""
+        if self.clip is None:
+            self.clip = timed(self.fit_clip)
+        return self.clip[0]
+
+    def fit_clip(self) -> tldr.FittedScorer:
+        torch.manual_seed(self.seed + 1)
+        part = self.loader(Arm(None, captioner=False), source=f"{self.train}/{{00000..00001}}.tar")
+        model = SmallClip(part.vocab_size or 0)
+        steps = part.num_batches * self.options.captioner_epochs
+        optimizer, schedule = optimizer_for(model, steps, LEARNING_RATE)
+        for _ in range(self.options.captioner_epochs):
+            for images, tokens in part:
+                optimizer.zero_grad()
+                model.loss(images, tokens).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+        scorer = ClipScorer(
+            model.eval(), self.captioner / "tokenizer.json", f"{self.folder.name}, {steps} steps"
+        )
+        return tldr.fit(self.train, scorer, self.folder / "clip", seed=self.seed)
+
+    def loader(self, arm: Arm, tiny: bool = False, source: str | None = None) -> tldr.Loader:
+        if arm.clip:
+            captioner: tldr.FittedScorer | Path | None = self.clip_scorer()
+        else:
+            captioner = self.captioner if arm.captioner else None
         return tldr.Loader(
-            self.train,
-            captioner=self.captioner if arm.captioner else None,
+            source or self.train,
+            captioner=captioner,
             selection=arm.selection,
             mode="reduced" if arm.selection else "full",
             captions=tldr.Captions(fuse=arm.fuse, context_length=CONTEXT_LENGTH),
@@ -225,6 +256,31 @@ class Cell:
             captions=tldr.Captions(context_length=CONTEXT_LENGTH),
             runtime=tldr.Runtime(threads=THREADS),
         )
+
+
+class ClipScorer:
+    """The example's own CLIP as a scorer: all that a loader asks of one."""
+
+    preview_size, resize = IMAGE_SIZE, "squash"
+    batch_size = 64
+    mean, std = tldr.Images().mean, tldr.Images().std
+
+    def __init__(self, model: SmallClip, tokenizer: Path, fingerprint: str) -> None:
+        from tokenizers import Tokenizer
+
+        self.model, self.fingerprint = model, fingerprint
+        self.words = Tokenizer.from_file(str(tokenizer))
+        self.words.enable_truncation(CONTEXT_LENGTH)
+        self.words.enable_padding(length=CONTEXT_LENGTH, pad_id=0)
+
+    def tokenizer(self, captions: list[str]) -> torch.Tensor:
+        return torch.tensor([encoding.ids for encoding in self.words.encode_batch(captions)])
+
+    def score(self, previews: torch.Tensor, captions: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {
+            "embedding": self.model.encode_image(previews),
+            "text_embedding": self.model.encode_text(captions),
+        }
 
 
 def run_cell(noise: float, copies: int, seed: int, options: argparse.Namespace) -> None:
@@ -278,7 +334,9 @@ def run_arm(cell: Cell, arm: str, steps: int | None) -> Row:
                 break
         wait_s += loader.stats()["seconds"]["wait_loader"]
     train_s = time.perf_counter() - start
-    if ARMS[arm].captioner:
+    if cell.clip and ARMS[arm].clip:
+        captioner_s += cell.clip[1]
+    elif ARMS[arm].captioner:
         captioner_s += cell.costs["fit_s"] + cell.costs["signals_s"]
     scores = retrieval(model, ((images, tokens) for images, tokens in cell.test_loader()))
     return {

@@ -60,10 +60,16 @@ impl<M: Embedder> Fitted<M> {
         if raw.alignment.len() != rows {
             return Err(wrong("alignment", &format!("[{rows}]"), format!("[{}]", raw.alignment.len())));
         }
-        let mut embedding = raw.embedding;
+        let (mut embedding, mut raw_alignment) = (raw.embedding, raw.alignment);
         for (row, mut values) in embedding.axis_iter_mut(Axis(0)).enumerate() {
+            if captions[row].is_empty() {
+                // A row that is not used: a mean over no words is no number.
+                values.fill(0.0);
+                raw_alignment[row] = 0.0;
+                continue;
+            }
             let length = values.iter().map(|v| v * v).sum::<f32>().sqrt();
-            if !(length.is_finite() && raw.alignment[row].is_finite()) {
+            if !(length.is_finite() && raw_alignment[row].is_finite()) {
                 return Err(wrong(
                     "embedding and alignment",
                     "finite numbers",
@@ -86,7 +92,7 @@ impl<M: Embedder> Fitted<M> {
         }
         let quantile = |row: usize| {
             self.clusters.alignment.quantile(RawAlignment {
-                sum: raw.alignment[row],
+                sum: raw_alignment[row],
                 tokens: words(captions[row]),
                 run: self.clusters.runs[cluster[row] as usize],
             })

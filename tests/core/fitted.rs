@@ -100,6 +100,10 @@ impl Embedder for Means {
         match self.fault {
             Some("rows") => drop(alignment.pop()),
             Some("nan") => embedding[[0, 0]] = f32::NAN,
+            Some("blank") => {
+                embedding.row_mut(rows - 1).fill(f32::NAN);
+                alignment[rows - 1] = f32::NAN;
+            }
             Some("dim") => embedding = Array2::zeros((rows, 4)),
             _ => {}
         }
@@ -150,6 +154,16 @@ fn what_a_model_returns_is_checked() {
         assert!(matches!(error.kind, ErrorKind::Format { .. }), "{error}");
         assert!(error.to_string().contains(part), "{fault}: {error}");
     }
+}
+
+#[test]
+fn rows_that_are_not_used_may_be_anything() {
+    let mut captions = ["a"; 16];
+    captions[15] = "";
+    let found = fitted(Some("blank")).signals(Array4::zeros((16, 3, 6, 6)).view(), &captions).unwrap();
+    let all = found.embedding.iter().chain(&found.alignment);
+    assert!(all.copied().all(f32::is_finite));
+    assert!(fitted(Some("blank")).signals(Array4::zeros((16, 3, 6, 6)).view(), &["a"; 16]).is_err());
 }
 
 #[test]

@@ -106,7 +106,7 @@ def test_secrets_are_shown_nowhere(server: str) -> None:
             epoch(tldr.Source(server, store=wrong))
         assert SECRET not in str(error.value)
     with pytest.raises(tldr.ConfigError) as error:
-        tldr.Loader([tldr.Source(server, store=store), 5], mode="full")  # type: ignore[list-item]
+        tldr.Loader([tldr.Source(server, store=store), 5], mode="full")  # type: ignore[arg-type]
     assert SECRET not in str(error.value)
 
 

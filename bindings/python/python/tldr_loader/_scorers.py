@@ -241,10 +241,10 @@ class _Adapter:
             if cluster is None and self.centroids is not None:
                 directions = self.torch.nn.functional.normalize(embedding.float(), dim=1)
                 cluster = (directions @ self.centroids.T).argmax(dim=1)
-            rows = len(captions)
+            rows, used = len(captions), np.array([text != "" for text in captions])
             return (
-                _array("embedding", embedding, np.float32, (rows, None)),
-                _array("alignment", alignment, np.float32, (rows,)),
+                _finite("embedding", _array("embedding", embedding, np.float32, (rows, None)), used),
+                _finite("alignment", _array("alignment", alignment, np.float32, (rows,)), used),
                 None if cluster is None else _array("cluster", cluster, np.int64, (rows,)),
             )
 
@@ -447,8 +447,16 @@ def _array(what: str, value: Any, dtype: Any, shape: tuple[int | None, ...]) -> 
     if not fits:
         wanted = [("dim" if n is None else n) for n in shape]
         raise ValueError(f"score: {what} of shape {wanted} is expected, and this is {list(array.shape)}")
-    if dtype == np.float32 and not np.isfinite(array).all():
+    return array
+
+
+def _finite(
+    what: str, array: np.ndarray[Any, Any], used: np.ndarray[Any, np.dtype[np.bool_]]
+) -> np.ndarray[Any, Any]:
+    """The array, with zeros in the rows that are not used: a mean over no words is no number."""
+    if not np.isfinite(array[used]).all():
         raise ValueError(f"score: {what} has NaN or infinite values: is the model in the right number type?")
+    array[~used] = 0
     return array
 
 
