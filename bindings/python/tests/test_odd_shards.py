@@ -166,7 +166,7 @@ def test_checksums_are_compared(tmp_path: Path) -> None:
     assert found.shards[0].checksums == found.checksums
     assert found.shards[0].different == ["003"]
     assert found.faults == ["1 image with another checksum"]
-    with pytest.raises(tldr.DataError, match="inspect found 1 image with another checksum"):
+    with pytest.raises(tldr.DataError, match="expected no fault at all, found 1 image with another checksum"):
         tldr.inspect(path, checksums=True, strict=True)
     plain = tldr.inspect(path, strict=True)
     assert (plain.checksums, plain.faults, plain.shards[0].different) == (None, [], [])

@@ -265,7 +265,7 @@ fn strict_fails_at_any_fault_and_at_nothing_else() {
         assert_eq!(run(&at(name), &[]).0, Some(0), "{name}");
         let (code, said) = run(&at(name), &["--strict"]);
         assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains(&format!("inspect found {fault} (strict)")), "{said}");
+        assert!(said.contains(&format!("expected no fault at all, found {fault}")), "{said}");
     }
 }
 
