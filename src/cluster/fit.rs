@@ -144,7 +144,7 @@ pub struct FitReport {
 /// clusters than points.
 pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitReport)> {
     let n = points.codes.nrows();
-    let scores = Scored { alignment: &points.alignment, lengths: &points.tokens };
+    let scores = Scored { alignment: &points.alignment, lengths: ("tokens", &points.tokens) };
     scores.check(n, options)?;
     let idf = idf(&document_frequency(points.codes.view(), points.codebook)?, n as u64);
     let signatures = Signatures::from_codes(points.codes.view(), &idf)?;
@@ -171,7 +171,7 @@ pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitRep
 /// Fields of different lengths, an embedding or alignment that is not finite, more clusters than points.
 pub fn fit_embeddings(points: &EmbeddedPoints, options: &FitOptions) -> Result<(Clusters, FitReport)> {
     let (n, dim) = points.embeddings.dim();
-    let scores = Scored { alignment: &points.alignment, lengths: &points.words };
+    let scores = Scored { alignment: &points.alignment, lengths: ("words", &points.words) };
     scores.check(n, options)?;
     if let Some(i) = points.embeddings.outer_iter().position(|row| row.iter().any(|v| !v.is_finite())) {
         return Err(Error::format(format!("embedding of sampled point {i}"), "finite numbers", "another"));
@@ -199,13 +199,13 @@ pub fn fit_embeddings(points: &EmbeddedPoints, options: &FitOptions) -> Result<(
 /// What a fit looks at beside the pictures.
 struct Scored<'a> {
     alignment: &'a [f32],
-    /// Of captions, in tokens or words.
-    lengths: &'a [u32],
+    /// Of captions, in this unit.
+    lengths: (&'static str, &'a [u32]),
 }
 
 impl Scored<'_> {
     fn check(&self, n: usize, options: &FitOptions) -> Result<()> {
-        for (what, found) in [("alignment", self.alignment.len()), ("length", self.lengths.len())] {
+        for (what, found) in [("alignment", self.alignment.len()), (self.lengths.0, self.lengths.1.len())] {
             if found != n {
                 return Err(Error::format(format!("{what} of the sampled points"), format!("[{n}]"), found));
             }
@@ -258,7 +258,7 @@ fn of_clusters(
     let raw: Vec<RawAlignment> = (0..n)
         .map(|i| RawAlignment {
             sum: points.alignment[i],
-            tokens: points.lengths[i],
+            tokens: points.lengths.1[i],
             run: runs[assignment[i] as usize],
         })
         .collect();

@@ -109,7 +109,8 @@ pub(super) fn glob(base: &Path, pattern: &str, wanted: impl Fn(&str) -> bool) ->
             found.iter().for_each(|folder| below(folder, &mut HashSet::new(), &mut next));
             if components.peek().is_none() {
                 let files = |folder: &PathBuf| {
-                    let entries = entries(folder).filter(|(entry, path)| wanted(entry) && !path.is_dir());
+                    let entries = entries(folder)
+                        .filter(|(entry, path)| !entry.starts_with('.') && wanted(entry) && !path.is_dir());
                     entries.map(|(_, path)| path).collect::<Vec<_>>()
                 };
                 next = next.iter().flat_map(files).collect();

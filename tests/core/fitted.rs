@@ -63,7 +63,7 @@ fn points_that_do_not_fit_together_are_refused() {
         fit_embeddings(&points, &options(3)).unwrap_err().to_string()
     };
     assert!(wrong(|p| p.alignment.truncate(3)).contains("alignment"));
-    assert!(wrong(|p| p.words.truncate(3)).contains("length"));
+    assert!(wrong(|p| p.words.truncate(3)).contains("words of the sampled points"));
     assert!(wrong(|p| p.embeddings[[7, 1]] = f32::NAN).contains("embedding of sampled point 7"));
     assert!(wrong(|p| p.clusters = Some(vec![0])).contains("cluster"));
     assert!(wrong(|p| p.alignment[3] = f32::INFINITY).contains("alignment of sampled point 3"));
