@@ -28,7 +28,7 @@ fn shard(path: &Path, faults: &[Fault]) {
     let mut writer = ShardWriter::create(path).unwrap();
     for (i, fault) in faults.iter().enumerate() {
         let image = png([i as u8, 7, 90]);
-        let half = &image[..image.len() - 20];
+        let half = &image[..image.len() - 40];
         let members: &[(&str, &[u8])] = match fault {
             Fault::None => &[("png", &image), ("txt", b"a picture")],
             Fault::NoCaption => &[("png", &image)],

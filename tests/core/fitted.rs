@@ -126,7 +126,7 @@ fn signals_of_a_sample_do_not_depend_on_its_neighbours() {
     let mut scorer = fitted(None);
     let mut rng = Rng::new(2, Purpose::Synth, 0);
     let previews = Array4::from_shape_simple_fn((16, 3, 6, 6), || rng.below(256) as u8);
-    let captions: Vec<String> = (0..16).map(|i| "word ".repeat(i)).collect();
+    let captions: Vec<String> = (1..17).map(|words| "word ".repeat(words)).collect();
     let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
     let found = scorer.signals(previews.view(), &captions).unwrap();
     let order: Vec<usize> = (0..16).map(|i| (i * 7 + 3) % 16).collect();
