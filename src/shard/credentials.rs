@@ -52,8 +52,8 @@ impl Setting for Token {
 
 /// The error of a value that is not shown, but for its type where that is wrong.
 fn refused(option: &'static str, value: &Value, accepted: &'static str) -> Error {
-    let given = if is_foreign(value) { shown(value) } else { HIDDEN.to_owned() };
-    Error::option(option, given, accepted)
+    let is_type = |text: &String| is_foreign(value) && text.starts_with("an object of type ");
+    Error::option(option, Some(shown(value)).filter(is_type).unwrap_or(HIDDEN.to_owned()), accepted)
 }
 
 /// Headers by their names, in lower case. Their `Debug` has the names only.

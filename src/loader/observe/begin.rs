@@ -1,5 +1,6 @@
 //! The recorder of an epoch that begins.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use crate::loader::observe::recorder::{Inner, Joins, Recorder, Table};
@@ -21,7 +22,11 @@ impl Recorder {
                 samples: shards.map(|(_, length)| length).sum(),
             })
         };
-        let without = spec.shards.iter().zip(&spec.reads).filter(|(_, read)| read.subset.is_none());
+        // A shard that two sources share counts for the one with a subset.
+        let listed = spec.shards.iter().zip(&spec.reads);
+        let (with, without): (Vec<_>, Vec<_>) = listed.partition(|(_, read)| read.subset.is_some());
+        let with: BTreeSet<&str> = with.into_iter().map(|(shard, _)| &*shard.url).collect();
+        let without = without.into_iter().filter(|(shard, _)| !with.contains(&*shard.url));
         let joins = Joins {
             subset: all(&|read| read.subset.as_ref().map(|subset| (subset.by(), subset.len()))),
             captions: all(&|read| read.captions.as_ref().map(|captions| (captions.by(), captions.len()))),

@@ -241,7 +241,8 @@ class Images(Group):
     Args:
         image_size: Side of the square images, in pixels. Default: 224.
         transform: How images are cropped and resized: `train` (random resized crop), `eval` (resize, centre
-            crop) or `preview` (squash). Default: `train`; `eval` in mode `eval`.
+            crop), `squash` (both sides, bicubic) or `preview` (both sides, bilinear). Default: `train`;
+            `eval` in mode `eval`.
         crop_scale: Least and greatest share of the area, for `train`. Default: 0.9 to 1.
         crop_ratio: Least and greatest width over height, for `train`. Default: 3/4 to 4/3.
         flip: Probability of a horizontal flip, for `train`. Default: 0.
@@ -262,7 +263,7 @@ class Images(Group):
     """
 
     image_size: int = 224
-    transform: Literal["train", "eval", "preview"] | None = None
+    transform: Literal["train", "eval", "squash", "preview"] | None = None
     crop_scale: Sequence[float] | None = None
     crop_ratio: Sequence[float] | None = None
     flip: float | None = None
