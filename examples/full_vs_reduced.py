@@ -33,6 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch  # noqa: E402
+from clip_scorer import ClipScorer  # noqa: E402
 from small_clip import CONTEXT_LENGTH, IMAGE_SIZE, SmallClip, optimizer_for, retrieval  # noqa: E402
 
 import tldr_loader as tldr  # noqa: E402
@@ -256,31 +257,6 @@ class Cell:
             captions=tldr.Captions(context_length=CONTEXT_LENGTH),
             runtime=tldr.Runtime(threads=THREADS),
         )
-
-
-class ClipScorer:
-    """The example's own CLIP as a scorer: all that a loader asks of one."""
-
-    preview_size, resize = IMAGE_SIZE, "squash"
-    batch_size = 64
-    mean, std = tldr.Images().mean, tldr.Images().std
-
-    def __init__(self, model: SmallClip, tokenizer: Path, fingerprint: str) -> None:
-        from tokenizers import Tokenizer
-
-        self.model, self.fingerprint = model, fingerprint
-        self.words = Tokenizer.from_file(str(tokenizer))
-        self.words.enable_truncation(CONTEXT_LENGTH)
-        self.words.enable_padding(length=CONTEXT_LENGTH, pad_id=0)
-
-    def tokenizer(self, captions: list[str]) -> torch.Tensor:
-        return torch.tensor([encoding.ids for encoding in self.words.encode_batch(captions)])
-
-    def score(self, previews: torch.Tensor, captions: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {
-            "embedding": self.model.encode_image(previews),
-            "text_embedding": self.model.encode_text(captions),
-        }
 
 
 def run_cell(noise: float, copies: int, seed: int, options: argparse.Namespace) -> None:
