@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use crate::loader::observe::recorder::{Inner, Joins, Recorder, Table};
+use crate::loader::observe::joins::{Joins, Table};
+use crate::loader::observe::recorder::{Inner, Recorder};
 use crate::loader::spec::Spec;
 use crate::shard::{JoinBy, ReadOptions};
 

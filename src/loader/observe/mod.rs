@@ -1,6 +1,7 @@
 //! Observing: what became of every sample, what every thread is doing, and which of them hangs.
 
 mod begin;
+mod joins;
 pub(crate) mod recorder;
 pub(crate) mod stats;
 pub(crate) mod watchdog;

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, FailReason, Result};
 use crate::ledger::WindowKey;
 use crate::loader::duplicates::Seen;
-use crate::loader::observe::stats::{Counts, Failure, Joined, LaneCounts, LengthMismatch, Stats};
+use crate::loader::observe::joins::Joins;
+use crate::loader::observe::stats::{Counts, Failure, LaneCounts, LengthMismatch, Stats};
 use crate::loader::observe::watchdog::Board;
 use crate::loader::stage::Stage;
 use crate::model::SemanticHash;
 use crate::sample::{FailedSample, Outcome};
-use crate::shard::{Gaps, JoinBy, OUTSIDE};
+use crate::shard::{Gaps, OUTSIDE};
 use crate::text::is_repetitive;
 
 /// Failed samples of a reason that are named one by one; the others are counted.
@@ -84,30 +85,6 @@ pub(crate) struct Inner {
     pub(super) shared_gaps: SharedGaps,
     /// Whether a shard was read through for the sake of a few of its samples.
     pub(super) streamed: bool,
-}
-
-/// What samples are joined with: by what, and entries.
-#[derive(Debug, Default)]
-pub(crate) struct Joins {
-    pub(super) subset: Option<Table>,
-    pub(super) captions: Option<Table>,
-    /// Shards of sources without a subset.
-    pub(super) without_subset: Vec<Arc<str>>,
-}
-
-/// Tables of the sources that have one.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Table {
-    pub(super) by: JoinBy,
-    pub(super) entries: u64,
-    /// Samples of these sources.
-    pub(super) samples: u64,
-}
-
-impl Table {
-    fn joined(self, matched: u64) -> Joined {
-        Joined { by: self.by.name(), entries: self.entries, matched, corpus: self.samples }
-    }
 }
 
 /// Sums over the weights of what was yielded.
