@@ -18,6 +18,15 @@ use crate::error::{Error, Result};
 /// thin: a cluster's share is then off by a tenth (one standard deviation, 1 / sqrt(100)) or more.
 pub const POINTS_PER_CLUSTER: usize = 100;
 
+/// Clusters at most by default: the paper's number; and at least, so that there is something to balance.
+const MAX_CLUSTERS: u64 = 3000;
+const MIN_CLUSTERS: u64 = 8;
+
+/// Clusters by default of so many `points`: one for [`POINTS_PER_CLUSTER`], between 8 and 3,000.
+pub fn default_clusters(points: u64) -> usize {
+    (points / POINTS_PER_CLUSTER as u64).clamp(MIN_CLUSTERS, MAX_CLUSTERS).min(points) as usize
+}
+
 /// Length bins of the report.
 const REPORT_BINS: usize = 6;
 

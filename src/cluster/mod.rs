@@ -26,7 +26,9 @@ mod worth;
 pub use alignment::{AlignmentNorm, AlignmentTable, RawAlignment};
 pub use clusters::{Clusters, GATE_STEPS};
 pub use discriminant::Discriminant;
-pub use fit::{EmbeddedPoints, Features, FitOptions, FitPoints, FitReport, fit, fit_embeddings};
+pub use fit::{
+    EmbeddedPoints, Features, FitOptions, FitPoints, FitReport, default_clusters, fit, fit_embeddings,
+};
 pub use fitted::Fitted;
 pub(crate) use fitted::words;
 pub use worth::{GateWorth, MeasuredOn, Validation};

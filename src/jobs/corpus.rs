@@ -37,6 +37,16 @@ impl Corpus {
         self.lengths.iter().fold(0, |sum, &n| sum.saturating_add(n))
     }
 
+    /// The error of a sample of `source` without a usable one; so many of those that were drawn are `failed`.
+    pub fn nothing_usable(&self, source: &Source, failed: u64) -> Error {
+        let accepted = format!(
+            "shards with usable samples: of {} in the shards {failed} cannot be used, and `where`, if it is given, \
+             skips the others; `tldr-loader inspect --decode` says why",
+            self.samples()
+        );
+        nothing_in(source, accepted)
+    }
+
     /// A sample of it, drawn by `seed`: batches of `batch` previews of `size` pixels, made with `filter`.
     pub fn sampled(&self, size: usize, filter: PreviewFilter, batch: usize, seed: u64) -> Sampled<'_> {
         Sampled { shards: &self.shards, lengths: &self.lengths, read: &self.read, seed, size, filter, batch }

@@ -10,19 +10,14 @@ use ndarray::{Array2, ArrayView4, Axis, s};
 
 use crate::cluster::{
     AlignmentNorm, Clusters, EmbeddedPoints, FitOptions, FitReport, Fitted, GateWorth, MeasuredOn,
-    Validation, fit_embeddings, words,
+    Validation, default_clusters, fit_embeddings, words,
 };
 use crate::config::Source;
 use crate::error::{Error, Result};
-use crate::jobs::corpus::{Corpus, nothing_in};
+use crate::jobs::corpus::Corpus;
 use crate::jobs::sample::SampledBatch;
 use crate::model::{Embedder, Identity, RawScores};
 
-/// Points per cluster below which shares are too thin to trust.
-const POINTS_PER_CLUSTER: u64 = 100;
-/// Clusters at most by default: the paper's number; and at least, so that there is something to balance.
-const MAX_CLUSTERS: u64 = 3000;
-const MIN_CLUSTERS: u64 = 8;
 /// Points and values of their embeddings that are sampled at most by default: 256 MiB.
 const MAX_POINTS: u64 = 300_000;
 const MAX_VALUES: u64 = 64 << 20;
@@ -104,17 +99,11 @@ pub fn fit_scorer(
         Ok(points.rows() < wanted)
     })?;
     if points.rows() == 0 {
-        let accepted = format!(
-            "shards with usable samples: of {} in the shards {failed} cannot be used, and `where`, if it is given, \
-             skips the others; `tldr-loader inspect --decode` says why",
-            corpus.samples()
-        );
-        return Err(nothing_in(&job.source, accepted));
+        return Err(corpus.nothing_usable(&job.source, failed));
     }
     let rows = points.rows();
-    let automatic = (rows / POINTS_PER_CLUSTER).clamp(MIN_CLUSTERS, MAX_CLUSTERS).min(rows);
     let options = FitOptions {
-        clusters: job.clusters.unwrap_or(automatic as usize),
+        clusters: job.clusters.unwrap_or_else(|| default_clusters(rows)),
         norm: job.alignment_norm,
         seed: job.seed,
         ..FitOptions::default()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::ArrayView4;
 use pyo3::prelude::*;
-use tldr_loader::{Error, Result};
+use tldr_loader::{Error, Result, SampleId};
 use tldr_python::array::Array;
 
 /// Set once Python is about to end: nothing calls into it any more.
@@ -74,4 +74,16 @@ pub(crate) fn array<'py>(py: Python<'py>, previews: ArrayView4<'_, u8>) -> PyRes
     // At once where they are contiguous, as the loader's are: pixel by pixel takes many times as long.
     let pixels = previews.as_slice().map_or_else(|| previews.iter().copied().collect(), <[u8]>::to_vec);
     Bound::new(py, Array::from_vec(pixels, &shape))
+}
+
+/// What `caption` of `model`, a scorer or captioner, writes for the samples `ids`.
+pub(crate) fn caption(
+    model: &Py<PyAny>,
+    previews: ArrayView4<'_, u8>,
+    ids: &[SampleId],
+) -> Result<Vec<String>> {
+    in_python(|py| {
+        let ids: Vec<u64> = ids.iter().map(|id| id.0).collect();
+        model.bind(py).call_method1("caption", (array(py, previews)?, ids))?.extract()
+    })
 }

@@ -12,7 +12,7 @@ use tldr_loader::{Result, SampleId};
 use tldr_python::array::{read, read_shaped};
 use tldr_python::errors::OrRaise;
 
-use crate::calls::{array, in_python};
+use crate::calls::{self, array, in_python};
 
 /// Such a scorer, with what does not change of it.
 pub(crate) struct PythonEmbedder {
@@ -110,9 +110,6 @@ impl Recaptioner for PythonEmbedder {
     }
 
     fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>> {
-        in_python(|py| {
-            let ids: Vec<u64> = ids.iter().map(|id| id.0).collect();
-            self.scorer.bind(py).call_method1("caption", (array(py, previews)?, ids))?.extract()
-        })
+        calls::caption(&self.scorer, previews, ids)
     }
 }

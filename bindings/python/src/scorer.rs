@@ -19,7 +19,7 @@ use tldr_python::array::read_shaped;
 use tldr_python::errors::OrRaise;
 use tldr_python::given::FromPython;
 
-use crate::calls::{array, in_python};
+use crate::calls::{self, array, in_python};
 use crate::embedder::PythonEmbedder;
 
 /// A model of another package, with what does not change of it.
@@ -122,10 +122,7 @@ impl Recaptioner for PythonModel {
     }
 
     fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>> {
-        in_python(|py| {
-            let ids: Vec<u64> = ids.iter().map(|id| id.0).collect();
-            self.model.bind(py).call_method1("caption", (array(py, previews)?, ids))?.extract()
-        })
+        calls::caption(&self.model, previews, ids)
     }
 }
 

@@ -14,22 +14,17 @@ use crate::{Captioner, CodebookReport, CopySample, DecodeFrom, LearnedBy, PatchS
 use tldr_loader::cluster::alignment::passes_gate;
 use tldr_loader::cluster::{
     self, AlignmentNorm, Discriminant, Features, FitOptions, FitPoints, FitReport, GateWorth,
+    default_clusters,
 };
 use tldr_loader::config::Source;
 use tldr_loader::error::{Error, Result};
-use tldr_loader::jobs::{Corpus, Sampled, SampledBatch, nothing_in};
+use tldr_loader::jobs::{Corpus, Sampled, SampledBatch};
 use tldr_loader::model::Scorer;
 use tldr_loader::shard::Shard;
 use worth::Measuring;
 
 pub use worth::CaptionSample;
 
-/// Points per cluster below which shares are too thin to trust (design, section 2).
-const POINTS_PER_CLUSTER: u64 = 100;
-/// Clusters at most by default: the paper's number.
-const MAX_CLUSTERS: u64 = 3000;
-/// Clusters at least by default, so that there is something to balance.
-const MIN_CLUSTERS: u64 = 8;
 /// Points sampled at most by default.
 const MAX_POINTS: u64 = 300_000;
 /// Codes at most by default: the paper's number.
@@ -175,16 +170,10 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
         Ok(true)
     })?;
     if points.rows() == 0 {
-        let accepted = format!(
-            "shards with usable samples: of {} in the shards {failed} cannot be used, and `where`, if it is given, \
-             skips the others; `tldr-loader inspect --decode` says why",
-            corpus.samples()
-        );
-        return Err(nothing_in(&job.source, accepted));
+        return Err(corpus.nothing_usable(&job.source, failed));
     }
-    let automatic = (points.rows() / POINTS_PER_CLUSTER).clamp(MIN_CLUSTERS, MAX_CLUSTERS).min(points.rows());
     let options = FitOptions {
-        clusters: job.clusters.unwrap_or(automatic as usize),
+        clusters: job.clusters.unwrap_or_else(|| default_clusters(points.rows())),
         norm: job.alignment_norm,
         features: job.features,
         seed: job.seed,
