@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::error::FailReason;
 use crate::hash;
 
@@ -41,11 +43,16 @@ pub struct Sample {
     pub caption: String,
     /// All of its captions, where it has several and one of them is drawn; else none.
     pub captions: Vec<String>,
-    /// Whether it is that of [`ReadOptions::captions`](crate::shard::ReadOptions::captions).
-    pub from_table: bool,
     /// What [`ReadOptions::score_field`](crate::shard::ReadOptions::score_field) says of it; `None` where that
     /// is absent or no number.
     pub score: Option<f32>,
+    /// Hash of its uid, where a table is joined by uids and it has one.
+    pub uid: Option<u64>,
+    /// What the tables of scores say of it, `[columns]` in the order of
+    /// [`ScoreTables::columns`](crate::shard::ScoreTables::columns); not a number where they say nothing.
+    pub scores: Vec<f32>,
+    /// Values of [`ReadOptions::fields`](crate::shard::ReadOptions::fields); null where it has none.
+    pub fields: Vec<Value>,
     /// The json member, as stored.
     pub json: Option<Vec<u8>>,
 }

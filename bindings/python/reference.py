@@ -103,7 +103,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 from tldr_loader._groups import Group
-from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Tempered, Top
+from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Mix, Tempered, Top
 
 __all__ = [{names}]
 
@@ -143,6 +143,8 @@ def default(own: Field) -> str:
         return " = field(default=None, repr=False)"
     if own["name"] == "urls":
         return ""
+    if value == {}:
+        return " = field(default_factory=dict)"
     if isinstance(value, list):
         value = tuple(value)
     if own["python"] == "float" and isinstance(value, int):
@@ -265,7 +267,7 @@ This page is made by `bindings/python/reference.py` of what the code declares.
         text += "\n| option | default | says | |\n| --- | --- | --- | --- |\n"
         for own in group["fields"]:
             value = own["default"]
-            shown = "" if value is None or own["is_group"] or value == [] else f"`{value}`"
+            shown = "" if value is None or own["is_group"] or not value and not isinstance(value, (bool, int)) else f"`{value}`"
             doc = re.sub(r" Default: .*$", "", summary(own["doc"])) if shown else summary(own["doc"])
             escaped = doc.replace("|", "\\|")
             text += f"| `{own['name']}` | {shown} | {own['class']} | {escaped} |\n"

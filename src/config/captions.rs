@@ -10,11 +10,13 @@ const CONTEXT_LENGTH: usize = 77;
 crate::group! {
     /// The captions of kept samples.
     pub struct Captions, fields of captions {
-        /// The caption of a kept sample: `original`, `generated`, `concat(16)` (both, with 16 tokens for the generated
-        /// part), `best(0.5)` (the generated one below this alignment), `coin(0.3)` (the generated one with this
-        /// probability, drawn for each sample and epoch; `coin({0: 0.2, 10: 0.5})` changes it from an epoch on) or
-        /// `gated(0.5)` (each caption must pass: a fair coin where both do, the original where none does). Default:
-        /// `original`.
+        /// The caption of a kept sample: `original`, `generated`, the name of a table in `captions` of the sources,
+        /// `mix({original: 0.5, blip2: 0.5})` (one of these by its share, drawn for each sample and epoch), `concat(16)`
+        /// (original and generated, with 16 tokens for the generated part), `best(0.5)` (the generated one below this
+        /// alignment), `coin(0.3)` (the generated one with this probability, drawn for each sample and epoch; `coin({0: 0.2,
+        /// 10: 0.5})` changes it from an epoch on) or `gated(0.5)` (each caption must pass: a fair coin where both do, the
+        /// original where none does). With `other=NAME` concat, best and coin take the caption of a table in place of the
+        /// generated one. A sample that a table lacks keeps its original. Default: `original`.
         Policy fuse: Fuse = Fuse::Original;
         /// Directory of a model that scores generated captions, for `gated` and `rescue`: a captioner that was trained on
         /// other data than the one that writes them, or an image-text matching model. Default: none.

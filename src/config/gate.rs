@@ -14,8 +14,8 @@ pub enum Gate {
     Top {
         /// In (0, 1]; 1 lets everything pass.
         share: f64,
-        /// The score: a field of the json member, or a column of the Parquet file beside the shard. `None`: the
-        /// captioner's alignment.
+        /// The score: a column of a table of scores, a field of the json member, or a column of the Parquet file beside the
+        /// shard. `None`: the captioner's alignment.
         by: Option<String>,
         /// Of what the share is.
         within: Within,

@@ -26,7 +26,7 @@ pub use images::{Images, PixelType, Transform};
 pub use quota::{Priority, Quota};
 pub use runtime::{OnError, Runtime};
 pub use selection::Selection;
-pub use source::Source;
+pub use source::{CaptionFiles, Source};
 pub use world::World;
 
 use crate::error::{Error, Result};
@@ -73,6 +73,9 @@ crate::group! {
         /// expected to keep.
         // Only whole batches of it count, and places in them are compared by themselves.
         Runtime samples_per_epoch: Option<u64> = None, some u64;
+        /// Fields of the samples that batches carry, as `fields`: by name, of tables of scores, of the json member, or of the
+        /// Parquet file beside the shard. Default: none.
+        Runtime fields: Vec<String> = vec![];
         /// How the loader works.
         Runtime runtime: Runtime = Runtime::default();
         /// Which of how many processes this one is.

@@ -18,8 +18,8 @@ crate::group! {
         Policy keep_ratio: Option<ByEpoch> = None, into ByEpoch;
         /// Which samples pass, by the alignment of image and original caption: the best share, `top(0.5)`, of the corpus
         /// or `within=cluster`. Or by a score that the corpus has, such as a CLIP similarity, for which no captioner is
-        /// needed: `top(0.3, by=similarity)`, `at_least(0.28, by=similarity)`, by the name of a field of the json member,
-        /// or of a column of the Parquet file beside the shard. It takes the place of the alignment in the priorities
+        /// needed: `top(0.3, by=similarity)`, `at_least(0.28, by=similarity)`, by the name of a column of a table of `scores`,
+        /// of a field of the json member, or of a column of the Parquet file beside the shard. It takes the place of the alignment in the priorities
         /// `hard` and `score`, too; a sample without one does not pass. `top(1)` lets everything pass. Default:
         /// `top(0.5)` with a captioner, no gate without.
         Policy gate: Option<Gate> = None, some Gate;

@@ -1,11 +1,17 @@
 //! One corpus and how it is read.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::error::{Error, Result};
 use crate::options::{Field, Refused, Setting};
-use crate::shard::{self, CaptionChoice, Filter, ReadOptions, Shard, Store};
+use crate::shard::{
+    self, CaptionChoice, CaptionTables, Filter, ReadOptions, ScoreTables, Shard, Store, Subset,
+};
+use crate::text::Fuse;
 
 crate::group! {
     /// One corpus and how it is read.
@@ -19,16 +25,16 @@ crate::group! {
         /// Its share of the samples that are yielded, over the sum of all weights. Default: corpora without weights are
         /// read as one.
         Runtime weight: Option<f64> = None, own setter;
-        /// Field of the json member, or column of the Parquet file beside the shard, that holds the caption or a list of
-        /// captions; where a sample has neither, the txt member is used. Default: the txt member; in Parquet files with
-        /// images the column `caption`, `text` or `txt`.
+        /// Where the original caption is: the name of a table in `captions`, a field of the json member, or a column of the
+        /// Parquet file beside the shard, each with a caption or a list of captions. A sample that has none there has that of
+        /// its txt member. Default: the txt member; in Parquet files with images the column `caption`, `text` or `txt`.
         Reading caption_key: Option<String> = None, into String;
         /// Which caption a sample has where there are several (a list, or members like `0.txt` and `1.txt`): `first`,
         /// `random` (one that is drawn for each sample and epoch; a captioner sees the first) or `all` (as one text,
         /// between them "; "). Default: the first, with a warning.
         Reading caption_choice: Option<CaptionChoice> = None, some CaptionChoice;
-        /// Which samples count, by fields of their json or columns of the Parquet file beside the shard: a condition as in
-        /// SQL, `NSFW = 'UNLIKELY' and width >= 200`. The others are excluded unseen, and no part of what keep_ratio is a
+        /// Which samples count, by columns of tables of `scores`, fields of their json or columns of the Parquet file beside
+        /// the shard: a condition as in SQL, `NSFW = 'UNLIKELY' and width >= 200`. The others are excluded unseen, and no part of what keep_ratio is a
         /// share of. How many pass in each shard is counted when the loader is built: by the Parquet files beside the
         /// shards, else by one pass over their metadata (of local uncompressed shards only json is read). Default: all.
         Reading filter as "where": Option<Filter> = None, some Filter;
@@ -36,9 +42,14 @@ crate::group! {
         /// export` writes it), a `.txt` of one key a line, or DataComp's `.npy` of uids. The others are excluded. Default:
         /// all.
         Runtime subset: Option<PathBuf> = None, into PathBuf;
-        /// A `.parquet`, `.jsonl` or `.tsv` with `caption`, and `uid` or `key`: samples that are in it have their caption
-        /// from there, the others their own. Default: none.
-        Runtime captions: Option<PathBuf> = None, into PathBuf;
+        /// Tables of other captions by name, `{"blip2": "captions.parquet"}`: each a `.parquet`, `.jsonl` or `.tsv` with
+        /// `caption`, and `uid` or `key`. `fuse` chooses among them, the original and the generated caption by name;
+        /// `caption_key` takes one for the original. Default: none.
+        Runtime captions: CaptionFiles = CaptionFiles::default(), into CaptionFiles;
+        /// Tables of scores, one or several: each a `.parquet`, `.jsonl` or structured `.npy` with `uid` or `key`, and columns
+        /// of numbers. `where` and `gate` know the columns by name, before fields of the same name, and batches carry them as
+        /// `scores`. Default: none.
+        Runtime scores: Vec<PathBuf> = vec![];
         /// Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's `_stats.json` or `.parquet`,
         /// or a scan.
         Runtime lengths: Option<Vec<u64>> = None, some Vec<u64>;
@@ -64,16 +75,75 @@ impl Source {
     /// How samples are made of members; opens the tables.
     ///
     /// # Errors
-    /// Those of [`Subset::open`](crate::shard::Subset::open) and
-    /// [`CaptionTable::open`](crate::shard::CaptionTable::open).
-    pub fn open(&self) -> crate::Result<ReadOptions> {
-        ReadOptions::open(
-            self.caption_key.clone(),
-            self.caption_choice,
-            self.filter.clone(),
-            self.subset.as_deref(),
-            self.captions.as_deref(),
-        )
+    /// Those of [`Subset::open`], [`CaptionTables::open`] and [`ScoreTables::open`].
+    pub fn open(&self) -> Result<ReadOptions> {
+        let CaptionFiles(captions) = &self.captions;
+        Ok(ReadOptions {
+            caption_key: self.caption_key.clone(),
+            caption_choice: self.caption_choice,
+            filter: self.filter.clone(),
+            subset: self.subset.as_ref().map(Subset::open).transpose()?.map(Arc::new),
+            captions: (!captions.is_empty())
+                .then(|| CaptionTables::open(captions))
+                .transpose()?
+                .map(Arc::new),
+            scores: (!self.scores.is_empty())
+                .then(|| ScoreTables::open(&self.scores))
+                .transpose()?
+                .map(Arc::new),
+            ..ReadOptions::default()
+        })
+    }
+}
+
+/// Files with captions, by the name that they have in [`Fuse`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CaptionFiles(pub BTreeMap<String, PathBuf>);
+
+impl<N: Into<String>, P: Into<PathBuf>, const COUNT: usize> From<[(N, P); COUNT]> for CaptionFiles {
+    fn from(files: [(N, P); COUNT]) -> Self {
+        Self(files.into_iter().map(|(name, path)| (name.into(), path.into())).collect())
+    }
+}
+
+/// An object of paths by name, or the text `NAME=FILE`.
+impl Setting for CaptionFiles {
+    const ACCEPTED: &'static str =
+        "files by name: {\"blip2\": \"captions.parquet\"}, or blip2=captions.parquet";
+    const PYTHON: &'static str = "Mapping[str, str | os.PathLike[str]]";
+
+    fn from_value(value: &Value) -> Option<Self> {
+        Self::read(value).ok()
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Object(self.0.iter().map(|(name, path)| (name.clone(), path.to_value())).collect())
+    }
+
+    fn read(value: &Value) -> Result<Self, Refused> {
+        let files = match value {
+            Value::String(text) => match text.split_once('=') {
+                Some((name, path)) => BTreeMap::from([(name.trim().to_owned(), PathBuf::from(path.trim()))]),
+                None => {
+                    let accepted =
+                        format!("{}; `fuse` and `caption_key` know a table by its name", Self::ACCEPTED);
+                    return Err(Error::option("captions", format!("{text:?}"), accepted).into());
+                }
+            },
+            Value::Object(files) => {
+                let file = |(name, path): (&String, &Value)| Some((name.clone(), PathBuf::from_value(path)?));
+                files.iter().map(file).collect::<Option<_>>().ok_or(Refused::Type)?
+            }
+            _ => return Err(Refused::Type),
+        };
+        match files.keys().find(|name| !Fuse::is_name(name)) {
+            None => Ok(Self(files)),
+            Some(name) => {
+                let accepted =
+                    "a name of letters, digits, `_`, `-` and `.` that `fuse` has no other meaning for";
+                Err(Error::option("captions", format!("{name:?}"), accepted).into())
+            }
+        }
     }
 }
 

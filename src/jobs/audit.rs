@@ -106,14 +106,15 @@ impl fmt::Display for Audit {
     }
 }
 
-/// Runs the job. `progress(done, total)` is called with seeds.
+/// Runs the job. Without `clusters` the policy may only look at scores that the corpus has. `progress(done, total)` is called
+/// with seeds.
 ///
 /// # Errors
 /// Options by name; a ledger that is not there, has several recordings that fit, or no sound window;
 /// as [`Selector::new`]. A promise that is broken is no error: see [`Audit::broken`].
 pub fn audit(
     job: &AuditJob,
-    clusters: &Arc<Clusters>,
+    clusters: Option<&Arc<Clusters>>,
     progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<Audit> {
     if job.seeds < MIN_SEEDS {
@@ -156,10 +157,10 @@ pub fn audit(
     // A cap in samples counts those of the corpus: about as many in each window.
     let policy =
         Policy { corpus: Some((included as f64 / windows.len() as f64 * of_corpus as f64) as u64), ..policy };
-    let scope = scope(&policy, clusters);
+    let scope = scope(&policy, clusters.map(|clusters| &**clusters));
     let design = Design { policy, clusters, windows };
     let rule = |policy: &Policy, epoch: u64| -> Result<Vec<Vec<Outcome>>> {
-        let selector = Selector::new(policy.clone(), Some(Arc::clone(clusters)))?;
+        let selector = Selector::new(policy.clone(), clusters.map(Arc::clone))?;
         let windows = design.windows.iter().map(|(key, record, scores)| {
             selector.decide(&window_of(key, record, scores.as_deref(), &selector)?, epoch)
         });
@@ -176,7 +177,7 @@ pub fn audit(
 }
 
 /// What an audit can say of a policy, and what it cannot.
-fn scope(policy: &Policy, clusters: &Clusters) -> Vec<String> {
+fn scope(policy: &Policy, clusters: Option<&Clusters>) -> Vec<String> {
     let audited = "audited: the sampling, whether samples are drawn as the policy says";
     if *policy.gate() == Gate::OFF {
         return vec![format!("{audited}; there is no gate")];
@@ -184,8 +185,9 @@ fn scope(policy: &Policy, clusters: &Clusters) -> Vec<String> {
     let mut lines =
         vec![format!("{audited}; not audited: what the gate is worth, whether what it drops is bad")];
     if policy.gate().is_by_alignment() {
-        lines.push(format!("gate: {}", GateWorth::sentence(clusters.worth.as_ref())));
-        lines.extend(clusters.worth.and_then(|worth| worth.warning()).map(|text| format!("warning: {text}")));
+        let worth = clusters.and_then(|clusters| clusters.worth);
+        lines.push(format!("gate: {}", GateWorth::sentence(worth.as_ref())));
+        lines.extend(worth.and_then(|worth| worth.warning()).map(|text| format!("warning: {text}")));
     }
     lines
 }
@@ -199,7 +201,7 @@ type Looked = (WindowKey, Arc<WindowRecord>, Option<CorpusScores>);
 /// Recorded windows and a policy.
 struct Design<'a> {
     policy: Policy,
-    clusters: &'a Arc<Clusters>,
+    clusters: Option<&'a Arc<Clusters>>,
     windows: Vec<Looked>,
 }
 
@@ -210,7 +212,7 @@ impl Design<'_> {
         seeds: u64,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<Vec<Check>> {
-        let rates = Rates::solve(&self.policy, Some(self.clusters))?;
+        let rates = Rates::solve(&self.policy, self.clusters.map(|clusters| &**clusters))?;
         let outcomes = rule(&self.policy, 0)?;
         let mut checks = vec![self.share(&outcomes, &rates), self.gate(&outcomes)];
         let uniform = self.policy.priority() == Priority::Uniform;
@@ -245,7 +247,7 @@ impl Design<'_> {
         if !self.policy.quota().is_by_cluster() {
             return 0;
         }
-        self.clusters.runs.get(cluster as usize).copied().unwrap_or(0)
+        self.clusters.and_then(|clusters| clusters.runs.get(cluster as usize)).copied().unwrap_or(0)
     }
 
     fn share(&self, outcomes: &[Vec<Outcome>], rates: &Rates) -> Check {
@@ -264,7 +266,8 @@ impl Design<'_> {
         let all = || outcomes.iter().flatten();
         let readable = all().filter(|o| !matches!(o, Outcome::Failed(_))).count();
         let dropped = all().filter(|o| matches!(o, Outcome::Dropped(DropReason::Gate))).count();
-        let expected = GateRule::passing(&self.policy, self.clusters).iter().sum::<f64>();
+        let expected =
+            GateRule::passing(&self.policy, self.clusters.map(|clusters| &**clusters)).iter().sum::<f64>();
         Check {
             promise: "share of them that the gate lets through".into(),
             found: format!("{:.4}", (readable - dropped) as f64 / readable.max(1) as f64),
@@ -507,7 +510,6 @@ mod tests {
                     }),
                     encoded: None,
                     has_embedding: false,
-                    from_table: vec![],
                     failures: vec![],
                     compute: "".into(),
                     index: None,
@@ -523,7 +525,7 @@ mod tests {
     /// The promises that are broken when `change` has been at the outcomes of the rule.
     fn broken(policy: Policy, change: impl Fn(&Design<'_>, &Policy, u64, &mut Outcomes)) -> Vec<String> {
         let clusters = clusters();
-        let design = Design { policy, windows: windows(&clusters, 4, 512), clusters: &clusters };
+        let design = Design { policy, windows: windows(&clusters, 4, 512), clusters: Some(&clusters) };
         let rule = |policy: &Policy, epoch: u64| {
             let selector = Selector::new(policy.clone(), Some(Arc::clone(&clusters)))?;
             let mut outcomes: Outcomes = design

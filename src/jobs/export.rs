@@ -18,8 +18,9 @@ use crate::select::{Policy, Selector};
 pub enum ExportBy {
     /// A plan of the corpus: this file.
     Plan(PathBuf),
-    /// A policy, window by window, in epoch 0, with these clusters.
-    Policy(Box<Policy>, Arc<Clusters>),
+    /// A policy, window by window, in epoch 0, with these clusters; without, it may only look at scores that the corpus
+    /// has.
+    Policy(Box<Policy>, Option<Arc<Clusters>>),
     /// Nothing: every usable sample is exported.
     All,
 }
@@ -105,7 +106,7 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
     let selector = match &job.by {
         ExportBy::Policy(policy, clusters) => {
             let policy = Policy { corpus: Some(samples(&recorded)), ..recorded.with_scores(policy)? };
-            Some(Selector::new(policy, Some(Arc::clone(clusters)))?)
+            Some(Selector::new(policy, clusters.clone())?)
         }
         ExportBy::Plan(_) | ExportBy::All => None,
     };

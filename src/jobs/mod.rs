@@ -17,6 +17,8 @@ pub use corpus::{Corpus, listed, nothing_in};
 pub use export::{ExportBy, ExportJob, ExportSummary, export};
 pub use fit::{FitScorerJob, ScorerFit, fit_scorer, swaps};
 pub use inspect::{Fault, InspectJob, Inspection, MetadataInspection, ShardInspection, Spread, inspect};
-pub use plan::{PlanEstimate, PlanJob, PlanStage, PlanSummary, estimate, missing_parts, plan};
+pub use plan::{
+    PlanEstimate, PlanJob, PlanStage, PlanSummary, estimate, missing_parts, plan, plan_by_scores,
+};
 pub use recorded::Wanted;
 pub use sample::{Sampled, SampledBatch};

@@ -107,20 +107,45 @@ pub fn plan(
     clusters: Arc<Clusters>,
     progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
 ) -> Result<PlanSummary> {
+    planned(job, Some((Box::new(scorer), clusters)), progress)
+}
+
+/// As [`plan`], where scores that the corpus has, or chance, say what is kept: without a scorer there are no clusters, no
+/// alignments and no near-duplicates. Of the shards no image is read.
+///
+/// # Errors
+/// As [`plan`]; an option that needs a scorer.
+pub fn plan_by_scores(
+    job: &PlanJob,
+    progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
+) -> Result<PlanSummary> {
+    planned(job, None, progress)
+}
+
+/// A scorer and its clusters.
+type Fitted = (Box<dyn Scorer>, Arc<Clusters>);
+
+fn planned(
+    job: &PlanJob,
+    fitted: Option<Fitted>,
+    progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
+) -> Result<PlanSummary> {
     job.check()?;
+    let clusters = fitted.as_ref().map(|(_, clusters)| Arc::clone(clusters));
+    let scorer = fitted.as_ref().map_or(0, |(scorer, _)| scorer.fingerprint());
     let started = Instant::now();
     let ledger = Ledger::open_with(job.ledger()?, Some(CACHE_BYTES), &job.store())?;
     let listing = listed(job)?;
     // Of all shards: every part of a job array has the same gate.
-    let policy = with_scores(job, &listing)?;
+    let policy = with_scores(job, &listing, clusters.is_some())?;
     let listing = match job.part {
         Some((part, of)) => listing.part(|at| at % of == part),
         None => listing,
     };
-    let walk = Walk::new(job, &policy, &ledger, scorer.fingerprint());
+    let walk = Walk::new(job, &policy, &ledger, scorer);
     let mut deciding = match job.part {
         Some(_) => None,
-        None => Some(Deciding::new(job, with_corpus(&policy, &listing)?, &clusters)?),
+        None => Some(Deciding::new(job, with_corpus(&policy, &listing)?, clusters.as_ref())?),
     };
     let mut missing = vec![];
     for (done, (shard, read)) in listing.shards.iter().zip(&listing.reads).enumerate() {
@@ -136,7 +161,7 @@ pub fn plan(
     let missing = listing.part(|at| missing.binary_search(&at).is_ok());
     let mut encoded = 0;
     if !missing.shards.is_empty() {
-        encoded = record(job, &policy, &missing, &ledger, scorer, &clusters, progress)?;
+        encoded = record(job, &policy, &missing, &ledger, fitted, progress)?;
     }
     let recorded = started.elapsed().as_secs_f64();
     let started = Instant::now();
@@ -162,8 +187,9 @@ pub fn plan(
     if let Some(mut deciding) = deciding {
         let dedup = policy.selection.dedup;
         summary.distance = dedup.map(|_| deciding.planner.distance());
-        let near = deciding.planner.near_duplicates(dedup.unwrap_or(NEAR));
-        let worth = clusters.worth.filter(|_| policy.gate().is_by_alignment());
+        // Without signals nothing tells pictures apart.
+        let near = clusters.is_some().then(|| deciding.planner.near_duplicates(dedup.unwrap_or(NEAR)));
+        let worth = clusters.and_then(|clusters| clusters.worth).filter(|_| policy.gate().is_by_alignment());
         let plan = deciding.finish(&walk, reading, worth)?;
         let counts = plan.plan.counts();
         if counts.readable() == 0 {
@@ -175,8 +201,8 @@ pub fn plan(
                 job.config.sources.iter().map(|source| shard::shown(&source.urls)).collect();
             return Err(Error::option("sources", sources.join(", "), accepted));
         }
-        let dropped = near.dropped.or(dedup.map(|_| counts.copies));
-        summary.near = Some(NearDuplicates { dropped, ..near });
+        summary.near = near
+            .map(|near| NearDuplicates { dropped: near.dropped.or(dedup.map(|_| counts.copies)), ..near });
         summary.plan = Some(plan);
         summary.seconds[1] = started.elapsed().as_secs_f64();
     }
@@ -208,7 +234,7 @@ pub fn estimate(
     };
     let listing = listed(job)?;
     let lengths = counted(&listing.shards, progress)?;
-    let policy = job.policy()?;
+    let policy = job.policy(true)?;
     let walk = Walk::new(job, &policy, &ledger, scorer.fingerprint());
     let mut estimate =
         PlanEstimate { samples: lengths.iter().sum(), missing: 0, measured: 0, seconds_per_sample: 0.0 };
@@ -247,7 +273,7 @@ pub fn missing_parts(job: &PlanJob, parts: usize, captioner: u64) -> Result<Vec<
         true => Ledger::open_with(place, Some(CACHE_BYTES), &store)?,
         false => Ledger::new(),
     };
-    let (listing, policy) = (listed(job)?, job.policy()?);
+    let (listing, policy) = (listed(job)?, job.policy(captioner != 0)?);
     let walk = Walk::new(job, &policy, &ledger, captioner);
     let mut missing = std::collections::BTreeSet::new();
     for (at, (shard, read)) in listing.shards.iter().zip(&listing.reads).enumerate() {
@@ -318,8 +344,8 @@ fn counted(
 }
 
 /// The policy with its gate by a score measured, where it has one: as the loader measures it.
-fn with_scores(job: &PlanJob, listing: &Listing) -> Result<Policy> {
-    let policy = job.policy()?;
+fn with_scores(job: &PlanJob, listing: &Listing, has_clusters: bool) -> Result<Policy> {
+    let policy = job.policy(has_clusters)?;
     let Some(field) = policy.gate().field() else { return Ok(policy) };
     // An option that cannot work is refused before anything is read.
     let assumed = Policy { cut: Some(ScoreCut::assumed(policy.gate())), ..policy.clone() };
@@ -365,8 +391,7 @@ fn record(
     policy: &Policy,
     listing: &Listing,
     ledger: &Ledger,
-    scorer: impl Scorer + 'static,
-    clusters: &Arc<Clusters>,
+    fitted: Option<Fitted>,
     progress: &mut dyn FnMut(PlanStage, u64, u64) -> Result<()>,
 ) -> Result<u64> {
     let lengths = counted(&listing.shards, progress)?;
@@ -374,16 +399,16 @@ fn record(
     let window = policy.selection.window;
     let lanes = if total >= (LANES * LANES * window) as u64 { LANES } else { 1 };
     // Of the policy only the gate tells on what is recorded: less is written of what it drops.
+    let clusters = fitted.as_ref().map(|(_, clusters)| &**clusters);
     let passing = GateRule::passing(policy, clusters).iter().sum::<f64>().min(1.0);
     let stretches = listing.stretches();
     if let [_, _, ..] = stretches[..] {
-        let accepted = "sources that are read alike, since one captioner records them all: the same caption_key, \
-                        caption_choice, where, subset and captions; or plan each by itself";
+        let accepted = "sources that are read alike, since one pass records them all: the same caption_key, \
+                        caption_choice, where, subset, captions and scores; or plan each by itself";
         return Err(Error::option("sources", format!("{} that differ", stretches.len()), accepted));
     }
     let Some((_, read)) = stretches.first() else { return Ok(0) };
     let mut builder = recording(job, listing.shards.clone(), lengths, read)
-        .captioner(scorer, Arc::clone(clusters))
         .ledger(ledger.clone())
         .gate(policy.gate().clone())
         .cut(policy.cut)
@@ -392,6 +417,10 @@ fn record(
         .batch_size(lanes)
         .lanes(lanes)
         .only_recording();
+    builder = match fitted {
+        Some(fitted) => builder.fitted(fitted),
+        None => builder.quota(Quota::Random),
+    };
     if job.needs_embeddings() {
         builder = builder.dedup(1.0);
     }
@@ -407,8 +436,8 @@ struct Deciding {
 }
 
 impl Deciding {
-    fn new(job: &PlanJob, policy: Policy, clusters: &Arc<Clusters>) -> Result<Self> {
-        let planner = Planner::new(Selector::new(policy, Some(Arc::clone(clusters)))?, 0)?;
+    fn new(job: &PlanJob, policy: Policy, clusters: Option<&Arc<Clusters>>) -> Result<Self> {
+        let planner = Planner::new(Selector::new(policy, clusters.map(Arc::clone))?, 0)?;
         let planner = if job.embeddings { planner } else { planner.without_embeddings() };
         Ok(Self { planner: planner.fill_with_copies(job.fill_with_copies), shards: vec![] })
     }

@@ -17,7 +17,7 @@ const CACHE_BYTES: u64 = 64 << 20;
 /// Which recording of a ledger is meant, where there may be several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Fingerprint of the scorer.
+    /// Fingerprint of the scorer; 0 for windows that were recorded without one.
     pub scorer: Option<u64>,
     /// Fingerprint of the reading options.
     pub reading: Option<u64>,
@@ -45,9 +45,10 @@ impl Recorded {
         }
         let ledger = Ledger::open(path, Some(CACHE_BYTES))?;
         let all = ledger.recordings()?;
+        // Windows without signals are meant where there are no others.
+        let has_signals = all.iter().any(|r| r.scorer != 0);
         let fits = |r: &&Recording| {
-            r.scorer != 0
-                && wanted.scorer.is_none_or(|scorer| scorer == r.scorer)
+            wanted.scorer.map_or(r.scorer != 0 || !has_signals, |scorer| scorer == r.scorer)
                 && wanted.reading.is_none_or(|reading| reading == r.reading)
                 && wanted.window.is_none_or(|window| window == r.size)
         };
@@ -58,7 +59,7 @@ impl Recorded {
         let found = if wanted.reading.is_none() && fitting.len() > 1 { &plainly } else { &fitting };
         match (found.first(), found.get(1)) {
             (Some(one), None) => Ok(Self { recording: Recording::clone(one), ledger }),
-            (None, _) if all.is_empty() => Err(refuse("a ledger with signals; this one has none".into())),
+            (None, _) if all.is_empty() => Err(refuse("a ledger with windows; this one has none".into())),
             (first, _) => {
                 let several = first.is_some() || fitting.len() > 1;
                 let named = if several { fitting.clone() } else { all.iter().collect() };
@@ -67,7 +68,7 @@ impl Recorded {
                 Err(refuse(format!(
                     "a ledger with one recording of this captioner, window size and reading options; of the \
                      recordings here there are {what}: {}; say which with captioner, window, caption_key, caption_choice, \
-                     where, subset and captions",
+                     where, subset, captions and scores",
                     names.join(", ")
                 )))
             }
@@ -114,7 +115,10 @@ impl Recorded {
 
     /// What is known of a window; `None`, and a warning, where its files are damaged.
     pub(super) fn window(&self, key: &WindowKey) -> Option<Arc<WindowRecord>> {
-        self.ledger.window(key).filter(|record| record.ids.is_empty() || record.signals.is_some())
+        let is_whole = |record: &Arc<WindowRecord>| {
+            self.recording.scorer == 0 || record.ids.is_empty() || record.signals.is_some()
+        };
+        self.ledger.window(key).filter(is_whole)
     }
 }
 

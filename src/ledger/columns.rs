@@ -37,9 +37,6 @@ const HASH_BYTES: usize = SEMANTIC_HASH_BITS / 8;
 const MEMBERS: [(&str, &[&str]); 3] =
     [("image", &["jpg", "png", "jpeg", "webp"]), ("caption", &["txt", "caption"]), ("json", &["json"])];
 
-/// What stands in `caption_from`.
-const TABLE: &str = "table";
-
 /// The table of `record`; `outcomes` say which samples the gate dropped. `None` where the keys are
 /// not known.
 pub(super) fn table(
@@ -73,10 +70,6 @@ pub(super) fn table(
             Column::I32(record.caption_chars.iter().map(|&chars| i32::try_from(chars).ok()).collect()),
         ),
     ];
-    if !record.from_table.is_empty() {
-        let from = |row: usize| record.from_table.get(row).is_some_and(|&t| t).then(|| TABLE.to_owned());
-        columns.push(("caption_from".into(), Column::Text(rows.clone().map(from).collect())));
-    }
     if let Some(signals) = &record.signals {
         let usable = |row: usize| (is_usable(row) && record.is_encoded(row)).then_some(row);
         let is_candidate = |row: usize| {
@@ -173,11 +166,6 @@ pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, 
     let (reasons, details) = (columns.text("failed")?, columns.text("detail")?);
     let offsets = columns.i64("offset")?;
     let caption_chars = columns.i32("caption_chars")?;
-    let mut from_table = vec![];
-    if columns.has("caption_from") {
-        from_table =
-            columns.text("caption_from")?.iter().map(|from| from.as_deref() == Some(TABLE)).collect();
-    }
     let mut places = Vec::with_capacity(MEMBERS.len());
     for (name, _) in MEMBERS {
         let kinds =
@@ -197,7 +185,6 @@ pub(super) fn record(key: &WindowKey, mut table: Table) -> Result<WindowRecord, 
         signals,
         encoded: None,
         compute,
-        from_table,
         failures: vec![],
         index: None,
     };

@@ -259,7 +259,6 @@ mod tests {
             encoded: None,
             compute: Arc::default(),
             has_embedding,
-            from_table: vec![],
             failures: vec![],
             index: None,
         })

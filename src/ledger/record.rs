@@ -46,8 +46,6 @@ pub struct WindowRecord {
     pub compute: Arc<str>,
     /// Whether `signals.embedding` is kept (else it has zero columns).
     pub has_embedding: bool,
-    /// Whether the caption of a row is that of a table; empty where there is none.
-    pub from_table: Vec<bool>,
     /// The failed samples with their details, in shard order.
     pub failures: Vec<FailedSample>,
     /// Where the rows lie in the shard, so that kept samples can be read alone.
@@ -65,7 +63,6 @@ impl WindowRecord {
             encoded: None,
             compute: Arc::default(),
             has_embedding: false,
-            from_table: vec![],
             failures: vec![],
             index,
         }
@@ -93,7 +90,7 @@ impl WindowRecord {
         });
         let index = self.index.as_ref().map_or(0, ShardIndex::bytes);
         let encoded = self.encoded.as_ref().map_or(0, Vec::len);
-        (self.ids.len() * row + self.from_table.len() + signals + encoded) as u64 + index
+        (self.ids.len() * row + signals + encoded) as u64 + index
     }
 }
 

@@ -14,14 +14,8 @@ pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
         Some(filter) => hash::combine(&[caption_key, hash::hash_str(&filter.to_string())]),
         None => caption_key,
     };
-    let tables = [
-        ("subset", read.subset.as_ref().map(|subset| subset.fingerprint())),
-        ("captions", read.captions.as_ref().map(|captions| captions.fingerprint())),
-    ];
-    for (option, table) in tables {
-        if let Some(table) = table {
-            fields = hash::combine(&[fields, hash::hash_str(option), table]);
-        }
+    for (option, table) in read.tables() {
+        fields = hash::combine(&[fields, hash::hash_str(option), table]);
     }
     if let Some(share) = &read.share {
         fields = hash::combine(&[fields, hash::hash_str("share"), share.fingerprint()]);
@@ -47,4 +41,13 @@ pub fn reading_fingerprint(read: &ReadOptions, decode: &DecodeOptions) -> u64 {
 /// The version of a shard as it stands in a [`WindowKey`].
 pub(crate) fn version_hash(version: Option<&str>) -> u64 {
     version.map_or(0, hash::hash_str)
+}
+
+/// The version of the scores of a shard as it is in a [`ScoreKey`](crate::ledger::ScoreKey): that of the shard and of what
+/// lies beside it, and of the table that has them.
+pub(crate) fn scores_version(version: Option<&str>, read: &ReadOptions) -> u64 {
+    match read.score_fingerprint() {
+        0 => version_hash(version),
+        table => hash::combine(&[version_hash(version), table]),
+    }
 }

@@ -6,6 +6,7 @@ use crate::hash::{self, Purpose, Rng};
 use crate::loader::buffer::Encoded;
 use crate::model::SemanticHash;
 use crate::sample::Sample;
+use crate::shard::{BETWEEN, CaptionChoice, ReadOptions};
 
 /// A sample that was kept, with what is known of it.
 pub(crate) struct Kept {
@@ -14,6 +15,8 @@ pub(crate) struct Kept {
     pub(crate) image: Encoded,
     pub(crate) json: Option<Encoded>,
     pub(crate) shard: Arc<str>,
+    /// How its shard is read.
+    pub(crate) read: Arc<ReadOptions>,
     pub(crate) cluster: Option<u32>,
     pub(crate) alignment: Option<f32>,
     pub(crate) pi: Option<f32>,
@@ -49,6 +52,25 @@ impl Kept {
         if !captions.is_empty() {
             let drawn = Rng::new(seed, Purpose::Caption, self.moment()).below(captions.len());
             self.sample.caption = captions.swap_remove(drawn);
+        }
+    }
+
+    /// Whether the table of captions `name` has one of it.
+    pub(crate) fn has_caption(&self, name: &str) -> bool {
+        self.read.captions.as_ref().is_some_and(|tables| tables.has(name, &self.sample))
+    }
+
+    /// Its caption in the table `name`; of several the one that is drawn for this pass, all, or the first.
+    pub(crate) fn caption_of(&self, name: &str, seed: u64) -> Option<String> {
+        let mut captions = self.read.captions.as_ref()?.captions(name, &self.sample);
+        match self.read.caption_choice {
+            Some(CaptionChoice::All) if !captions.is_empty() => Some(captions.join(BETWEEN)),
+            Some(CaptionChoice::Random) if captions.len() > 1 => {
+                let moment = hash::combine(&[self.moment(), hash::hash_str(name)]);
+                let drawn = Rng::new(seed, Purpose::Caption, moment).below(captions.len());
+                Some(captions.swap_remove(drawn))
+            }
+            _ => captions.into_iter().next(),
         }
     }
 }

@@ -45,7 +45,7 @@ pub use batches::{Batches, Next};
 pub(crate) use build::{Listing, included, measured, readings};
 pub use build::{LoaderBuilder, Parts, check_tables};
 pub use fingerprints::reading_fingerprint;
-pub(crate) use fingerprints::version_hash;
+pub(crate) use fingerprints::{scores_version, version_hash};
 pub use observe::{
     Activity, Counts, Failure, GateStats, HANDED_WARNINGS, Joined, LengthMismatch, SourceStats, Stats,
 };

@@ -109,8 +109,21 @@ pub(crate) fn data(spec: &Spec) -> Settings {
         let choice = read.caption_choice.filter(|choice| *choice != CaptionChoice::First);
         set("caption_choice", choice.map(|choice| choice.name().to_owned()));
         set("where", read.filter.as_ref().map(ToString::to_string));
-        set("subset", read.subset.as_ref().map(|subset| content(subset.fingerprint())));
-        set("captions", read.captions.as_ref().map(|captions| content(captions.fingerprint())));
+        let mut tables: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for (option, table) in read.tables() {
+            tables.entry(option.to_owned()).or_default().push(table);
+        }
+        for (fused, captions) in read.captions.iter().flat_map(|captions| captions.iter()) {
+            if spec.config.captions.fuse.tables().contains(&&**fused) {
+                tables.insert(format!("captions of {fused}"), vec![captions.fingerprint()]);
+            }
+        }
+        for (option, tables) in tables {
+            let of_all = if let [only] = tables[..] { only } else { hash::combine(&tables) };
+            set(&option, Some(content(of_all)));
+        }
+        let gate = Some(read.score_fingerprint()).filter(|scores| *scores != 0);
+        set("scores of the gate", gate.map(content));
     }
     if spec.mix.fingerprint != 0 {
         let share = |source: &crate::loader::build::mix::MixedSource| {
@@ -125,23 +138,23 @@ pub(crate) fn data(spec: &Spec) -> Settings {
     settings
 }
 
-/// The captioner and what is done with its captions; none where no model has a say.
+/// The captioner, and which captions samples have; none where no model and no table has a say.
 pub(crate) fn captioner(spec: &Spec) -> Settings {
     let mut settings = Settings::new();
     let captions = &spec.config.captions;
-    let Some(model) =
-        spec.model.as_ref().filter(|_| spec.needs_signals || !matches!(captions.fuse, Fuse::Original))
-    else {
-        return settings;
-    };
+    let model = spec.model.as_ref().filter(|_| spec.needs_signals || captions.fuse.is_generated());
     let mut set = |name: &str, value: String| settings.insert(name.to_owned(), value);
-    set("captioner", content(model.fingerprint));
-    set("generation", model.caption.map_or("none".into(), |c| content(c.fingerprint)));
-    if let Some(judge) = &spec.judge {
-        set("judge", content(judge.fingerprint));
+    if let Some(model) = model {
+        set("captioner", content(model.fingerprint));
+        set("generation", model.caption.map_or("none".into(), |c| content(c.fingerprint)));
+        if let Some(judge) = &spec.judge {
+            set("judge", content(judge.fingerprint));
+        }
     }
-    for (name, value) in captions.entries(&[Class::Policy]) {
-        set(name, value);
+    if model.is_some() || captions.fuse != Fuse::Original {
+        for (name, value) in captions.entries(&[Class::Policy]) {
+            set(name, value);
+        }
     }
     settings
 }

@@ -16,7 +16,7 @@ use crate::loader::buffer::Buffer;
 use crate::loader::build::mix::Mix;
 use crate::loader::claims::Claims;
 use crate::loader::decider::Decider;
-use crate::loader::fingerprints::{reading_fingerprint, version_hash};
+use crate::loader::fingerprints::{reading_fingerprint, scores_version, version_hash};
 use crate::loader::kept::Kept;
 use crate::loader::lane::Stream;
 use crate::loader::model_thread::ModelThread;
@@ -51,6 +51,8 @@ pub(crate) struct Spec {
     /// How each shard is read.
     pub(crate) reads: Vec<Arc<ReadOptions>>,
     pub(crate) lengths: Vec<u64>,
+    /// Columns of the tables of scores, sorted, each with its place in the tables of the first source that has it.
+    pub(crate) score_columns: Vec<(Arc<str>, usize)>,
     /// Identifies how many samples of each shard count, and their sum; `None` where all do.
     pub(crate) counted: Option<(u64, u64)>,
     pub(crate) mix: Mix,
@@ -60,6 +62,8 @@ pub(crate) struct Spec {
     pub(crate) worth: Option<GateWorth>,
     /// Whether signals are needed, by the selector or by caption fusion.
     pub(crate) needs_signals: bool,
+    /// Whether images are read: not where windows are only recorded, and no model sees them.
+    pub(crate) needs_images: bool,
     pub(crate) model: Option<ModelThread>,
     /// Scores generated captions; it is not the model that writes them.
     pub(crate) judge: Option<ModelThread>,
@@ -190,7 +194,7 @@ impl Spec {
         let held = &self.shards[shard];
         let asks = held.is_local() || self.ledger.location().is_some();
         let beside = if asks { held.version_until(true, Some(stop))? } else { None };
-        Ok(Some(window.scores(field, version_hash(beside.as_deref()))))
+        Ok(Some(window.scores(field, scores_version(beside.as_deref(), &self.reads[shard]))))
     }
 
     /// How the signals of new windows are computed, in words; empty where none are.

@@ -237,6 +237,23 @@ impl Setting for Vec<String> {
     }
 }
 
+/// One path, or several.
+impl Setting for Vec<PathBuf> {
+    const ACCEPTED: &'static str = "a path, or a list of them";
+    const PYTHON: &'static str = <Vec<String> as Setting>::PYTHON;
+
+    fn from_value(value: &Value) -> Option<Self> {
+        Some(Vec::<String>::from_value(value)?.into_iter().map(PathBuf::from).collect())
+    }
+
+    fn to_value(&self) -> Value {
+        match &self[..] {
+            [one] => one.to_value(),
+            several => Value::Array(several.iter().map(PathBuf::to_value).collect()),
+        }
+    }
+}
+
 /// For the groups that are fields of others.
 pub fn read_group<G: Group>(value: &Value) -> Result<G, Refused> {
     let mut group = G::default();

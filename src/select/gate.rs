@@ -60,10 +60,12 @@ impl GateRule {
         })
     }
 
-    /// Share of the corpus that is in each cluster and passes, as measured at fit time, `[clusters]`. Of a
+    /// Share of the corpus that is in each cluster and passes, as measured at fit time, `[clusters]`; of one cluster where
+    /// there are none. Of a
     /// score that gates only its pass rate over all clusters is known, which is taken for that of each.
     /// O(clusters).
-    pub fn passing(policy: &Policy, clusters: &Clusters) -> Vec<f64> {
+    pub fn passing(policy: &Policy, clusters: Option<&Clusters>) -> Vec<f64> {
+        let Some(clusters) = clusters else { return vec![policy.cut.map_or(1.0, |cut| cut.pass_rate)] };
         if let Some(cut) = policy.cut {
             return clusters.shares.iter().map(|share| share * cut.pass_rate).collect();
         }

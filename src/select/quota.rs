@@ -63,7 +63,7 @@ impl Rates {
         }
         let rates = match clusters {
             Some(clusters) if alpha < 1.0 => {
-                tempered(&GateRule::passing(policy, clusters), alpha, expected_share)
+                tempered(&GateRule::passing(policy, Some(clusters)), alpha, expected_share)
             }
             _ => vec![Rate::new(pi)],
         };
@@ -83,7 +83,7 @@ impl Rates {
             return Err(Error::option("quota", policy.quota(), "cap(samples) of at least 1 sample"));
         }
         let most = samples as f64 / corpus as f64;
-        let shares = GateRule::passing(policy, clusters);
+        let shares = GateRule::passing(policy, Some(clusters));
         let rates = shares.iter().map(|&share| Rate::new(most / share)).collect();
         Ok(Self { rates, expected_share: shares.iter().map(|share| share.min(most)).sum() })
     }

@@ -1,5 +1,5 @@
 //! What named fields, and tables beside the corpus, say of a sample: whether it counts, its caption, its
-//! score. Fields stand in its json or in the metadata beside its shard.
+//! scores. Fields are in its json or in the metadata beside its shard; of one name, a column of a table comes first.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,16 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use crate::error::{FailReason, Result};
-use crate::json::Fields;
+use crate::json::{self, Fields};
 use crate::sample::{self, SampleId};
-use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid_value};
-use crate::shard::{CaptionChoice, CaptionTable, Filter, ReadOptions, Shard, ShardMetadata, Share, Subset};
+use crate::shard::join::{JoinBy, Names, UID, of_id, of_key, of_uid_value};
+use crate::shard::{
+    CaptionChoice, CaptionTable, Filter, ReadOptions, ScoreTables, Shard, ShardMetadata, Share, Subset,
+};
 
 /// Samples of a shard that may lack the field, all of the first ones, before that is worth a word.
 const LACKING: u64 = 64;
 
 /// What is put between the captions of a sample where all count, as between the two of `fuse=concat`.
-const BETWEEN: &str = "; ";
+pub(crate) const BETWEEN: &str = "; ";
 
 /// What is noted of a sample that a subset does not name, where a filter leaves no word.
 pub(crate) const OUTSIDE: &str = "not in the subset";
@@ -35,16 +37,23 @@ pub(super) struct CaptionReader {
     score: Option<Arc<str>>,
     subset: Option<Arc<Subset>>,
     share: Option<Share>,
+    /// The table that captions are taken from.
     table: Option<Arc<CaptionTable>>,
+    scores: Option<Arc<ScoreTables>>,
+    /// Fields that come along.
+    fields: Arc<[String]>,
+    needs_uid: bool,
     metadata: Beside,
-    /// Names of all fields that may be asked for.
+    /// Names of all fields that may be asked for, but for columns of tables.
     columns: Vec<String>,
+    /// Rows of the tables of scores for the last sample.
+    rows: Vec<Option<usize>>,
     /// What the last sample was asked for in vain.
     gaps: Gaps,
     /// The last uid that was found, as it stands there.
     uid: Option<Value>,
-    /// For the fields of caption, uid and score, then those of the filter: samples asked for, until one has
-    /// it.
+    /// For the fields of caption, uid and score, then those of the filter, then those that come along: samples asked
+    /// for, until one has it.
     lacking: Vec<Option<u64>>,
 }
 
@@ -92,36 +101,51 @@ impl Gaps {
 pub(super) struct Found {
     /// The captions, at least one; `None` where text members have them.
     pub(super) captions: Option<Result<Vec<String>, Unusable>>,
-    /// Whether they are those of the table.
-    pub(super) from_table: bool,
     /// The score; `None` where it is absent or no number, or none is named.
     pub(super) score: Option<f32>,
+    /// Hash of its uid, where a table is joined by uids and it has one.
+    pub(super) uid: Option<u64>,
+    /// Values of all columns of the tables of scores, `[columns]`, not a number where there is none.
+    pub(super) scores: Vec<f32>,
+    /// Values of the fields that come along, `[fields]`, null where there is none.
+    pub(super) fields: Vec<Value>,
 }
 
 impl CaptionReader {
     pub(super) fn new(shard: &Shard, options: &ReadOptions) -> Self {
         let filter = options.filter.as_ref().map_or(&[][..], Filter::columns);
-        let tables = [options.subset.as_ref().map(|s| s.by()), options.captions.as_ref().map(|t| t.by())];
-        let named = options.caption_key.iter().chain(&options.score_field).cloned();
-        let uid = tables.contains(&Some(JoinBy::Uid)).then(|| UID.to_owned());
+        let table = options.caption_table();
+        let field = options.caption_key.as_deref().filter(|_| table.is_none());
+        let named = field.into_iter().chain(options.score_field.as_deref());
+        let asked =
+            filter.iter().map(String::as_str).chain(named).chain(options.fields.iter().map(String::as_str));
+        let needs_uid = options.needs_uid();
+        let in_table =
+            |name: &&str| options.scores.as_ref().is_some_and(|scores| scores.column(name).is_some());
+        let own = asked.filter(|name| !in_table(name)).map(str::to_owned);
         Self {
-            columns: filter.iter().cloned().chain(named).chain(uid).collect(),
+            columns: own.chain(needs_uid.then(|| UID.to_owned())).collect(),
             gaps: Gaps::default(),
             uid: None,
             place: "json",
-            field: options.caption_key.as_deref().map(Arc::from),
+            field: field.map(Arc::from),
             choice: options.caption_choice,
             filter: options.filter.clone().map(Arc::new),
             score: options.score_field.as_deref().map(Arc::from),
             subset: options.subset.clone(),
             share: options.share,
-            table: options.captions.clone(),
+            table: table.cloned(),
+            scores: options.scores.clone(),
+            fields: Arc::clone(&options.fields),
+            needs_uid,
             metadata: Beside::Unread(shard.clone()),
-            lacking: vec![Some(0); FILTER_AT + filter.len()],
+            rows: vec![],
+            lacking: vec![Some(0); FILTER_AT + filter.len() + options.fields.len()],
         }
     }
 
-    /// For the rows of a Parquet file: captions are in `column` where no other is named.
+    /// For the rows of a Parquet file: captions are in `column` where no other is named, and where a table that is has
+    /// none.
     pub(super) fn of_rows(mut self, column: Option<&str>) -> Self {
         self.place = "row";
         if self.field.is_none() {
@@ -196,13 +220,14 @@ impl CaptionReader {
 
     /// Whether a field of the json is looked at.
     pub(super) fn needs_json(&self) -> bool {
-        self.field.is_some() || self.filter.is_some() || self.score.is_some() || self.needs_uid()
+        !self.columns.is_empty()
     }
 
-    /// Whether a table goes by uids.
-    fn needs_uid(&self) -> bool {
-        let uids = [self.subset.as_ref().map(|s| s.by()), self.table.as_ref().map(|t| t.by())];
-        uids.contains(&Some(JoinBy::Uid))
+    /// Whether a sample whose json cannot be read cannot be used.
+    fn fails_without_json(&self) -> bool {
+        let is_field = |column: &String| self.columns.contains(column);
+        self.field.is_some()
+            || self.filter.as_ref().is_some_and(|filter| filter.columns().iter().any(is_field))
     }
 
     /// What is known of the sample `key`, whose json member is given; why it cannot be used, where that is
@@ -221,7 +246,6 @@ impl CaptionReader {
         if self.is_outside(key, id) {
             return Ok(Err((FailReason::Excluded, OUTSIDE.into())));
         }
-        let needs_uid = self.needs_uid();
         if let Some(fault) = &fault
             && !self.subset_needs_json()
         {
@@ -234,7 +258,7 @@ impl CaptionReader {
                 Err(error) => bad = Some(error),
             }
         }
-        let uid = if needs_uid { self.uid(key, &member)? } else { None };
+        let uid = if self.needs_uid { self.uid(key, &member)? } else { None };
         if let Some(subset) = self.subset.as_ref().filter(|subset| subset.by() == JoinBy::Uid)
             && !uid.is_some_and(|uid| subset.contains(uid))
         {
@@ -248,32 +272,38 @@ impl CaptionReader {
             return Ok(Err(fault));
         }
         if let Some(detail) = bad {
-            if self.field.is_some() || self.filter.is_some() {
+            if self.fails_without_json() {
                 return Ok(Err((FailReason::BadJson, detail)));
             }
             self.gaps.unread = Some(detail);
+        }
+        let names = Names { key, id, uid };
+        if let Some(scores) = &self.scores {
+            scores.find(&names, &mut self.rows);
         }
         if let Some(filter) = self.filter.clone()
             && !self.passes(&filter, key, &member)?
         {
             return Ok(Err((FailReason::Excluded, String::new())));
         }
-        let mut found = Found::default();
+        let mut found = Found { uid, ..Found::default() };
         if let Some(table) = &self.table {
-            let name = match table.by() {
-                JoinBy::Key => Some(of_key(key)),
-                JoinBy::Id => Some(of_id(id)),
-                JoinBy::Uid => uid,
-            };
-            found.captions = name.and_then(|name| table.captions(name)).map(Ok);
-            found.from_table = found.captions.is_some();
+            found.captions = names.of(table.by()).and_then(|name| table.captions(name)).map(Ok);
         }
-        if let Some(field) = self.field.clone().filter(|_| !found.from_table) {
+        if let Some(field) = self.field.clone().filter(|_| found.captions.is_none()) {
             let value = self.value(CAPTION_AT, &field, key, &member)?;
             found.captions = value.and_then(|value| texts(&value, &field));
         }
         if let Some(field) = self.score.clone() {
             found.score = self.value(SCORE_AT, &field, key, &member)?.as_ref().and_then(score);
+        }
+        if let Some(scores) = &self.scores {
+            let value = |at| scores.value(at, &self.rows).map_or(f32::NAN, |value| value as f32);
+            found.scores = (0..scores.columns().len()).map(value).collect();
+        }
+        let first = self.lacking.len() - self.fields.len();
+        for (at, field) in Arc::clone(&self.fields).iter().enumerate() {
+            found.fields.push(self.value(first + at, field, key, &member)?.unwrap_or_default());
         }
         Ok(Ok(found))
     }
@@ -312,15 +342,22 @@ impl CaptionReader {
         let named = [(CAPTION_AT, named[0]), (SCORE_AT, named[1])].into_iter();
         let named = named.filter_map(|(at, field)| field.as_deref().map(|field| (at, field)));
         let of_filter = self.filter.iter().flat_map(|filter| filter.columns()).map(String::as_str);
-        for (at, field) in named.chain((FILTER_AT..).zip(of_filter)) {
+        let fields = of_filter.chain(self.fields.iter().map(String::as_str));
+        for (at, field) in named.chain((FILTER_AT..).zip(fields)) {
+            if self.scores.as_ref().is_some_and(|scores| scores.column(field).is_some()) {
+                continue;
+            }
             if let Some(Some(lacking @ 1..)) = self.lacking.get(at) {
-                warn_of_absent(field, at, *lacking);
+                warn_of_absent(field, self.kind_of(at), *lacking);
             }
         }
     }
 
     /// What stands in `column`, the `i`-th that is looked for; `None` where it is absent, null or not a number.
     fn value(&mut self, i: usize, column: &str, key: &str, member: &Fields) -> Result<Option<Value>> {
+        if let Some((scores, at)) = self.scores.as_ref().and_then(|s| Some((s, s.column(column)?))) {
+            return Ok(scores.value(at, &self.rows).map(json::number));
+        }
         let mut found = member.value(column).cloned();
         let mut is_nan = member.is_nan(column);
         if found.is_none() {
@@ -340,9 +377,22 @@ impl CaptionReader {
         // A field that is not a number is there.
         *lacking = lacking.filter(|_| found.is_none() && !is_nan).map(|lacking| lacking + 1);
         if *lacking == Some(LACKING) {
-            warn_of_absent(column, i, LACKING);
+            warn_of_absent(column, self.kind_of(i), LACKING);
         }
         Ok(found)
+    }
+
+    /// What asks for the field at `at`, and what follows where no sample has it.
+    fn kind_of(&self, at: usize) -> (&'static str, &'static str) {
+        match at {
+            CAPTION_AT => ("caption_key", "their .txt is used where there is one"),
+            UID_AT => ("subset, scores or captions", "none of them is in a table of uids"),
+            SCORE_AT => ("gate", "none of them passes a gate"),
+            _ if at < self.lacking.len() - self.fields.len() => {
+                ("where", "a test of it is true of none of them, but for `is null`")
+            }
+            _ => ("fields", "batches have none of it"),
+        }
     }
 }
 
@@ -358,15 +408,9 @@ pub(super) fn score(value: &Value) -> Option<f32> {
 
 /// Says, once per field, that no sample has it: a slip in its name would pass unseen where samples
 /// have a `.txt` too.
-fn warn_of_absent(field: &str, at: usize, samples: u64) {
+fn warn_of_absent(field: &str, (option, consequence): (&str, &str), samples: u64) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(field.to_owned()) {
-        let (option, consequence) = match at {
-            CAPTION_AT => ("caption_key", "their .txt is used where there is one"),
-            UID_AT => ("subset or captions", "none of them is in a table of uids"),
-            SCORE_AT => ("gate", "none of them passes a gate"),
-            _ => ("where", "a test of it is true of none of them, but for `is null`"),
-        };
         tracing::warn!(
             "{option}: none of the first {samples} samples of a shard has a {field:?} in its json or its \
              metadata; {consequence}"

@@ -1,17 +1,19 @@
 //! Captions from a table beside the corpus.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::sample::{is_blank, trimmed};
-use crate::shard::join::JoinBy;
+use crate::sample::{Sample, is_blank, trimmed};
+use crate::shard::join::{JoinBy, Names};
 use crate::shard::join_table::{Row, rows};
 
 /// Set in the length of a caption that another one of the same sample follows.
 const MORE: u32 = 1 << 31;
 
-/// Captions by key, uid or identity: a sample that is in it has its captions from here, any other its own.
+/// Captions by key, uid or identity.
 ///
 /// In memory 20 bytes a caption and its text. Names are hashes of 64 bits, as in [`Subset`](super::Subset).
 #[derive(Debug)]
@@ -152,6 +154,51 @@ impl PartialEq for CaptionTable {
 
 impl Eq for CaptionTable {}
 
+/// Tables of captions by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaptionTables(BTreeMap<Arc<str>, Arc<CaptionTable>>);
+
+impl CaptionTables {
+    /// Opens each file.
+    ///
+    /// # Errors
+    /// As [`CaptionTable::open`].
+    pub fn open(paths: &BTreeMap<String, PathBuf>) -> Result<Self> {
+        let open =
+            |(name, path): (&String, &PathBuf)| Ok((name.as_str().into(), CaptionTable::open(path)?.into()));
+        paths.iter().map(open).collect::<Result<_>>().map(Self)
+    }
+
+    /// The table of this name.
+    pub fn of(&self, name: &str) -> Option<&Arc<CaptionTable>> {
+        self.0.get(name)
+    }
+
+    /// Names and tables, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<CaptionTable>)> {
+        self.0.iter()
+    }
+
+    /// Whether a table is joined by uids.
+    pub(super) fn needs_uid(&self) -> bool {
+        self.0.values().any(|table| table.by == JoinBy::Uid)
+    }
+
+    /// The captions that the table `name` has of a sample; none where it has none of it, or there is no such table.
+    /// O(log captions).
+    pub fn captions(&self, name: &str, sample: &Sample) -> Vec<String> {
+        let names = Names { key: &sample.key, id: sample.id, uid: sample.uid };
+        let found = self.of(name).and_then(|table| table.captions(names.of(table.by)?));
+        found.unwrap_or_default()
+    }
+
+    /// Whether the table `name` has captions of a sample. O(log captions).
+    pub fn has(&self, name: &str, sample: &Sample) -> bool {
+        let names = Names { key: &sample.key, id: sample.id, uid: sample.uid };
+        self.of(name).is_some_and(|table| names.of(table.by).is_some_and(|hash| table.contains(hash)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -215,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_of_a_parquet_file_are_passed_over() {
+    fn nulls_of_a_parquet_file_are_skipped() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/subset/captions.parquet");
         let table = CaptionTable::open(golden).unwrap();
         let uid = |uid: &str| table.captions(crate::shard::join::of_uid(uid));

@@ -91,7 +91,7 @@ pub(crate) fn count(
 
 /// What of `read` says which samples count.
 pub(crate) fn of_selection(read: &ReadOptions) -> ReadOptions {
-    ReadOptions { caption_key: None, caption_choice: None, captions: None, ..read.clone() }
+    ReadOptions { caption_key: None, caption_choice: None, captions: None, fields: [].into(), ..read.clone() }
 }
 
 /// What says which samples count, in words.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, FailReason, Result};
 use crate::sample::{FailedSample, Sample, SampleId};
-use crate::shard::caption::{CaptionReader, Unusable, some, trimmed};
+use crate::shard::caption::{CaptionReader, Found, Unusable, some, trimmed};
 use crate::shard::row_groups::{Layout, RowReader, Unread};
 
 /// Extensions of images, best first: a group with several has the first one for its image, as
@@ -299,9 +299,22 @@ impl Open {
             Ok((several, found)) => {
                 let (caption, captions) = captions.chosen(several);
                 let image = self.image.map(|(_, bytes)| bytes).unwrap_or_default();
-                let (from_table, score) = (found.from_table, found.score);
+                let Found { score, uid, scores, fields, .. } = found;
                 let json = self.json;
-                Ok(Sample { id, key, position, offset, image, caption, captions, from_table, score, json })
+                Ok(Sample {
+                    id,
+                    key,
+                    position,
+                    offset,
+                    image,
+                    caption,
+                    captions,
+                    score,
+                    uid,
+                    scores,
+                    fields,
+                    json,
+                })
             }
             Err((reason, detail)) => Err(FailedSample { id, key, position, offset, reason, detail }),
         })

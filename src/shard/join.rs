@@ -26,7 +26,30 @@ pub enum JoinBy {
     Id,
 }
 
+/// What a sample is called in the columns that tables are joined by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names<'a> {
+    pub(super) key: &'a str,
+    pub(super) id: SampleId,
+    /// Hash of its uid, where it has one.
+    pub(super) uid: Option<u64>,
+}
+
+impl Names<'_> {
+    /// The hash of its name in the column `by`.
+    pub(super) fn of(&self, by: JoinBy) -> Option<u64> {
+        match by {
+            JoinBy::Key => Some(of_key(self.key)),
+            JoinBy::Id => Some(of_id(self.id)),
+            JoinBy::Uid => self.uid,
+        }
+    }
+}
+
 impl JoinBy {
+    /// Every one.
+    pub(super) const ALL: [Self; 3] = [Self::Key, Self::Uid, Self::Id];
+
     /// By which of the columns that a table `has` it is joined: `id` where it is an export of ours (with
     /// `source` and `shard` beside it), else `uid`, else `key`.
     pub(super) fn of(has: impl Fn(&str) -> bool) -> Option<Self> {

@@ -1,5 +1,7 @@
 //! Tables of samples that users bring along: a list of those that count, or their captions.
 //!
+//! Tables of scores are read by [`score_table`](super::score_table).
+//!
 //! | ending | rows |
 //! | --- | --- |
 //! | `.parquet` | the columns `uid` or `key`, and `caption`; or what `tldr-loader export` writes |
@@ -24,7 +26,7 @@ use crate::shard::npy;
 const CAPTION: &str = "caption";
 
 /// What is wrong with a table, in words.
-type Wrong = String;
+pub(super) type Wrong = String;
 
 /// A row that has a name.
 pub(super) struct Row<'a> {
@@ -105,7 +107,7 @@ fn all_rows(
     })
 }
 
-fn no_name(columns: &[String]) -> Wrong {
+pub(super) fn no_name(columns: &[String]) -> Wrong {
     format!("none of these among its columns: {}", columns.join(", "))
 }
 
@@ -120,20 +122,12 @@ fn of_parquet(
     let wanted = if with_captions { vec![by.name(), CAPTION] } else { vec![by.name()] };
     columns.each(&wanted, &mut |row| {
         let cell = row[0].take();
-        let name = match &cell {
-            Some(Cell::Text(text)) => Some(by.of_text(text).ok_or_else(|| not_an_id(text))?),
-            Some(Cell::Number(number)) => Some(by.of_number(*number)),
-            Some(Cell::Texts(_)) | None => None,
-        };
-        let text = || match &cell {
-            Some(Cell::Text(text)) => text.clone(),
-            Some(Cell::Number(number)) => number.to_string(),
-            Some(Cell::Texts(_)) | None => String::new(),
-        };
+        let name = hash_of(by, cell.as_ref())?;
+        let text = || text_of(cell.as_ref());
         let captions = match row.get_mut(1).and_then(Option::take) {
-            Some(Cell::Number(number)) => return Err(format!("the caption {number}, no text")),
             Some(Cell::Text(text)) => vec![text],
             Some(Cell::Texts(texts)) => texts,
+            Some(number) => return Err(format!("the caption {}, no text", text_of(Some(&number)))),
             None => vec![],
         };
         let captions = captions.iter().map(String::as_str).collect();
@@ -142,12 +136,34 @@ fn of_parquet(
     Ok(by)
 }
 
-fn not_an_id(text: &str) -> Wrong {
+/// The hash of a name in a column that is joined `by`; `None` where the cell is empty.
+pub(super) fn hash_of(by: JoinBy, cell: Option<&Cell>) -> std::result::Result<Option<u64>, Wrong> {
+    match cell {
+        Some(Cell::Text(text)) => by.of_text(text).map(Some).ok_or_else(|| not_an_id(text)),
+        Some(Cell::Number(number)) => Ok(Some(by.of_number(*number))),
+        None => Ok(None),
+        other => Err(format!("the {by} {}, neither a text nor a whole number", text_of(other))),
+    }
+}
+
+/// A cell as messages show it.
+pub(super) fn text_of(cell: Option<&Cell>) -> String {
+    match cell {
+        Some(Cell::Text(text)) => text.clone(),
+        Some(Cell::Number(number)) => number.to_string(),
+        Some(Cell::Real(number)) => number.to_string(),
+        Some(Cell::Truth(truth)) => truth.to_string(),
+        Some(Cell::Texts(texts)) => format!("{texts:?}"),
+        None => String::new(),
+    }
+}
+
+pub(super) fn not_an_id(text: &str) -> Wrong {
     format!("the id {text:?}, no number of 64 bits")
 }
 
 /// Hands the lines of the file to `each`, numbered from 1, without their ends and empty ones.
-fn lines(
+pub(super) fn lines(
     path: &Path,
     each: &mut dyn FnMut(usize, &str) -> std::result::Result<(), Wrong>,
 ) -> std::result::Result<(), Wrong> {
@@ -177,13 +193,10 @@ fn of_text(path: &Path, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, W
 
 fn of_npy(path: &Path, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {
     let file = File::open(path).map_err(|error| error.to_string())?;
-    let mut said = Ok(());
-    npy::uids(BufReader::new(file), &mut |name, text| {
-        if said.is_ok() {
-            said = each(Some(Row { name, text, captions: vec![] }));
-        }
+    let (by, _) = npy::items(BufReader::new(file), &mut |name, text, _| {
+        each(Some(Row { name, text, captions: vec![] }))
     })?;
-    said.map(|()| JoinBy::Uid)
+    Ok(by)
 }
 
 fn of_jsonl(path: &Path, with_captions: bool, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {

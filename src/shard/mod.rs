@@ -1,7 +1,7 @@
 //! Shards: tar files of image-text pairs, listed, measured, read and written.
 //!
 //! [`list`] turns what users write into [`Shard`]s, [`lengths`] counts their groups, [`Filter`],
-//! [`Subset`] and [`Share`] say which of them count, [`CaptionTable`] brings other captions along, [`survey`] takes a sample,
+//! [`Subset`] and [`Share`] say which of them count, [`CaptionTable`] and [`ScoreTable`] bring captions and scores along, [`survey`] takes a sample,
 //! [`ShardReader`] turns one shard into [`Sample`](crate::Sample)s, [`ShardMetadata`] reads what lies
 //! beside it, [`ShardWriter`] writes one.
 //! `store` is the one place that opens them; what lies in an object store or on an HTTP server is
@@ -32,6 +32,7 @@ mod reader;
 mod remote;
 mod row_groups;
 mod scan;
+mod score_table;
 mod share;
 mod store;
 mod store_options;
@@ -41,8 +42,8 @@ mod version;
 mod writer;
 
 pub use by_index::ShardFetcher;
-pub(crate) use caption::{Gaps, OUTSIDE};
-pub use caption_table::CaptionTable;
+pub(crate) use caption::{BETWEEN, Gaps, OUTSIDE};
+pub use caption_table::{CaptionTable, CaptionTables};
 pub(crate) use count::{Count, count, of_selection};
 pub use credentials::{Headers, Token};
 pub use filter::Filter;
@@ -57,6 +58,7 @@ pub use metadata::ShardMetadata;
 pub use read_options::{CaptionChoice, ReadOptions};
 pub use reader::ShardReader;
 pub(crate) use remote::Bucket;
+pub use score_table::{ScoreTable, ScoreTables};
 pub use share::Share;
 pub use store::ShardFormat;
 pub use store_options::Store;

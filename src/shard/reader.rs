@@ -173,7 +173,7 @@ impl ShardReader {
 
     /// From here on samples come without the data of their images, which a plain local file then need not
     /// be read for.
-    pub(super) fn without_images(mut self) -> Self {
+    pub(crate) fn without_images(mut self) -> Self {
         self.data = Data::WithoutImages;
         self
     }

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::hash::{self, Purpose};
-use crate::json::Fields;
+use crate::json::{self, Fields};
 use crate::sample::SampleId;
 use crate::shard::caption::{OUTSIDE, score};
-use crate::shard::join::{JoinBy, UID, of_id, of_key, of_uid_value};
-use crate::shard::{CaptionTable, Filter, ReadOptions, Shard, ShardMetadata, ShardReader, Subset};
+use crate::shard::join::{JoinBy, Names, UID, of_uid, of_uid_value};
+use crate::shard::{Filter, ReadOptions, Shard, ShardMetadata, ShardReader};
 
 /// Stretches of consecutive groups that are looked at.
 const STRETCHES: usize = 16;
@@ -39,10 +39,12 @@ pub struct Survey {
     pub fields: Vec<String>,
     /// Groups that the subset names.
     pub in_subset: u64,
-    /// Groups whose captions may come from a table.
-    pub captions: u64,
-    /// Those of them whose caption did.
-    pub from_table: u64,
+    /// Groups whose captions or scores may come from tables.
+    pub joinable: u64,
+    /// Of these, those that each table of captions has, in the order of their names.
+    pub in_captions: Vec<u64>,
+    /// Of these, those that each table of scores has.
+    pub in_scores: Vec<u64>,
     /// What the first group is called.
     pub example: Option<Example>,
 }
@@ -108,6 +110,8 @@ pub(crate) fn survey_of<'a>(
     let mut fields = BTreeSet::new();
     let stretches = STRETCHES.div_ceil(chosen.len().max(1)) as u64;
     for (shard, length, read) in chosen {
+        found.in_captions.resize(read.captions.as_ref().map_or(0, |tables| tables.iter().count()), 0);
+        found.in_scores.resize(read.scores.as_ref().map_or(0, |scores| scores.tables().len()), 0);
         let of_file = of_metadata(shard, read, &mut |score| {
             found.included += 1;
             if read.score_field.is_some() {
@@ -139,18 +143,28 @@ pub(super) fn of_metadata(
 ) -> Result<Option<ShardMetadata>> {
     let filter = read.filter.as_ref();
     let subset = read.subset.as_deref();
-    let needs_uid =
-        [subset.map(|s| s.by()), read.captions.as_ref().map(|t| t.by())].contains(&Some(JoinBy::Uid));
-    let mut columns: Vec<&str> = filter.map_or(vec![], |f| f.columns().iter().map(String::as_str).collect());
-    columns.extend(needs_uid.then_some(UID));
-    columns.extend(read.score_field.as_deref());
+    let in_table = |name: &str| read.scores.as_ref().and_then(|scores| scores.column(name));
+    let of_filter = filter.map_or(&[][..], Filter::columns).iter().map(String::as_str);
+    let asked = of_filter.chain(read.score_field.as_deref()).filter(|name| in_table(name).is_none());
+    let columns: Vec<&str> = asked.chain(read.needs_uid().then_some(UID)).collect();
     let Some(metadata) = ShardMetadata::beside(shard, &columns)? else { return Ok(None) };
     if !columns.iter().all(|column| metadata.columns().iter().any(|own| own == column)) {
         return Ok(None);
     }
+    let mut rows = vec![];
     for key in metadata.keys() {
-        let value = |column: &str| metadata.value(key, column).cloned().unwrap_or_default();
-        let is_inside = subset.is_none_or(|s| is_in(&metadata, key, shard, s.by(), &|hash| s.contains(hash)));
+        let names = names(&metadata, shard, key);
+        if let Some(scores) = &read.scores {
+            names.iter().find(|names| {
+                scores.find(names, &mut rows);
+                rows.iter().any(Option::is_some)
+            });
+        }
+        let value = |column: &str| match read.scores.as_ref().and_then(|s| Some((s, s.column(column)?))) {
+            Some((scores, at)) => scores.value(at, &rows).map(json::number).unwrap_or_default(),
+            None => metadata.value(key, column).cloned().unwrap_or_default(),
+        };
+        let is_inside = subset.is_none_or(|subset| is_in(&names, subset.by(), |hash| subset.contains(hash)));
         let passes = |filter: &Filter| {
             filter.passes(&filter.columns().iter().map(|column| value(column)).collect::<Vec<_>>())
         };
@@ -162,21 +176,27 @@ pub(super) fn of_metadata(
     Ok(Some(metadata))
 }
 
-/// Whether a table joined by `by`, which `contains` some hashes, has the sample `key` of `metadata`.
-fn is_in(
-    metadata: &ShardMetadata,
-    key: &str,
-    shard: &Shard,
-    by: JoinBy,
-    contains: &dyn Fn(u64) -> bool,
-) -> bool {
-    match by {
-        JoinBy::Key => contains(of_key(key)),
-        // The file has no `./`, which the shard may have.
-        JoinBy::Id => ["", "./"]
-            .iter()
-            .any(|folder| contains(of_id(SampleId::new(shard.hash, &format!("{folder}{key}"))))),
-        JoinBy::Uid => metadata.value(key, UID).and_then(of_uid_value).is_some_and(contains),
+/// What the sample `key` of `metadata` may be called: the file has no `./`, which the shard may have.
+fn names<'a>(metadata: &ShardMetadata, shard: &Shard, key: &'a str) -> [Names<'a>; 2] {
+    let uid = metadata.value(key, UID).and_then(of_uid_value);
+    ["", "./"].map(|folder| Names { key, id: SampleId::new(shard.hash, &format!("{folder}{key}")), uid })
+}
+
+/// Whether a table joined by `by`, which `contains` some hashes, has a sample of one of these names.
+fn is_in(names: &[Names<'_>], by: JoinBy, contains: impl Fn(u64) -> bool) -> bool {
+    names.iter().any(|names| names.of(by).is_some_and(&contains))
+}
+
+/// Counts a sample of one of these `names`, where the tables of `read` know it.
+fn join(names: &[Names<'_>], read: &ReadOptions, found: &mut Survey) {
+    found.joinable += 1;
+    let captions = read.captions.iter().flat_map(|captions| captions.iter());
+    for (count, (_, table)) in found.in_captions.iter_mut().zip(captions) {
+        *count += u64::from(is_in(names, table.by(), |hash| table.contains(hash)));
+    }
+    let scores = read.scores.iter().flat_map(|scores| scores.tables());
+    for (count, table) in found.in_scores.iter_mut().zip(scores) {
+        *count += u64::from(is_in(names, table.by(), |hash| table.row(hash).is_some()));
     }
 }
 
@@ -191,11 +211,10 @@ fn of_tables(metadata: &ShardMetadata, shard: &Shard, read: &ReadOptions, found:
             });
             found.example = Some(Example { key: key.to_owned(), id: SampleId::new(shard.hash, key), uid });
         }
-        let in_subset = |s: &Subset| is_in(metadata, key, shard, s.by(), &|hash| s.contains(hash));
-        let in_table = |t: &CaptionTable| is_in(metadata, key, shard, t.by(), &|hash| t.contains(hash));
-        found.in_subset += u64::from(read.subset.as_deref().is_some_and(in_subset));
-        found.captions += 1;
-        found.from_table += u64::from(read.captions.as_deref().is_some_and(in_table));
+        let names = names(metadata, shard, key);
+        let in_subset = read.subset.as_ref().is_some_and(|s| is_in(&names, s.by(), |hash| s.contains(hash)));
+        found.in_subset += u64::from(in_subset);
+        join(&names, read, found);
     }
 }
 
@@ -222,14 +241,16 @@ fn of_groups(
             // Whether a sample can be used is another question than whether it counts.
             found.included += u64::from(!matches!(&group, Err(failed) if !failed.reason.is_fault()));
             found.in_subset += u64::from(!matches!(&group, Err(failed) if failed.detail == OUTSIDE));
+            let uid = reader.take_uid();
+            let (key, id) = group.as_ref().map_or_else(|f| (&f.key, f.id), |sample| (&sample.key, sample.id));
+            // Of what is excluded, or cannot be read at all, no uid was looked for.
+            if group.is_ok() {
+                join(&[Names { key, id, uid: uid.as_deref().map(of_uid) }], read, found);
+            }
             if found.example.is_none() {
-                let (key, id) =
-                    group.as_ref().map_or_else(|f| (&f.key, f.id), |sample| (&sample.key, sample.id));
-                found.example = Some(Example { key: key.to_string(), id, uid: reader.take_uid() });
+                found.example = Some(Example { key: key.to_string(), id, uid });
             }
             let Ok(sample) = group else { continue };
-            found.captions += 1;
-            found.from_table += u64::from(sample.from_table);
             if read.score_field.is_some() {
                 found.scores.push(sample.score.unwrap_or(f32::NAN));
             }

@@ -1,7 +1,7 @@
 //! Captions: cleaned, tokenised, fused.
 //!
 //! [`clean()`] repairs raw captions as open_clip does, [`Tokenizer`] turns them into ids, and
-//! [`Fuse`] makes one caption of the original and the generated one.
+//! [`Fuse`] makes one caption of those that a sample has.
 
 mod beside;
 pub mod clean;
@@ -17,7 +17,7 @@ mod wordpiece;
 mod words;
 
 pub use clean::clean;
-pub use fuse::{Evidence, Fuse};
+pub use fuse::{Chosen, Evidence, Fuse};
 pub use keywords::keywords;
 pub use repetition::is_repetitive;
 pub use tokenizer::Tokenizer;

@@ -274,9 +274,11 @@ mod plans {
                 selection: Selection { gate: gate.map(Gate::top), ..Selection::default() },
                 ..Policy::default()
             };
-            audit(&AuditJob { seeds: 200, ..AuditJob::new(&folder, policy) }, clusters, &mut |_, _| Ok(()))
-                .unwrap()
-                .to_string()
+            audit(&AuditJob { seeds: 200, ..AuditJob::new(&folder, policy) }, Some(clusters), &mut |_, _| {
+                Ok(())
+            })
+            .unwrap()
+            .to_string()
         };
         let noise = text(&with_worth(NOISE), Some(0.5));
         let lines: Vec<&str> = noise.lines().collect();

@@ -1,5 +1,6 @@
 //! Promise: a subset says which samples count, by key, uid or identity; the others are as good as not there. A
-//! table of captions replaces those that it has and adds those that are missing. Both say what they matched.
+//! table of captions that `caption_key` names replaces those that it has and adds those that are missing. Both say what they
+//! matched.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use crate::support;
@@ -199,7 +200,8 @@ fn lists_that_do_not_fit_are_refused_or_named() {
     );
     let found = error(full(&urls).subset("absent.txt"));
     assert!(found.contains("invalid subset=\"absent.txt\""), "{found}");
-    let found = error(full(&urls).captions(folder.path().join("strangers.txt")));
+    let found =
+        error(full(&urls).captions([("side", folder.path().join("strangers.txt"))]).caption_key("side"));
     assert!(found.contains("invalid captions="), "{found}");
     // Few that match are a word at the end, not the end.
     let mut some: Vec<String> = (2..42).map(|number| format!("{number:05}")).collect();
@@ -251,39 +253,39 @@ fn captions_replace_and_add() {
     fs::write(&by_uid, rows).unwrap();
     let own = captions(&eval(&urls).build().unwrap());
     for path in [by_key, by_uid] {
-        let loader = eval(&urls).captions(&path).build().unwrap();
+        let loader = eval(&urls).captions([("side", &path)]).caption_key("side").build().unwrap();
         let found = captions(&loader);
         let mut expected = own.clone();
         for n in [2, 3, 0, 50, 300] {
             expected.insert(format!("{n:05}"), format!("other {n}"));
         }
         assert_eq!(found, expected, "{path:?}");
-        assert_eq!(matched(loader.stats().captions), (5, 7));
+        assert_eq!(matched(loader.stats().captions.get("side").copied()), (5, 7));
         assert_eq!(loader.stats().counts.failed.get(&FailReason::MissingCaption), Some(&9));
         // A second epoch reads kept samples by what is known of the shard.
         let stub = StubCaptioner::new();
-        let reduced =
-            builder(&urls).captioner(stub, clusters()).captions(&path).gate(Gate::OFF).keep_ratio(0.9);
-        let reduced = reduced.lanes(1).build().unwrap();
+        let reduced = builder(&urls).captioner(stub, clusters()).gate(Gate::OFF).keep_ratio(0.9);
+        let reduced = reduced.captions([("side", &path)]).caption_key("side").lanes(1).build().unwrap();
         let first = epoch(&reduced);
         let of_first = reduced.stats();
         reduced.set_epoch(0);
         assert_eq!(epoch(&reduced), first);
         assert_eq!(reduced.stats().captions, of_first.captions);
-        assert_eq!(matched(of_first.captions), (5, 7));
+        let (kept, entries) = matched(of_first.captions.get("side").copied());
+        assert!((3..=5).contains(&kept) && entries == 7, "{kept}");
         assert!(first.iter().flatten().any(|row| row.caption.starts_with("other")));
     }
 }
 
 #[test]
-fn a_caption_of_the_table_comes_before_a_field() {
+fn a_sample_that_the_table_lacks_has_its_text_member() {
     let folder = tempfile::tempdir().unwrap();
     let urls = corpus(folder.path());
     let side = folder.path().join("side.tsv");
     fs::write(&side, "key\tcaption\n00000\tother\n").unwrap();
-    let builder = eval(&urls).caption_key("uid").captions(side).on_error(OnError::Skip);
+    let builder = eval(&urls).caption_key("side").captions([("side", side)]).on_error(OnError::Skip);
     let found = captions(&builder.build().unwrap());
-    assert_eq!((found["00000"].as_str(), found["00002"].as_str()), ("other", uid(2).as_str()));
+    assert_eq!((found["00000"].as_str(), found["00002"].as_str()), ("other", "picture number 2"));
 }
 
 /// Rewrites a shard as `tar -cf x.tar .` makes it: `./` before the name of every member.
@@ -337,7 +339,7 @@ fn members_below_a_folder_of_nothing_are_joined_by_their_plain_key() {
         assert_eq!(found, usable().iter().map(|key| format!("./{key}")).collect(), "{name}");
         assert_eq!(matched(loader.stats().subset), (200, 201), "{name}");
     }
-    let loader = eval(&urls).captions(&side).build().unwrap();
+    let loader = eval(&urls).captions([("side", &side)]).caption_key("side").build().unwrap();
     assert_eq!(captions(&loader)["./00003"], "other");
 }
 
@@ -364,7 +366,12 @@ fn a_table_that_joins_nothing_is_refused_with_an_example_of_each_side() {
             ("invalid subset=60 entries, by key", make(&urls).subset(&keys), "key \"shard-0\"", &|n| {
                 format!("{n:05}")
             }),
-            ("invalid captions=60 entries, by uid", make(&urls).captions(&side), "uid \"x0\"", &uid),
+            (
+                "invalid captions=60 entries, by uid",
+                make(&urls).captions([("side", &side)]).caption_key("side"),
+                "uid \"x0\"",
+                &uid,
+            ),
             ("invalid subset=60 entries, by id", make(&urls).subset(&export), "id \"0\"", &|_| String::new()),
         ];
         for (given, builder, theirs, ours) in cases {

@@ -305,7 +305,6 @@ fn a_gated_out_sample_costs_24_bytes_and_a_candidate_56_keys_aside() {
             encoded: None,
             compute: Arc::default(),
             has_embedding: false,
-            from_table: vec![],
             failures: vec![],
             index: Some(index.clone()),
         })

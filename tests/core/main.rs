@@ -52,6 +52,7 @@ mod shard_trust;
 mod stability;
 mod stall;
 mod support;
+mod tables;
 mod thin;
 mod unbiased;
 mod waits;

@@ -134,9 +134,9 @@ fn what_cannot_be_read_is_counted_and_named() {
     assert_eq!((stats.counts.excluded, stats.failures[0].reason), (0, FailReason::BadJson));
     assert!(stats.failures[0].detail.contains("line 1 column"), "{}", stats.failures[0].detail);
     // What counts without is counted, too.
-    let loader = one_by_one(&urls).captions(&captions).build().unwrap();
+    let loader = one_by_one(&urls).captions([("side", &captions)]).caption_key("side").build().unwrap();
     assert_eq!(keys(&loader).len(), 64);
-    assert_eq!((loader.stats().unread_json, loader.stats().captions.unwrap().matched), (32, 32));
+    assert_eq!((loader.stats().unread_json, loader.stats().captions["side"].matched), (32, 32));
     let gated = builder(&urls).gate(Gate::at_least(0.0).by("score")).keep_ratio(0.5).batch_size(1).lanes(1);
     let loader = gated.build().unwrap();
     assert_eq!(keys(&loader), range((0..64).step_by(2)));
@@ -202,7 +202,7 @@ fn rows_without_a_name_are_left_out() {
     let captions = folder.path().join("captions.jsonl");
     fs::write(&captions, "{\"key\": \"000\", \"caption\": \"x\"}\n{\"key\": \"001\", \"caption\": NaN}\n")
         .unwrap();
-    let loader = one_by_one(&urls).captions(&captions).build().unwrap();
+    let loader = one_by_one(&urls).captions([("side", &captions)]).caption_key("side").build().unwrap();
     epoch(&loader);
-    assert_eq!(loader.stats().captions.unwrap().matched, 1);
+    assert_eq!(loader.stats().captions["side"].matched, 1);
 }

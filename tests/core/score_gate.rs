@@ -402,9 +402,9 @@ mod plans {
             assert!(error.contains("invalid gate=by=x"), "{error}");
         }
         // The promises of selection hold behind the gate.
-        let policy = Policy { seed: 5, ..job("ledger").policy().unwrap() };
+        let policy = Policy { seed: 5, ..job("ledger").policy(true).unwrap() };
         let audited = AuditJob { seeds: 200, ..AuditJob::new(folder.path().join("ledger"), policy) };
-        let found = audit(&audited, &clusters(), &mut |_, _| Ok(())).unwrap();
+        let found = audit(&audited, Some(&clusters()), &mut |_, _| Ok(())).unwrap();
         assert_eq!(found.broken().count(), 0, "{found}");
         assert!(found.checks.iter().any(|check| check.accepted.contains("0.5000, by the scores")), "{found}");
         // What was written reads back as a subset of this corpus.

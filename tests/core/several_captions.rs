@@ -62,7 +62,7 @@ fn corpus(folder: &Path, place: In) -> impl Fn(LoaderBuilder) -> LoaderBuilder {
     move |builder| match place {
         In::Json => builder.caption_key("texts"),
         In::Members => builder,
-        In::Table => builder.captions(&path),
+        In::Table => builder.captions([("table", &path)]).caption_key("table"),
     }
 }
 

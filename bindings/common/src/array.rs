@@ -238,6 +238,7 @@ number! {
     u64: 1, 64, "uint64";
     i64: 0, 64, "int64";
     f32: 2, 32, "float32";
+    f64: 2, 64, "float64";
 }
 
 /// Number types of which any bytes are a value.

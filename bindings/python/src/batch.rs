@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyIterator, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyTuple};
+use serde_json::Value;
 use tldr_loader::Error;
-use tldr_python::errors;
+use tldr_python::{errors, plain};
 
 use crate::frame::{Arrays, Frame};
 
@@ -88,7 +89,7 @@ impl Batch {
     #[getter]
     fn valid(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.validity.read.store(true, Ordering::Relaxed);
-        let tensor = self.valid_tensor.get_or_try_init(py, || self.frame.flags(py, &self.valid))?;
+        let tensor = self.valid_tensor.get_or_try_init(py, || self.frame.column(py, self.valid.clone()))?;
         Ok(tensor.clone_ref(py))
     }
 
@@ -128,6 +129,38 @@ impl Batch {
         self.rest.pi.clone()
     }
 
+    /// What the tables of `scores` say of the rows: float32 `[batch]` by column, `nan` where they say nothing.
+    #[getter]
+    fn scores<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let scores = PyDict::new(py);
+        for (name, values) in &self.rest.scores {
+            scores.set_item(&**name, self.frame.column(py, values.clone())?)?;
+        }
+        Ok(scores)
+    }
+
+    /// Values of the `fields` that were asked for, `[batch]` by name.
+    ///
+    /// int64 where every row of the batch has a whole number, float64 where every row has a number or nothing (`nan`), else a
+    /// list of what the rows have, `None` where they have nothing.
+    #[getter]
+    fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let fields = PyDict::new(py);
+        for (name, values) in &self.rest.fields {
+            let whole: Option<Vec<i64>> = values.iter().map(Value::as_i64).collect();
+            let number = |value: &Value| if value.is_null() { Some(f64::NAN) } else { value.as_f64() };
+            let numbers = || values.iter().map(number).collect::<Option<Vec<f64>>>();
+            let is_any = values.iter().any(Value::is_number);
+            let column = match (whole, numbers().filter(|_| is_any)) {
+                (Some(whole), _) => self.frame.column(py, whole)?.into_bound(py),
+                (None, Some(numbers)) => self.frame.column(py, numbers)?.into_bound(py),
+                (None, None) => plain::to_python(py, &Value::Array(values.clone()))?,
+            };
+            fields.set_item(&**name, column)?;
+        }
+        Ok(fields)
+    }
+
     /// Fingerprint of what decided which samples are here, as in the loader's state.
     #[getter]
     fn policy(&self) -> u64 {
@@ -158,7 +191,7 @@ impl Batch {
         self.rest.rescued.clone()
     }
 
-    /// The captions to train on: original and generated, fused.
+    /// The captions to train on, as `fuse` makes them.
     #[getter]
     fn captions(&self) -> Vec<&str> {
         self.rest.captions.iter().map(String::as_str).collect()

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use pyo3::prelude::*;
 use tldr_loader::loader::{Batch, Dtype, Element, HostArray, Images, Lent, Stock};
-use tldr_python::array::{Array, Held, name};
+use tldr_python::array::{Array, Held, Number, name};
 use tldr_python::errors::OrRaise;
 
 /// Where the arrays of a loader's batches are.
@@ -139,12 +139,13 @@ impl Frame {
         Ok(Arrays { images, tokens: next(tokens)?, weights: next(weights)? })
     }
 
-    /// Truth values by row, on the device.
+    /// Values by row, on the device.
     ///
     /// # Errors
     /// What torch raises.
-    pub(crate) fn flags(&self, py: Python<'_>, rows: &[bool]) -> PyResult<Py<PyAny>> {
-        let array = Py::new(py, Array::from_vec(rows.to_vec(), &[rows.len()]))?;
+    pub(crate) fn column<T: Number>(&self, py: Python<'_>, rows: Vec<T>) -> PyResult<Py<PyAny>> {
+        let count = rows.len();
+        let array = Py::new(py, Array::from_vec(rows, &[count]))?;
         match &self.tensors {
             Some(tensors) => {
                 let tensor = tensors.call_method1(py, "wrap", (array,))?;

@@ -98,7 +98,7 @@ pub(crate) fn _plan<'py>(
     let progress: Option<Callback> = given.take("progress")?;
     let config = Config { sources: tldr_python::values::sources(source)?, ..Config::default() };
     let options = Options::read(config, given.rest())?;
-    let (config, scorer, clusters) = options.captioner(py)?;
+    let (config, fitted) = options.captioner(py)?;
     let job = PlanJob {
         config,
         embeddings: embeddings.unwrap_or(false),
@@ -106,9 +106,11 @@ pub(crate) fn _plan<'py>(
         part: part.0.zip(part.1),
     };
     let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
-        let summary = jobs::plan(&job, scorer, clusters, &mut |stage, done, total| {
-            report((stage.name(), done, total))
-        })?;
+        let mut progress = |stage: jobs::PlanStage, done, total| report((stage.name(), done, total));
+        let summary = match fitted {
+            Some((scorer, clusters)) => jobs::plan(&job, scorer, clusters, &mut progress)?,
+            None => jobs::plan_by_scores(&job, &mut progress)?,
+        };
         let mut found = json!({
             "shards": summary.shards,
             "recorded": summary.recorded,
@@ -204,23 +206,21 @@ pub(crate) fn _fitted(py: Python<'_>, path: PathBuf) -> PyResult<(Array, u64)> {
     Ok((Array::from_vec(values, clusters.centroids.shape()), identity.or_raise(py)?.weights()))
 }
 
-/// The policy of a selection, its seed, and which recording of a ledger is meant.
-fn recorded(given: &Given<'_>, scorer: Option<u64>) -> PyResult<(Policy, Wanted)> {
+/// A selection, the seed, and which recording of a ledger is meant.
+fn recorded(given: &Given<'_>, scorer: Option<u64>) -> PyResult<(Selection, u64, Wanted)> {
     let selection: Selection = group(given, "selection")?;
     let seed = given.take_whole("seed")?.unwrap_or(0);
     let is_windowed = selection.window != Selection::default().window;
     let of = given.take::<Any>("source")?;
     let of: Option<Source> = of.map(|Any(value)| source(value.bind(given.py()))).transpose()?;
-    let of_policy = || -> Result<(Policy, Wanted)> {
-        let read = of.as_ref().map(Source::open).transpose()?.filter(|read| *read != ReadOptions::default());
-        let wanted = Wanted {
-            scorer,
-            reading: read.map(|read| reading_fingerprint(&read, &DecodeOptions::default())),
-            window: is_windowed.then_some(selection.window),
-        };
-        Ok((Policy::new(selection.resolved(true)?, seed), wanted))
+    let read = of.as_ref().map(Source::open).transpose().or_raise(given.py())?;
+    let read = read.filter(|read| *read != ReadOptions::default());
+    let wanted = Wanted {
+        scorer,
+        reading: read.map(|read| reading_fingerprint(&read, &DecodeOptions::default())),
+        window: is_windowed.then_some(selection.window),
     };
-    of_policy().or_raise(given.py())
+    Ok((selection, seed, wanted))
 }
 
 #[pyfunction]
@@ -231,9 +231,10 @@ pub(crate) fn _audit<'py>(
     options: Option<Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let given = Given::new(py, "audit", options);
-    let captioner: PathBuf = given.take("captioner")?.unwrap_or_default();
-    let (scorer, clusters) = fitted(&captioner).or_raise(py)?;
-    let (policy, wanted) = recorded(&given, Some(scorer))?;
+    let captioner: Option<PathBuf> = given.take("captioner")?;
+    let (scorer, clusters) = captioner.as_deref().map(fitted).transpose().or_raise(py)?.unzip();
+    let (selection, seed, wanted) = recorded(&given, scorer)?;
+    let policy = Policy::new(selection.resolved(scorer.is_some()).or_raise(py)?, seed);
     let default = AuditJob::new(ledger, policy);
     let job = AuditJob {
         wanted,
@@ -244,7 +245,7 @@ pub(crate) fn _audit<'py>(
     let progress: Option<Callback> = given.take("progress")?;
     given.end()?;
     let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
-        jobs::audit(&job, &clusters, &mut |done, total| report(("audit", done, total)))
+        jobs::audit(&job, clusters.as_ref(), &mut |done, total| report(("audit", done, total)))
     };
     let found = interruptible(py, "audit", work, told(py, &progress))?;
     let check = |check: &jobs::Check| {
@@ -267,20 +268,24 @@ pub(crate) fn _export<'py>(
     let plan: Option<PathBuf> = given.take("plan")?;
     let captioner: Option<PathBuf> = given.take("captioner")?;
     let fitted = captioner.as_deref().map(fitted).transpose().or_raise(py)?;
-    let (policy, wanted) = recorded(&given, fitted.as_ref().map(|(scorer, _)| *scorer))?;
-    let by = match (plan, fitted) {
-        (Some(plan), None) => ExportBy::Plan(plan),
-        (None, Some((_, clusters))) => ExportBy::Policy(Box::new(policy), clusters),
-        (None, None) if policy.selection == Selection::default().resolved(true).or_raise(py)? => {
-            ExportBy::All
-        }
-        (None, None) => {
-            let accepted = "without captioner, by whose clusters a policy goes";
-            return Err(Error::unused("selection", "given", accepted)).or_raise(py);
-        }
+    let (scorer, clusters) = fitted.unzip();
+    let (selection, seed, wanted) = recorded(&given, scorer)?;
+    let selects =
+        Selection { window: Selection::default().window, ..selection.clone() } != Selection::default();
+    let by = match (plan, clusters) {
         (Some(plan), Some(_)) => {
             let accepted = "with captioner: either says what is kept";
             return Err(Error::unused("plan", format!("{:?}", plan.display()), accepted)).or_raise(py);
+        }
+        (Some(_), None) if selects => {
+            let accepted = "with a plan, which says what is kept";
+            return Err(Error::unused("selection", "given", accepted)).or_raise(py);
+        }
+        (Some(plan), None) => ExportBy::Plan(plan),
+        (None, None) if !selects => ExportBy::All,
+        (None, clusters) => {
+            let policy = Policy::new(selection.resolved(clusters.is_some()).or_raise(py)?, seed);
+            ExportBy::Policy(Box::new(policy), clusters)
         }
     };
     let generation: Option<String> = given.take("generation")?;

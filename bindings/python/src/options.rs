@@ -26,6 +26,9 @@ pub(crate) struct Options {
     ledger: Option<Py<Ledger>>,
 }
 
+/// A model with its clusters.
+pub(crate) type Fitted = (Box<dyn Scorer>, Arc<Clusters>);
+
 impl Options {
     /// Reads `given` over `config`.
     ///
@@ -87,23 +90,20 @@ impl Options {
         Ok(builder)
     }
 
-    /// The options with their captioner, loaded, for a job that records.
+    /// The options with their captioner, loaded, where there is one, for a job that records.
     ///
     /// # Errors
-    /// There is none; what loading it raises.
-    pub(crate) fn captioner(self, py: Python<'_>) -> PyResult<(Config, Box<dyn Scorer>, Arc<Clusters>)> {
+    /// What loading it raises.
+    pub(crate) fn captioner(self, py: Python<'_>) -> PyResult<(Config, Option<Fitted>)> {
         let device = self.model_device(py)?.unwrap_or_else(|| self.config.device.clone());
-        let none =
-            || Error::option("captioner", "none", "a captioner directory, after fit, or a `Captioner`");
-        let source = self.captioner.ok_or_else(none).or_raise(py)?;
-        let (model, clusters) = source.captioner(py, &device, true)?;
+        let fitted = self.captioner.map(|source| source.captioner(py, &device, true)).transpose()?;
         let mut config = self.config;
         if let Some(ledger) = &self.ledger {
             let accepted = "the folder of one: what is in memory only ends with this process";
             let none = || Error::option("ledger", "a ledger in memory", accepted);
             config.ledger = Some(ledger.get().0.location().ok_or_else(none).or_raise(py)?);
         }
-        Ok((config, model, clusters))
+        Ok((config, fitted))
     }
 
     /// Where captioner and judge run, where that was given.

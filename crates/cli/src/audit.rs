@@ -21,9 +21,9 @@ use crate::say;
 pub struct Args {
     /// Folder of the ledger
     ledger: PathBuf,
-    /// Captioner directory, whose clusters the policy goes by
+    /// Captioner directory, whose clusters the policy looks at; without, it may look at scores only
     #[arg(long, value_name = "DIR")]
-    captioner: PathBuf,
+    captioner: Option<PathBuf>,
     #[command(flatten)]
     selection: SelectionFlags,
     /// Seed of the policy, the first of those that are tried
@@ -44,19 +44,20 @@ pub struct Args {
 
 impl Args {
     pub(crate) fn run(self, models: &dyn Models) -> Result<()> {
-        let fitted = Fitted::load(&self.captioner, models)?;
+        let fitted =
+            self.captioner.as_deref().map(|directory| Fitted::load(directory, models)).transpose()?;
         let job = AuditJob {
             wanted: Wanted {
-                scorer: Some(fitted.scorer),
+                scorer: fitted.as_ref().map(|fitted| fitted.scorer),
                 reading: reading(&self.source)?,
                 window: self.selection.window()?,
             },
             seeds: self.seeds,
             windows: self.windows,
-            ..AuditJob::new(&self.ledger, policy(&self.selection, self.seed)?)
+            ..AuditJob::new(&self.ledger, policy(&self.selection, self.seed, fitted.is_some())?)
         };
         let bar = Progress::new("seeds");
-        let found = audit(&job, &fitted.clusters, &mut |done, total| {
+        let found = audit(&job, fitted.as_ref().map(|fitted| &fitted.clusters), &mut |done, total| {
             bar.at(done, total);
             Ok(())
         })?;

@@ -15,7 +15,7 @@ use crate::say;
 /// Write the samples that are kept of a corpus: shard, key, id, cluster, alignment, pi, weight, caption.
 ///
 /// FROM is a plan, with --ledger the ledger it was made with; or a ledger, of which a policy keeps what
-/// a loader would keep in epoch 0 (with --captioner), or everything usable is written (without).
+/// a loader would keep in epoch 0 (with --captioner, or a gate by a score), or everything usable is written.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A plan, or the folder of a ledger
@@ -26,7 +26,7 @@ pub struct Args {
     /// Folder of the ledger, for a plan
     #[arg(long, value_name = "LEDGER")]
     ledger: Option<PathBuf>,
-    /// Captioner directory, whose clusters the policy goes by
+    /// Captioner directory, whose clusters the policy looks at; without, it may look at scores only
     #[arg(long, value_name = "DIR")]
     captioner: Option<PathBuf>,
     #[command(flatten)]
@@ -77,20 +77,22 @@ impl Args {
     fn from(&self, models: &dyn Models) -> Result<(PathBuf, ExportBy, Option<u64>)> {
         // A plan is a local file, a ledger may be in a bucket.
         let is_ledger = self.from.is_dir() || self.from.to_str().is_some_and(|from| from.contains("://"));
-        if self.captioner.is_none() {
-            let accepted = "without captioner, by whose clusters a policy goes";
-            if let Some((option, given)) = self.selection.first().filter(|(option, _)| *option != "window") {
-                return Err(Error::unused(option, given, accepted));
-            }
-        }
+        let selects = self.selection.first().filter(|(option, _)| *option != "window");
         match (&self.ledger, &self.captioner) {
-            (Some(ledger), None) if !is_ledger => {
-                Ok((ledger.clone(), ExportBy::Plan(self.from.clone()), None))
-            }
+            (Some(ledger), None) if !is_ledger => match selects {
+                None => Ok((ledger.clone(), ExportBy::Plan(self.from.clone()), None)),
+                Some((option, given)) => {
+                    Err(Error::unused(option, given, "with a plan, which says what is kept"))
+                }
+            },
             (None, Some(captioner)) if is_ledger => {
                 let fitted = Fitted::load(captioner, models)?;
-                let policy = Box::new(policy(&self.selection, self.seed)?);
-                Ok((self.from.clone(), ExportBy::Policy(policy, fitted.clusters), Some(fitted.scorer)))
+                let policy = Box::new(policy(&self.selection, self.seed, true)?);
+                Ok((self.from.clone(), ExportBy::Policy(policy, Some(fitted.clusters)), Some(fitted.scorer)))
+            }
+            (None, None) if is_ledger && selects.is_some() => {
+                let policy = Box::new(policy(&self.selection, self.seed, false)?);
+                Ok((self.from.clone(), ExportBy::Policy(policy, None), None))
             }
             (None, None) if is_ledger => Ok((self.from.clone(), ExportBy::All, None)),
             _ => Err(wrong(&self.from, is_ledger)),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tldr_loader::jobs::{PlanJob, PlanStage, PlanSummary, estimate, missing_parts, plan};
+use tldr_loader::jobs::{PlanJob, PlanStage, PlanSummary, estimate, missing_parts, plan, plan_by_scores};
 use tldr_loader::loader::PlanFile;
 use tldr_loader::model::Scorer as _;
 use tldr_loader::select::NearDuplicates;
@@ -23,7 +23,8 @@ use crate::say;
 pub struct Args {
     #[command(flatten)]
     sources: Sources,
-    /// Captioner directory, after `fit`; that of --config by default
+    /// Captioner directory, after `fit`; that of --config by default. Without one a gate by a score, or chance, decides, and
+    /// no image is read
     #[arg(long, value_name = "DIR")]
     captioner: Option<PathBuf>,
     /// Folder of the ledger; begun where nothing is; that of --config by default
@@ -73,16 +74,19 @@ impl Args {
             return Err(Error::unused("train_rate", rate, accepted));
         }
         let job = self.job()?;
-        let Some(directory) = &job.config.captioner else {
-            return Err(Error::option("captioner", "none", "a captioner directory, after fit"));
-        };
-        let mut captioner = models.open(directory, &job.config.device)?;
+        let directory = job.config.captioner.as_ref();
+        let captioner = directory.map(|directory| models.open(directory, &job.config.device)).transpose()?;
         if let Some(parts) = self.status {
-            return status(&job, parts, captioner.fingerprint());
+            return status(&job, parts, captioner.map_or(0, |captioner| captioner.fingerprint()));
         }
-        let clusters = clusters(directory)?;
-        let policy = job.policy()?;
-        say_worth(policy.gate(), &clusters);
+        let policy = job.policy(captioner.is_some())?;
+        let fitted = match (captioner, directory) {
+            (Some(captioner), Some(directory)) => Some((captioner, clusters(directory)?)),
+            _ => None,
+        };
+        if let Some((_, clusters)) = &fitted {
+            say_worth(policy.gate(), clusters);
+        }
         let bar = Progress::new("samples");
         let mut progress = |stage, done, total| {
             bar.say(match stage {
@@ -94,6 +98,10 @@ impl Args {
             Ok(())
         };
         if self.estimate {
+            let Some((mut captioner, _)) = fitted else {
+                let accepted = "a captioner directory, after fit: --estimate measures what its signals cost";
+                return Err(Error::option("captioner", "none", accepted));
+            };
             let found = estimate(&job, &mut captioner, &mut progress)?;
             bar.finish();
             say!("samples     {}, of which {} are not in the ledger", found.samples, found.missing);
@@ -123,7 +131,10 @@ impl Args {
             }
             return Ok(());
         }
-        let summary = plan(&job, captioner, clusters, &mut progress)?;
+        let summary = match fitted {
+            Some((captioner, clusters)) => plan(&job, captioner, clusters, &mut progress)?,
+            None => plan_by_scores(&job, &mut progress)?,
+        };
         bar.finish();
         say!(
             "{}: {} shards, {} of them recorded now ({} samples encoded in {:.1} s)",
@@ -231,7 +242,8 @@ fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
             "  near-duplicates stay: --dedup {cosine} would drop {dropped} of {} candidates",
             counts.candidates
         ),
-        (None, _) => say!(
+        (None, None) => say!("  near-duplicates stay: without a captioner nothing tells them"),
+        (None, Some(_)) => say!(
             "  near-duplicates stay, and are not counted: among {} candidates that takes minutes, which --dedup 0.95 would \
              take",
             counts.candidates
@@ -247,7 +259,7 @@ fn print(out: &str, file: &PlanFile, summary: &PlanSummary) {
     if let Some(warning) = summary.near.and_then(|near| near.warning()) {
         say!("warning: {warning}");
     }
-    if counts.unhashed > 0 {
+    if counts.unhashed > 0 && summary.near.is_some() {
         say!(
             "warning: {} candidates have no semantic hash, since an earlier run's gate dropped them, and are not \
              looked at for near-duplicates; a new ledger has all",

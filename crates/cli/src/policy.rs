@@ -15,14 +15,14 @@ use tldr_loader::{Error, Result};
 use crate::Models;
 use crate::options::{Flags, SelectionFlags};
 
-/// The policy of what was given, with clusters.
+/// The policy of what was given; `has_clusters` says whether there is a captioner.
 ///
 /// # Errors
 /// A value that is not accepted.
-pub(crate) fn policy(selection: &SelectionFlags, seed: u64) -> Result<Policy> {
+pub(crate) fn policy(selection: &SelectionFlags, seed: u64, has_clusters: bool) -> Result<Policy> {
     let mut own = Selection::default();
     selection.apply(&mut own)?;
-    Ok(Policy::new(own.resolved(true)?, seed))
+    Ok(Policy::new(own.resolved(has_clusters)?, seed))
 }
 
 /// Fingerprint of the reading options that were given, with the others' defaults; `None` where none is.

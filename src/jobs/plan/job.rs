@@ -37,9 +37,12 @@ impl PlanJob {
         self.embeddings && selection.dedup.is_some() || selection.priority == Priority::Diverse
     }
 
-    /// The policy, as far as nothing of the corpus has to be known.
-    pub fn policy(&self) -> Result<Policy> {
-        Ok(Policy::new(self.config.selection.resolved(true)?, self.config.seed))
+    /// The policy, as far as nothing of the corpus has to be known; `has_clusters` says whether there is a scorer.
+    ///
+    /// # Errors
+    /// As [`Selection::resolved`].
+    pub fn policy(&self, has_clusters: bool) -> Result<Policy> {
+        Ok(Policy::new(self.config.selection.resolved(has_clusters)?, self.config.seed))
     }
 
     /// The ledger's folder.

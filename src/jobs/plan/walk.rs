@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::jobs::plan::job::PlanJob;
 use crate::ledger::{CorpusScores, Ledger, WindowKey, WindowRecord};
-use crate::loader::{reading_fingerprint, version_hash};
+use crate::loader::{reading_fingerprint, scores_version, version_hash};
 use crate::select::Policy;
 use crate::shard::{ReadOptions, Shard};
 
@@ -38,12 +38,12 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// What is known of a window, if that is enough; `beside` is the hash of the version of its shard and of
-    /// what lies beside that.
+    /// What is known of a window, if that is enough; `beside` is the version of its scores.
     fn window(&self, key: &WindowKey, beside: u64) -> Option<(Arc<WindowRecord>, Option<CorpusScores>)> {
         let record = self.ledger.window(key).filter(|record| {
             let embeddings = !self.job.needs_embeddings() || record.has_embedding;
-            record.ids.is_empty() || record.signals.is_some() && record.encoded.is_none() && embeddings
+            let whole = record.signals.is_some() && record.encoded.is_none() && embeddings;
+            self.scorer == 0 || record.ids.is_empty() || whole
         })?;
         let Some(field) = self.policy.gate().field().filter(|_| !record.ids.is_empty()) else {
             return Some((record, None));
@@ -52,17 +52,16 @@ impl<'a> Walk<'a> {
         (scores.len() == record.ids.len()).then_some((record, Some(scores)))
     }
 
-    /// Hash of the version of a shard and of what lies beside it, which scores go by.
-    fn beside(&self, shard: &Shard) -> Result<u64> {
-        if !self.policy.has_scores() {
-            return Ok(0);
-        }
-        Ok(version_hash(shard.version_until(true, None)?.as_deref()))
+    /// Version of the scores of a shard.
+    fn beside(&self, shard: &Shard, read: &ReadOptions) -> Result<u64> {
+        let Some(field) = self.policy.gate().field() else { return Ok(0) };
+        let read = ReadOptions { score_field: Some(field.to_owned()), ..read.clone() };
+        Ok(scores_version(shard.version_until(true, None)?.as_deref(), &read))
     }
 
     /// All windows of `shard`; `None` where one is not known.
     pub(super) fn windows(&self, shard: &Shard, read: &ReadOptions) -> Result<Option<Windows>> {
-        let (mut key, beside) = (self.key(shard, read)?, self.beside(shard)?);
+        let (mut key, beside) = (self.key(shard, read)?, self.beside(shard, read)?);
         let mut windows = vec![];
         while let Some((record, scores)) = self.window(&key, beside) {
             let ends = record.ids.len() < self.policy.selection.window;
@@ -79,7 +78,7 @@ impl<'a> Walk<'a> {
 
     /// How many of the `length` samples of `shard` are in windows that are not known.
     pub(super) fn lacking(&self, shard: &Shard, read: &ReadOptions, length: u64) -> Result<u64> {
-        let (mut key, beside) = (self.key(shard, read)?, self.beside(shard)?);
+        let (mut key, beside) = (self.key(shard, read)?, self.beside(shard, read)?);
         let size = self.policy.selection.window as u64;
         let mut lacking = 0;
         for window in 0..length.div_ceil(size) {

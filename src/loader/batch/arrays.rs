@@ -1,8 +1,11 @@
 //! What the training loop gets.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use half::bf16;
+use serde_json::Value;
 
 use crate::config::PixelType;
 use crate::error::Result;
@@ -76,8 +79,13 @@ pub struct Batch {
     /// Fingerprint of what decided which samples are here, as in
     /// [`LoaderState::policy`](crate::loader::LoaderState::policy).
     pub policy: u64,
-    /// The captions to train on: original and generated, fused. `tokens` are theirs.
+    /// The captions to train on, as `fuse` makes them. `tokens` are theirs.
     pub captions: Vec<String>,
+    /// What the tables of scores say of the rows, `[batch]` by column; not a number where they say nothing.
+    pub scores: BTreeMap<Arc<str>, Vec<f32>>,
+    /// Values of the [fields](crate::config::Config::fields) that were asked for, `[batch]` by name; null where a row has
+    /// none.
+    pub fields: BTreeMap<Arc<str>, Vec<Value>>,
     /// What else is known of the rows; a batch gives its columns as its own: `batch.keys`.
     pub rows: Rows,
 }
@@ -129,6 +137,8 @@ impl Batch {
             weights: None,
             policy: 0,
             captions: Vec::with_capacity(rows),
+            scores: BTreeMap::new(),
+            fields: BTreeMap::new(),
             rows: Rows::with_capacity(rows),
         })
     }

@@ -326,6 +326,20 @@ impl Assembling<'_> {
     ) -> Result<()> {
         describe(batch, batch_rows, captions)?;
         batch.policy = self.spec.policy;
+        for (name, at) in &self.spec.score_columns {
+            let score = |row: &BatchRow| {
+                // Tables of another source, which may have other columns.
+                let Some(scores) = &row.kept.read.scores else { return f32::NAN };
+                let own =
+                    if scores.columns().nth(*at) == Some(name) { Some(*at) } else { scores.column(name) };
+                own.and_then(|own| row.kept.sample.scores.get(own)).copied().unwrap_or(f32::NAN)
+            };
+            batch.scores.insert(Arc::clone(name), batch_rows.iter().map(score).collect());
+        }
+        for (at, name) in self.spec.config.fields.iter().enumerate() {
+            let value = |row: &BatchRow| row.kept.sample.fields.get(at).cloned().unwrap_or_default();
+            batch.fields.insert(name.as_str().into(), batch_rows.iter().map(value).collect());
+        }
         if self.spec.config.selection.weights {
             let mut weights = HostArray::zeros(&[batch.len()])?;
             for (weight, (pi, batch_row)) in

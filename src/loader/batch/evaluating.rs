@@ -162,8 +162,10 @@ impl Assembling<'_> {
             image: vec![],
             caption: String::new(),
             captions: vec![],
-            from_table: false,
             score: None,
+            uid: None,
+            scores: vec![],
+            fields: vec![],
             json: None,
         };
         Ok(Kept {
@@ -171,6 +173,7 @@ impl Assembling<'_> {
             image: Keeping::new(&self.spec.buffer).keep(vec![])?,
             json: None,
             shard: "".into(),
+            read: Arc::default(),
             cluster: None,
             alignment: None,
             pi: None,

@@ -110,8 +110,8 @@ pub(crate) fn measured(gate: &Gate, found: &Survey) -> Result<ScoreCut> {
     if !found.has_scores() && !found.scores.is_empty() {
         let fields = named(&found.fields);
         let accepted = format!(
-            "by=FIELD, a field of the json, or a column of the parquet beside the shards, with a number: none of {} samples \
-             that were looked at has one there; their fields are {fields}",
+            "by=FIELD, a field of the json, a column of the parquet beside the shards or of a table of scores, with a number: none \
+             of {} samples that were looked at has one there; their fields are {fields}",
             found.scores.len()
         );
         return Err(Error::option("gate", gate, accepted));
@@ -177,9 +177,15 @@ pub fn check_tables(read: &ReadOptions, found: &Survey, samples: u64) -> Result<
         let entries = (subset.len() as u64, subset.example());
         check_table("subset", subset.by(), entries, (found.in_subset, found.looked_at), found, samples)?;
     }
-    if let Some(table) = &read.captions {
-        let entries = (table.len() as u64, table.example());
-        check_table("captions", table.by(), entries, (found.from_table, found.captions), found, samples)?;
+    for (at, (_, table)) in read.captions.iter().flat_map(|captions| captions.iter()).enumerate() {
+        let (entries, matched) = ((table.len() as u64, table.example()), found.in_captions.get(at).copied());
+        let of = (matched.unwrap_or_default(), found.joinable);
+        check_table("captions", table.by(), entries, of, found, samples)?;
+    }
+    for (at, table) in read.scores.iter().flat_map(|scores| scores.tables()).enumerate() {
+        let (entries, matched) = ((table.len() as u64, table.example()), found.in_scores.get(at).copied());
+        let of = (matched.unwrap_or_default(), found.joinable);
+        check_table("scores", table.by(), entries, of, found, samples)?;
     }
     Ok(())
 }

@@ -5,12 +5,14 @@
 //! it. Those that contradict each other, or need another one to make sense, are refused where they are checked
 //! (`checks`, `mix`, `planned`, [`Selector`](crate::select::Selector)).
 
+use std::collections::BTreeSet;
+
 use crate::config::{Mode, OnError, PixelType};
 use crate::error::{Error, Result};
+use crate::loader::build::listing::Listing;
 use crate::loader::build::parts::LoaderBuilder;
 use crate::loader::decider::Decider;
 use crate::options::{Class, Group as _};
-use crate::text::Fuse;
 
 /// When options have an effect, and what to do where they have none.
 struct Rule {
@@ -51,8 +53,8 @@ const RULES: [Rule; 7] = [
     },
     Rule {
         options: &["replace_repetitive"],
-        applies: |b| b.config.captions.fuse != Fuse::Original || b.config.captions.rescue,
-        otherwise: |_| "with fuse=original, for which no captions are generated".into(),
+        applies: |b| b.config.captions.fuse.is_generated() || b.config.captions.rescue,
+        otherwise: |b| format!("with fuse={}, for which no captions are generated", b.config.captions.fuse),
     },
     Rule {
         options: &["context_length"],
@@ -98,16 +100,44 @@ impl LoaderBuilder {
     pub(crate) fn check_captioner(&self, decider: Option<&Decider>) -> Result<()> {
         let Some(selector) = decider.and_then(Decider::selector) else { return Ok(()) };
         let captions = &self.config.captions;
-        let asked = selector.needs_signals() || captions.fuse != Fuse::Original || captions.rescue;
+        let asked = selector.needs_signals()
+            || captions.fuse.is_generated()
+            || captions.fuse.needs_alignment()
+            || captions.rescue;
         if self.parts.scorer.is_none() || asked {
             return Ok(());
         }
         let accepted = format!(
-            "with quota={}, priority={}, fuse=original and no gate on alignments, where nothing asks it",
+            "with quota={}, priority={}, fuse={} and no gate on alignments, where nothing asks it",
             selector.policy().quota(),
-            selector.policy().priority().name()
+            selector.policy().priority().name(),
+            captions.fuse
         );
         Err(Error::unused("captioner", "given", accepted))
+    }
+
+    /// Refuses a table of captions that nothing takes captions from, and a name in `fuse` that no table has.
+    pub(crate) fn check_tables_of_captions(&self, listing: &Listing) -> Result<()> {
+        let fuse = &self.config.captions.fuse;
+        let mut names = BTreeSet::new();
+        for read in &listing.reads {
+            for (name, _) in read.captions.iter().flat_map(|captions| captions.iter()) {
+                if read.caption_key.as_deref() != Some(&**name) && !fuse.tables().contains(&&**name) {
+                    let accepted = format!("with fuse={fuse}: name it there, or in caption_key");
+                    return Err(Error::unused("captions", name, accepted));
+                }
+                names.insert(&**name);
+            }
+        }
+        let Some(lacking) = fuse.tables().into_iter().find(|name| !names.contains(name)) else {
+            return Ok(());
+        };
+        let names = if names.is_empty() { "no table".to_owned() } else { Vec::from_iter(names).join(", ") };
+        let accepted = format!(
+            "original, generated, a form with numbers, or the name of a table of captions={{NAME: FILE}}: {lacking:?} is none; \
+             captions has {names}"
+        );
+        Err(Error::option("fuse", fuse, accepted))
     }
 
     /// Refuses what the options name and nobody has opened: models are no plain data.

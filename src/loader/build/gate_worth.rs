@@ -5,7 +5,6 @@ use crate::cluster::{Clusters, GateWorth};
 use crate::loader::build::parts::LoaderBuilder;
 use crate::loader::decider::Decider;
 use crate::shard::Shard;
-use crate::text::Fuse;
 
 impl LoaderBuilder {
     /// Logs and warns; returns what a gate by alignment is worth, where there is one and it was measured.
@@ -49,7 +48,7 @@ impl LoaderBuilder {
     }
 
     fn warn_of_own_captions(&self, clusters: &Clusters, shards: &[Shard], lengths: &[u64]) {
-        if matches!(self.config.captions.fuse, Fuse::Original) || clusters.trained_on.is_empty() {
+        if !self.config.captions.fuse.is_generated() || clusters.trained_on.is_empty() {
             return;
         }
         let marked = |(shard, length): &(&Shard, &u64)| shard.is_marked(**length, &clusters.trained_on);

@@ -1,5 +1,6 @@
 //! The shards of all sources, each with how it is read.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -99,6 +100,35 @@ impl Listing {
         let reads = self.scored(field);
         let corpus = self.shards.iter().zip(lengths).zip(&reads);
         shard::survey_of(corpus.map(|((shard, &length), read)| (shard, length, &**read)))
+    }
+
+    /// Lets samples carry `fields`.
+    pub(crate) fn carry(&mut self, fields: &[String]) {
+        if !fields.is_empty() {
+            self.change(|read| read.fields = fields.into());
+        }
+    }
+
+    /// Changes how each shard is read; what was read alike still is.
+    fn change(&mut self, change: impl Fn(&mut ReadOptions)) {
+        let mut reads = vec![];
+        for (range, read) in self.stretches() {
+            let mut read = ReadOptions::clone(read);
+            change(&mut read);
+            reads.resize(range.end, Arc::new(read));
+        }
+        self.reads = reads;
+    }
+
+    /// Columns of the tables of scores, sorted, each with its place in the tables of the first source that has it.
+    pub(crate) fn score_columns(&self) -> Vec<(Arc<str>, usize)> {
+        let mut columns = BTreeMap::new();
+        for (_, read) in self.stretches() {
+            for (at, name) in read.scores.iter().flat_map(|scores| scores.columns().enumerate()) {
+                columns.entry(Arc::clone(name)).or_insert(at);
+            }
+        }
+        columns.into_iter().collect()
     }
 
     /// Stretches of shards that are read alike.

@@ -72,6 +72,8 @@ impl LoaderBuilder {
         let needs_signals = self.needs_signals(wanted.as_ref(), model.as_ref())?;
         let ledger = self.open_ledger()?;
         let mut listing = self.list(&ledger)?;
+        self.check_tables_of_captions(&listing)?;
+        listing.carry(&self.config.fields);
         let lengths = match (&plan, &self.config.plan) {
             (Some(plan), Some(path)) => {
                 self.check_reading(plan, &listing)?;
@@ -103,6 +105,7 @@ impl LoaderBuilder {
         {
             listing.reads = listing.scored(field);
         }
+        let score_columns = listing.score_columns();
         let spill_dir = runtime.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
         if !spill_dir.is_dir() {
             let accepted = "a folder, for samples that wait and that `buffer_bytes` has no room for";
@@ -121,10 +124,12 @@ impl LoaderBuilder {
             shards: listing.shards,
             reads: listing.reads,
             lengths,
+            score_columns,
             counted,
             mix,
             worth,
             needs_signals,
+            needs_images: needs_signals || !self.parts.only_recording,
             // Captions are written for kept samples only: in the other modes no model runs.
             model: model.filter(|_| selector.is_some()),
             judge: judge.filter(|_| selector.is_some()),

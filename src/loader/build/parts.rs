@@ -34,8 +34,12 @@ impl LoaderBuilder {
     }
 
     /// The captioner and its clusters. The model moves into a thread of its own.
-    pub fn captioner(mut self, scorer: impl Scorer + 'static, clusters: Arc<Clusters>) -> Self {
-        self.parts.scorer = Some((Box::new(scorer), clusters));
+    pub fn captioner(self, scorer: impl Scorer + 'static, clusters: Arc<Clusters>) -> Self {
+        self.fitted((Box::new(scorer), clusters))
+    }
+
+    pub(crate) fn fitted(mut self, fitted: (Box<dyn Scorer>, Arc<Clusters>)) -> Self {
+        self.parts.scorer = Some(fitted);
         self
     }
 

@@ -147,8 +147,14 @@ impl LoaderBuilder {
     ) -> Result<bool> {
         let Some(selector) = selector else { return Ok(false) };
         let writes = model.is_some_and(|m| m.caption.is_some());
-        if !matches!(self.config.captions.fuse, Fuse::Original) && !writes {
-            let accepted = "`original` without a captioner that writes captions; give one with `captioner`";
+        if self.config.captions.fuse.is_generated() && !writes {
+            let accepted = "`original`, or a table of captions, without a captioner that writes captions; give one with \
+                            `captioner`";
+            return Err(Error::option("fuse", &self.config.captions.fuse, accepted));
+        }
+        if self.config.captions.fuse.needs_alignment() && model.is_none() {
+            let accepted =
+                "a form that looks at no alignments, without a captioner; give one with `captioner`";
             return Err(Error::option("fuse", &self.config.captions.fuse, accepted));
         }
         if self.config.captions.rescue && !writes {
@@ -164,7 +170,7 @@ impl LoaderBuilder {
         let gate = selector.selector().map(|selector| selector.policy().gate());
         let gate = gate.filter(|gate| gate.is_by_alignment() && gate.within() == Within::Corpus);
         let captions = &self.config.captions;
-        if let (Fuse::Best { threshold }, Some(share), false) =
+        if let (Fuse::Best { threshold, .. }, Some(share), false) =
             (&captions.fuse, gate.and_then(|gate| gate.share()), captions.rescue)
             && 1.0 - share >= f64::from(*threshold)
         {

@@ -5,6 +5,7 @@
 //! kept samples get what fusion needs. Both are functions of the window, and both are remembered, the
 //! scores under a fingerprint of generator and judge and of how they compute.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::loader::spec::Spec;
 use crate::loader::window::Row;
 use crate::sample::SampleId;
 use crate::select::Selector;
-use crate::text::is_repetitive;
+use crate::text::{Chosen, is_repetitive};
 
 /// Batches of one lane that may be with a model at a time: one worked on, one ready.
 const IN_FLIGHT: usize = 2;
@@ -81,7 +82,7 @@ impl Captioning<'_> {
     }
 
     fn needs_caption(&self, kept: &Kept, epoch: u64) -> bool {
-        kept.rescued || self.spec.config.captions.fuse.needs_generated(&self.spec.evidence(kept, epoch))
+        kept.rescued || chosen(self.spec, kept, epoch) == Chosen::Generated
     }
 
     /// Scores of the kept samples' generated captions, where there are none yet.
@@ -238,20 +239,30 @@ impl Captioning<'_> {
     }
 }
 
-/// The caption that a kept sample is trained on in `epoch`: original and generated, fused.
+/// Which caption goes with the original of a kept sample in `epoch`, or takes its place.
+fn chosen<'s>(spec: &'s Spec, kept: &Kept, epoch: u64) -> Chosen<'s> {
+    spec.config.captions.fuse.chosen(&spec.evidence(kept, epoch), &|table| kept.has_caption(table))
+}
+
+/// The caption that a kept sample is trained on in `epoch`: original and other, fused.
 pub(crate) fn caption_of(spec: &Spec, kept: &Kept, epoch: u64) -> String {
     let generated = kept.generated.as_deref().filter(|caption| is_usable(spec, caption));
-    match generated {
+    if let Some(generated) = generated.filter(|_| kept.rescued) {
         // It is there for the sake of this caption: the gate dropped it with the other.
-        Some(generated) if kept.rescued => generated.trim().to_owned(),
-        generated => spec.config.captions.fuse.fuse(
-            spec.tokenizer.as_ref(),
-            spec.config.captions.context_length,
-            &kept.sample.caption,
-            generated,
-            &spec.evidence(kept, epoch),
-        ),
+        return generated.trim().to_owned();
     }
+    let other = match chosen(spec, kept, epoch) {
+        Chosen::Original => None,
+        Chosen::Generated => generated.map(Cow::Borrowed),
+        Chosen::Table(table) => kept.caption_of(table, spec.config.seed).map(Cow::Owned),
+    };
+    spec.config.captions.fuse.fuse(
+        spec.tokenizer.as_ref(),
+        spec.config.captions.context_length,
+        &kept.sample.caption,
+        other.as_deref(),
+        &spec.evidence(kept, epoch),
+    )
 }
 
 /// Whether a generated caption says something: others give way to the original, and are not judged.

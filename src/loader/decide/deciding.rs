@@ -201,6 +201,7 @@ impl<'a> Deciding<'a> {
     ) -> Result<Vec<Kept>> {
         let rows = std::mem::take(&mut raw.rows);
         let shard = &self.spec.shards[raw.segment.shard].url;
+        let read = &self.spec.reads[raw.segment.shard];
         let signals = record.and_then(|r| r.signals.as_ref());
         let mut kept_samples = vec![];
         for (row, data) in rows.into_iter().enumerate() {
@@ -235,6 +236,7 @@ impl<'a> Deciding<'a> {
                 image,
                 json,
                 shard: Arc::clone(shard),
+                read: Arc::clone(read),
                 cluster: signals.map(|s| s.cluster[row]),
                 alignment,
                 pi,
@@ -253,6 +255,10 @@ impl<'a> Deciding<'a> {
             kept.draw_caption(self.spec.config.seed);
             kept_samples.push(kept);
         }
+        for (name, _) in read.captions.iter().flat_map(|captions| captions.iter()) {
+            let matched = kept_samples.iter().filter(|kept| kept.has_caption(name)).count();
+            self.recorder.joined(name, matched as u64, kept_samples.len() as u64);
+        }
         Ok(kept_samples)
     }
 
@@ -263,11 +269,6 @@ impl<'a> Deciding<'a> {
         let base = raw.segment.window * spec.window();
         let mine = |row: usize| raw.in_lane(row);
         let part = outcomes.iter().enumerate().filter(|(row, _)| mine(*row)).map(|(_, &o)| o);
-        let from_table = |row: usize| match (record, raw.rows.get(row)) {
-            (Some(record), _) => record.from_table.get(row).copied().unwrap_or(false),
-            (None, Some(Row::Sample(waiting))) => waiting.sample.from_table,
-            (None, _) => false,
-        };
         let scores = raw.scores.as_ref().and_then(|scores| scores.of(outcomes.len()));
         let is_unscored = |row: usize| {
             let usable = !matches!(outcomes[row], Outcome::Failed(_));
@@ -276,7 +277,6 @@ impl<'a> Deciding<'a> {
         let count = |what: &dyn Fn(usize) -> bool| -> u64 {
             (0..outcomes.len()).filter(|&row| mine(row) && what(row)).count() as u64
         };
-        self.recorder.from_table.fetch_add(count(&from_table), Ordering::Relaxed);
         self.recorder.unscored.fetch_add(count(&is_unscored), Ordering::Relaxed);
         if let Some(record) = record {
             let seen = |row: usize| mine(row) && matches!(outcomes[row], Outcome::Failed(_));

@@ -36,7 +36,7 @@ impl Deciding<'_> {
         let rows = &mut raw.rows;
         let mut record = match partial {
             Some((old, lacking)) => {
-                let fresh = self.record(raw.segment.shard, rows, &lacking, old.has_embedding)?;
+                let fresh = self.record(rows, &lacking, old.has_embedding)?;
                 joined(&old, fresh, &lacking)
             }
             None => {
@@ -51,7 +51,7 @@ impl Deciding<'_> {
                     || failed.iter().map(|failed| failed.is_none_or(FailReason::is_fault)).collect();
                 // What the filter excludes is not encoded, and has signals of zeros.
                 let wanted = share(selector, &raw.key, &failed, raw.segment.pass).unwrap_or_else(encodable);
-                self.record(raw.segment.shard, rows, &wanted, selector.needs_embedding())?
+                self.record(rows, &wanted, selector.needs_embedding())?
             }
         };
         record.index = raw.index.take();
@@ -60,13 +60,7 @@ impl Deciding<'_> {
 
     /// Collects what the ledger will remember of a new window; runs the scorer over the rows that are
     /// `wanted`, where signals are needed. Rows whose preview cannot be decoded become failed rows.
-    fn record(
-        &self,
-        shard: usize,
-        rows: &mut [Row],
-        wanted: &[bool],
-        keep_embedding: bool,
-    ) -> Result<WindowRecord> {
+    fn record(&self, rows: &mut [Row], wanted: &[bool], keep_embedding: bool) -> Result<WindowRecord> {
         let signals = if self.spec.needs_signals { self.encode(rows, wanted)? } else { None };
         let mut record = WindowRecord {
             ids: Vec::with_capacity(rows.len()),
@@ -76,24 +70,20 @@ impl Deciding<'_> {
             signals,
             encoded: None,
             has_embedding: false,
-            from_table: vec![],
             failures: vec![],
             index: None,
         };
-        let mut from_table = Vec::with_capacity(rows.len());
         for row in rows.iter() {
             match row {
                 Row::Sample(Waiting { sample, .. }) => {
                     record.ids.push(sample.id);
                     record.failed.push(None);
                     record.caption_chars.push(sample.caption.chars().count() as u32);
-                    from_table.push(sample.from_table);
                 }
                 Row::Failed(failed) => {
                     record.ids.push(failed.id);
                     record.failed.push(Some(failed.reason));
                     record.caption_chars.push(0);
-                    from_table.push(false);
                     record.failures.push(failed.clone());
                 }
                 Row::Skipped => {
@@ -101,9 +91,6 @@ impl Deciding<'_> {
                     return Err(Stage::Select.died(detail));
                 }
             }
-        }
-        if self.spec.reads[shard].captions.is_some() {
-            record.from_table = from_table;
         }
         let encoded: Vec<bool> =
             wanted.iter().zip(&record.failed).map(|(wanted, failed)| *wanted || failed.is_some()).collect();

@@ -71,7 +71,6 @@ mod tests {
             encoded: encoded.contains(&false).then(|| encoded.to_vec()),
             compute: "cpu".into(),
             has_embedding: false,
-            from_table: vec![],
             failures: failed
                 .map(|row| FailedSample {
                     id: SampleId(row as u64),

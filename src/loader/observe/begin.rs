@@ -28,9 +28,18 @@ impl Recorder {
         let (with, without): (Vec<_>, Vec<_>) = listed.partition(|(_, read)| read.subset.is_some());
         let with: BTreeSet<&str> = with.into_iter().map(|(shard, _)| &*shard.url).collect();
         let without = without.into_iter().filter(|(shard, _)| !with.contains(&*shard.url));
+        let of_captions = |name: &Arc<str>| {
+            let of =
+                |read: &ReadOptions| read.captions.as_ref()?.of(name).map(|table| (table.by(), table.len()));
+            Some((Arc::clone(name), all(&of)?))
+        };
+        let named = spec.reads.iter().filter_map(|read| read.captions.as_deref());
+        let names: BTreeSet<&Arc<str>> =
+            named.flat_map(|captions| captions.iter().map(|(name, _)| name)).collect();
         let joins = Joins {
             subset: all(&|read| read.subset.as_ref().map(|subset| (subset.by(), subset.len()))),
-            captions: all(&|read| read.captions.as_ref().map(|captions| (captions.by(), captions.len()))),
+            captions: names.into_iter().filter_map(of_captions).collect(),
+            counts: Mutex::default(),
             without_subset: without.map(|(shard, _)| Arc::clone(&shard.url)).collect(),
         };
         let empty = spec.shards.iter().zip(&spec.lengths).filter(|(_, length)| **length == 0);

@@ -44,8 +44,7 @@ pub(crate) struct Recorder {
     pub(crate) judged: AtomicU64,
     pub(crate) rescued: AtomicU64,
     pub(crate) spilled: AtomicU64,
-    /// Samples with a caption of the table, and those without a score.
-    pub(crate) from_table: AtomicU64,
+    /// Samples without a score.
     pub(crate) unscored: AtomicU64,
     /// The tables that samples are joined with.
     pub(super) joins: Joins,
@@ -253,6 +252,11 @@ impl Recorder {
         }
     }
 
+    /// Counts kept samples that were looked for in the table of captions `name`, and those that it has.
+    pub(crate) fn joined(&self, name: &Arc<str>, matched: u64, samples: u64) {
+        self.joins.add(name, matched, samples);
+    }
+
     /// Adds a batch that is handed over, by the pi, the caption and the image of its rows: their weights, and
     /// those that repeat an earlier one of it. O(rows) but for images that share a band of their hashes.
     pub(crate) fn batch<'a>(&self, rows: impl Iterator<Item = (Option<f32>, &'a str, Option<SemanticHash>)>) {
@@ -455,9 +459,10 @@ impl Recorder {
             subset: self.joins.subset.map(|table| {
                 let others = self.joins.without_subset.iter().filter_map(|url| inner.shards.get(url));
                 let others: u64 = others.map(|counts| counts.read).sum();
-                table.joined(inner.counts.read.saturating_sub(others + inner.outside))
+                let read = inner.counts.read.saturating_sub(others);
+                table.joined(read.saturating_sub(inner.outside), read)
             }),
-            captions: self.joins.captions.map(|table| table.joined(get(&self.from_table))),
+            captions: self.joins.captions(),
             activity: self.board.activity(),
             gate: None,
             sources: vec![],

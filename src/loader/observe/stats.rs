@@ -124,22 +124,25 @@ pub struct Joined {
     pub by: &'static str,
     /// Its entries.
     pub entries: u64,
-    /// Samples that were found in it, of those that this rank's lanes have decided so far.
+    /// Samples that were found in it.
     pub matched: u64,
+    /// Samples that were looked for: of a subset those that this rank's lanes have decided so far, of captions those of
+    /// them that were kept.
+    pub samples: u64,
     /// Samples of the corpus.
     #[serde(skip)]
     pub(crate) corpus: u64,
 }
 
 impl Joined {
-    /// What is odd about it after `read` samples, if anything: less than a tenth of what could have been met.
-    fn warning(&self, option: &str, read: u64) -> Option<String> {
-        let Self { by, entries, matched, corpus } = *self;
+    /// What is odd about it, if anything: less than a tenth of what could have been met.
+    fn warning(&self, option: &str) -> Option<String> {
+        let Self { by, entries, matched, samples, corpus } = *self;
         // Not all of a table is in a corpus that is smaller.
-        let could = entries.min(corpus) as f64 * read as f64 / corpus.max(1) as f64;
+        let could = entries.min(corpus) as f64 * samples as f64 / corpus.max(1) as f64;
         (could >= 10.0 && (matched as f64) < 0.1 * could).then(|| {
             format!(
-                "{option}: of {entries} entries, by {by}, {matched} were found among {read} samples: is it of \
+                "{option}: of {entries} entries, by {by}, {matched} were found among {samples} samples: is it of \
                  another corpus, or are its entries not what the corpus calls {by}?"
             )
         })
@@ -310,8 +313,8 @@ pub struct Stats {
     pub unread_json: u64,
     /// How `subset` fits the corpus, where there is one; what matches may still be excluded by `where`.
     pub subset: Option<Joined>,
-    /// How `captions` fits the corpus, where there is one; only usable samples count.
-    pub captions: Option<Joined>,
+    /// How each table of `captions` fits the corpus, by name.
+    pub captions: BTreeMap<Arc<str>, Joined>,
 }
 
 impl Stats {
@@ -354,8 +357,9 @@ impl Stats {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             warnings.push(format!("shard {first}{more}: no samples in it: it may be cut, or zeros"));
         }
-        for (option, joined) in [("subset", self.subset), ("captions", self.captions)] {
-            warnings.extend(joined.and_then(|joined| joined.warning(option, self.counts.read)));
+        warnings.extend(self.subset.and_then(|subset| subset.warning("subset")));
+        for (name, captions) in &self.captions {
+            warnings.extend(captions.warning(&format!("captions of {name}")));
         }
         for (field, count) in &self.not_numbers {
             warnings.push(format!(

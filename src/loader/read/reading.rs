@@ -349,11 +349,11 @@ impl Reading<'_> {
             open.reader.as_ref().is_some_and(|(at, r)| *at == segment.shard && r.position() <= target);
         let reader = match open.reader.take().filter(|_| reusable) {
             Some((_, reader)) => reader,
-            None => ShardReader::open_until(
-                &self.spec.shards[segment.shard],
-                &self.spec.reads[segment.shard],
-                self.stop,
-            )?,
+            None => {
+                let (shard, read) = (&self.spec.shards[segment.shard], &self.spec.reads[segment.shard]);
+                let reader = ShardReader::open_until(shard, read, self.stop)?;
+                if self.spec.needs_images { reader } else { reader.without_images() }
+            }
         };
         let (_, reader) = open.reader.insert((segment.shard, reader));
         while reader.position() < target && !self.stop.load(Ordering::Relaxed) {

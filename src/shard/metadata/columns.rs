@@ -4,6 +4,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use parquet::basic::{LogicalType, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::ParquetError;
@@ -14,10 +15,12 @@ use parquet::schema::types::ColumnDescPtr;
 const ROWS: usize = 8192;
 
 /// A value of a column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(in crate::shard) enum Cell {
     Text(String),
     Number(i64),
+    Real(f64),
+    Truth(bool),
     /// Of a list of texts, without nulls.
     Texts(Vec<String>),
 }
@@ -45,7 +48,23 @@ impl Columns {
         plain.map(|column| column.name().to_owned()).collect()
     }
 
-    /// Hands the values of `columns` to `each`, row by row: texts, whole numbers and lists of texts, null as `None`.
+    /// Names of the columns of numbers or truth values that are not nested.
+    pub(in crate::shard) fn numbers(&self) -> Vec<String> {
+        let schema = self.file.metadata().file_metadata().schema_descr();
+        let is_number = |column: &ColumnDescPtr| {
+            let plain = matches!(
+                column.logical_type_ref(),
+                None | Some(LogicalType::Integer { .. } | LogicalType::Float16)
+            );
+            let kind = column.physical_type();
+            plain && matches!(kind, Type::INT32 | Type::INT64 | Type::FLOAT | Type::DOUBLE | Type::BOOLEAN)
+        };
+        let plain =
+            schema.columns().iter().filter(|column| column.path().parts().len() == 1 && is_number(column));
+        plain.map(|column| column.name().to_owned()).collect()
+    }
+
+    /// Hands the values of `columns` to `each`, row by row: texts, numbers, truth values and lists of texts, null as `None`.
     ///
     /// # Errors
     /// A column that is not there, is nested or holds something else; damage; what `each` says.
@@ -134,7 +153,12 @@ fn cells(
         ColumnReader::Int32ColumnReader(column) => {
             values(column, wanted, optional, |n| Ok(Cell::Number(n.into())))
         }
-        _ => Err(ParquetError::General(format!("the column {name:?} holds neither texts nor whole numbers"))),
+        ColumnReader::FloatColumnReader(column) => {
+            values(column, wanted, optional, |n| Ok(Cell::Real(n.into())))
+        }
+        ColumnReader::DoubleColumnReader(column) => values(column, wanted, optional, |n| Ok(Cell::Real(n))),
+        ColumnReader::BoolColumnReader(column) => values(column, wanted, optional, |n| Ok(Cell::Truth(n))),
+        _ => Err(ParquetError::General(format!("the column {name:?} holds neither texts nor numbers"))),
     }
 }
 
@@ -223,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_and_other_types_refused() {
+    fn numbers_are_read() {
         let columns = Columns::open(&golden("metadata.parquet")).unwrap();
         let mut widths = vec![];
         let mut read = |name: &str| {
@@ -233,7 +257,9 @@ mod tests {
             })
         };
         read("width").unwrap();
-        assert!(read("similarity").unwrap_err().contains("neither texts nor whole numbers"));
+        read("similarity").unwrap();
+        assert!(columns.numbers().iter().any(|name| name == "similarity"));
+        assert!(columns.numbers().iter().all(|name| name != "tags" && name != "caption"));
         let mut tags = vec![];
         let mut read_tags = |row: &mut [Option<Cell>]| {
             tags.push(row[0].take());
@@ -244,6 +270,7 @@ mod tests {
         assert_eq!(tags, [texts(&["bird"]), None, texts(&["snow", "rock"]), None, None, None]);
         assert!(read("nothing").unwrap_err().contains("no column \"nothing\""));
         assert_eq!(widths[..2], [Some(Cell::Number(640)), None]);
+        assert!(widths[6..].iter().flatten().all(|cell| matches!(cell, Cell::Real(_))), "{widths:?}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ from tldr_loader._errors import (
 from tldr_loader._frameworks import not_by_index
 from tldr_loader._jobs import Audit, Export, Inspection, Plan, Recording, audit, export, inspect, plan, record
 from tldr_loader._native import _OPTIMISED, Array, Batch, Batches, Ledger, Loader, __version__, _end, synth
-from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Tempered, Top
+from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Mix, Tempered, Top
 from tldr_loader._options import LOADER, Captions, Images, Runtime, Selection, Source, Store, World
 from tldr_loader._stats import Stats, scalars
 
@@ -74,6 +74,7 @@ __all__ = [
     "Loader",
     "LockedError",
     "Matcher",
+    "Mix",
     "NoSamplesError",
     "OutOfMemoryError",
     "Plan",

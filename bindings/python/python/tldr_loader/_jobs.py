@@ -267,7 +267,7 @@ def record(
 def plan(
     source: _Sources,
     *,
-    captioner: Captioner | FittedScorer | _Path,
+    captioner: Captioner | FittedScorer | _Path | None = None,
     ledger: _native.Ledger | _Path,
     out: _Path,
     selection: Selection | None = None,
@@ -282,7 +282,8 @@ def plan(
 
     Args:
         source: Shards or `Source`s, as for `Loader`.
-        captioner: A captioner directory, a `Captioner` or a `FittedScorer`.
+        captioner: A captioner directory, a `Captioner` or a `FittedScorer`. Without one a gate by a score that the corpus
+            has, or chance, decides, and no image is read.
         ledger: Its folder, or a `Ledger` that has one. What it lacks is recorded first.
         out: The Parquet file to write.
         selection: What is kept. Its `dedup` is the cosine of near-duplicates in the whole corpus.
@@ -313,7 +314,7 @@ def plan(
 def audit(
     ledger: _Path,
     *,
-    captioner: _Path,
+    captioner: _Path | None = None,
     selection: Selection | None = None,
     seed: int = 0,
     source: Source | None = None,
@@ -325,7 +326,7 @@ def audit(
 
     Args:
         ledger: Its folder.
-        captioner: The captioner directory, whose clusters the selection goes by.
+        captioner: The captioner directory, whose clusters the selection looks at. Without one it may look at scores only.
         selection: What is audited.
         seed: The first of the seeds that are tried.
         source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.
@@ -366,8 +367,8 @@ def export(
         out: File to write: `.parquet` for all columns, `.txt` for one key a line.
         ledger: Folder of the ledger, which has keys, signals and captions.
         plan: What says which samples are kept.
-        captioner: The captioner directory, whose clusters a selection goes by.
-        selection: What says which samples are kept, window by window; with `captioner`.
+        captioner: The captioner directory, whose clusters the selection looks at. Without one it may look at scores only.
+        selection: What says which samples are kept, window by window.
         seed: Seed of the selection.
         source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.
         score: A score of the corpus whose recorded values are written too; a plan, or a gate by one, says so

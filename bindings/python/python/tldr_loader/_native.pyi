@@ -72,6 +72,8 @@ class Loader:
         samples_per_epoch: Samples that an epoch yields over all ranks, rounded down to whole batches: a part
             of a pass over the shards, or several. The next epoch goes on in the shards where this one stops.
             Default: what one pass is expected to keep.
+        fields: Fields of the samples that batches carry, as `fields`: by name, of tables of scores, of the
+            json member, or of the Parquet file beside the shard. Default: none.
         runtime: How the loader works.
         world: Which of how many processes this one is.
 
@@ -97,6 +99,7 @@ class Loader:
         ledger: Ledger | _Path | None = None,
         plan: _Path | None = None,
         samples_per_epoch: int | None = None,
+        fields: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         runtime: Runtime | None = None,
         world: World | None = None,
     ) -> Loader: ...
@@ -254,6 +257,18 @@ class Batch:
     @property
     def pi(self) -> list[float | None]:
         """Probability of inclusion, given gate and dedup; `None` where it depends on the sample."""
+
+    @property
+    def scores(self) -> dict[str, torch.Tensor]:
+        """What the tables of `scores` say of the rows: float32 `[batch]` by column, `nan` where they say nothing."""
+
+    @property
+    def fields(self) -> dict[str, torch.Tensor | list[Any]]:
+        """Values of the `fields` that were asked for, `[batch]` by name.
+
+        int64 where every row of the batch has a whole number, float64 where every row has a number or nothing (`nan`), else a
+        list of what the rows have, `None` where they have nothing.
+        """
 
     @property
     def weights(self) -> torch.Tensor | None:

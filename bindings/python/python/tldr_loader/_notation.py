@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["AtLeast", "Best", "Cap", "Coin", "Concat", "Gated", "Tempered", "Top"]
+__all__ = ["AtLeast", "Best", "Cap", "Coin", "Concat", "Gated", "Mix", "Tempered", "Top"]
 
 
 def _number(value: float) -> str:
     """A number as Rust writes it: 1.0 is 1."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _other(name: str | None) -> str:
+    """The table of the other caption, where that is not generated."""
+    return "" if name is None else f", other={name}"
 
 
 def _quoted(text: str) -> str:
@@ -35,8 +40,8 @@ class Top(Notation):
 
     Args:
         share: In (0, 1]; 1 lets everything pass.
-        by: A score that the corpus has: a field of the json member, or a column of the Parquet file beside
-            the shard. Default: the alignment of image and original caption.
+        by: A score that the corpus has: a column of a table of `scores`, a field of the json member, or a column
+            of the Parquet file beside the shard. Default: the alignment of image and original caption.
         within: Of what the share is: the `corpus`, or each `cluster`.
     """
 
@@ -100,44 +105,68 @@ class Concat(Notation):
     """Both captions, the original first.
 
     Args:
-        generated_tokens: Tokens that the generated part may claim from a long original.
+        generated_tokens: Tokens that the other part may claim from a long original.
+        other: Name of a table of captions that the other part is of. Default: it is generated.
     """
 
     generated_tokens: int = 20
+    other: str | None = None
 
     def _notation(self) -> str:
-        return f"concat({self.generated_tokens})"
+        return f"concat({self.generated_tokens}{_other(self.other)})"
 
 
 @dataclass(frozen=True)
 class Best(Notation):
-    """The original where it is aligned, the generated caption where it is not.
+    """The original where it is aligned, another caption where it is not.
 
     Args:
         threshold: Least alignment, a quantile in [0, 1], at which the original stays.
+        other: Name of a table of captions that the other one is of. Default: it is generated.
     """
 
     threshold: float = 0.5
+    other: str | None = None
 
     def _notation(self) -> str:
-        return f"best({_number(self.threshold)})"
+        return f"best({_number(self.threshold)}{_other(self.other)})"
 
 
 @dataclass(frozen=True)
 class Coin(Notation):
-    """The generated caption with a probability, drawn for each sample and epoch, else the original.
+    """Another caption with a probability, drawn for each sample and epoch, else the original.
 
     Args:
         probability: One number, or one from each of several epochs on: `{0: 0.2, 10: 0.5}`.
+        other: Name of a table of captions that the other one is of. Default: it is generated.
     """
 
     probability: float | Mapping[int, float] = 0.5
+    other: str | None = None
 
     def _notation(self) -> str:
-        if isinstance(self.probability, Mapping):
-            steps = ", ".join(f"{epoch}: {_number(p)}" for epoch, p in self.probability.items())
-            return f"coin({{{steps}}})"
-        return f"coin({_number(self.probability)})"
+        probability = self.probability
+        if isinstance(probability, Mapping):
+            steps = ", ".join(f"{epoch}: {_number(p)}" for epoch, p in probability.items())
+            return f"coin({{{steps}}}{_other(self.other)})"
+        return f"coin({_number(probability)}{_other(self.other)})"
+
+
+@dataclass(frozen=True)
+class Mix(Notation):
+    """One of several captions, drawn for each sample and epoch.
+
+    Among those that a sample has: a table that lacks it has no part.
+
+    Args:
+        shares: Shares by name, which sum to 1: `original`, `generated`, or the name of a table of captions.
+    """
+
+    shares: Mapping[str, float]
+
+    def _notation(self) -> str:
+        shares = ", ".join(f"{name}: {_number(share)}" for name, share in self.shares.items())
+        return f"mix({{{shares}}})"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 from tldr_loader._groups import Group
-from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Tempered, Top
+from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Mix, Tempered, Top
 
 __all__ = ["Captions", "Images", "Runtime", "Selection", "Source", "Store", "World"]
 
@@ -46,6 +46,8 @@ Args:
     samples_per_epoch: Samples that an epoch yields over all ranks, rounded down to whole batches: a part
         of a pass over the shards, or several. The next epoch goes on in the shards where this one stops.
         Default: what one pass is expected to keep.
+    fields: Fields of the samples that batches carry, as `fields`: by name, of tables of scores, of the
+        json member, or of the Parquet file beside the shard. Default: none.
     runtime: How the loader works.
     world: Which of how many processes this one is.
 
@@ -105,22 +107,27 @@ class Source(Group):
         name: Its name in the identity of its samples. Default: that of the folder that holds the shards.
         weight: Its share of the samples that are yielded, over the sum of all weights. Default: corpora
             without weights are read as one.
-        caption_key: Field of the json member, or column of the Parquet file beside the shard, that holds the
-            caption or a list of captions; where a sample has neither, the txt member is used. Default: the
-            txt member; in Parquet files with images the column `caption`, `text` or `txt`.
+        caption_key: Where the original caption is: the name of a table in `captions`, a field of the json
+            member, or a column of the Parquet file beside the shard, each with a caption or a list of
+            captions. A sample that has none there has that of its txt member. Default: the txt member; in
+            Parquet files with images the column `caption`, `text` or `txt`.
         caption_choice: Which caption a sample has where there are several (a list, or members like `0.txt`
             and `1.txt`): `first`, `random` (one that is drawn for each sample and epoch; a captioner sees the
             first) or `all` (as one text, between them "; "). Default: the first, with a warning.
-        where: Which samples count, by fields of their json or columns of the Parquet file beside the shard: a
-            condition as in SQL, `NSFW = 'UNLIKELY' and width >= 200`. The others are excluded unseen, and no
-            part of what keep_ratio is a share of. How many pass in each shard is counted when the loader is
-            built: by the Parquet files beside the shards, else by one pass over their metadata (of local
-            uncompressed shards only json is read). Default: all.
+        where: Which samples count, by columns of tables of `scores`, fields of their json or columns of the
+            Parquet file beside the shard: a condition as in SQL, `NSFW = 'UNLIKELY' and width >= 200`. The
+            others are excluded unseen, and no part of what keep_ratio is a share of. How many pass in each
+            shard is counted when the loader is built: by the Parquet files beside the shards, else by one
+            pass over their metadata (of local uncompressed shards only json is read). Default: all.
         subset: A file that lists the samples that count: a `.parquet` or `.jsonl` with `uid` or `key` (or as
             `tldr-loader export` writes it), a `.txt` of one key a line, or DataComp's `.npy` of uids. The
             others are excluded. Default: all.
-        captions: A `.parquet`, `.jsonl` or `.tsv` with `caption`, and `uid` or `key`: samples that are in it
-            have their caption from there, the others their own. Default: none.
+        captions: Tables of other captions by name, `{"blip2": "captions.parquet"}`: each a `.parquet`,
+            `.jsonl` or `.tsv` with `caption`, and `uid` or `key`. `fuse` chooses among them, the original and
+            the generated caption by name; `caption_key` takes one for the original. Default: none.
+        scores: Tables of scores, one or several: each a `.parquet`, `.jsonl` or structured `.npy` with `uid`
+            or `key`, and columns of numbers. `where` and `gate` know the columns by name, before fields of
+            the same name, and batches carry them as `scores`. Default: none.
         lengths: Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's
             `_stats.json` or `.parquet`, or a scan.
         store: How remote shards are read.
@@ -134,7 +141,8 @@ class Source(Group):
     caption_choice: Literal["first", "random", "all"] | None = None
     where: str | None = None
     subset: str | os.PathLike[str] | None = None
-    captions: str | os.PathLike[str] | None = None
+    captions: Mapping[str, str | os.PathLike[str]] = field(default_factory=dict)
+    scores: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = ()
     lengths: Sequence[int] | None = None
     store: Store = field(default_factory=lambda: Store())
 
@@ -227,7 +235,7 @@ class Captions(Group):
         context_length: Token ids per caption. Default: 77.
     """
 
-    fuse: Concat | Best | Coin | Gated | Literal["original", "generated"] | str = "original"
+    fuse: Concat | Best | Coin | Gated | Mix | str = "original"
     judge: str | os.PathLike[str] | object | None = None
     rescue: bool = False
     replace_repetitive: bool = True

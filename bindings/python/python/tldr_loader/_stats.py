@@ -51,6 +51,8 @@ class Joined(TypedDict):
     entries: int
     matched: int
     """Samples of this rank that were found in it so far."""
+    samples: int
+    """Those that were looked for: of a subset all that were read, of captions those that were kept."""
 
 
 class LengthMismatch(TypedDict):
@@ -190,7 +192,7 @@ class Stats(TypedDict):
     """Samples whose json cannot be read, and that count without it."""
     subset: Joined | None
     """How such a table fits the corpus, where there is one."""
-    captions: Joined | None
+    captions: dict[str, Joined]
 
 
 OF_SHARDS_AND_SAMPLES = {"shards", "skipped_bytes", "subset", "captions"}

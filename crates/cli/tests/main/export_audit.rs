@@ -83,7 +83,7 @@ fn cli(arguments: &[&str]) -> Output {
 #[test]
 fn a_policy_exports_what_a_loader_yields() {
     let run = Run::new(4, 150);
-    let by = ExportBy::Policy(Box::new(policy()), clusters());
+    let by = ExportBy::Policy(Box::new(policy()), Some(clusters()));
     let summary = export(&run.job(by.clone(), "kept.parquet"), &mut |_, _| Ok(())).unwrap();
     let rows = table(&run.path("kept.parquet"));
     assert_eq!(rows.len() as u64, summary.samples);
@@ -120,7 +120,7 @@ fn of_a_thinned_ledger_only_what_is_known_is_exported() {
     let by = |thin| {
         ExportBy::Policy(
             Box::new(Policy { selection: Selection { thin, ..policy().selection.clone() }, ..policy() }),
-            clusters(),
+            Some(clusters()),
         )
     };
     export(&run.job(by(true), "kept.parquet"), &mut |_, _| Ok(())).unwrap();
@@ -131,7 +131,7 @@ fn of_a_thinned_ledger_only_what_is_known_is_exported() {
     assert!(kept.iter().all(|row| matches!(row["pi"], Field::Float(pi) if (pi - 0.5).abs() < 1e-6)));
     let refused = export(&run.job(by(false), "kept.parquet"), &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(refused.contains("window 0 lacks signals of") && refused.contains("without thin"), "{refused}");
-    let refused = audit(&AuditJob::new(run.path("ledger"), policy()), &clusters(), &mut |_, _| Ok(()));
+    let refused = audit(&AuditJob::new(run.path("ledger"), policy()), Some(&clusters()), &mut |_, _| Ok(()));
     assert!(refused.unwrap_err().to_string().contains("in some window of all"));
     // What was dropped is there without signals.
     export(&run.job(ExportBy::All, "all.parquet"), &mut |_, _| Ok(())).unwrap();
@@ -212,7 +212,7 @@ fn an_audit_of_a_real_ledger_holds() {
             ..policy()
         };
         let job = AuditJob { seeds: 200, ..AuditJob::new(run.path("ledger"), policy) };
-        let found = audit(&job, &clusters(), &mut |_, _| Ok(())).unwrap();
+        let found = audit(&job, Some(&clusters()), &mut |_, _| Ok(())).unwrap();
         assert_eq!(found.broken().count(), 0, "{quota}\n{found}");
         // How far a run is off is promised where it has one rate.
         let least = if quota == "cap" { 5 } else { 6 };
@@ -223,14 +223,15 @@ fn an_audit_of_a_real_ledger_holds() {
         selection: Selection { priority: Priority::Longest, ..policy().selection.clone() },
         ..policy()
     };
-    let found = audit(&AuditJob::new(run.path("ledger"), longest), &clusters(), &mut |_, _| Ok(())).unwrap();
+    let found =
+        audit(&AuditJob::new(run.path("ledger"), longest), Some(&clusters()), &mut |_, _| Ok(())).unwrap();
     assert!(found.to_string().contains("no pi is stated"), "{found}");
     for (job, part) in [
         (AuditJob { seeds: 3, ..AuditJob::new(run.path("ledger"), policy()) }, "invalid seeds=3"),
         (AuditJob { windows: 0, ..AuditJob::new(run.path("ledger"), policy()) }, "invalid windows=0"),
         (AuditJob::new(run.path("absent"), policy()), "invalid ledger="),
     ] {
-        let error = audit(&job, &clusters(), &mut |_, _| Ok(())).unwrap_err().to_string();
+        let error = audit(&job, Some(&clusters()), &mut |_, _| Ok(())).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
 }

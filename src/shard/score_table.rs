@@ -1,0 +1,448 @@
+//! Scores from tables beside the corpus: columns of numbers, joined to samples by uid, key or id.
+//!
+//! | ending | rows |
+//! | --- | --- |
+//! | `.parquet` | `uid` or `key` (or as `tldr-loader export` writes it), and columns of numbers |
+//! | `.jsonl` | objects with the same fields, one a line |
+//! | `.npy` | a structured array of a uid (`u8,u8` or text) or a key (text), and numbers |
+//!
+//! Texts and lists are skipped. A truth value counts as 1 or 0.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::json::Fields;
+use crate::shard::join::{JoinBy, Names};
+use crate::shard::join_table::{Wrong, hash_of, lines, no_name, not_an_id, text_of};
+use crate::shard::metadata::{Cell, Columns};
+use crate::shard::npy;
+
+/// The option that names tables.
+const OPTION: &str = "scores";
+
+/// One table of scores. In memory 8 bytes a row, and 4 for each column (8 where its numbers are no f32).
+#[derive(Debug)]
+pub struct ScoreTable {
+    by: JoinBy,
+    /// Hashes of names, ascending.
+    names: Vec<u64>,
+    columns: Vec<Column>,
+    example: Box<str>,
+}
+
+/// A column, in the order of the names; not a number where a sample has none.
+#[derive(Debug)]
+struct Column {
+    name: Arc<str>,
+    values: Values,
+    fingerprint: u64,
+}
+
+#[derive(Debug)]
+enum Values {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+impl Values {
+    /// Without loss in as few bytes as go.
+    fn of(values: Vec<f64>) -> Self {
+        let is_single = |value: &f64| value.is_nan() || f64::from(*value as f32) == *value;
+        if values.iter().all(is_single) {
+            Self::F32(values.into_iter().map(|value| value as f32).collect())
+        } else {
+            Self::F64(values)
+        }
+    }
+
+    fn at(&self, row: usize) -> f64 {
+        match self {
+            Self::F32(values) => values.get(row).map_or(f64::NAN, |&value| value.into()),
+            Self::F64(values) => values.get(row).copied().unwrap_or(f64::NAN),
+        }
+    }
+}
+
+/// Rows as they come.
+#[derive(Default)]
+struct Rows {
+    names: Vec<u64>,
+    columns: Vec<(String, Vec<f64>)>,
+    example: String,
+    rows: u64,
+    nameless: u64,
+}
+
+impl Rows {
+    /// Begins a row; `false` where it has no name and is skipped.
+    fn begin(&mut self, name: Option<u64>, text: &dyn Fn() -> String) -> bool {
+        self.rows += 1;
+        let Some(name) = name else {
+            self.nameless += 1;
+            return false;
+        };
+        if self.names.is_empty() {
+            self.example = text();
+        }
+        self.names.push(name);
+        true
+    }
+
+    /// The column of this name, with a value for every row before the last one.
+    fn column(&mut self, name: &str) -> &mut Vec<f64> {
+        let at = match self.columns.iter().position(|(own, _)| own == name) {
+            Some(at) => at,
+            None => {
+                self.columns.push((name.to_owned(), vec![]));
+                self.columns.len() - 1
+            }
+        };
+        let column = &mut self.columns[at].1;
+        column.resize(self.names.len() - 1, f64::NAN);
+        column
+    }
+}
+
+impl ScoreTable {
+    /// Reads a table. O(rows log rows).
+    ///
+    /// # Errors
+    /// A file that cannot be read or is of another kind; no column of names, or none of numbers; two rows of one sample
+    /// that differ.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let given = format!("{:?}", path.display());
+        if !path.is_file() {
+            return Err(Error::option(OPTION, given, "a local file that is there"));
+        }
+        let mut rows = Rows::default();
+        let found = match path.extension().and_then(|ending| ending.to_str()) {
+            Some("parquet") => of_parquet(path, &mut rows),
+            Some("jsonl") => of_jsonl(path, &mut rows),
+            Some("npy") => of_npy(path, &mut rows),
+            _ => return Err(Error::option(OPTION, given, "a .parquet, .jsonl or .npy")),
+        };
+        let expected = "rows of `uid` or `key`, or an export of a ledger, with numbers beside it";
+        let wrong = |found: Wrong| Error::format(format!("{OPTION}={given}"), expected, found);
+        let by = found.map_err(wrong)?;
+        if rows.nameless > 0 {
+            let Rows { nameless, rows, .. } = rows;
+            tracing::warn!("{OPTION}={given}: {nameless} of {rows} rows have no {by} and are skipped");
+        }
+        if rows.names.is_empty() {
+            return Err(wrong("no row".into()));
+        }
+        if rows.columns.is_empty() {
+            return Err(wrong(format!("no column of numbers beside {by}")));
+        }
+        Self::of(by, rows).map_err(wrong)
+    }
+
+    fn of(by: JoinBy, rows: Rows) -> std::result::Result<Self, Wrong> {
+        let Rows { names, mut columns, example, .. } = rows;
+        columns.iter_mut().for_each(|(_, values)| values.resize(names.len(), f64::NAN));
+        let mut order: Vec<usize> = (0..names.len()).collect();
+        order.sort_by_key(|&row| names[row]);
+        let same = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan();
+        for pair in order.windows(2).filter(|pair| names[pair[0]] == names[pair[1]]) {
+            let differs = |(_, values): &&(String, Vec<f64>)| !same(values[pair[0]], values[pair[1]]);
+            if let Some((name, values)) = columns.iter().find(differs) {
+                let (a, b) = (values[pair[0]], values[pair[1]]);
+                let (first, second) = (pair[0].min(pair[1]) + 1, pair[0].max(pair[1]) + 1);
+                return Err(format!(
+                    "two rows for one {by}, {first} and {second} of those with one, with {name:?} {a} and {b}"
+                ));
+            }
+        }
+        order.dedup_by_key(|row| names[*row]);
+        let sorted: Vec<u64> = order.iter().map(|&row| names[row]).collect();
+        let all = hash::combine(&sorted);
+        let column = |(name, values): (String, Vec<f64>)| {
+            let values: Vec<f64> = order.iter().map(|&row| values[row]).collect();
+            // Every not-a-number is one.
+            let bits = |value: &f64| if value.is_nan() { u64::MAX } else { value.to_bits() };
+            let content = hash::combine(&values.iter().map(bits).collect::<Vec<_>>());
+            let fingerprint =
+                hash::combine(&[hash::hash_str(by.name()), all, hash::hash_str(&name), content]);
+            Column { name: name.into(), values: Values::of(values), fingerprint }
+        };
+        let columns = columns.into_iter().map(column).collect();
+        Ok(Self { by, names: sorted, columns, example: example.into() })
+    }
+
+    /// What samples are found by.
+    pub fn by(&self) -> JoinBy {
+        self.by
+    }
+
+    /// Number of samples with a row.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// The name of its first row, as the file has it.
+    pub fn example(&self) -> &str {
+        &self.example
+    }
+
+    /// Row of the sample with this hash. O(log rows).
+    pub(super) fn row(&self, hash: u64) -> Option<usize> {
+        self.names.binary_search(&hash).ok()
+    }
+}
+
+/// The tables of a source, whose columns have different names.
+#[derive(Debug)]
+pub struct ScoreTables {
+    tables: Vec<ScoreTable>,
+    /// Name, table and column, in the order of the names.
+    columns: Vec<(Arc<str>, usize, usize)>,
+}
+
+impl ScoreTables {
+    /// Opens all of `paths`.
+    ///
+    /// # Errors
+    /// As [`ScoreTable::open`]; two tables with a column of one name.
+    pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
+        let tables = paths.iter().map(ScoreTable::open).collect::<Result<Vec<_>>>()?;
+        let mut columns: BTreeMap<Arc<str>, (usize, usize)> = BTreeMap::new();
+        for (at, table) in tables.iter().enumerate() {
+            for (i, column) in table.columns.iter().enumerate() {
+                if let Some((other, _)) = columns.insert(Arc::clone(&column.name), (at, i)) {
+                    let shown = |at: usize| paths[at].as_ref().display();
+                    let given = format!("{:?} and {:?}", shown(other), shown(at));
+                    let accepted =
+                        format!("tables with columns of different names: both have {:?}", column.name);
+                    return Err(Error::option(OPTION, given, accepted));
+                }
+            }
+        }
+        let columns = columns.into_iter().map(|(name, (table, column))| (name, table, column)).collect();
+        Ok(Self { tables, columns })
+    }
+
+    /// Each table.
+    pub fn tables(&self) -> &[ScoreTable] {
+        &self.tables
+    }
+
+    /// Names of all columns, sorted.
+    pub fn columns(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.columns.iter().map(|(name, ..)| name)
+    }
+
+    /// Place of the column of this name among [`columns`](Self::columns).
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.binary_search_by(|(own, ..)| (**own).cmp(name)).ok()
+    }
+
+    /// Identifies the values of a column, by place, and what they are joined by.
+    pub fn fingerprint(&self, column: usize) -> u64 {
+        let (_, table, column) = &self.columns[column];
+        self.tables[*table].columns[*column].fingerprint
+    }
+
+    /// Whether a table is joined by uids.
+    pub(super) fn needs_uid(&self) -> bool {
+        self.tables.iter().any(|table| table.by == JoinBy::Uid)
+    }
+
+    /// Sets `rows` to the row of each table that a sample of these names has.
+    pub(super) fn find(&self, names: &Names<'_>, rows: &mut Vec<Option<usize>>) {
+        rows.clear();
+        rows.extend(self.tables.iter().map(|table| names.of(table.by).and_then(|hash| table.row(hash))));
+    }
+
+    /// The value of a column, by place, in what [`find`](Self::find) found; `None` where there is none.
+    pub(super) fn value(&self, column: usize, rows: &[Option<usize>]) -> Option<f64> {
+        let (_, table, column) = self.columns.get(column)?;
+        let row = rows.get(*table).copied().flatten()?;
+        Some(self.tables[*table].columns[*column].values.at(row)).filter(|value| !value.is_nan())
+    }
+}
+
+impl PartialEq for ScoreTables {
+    fn eq(&self, other: &Self) -> bool {
+        let all = |own: &Self| -> Vec<u64> { (0..own.columns.len()).map(|at| own.fingerprint(at)).collect() };
+        all(self) == all(other)
+    }
+}
+
+impl Eq for ScoreTables {}
+
+fn of_parquet(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> {
+    let file = Columns::open(path)?;
+    let names = file.names();
+    let by = JoinBy::of(|name| names.iter().any(|own| own == name)).ok_or_else(|| no_name(&names))?;
+    let scores: Vec<String> = file.numbers().into_iter().filter(|name| !is_name(name, by)).collect();
+    let wanted: Vec<&str> = [by.name()].into_iter().chain(scores.iter().map(String::as_str)).collect();
+    rows.columns.extend(scores.iter().map(|name| (name.clone(), vec![])));
+    file.each(&wanted, &mut |row| {
+        let Some((name, values)) = row.split_first() else { return Ok(()) };
+        if rows.begin(hash_of(by, name.as_ref())?, &|| text_of(name.as_ref())) {
+            for ((_, column), cell) in rows.columns.iter_mut().zip(values) {
+                column.push(match cell {
+                    Some(Cell::Number(number)) => *number as f64,
+                    Some(Cell::Real(number)) => *number,
+                    Some(Cell::Truth(truth)) => f64::from(*truth),
+                    Some(Cell::Text(_) | Cell::Texts(_)) | None => f64::NAN,
+                });
+            }
+        }
+        Ok(())
+    })?;
+    Ok(by)
+}
+
+/// Whether a column names samples and is no score.
+fn is_name(name: &str, by: JoinBy) -> bool {
+    name == by.name() || JoinBy::ALL.iter().any(|by| by.name() == name)
+}
+
+fn of_npy(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut values: Vec<Vec<f64>> = vec![];
+    let (by, columns) = npy::items(BufReader::new(file), &mut |name, text, numbers| {
+        rows.begin(Some(name), text);
+        values.resize_with(numbers.len(), Vec::new);
+        values.iter_mut().zip(numbers).for_each(|(column, value)| column.push(*value));
+        Ok(())
+    })?;
+    rows.columns = columns.into_iter().zip(values).collect();
+    Ok(by)
+}
+
+fn of_jsonl(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> {
+    let mut by: Option<JoinBy> = None;
+    lines(path, &mut |number, line| {
+        let wrong = |what: &str| format!("line {number}: {what}");
+        let row = Fields::read(line.as_bytes(), |_| true).map_err(|error| wrong(&error))?;
+        let by = match by {
+            Some(by) => by,
+            None => {
+                let names: Vec<String> = row.names().map(str::to_owned).collect();
+                *by.insert(
+                    JoinBy::of(|name| names.iter().any(|own| own == name)).ok_or_else(|| no_name(&names))?,
+                )
+            }
+        };
+        let text = match row.value(by.name()) {
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(Value::Number(value)) => Some(value.to_string()),
+            None => None,
+            Some(_) => return Err(wrong(&format!("the {by} is neither a text nor a number"))),
+        };
+        let hash =
+            text.as_ref().map(|text| by.of_text(text).ok_or_else(|| wrong(&not_an_id(text)))).transpose()?;
+        if rows.begin(hash, &|| text.clone().unwrap_or_default()) {
+            for name in row.names().filter(|name| !is_name(name, by)) {
+                let value = match row.value(name) {
+                    Some(Value::Number(number)) => number.as_f64(),
+                    Some(Value::Bool(truth)) => Some(f64::from(*truth)),
+                    _ => None,
+                };
+                if let Some(value) = value {
+                    rows.column(name).push(value);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    by.ok_or_else(|| "no line".into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::sample::SampleId;
+
+    fn write(folder: &Path, name: &str, content: &str) -> std::path::PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn scores(tables: &ScoreTables, key: &str) -> Vec<Option<f64>> {
+        let mut rows = vec![];
+        tables.find(&Names { key, id: SampleId(0), uid: None }, &mut rows);
+        (0..tables.columns().len()).map(|at| tables.value(at, &rows)).collect()
+    }
+
+    #[test]
+    fn columns_of_numbers_are_found_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = "{\"key\": \"b\", \"clip\": 0.7, \"note\": \"x\"}\n{\"key\": \"a\", \"clip\": null, \"ok\": true}\n\
+                     {\"clip\": 3}\n{\"key\": \"a\", \"ok\": true}\n";
+        let one = write(folder.path(), "a.jsonl", lines);
+        let two = write(folder.path(), "b.jsonl", "{\"key\": \"b\", \"other\": -2}\n");
+        let tables = ScoreTables::open(&[&one, &two]).unwrap();
+        assert_eq!(tables.columns().map(|name| &**name).collect::<Vec<_>>(), ["clip", "ok", "other"]);
+        // 0.7 is itself, and not the nearest f32: conditions compare it with 0.7.
+        assert_eq!(scores(&tables, "b"), [Some(0.7), None, Some(-2.0)]);
+        assert_eq!(scores(&tables, "./a"), [None, Some(1.0), None]);
+        assert_eq!(scores(&tables, "c"), [None; 3]);
+        assert_eq!(tables.column("ok"), Some(1));
+        assert_eq!(tables.column("nothing"), None);
+        assert_eq!((tables.tables()[0].len(), tables.tables()[0].example()), (2, "b"));
+
+        let turned = "{\"clip\": 0.7, \"key\": \"b\"}\n{\"key\": \"a\", \"ok\": true}\n";
+        let turned = ScoreTables::open(&[write(folder.path(), "c.jsonl", turned), two.clone()]).unwrap();
+        assert_eq!(tables, turned, "order and texts do not matter");
+        let other = write(
+            folder.path(),
+            "d.jsonl",
+            "{\"clip\": 0.8, \"key\": \"b\"}\n{\"key\": \"a\", \"ok\": true}\n",
+        );
+        let other = ScoreTables::open(&[other, two]).unwrap();
+        let differ = |at| tables.fingerprint(at) != other.fingerprint(at);
+        assert_eq!([0, 1, 2].map(differ), [true, false, false]);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content, why) in [
+            ("a.jsonl", "{\"name\": 1, \"s\": 2}\n", "none of these among its columns: name, s"),
+            ("b.jsonl", "{\"key\": \"a\", \"s\": \"2\"}\n", "no column of numbers beside key"),
+            (
+                "c.jsonl",
+                "{\"key\": \"a\", \"s\": 1}\n{\"key\": \"b\", \"s\": 1}\n{\"key\": \"a\", \"s\": 2}\n",
+                "two rows for one key, 1 and 3 of those with one, with \"s\" 1 and 2",
+            ),
+            ("d.csv", "key,s\n", "a .parquet, .jsonl or .npy"),
+            ("e.jsonl", "", "no line"),
+            ("f.npy", "x", "ends early"),
+            ("g.parquet", "x", "EOF"),
+            ("h.jsonl", "{\"key\": [1], \"s\": 2}\n", "line 1: the key is neither a text nor a number"),
+        ] {
+            let error = ScoreTable::open(write(folder.path(), name, content)).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("scores="), "{error}");
+        }
+        let two =
+            ["a.jsonl", "b.jsonl"].map(|name| write(folder.path(), name, "{\"key\": \"a\", \"s\": 1}\n"));
+        let error = ScoreTables::open(&two).unwrap_err().to_string();
+        assert!(error.contains("both have \"s\"") && error.contains("a.jsonl"), "{error}");
+    }
+
+    #[test]
+    fn numbers_of_a_parquet_file_are_read_and_texts_skipped() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/subset/captions.parquet");
+        let tables = ScoreTables::open(&[golden]).unwrap();
+        assert_eq!(tables.columns().map(|name| &**name).collect::<Vec<_>>(), ["score"]);
+        assert!(tables.needs_uid());
+    }
+}
