@@ -190,7 +190,8 @@ def signature(config: Field) -> list[str]:
         elif own["is_group"]:
             lines.append(f"{name}: {own['python']} | None = None")
         else:
-            lines.append(f"{name}: {annotation(own)}{default(own)}")
+            # The stub imports the name alone.
+            lines.append(f"{name}: {annotation(own)}{default(own)}".replace("os.PathLike", "PathLike"))
     return lines
 
 
@@ -267,7 +268,11 @@ This page is made by `bindings/python/reference.py` of what the code declares.
         text += "\n| option | default | says | |\n| --- | --- | --- | --- |\n"
         for own in group["fields"]:
             value = own["default"]
-            shown = "" if value is None or own["is_group"] or not value and not isinstance(value, (bool, int)) else f"`{value}`"
+            shown = (
+                ""
+                if value is None or own["is_group"] or (not value and not isinstance(value, (bool, int)))
+                else f"`{value}`"
+            )
             doc = re.sub(r" Default: .*$", "", summary(own["doc"])) if shown else summary(own["doc"])
             escaped = doc.replace("|", "\\|")
             text += f"| `{own['name']}` | {shown} | {own['class']} | {escaped} |\n"

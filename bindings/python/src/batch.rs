@@ -129,7 +129,7 @@ impl Batch {
         self.rest.pi.clone()
     }
 
-    /// What the tables of `scores` say of the rows: float32 `[batch]` by column, `nan` where they say nothing.
+    /// What the tables of `scores` say of the rows: float32 `[batch]` by column, `nan` for nothing.
     #[getter]
     fn scores<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let scores = PyDict::new(py);

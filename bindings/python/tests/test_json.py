@@ -177,7 +177,8 @@ def test_a_table_of_lines_is_read_likewise(tmp_path: Path, shard: Path, document
     loader = flat.loader(
         shard,
         mode="eval",
-        captions=tmp_path / "table.jsonl",
+        captions={"side": tmp_path / "table.jsonl"},
+        caption_key="side",
         image_size=2,
         batch_size=100,
         max_errors=DOCUMENTS,

@@ -63,7 +63,12 @@ def test_a_list_of_uids_as_numpy_and_arrow_write_them(urls: str, tmp_path: Path)
         found = loader(urls, mode="eval", subset=path)
         assert list(captions(found)) == [f"{i:05d}" for i in WANTED], path
         by = "key" if path.stem == "keys" else "uid"
-        assert found.stats()["subset"] == {"by": by, "entries": len(WANTED), "matched": len(WANTED)}
+        assert found.stats()["subset"] == {
+            "by": by,
+            "entries": len(WANTED),
+            "matched": len(WANTED),
+            "samples": COUNT,
+        }
         assert found.stats()["counts"]["excluded"] == COUNT - len(WANTED)
 
 
@@ -74,7 +79,12 @@ def test_a_subset_of_one_source_counts_its_own_samples(urls: str, tmp_path: Path
     found = tldr.Loader(sources, mode="eval", batch_size=4, images=tldr.Images(image_size=SIZE))
     matched = len([i for i in WANTED if i >= COUNT // 2])
     assert sum(len(batch.keys) for batch in found) == COUNT // 2 + matched
-    assert found.stats()["subset"] == {"by": "key", "entries": len(WANTED), "matched": matched}
+    assert found.stats()["subset"] == {
+        "by": "key",
+        "entries": len(WANTED),
+        "matched": matched,
+        "samples": COUNT // 2,
+    }
 
 
 def test_arrays_that_hold_no_uids_are_refused(urls: str, tmp_path: Path) -> None:
@@ -91,11 +101,11 @@ def test_arrays_that_hold_no_uids_are_refused(urls: str, tmp_path: Path) -> None
 def test_captions_of_a_table(urls: str, tmp_path: Path) -> None:
     table = pa.table({"uid": UIDS[:5], "caption": ["a", None, "c", "", "e"]})
     pq.write_table(table, tmp_path / "side.parquet")
-    found = loader(urls, mode="eval", captions=tmp_path / "side.parquet")
+    found = loader(urls, mode="eval", captions={"side": tmp_path / "side.parquet"}, caption_key="side")
     expected = {f"{i:05d}": f"number {i}" for i in range(COUNT)}
     expected |= {"00000": "a", "00002": "c", "00004": "e"}
     assert captions(found) == expected
-    assert found.stats()["captions"] == {"by": "uid", "entries": 3, "matched": 3}
+    assert found.stats()["captions"] == {"side": {"by": "uid", "entries": 3, "matched": 3, "samples": COUNT}}
     assert found.stats()["subset"] is None
 
 

@@ -79,7 +79,7 @@ def test_each_source_is_read_in_its_own_way(corpora: tuple[Corpus, Corpus], tmp_
     table.write_text("".join(f'{{"key": "{pair.key}", "caption": "of the table"}}\n' for pair in large.pairs))
     listed.write_text("".join(f"{pair.key}\n" for pair in small.pairs[:20]))
     sources = [
-        tldr.Source(large.urls, name="large", captions=table),
+        tldr.Source(large.urls, name="large", captions={"side": table}, caption_key="side"),
         tldr.Source(small.urls, name="small", subset=listed),
     ]
     loader = flat.loader(sources, mode="eval", batch_size=20, image_size=SIZE)

@@ -129,7 +129,12 @@ def test_ids_equal_open_clips_whatever_stands_around_a_caption(tmp_path: Path) -
     # The same from a table.
     rows = [json.dumps({"key": f"{i:06}", "caption": text}) for i, text in enumerate(texts)]
     (tmp_path / "table.jsonl").write_text("\n".join(rows))
-    loader = of_texts(tmp_path / "table", ["other"] * len(texts), captions=tmp_path / "table.jsonl")
+    loader = of_texts(
+        tmp_path / "table",
+        ["other"] * len(texts),
+        captions={"side": tmp_path / "table.jsonl"},
+        caption_key="side",
+    )
     assert rows_that_differ(texts, loader) == []
 
 

@@ -282,8 +282,8 @@ def plan(
 
     Args:
         source: Shards or `Source`s, as for `Loader`.
-        captioner: A captioner directory, a `Captioner` or a `FittedScorer`. Without one a gate by a score that the corpus
-            has, or chance, decides, and no image is read.
+        captioner: A captioner directory, a `Captioner` or a `FittedScorer`. Without one a gate by a score of
+            the corpus, or chance, decides, and no image is read.
         ledger: Its folder, or a `Ledger` that has one. What it lacks is recorded first.
         out: The Parquet file to write.
         selection: What is kept. Its `dedup` is the cosine of near-duplicates in the whole corpus.
@@ -326,7 +326,8 @@ def audit(
 
     Args:
         ledger: Its folder.
-        captioner: The captioner directory, whose clusters the selection looks at. Without one it may look at scores only.
+        captioner: The captioner directory, whose clusters the selection looks at. Without one it may look at
+            scores only.
         selection: What is audited.
         seed: The first of the seeds that are tried.
         source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.
@@ -367,7 +368,8 @@ def export(
         out: File to write: `.parquet` for all columns, `.txt` for one key a line.
         ledger: Folder of the ledger, which has keys, signals and captions.
         plan: What says which samples are kept.
-        captioner: The captioner directory, whose clusters the selection looks at. Without one it may look at scores only.
+        captioner: The captioner directory, whose clusters the selection looks at. Without one it may look at
+            scores only.
         selection: What says which samples are kept, window by window.
         seed: Seed of the selection.
         source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.

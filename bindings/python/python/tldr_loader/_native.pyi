@@ -99,7 +99,7 @@ class Loader:
         ledger: Ledger | _Path | None = None,
         plan: _Path | None = None,
         samples_per_epoch: int | None = None,
-        fields: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        fields: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
         runtime: Runtime | None = None,
         world: World | None = None,
     ) -> Loader: ...
@@ -260,14 +260,14 @@ class Batch:
 
     @property
     def scores(self) -> dict[str, torch.Tensor]:
-        """What the tables of `scores` say of the rows: float32 `[batch]` by column, `nan` where they say nothing."""
+        """What the tables of `scores` say of the rows: float32 `[batch]` by column, `nan` for nothing."""
 
     @property
     def fields(self) -> dict[str, torch.Tensor | list[Any]]:
         """Values of the `fields` that were asked for, `[batch]` by name.
 
-        int64 where every row of the batch has a whole number, float64 where every row has a number or nothing (`nan`), else a
-        list of what the rows have, `None` where they have nothing.
+        int64 where every row of the batch has a whole number, float64 where every row has a number or
+        nothing (`nan`), else a list of what the rows have, `None` where they have nothing.
         """
 
     @property

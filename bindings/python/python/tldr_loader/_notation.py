@@ -40,8 +40,8 @@ class Top(Notation):
 
     Args:
         share: In (0, 1]; 1 lets everything pass.
-        by: A score that the corpus has: a column of a table of `scores`, a field of the json member, or a column
-            of the Parquet file beside the shard. Default: the alignment of image and original caption.
+        by: A score that the corpus has: a column of a table of `scores`, a field of the json member, or a
+            column of the Parquet file beside the shard. Default: the alignment of image and original caption.
         within: Of what the share is: the `corpus`, or each `cluster`.
     """
 

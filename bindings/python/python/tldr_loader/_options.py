@@ -159,10 +159,10 @@ class Selection(Group):
         gate: Which samples pass, by the alignment of image and original caption: the best share, `top(0.5)`,
             of the corpus or `within=cluster`. Or by a score that the corpus has, such as a CLIP similarity,
             for which no captioner is needed: `top(0.3, by=similarity)`, `at_least(0.28, by=similarity)`, by
-            the name of a field of the json member, or of a column of the Parquet file beside the shard. It
-            takes the place of the alignment in the priorities `hard` and `score`, too; a sample without one
-            does not pass. `top(1)` lets everything pass. Default: `top(0.5)` with a captioner, no gate
-            without.
+            the name of a column of a table of `scores`, of a field of the json member, or of a column of the
+            Parquet file beside the shard. It takes the place of the alignment in the priorities `hard` and
+            `score`, too; a sample without one does not pass. `top(1)` lets everything pass. Default:
+            `top(0.5)` with a captioner, no gate without.
         quota: How likely a sample is kept, by the size n of its cluster: `proportional` (the same for all),
             `cap` (clusters above one size are cut down to it), `cap(100)` (to 100 samples; keep_ratio
             follows), `tempered(0.5)` (between them, as n^(0.5 - 1)), or `random` (clusters do not count).
@@ -218,11 +218,14 @@ class Captions(Group):
     """The captions of kept samples.
 
     Args:
-        fuse: The caption of a kept sample: `original`, `generated`, `concat(16)` (both, with 16 tokens for
-            the generated part), `best(0.5)` (the generated one below this alignment), `coin(0.3)` (the
-            generated one with this probability, drawn for each sample and epoch; `coin({0: 0.2, 10: 0.5})`
-            changes it from an epoch on) or `gated(0.5)` (each caption must pass: a fair coin where both do,
-            the original where none does). Default: `original`.
+        fuse: The caption of a kept sample: `original`, `generated`, the name of a table in `captions` of the
+            sources, `mix({original: 0.5, blip2: 0.5})` (one of these by its share, drawn for each sample and
+            epoch), `concat(16)` (original and generated, with 16 tokens for the generated part), `best(0.5)`
+            (the generated one below this alignment), `coin(0.3)` (the generated one with this probability,
+            drawn for each sample and epoch; `coin({0: 0.2, 10: 0.5})` changes it from an epoch on) or
+            `gated(0.5)` (each caption must pass: a fair coin where both do, the original where none does).
+            With `other=NAME` concat, best and coin take the caption of a table in place of the generated one.
+            A sample that a table lacks keeps its original. Default: `original`.
         judge: Directory of a model that scores generated captions, for `gated` and `rescue`: a captioner that
             was trained on other data than the one that writes them, or an image-text matching model. Default:
             none.
