@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::options::{Field, Refused, Setting};
+use crate::options::{Field, Refused, Setting, is_foreign};
 use crate::shard::{
     self, CaptionChoice, CaptionTables, Filter, ReadOptions, ScoreTables, Shard, Store, Subset,
 };
@@ -130,7 +130,7 @@ impl Setting for CaptionFiles {
                     return Err(Error::option("captions", format!("{text:?}"), accepted).into());
                 }
             },
-            Value::Object(files) => {
+            Value::Object(files) if !is_foreign(value) => {
                 let file = |(name, path): (&String, &Value)| Some((name.clone(), PathBuf::from_value(path)?));
                 files.iter().map(file).collect::<Option<_>>().ok_or(Refused::Type)?
             }

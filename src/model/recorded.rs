@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::ArrayView4;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::aside;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +18,13 @@ use crate::sample::SampleId;
 /// Its file in a captioner directory.
 const FILE: &str = "identity.json";
 
+/// Version of its layout.
+const VERSION: u32 = 1;
+
+fn first() -> u32 {
+    1
+}
+
 /// Files of a captioner directory that say what a model is.
 const CONTENTS: [&str; 5] =
     ["config.json", "tokenizer.json", "clusters.safetensors", "model.safetensors", "matcher/identity.json"];
@@ -25,6 +33,9 @@ const CONTENTS: [&str; 5] =
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
+    /// Version of this layout; files from before there was one are of the first.
+    #[serde(default = "first")]
+    version: u32,
     dim: usize,
     preview_size: usize,
     preview_filter: PreviewFilter,
@@ -57,6 +68,7 @@ impl Identity {
         let captions =
             captions.map(|(batch_size, fingerprint)| Captions { batch_size, fingerprint: hex(fingerprint) });
         let identity = Self {
+            version: VERSION,
             dim: model.dim(),
             preview_size: model.preview_size(),
             preview_filter: model.preview_filter(),
@@ -81,9 +93,21 @@ impl Identity {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(format!("read {}", path.display()), error)),
         };
-        let identity: Self = json::read(&content).map_err(|error| {
-            Error::format(path.display().to_string(), "the identity of a captioner", error)
-        })?;
+        let wrong = |found: String| {
+            Error::format(
+                path.display().to_string(),
+                format!("the identity of a captioner, version {VERSION}"),
+                found,
+            )
+        };
+        let any: Value = json::read(&content).map_err(|error| wrong(error.to_string()))?;
+        // Before fields that this version may not know.
+        if let Some(version) = any.get("version").filter(|version| **version != VERSION) {
+            return Err(wrong(format!(
+                "version {version}: fit the captioner again, or use the version that did"
+            )));
+        }
+        let identity: Self = serde_json::from_value(any).map_err(|error| wrong(error.to_string()))?;
         let found = files(dir)?;
         let differs = identity.files.iter().find(|(name, hash)| found.get(*name) != Some(hash));
         let added = found.keys().find(|name| !identity.files.contains_key(*name));

@@ -15,6 +15,7 @@ mod equal_steps;
 mod fault_server;
 mod filter;
 mod fitted;
+mod formats;
 mod fusion;
 mod gate_worth;
 mod imports;

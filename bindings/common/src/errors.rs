@@ -1,5 +1,7 @@
 //! The one map from the crate's errors to the package's exceptions.
 
+use std::sync::{Mutex, PoisonError};
+
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyType};
@@ -13,13 +15,34 @@ pub fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     }
 }
 
+/// The last exception that a model raised on a thread of the loader, and the message of the error it became: for the
+/// traceback. Its frames hold what the model worked on, so it is given away once.
+static CAUSE: Mutex<Option<(String, PyErr)>> = Mutex::new(None);
+
+/// Remembers that `cause` became the captioner's error of this `message`.
+pub fn caused(message: String, cause: PyErr) {
+    *CAUSE.lock().unwrap_or_else(PoisonError::into_inner) = Some((message, cause));
+}
+
+/// The exception that became the error of this `message`.
+fn cause_of(message: &str) -> Option<PyErr> {
+    let mut cause = CAUSE.lock().unwrap_or_else(PoisonError::into_inner);
+    cause.take_if(|(own, _)| own == message).map(|(_, cause)| cause)
+}
+
 fn exception<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
     let place = [
         ("shard", error.shard.as_deref().into_pyobject(py)?.into_any()),
         ("key", error.key.as_deref().into_pyobject(py)?.into_any()),
         ("offset", error.offset.into_pyobject(py)?.into_any()),
     ];
-    class(py, &error.kind)?.call((error.to_string(),), Some(&place.into_py_dict(py)?))
+    let exception = class(py, &error.kind)?.call((error.to_string(),), Some(&place.into_py_dict(py)?))?;
+    if let ErrorKind::Captioner(message) = &error.kind
+        && let Some(cause) = cause_of(message)
+    {
+        exception.setattr("__cause__", cause.into_value(py))?;
+    }
+    Ok(exception)
 }
 
 fn class<'py>(py: Python<'py>, kind: &ErrorKind) -> PyResult<&'py Bound<'py, PyType>> {

@@ -141,8 +141,8 @@ impl Batch {
 
     /// Values of the `fields` that were asked for, `[batch]` by name.
     ///
-    /// int64 where every row of the batch has a whole number, float64 where every row has a number or nothing (`nan`), else a
-    /// list of what the rows have, `None` where they have nothing.
+    /// int64 where every row of the batch has a whole number, float64 where every row has a number or
+    /// nothing (`nan`), else a list of what the rows have, `None` where they have nothing.
     #[getter]
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let fields = PyDict::new(py);

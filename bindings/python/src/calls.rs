@@ -7,6 +7,7 @@ use ndarray::ArrayView4;
 use pyo3::prelude::*;
 use tldr_loader::{Error, Result, SampleId};
 use tldr_python::array::Array;
+use tldr_python::errors;
 
 /// Set once Python is about to end: nothing calls into it any more.
 static ENDING: AtomicBool = AtomicBool::new(false);
@@ -54,18 +55,21 @@ pub(crate) fn in_python<T>(work: impl FnOnce(Python<'_>) -> PyResult<T>) -> Resu
     if ENDING.load(Ordering::SeqCst) {
         return Err(Error::captioner("Python is ending"));
     }
-    let done = Python::try_attach(|py| work(py).map_err(|error| of_exception(py, &error)));
+    let done = Python::try_attach(|py| work(py).map_err(|error| of_exception(py, error)));
     done.unwrap_or_else(|| Err(Error::captioner("Python has ended")))
 }
 
-/// The error of an exception that a model raised: its text, and of one that is not this package's the type as well.
-fn of_exception(py: Python<'_>, error: &PyErr) -> Error {
+/// The error of an exception that a model raised: its text, and of one that is not this package's the type as well. The
+/// exception is its cause, with its traceback.
+fn of_exception(py: Python<'_>, error: PyErr) -> Error {
     let name = error.get_type(py).fully_qualified_name().map(|name| name.to_string()).unwrap_or_default();
     let text = error.value(py).to_string();
-    match name.strip_prefix("tldr_loader.") {
-        Some(_) => Error::captioner(text.strip_prefix("captioner: ").unwrap_or(&text)),
-        None => Error::captioner(format!("{name}: {text}")),
-    }
+    let message = match name.strip_prefix("tldr_loader.") {
+        Some(_) => text.strip_prefix("captioner: ").unwrap_or(&text).to_owned(),
+        None => format!("{name}: {text}"),
+    };
+    errors::caused(message.clone(), error);
+    Error::captioner(message)
 }
 
 /// Previews as an array of Python's. They are copied: whoever takes them may keep them.

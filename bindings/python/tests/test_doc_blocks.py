@@ -58,6 +58,7 @@ SMALLER = [
     ("{00000000..00001287}", "{00000000..00000003}"),
     ("{000..100}", "{000..001}"),
     ("batch_size=256", "batch_size=8"),
+    ('keep_ratio=0.1, gate=tldr.Top(0.3, by="dfn")', 'keep_ratio=0.3, gate=tldr.Top(0.5, by="dfn")'),
     ("image_size=224", "image_size=16"),
     ("3_000_000", "64"),
     ("range(32)", "range(2)"),
@@ -155,6 +156,10 @@ def corpora(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
         for i, pair in enumerate(corpus.pairs)
     ]
     pq.write_table(pa.Table.from_pylist(rows), folder / "flickr" / "data" / "train-00000-of-00001.parquet")
+    numbers = [i / len(uids) for i in range(len(uids))]
+    pq.write_table(pa.table({"uid": uids, "dfn": numbers, "hype": numbers[::-1]}), folder / "scores.parquet")
+    texts = [f"a picture of {pair.caption}" for pair in corpus.pairs]
+    pq.write_table(pa.table({"uid": uids, "caption": texts}), folder / "blip2.parquet")
     halves = [(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids[: len(uids) // 2]]
     np.save(folder / "basic_filter.npy", np.array(halves, np.dtype("u8,u8")))
     small_models.clip(folder / "clip-vit-base-patch32")

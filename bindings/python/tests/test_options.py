@@ -112,7 +112,7 @@ def batches_of(paths: list[Path]) -> Any:
     [
         ({"captioner": torch.nn.Linear(2, 2)}, r"captioner=an object of type torch.*Linear: expected a capt"),
         ({"tokenizer": open_clip.get_tokenizer("ViT-B-32")}, r"tokenizer=an object of type .*: expected a p"),
-        ({"captions": {"0": "a dog"}}, r'captions=\{"0":"a dog"\}: expected a path'),
+        ({"captions": {"a": 7}}, r'captions=\{"a":7\}: expected files by name'),
         ({"subset": ["0", "1"]}, r'subset=\["0","1"\]: expected a path'),
         ({"batch_size": 8.0}, r"batch_size=8\.0: expected a whole number"),
         ({"batch_size": True}, r"batch_size=true: expected a whole number"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,27 @@ def test_what_does_not_fit_is_named(pairs: str, tmp_path: Path, found: Any, mess
         tldr.fit(pairs, Bad(found), tmp_path / "fit")
 
 
+def test_an_error_has_the_traceback_of_the_scorer(pairs: str, tmp_path: Path) -> None:
+    def fails(good: dict[str, Any]) -> Any:
+        return good["no such key"]
+
+    scorer = Bad(lambda good: good)
+    fitted = tldr.fit(pairs, scorer, tmp_path / "fit", clusters=3)
+
+    def wrong() -> None:
+        scorer.found = fails
+        captions(loader(pairs, fitted))
+
+    for run in (wrong, lambda: tldr.fit(pairs, scorer, tmp_path / "again")):
+        with pytest.raises(tldr.CaptionerError, match="KeyError: 'no such key'") as caught:
+            run()
+        cause = caught.value.__cause__
+        assert isinstance(cause, KeyError)
+        frames = [frame.name for frame in traceback.extract_tb(cause.__traceback__)]
+        assert frames[-1] == "fails", "where it happened"
+        assert "score" in frames
+
+
 def test_attributes_that_cannot_work_are_named(pairs: str, tmp_path: Path) -> None:
     for name, value, message in [
         ("preview_size", 0, r"scorer\.preview_size=0: expected a whole number"),
@@ -198,6 +220,37 @@ def test_it_writes_captions_too(pairs: str, tmp_path: Path) -> None:
     found = captions(loader(pairs, fitted, captions=tldr.Captions(fuse="generated")))
     assert found
     assert all(text.startswith("mostly ") for text in found)
+
+
+def test_another_scorer_judges_what_is_written(pairs: str, tmp_path: Path) -> None:
+    class Writer(ByColour):
+        fingerprint = "writer"
+        caption_fingerprint = "one"
+
+        def caption(self, previews: Any, ids: list[int]) -> list[str]:
+            # Right for every other sample.
+            brightest = np.asarray(previews).mean((2, 3)).argmax(1)
+            return [
+                f"mostly {COLOURS[(int(row) + id % 2) % 3]}" for row, id in zip(brightest, ids, strict=False)
+            ]
+
+    writer = tldr.fit(pairs, Writer(), tmp_path / "writer", clusters=3)
+    judge = tldr.fit(pairs, ByColour(), tmp_path / "judge", clusters=3)
+    gated = tldr.Captions(fuse=tldr.Gated(0.5), judge=judge)
+    judged = loader(pairs, writer, captions=gated, selection=tldr.Selection.full())
+    seen = 0
+    for batch in judged:
+        rows = zip(batch.ids, batch.captions, batch.generated, batch.judged, strict=True)
+        for id, caption, generated, score in rows:
+            if generated is None:
+                continue
+            assert score is not None
+            assert (score >= 0.5) == (id % 2 == 0), "the judge tells right captions from wrong ones"
+            assert caption != generated or score >= 0.5
+            seen += caption == generated
+    assert seen > 20
+    with pytest.raises(tldr.ConfigError, match="judge=the captioner itself"):
+        loader(pairs, writer, captions=tldr.Captions(fuse=tldr.Gated(0.5), judge=writer))
 
 
 def test_previews_arrive_as_tensors_normalised_and_captions_as_tokens(pairs: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import flat
 import tldr_loader as tldr
@@ -119,14 +120,16 @@ def test_fields_are_tensors_where_they_are_numbers_else_lists(urls: str, tables:
     rows = 0
     for batch in found:
         numbers = [int(key) for key in batch.keys]
-        assert batch.fields["width"].dtype.is_floating_point is False
-        assert batch.fields["width"].tolist() == [100 + i for i in numbers]
-        ratio = batch.fields["ratio"].tolist()
+        columns = {name: torch.as_tensor(batch.fields[name]) for name in ("width", "ratio", "clip_l14")}
+        assert isinstance(batch.fields["width"], torch.Tensor)
+        assert columns["width"].dtype == torch.int64
+        assert columns["width"].tolist() == [100 + i for i in numbers]
+        ratio = columns["ratio"].tolist()
         assert all(r == 0.5 if i % 2 else math.isnan(r) for i, r in zip(numbers, ratio, strict=True))
         assert batch.fields["tags"] == [["a"]] * len(numbers)
         assert batch.fields["nothing"] == [None] * len(numbers)
         assert batch.fields["uid"] == [UIDS[i] for i in numbers]
-        assert batch.fields["clip_l14"].tolist() == [SCORES[i] for i in numbers]
+        assert columns["clip_l14"].tolist() == [SCORES[i] for i in numbers]
         rows += len(numbers)
     assert rows == COUNT
 

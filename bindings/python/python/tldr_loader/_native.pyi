@@ -307,7 +307,7 @@ class Batch:
 
     @property
     def captions(self) -> list[str]:
-        """The captions to train on: original and generated, fused."""
+        """The captions to train on, as `fuse` makes them."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[torch.Tensor]:
