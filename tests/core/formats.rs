@@ -148,8 +148,11 @@ fn what_is_written_now_is_what_is_stored_last() {
     assert!(read(folder.path()) == read(&last), "formats or decisions have changed: store them anew");
     // Files that are plain text are the same.
     for name in ["state.json", "scorer/identity.json"] {
-        let json = |folder: &Path| -> Value {
-            serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap()
+        let json = |folder: &Path| {
+            let mut json: Value = serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap();
+            // Hashes of files: the header of a safetensors file is in no order.
+            json.as_object_mut().unwrap().remove("files");
+            json
         };
         assert_eq!(json(folder.path()), json(&last), "{name}");
     }
