@@ -8,7 +8,7 @@ use crate::cluster::alignment::{
     AlignmentNorm, AlignmentTable, CELL_POINTS, RawAlignment, length_bin, length_edges, passes_gate,
 };
 use crate::cluster::clusters::{Clusters, GATE_STEPS};
-use crate::cluster::kmeans::{KMeans, kmeans, means};
+use crate::cluster::kmeans::{KMeans, Nearest, kmeans, kmeans_by, means};
 use crate::cluster::order::{runs, similarity_order};
 use crate::cluster::raw_index::{RawIndex, Whitening};
 use crate::cluster::signature::{Signatures, document_frequency, idf};
@@ -179,6 +179,18 @@ pub fn fit(points: &FitPoints, options: &FitOptions) -> Result<(Clusters, FitRep
 /// # Errors
 /// Fields of different lengths, an embedding or alignment that is not finite, more clusters than points.
 pub fn fit_embeddings(points: &EmbeddedPoints, options: &FitOptions) -> Result<(Clusters, FitReport)> {
+    fit_embeddings_by(points, options, &mut |_, _| Ok(None))
+}
+
+/// As [`fit_embeddings`], where `nearest` finds the centroid of each point.
+///
+/// # Errors
+/// As [`fit_embeddings`], and those of `nearest`.
+pub(crate) fn fit_embeddings_by(
+    points: &EmbeddedPoints,
+    options: &FitOptions,
+    nearest: &mut Nearest<'_>,
+) -> Result<(Clusters, FitReport)> {
     let (n, dim) = points.embeddings.dim();
     let scores = Scored { alignment: &points.alignment, lengths: ("words", &points.words) };
     scores.check(n, options)?;
@@ -188,7 +200,7 @@ pub fn fit_embeddings(points: &EmbeddedPoints, options: &FitOptions) -> Result<(
     let rows = Signatures::from_dense(points.embeddings.view());
     let (found, order) = match &points.clusters {
         None => {
-            let found = kmeans(&rows, options.clusters, options.iterations, options.seed)?;
+            let found = kmeans_by(&rows, options.clusters, options.iterations, options.seed, nearest)?;
             let order = similarity_order(found.centroids.view());
             (found, order)
         }

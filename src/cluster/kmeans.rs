@@ -48,6 +48,12 @@ pub struct KMeans {
     pub iterations: usize,
 }
 
+/// Nearest centroid of each point, and their cosine.
+pub type Assigned = (Vec<u32>, Vec<f32>);
+
+/// Finds the nearest of the centroids `[width, clusters]` for each point, on a device say; `None` leaves it to this module.
+pub type Nearest<'a> = dyn FnMut(&Signatures, &Array2<f32>) -> Result<Option<Assigned>> + 'a;
+
 /// Clusters `points` into `clusters`, in at most `iterations` rounds.
 ///
 /// A cluster that loses all its points takes over the worst point of the cluster with the largest
@@ -58,16 +64,30 @@ pub struct KMeans {
 /// # Errors
 /// No cluster asked for, or more than there are points.
 pub fn kmeans(points: &Signatures, clusters: usize, iterations: usize, seed: u64) -> Result<KMeans> {
-    kmeans_of(points, clusters, iterations, seed, LARGE)
+    kmeans_of(points, clusters, (iterations, seed), LARGE, &mut |_, _| Ok(None))
 }
 
-/// As [`kmeans`], where samples from `large` points on are large.
-fn kmeans_of(
+/// As [`kmeans`], where `nearest` finds the centroid of each point.
+///
+/// # Errors
+/// As [`kmeans`], and those of `nearest`.
+pub fn kmeans_by(
     points: &Signatures,
     clusters: usize,
     iterations: usize,
     seed: u64,
+    nearest: &mut Nearest<'_>,
+) -> Result<KMeans> {
+    kmeans_of(points, clusters, (iterations, seed), LARGE, nearest)
+}
+
+/// As [`kmeans_by`], where samples from `large` points on are large.
+fn kmeans_of(
+    points: &Signatures,
+    clusters: usize,
+    (iterations, seed): (usize, u64),
     large: usize,
+    nearest: &mut Nearest<'_>,
 ) -> Result<KMeans> {
     if clusters == 0 || clusters > points.len() {
         let accepted = format!("1 to the number of sampled points, {}", points.len());
@@ -76,13 +96,13 @@ fn kmeans_of(
     let mut centroids = seeds(points, clusters, seed);
     let mut iterations = iterations;
     if points.len() >= large && iterations > ROUNDS_AFTER {
-        centroids = mini_batches(points, &centroids, seed);
+        centroids = mini_batches(points, &centroids, seed, nearest)?;
         iterations = ROUNDS_AFTER;
     }
     let mut before = f64::NEG_INFINITY;
     let mut done = 0;
     while done < iterations {
-        let (mut assignment, similarity) = assign(points, &centroids);
+        let (mut assignment, similarity) = assigned(points, &centroids, nearest)?;
         let mean = similarity.iter().map(|&s| f64::from(s)).sum::<f64>() / points.len() as f64;
         if mean - before < GAIN {
             break;
@@ -92,7 +112,7 @@ fn kmeans_of(
         centroids = means(points, &assignment, clusters);
         done += 1;
     }
-    let (assignment, similarity) = assign(points, &centroids);
+    let (assignment, similarity) = assigned(points, &centroids, nearest)?;
     Ok(KMeans {
         centroids: centroids.reversed_axes().as_standard_layout().into_owned(),
         assignment,
@@ -103,7 +123,12 @@ fn kmeans_of(
 
 /// Moves centroids `[width, clusters]` by random parts of the points: each to the direction of the sum
 /// of all points that chose it so far, so that it moves the less the more it has seen.
-fn mini_batches(points: &Signatures, centroids: &Array2<f32>, seed: u64) -> Array2<f32> {
+fn mini_batches(
+    points: &Signatures,
+    centroids: &Array2<f32>,
+    seed: u64,
+    nearest: &mut Nearest<'_>,
+) -> Result<Array2<f32>> {
     let clusters = centroids.ncols();
     let size = (MINI_BATCH_PER_CLUSTER * clusters).max(MINI_BATCH).min(points.len());
     // `[clusters, width]`, the seed counting as one point.
@@ -113,7 +138,7 @@ fn mini_batches(points: &Signatures, centroids: &Array2<f32>, seed: u64) -> Arra
     for _ in 0..MINI_BATCHES {
         let rows: Vec<usize> = (0..size).map(|_| rng.below(points.len())).collect();
         let batch = points.select(&rows);
-        let (assignment, _) = assign(&batch, &centroids);
+        let (assignment, _) = assigned(&batch, &centroids, nearest)?;
         for (point, &cluster) in assignment.iter().enumerate() {
             let mut sum = sums.row_mut(cluster as usize);
             batch.row(point).for_each(|(column, value)| sum[column] += value);
@@ -126,7 +151,23 @@ fn mini_batches(points: &Signatures, centroids: &Array2<f32>, seed: u64) -> Arra
         }
         centroids = moved.reversed_axes().as_standard_layout().into_owned();
     }
-    centroids
+    Ok(centroids)
+}
+
+/// As [`assign`], by `nearest` where that can.
+fn assigned(points: &Signatures, centroids: &Array2<f32>, nearest: &mut Nearest<'_>) -> Result<Assigned> {
+    let Some(found) = nearest(points, centroids)? else { return Ok(assign(points, centroids)) };
+    let (clusters, n) = (centroids.ncols(), points.len());
+    let is_whole = found.0.len() == n && found.1.len() == n;
+    if is_whole
+        && found.0.iter().all(|&cluster| (cluster as usize) < clusters)
+        && found.1.iter().all(|s| s.is_finite())
+    {
+        return Ok(found);
+    }
+    let expected = format!("a number below {clusters} and a cosine for each of {n} points");
+    let found = format!("{} numbers and {} cosines, or others", found.0.len(), found.1.len());
+    Err(Error::format("nearest centroids that the scorer returned", expected, found))
 }
 
 /// Nearest centroid and cosine of each point; `centroids` `[width, clusters]`.
@@ -295,15 +336,15 @@ mod tests {
     fn mini_batches_end_where_rounds_over_all_points_end() {
         let (points, truth) = blobs(3000, 12, 16);
         let (whole, parts) = (
-            kmeans_of(&points, 12, 30, 3, usize::MAX).unwrap(),
-            kmeans_of(&points, 12, 30, 3, 1000).unwrap(),
+            kmeans_of(&points, 12, (30, 3), usize::MAX, &mut |_, _| Ok(None)).unwrap(),
+            kmeans_of(&points, 12, (30, 3), 1000, &mut |_, _| Ok(None)).unwrap(),
         );
         assert!(parts.iterations <= ROUNDS_AFTER);
         let mean = |found: &KMeans| found.similarity.iter().sum::<f32>() / 3000.0;
         assert!((mean(&whole) - mean(&parts)).abs() < 0.01, "{} {}", mean(&whole), mean(&parts));
         let agreement = crate::cluster::agreement::nmi(&parts.assignment, &truth);
         assert!(agreement > 0.95, "{agreement}");
-        assert_eq!(parts, kmeans_of(&points, 12, 30, 3, 1000).unwrap());
+        assert_eq!(parts, kmeans_of(&points, 12, (30, 3), 1000, &mut |_, _| Ok(None)).unwrap());
     }
 
     #[test]

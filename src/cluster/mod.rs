@@ -26,6 +26,7 @@ mod worth;
 pub use alignment::{AlignmentNorm, AlignmentTable, RawAlignment};
 pub use clusters::{Clusters, GATE_STEPS};
 pub use discriminant::Discriminant;
+pub(crate) use fit::fit_embeddings_by;
 pub use fit::{
     EmbeddedPoints, Features, FitOptions, FitPoints, FitReport, default_clusters, fit, fit_embeddings,
 };

@@ -6,7 +6,7 @@
 //! less. Two codes that merely have close indices have nothing in common, which is why k-means on
 //! the indices themselves finds nothing.
 
-use ndarray::{ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::error::{Error, Result};
 
@@ -127,6 +127,15 @@ impl Signatures {
         let mut offsets = Vec::with_capacity(points + 1);
         offsets.push(0);
         Self { offsets, columns: Vec::new(), values: Vec::new(), width }
+    }
+
+    /// All values, `[points, width]`.
+    pub(crate) fn dense(&self) -> Array2<f32> {
+        let mut rows = Array2::zeros((self.len(), self.width));
+        for (i, mut row) in rows.outer_iter_mut().enumerate() {
+            self.row(i).for_each(|(column, value)| row[column] = value);
+        }
+        rows
     }
 
     /// Number of points.

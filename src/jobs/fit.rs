@@ -10,7 +10,7 @@ use ndarray::{Array2, ArrayView4, Axis, s};
 
 use crate::cluster::{
     AlignmentNorm, Clusters, EmbeddedPoints, FitOptions, FitReport, Fitted, GateWorth, MeasuredOn,
-    Validation, default_clusters, fit_embeddings, words,
+    Validation, default_clusters, fit_embeddings_by, words,
 };
 use crate::config::Source;
 use crate::error::{Error, Result};
@@ -110,10 +110,18 @@ pub fn fit_scorer(
     };
     let validation = Validation::of(&points.own, &points.swapped, None);
     let dim = points.dim;
-    let (mut clusters, mut report) = fit_embeddings(&points.finish()?, &options)?;
+    let (mut clusters, mut report) =
+        fit_embeddings_by(&points.finish()?, &options, &mut |points, centroids| {
+            // Clustering may take minutes, in which a caller may have gone.
+            progress(wanted, wanted)?;
+            if model.finds_nearest() {
+                model.nearest(points.dense().view(), centroids.view()).map(Some)
+            } else {
+                Ok(None)
+            }
+        })?;
     clusters.worth = validation.map(|validation| GateWorth { validation, on: MeasuredOn::Sample });
     report.warnings.extend(clusters.worth.and_then(|worth| worth.warning()));
-    // Clustering may take minutes, in which a caller may have gone.
     progress(wanted, wanted)?;
     let (found, runs, worth) = (clusters.len(), clusters.run_count(), clusters.worth);
     let own = model.fingerprint();

@@ -4,7 +4,7 @@
 //! captions. The project's own captioner (the crate `tldr-captioner`) implements both; tests use stubs, and
 //! users can bring their own. [`Recorded`] stands in for a model whose every word is in a ledger. Previews are `u8` RGB, `[batch, 3, size, size]`, not normalised.
 
-use ndarray::{Array2, ArrayView4};
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayView4};
 
 mod recorded;
 
@@ -105,6 +105,28 @@ pub trait Embedder: Send {
     /// Scores of `previews` `[batch_size, 3, preview_size, preview_size]` and `captions` `[batch_size]`. The result of a
     /// row must not depend on the other rows.
     fn score(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<RawScores>;
+
+    /// Whether it has [`nearest`](Self::nearest), for a device that is faster than the cores here.
+    fn finds_nearest(&self) -> bool {
+        false
+    }
+
+    /// The nearest of the unit vectors `centroids` `[dim, clusters]` to each of the unit vectors `points` `[points, dim]`, and
+    /// their cosine. Only asked for where [`finds_nearest`](Self::finds_nearest).
+    fn nearest(
+        &mut self,
+        points: ArrayView2<'_, f32>,
+        centroids: ArrayView2<'_, f32>,
+    ) -> Result<(Vec<u32>, Vec<f32>)> {
+        let cosines = points.dot(&centroids);
+        let best = |row: ArrayView1<'_, f32>| {
+            let first = (0, f32::NEG_INFINITY);
+            row.iter()
+                .enumerate()
+                .fold(first, |best, (at, &cosine)| if cosine > best.1 { (at as u32, cosine) } else { best })
+        };
+        Ok(cosines.outer_iter().map(best).unzip())
+    }
 
     /// The same model as a writer of captions, where it is one.
     fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {

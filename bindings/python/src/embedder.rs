@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayView4};
+use ndarray::{Array2, ArrayView2, ArrayView4};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use tldr_loader::model::{Embedder, PreviewFilter, RawScores, Recaptioner};
 use tldr_loader::{Result, SampleId};
-use tldr_python::array::{read, read_shaped};
+use tldr_python::array::{Array, read, read_shaped};
 use tldr_python::errors::OrRaise;
 
 use crate::calls::{self, array, in_python};
@@ -23,6 +23,7 @@ pub(crate) struct PythonEmbedder {
     fingerprint: u64,
     compute: String,
     is_exact: bool,
+    finds_nearest: bool,
     captions: Option<(usize, u64)>,
 }
 
@@ -38,6 +39,7 @@ impl PythonEmbedder {
             fingerprint: scorer.getattr("fingerprint")?.extract()?,
             compute: scorer.getattr("compute")?.extract()?,
             is_exact: scorer.getattr("is_exact")?.extract()?,
+            finds_nearest: scorer.getattr("finds_nearest")?.extract()?,
             captions: captions.map(|fingerprint| (batch_size, fingerprint)),
             scorer: Arc::new(scorer.clone().unbind()),
         })
@@ -92,6 +94,30 @@ impl Embedder for PythonEmbedder {
                 alignment: read_shaped("alignment", &found.get_item(1)?, &[rows])?,
                 cluster,
             })
+        })
+    }
+
+    fn finds_nearest(&self) -> bool {
+        self.finds_nearest
+    }
+
+    fn nearest(
+        &mut self,
+        points: ArrayView2<'_, f32>,
+        centroids: ArrayView2<'_, f32>,
+    ) -> Result<(Vec<u32>, Vec<f32>)> {
+        let rows = points.nrows();
+        in_python(|py| {
+            let array = |values: ArrayView2<'_, f32>| {
+                Bound::new(py, Array::from_vec(values.iter().copied().collect(), values.shape()))
+            };
+            let found = self.scorer.bind(py).call_method1("nearest", (array(points)?, array(centroids)?))?;
+            let found = found.cast::<PyTuple>()?;
+            let numbers = read_shaped::<i64>("cluster", &found.get_item(0)?, &[rows])?;
+            // Negative ones are beyond every cluster, too.
+            let numbers =
+                numbers.into_iter().map(|number| u32::try_from(number).unwrap_or(u32::MAX)).collect();
+            Ok((numbers, read_shaped("cosine", &found.get_item(1)?, &[rows])?))
         })
     }
 

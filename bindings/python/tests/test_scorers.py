@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 
 import small_models
 import tldr_loader as tldr
@@ -93,6 +94,37 @@ def test_a_scorer_of_ones_own_decides(pairs: str, tmp_path: Path) -> None:
         pairs, captioner=fitted, ledger=str(ledger), out=plan, selection=tldr.Selection(keep_ratio=0.3)
     )
     assert made.kept == 72
+
+
+def test_clusters_are_the_same_where_the_scorers_device_finds_the_nearest(
+    pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(name: str) -> dict[str, np.ndarray[Any, Any]]:
+        tldr.fit(pairs, ByColour(), tmp_path / name, clusters=5)
+        tensors: dict[str, np.ndarray[Any, Any]] = load_file(tmp_path / name / "clusters.safetensors")
+        return tensors
+
+    here = fit("here")
+    called = []
+    own = _Adapter.nearest
+
+    def watched(self: _Adapter, points: Any, centroids: Any) -> tuple[Any, Any]:
+        found = own(self, points, centroids)
+        called.append(len(found[0]))
+        return found
+
+    # As if the CPU were another device, in parts that do not divide the points.
+    monkeypatch.setattr(_Adapter, "finds_nearest", True)
+    monkeypatch.setattr(_Adapter, "nearest", watched)
+    monkeypatch.setattr("tldr_loader._scorers.NEAREST_ROWS", 7)
+    there = fit("there")
+    assert called
+    assert set(called) == {240}
+    for name, tensor in here.items():
+        np.testing.assert_allclose(there[name], tensor, atol=1e-5, err_msg=name)
+    monkeypatch.setattr(_Adapter, "nearest", lambda *_: (np.full(240, 5), np.zeros(240, np.float32)))
+    with pytest.raises(tldr.TldrError, match=r"nearest centroids that the scorer returned.*below 5"):
+        fit("wrong")
 
 
 def test_clusters_of_the_scorers_own(pairs: str, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ PROBE = "probe.npz"
 PROBE_ROWS = 8
 # Half precision differs by a few thousandths of what is measured, a fine-tuned model by far more.
 PROBE_TOLERANCE = 0.02
+NEAREST_ROWS = 16_384
+"""Points whose nearest centroids are found at a time."""
 
 
 class Scorer(Protocol):
@@ -220,10 +222,28 @@ class _Adapter:
         kind = self.torch.device(self.device).type
         return f"{kind}, {autocast or 'float32'}, torch {self.torch.__version__.split('+')[0]}"
 
+    @property
+    def finds_nearest(self) -> bool:
+        """Whether nearest centroids are found on the scorer's device: where that is not the CPU."""
+        return self.torch is not None and self.torch.device(self.device).type != "cpu"
+
     def place(self, centroids: np.ndarray[Any, Any]) -> None:
-        """Has the nearest centroid found on the scorer's device, where that is not the CPU."""
-        if self.torch is not None and self.torch.device(self.device).type != "cpu":
+        """Has the nearest centroid found on the scorer's device, where that is faster."""
+        if self.finds_nearest:
             self.centroids = self.torch.tensor(centroids, device=self.device)
+
+    def nearest(self, points: Any, centroids: Any) -> tuple[Any, Any]:
+        """The nearest of centroids `[dim, clusters]` to each of points `[points, dim]`, and their cosine."""
+        torch = self.torch
+        with self._running(), torch.autocast(torch.device(self.device).type, enabled=False):
+            towards = torch.from_dlpack(centroids).to(self.device)
+            found = []
+            # In parts: of 300,000 points and 3,000 centroids all cosines would take 3.6 GB.
+            for part in torch.from_dlpack(points).split(NEAREST_ROWS):
+                found.append((part.to(self.device) @ towards).max(dim=1))
+            cosine = torch.cat([best.values for best in found]).cpu().numpy()
+            cluster = torch.cat([best.indices for best in found]).cpu().numpy()
+            return cluster, cosine
 
     def score(self, previews: Any, captions: list[str]) -> tuple[Any, Any, Any]:
         """Embeddings, alignments, and clusters or `None`."""
