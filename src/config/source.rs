@@ -53,6 +53,14 @@ impl Source {
         Self { urls, ..Self::default() }
     }
 
+    /// Which samples count, in words: what `where` and `subset` say; `None` where all do.
+    pub fn conditions(&self) -> Option<String> {
+        let filter = self.filter.as_ref().map(|filter| format!("where {filter}"));
+        let subset = self.subset.as_ref().map(|path| format!("the subset {}", path.display()));
+        let both: Vec<String> = [filter, subset].into_iter().flatten().collect();
+        (!both.is_empty()).then(|| both.join(", or "))
+    }
+
     /// Its shards.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ use tldr_loader::shard;
 use tldr_loader::{Error, ErrorKind, Result};
 
 mod audit;
+mod decider;
+mod explain;
 mod export;
 mod inspect;
 mod options;
@@ -34,6 +36,7 @@ pub enum Command {
     Inspect(inspect::Args),
     Plan(plan::Args),
     Export(export::Args),
+    Explain(explain::Args),
     Audit(audit::Args),
 }
 
@@ -48,6 +51,7 @@ impl Command {
             Self::Inspect(args) => args.run(),
             Self::Plan(args) => args.run(models),
             Self::Export(args) => args.run(models),
+            Self::Explain(args) => args.run(models),
             Self::Audit(args) => args.run(models),
         }
     }
