@@ -7,6 +7,7 @@ mod batch;
 mod batches;
 mod calls;
 mod describe;
+mod explain;
 mod embedder;
 mod frame;
 mod jobs;
@@ -38,6 +39,8 @@ mod _native {
     use crate::calls::_end;
     #[pymodule_export]
     use crate::describe::_describe;
+    #[pymodule_export]
+    use crate::explain::{_explain, _export_all, _report};
     #[pymodule_export]
     use crate::frame::_hand_over;
     #[pymodule_export]
