@@ -289,6 +289,34 @@ impl Decisions {
         }
     }
 
+    /// Window `number` of a shard with what became of its samples; `None` where the ledger does not have it.
+    ///
+    /// # Errors
+    /// As [`each`](Self::each).
+    pub fn window(&self, shard: u64, number: u64) -> Result<Option<DecidedWindow<'_>>> {
+        let shards = &self.recorded.recording.shards;
+        let Ok(at) = shards.binary_search_by_key(&shard, |shard| shard.hash) else { return Ok(None) };
+        let key = self.recorded.key(&shards[at], number);
+        let Some(record) = self.recorded.window(&key).filter(|record| !record.ids.is_empty()) else {
+            return Ok(None);
+        };
+        let named = self.score_field.as_deref();
+        let scores = named.map(|name| self.recorded.scores(&key, &record, name)).transpose()?;
+        self.decided(&key, &record, scores.as_ref()).map(Some)
+    }
+
+    /// Calls `each` with what is recorded of every window that has samples, undecided.
+    ///
+    /// # Errors
+    /// What `each` and `progress` return.
+    pub fn each_recorded(
+        &self,
+        each: &mut dyn FnMut(&WindowKey, &WindowRecord) -> Result<()>,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        self.walk(&mut |_, key, record, _| each(key, record), progress)
+    }
+
     /// Decides one window.
     fn decided<'a>(
         &'a self,

@@ -29,6 +29,7 @@ pub mod score;
 pub mod selector;
 
 pub use plan::{Duplicate, Fate, Fates, InCluster, NearDuplicates, Plan, Planner};
+pub use plan_copies::hash_duplicates;
 pub use plan_counts::PlanCounts;
 pub use policy::Policy;
 pub(crate) use policy::is_ratio;

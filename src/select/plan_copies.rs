@@ -15,6 +15,7 @@ mod partners;
 
 use crate::model::{SEMANTIC_HASH_BITS, SemanticHash, UNKNOWN_HASH};
 
+pub use partners::hash_duplicates;
 pub(super) use partners::partners;
 
 /// Most bits that near hashes may differ in.

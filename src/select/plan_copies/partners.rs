@@ -2,7 +2,7 @@
 
 use crate::model::SemanticHash;
 
-use super::{BAND, BANDS, MAX_DISTANCE, Table, differing, value};
+use super::{BAND, BANDS, MAX_DISTANCE, Table, differing, expected_distance, near_duplicates, value};
 
 /// Of each item that is marked in `copies`, as [`near_duplicates`](super::near_duplicates) marks them with the same
 /// arguments, one of the earlier items that are not marked and that it is near: by the least `rank`, then the fewest
@@ -40,6 +40,17 @@ pub(in crate::select) fn partners(
         }
     }
     best.into_iter().map(|best| best.map(|(_, _, i)| i)).collect()
+}
+
+/// Of each hash the earlier one that a deduplication by `cosine` would drop it for, and the bits in which they differ;
+/// `None` of what would stay. Also the most bits that are near. As a plan finds them: O(n log n) and the pairs that share a band.
+pub fn hash_duplicates(hashes: &[SemanticHash], cosine: f32) -> (Vec<Option<(u32, u32)>>, u32) {
+    let distance = (expected_distance(cosine).round() as u32).min(MAX_DISTANCE);
+    let of = |i: u32| hashes[i as usize];
+    let copies = near_duplicates(hashes.len() as u32, of, distance, |_, _| true);
+    let found = partners(of, distance, &copies, |_| 0, |_, _| true);
+    let bits = |(j, i): (usize, Option<u32>)| i.map(|i| (i, differing(&of(i), &hashes[j])));
+    (found.into_iter().enumerate().map(bits).collect(), distance)
 }
 
 #[cfg(test)]
