@@ -23,6 +23,7 @@ mod options;
 mod plan;
 mod policy;
 mod progress;
+mod report;
 mod synth;
 
 pub use options::{Flags, Sources};
@@ -37,6 +38,7 @@ pub enum Command {
     Plan(plan::Args),
     Export(export::Args),
     Explain(explain::Args),
+    Report(report::Args),
     Audit(audit::Args),
 }
 
@@ -52,6 +54,7 @@ impl Command {
             Self::Plan(args) => args.run(models),
             Self::Export(args) => args.run(models),
             Self::Explain(args) => args.run(models),
+            Self::Report(args) => args.run(models),
             Self::Audit(args) => args.run(models),
         }
     }

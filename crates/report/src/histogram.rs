@@ -72,7 +72,8 @@ impl Histogram {
     }
 
     /// All that was counted.
-    pub(crate) fn total(&self) -> u64 {
+    #[cfg(test)]
+    fn total(&self) -> u64 {
         self.kept.iter().chain(&self.dropped).sum()
     }
 

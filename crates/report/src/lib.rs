@@ -21,10 +21,13 @@ use std::sync::Arc;
 
 use tldr_loader::aside;
 use tldr_loader::cluster::Clusters;
-use tldr_loader::config::Source;
+use tldr_loader::config::{Config, Selection, Source};
 use tldr_loader::image::DecodeOptions;
-use tldr_loader::jobs::{Decisions, DecisionsJob, write_pairs};
+use tldr_loader::jobs::{Decisions, DecisionsJob, ExportBy, Wanted, write_pairs};
+use tldr_loader::loader::{PlanFile, reading_fingerprint};
 use tldr_loader::model::Scorer;
+use tldr_loader::select::Policy;
+use tldr_loader::shard::ReadOptions;
 use tldr_loader::{Error, Result};
 
 use gather::Sizes;
@@ -68,6 +71,48 @@ impl ReportJob {
             max_mb: MAX_MB,
             seed: 0,
         }
+    }
+
+    /// A report of the sources of `config`, by its plan, else by its selection where there is a captioner, else by nothing.
+    /// `fitted` is the fingerprint of that captioner, and its clusters.
+    ///
+    /// # Errors
+    /// No ledger; a captioner that the plan was not made with; a selection, or a table, that cannot be used.
+    pub fn of(config: &Config, fitted: Option<(u64, Arc<Clusters>)>, out: impl Into<PathBuf>) -> Result<Self> {
+        let Some(ledger) = &config.ledger else {
+            return Err(Error::option("ledger", "none", "the folder of the ledger, which has keys and signals"));
+        };
+        let by = match (&config.plan, &fitted) {
+            (Some(plan), fitted) => {
+                let made_with = PlanFile::load(plan)?.captioner;
+                if let Some((other, _)) = fitted.as_ref().filter(|(scorer, _)| *scorer != made_with) {
+                    let accepted = format!("the plan's, {made_with:016x}");
+                    return Err(Error::option("captioner", format!("{other:016x}"), accepted));
+                }
+                ExportBy::Plan(plan.clone())
+            }
+            (None, Some((_, clusters))) => {
+                let policy = Policy::new(config.selection.resolved(true)?, config.seed);
+                ExportBy::Policy(Box::new(policy), Arc::clone(clusters))
+            }
+            (None, None) if config.selection == Selection::default() => ExportBy::All,
+            (None, None) => {
+                let accepted = "without captioner, by whose clusters a policy goes";
+                return Err(Error::unused("selection", "given", accepted));
+            }
+        };
+        let decode = config.images.decode();
+        let read = config.sources.first().map(Source::open).transpose()?.unwrap_or_default();
+        let is_plain = read == ReadOptions::default() && decode == DecodeOptions::default();
+        let window = config.selection.window;
+        let wanted = Wanted {
+            scorer: fitted.as_ref().map(|(scorer, _)| *scorer),
+            reading: (!is_plain).then(|| reading_fingerprint(&read, &decode)),
+            window: (window != Selection::default().window).then_some(window),
+        };
+        let clusters = fitted.map(|(_, clusters)| clusters);
+        let decisions = DecisionsJob { clusters: clusters.clone(), wanted, ..DecisionsJob::new(ledger, by) };
+        Ok(Self { decode, clusters, ..Self::new(decisions, config.sources.clone(), out) })
     }
 
     fn check(&self) -> Result<()> {

@@ -40,6 +40,7 @@ from tldr_loader._jobs import Audit, Export, Inspection, Plan, Recording, audit,
 from tldr_loader._native import _OPTIMISED, Array, Batch, Batches, Ledger, Loader, __version__, _end, synth
 from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Tempered, Top
 from tldr_loader._options import LOADER, Captions, Images, Runtime, Selection, Source, Store, World
+from tldr_loader._report import Explained, Report, explain, report
 from tldr_loader._stats import Stats, scalars
 
 if TYPE_CHECKING:
