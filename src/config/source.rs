@@ -61,6 +61,14 @@ impl Source {
         (!both.is_empty()).then(|| both.join(", or "))
     }
 
+    /// Its shards that are there, and the names of local files that are missing, of patterns of which some are there.
+    ///
+    /// # Errors
+    /// Those of [`list`](crate::shard::list).
+    pub fn list_present(&self) -> crate::Result<(Vec<Shard>, Vec<String>)> {
+        shard::list_present(&self.urls, self.name.as_deref(), &self.store)
+    }
+
     /// Its shards.
     ///
     /// # Errors

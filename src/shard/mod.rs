@@ -50,7 +50,7 @@ pub use group::Group;
 pub use index::{MemberRange, ShardIndex};
 pub use join::JoinBy;
 pub use lengths::{Listed, lengths, listed};
-pub use list::list;
+pub use list::{list, list_present};
 pub(crate) use list::{check_stores, refuse_duplicates, refuse_shared_secrets, shards_of, shown};
 pub use location::Shard;
 pub use metadata::ShardMetadata;

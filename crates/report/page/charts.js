@@ -20,6 +20,12 @@ function added(which, sources) {
   return out;
 }
 
+/** The histogram with so many bins in one. */
+function coarser(h, times) {
+  const join = (bins) => Array.from({ length: Math.ceil(bins.length / times) }, (_, i) => sum(bins.slice(i * times, (i + 1) * times)));
+  return { from: h.from, step: h.step * times, kept: join(h.kept), dropped: join(h.dropped) };
+}
+
 /** Bars of kept and dropped samples, stacked, with the cut. */
 function histogram(title, h, options) {
   const { cut, tick = (x) => short(x), note = "", names = ["kept", "dropped"] } = options || {};
@@ -46,7 +52,7 @@ function histogram(title, h, options) {
   }
   const n = sum(h.kept) + sum(h.dropped);
   return make("figure", {}, make("figcaption", {}, make("strong", {}, title), ` n = ${thousands(n)}. ${note}`), svg,
-    make("div", { class: "legend" }, make("span", { class: "is-kept" }, `${names[0]} ${thousands(sum(h.kept))}`),
+    make("div", { class: "legend" }, sum(h.kept) || !sum(h.dropped) ? make("span", { class: "is-kept" }, `${names[0]} ${thousands(sum(h.kept))}`) : null,
       sum(h.dropped) ? make("span", { class: "is-failed" }, `${names[1]} ${thousands(sum(h.dropped))}`) : null));
 }
 
@@ -67,8 +73,8 @@ function histograms() {
     const own = select.value ? [select.value] : names, out = byId("histogram-charts"), charts = [];
     const cut = model.gate.is_on && model.gate.least !== null ? model.gate.least : null;
     const alignment = added("alignment", own), score = added("score", own), chars = added("caption_chars", own), pi = added("pi", own);
-    if (score) charts.push(histogram(model.gate.by, score, { cut: model.gate.by === "alignment" ? null : cut }));
-    if (alignment) charts.push(histogram("alignment", alignment, { cut: model.gate.by === "alignment" ? cut : null }));
+    if (score) charts.push(histogram(model.gate.by, score.kept.length > 80 ? coarser(score, 4) : score, { cut: model.gate.by === "alignment" ? null : cut }));
+    if (alignment) charts.push(histogram("alignment", coarser(alignment, 4), { cut: model.gate.by === "alignment" ? cut : null }));
     if (chars) charts.push(histogram("caption length in characters", chars, { tick: (x) => thousands(Math.pow(2, x / 4)), note: "Logarithmic." }));
     if (pi) charts.push(histogram("pi of kept samples", pi));
     const drawn = model.browse.map((i) => samples[i]).filter((s) => s.size && (!select.value || s.source === select.value));
@@ -99,6 +105,7 @@ function curve() {
   for (const part of [0, 0.5, 1]) svg.append(draw("line", { x1: left, x2: width - 10, y1: up(part * usable), y2: up(part * usable), class: "axis" }),
     draw("text", { x: left - 6, y: up(part * usable) + 4, "text-anchor": "end" }, part * 100 + "%"));
   for (const part of [0, 0.25, 0.5, 0.75, 1]) svg.append(draw("text", { x: across(bins * part), y: height - 6, "text-anchor": "middle" }, short(h.from + h.step * bins * part)));
+  svg.append(draw("text", { x: width - 12, y: 14, "text-anchor": "end" }, `usable samples with ${model.gate.by} of at least …`));
   svg.append(draw("path", { class: "curve", d: "M" + passing.map((n, i) => `${across(i).toFixed(1)} ${up(n).toFixed(1)}`).join("L") }));
   const line = draw("line", { y1: 0, y2: height - bottom, class: "cut" }), ceiling = draw("line", { x1: left, x2: width - 10, class: "cut" });
   svg.append(line, ceiling);

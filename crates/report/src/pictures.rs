@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -9,7 +10,7 @@ use tldr_loader::config::Source;
 use tldr_loader::image::{DecodeOptions, RgbImage, Scratch, Thumbnail, preview, thumbnail};
 use tldr_loader::ledger::WindowRecord;
 use tldr_loader::model::PreviewFilter;
-use tldr_loader::shard::{Group, ReadOptions, ShardFetcher, ShardReader};
+use tldr_loader::shard::{Group, ReadOptions, ShardFetcher, ShardIndex, ShardReader};
 use tldr_loader::{Result, Sample, Shard};
 
 use crate::draw::Place;
@@ -54,20 +55,27 @@ pub(crate) struct Decoding {
 }
 
 /// The shards of the sources, by their hashes, and how each is read.
-pub(crate) struct Shards(HashMap<u64, (Shard, Arc<ReadOptions>)>);
+#[derive(Debug, Default)]
+pub(crate) struct Shards {
+    found: HashMap<u64, (Shard, Arc<ReadOptions>)>,
+    /// Names of files that are missing.
+    missing: Vec<String>,
+}
 
 impl Shards {
     pub(crate) fn of(sources: &[Source]) -> Result<Self> {
-        let mut found = HashMap::new();
+        let mut all = Self::default();
         for source in sources {
             let read = Arc::new(source.open()?);
-            found.extend(source.list()?.into_iter().map(|shard| (shard.hash, (shard, Arc::clone(&read)))));
+            let (shards, missing) = source.list_present()?;
+            all.found.extend(shards.into_iter().map(|shard| (shard.hash, (shard, Arc::clone(&read)))));
+            all.missing.extend(missing);
         }
-        Ok(Self(found))
+        Ok(all)
     }
 
     pub(crate) fn contains(&self, shard: u64) -> bool {
-        self.0.contains_key(&shard)
+        self.found.contains_key(&shard)
     }
 
     /// Reads the samples, `[wanted]`. A shard that cannot be read costs its samples their pictures. Memory is that of
@@ -97,11 +105,17 @@ impl Shards {
         decode: &Decoding,
     ) -> Vec<(usize, Seen)> {
         let mut found: BTreeMap<usize, Seen> = BTreeMap::new();
-        let Some((shard, read)) = self.0.get(&shard) else {
-            let why = || Some("its shard is not among those that were given".to_owned());
+        let Some((shard, read)) = self.found.get(&shard) else {
+            let why = || {
+                let missing = match self.missing.first() {
+                    Some(first) => format!("; of these {} are missing, the first is {first}", self.missing.len()),
+                    None => String::new(),
+                };
+                Some(format!("its shard is not among those that were given{missing}"))
+            };
             return own.iter().map(|&at| (at, Seen { why: why(), ..Seen::default() })).collect();
         };
-        let mut scratch = Scratch::default();
+        let (mut scratch, mut scanned) = (Scratch::default(), None);
         let mut by_window: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         own.iter().for_each(|&at| by_window.entry(wanted[at].place.window).or_default().push(at));
         let mut by_index = || -> Result<bool> {
@@ -114,7 +128,7 @@ impl Shards {
                 let mut next = at.iter();
                 fetcher.fetch(index, &rows, &mut |_, group| {
                     if let Some(&at) = next.next() {
-                        found.insert(at, seen(group, &wanted[at], decode, &mut scratch, || member(shard, &wanted[at])));
+                        found.insert(at, seen(group, &wanted[at], decode, &mut scratch, || member(shard, &wanted[at], &mut scanned)));
                     }
                     Ok(())
                 })?;
@@ -194,13 +208,18 @@ fn of_sample(sample: Sample, wanted: &Wanted, decode: &Decoding, scratch: &mut S
     }
 }
 
-/// The image member of a sample of a local shard.
-fn member(shard: &Shard, Wanted { place, record, .. }: &Wanted) -> Option<Vec<u8>> {
+/// The image member of a sample that failed, of a local shard: the ledger does not say where it lies, so the headers of
+/// the shard are scanned, once.
+fn member(shard: &Shard, wanted: &Wanted, scanned: &mut Option<ShardIndex>) -> Option<Vec<u8>> {
     const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
     /// What is read of a sample that failed, at most.
     const MOST: u64 = 32 << 20;
-    let index = record.index.as_ref()?;
-    let image = index.members(place.row).find(|member| EXTENSIONS.contains(&member.extension))?;
+    let own = wanted.record.index.as_ref().filter(|index| index.is_random_access() && Path::new(&*shard.url).is_file())?;
+    if scanned.is_none() {
+        *scanned = ShardIndex::scan(shard).ok();
+    }
+    let row = (own.first() as usize).checked_add(wanted.place.row)?;
+    let image = scanned.as_ref()?.members(row).find(|member| EXTENSIONS.contains(&member.extension))?;
     let length = image.range.end.checked_sub(image.range.start).filter(|&length| length <= MOST)?;
     let mut bytes = vec![0; length as usize];
     std::fs::File::open(&*shard.url).ok()?.read_exact_at(&mut bytes, image.range.start).ok()?;
