@@ -33,7 +33,8 @@ pub fn thumbnail(
     };
     let crop = decode_part(bytes, options, part, &mut scratch.image)?;
     let longer = of.0.max(of.1).max(1);
-    let target = |length: usize| (length * side.min(longer) + longer / 2).checked_div(longer).unwrap_or(1).max(1);
+    let target =
+        |length: usize| (length * side.min(longer) + longer / 2).checked_div(longer).unwrap_or(1).max(1);
     let (width, height) = (target(of.0), target(of.1));
     convolve(&scratch.image, crop, (width, height), Filter::Bilinear, &mut scratch.resize)?;
     let data = scratch.resize.pixels.get(..3 * width * height).unwrap_or_default().to_vec();
@@ -47,8 +48,12 @@ mod tests {
 
     #[test]
     fn the_longer_side_is_as_asked_and_the_aspect_stays() {
-        for (size, expected) in [((200, 100), (96, 48)), ((50, 20), (50, 20)), ((1000, 2), (96, 1)), ((3, 900), (1, 96))] {
-            let picture = image::RgbImage::from_fn(size.0, size.1, |x, _| image::Rgb([(x * 255 / size.0) as u8, 40, 200]));
+        for (size, expected) in
+            [((200, 100), (96, 48)), ((50, 20), (50, 20)), ((1000, 2), (96, 1)), ((3, 900), (1, 96))]
+        {
+            let picture = image::RgbImage::from_fn(size.0, size.1, |x, _| {
+                image::Rgb([(x * 255 / size.0) as u8, 40, 200])
+            });
             let mut png = std::io::Cursor::new(vec![]);
             picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
             let found =

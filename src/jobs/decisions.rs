@@ -152,7 +152,8 @@ impl Decisions {
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         let policy = plan.plan.policy().clone();
-        let is_by_cluster = policy.gate().share().is_some() && policy.within() == crate::config::Within::Cluster;
+        let is_by_cluster =
+            policy.gate().share().is_some() && policy.within() == crate::config::Within::Cluster;
         let needs_clusters = policy.selection.dedup.is_some() || is_by_cluster;
         self.gate = GateRule::new(&policy, job.clusters.as_deref());
         self.score_field = policy.gate().field().map(str::to_owned);
@@ -175,9 +176,12 @@ impl Decisions {
             let planner = Planner::new(selector.clone(), plan.plan.counts().candidates as usize)?;
             let planner = if embeddings { planner } else { planner.without_embeddings() };
             let mut planner = planner.fill_with_copies(plan.plan.counts().refilled > 0);
-            self.walk(&mut |_, key, record, scores| {
-                planner.add(key.shard, key.window, &window_of_plan(key, record, scores))
-            }, progress)?;
+            self.walk(
+                &mut |_, key, record, scores| {
+                    planner.add(key.shard, key.window, &window_of_plan(key, record, scores))
+                },
+                progress,
+            )?;
             let found = planner.decide_in_full();
             if let Ok((again, fates)) = found
                 && again.kept().eq(plan.plan.kept())
@@ -275,14 +279,18 @@ impl Decisions {
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         let mut kept = 0;
-        self.walk(&mut |_, key, record, scores| {
-            let window = self.decided(key, record, scores)?;
-            kept += window.outcomes.iter().filter(|outcome| outcome.is_kept()).count() as u64;
-            each(&window)
-        }, progress)?;
+        self.walk(
+            &mut |_, key, record, scores| {
+                let window = self.decided(key, record, scores)?;
+                kept += window.outcomes.iter().filter(|outcome| outcome.is_kept()).count() as u64;
+                each(&window)
+            },
+            progress,
+        )?;
         match self.plan().map(|plan| plan.plan.counts().kept).filter(|&planned| planned != kept) {
             Some(planned) => {
-                let accepted = format!("the ledger that the plan was made with: it has {kept} of its {planned} samples");
+                let accepted =
+                    format!("the ledger that the plan was made with: it has {kept} of its {planned} samples");
                 Err(Error::option("ledger", self.recorded.ledger.location().unwrap_or_default(), accepted))
             }
             None => Ok(()),
@@ -330,7 +338,8 @@ impl Decisions {
             By::Nothing => (all_kept(record), vec![]),
             By::Policy(selector) => {
                 if let Some(lacking) = lacking(key, record, selector) {
-                    let given = format!("window {} of {shard} lacks signals of {lacking} samples", key.window);
+                    let given =
+                        format!("window {} of {shard} lacks signals of {lacking} samples", key.window);
                     let accepted = "a ledger with signals of every sample that the policy looks at: that of a loader \
                                     with this policy, or of one without thin";
                     return Err(Error::option("ledger", given, accepted));
@@ -342,7 +351,8 @@ impl Decisions {
                 let mut outcomes = plan.plan.decide(&view(key, record, values))?;
                 for (row, outcome) in outcomes.iter_mut().enumerate() {
                     if matches!(outcome, Outcome::Dropped(_)) {
-                        let fate = fates.as_ref().and_then(|fates| fates.of(key.shard, key.window, record.ids[row]));
+                        let fate =
+                            fates.as_ref().and_then(|fates| fates.of(key.shard, key.window, record.ids[row]));
                         *outcome = Outcome::Dropped(match fate {
                             _ if !self.passes(record, row, values) => DropReason::Gate,
                             Some(Fate { duplicate: Some(_), .. }) => DropReason::Dedup,
@@ -377,7 +387,12 @@ impl Decisions {
     /// Calls `each` with what is recorded of every window that has samples.
     fn walk(
         &self,
-        each: &mut dyn FnMut(&RecordedShard, &WindowKey, &Arc<WindowRecord>, Option<&CorpusScores>) -> Result<()>,
+        each: &mut dyn FnMut(
+            &RecordedShard,
+            &WindowKey,
+            &Arc<WindowRecord>,
+            Option<&CorpusScores>,
+        ) -> Result<()>,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         let shards = &self.recorded.recording.shards;

@@ -45,12 +45,14 @@ pub fn explain(job: &ExplainJob, progress: &mut dyn FnMut(u64, u64) -> Result<()
         return Err(Error::option("keys", "none", "keys of samples, as exports and batches name them"));
     }
     let decisions = Decisions::open(&job.decisions, progress)?;
-    let wanted: HashMap<&str, usize> = job.keys.iter().enumerate().map(|(at, key)| (key.as_str(), at)).collect();
+    let wanted: HashMap<&str, usize> =
+        job.keys.iter().enumerate().map(|(at, key)| (key.as_str(), at)).collect();
     let mut found: Vec<(usize, Explained)> = vec![];
     decisions.each(
         &mut |window| {
             for row in 0..window.record.ids.len() {
-                let mut asked: Vec<usize> = window.names(row).filter_map(|name| wanted.get(&*name).copied()).collect();
+                let mut asked: Vec<usize> =
+                    window.names(row).filter_map(|name| wanted.get(&*name).copied()).collect();
                 asked.sort_unstable();
                 asked.dedup();
                 for at in asked {
@@ -88,7 +90,12 @@ impl DecidedWindow<'_> {
 }
 
 /// The epochs in which a rotating policy keeps a candidate.
-fn epochs(decisions: &Decisions, window: &DecidedWindow<'_>, row: usize, epochs: u64) -> Result<Option<Epochs>> {
+fn epochs(
+    decisions: &Decisions,
+    window: &DecidedWindow<'_>,
+    row: usize,
+    epochs: u64,
+) -> Result<Option<Epochs>> {
     let rotates = |policy: &&Policy| policy.selection.rotate;
     let (Some(selector), Some(_)) = (decisions.selector(), decisions.policy().filter(rotates)) else {
         return Ok(None);

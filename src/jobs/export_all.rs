@@ -127,7 +127,8 @@ impl Rows {
     }
 
     fn table(self) -> Table {
-        let text = TEXT.iter().zip(self.text).map(|(name, values)| ((*name).to_owned(), Column::Text(values)));
+        let text =
+            TEXT.iter().zip(self.text).map(|(name, values)| ((*name).to_owned(), Column::Text(values)));
         let numbers = NUMBERS.iter().zip(self.numbers);
         let numbers = numbers.map(|(name, values)| ((*name).to_owned(), Column::F32(values)));
         let mut columns: Vec<(String, Column)> = text.collect();

@@ -23,13 +23,15 @@ pub fn write_pairs(out: &Path, pairs: &[Explained]) -> Result<()> {
         ("near_shard".to_owned(), text(&|pair| Some(pair.near.as_ref()?.shard.clone()))),
         ("near_key".to_owned(), text(&|pair| pair.near.as_ref()?.key.clone())),
         ("near_id".to_owned(), Column::I64(near().map(|near| Some(near?.id as i64)).collect())),
-        ("near_outcome".to_owned(), text(&|pair| {
-            Some(if pair.near.as_ref()?.kept { "kept" } else { "dropped" }.to_owned())
-        })),
+        (
+            "near_outcome".to_owned(),
+            text(&|pair| Some(if pair.near.as_ref()?.kept { "kept" } else { "dropped" }.to_owned())),
+        ),
         ("bits".to_owned(), Column::I32(near().map(|near| Some(near?.bits? as i32)).collect())),
         ("cosine".to_owned(), Column::F32(near().map(|near| near?.cosine).collect())),
     ];
     let cannot = |error: std::io::Error| Error::io(format!("write {}", out.display()), error);
-    let content = Table { columns, notes: vec![] }.write().map_err(|error| cannot(std::io::Error::other(error)))?;
+    let content =
+        Table { columns, notes: vec![] }.write().map_err(|error| cannot(std::io::Error::other(error)))?;
     aside::write(out, content).map_err(cannot)
 }

@@ -319,7 +319,12 @@ impl Planner {
     fn copies(&self) -> Vec<bool> {
         let n = self.candidates.len() as u32;
         let Some(cosine) = self.selector.policy().selection.dedup else { return vec![false; n as usize] };
-        near_duplicates(n, |i| self.candidates[i as usize].hash, self.distance(), |i, j| self.alike(i, j, cosine))
+        near_duplicates(
+            n,
+            |i| self.candidates[i as usize].hash,
+            self.distance(),
+            |i, j| self.alike(i, j, cosine),
+        )
     }
 
     /// Whether the embeddings of two candidates, if there are any, have this cosine.

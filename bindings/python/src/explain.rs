@@ -101,7 +101,10 @@ pub(crate) fn _export_all<'py>(
     let outcomes = json!({
         "kept": found.kept, "dropped": found.dropped, "excluded": found.excluded, "failed": found.failed,
     });
-    plain::to_python(py, &json!({ "samples": found.samples, "captions": found.captions, "outcomes": outcomes }))
+    plain::to_python(
+        py,
+        &json!({ "samples": found.samples, "captions": found.captions, "outcomes": outcomes }),
+    )
 }
 
 #[pyfunction]
@@ -115,18 +118,21 @@ pub(crate) fn _report<'py>(
     let mut config = Config { sources: tldr_python::values::sources(source)?, ..Config::default() };
     config.selection = group(&given, "selection")?;
     config.images = group(&given, "images")?;
+    config.captions = group(&given, "captions")?;
     config.seed = given.take_whole("seed")?.unwrap_or(0);
     config.plan = given.take("plan")?;
     let ledger: Option<PathBuf> = given.take("ledger")?;
     config.ledger = ledger.map(|ledger| ledger.to_string_lossy().into_owned());
     let out: PathBuf = given.take("out")?.unwrap_or_default();
     if config.plan.is_some() && config.selection != Selection::default() {
-        return Err(Error::unused("selection", "given", "with a plan, which has a policy of its own")).or_raise(py);
+        return Err(Error::unused("selection", "given", "with a plan, which has a policy of its own"))
+            .or_raise(py);
     }
     let mut job = ReportJob::of(&config, captioner(&given)?, out).or_raise(py)?;
     job.decisions.score_field = given.take("score")?;
     let generation: Option<String> = given.take("generation")?;
-    job.decisions.generation = generation.as_deref().map(ExportJob::generation_of).transpose().or_raise(py)?;
+    job.decisions.generation =
+        generation.as_deref().map(ExportJob::generation_of).transpose().or_raise(py)?;
     job.command = given.take("command")?.unwrap_or_default();
     job.max_mb = given.take("max_mb")?.unwrap_or(job.max_mb);
     job.seed = given.take_whole("draw_seed")?.unwrap_or(job.seed);

@@ -136,7 +136,9 @@ pub(crate) fn _plan<'py>(
 }
 
 /// What a captioner directory says without its model: fingerprint and clusters.
-pub(crate) fn fitted(directory: &std::path::Path) -> Result<(u64, std::sync::Arc<tldr_loader::cluster::Clusters>)> {
+pub(crate) fn fitted(
+    directory: &std::path::Path,
+) -> Result<(u64, std::sync::Arc<tldr_loader::cluster::Clusters>)> {
     let clusters = clusters("captioner", directory)?;
     match Identity::load(directory)? {
         Some(identity) => Ok((identity.fingerprint(), clusters)),

@@ -29,7 +29,11 @@ impl Decider<'_> {
     /// No ledger; options of a policy beside a plan, or without a captioner; a captioner that the plan was not made with.
     pub(crate) fn decisions(&self, models: &dyn Models) -> Result<DecisionsJob> {
         let Some(ledger) = self.ledger else {
-            return Err(Error::option("ledger", "none", "the folder of the ledger, which has keys and signals"));
+            return Err(Error::option(
+                "ledger",
+                "none",
+                "the folder of the ledger, which has keys and signals",
+            ));
         };
         let of_policy = self.selection.first().filter(|(option, _)| *option != "window");
         if let (Some((option, given)), true) = (of_policy, self.plan.is_some()) {

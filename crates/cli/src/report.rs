@@ -69,7 +69,8 @@ impl Args {
         if let (Some((option, given)), true) = (self.selection.first(), config.plan.is_some()) {
             return Err(Error::unused(option, given, "with a plan, which has a policy of its own"));
         }
-        let fitted = config.captioner.as_ref().map(|directory| Fitted::load(directory, models)).transpose()?;
+        let fitted =
+            config.captioner.as_ref().map(|directory| Fitted::load(directory, models)).transpose()?;
         let fitted = fitted.map(|fitted| (fitted.scorer, fitted.clusters));
         let mut job = ReportJob::of(&config, fitted, &self.out)?;
         job.decisions.score_field.clone_from(&self.score);

@@ -25,7 +25,9 @@ pub fn compress(pixels: &[u8], width: u32, height: u32, quality: u8) -> Result<V
     let expected = 3 * u64::from(width) * u64::from(height);
     if expected == 0 || pixels.len() as u64 != expected {
         let found = pixels.len();
-        return Err(Error::Unsupported(format!("{width}x{height} pixels, {expected} bytes, and {found} were given")));
+        return Err(Error::Unsupported(format!(
+            "{width}x{height} pixels, {expected} bytes, and {found} were given"
+        )));
     }
     let (mut out, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: `pixels` are as long as the sides say; `out` and `size` are written before the call returns and not kept.

@@ -31,7 +31,7 @@ function near() {
     const verb = model.near.is_on ? "dropped" : "would be dropped";
     const note = (member) => [member.cosine !== null ? `cosine ${member.cosine.toFixed(3)}` : null, member.bits !== null ? `${member.bits} of 256 bits` : null].filter(Boolean).join(", ");
     byId("groups").append(make("div", { class: "card", "data-group": group.across }, make("div", { class: "soft" }, `${titles[group.across]}: 1 stays, ${thousands(group.size)} ${verb}${group.size > group.members.length ? `, ${group.members.length} shown` : ""}`),
-      make("div", { class: "pair" }, tile(group.keeper, { note: "stays" }), group.members.map((member) => tile(member.sample, { note: note(member) })))));
+      make("div", { class: "pair" }, tile(group.keeper, { note: samples[group.keeper].outcome === "dropped" ? "the others fell to it, then its quota dropped it" : "stays" }), group.members.map((member) => tile(member.sample, { note: note(member) })))));
   }
 }
 
@@ -51,9 +51,10 @@ function wordDiff(from, to) {
 }
 
 function captions() {
-  const out = byId("caption-rows"), { generated, shown } = model.captions;
+  const out = byId("caption-rows"), { generated, shown, fuse, untold } = model.captions;
   const several = samples.map((sample, i) => [sample, i]).filter(([sample]) => (sample.others || []).length || sample.from_table).slice(0, 24).map(([, i]) => i);
   out.append(make("p", { class: "lead" }, generated ? `The ledger has generated captions of ${thousands(generated)} samples; ${shown.length} of them, drawn at random. Words that were added are green, words that are gone struck out.` : "The ledger has no generated captions: samples have their original ones."));
+  if (generated) out.append(make("p", { class: "note" }, `Trained on: fuse=${fuse}` + (untold ? `, which cannot be shown here: ${untold}.` : ". Shown of kept samples, before the tokenizer cuts them.")));
   for (const i of generated ? shown : several) {
     const sample = samples[i];
     out.append(make("div", { class: "caption-row" }, make("button", { type: "button", class: "frame", title: where(sample), onclick: () => open(i) }, picture(sample)), make("div", {}, state(sample),
@@ -61,6 +62,7 @@ function captions() {
       (sample.others || []).map((text) => make("p", { dir: "auto" }, make("span", { class: "soft" }, "another: "), text)),
       sample.generated ? make("p", { dir: "auto" }, make("span", { class: "soft" }, "generated: "), sample.generated) : null,
       sample.generated && sample.caption ? make("p", { dir: "auto" }, make("span", { class: "soft" }, "changed: "), wordDiff(sample.caption, sample.generated)) : null,
+      sample.trained_on ? make("p", { dir: "auto" }, make("span", { class: "soft" }, "trained on: "), make("strong", {}, sample.trained_on)) : null,
       make("p", { class: "soft" }, where(sample)))));
   }
 }

@@ -46,7 +46,7 @@ function tick(i, on) {
 
 /** The facts of one sample, in a dialog. */
 function open(i) {
-  const sample = samples[i], facts = [["caption", sample.caption], ["generated", sample.generated], ...(sample.others || []).map((text) => ["another caption", text]),
+  const sample = samples[i], facts = [["caption", sample.caption], ["generated", sample.generated], ["trained on", sample.trained_on], ...(sample.others || []).map((text) => ["another caption", text]),
     ["cluster", sample.cluster], ["alignment", sample.alignment], ["score", sample.score], ["pi", sample.pi], ["size", sample.size && sample.size.join(" × ") + " pixels"],
     ["source", sample.source], ["shard", sample.shard], ["key", sample.key], ["id", sample.id], ["no picture", sample.why]];
   byId("one-content").replaceChildren(make("h3", { id: "one-title" }, sample.key || "id " + sample.id), picture(sample), make("p", {}, sample.sentence),

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use tldr_loader::Result;
 use tldr_loader::cluster::GateWorth;
-use tldr_loader::config::Source;
+use tldr_loader::config::{Captions, Source};
 use tldr_loader::image::RgbImage;
 use tldr_loader::jobs::{Decisions, Explained, NearDuplicate};
 use tldr_loader::model::Scorer;
-use tldr_loader::Result;
+use tldr_loader::text::{Evidence, Fuse, is_repetitive};
 
 use crate::choose::{Chosen, clusters_shown, near, nearest, shards_shown};
 use crate::draw::Place;
 use crate::gather::{Gathered, gather};
 use crate::model::{
-    CaptionFacts, ClusterRow, EdgeLists, FailureRow, GateFacts, Head, Model, NearFacts, SampleRow, ShardRow, SourceRow,
-    Tiles,
+    CaptionFacts, ClusterRow, EdgeLists, FailureRow, GateFacts, Head, Model, NearFacts, SampleRow, ShardRow,
+    SourceRow, Tiles,
 };
 use crate::pictures::{Decoding, SIDE, Seen, Shards, Wanted};
 use crate::scored::swapped;
@@ -48,7 +49,8 @@ pub(crate) fn assemble(
     progress: &mut dyn FnMut(ReportStage, u64, u64) -> Result<()>,
 ) -> Result<Assembled> {
     let sizes = job.sizes();
-    let gathered = gather(decisions, sizes, job.seed, &mut |done, of| progress(ReportStage::Ledger, done, of))?;
+    let gathered =
+        gather(decisions, sizes, job.seed, &mut |done, of| progress(ReportStage::Ledger, done, of))?;
     let clusters = clusters_shown(&gathered, sizes);
     let middle = nearest(decisions, &gathered, &clusters, sizes, job.seed, &mut |done, of| {
         progress(ReportStage::Ledger, done, of)
@@ -72,10 +74,15 @@ pub(crate) fn assemble(
     let failures: Vec<FailureRow> = gathered
         .failures
         .iter()
-        .map(|(&reason, (count, drawn))| FailureRow { reason, count: *count, shown: chosen.list(drawn.values()) })
+        .map(|(&reason, (count, drawn))| FailureRow {
+            reason,
+            count: *count,
+            shown: chosen.list(drawn.values()),
+        })
         .collect();
     let shown = chosen.list(gathered.captioned.values());
-    let captions = CaptionFacts { generated: gathered.captions, shown };
+    let fuse = &job.captions.fuse;
+    let captions = CaptionFacts { generated: gathered.captions, fuse: fuse.to_string(), untold: untold(fuse), shown };
     let preview = scorer.as_ref().map(|scorer| (scorer.preview_size(), scorer.preview_filter()));
     let decoding = Decoding { options: job.decode, preview };
     let (explained, seen) = read(decisions, shards, &chosen.places, &decoding, &browse, progress)?;
@@ -91,13 +98,17 @@ pub(crate) fn assemble(
     let corpus = Counts::of(browse.iter().filter_map(|&at| seen[at].caption.as_deref()));
     let rows = cluster_rows(&gathered, &of_clusters, &corpus, &seen);
     let mut tiles = vec![];
-    let samples: Vec<SampleRow> =
-        explained.into_iter().zip(seen).map(|(explained, seen)| sample(explained, seen, &mut tiles)).collect();
+    let samples: Vec<SampleRow> = explained
+        .into_iter()
+        .zip(seen)
+        .map(|(explained, seen)| sample(explained, seen, &job.captions, &mut tiles))
+        .collect();
     let listed = shards_shown(&gathered, SHARDS).into_iter().map(|name| {
         let funnel = gathered.shards[&name];
         ShardRow { source: name.0, shard: name.1, funnel }
     });
-    let sources = gathered.sources.iter().map(|(name, (funnel, _))| SourceRow { name: name.clone(), funnel: *funnel });
+    let sources =
+        gathered.sources.iter().map(|(name, (funnel, _))| SourceRow { name: name.clone(), funnel: *funnel });
     let mut histograms: BTreeMap<String, _> = BTreeMap::new();
     for (name, (_, of)) in &gathered.sources {
         let mut of = of.clone();
@@ -224,7 +235,30 @@ fn cluster_rows(
     rows
 }
 
-fn sample(explained: Explained, seen: Seen, tiles: &mut Vec<RgbImage>) -> SampleRow {
+/// Why the caption that a sample is trained on cannot be told from the ledger.
+fn untold(fuse: &Fuse) -> Option<&'static str> {
+    match fuse {
+        Fuse::Coin(_) => Some("it is drawn anew in every epoch"),
+        Fuse::Gated { .. } => Some("it depends on a judge, and is drawn anew in every epoch"),
+        _ => None,
+    }
+}
+
+/// The caption that a kept sample is trained on, in full length.
+fn trained_on(explained: &Explained, original: Option<&str>, captions: &Captions) -> Option<String> {
+    let original = original.filter(|_| explained.outcome == "kept" && untold(&captions.fuse).is_none())?;
+    let known = Evidence { alignment: explained.alignment, ..Evidence::default() };
+    let generated = explained.caption.as_deref();
+    let generated = generated.filter(|caption| !(captions.replace_repetitive && is_repetitive(caption)));
+    // What needs a generated caption that the ledger does not have is told by the loader that writes it.
+    if generated.is_none() && captions.fuse.needs_generated(&known) && explained.caption.is_none() {
+        return None;
+    }
+    Some(captions.fuse.fuse(None, captions.context_length, original, generated, &known))
+}
+
+fn sample(explained: Explained, seen: Seen, captions: &Captions, tiles: &mut Vec<RgbImage>) -> SampleRow {
+    let trained_on = trained_on(&explained, seen.caption.as_deref(), captions).map(cut);
     let tile = seen.tile.map(|tile| {
         let (width, height) = (tile.width, tile.height);
         tiles.push(tile);
@@ -244,6 +278,7 @@ fn sample(explained: Explained, seen: Seen, tiles: &mut Vec<RgbImage>) -> Sample
         pi: explained.pi,
         caption: seen.caption.map(cut),
         generated: explained.caption.map(cut),
+        trained_on,
         others: seen.others.into_iter().take(4).map(cut).collect(),
         from_table: seen.from_table,
         size: seen.size,
@@ -280,7 +315,12 @@ fn head(job: &ReportJob, decisions: &Decisions) -> Head {
         plan: decisions.plan().map(|plan| hex(plan.fingerprint())),
         window,
         seed: job.seed,
-        settings: policy.map(|policy| policy.settings()).unwrap_or_default().into_iter().map(|(n, v)| (n.into(), v)).collect(),
+        settings: policy
+            .map(|policy| policy.settings())
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(n, v)| (n.into(), v))
+            .collect(),
         conditions: (!conditions.is_empty()).then(|| conditions.join("; ")),
         keep_ratio: policy.map(|policy| policy.keep_ratio()),
         notes: vec![],
@@ -301,7 +341,9 @@ fn notes(gathered: &Gathered, samples: &[SampleRow], tiles: usize, job: &ReportJ
     if lacking > 0 {
         let example = samples.iter().find(|sample| sample.tile.is_none() && sample.outcome != "failed");
         let why = example.and_then(|sample| sample.why.clone()).unwrap_or_default();
-        notes.push(format!("{lacking} usable samples are shown without their picture, the first since: {why}"));
+        notes.push(format!(
+            "{lacking} usable samples are shown without their picture, the first since: {why}"
+        ));
     }
     notes
 }
@@ -314,7 +356,8 @@ fn gate(job: &ReportJob, decisions: &Decisions, swapped: Option<crate::model::Sw
         Some(cut) => cut.least,
         None => decisions.gate().least(0).filter(|_| !is_by_cluster),
     };
-    let worth = decisions.plan().and_then(|plan| plan.worth).or(job.clusters.as_ref().and_then(|of| of.worth));
+    let worth =
+        decisions.plan().and_then(|plan| plan.worth).or(job.clusters.as_ref().and_then(|of| of.worth));
     let sentence = match field {
         Some(field) => format!(
             "The gate goes by {field}, a score that the corpus has: look at the pairs above and below the cut to judge it."
@@ -329,7 +372,9 @@ fn gate(job: &ReportJob, decisions: &Decisions, swapped: Option<crate::model::Sw
     GateFacts {
         by: field.unwrap_or("alignment").to_owned(),
         text: policy.map_or("none".into(), |policy| policy.gate().to_string()),
-        is_on: policy.is_some_and(|policy| policy.has_scores() || policy.gate().share().is_some_and(|share| share < 1.0)),
+        is_on: policy.is_some_and(|policy| {
+            policy.has_scores() || policy.gate().share().is_some_and(|share| share < 1.0)
+        }),
         least,
         is_by_cluster,
         sentence,

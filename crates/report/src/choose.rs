@@ -85,11 +85,16 @@ pub(crate) fn nearest(
                         continue;
                     }
                     let pairs = signals.embedding.row(row).into_iter().zip(&of.sum);
-                    -rank(pairs.map(|(&value, sum)| f64::from(value) * sum).sum::<f64>() as f32 / of.embedded as f32)
+                    -rank(
+                        pairs.map(|(&value, sum)| f64::from(value) * sum).sum::<f64>() as f32
+                            / of.embedded as f32,
+                    )
                 } else if hash == [0; 4] {
                     continue;
                 } else {
-                    i64::from(hash.iter().zip(&middles[&cluster]).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>())
+                    i64::from(
+                        hash.iter().zip(&middles[&cluster]).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>(),
+                    )
                 };
                 let place = Place { shard: key.shard, window: key.window, row };
                 least.offer(far, lot(seed, "nearest", record.ids[row]), || place);
@@ -108,7 +113,12 @@ fn place_of(decisions: &Decisions, (shard, window, id): (u64, u64, SampleId)) ->
 }
 
 /// The groups of near-duplicates: those that the policy dropped, or those that a deduplication would drop.
-pub(crate) fn near(decisions: &Decisions, gathered: &Gathered, sizes: Sizes, chosen: &mut Chosen) -> NearFacts {
+pub(crate) fn near(
+    decisions: &Decisions,
+    gathered: &Gathered,
+    sizes: Sizes,
+    chosen: &mut Chosen,
+) -> NearFacts {
     match decisions.policy().and_then(|policy| policy.selection.dedup) {
         Some(cosine) => dropped(decisions, gathered, cosine, sizes, chosen),
         None => searched(decisions, gathered, sizes, chosen),
@@ -156,7 +166,9 @@ fn searched(decisions: &Decisions, gathered: &Gathered, sizes: Sizes, chosen: &m
     let (found, distance) = hash_duplicates(&hashes, NEAR);
     let mut groups: BTreeMap<u32, Vec<(u32, u32)>> = BTreeMap::new();
     let mut near = 0;
-    for (at, (keeper, bits)) in found.iter().enumerate().filter_map(|(at, found)| Some((at as u32, (*found)?))) {
+    for (at, (keeper, bits)) in
+        found.iter().enumerate().filter_map(|(at, found)| Some((at as u32, (*found)?)))
+    {
         groups.entry(keeper).or_default().push((at, bits));
         near += 1;
     }
@@ -169,8 +181,10 @@ fn searched(decisions: &Decisions, gathered: &Gathered, sizes: Sizes, chosen: &m
             () => (2, "shard"),
         }
     };
-    let mut ranked: Vec<((u8, &'static str), u32)> =
-        groups.iter().map(|(&keeper, members)| (across(&drawn[keeper as usize].0, members), keeper)).collect();
+    let mut ranked: Vec<((u8, &'static str), u32)> = groups
+        .iter()
+        .map(|(&keeper, members)| (across(&drawn[keeper as usize].0, members), keeper))
+        .collect();
     // Candidates came by lot, so their numbers are one.
     ranked.sort_unstable();
     let mut facts = NearFacts::default();

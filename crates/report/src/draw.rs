@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tldr_loader::hash;
 use tldr_loader::SampleId;
+use tldr_loader::hash;
 
 /// Where a sample is: shard, window in it, row in that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +33,10 @@ impl<V> Least<V> {
     /// Takes the value in, if its key is among the least: `rank` first, then the lot.
     pub(crate) fn offer(&mut self, rank: i64, lot: u64, value: impl FnOnce() -> V) {
         let key = (rank, lot);
-        if self.room == 0 || self.held.len() == self.room && self.held.last_key_value().is_some_and(|(last, _)| *last <= key) {
+        if self.room == 0
+            || self.held.len() == self.room
+                && self.held.last_key_value().is_some_and(|(last, _)| *last <= key)
+        {
             return;
         }
         self.held.insert(key, value());

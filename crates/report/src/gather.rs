@@ -170,7 +170,8 @@ impl Gathered {
         let by_score = window.decisions.score_field().is_some();
         self.embeddings |= record.has_embedding;
         for (row, &outcome) in window.outcomes.iter().enumerate() {
-            let (id, place) = (record.ids[row], Place { shard: window.key.shard, window: window.key.window, row });
+            let (id, place) =
+                (record.ids[row], Place { shard: window.key.shard, window: window.key.window, row });
             let lot = |purpose: &str| lot(seed, purpose, id);
             self.funnel.count(outcome);
             self.shards.entry(own.clone()).or_default().count(outcome);
@@ -253,7 +254,10 @@ impl Gathered {
         own.random.offer(0, lot, || place);
         if signals.embedding.ncols() > 0 {
             own.sum.resize(signals.embedding.ncols(), 0.0);
-            own.sum.iter_mut().zip(signals.embedding.row(row)).for_each(|(sum, &value)| *sum += f64::from(value));
+            own.sum
+                .iter_mut()
+                .zip(signals.embedding.row(row))
+                .for_each(|(sum, &value)| *sum += f64::from(value));
             own.embedded += 1;
         }
         let hash = signals.semantic_hash[row];
@@ -280,12 +284,16 @@ impl Gathered {
         };
         let groups = &mut self.groups[how_near];
         let drawn = lot(seed, "groups", keeper.2);
-        let is_in = groups.len() < sizes.groups || groups.last_key_value().is_some_and(|(last, _)| *last >= drawn);
+        let is_in =
+            groups.len() < sizes.groups || groups.last_key_value().is_some_and(|(last, _)| *last >= drawn);
         if !is_in {
             return;
         }
-        let group =
-            groups.entry(drawn).or_insert_with(|| Group { keeper, members: Least::new(sizes.of_group), size: 0 });
+        let group = groups.entry(drawn).or_insert_with(|| Group {
+            keeper,
+            members: Least::new(sizes.of_group),
+            size: 0,
+        });
         group.size += 1;
         group.members.offer(0, lot(seed, "members", window.record.ids[row]), || place);
         if groups.len() > sizes.groups {

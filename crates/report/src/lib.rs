@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use tldr_loader::aside;
 use tldr_loader::cluster::Clusters;
-use tldr_loader::config::{Config, Selection, Source};
+use tldr_loader::config::{Captions, Config, Selection, Source};
 use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{Decisions, DecisionsJob, ExportBy, Wanted, write_pairs};
 use tldr_loader::loader::{PlanFile, reading_fingerprint};
@@ -48,6 +48,8 @@ pub struct ReportJob {
     pub decode: DecodeOptions,
     /// The clusters of the captioner, which say what the gate is worth; a plan says so itself.
     pub clusters: Option<Arc<Clusters>>,
+    /// Which captions kept samples are trained on.
+    pub captions: Captions,
     /// The page: a file that ends in `.html`.
     pub out: PathBuf,
     /// The command that was given, for the page's head.
@@ -66,6 +68,7 @@ impl ReportJob {
             sources,
             decode: DecodeOptions::default(),
             clusters: None,
+            captions: Captions::default(),
             out: out.into(),
             command: String::new(),
             max_mb: MAX_MB,
@@ -78,9 +81,17 @@ impl ReportJob {
     ///
     /// # Errors
     /// No ledger; a captioner that the plan was not made with; a selection, or a table, that cannot be used.
-    pub fn of(config: &Config, fitted: Option<(u64, Arc<Clusters>)>, out: impl Into<PathBuf>) -> Result<Self> {
+    pub fn of(
+        config: &Config,
+        fitted: Option<(u64, Arc<Clusters>)>,
+        out: impl Into<PathBuf>,
+    ) -> Result<Self> {
         let Some(ledger) = &config.ledger else {
-            return Err(Error::option("ledger", "none", "the folder of the ledger, which has keys and signals"));
+            return Err(Error::option(
+                "ledger",
+                "none",
+                "the folder of the ledger, which has keys and signals",
+            ));
         };
         let by = match (&config.plan, &fitted) {
             (Some(plan), fitted) => {
@@ -112,7 +123,8 @@ impl ReportJob {
         };
         let clusters = fitted.map(|(_, clusters)| clusters);
         let decisions = DecisionsJob { clusters: clusters.clone(), wanted, ..DecisionsJob::new(ledger, by) };
-        Ok(Self { decode, clusters, ..Self::new(decisions, config.sources.clone(), out) })
+        let captions = config.captions.clone();
+        Ok(Self { decode, clusters, captions, ..Self::new(decisions, config.sources.clone(), out) })
     }
 
     fn check(&self) -> Result<()> {
@@ -206,7 +218,11 @@ pub fn report(
         }
     }
     if page.len() > limit {
-        let least = format!("at least {:.1}: the page has {} samples and their captions", page.len() as f64 / 1e6, model.samples.len());
+        let least = format!(
+            "at least {:.1}: the page has {} samples and their captions",
+            page.len() as f64 / 1e6,
+            model.samples.len()
+        );
         return Err(Error::option("max_mb", job.max_mb, least));
     }
     write(&job.out, page.as_bytes())?;

@@ -145,6 +145,10 @@ pub(crate) struct Member {
 pub(crate) struct CaptionFacts {
     /// Samples with a generated caption in the ledger.
     pub(crate) generated: u64,
+    /// How original and generated captions become the one that is trained on.
+    pub(crate) fuse: String,
+    /// Why that caption cannot be told here, where it depends on more.
+    pub(crate) untold: Option<&'static str>,
     pub(crate) shown: Vec<usize>,
 }
 
@@ -180,6 +184,9 @@ pub(crate) struct SampleRow {
     pub(crate) caption: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) generated: Option<String>,
+    /// The caption that a kept sample is trained on, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trained_on: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) others: Vec<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]

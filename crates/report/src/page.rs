@@ -24,7 +24,8 @@ const SCRIPT: [&str; 5] = [
 /// # Errors
 /// A template that does not fit the data.
 pub(crate) fn page(model: &Model, sheets: &[String]) -> Result<String> {
-    let cannot = |error: minijinja::Error| Error::io("make the page", std::io::Error::other(format!("{error:#}")));
+    let cannot =
+        |error: minijinja::Error| Error::io("make the page", std::io::Error::other(format!("{error:#}")));
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_filter("thousands", thousands);
@@ -91,7 +92,16 @@ mod tests {
     fn the_script_is_small_and_asks_for_nothing() {
         let script = SCRIPT.concat();
         assert!(script.len() < 60_000, "{}", script.len());
-        for word in ["fetch(", "XMLHttpRequest", "WebSocket", "sendBeacon", "innerHTML", "eval(", "import(", "</script"] {
+        for word in [
+            "fetch(",
+            "XMLHttpRequest",
+            "WebSocket",
+            "sendBeacon",
+            "innerHTML",
+            "eval(",
+            "import(",
+            "</script",
+        ] {
             assert!(!script.contains(word), "{word}");
         }
         assert!(!STYLE.contains("url(") && !TEMPLATE.contains("http:") && !TEMPLATE.contains("https:"));
@@ -101,7 +111,15 @@ mod tests {
     fn no_text_ends_the_script() {
         let text = inert(r#"{"a":"</script><script>alert(1)</script>&\u2028"}"#);
         assert!(!text.contains('<') && !text.contains('&'));
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).ok().map(|v| v["a"].to_string().contains("</script>")), Some(true));
-        assert_eq!((thousands(1_234_567), thousands(12), percent(1, 8)), ("1,234,567".into(), "12".into(), "12.5%".into()));
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text)
+                .ok()
+                .map(|v| v["a"].to_string().contains("</script>")),
+            Some(true)
+        );
+        assert_eq!(
+            (thousands(1_234_567), thousands(12), percent(1, 8)),
+            ("1,234,567".into(), "12".into(), "12.5%".into())
+        );
     }
 }

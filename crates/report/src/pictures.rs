@@ -80,11 +80,7 @@ impl Shards {
 
     /// Reads the samples, `[wanted]`. A shard that cannot be read costs its samples their pictures. Memory is that of
     /// one encoded picture for each thread, and of the thumbnails.
-    pub(crate) fn read(
-        &self,
-        wanted: &[Wanted],
-        decode: &Decoding,
-    ) -> Vec<Seen> {
+    pub(crate) fn read(&self, wanted: &[Wanted], decode: &Decoding) -> Vec<Seen> {
         let mut by_shard: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for (at, Wanted { place, .. }) in wanted.iter().enumerate() {
             by_shard.entry(place.shard).or_default().push(at);
@@ -108,7 +104,9 @@ impl Shards {
         let Some((shard, read)) = self.found.get(&shard) else {
             let why = || {
                 let missing = match self.missing.first() {
-                    Some(first) => format!("; of these {} are missing, the first is {first}", self.missing.len()),
+                    Some(first) => {
+                        format!("; of these {} are missing, the first is {first}", self.missing.len())
+                    }
                     None => String::new(),
                 };
                 Some(format!("its shard is not among those that were given{missing}"))
@@ -123,12 +121,19 @@ impl Shards {
                 at.sort_by_key(|&at| wanted[at].place.row);
                 let record = &wanted[at[0]].record;
                 let Some(index) = &record.index else { return Ok(false) };
-                let Some(mut fetcher) = ShardFetcher::open(shard, index, read, None)? else { return Ok(false) };
+                let Some(mut fetcher) = ShardFetcher::open(shard, index, read, None)? else {
+                    return Ok(false);
+                };
                 let rows: Vec<usize> = at.iter().map(|&at| wanted[at].place.row).collect();
                 let mut next = at.iter();
                 fetcher.fetch(index, &rows, &mut |_, group| {
                     if let Some(&at) = next.next() {
-                        found.insert(at, seen(group, &wanted[at], decode, &mut scratch, || member(shard, &wanted[at], &mut scanned)));
+                        found.insert(
+                            at,
+                            seen(group, &wanted[at], decode, &mut scratch, || {
+                                member(shard, &wanted[at], &mut scanned)
+                            }),
+                        );
                     }
                     Ok(())
                 })?;
@@ -140,8 +145,11 @@ impl Shards {
             Ok(true) => Ok(()),
             Err(error) => Err(error),
         };
-        let why = outcome.err().map_or("it is not where the ledger says".to_owned(), |error| error.to_string());
-        let of = |&at: &usize| (at, found.remove(&at).unwrap_or_else(|| Seen { why: Some(why.clone()), ..Seen::default() }));
+        let why =
+            outcome.err().map_or("it is not where the ledger says".to_owned(), |error| error.to_string());
+        let of = |&at: &usize| {
+            (at, found.remove(&at).unwrap_or_else(|| Seen { why: Some(why.clone()), ..Seen::default() }))
+        };
         own.iter().map(of).collect()
     }
 }
@@ -214,7 +222,11 @@ fn member(shard: &Shard, wanted: &Wanted, scanned: &mut Option<ShardIndex>) -> O
     const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
     /// What is read of a sample that failed, at most.
     const MOST: u64 = 32 << 20;
-    let own = wanted.record.index.as_ref().filter(|index| index.is_random_access() && Path::new(&*shard.url).is_file())?;
+    let own = wanted
+        .record
+        .index
+        .as_ref()
+        .filter(|index| index.is_random_access() && Path::new(&*shard.url).is_file())?;
     if scanned.is_none() {
         *scanned = ShardIndex::scan(shard).ok();
     }

@@ -27,7 +27,9 @@ pub(crate) fn swapped(scorer: &mut dyn Scorer, pairs: &[(Vec<u8>, String)]) -> R
     let (auc, auc_error) = paired_auc(&own, &swapped);
     let bins = |values: &[f32]| {
         let mut bins = vec![0; BINS];
-        values.iter().for_each(|&value| bins[((value.clamp(0.0, 1.0) * BINS as f32) as usize).min(BINS - 1)] += 1);
+        values
+            .iter()
+            .for_each(|&value| bins[((value.clamp(0.0, 1.0) * BINS as f32) as usize).min(BINS - 1)] += 1);
         bins
     };
     Ok(Some(Swapped { own: bins(&own), swapped: bins(&swapped), pairs: differ.len() as u64, auc, auc_error }))

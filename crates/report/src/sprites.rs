@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn tiles_are_where_they_are_looked_for() {
-        let colours: Vec<[u8; 3]> = (0..130u32).map(|i| [(i * 67 % 256) as u8, (i * 31 % 256) as u8, 90]).collect();
+        let colours: Vec<[u8; 3]> =
+            (0..130u32).map(|i| [(i * 67 % 256) as u8, (i * 31 % 256) as u8, 90]).collect();
         let tiles: Vec<RgbImage> = colours
             .iter()
             .map(|colour| RgbImage { width: 96, height: 64, data: colour.repeat(96 * 64) })

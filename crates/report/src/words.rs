@@ -28,10 +28,12 @@ impl Counts {
     pub(crate) fn against(&self, corpus: &Self, count: usize) -> Vec<String> {
         let odds = |n: u64, of: u64| ((n as f64 + 0.5) / (of.saturating_sub(n) as f64 + 0.5)).ln();
         let lift = |word: &str, n: u64| {
-            odds(n, self.captions) - odds(corpus.words.get(word).copied().unwrap_or_default(), corpus.captions)
+            odds(n, self.captions)
+                - odds(corpus.words.get(word).copied().unwrap_or_default(), corpus.captions)
         };
         let often = self.words.iter().filter(|(_, n)| **n >= 2);
-        let mut ranked: Vec<(f64, u64, &String)> = often.map(|(word, &n)| (lift(word, n) * n as f64, n, word)).collect();
+        let mut ranked: Vec<(f64, u64, &String)> =
+            often.map(|(word, &n)| (lift(word, n) * n as f64, n, word)).collect();
         ranked.retain(|(lift, ..)| *lift > 0.0);
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(a.2.cmp(b.2)));
         ranked.into_iter().take(count).map(|(.., word)| word.clone()).collect()

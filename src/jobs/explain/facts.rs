@@ -125,7 +125,8 @@ impl DecidedWindow<'_> {
         let failure = record.failures.iter().find(|failed| failed.id == id && !is_usable);
         let signals = record.signals.as_ref().filter(|_| is_usable && record.is_encoded(row));
         let cluster = signals.map(|signals| signals.cluster[row]);
-        let score = self.scores.as_ref().map(|scores| scores[row]).filter(|score| !score.is_nan() && is_usable);
+        let score =
+            self.scores.as_ref().map(|scores| scores[row]).filter(|score| !score.is_nan() && is_usable);
         let mut explained = Explained {
             source: self.source.to_owned(),
             shard: self.shard.to_owned(),

@@ -31,7 +31,9 @@ impl Explained {
                 "is excluded: {}",
                 detail.unwrap_or("where, or a subset, of the source does not let it pass")
             ),
-            ("usable", _) => format!("is usable, and no plan or policy was given to decide{}", self.measured()),
+            ("usable", _) => {
+                format!("is usable, and no plan or policy was given to decide{}", self.measured())
+            }
             ("dropped", Some("gate")) => format!("is dropped by the gate{}", self.measured()),
             ("dropped", Some("near-duplicate")) => {
                 let of = self.near.as_ref().map_or("of another candidate".into(), near);
@@ -61,10 +63,16 @@ impl Explained {
         };
         match (value, &self.gate) {
             (Some(value), Some(gate)) if value < gate.least => {
-                format!(": its {what} {} is below {}, the least that passes", number(value), number(gate.least))
+                format!(
+                    ": its {what} {} is below {}, the least that passes",
+                    number(value),
+                    number(gate.least)
+                )
             }
             (Some(value), _) => format!(": its {what} is {}", number(value)),
-            (None, Some(gate)) => format!(": it has no {}, where {} is the least that passes", gate.by, number(gate.least)),
+            (None, Some(gate)) => {
+                format!(": it has no {}, where {} is the least that passes", gate.by, number(gate.least))
+            }
             (None, None) => String::new(),
         }
     }

@@ -94,7 +94,9 @@ impl Planner {
         };
         let places = self.candidates.iter().zip(&copies).map(place).collect();
         let mut order: Vec<u32> = (0..self.candidates.len() as u32).collect();
-        order.sort_unstable_by_key(|&i| (self.candidates[i as usize].window, self.candidates[i as usize].id, i));
+        order.sort_unstable_by_key(|&i| {
+            (self.candidates[i as usize].window, self.candidates[i as usize].id, i)
+        });
         let mut by_window = HashMap::new();
         let mut start = 0;
         let window = |i: &u32| self.candidates[*i as usize].window;
@@ -104,7 +106,8 @@ impl Planner {
             start = end;
         }
         let clusters = in_cluster.iter().zip(&left).zip(&slots);
-        let clusters = clusters.map(|((&candidates, &left), &slots)| InCluster { candidates, left, slots }).collect();
+        let clusters =
+            clusters.map(|((&candidates, &left), &slots)| InCluster { candidates, left, slots }).collect();
         let partners = partners.into_iter().map(|partner| partner.unwrap_or(NONE)).collect();
         Ok((plan, Fates { planner: self, is_kept, partners, places, order, by_window, clusters }))
     }

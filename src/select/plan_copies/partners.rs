@@ -19,7 +19,9 @@ pub(in crate::select) fn partners(
     let distance = distance.min(MAX_DISTANCE);
     let flips = distance as usize >= BANDS;
     let bands = distance as usize / if flips { 2 } else { 1 } + 1;
-    let of = |marked: bool| -> Vec<u32> { (0..copies.len() as u32).filter(|&i| copies[i as usize] == marked).collect() };
+    let of = |marked: bool| -> Vec<u32> {
+        (0..copies.len() as u32).filter(|&i| copies[i as usize] == marked).collect()
+    };
     let (marked, unmarked) = (of(true), of(false));
     let mut best: Vec<Option<(u32, u32, u32)>> = vec![None; copies.len()];
     for band in 0..if marked.is_empty() { 0 } else { bands } {
@@ -82,7 +84,9 @@ mod tests {
             let mut pairs = 0;
             for j in 0..600u32 {
                 let earlier = (0..j).filter(|&i| !copies[i as usize] && alike(i, j));
-                let near = earlier.map(|i| (rank(i), differing(&hash(i), &hash(j)), i)).filter(|of| of.1 <= distance);
+                let near = earlier
+                    .map(|i| (rank(i), differing(&hash(i), &hash(j)), i))
+                    .filter(|of| of.1 <= distance);
                 let expected = near.min().map(|(_, _, i)| i).filter(|_| copies[j as usize]);
                 assert_eq!(found[j as usize], expected, "{distance}: {j}");
                 assert_eq!(expected.is_some(), copies[j as usize]);

@@ -51,7 +51,8 @@ impl Selector {
             let copies = near_duplicates(rows.view(), threshold);
             for (at, c) in candidates.iter().enumerate().filter(|(at, _)| copies[*at]) {
                 let cosine = |i: usize| rows.row(i).dot(&rows.row(at));
-                let nearest = (0..at).filter(|&i| !copies[i]).max_by(|&a, &b| cosine(a).total_cmp(&cosine(b)));
+                let nearest =
+                    (0..at).filter(|&i| !copies[i]).max_by(|&a, &b| cosine(a).total_cmp(&cosine(b)));
                 let near = nearest.map(|i| {
                     let row = candidates[i].row as usize;
                     let hashes = &signals.semantic_hash;

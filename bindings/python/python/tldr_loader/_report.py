@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tldr_loader import _native
 from tldr_loader._jobs import Progress, _Path, _Sources
-from tldr_loader._options import Images, Selection, Source
+from tldr_loader._options import Captions, Images, Selection, Source
 from tldr_loader._progress import of_job, with_bar
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def report(
     captioner: _Path | None = None,
     selection: Selection | None = None,
     seed: int = 0,
+    captions: Captions | None = None,
     images: Images | None = None,
     scorer: Captioner | FittedScorer | None = None,
     score: str | None = None,
@@ -155,6 +156,7 @@ def report(
             worth; of a plan that drops near-duplicates the one it was made with.
         selection: What decides where there is no plan, window by window, in epoch 0; with `captioner`.
         seed: Seed of the selection.
+        captions: `fuse` and `replace_repetitive`, by which the page says which caption a sample is trained on.
         images: `max_image_pixels`, `exif_orientation` and `alpha`.
         scorer: A model that scores sampled pictures anew, with their own captions and with others'.
         score: A score of the corpus; a plan, or a gate by one, says so itself.
@@ -171,6 +173,7 @@ def report(
         **given,
         out=out,
         seed=seed,
+        captions=captions,
         images=images,
         scorer=scorer,
         score=score,

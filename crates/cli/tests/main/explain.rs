@@ -12,7 +12,8 @@ use crate::support::{StubCaptioner, clusters, corpus, plan_job, wait};
 use parquet::record::Field;
 use tldr_loader::config::{Gate, Quota, Selection};
 use tldr_loader::jobs::{
-    DecisionsJob, ExplainJob, Explained, ExportAllJob, ExportBy, ExportJob, Wanted, explain, export, export_all, plan,
+    DecisionsJob, ExplainJob, Explained, ExportAllJob, ExportBy, ExportJob, Wanted, explain, export,
+    export_all, plan,
 };
 use tldr_loader::loader::PlanFile;
 use tldr_loader::model::Identity;
@@ -185,8 +186,14 @@ fn a_policy_says_the_same_as_its_export() {
         let rows = run.all(run.decisions(by.clone()));
         let (ledger, out) = (run.path("ledger"), run.path("kept.parquet"));
         let (wanted, by_export) = (Wanted::default(), by.clone());
-        let job =
-            ExportJob { ledger, by: by_export, wanted, generation: None, score_field: None, out: out.clone() };
+        let job = ExportJob {
+            ledger,
+            by: by_export,
+            wanted,
+            generation: None,
+            score_field: None,
+            out: out.clone(),
+        };
         export(&job, &mut |_, _| Ok(())).unwrap();
         let kept = rows.iter().filter(|row| string(&row["outcome"]) == "kept");
         let ids: Vec<String> = kept.map(|row| string(&row["id"])).collect();
@@ -213,7 +220,10 @@ fn a_plan_without_its_captioner_says_what_it_can() {
     let run = Run::new(Some(0.9999), false);
     let alone = run.decisions(ExportBy::Plan(run.path("plan.parquet")));
     let error = explain(&ExplainJob::new(alone, vec!["0000001".into()]), &mut |_, _| Ok(())).unwrap_err();
-    assert!(error.to_string().contains("invalid captioner=none: expected the captioner directory"), "{error}");
+    assert!(
+        error.to_string().contains("invalid captioner=none: expected the captioner directory"),
+        "{error}"
+    );
 }
 
 fn cli(arguments: &[&str]) -> Output {
@@ -234,7 +244,11 @@ fn the_command_line_explains() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines.len() == 2 && lines[0].starts_with("0000001 in 00000.tar is ") && lines[1].starts_with("0000151 in "));
+    assert!(
+        lines.len() == 2
+            && lines[0].starts_with("0000001 in 00000.tar is ")
+            && lines[1].starts_with("0000151 in ")
+    );
     let output = cli(&[&["explain", "0000001", "--json"], &by_plan[..]].concat());
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&json["key"], &json["sentence"]), (&"0000001".into(), &lines[0].into()));
