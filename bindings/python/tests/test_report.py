@@ -3,6 +3,7 @@ captions say; and `explain` agrees with both."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -241,6 +242,34 @@ def test_a_missing_shard_costs_its_tiles(run: Run, tmp_path: Path) -> None:
     assert all("tile" not in one and "00001.tar" in one["why"] for one in lost)
     other = [one for one in samples if one["source"] == "beta"]
     assert all("not among those that were given" in one["why"] for one in other)
+
+
+def test_compressed_shards_and_captions_are_shown(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "alpha").mkdir()
+    for shard in (0, 1):
+        data = (run.folder / "alpha" / f"{shard:05d}.tar").read_bytes()
+        (tmp_path / "alpha" / f"{shard:05d}.tar.gz").write_bytes(gzip.compress(data))
+    urls = f"{tmp_path}/alpha/{{00000..00001}}.tar.gz"
+    scorer = tldr.FittedScorer(run.folder / "fit", Colours())
+    tldr.record(urls, captioner=scorer, ledger=tmp_path / "ledger", selection=tldr.Selection(window=64))
+    given = {"ledger": tmp_path / "ledger", "out": tmp_path / "report.html"}
+    made = tldr.report(urls, **given, captioner=run.folder / "fit")
+    model = json.loads(made.json.read_text())
+    assert (made.samples, made.pictures) == (160, 157)
+    usable = [one for one in model["samples"] if one["outcome"] != "failed"]
+    assert all(one["size"] == [36, 24] and one["caption"] for one in usable)
+    # Without a captioner nothing decides; near-duplicates are looked for all the same.
+    nothing = json.loads(tldr.report(urls, **given).json.read_text())
+    assert nothing["funnel"]["kept"] == nothing["funnel"]["usable"] == 157
+    assert not nothing["near"]["is_on"]
+    groups = nothing["near"]["groups"]
+    assert groups
+    assert all(member["bits"] <= 26 for group in groups for member in group["members"])
+    kept = [one for one in model["samples"] if one["outcome"] == "kept"]
+    assert kept
+    assert all(one["trained_on"] == one["caption"] for one in kept)
+    with pytest.raises(tldr.ConfigError, match="without captioner"):
+        tldr.report(urls, **given, selection=tldr.Selection(keep_ratio=0.5))
 
 
 @pytest.fixture(scope="module")
