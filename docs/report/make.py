@@ -2,7 +2,8 @@
 
     python docs/report/make.py [FOLDER]
 
-Needs playwright and Debian's Chromium (requirements-dev.txt, .ci/packages); with FOLDER what is trained there is used again.
+Needs playwright and Debian's Chromium (requirements-dev.txt, .ci/packages); with FOLDER what is trained
+there is used again.
 Minutes on two cores, most of them training.
 """
 
@@ -32,7 +33,9 @@ CHROMIUM = [
 
 def page(folder: Path) -> Path:
     """Writes the corpus, trains, records, plans, and makes the page."""
-    corpus, captioner, ledger, plan = (folder / name for name in ("corpus", "captioner", "ledger", "plan.parquet"))
+    corpus, captioner, ledger, plan = (
+        folder / name for name in ("corpus", "captioner", "ledger", "plan.parquet")
+    )
     if not corpus.exists():
         tldr.synth(corpus, samples=4000, shards=8, test_samples=0, size=64, duplicates=3)
     urls = f"{corpus}/train/{{00000..00007}}.tar"
@@ -72,8 +75,12 @@ def shots(path: Path) -> None:
         for name, height in SECTIONS.items():
             box = opened.locator(f"#{name}").bounding_box()
             assert box is not None
-            clip = {"x": 0, "y": box["y"], "width": 1280, "height": min(height, box["height"])}
-            opened.screenshot(path=HERE / f"{name}.png", clip=clip, full_page=True)
+            shown = min(float(height), box["height"])
+            opened.screenshot(
+                path=HERE / f"{name}.png",
+                clip={"x": 0, "y": box["y"], "width": 1280, "height": shown},
+                full_page=True,
+            )
         browser.close()
 
 

@@ -1,5 +1,8 @@
-"""Promise: the report's numbers are those of the export, its page opens from a file and does what it shows, whatever the
-captions say; and `explain` agrees with both."""
+"""The report's numbers are those of the export, and its page does what it shows.
+
+Promise: the page opens from a file, asks for nothing and takes no caption for markup; `explain` agrees with
+both.
+"""
 
 from __future__ import annotations
 
@@ -99,20 +102,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             for _ in range(80):
                 scene = np.kron(scenes[int(rng.integers(90))], np.ones((6, 9, 1), np.uint8))
                 noise = rng.integers(-3, 3, scene.shape)
-                words = " ".join(rng.choice(["red", "boat", "tree", "dog", "hill", "sea", "cup"], int(rng.integers(2, 9))))
-                caption = ODD[number // 7] if number % 7 == 0 and number // 7 < len(ODD) else f"{words} {number}"
+                words = " ".join(
+                    rng.choice(["red", "boat", "tree", "dog", "hill", "sea", "cup"], int(rng.integers(2, 9)))
+                )
+                caption = (
+                    ODD[number // 7] if number % 7 == 0 and number // 7 < len(ODD) else f"{words} {number}"
+                )
                 pixels = np.clip(scene.astype(int) + noise, 0, 255).astype(np.uint8)
                 pairs.append(Pair(f"{number:06d}", pixels, caption))
                 number += 1
             write(folder / source / f"{shard:05d}.tar", pairs, shard if source == "alpha" else 9)
     # One corpus of two folders, whose names are those of its sources.
-    source = tldr.Source([f"{folder}/{name}/{{00000..00001}}.tar" for name in ("alpha", "beta")])
+    both = tldr.Source([f"{folder}/{name}/{{00000..00001}}.tar" for name in ("alpha", "beta")])
     tldr.fit(f"{folder}/beta/{{00000..00001}}.tar", Colours(), folder / "fit", clusters=6)
     selection = tldr.Selection(keep_ratio=0.2, gate=tldr.Top(0.7), dedup=0.97, window=64)
     plan = folder / "plan.parquet"
     scorer = tldr.FittedScorer(folder / "fit", Colours())
-    tldr.plan(source, captioner=scorer, ledger=folder / "ledger", out=plan, selection=selection)
-    return Run(folder, source, plan, selection)
+    tldr.plan(both, captioner=scorer, ledger=folder / "ledger", out=plan, selection=selection)
+    return Run(folder, both, plan, selection)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +131,8 @@ def made(run: Run) -> tldr.Report:
 def table_of(run: Run, **given: Any) -> list[dict[str, Any]]:
     out = run.folder / "all.parquet"
     tldr.export(out, ledger=run.folder / "ledger", captioner=run.folder / "fit", all=True, **given)
-    return pq.read_table(out).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(out).to_pylist()
+    return rows
 
 
 def test_the_numbers_are_those_of_the_export(run: Run, made: tldr.Report) -> None:
@@ -157,7 +165,11 @@ def test_the_numbers_are_those_of_the_export(run: Run, made: tldr.Report) -> Non
     by_id = {str(row["id"]): row for row in rows}
     for sample in model["samples"]:
         row = by_id[sample["id"]]
-        assert (sample["outcome"], sample.get("reason"), sample["key"]) == (row["outcome"], row["reason"], row["key"])
+        assert (sample["outcome"], sample.get("reason"), sample["key"]) == (
+            row["outcome"],
+            row["reason"],
+            row["key"],
+        )
     # Pairs are those of the export, across sources first.
     pairs = pq.read_table(made.pairs).to_pylist()
     assert pairs
@@ -174,18 +186,31 @@ def test_the_numbers_are_those_of_a_loader(run: Run) -> None:
     selection = tldr.Selection(keep_ratio=0.3, gate=tldr.Top(0.7), window=64)
     ledger = run.folder / "ledger"
     made = tldr.report(
-        run.source, ledger=ledger, captioner=run.folder / "fit", selection=selection, out=run.folder / "policy.html"
+        run.source,
+        ledger=ledger,
+        captioner=run.folder / "fit",
+        selection=selection,
+        out=run.folder / "policy.html",
     )
     scorer = tldr.FittedScorer(run.folder / "fit", Colours())
     images = tldr.Images(image_size=16)
-    loader = tldr.Loader(run.source, captioner=scorer, ledger=ledger, selection=selection, batch_size=4, images=images,
-                         runtime=tldr.Runtime(max_errors=0.5))
+    loader = tldr.Loader(
+        run.source,
+        captioner=scorer,
+        ledger=ledger,
+        selection=selection,
+        batch_size=4,
+        images=images,
+        runtime=tldr.Runtime(max_errors=0.5),
+    )
     for _ in loader:
         pass
     stats, funnel = loader.stats()["counts"], json.loads(made.json.read_text())["funnel"]
     assert stats["read"] == funnel["read"]
     assert (stats["kept"], stats["dropped_gate"], stats["dropped_quota"]) == (
-        funnel["kept"], funnel["gate"], funnel["quota"],
+        funnel["kept"],
+        funnel["gate"],
+        funnel["quota"],
     )
 
 
@@ -233,7 +258,11 @@ def test_a_missing_shard_costs_its_tiles(run: Run, tmp_path: Path) -> None:
     (tmp_path / "alpha" / "00001.tar").unlink()
     some = f"{tmp_path}/alpha/{{00000..00001}}.tar"
     made = tldr.report(
-        some, ledger=tmp_path / "ledger", captioner=run.folder / "fit", plan=run.plan, out=tmp_path / "report.html"
+        some,
+        ledger=tmp_path / "ledger",
+        captioner=run.folder / "fit",
+        plan=run.plan,
+        out=tmp_path / "report.html",
     )
     assert made.samples == 320
     samples = json.loads(made.json.read_text())["samples"]
@@ -252,7 +281,7 @@ def test_compressed_shards_and_captions_are_shown(run: Run, tmp_path: Path) -> N
     urls = f"{tmp_path}/alpha/{{00000..00001}}.tar.gz"
     scorer = tldr.FittedScorer(run.folder / "fit", Colours())
     tldr.record(urls, captioner=scorer, ledger=tmp_path / "ledger", selection=tldr.Selection(window=64))
-    given = {"ledger": tmp_path / "ledger", "out": tmp_path / "report.html"}
+    given: dict[str, Any] = {"ledger": tmp_path / "ledger", "out": tmp_path / "report.html"}
     made = tldr.report(urls, **given, captioner=run.folder / "fit")
     model = json.loads(made.json.read_text())
     assert (made.samples, made.pictures) == (160, 157)
@@ -278,8 +307,14 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("needs chromium")
     arguments = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
     ]
     with api.sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
@@ -405,7 +440,9 @@ def test_samples_are_filtered_and_copied(browser: Any, run: Run, made: tldr.Repo
     # The loader reads them and no others.
     loader = tldr.Loader(
         tldr.Source(f"{run.folder}/beta/{{00000..00001}}.tar", subset=subset),
-        mode="eval", batch_size=4, images=tldr.Images(image_size=16),
+        mode="eval",
+        batch_size=4,
+        images=tldr.Images(image_size=16),
     )
     keys = {key for batch in loader for key in batch.keys}
     assert keys == {one["key"] for one in expected}
@@ -415,7 +452,10 @@ def test_samples_are_filtered_and_copied(browser: Any, run: Run, made: tldr.Repo
     # A tile opens its facts, and the switches work.
     page.locator("#filter-tiles .tile .frame").first.click()
     assert page.locator("#one").is_visible()
-    assert expected[0]["sentence"] in {page.locator("#one-content p").inner_text(), *(one["sentence"] for one in expected)}
+    assert expected[0]["sentence"] in {
+        page.locator("#one-content p").inner_text(),
+        *(one["sentence"] for one in expected),
+    }
     page.keyboard.press("Escape")
     page.keyboard.press("b")
     assert page.evaluate("document.body.classList.contains('blurred')")

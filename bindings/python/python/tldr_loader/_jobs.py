@@ -365,15 +365,15 @@ def export(
 ) -> Export:
     """Writes the samples that are kept as a table: of a plan, of a selection in epoch 0, or all usable ones.
 
-    With `all` every sample, with what became of it in the columns `outcome` and `reason`, and of near-duplicates the
-    sample that they fell to in `near_id`, `near_bits` and `near_cosine`.
+    With `all` every sample, with what became of it in the columns `outcome` and `reason`, and of
+    near-duplicates the sample that they fell to in `near_id`, `near_bits` and `near_cosine`.
 
     Args:
         out: File to write: `.parquet` for all columns, `.txt` for one key a line.
         ledger: Folder of the ledger, which has keys, signals and captions.
         plan: What says which samples are kept.
-        captioner: The captioner directory, whose clusters a selection goes by; with `all`, of a plan that drops
-            near-duplicates the one it was made with.
+        captioner: The captioner directory, whose clusters a selection goes by; with `all`, of a plan that
+            drops near-duplicates the one it was made with.
         selection: What says which samples are kept, window by window; with `captioner`.
         seed: Seed of the selection.
         source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.

@@ -34,7 +34,9 @@ class Explained:
     reason: str | None
     """Of what is dropped `gate`, `near-duplicate`, `quota` or `thin`; of what failed the reason's name."""
     detail: str | None
-    """What exactly was found of a sample that failed; of one that is excluded the condition, where that is known."""
+    """What exactly was found of a sample that failed; of one that is excluded the condition, where that is
+    known.
+    """
     caption_chars: int | None
     caption: str | None
     """The generated caption, where the ledger has one."""
@@ -92,11 +94,12 @@ def explain(
     """Says why samples are kept or dropped.
 
     Args:
-        keys: A key, `SHARD/KEY` or an id, or several; a key that several shards have gives an answer for each.
+        keys: A key, `SHARD/KEY` or an id, or several; a key that several shards have gives an answer for
+            each.
         ledger: Folder of the ledger.
         plan: The plan that decides.
-        captioner: The captioner directory, whose clusters a selection goes by; of a plan that drops near-duplicates
-            the one it was made with.
+        captioner: The captioner directory, whose clusters a selection goes by; of a plan that drops
+            near-duplicates the one it was made with.
         selection: What decides where there is no plan, window by window, in epoch 0; with `captioner`.
         seed: Seed of the selection.
         epochs: Epochs that are looked at where the selection rotates.
@@ -143,8 +146,8 @@ def report(
 ) -> Report:
     """Writes one self-contained page that shows what is kept, what is dropped and why, with pictures.
 
-    Decides: `plan`; else `selection`, with `captioner`; else nothing, and all that is usable counts as kept. The page
-    opens from a file and asks for nothing. The same inputs and seeds give the same bytes.
+    Decides: `plan`; else `selection`, with `captioner`; else nothing, and all that is usable counts as kept.
+    The page opens from a file and asks for nothing. The same inputs and seeds give the same bytes.
 
     Args:
         source: Shards or `Source`s, as for `Loader`: pictures and captions are read from them.
@@ -152,11 +155,12 @@ def report(
         out: The page to write, a file that ends in `.html`; its data (`.json`) and the sampled pairs of
             near-duplicates (`.pairs.parquet`) are written beside it.
         plan: The plan that decides.
-        captioner: The captioner directory, whose clusters a selection goes by, and whose fit says what the gate is
-            worth; of a plan that drops near-duplicates the one it was made with.
+        captioner: The captioner directory, whose clusters a selection goes by, and whose fit says what the
+            gate is worth; of a plan that drops near-duplicates the one it was made with.
         selection: What decides where there is no plan, window by window, in epoch 0; with `captioner`.
         seed: Seed of the selection.
-        captions: `fuse` and `replace_repetitive`, by which the page says which caption a sample is trained on.
+        captions: `fuse` and `replace_repetitive`, by which the page says which caption a sample is trained
+            on.
         images: `max_image_pixels`, `exif_orientation` and `alpha`.
         scorer: A model that scores sampled pictures anew, with their own captions and with others'.
         score: A score of the corpus; a plan, or a gate by one, says so itself.
