@@ -234,6 +234,20 @@ def test_one_sentence_agrees(run: Run) -> None:
     assert all(1 <= len(one.epochs["kept"]) <= 3 for one in kept if one.epochs)
 
 
+def test_an_excluded_sample_names_its_condition(run: Run, tmp_path: Path) -> None:
+    some = tldr.Source(f"{run.folder}/beta/{{00000..00001}}.tar", where="key != '000165'")
+    scorer = tldr.FittedScorer(run.folder / "fit", Colours())
+    tldr.record(some, captioner=scorer, ledger=tmp_path / "ledger")
+    (answer,) = tldr.explain("00000.tar/000165", ledger=tmp_path / "ledger", source=some)
+    assert str(answer) == "000165 in 00000.tar is excluded: where key != '000165'."
+    (other,) = tldr.explain("000166", ledger=tmp_path / "ledger", source=some)
+    assert other.outcome == "usable"
+    made = tldr.report(some, ledger=tmp_path / "ledger", out=tmp_path / "report.html")
+    model = json.loads(made.json.read_text())
+    assert (model["funnel"]["excluded"], model["funnel"]["usable"]) == (1, 159)
+    assert model["head"]["conditions"] == "where key != '000165'"
+
+
 def test_the_same_inputs_give_the_same_bytes(run: Run, made: tldr.Report, tmp_path: Path) -> None:
     scorer = tldr.FittedScorer(run.folder / "fit", Colours())
     again = tldr.report(run.source, **run.given, plan=run.plan, out=tmp_path / "report.html", scorer=scorer)
