@@ -271,3 +271,51 @@ fn the_command_line_explains() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+#[test]
+fn the_command_line_reports() {
+    let run = Run::new(Some(0.9999), false);
+    let captioner = run.path("captioner");
+    fs::create_dir(&captioner).unwrap();
+    clusters().save(captioner.join("clusters.safetensors")).unwrap();
+    Identity::save(&StubCaptioner::new(), None, 0, &captioner).unwrap();
+    let [ledger, captioner, plan, out] = ["ledger", "captioner", "plan.parquet", "a report.html"]
+        .map(|name| run.path(name).display().to_string());
+    let urls = format!("{}/{{00000..00003}}.tar", run.folder.path().display());
+    let by_plan = ["--name", "test", "--ledger", &ledger, "--plan", &plan, "--captioner", &captioner];
+    let output = cli(&[&["report", &urls, "--out", &out], &by_plan[..]].concat());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let counts = run.plan.plan.counts();
+    assert!(said.contains(&format!("{SAMPLES} samples, {} of them kept", counts.kept)), "{said}");
+    let model = fs::read(run.path("a report.json")).unwrap();
+    let model: serde_json::Value = serde_json::from_slice(&model).unwrap();
+    let funnel = &model["funnel"];
+    let found = ["kept", "gate", "dedup", "failed"].map(|name| funnel[name].as_u64().unwrap());
+    assert_eq!(found, [counts.kept, counts.gated, counts.copies - counts.refilled, counts.failed]);
+    // The command can be pasted into a shell.
+    let command = model["head"]["command"].as_str().unwrap();
+    assert!(
+        command.starts_with("tldr-loader report '/") && command.contains("a report.html' --name test"),
+        "{command}"
+    );
+    let page = fs::read_to_string(&out).unwrap();
+    assert!(page.contains("<h2>Funnel</h2>") && page.len() < 15_000_000);
+    assert!(run.path("a report.pairs.parquet").is_file());
+    for (arguments, part) in [
+        (vec!["report", &urls, "--out", "x.html"], "invalid ledger=none"),
+        (
+            vec![
+                "report", &urls, "--ledger", &ledger, "--plan", &plan, "--out", "x.html", "--gate",
+                "top(0.3)",
+            ],
+            "gate=top(0.3)",
+        ),
+        (vec!["report", &urls, "--ledger", &ledger, "--out", "x.html"], "shards that the ledger has"),
+    ] {
+        let output = cli(&arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(part), "{error}");
+    }
+}
