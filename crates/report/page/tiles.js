@@ -12,7 +12,7 @@ function picture(sample) {
   return element;
 }
 
-const where = (sample) => `${sample.shard} ${sample.key || "id " + sample.id}`;
+const where = (sample) => `${model.sources.length > 1 ? sample.source + "/" : ""}${sample.shard} ${sample.key || "id " + sample.id}`;
 /** What became of a sample, in two or three words. */
 function state(sample) {
   const name = stateOf(sample), value = valueOf(sample);

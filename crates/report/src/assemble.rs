@@ -82,7 +82,8 @@ pub(crate) fn assemble(
         .collect();
     let shown = chosen.list(gathered.captioned.values());
     let fuse = &job.captions.fuse;
-    let captions = CaptionFacts { generated: gathered.captions, fuse: fuse.to_string(), untold: untold(fuse), shown };
+    let captions =
+        CaptionFacts { generated: gathered.captions, fuse: fuse.to_string(), untold: untold(fuse), shown };
     let preview = scorer.as_ref().map(|scorer| (scorer.preview_size(), scorer.preview_filter()));
     let decoding = Decoding { options: job.decode, preview };
     let (explained, seen) = read(decisions, shards, &chosen.places, &decoding, &browse, progress)?;

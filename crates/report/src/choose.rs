@@ -146,9 +146,13 @@ fn dropped(
         }
     }
     let bits = decisions.fates().map(|fates| fates.distance());
-    let how = match (bits, gathered.embeddings) {
+    let how = match (bits, by_embeddings(decisions, gathered)) {
+        (Some(bits), true) => format!(
+            "in the whole corpus, by a cosine of {cosine} or more of the embeddings, among those whose semantic hashes \
+             differ in at most {bits} of 256 bits"
+        ),
         (None, _) => format!("within each window, by a cosine of {cosine} or more of the embeddings"),
-        (Some(bits), _) => format!(
+        (Some(bits), false) => format!(
             "in the whole corpus, by semantic hashes that differ in at most {bits} of 256 bits (a cosine of about {cosine})"
         ),
     };
@@ -158,6 +162,18 @@ fn dropped(
         facts.groups.len()
     );
     facts
+}
+
+/// Whether the plan looked at embeddings, as its near-duplicates tell.
+fn by_embeddings(decisions: &Decisions, gathered: &Gathered) -> bool {
+    let first =
+        gathered.groups.iter().flat_map(BTreeMap::values).flat_map(|group| group.members.values()).next();
+    first.zip(decisions.fates()).is_some_and(|(place, fates)| {
+        let record = decisions.record(place.shard, place.window);
+        let id = record.and_then(|record| record.ids.get(place.row).copied());
+        let fate = id.and_then(|id| fates.of(place.shard, place.window, id));
+        fate.and_then(|fate| fate.duplicate?.cosine).is_some()
+    })
 }
 
 fn searched(decisions: &Decisions, gathered: &Gathered, sizes: Sizes, chosen: &mut Chosen) -> NearFacts {
