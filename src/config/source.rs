@@ -64,6 +64,22 @@ impl Source {
         Self { urls, ..Self::default() }
     }
 
+    /// Which samples count, in words: what `where` and `subset` say; `None` where all do.
+    pub fn conditions(&self) -> Option<String> {
+        let filter = self.filter.as_ref().map(|filter| format!("where {filter}"));
+        let subset = self.subset.as_ref().map(|path| format!("the subset {}", path.display()));
+        let both: Vec<String> = [filter, subset].into_iter().flatten().collect();
+        (!both.is_empty()).then(|| both.join(", or "))
+    }
+
+    /// Its shards that are there, and the names of local files that are missing, of patterns of which some are there.
+    ///
+    /// # Errors
+    /// Those of [`list`](crate::shard::list).
+    pub fn list_present(&self) -> crate::Result<(Vec<Shard>, Vec<String>)> {
+        shard::list_present(&self.urls, self.name.as_deref(), &self.store)
+    }
+
     /// Its shards.
     ///
     /// # Errors

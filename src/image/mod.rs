@@ -11,6 +11,7 @@ mod error;
 mod orientation;
 pub mod pipeline;
 pub mod probe;
+mod thumbnail;
 pub mod transform;
 
 pub use colour::Alpha;
@@ -19,4 +20,5 @@ pub use error::ImageError;
 pub(crate) use pipeline::{DECODER, ORIENTATION, PREVIEWS};
 pub use pipeline::{ImagePipeline, Normalize, Pixel, Scratch, preview};
 pub use probe::{ImageFormat, ImageHeader, probe};
+pub use thumbnail::{Thumbnail, thumbnail};
 pub use transform::ImageTransform;

@@ -39,8 +39,8 @@ impl Default for Normalize {
 /// Buffers that one thread uses again for every picture.
 #[derive(Default)]
 pub struct Scratch {
-    image: RgbImage,
-    resize: ResizeScratch,
+    pub(super) image: RgbImage,
+    pub(super) resize: ResizeScratch,
 }
 
 impl std::fmt::Debug for Scratch {
@@ -221,7 +221,7 @@ pub(crate) const PREVIEWS: &str = "libjpeg-turbo, smallest scale not below twice
 pub(crate) const ORIENTATION: &str = "EXIF and XMP, as PIL";
 
 /// The smallest scale at which a side of `length` pixels still has `wanted`.
-fn smallest_scale(length: usize, wanted: usize) -> Scale {
+pub(super) fn smallest_scale(length: usize, wanted: usize) -> Scale {
     let fits = |scale: &Scale| length / scale.denominator() as usize >= wanted;
     Scale::SMALLEST_FIRST.into_iter().find(fits).unwrap_or_default()
 }

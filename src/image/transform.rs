@@ -227,7 +227,7 @@ fn centred(spare: usize) -> usize {
 
 /// Resizes the view `crop` of `image` to `target` (width, height), `scratch.pixels`: torchvision
 /// crops before it resizes, so that the kernel does not see beyond the crop.
-fn convolve(
+pub(super) fn convolve(
     image: &RgbImage,
     crop: Crop,
     target: (usize, usize),

@@ -102,7 +102,7 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
         window: Some(plan.window),
     });
     let recorded = Recorded::open(&job.ledger, wanted)?;
-    let generation = generation(job, &recorded)?;
+    let generation = generation(job.generation, &recorded)?;
     let selector = match &job.by {
         ExportBy::Policy(policy, clusters) => {
             let policy = Policy { corpus: Some(samples(&recorded)), ..recorded.with_scores(policy)? };
@@ -161,23 +161,23 @@ pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>)
 }
 
 /// How many samples that the policy looks at have no signals; `None` where all have.
-fn lacking(key: &WindowKey, record: &WindowRecord, selector: &Selector) -> Option<usize> {
+pub(super) fn lacking(key: &WindowKey, record: &WindowRecord, selector: &Selector) -> Option<usize> {
     let share = selector.thin_share(view(key, record, None).id, &record.failed, 0);
     let lacks = |row: &usize| !record.is_encoded(*row) && share.as_ref().is_none_or(|share| share[*row]);
     Some((0..record.ids.len()).filter(lacks).count()).filter(|&lacking| lacking > 0)
 }
 
 /// Samples of a recording that its filter let pass.
-fn samples(recorded: &Recorded) -> u64 {
+pub(super) fn samples(recorded: &Recorded) -> u64 {
     let shards = recorded.recording.shards.iter();
     let keys = shards.flat_map(|shard| shard.windows.iter().map(|&window| recorded.key(shard, window)));
     keys.filter_map(|key| recorded.window(&key)).map(|record| included(&record)).sum()
 }
 
 /// The captions that are meant; `None` where there are none.
-fn generation(job: &ExportJob, recorded: &Recorded) -> Result<Option<u64>> {
+pub(super) fn generation(given: Option<u64>, recorded: &Recorded) -> Result<Option<u64>> {
     let found = &recorded.recording.generations;
-    match (job.generation, &found[..]) {
+    match (given, &found[..]) {
         (None, []) => Ok(None),
         (None, [only]) => Ok(Some(*only)),
         (Some(wanted), _) if found.contains(&wanted) => Ok(Some(wanted)),

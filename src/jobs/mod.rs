@@ -4,9 +4,13 @@
 mod audit;
 mod checksums;
 mod corpus;
+mod decisions;
+mod explain;
 mod export;
+mod export_all;
 mod fit;
 mod inspect;
+mod pairs;
 mod plan;
 mod recorded;
 mod sample;
@@ -14,9 +18,13 @@ mod sample;
 pub use audit::{Audit, AuditJob, Check, audit};
 pub use checksums::Checksums;
 pub use corpus::{Corpus, listed, nothing_in};
+pub use decisions::{DecidedWindow, Decisions, DecisionsJob};
+pub use explain::{Epochs, ExplainJob, Explained, GateCut, NearDuplicate, QuotaPlace, explain};
 pub use export::{ExportBy, ExportJob, ExportSummary, export};
+pub use export_all::{ExportAllJob, ExportAllSummary, export_all};
 pub use fit::{FitScorerJob, ScorerFit, fit_scorer, swaps};
 pub use inspect::{Fault, InspectJob, Inspection, MetadataInspection, ShardInspection, Spread, inspect};
+pub use pairs::write_pairs;
 pub use plan::{
     PlanEstimate, PlanJob, PlanStage, PlanSummary, estimate, missing_parts, plan, plan_by_scores,
 };

@@ -81,7 +81,7 @@ impl Table {
             let converted = match physical {
                 Physical::BYTE_ARRAY => ConvertedType::UTF8,
                 // Identities have all 64 bits.
-                Physical::INT64 if name == "id" => ConvertedType::UINT_64,
+                Physical::INT64 if name == "id" || name.ends_with("_id") => ConvertedType::UINT_64,
                 _ => ConvertedType::NONE,
             };
             let field = Type::primitive_type_builder(name, physical)

@@ -60,6 +60,13 @@ impl GateRule {
         })
     }
 
+    /// The least alignment that passes in `cluster`; `None` where every one does.
+    pub fn least(&self, cluster: u32) -> Option<f32> {
+        let shares = self.shares.as_ref()?;
+        let share = shares.get(cluster as usize).or(shares.first()).copied().unwrap_or(0.0);
+        Some((1.0 - share) as f32)
+    }
+
     /// Share of the corpus that is in each cluster and passes, as measured at fit time, `[clusters]`; of one cluster where
     /// there are none. Of a
     /// score that gates only its pass rate over all clusters is known, which is taken for that of each.

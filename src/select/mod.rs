@@ -28,11 +28,12 @@ mod schedule;
 pub mod score;
 pub mod selector;
 
-pub use plan::{NearDuplicates, Plan, Planner};
+pub use plan::{Duplicate, Fate, Fates, InCluster, NearDuplicates, Plan, Planner};
+pub use plan_copies::hash_duplicates;
 pub use plan_counts::PlanCounts;
 pub use policy::Policy;
 pub(crate) use policy::is_ratio;
 pub use quota::Rates;
 pub(crate) use schedule::Schedule;
 pub use score::ScoreCut;
-pub use selector::{Selector, Window};
+pub use selector::{Near, Place, Selector, Window};

@@ -20,6 +20,7 @@
 //! for terms of the order of 1 in their number: slots within a window are spread more evenly than
 //! those of different windows.
 
+mod fates;
 mod kept;
 mod near;
 
@@ -35,6 +36,7 @@ use crate::select::plan_counts::PlanCounts;
 use crate::select::plan_quota::divide;
 use crate::select::selector::{Selector, Window};
 
+pub use fates::{Duplicate, Fate, Fates, InCluster};
 pub use kept::{Kept, Plan};
 pub use near::NearDuplicates;
 
@@ -84,6 +86,16 @@ pub struct Planner {
     /// Shard and number of each window.
     windows: Vec<(u64, u64)>,
     counts: PlanCounts,
+}
+
+/// A plan, and what it was decided by: of the candidates in order, and of the clusters.
+struct Decided {
+    plan: Plan,
+    copies: Vec<bool>,
+    is_kept: Vec<bool>,
+    in_cluster: Vec<u64>,
+    left: Vec<u64>,
+    slots: Vec<u64>,
 }
 
 /// Embeddings of the candidates in the order in which they came.
@@ -236,6 +248,11 @@ impl Planner {
     /// A window that came twice; a keep_ratio above what the gate lets through (the error names the
     /// maximum).
     pub fn decide(mut self) -> Result<Plan> {
+        self.decided().map(|decided| decided.plan)
+    }
+
+    /// Decides, and keeps what it was decided by. Candidates stand in order afterwards.
+    fn decided(&mut self) -> Result<Decided> {
         let mut seen = self.windows.clone();
         seen.sort_unstable();
         if let Some(pair) = seen.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -262,20 +279,23 @@ impl Planner {
         let uniform = self.selector.policy().priority() == Priority::Uniform && counts.refilled == 0;
         let rate = |cluster: usize| (quotas.shares[cluster] / left[cluster].max(1) as f64) as f32;
         let rates = if uniform { (0..left.len()).map(rate).collect() } else { vec![] };
-        let mut open = quotas.slots;
+        let mut open = quotas.slots.clone();
         let mut kept = Vec::with_capacity(open.iter().sum::<u64>() as usize);
-        for (candidate, &copy) in self.candidates.iter().zip(&copies) {
+        let mut is_kept = vec![false; self.candidates.len()];
+        for ((candidate, &copy), is_kept) in self.candidates.iter().zip(&copies).zip(&mut is_kept) {
             let open = if copy { &mut refill } else { &mut open };
             let open = &mut open[candidate.cluster as usize];
             if *open > 0 {
                 *open -= 1;
+                *is_kept = true;
                 counts.kept_by_window += u64::from(candidate.is_kept);
                 let (shard, window) = self.windows[candidate.window as usize];
                 kept.push(Kept { shard, window, id: SampleId(candidate.id), cluster: candidate.cluster });
             }
         }
         counts.kept = kept.len() as u64;
-        Plan::new(self.selector.policy().clone(), counts, rates, kept)
+        let plan = Plan::new(self.selector.policy().clone(), counts, rates, kept)?;
+        Ok(Decided { plan, copies, is_kept, in_cluster, left, slots: quotas.slots })
     }
 
     /// Puts candidates in order. No two are equal here, so it is the same whatever came first.
@@ -299,16 +319,24 @@ impl Planner {
     fn copies(&self) -> Vec<bool> {
         let n = self.candidates.len() as u32;
         let Some(cosine) = self.selector.policy().selection.dedup else { return vec![false; n as usize] };
-        let candidate = |i: u32| &self.candidates[i as usize];
-        let alike = |i: u32, j: u32| match &self.embeddings {
-            Embeddings::All(dim, values) => {
-                let row = |i: u32| &values[candidate(i).came as usize * dim..][..*dim];
-                let product: f32 = row(i).iter().zip(row(j)).map(|(a, b)| a.to_f32() * b.to_f32()).sum();
-                product >= cosine - ROUNDING
-            }
-            Embeddings::Unknown | Embeddings::Missing => true,
-        };
-        near_duplicates(n, |i| candidate(i).hash, self.distance(), alike)
+        near_duplicates(
+            n,
+            |i| self.candidates[i as usize].hash,
+            self.distance(),
+            |i, j| self.alike(i, j, cosine),
+        )
+    }
+
+    /// Whether the embeddings of two candidates, if there are any, have this cosine.
+    fn alike(&self, i: u32, j: u32, cosine: f32) -> bool {
+        self.cosine(i, j).is_none_or(|found| found >= cosine - ROUNDING)
+    }
+
+    /// Cosine of the embeddings of two candidates, if there are any.
+    fn cosine(&self, i: u32, j: u32) -> Option<f32> {
+        let Embeddings::All(dim, values) = &self.embeddings else { return None };
+        let row = |i: u32| &values[self.candidates[i as usize].came as usize * dim..][..*dim];
+        Some(row(i).iter().zip(row(j)).map(|(a, b)| a.to_f32() * b.to_f32()).sum())
     }
 
     /// Slots of the corpus, and of each cluster, with `in_cluster` candidates of which `left` are no

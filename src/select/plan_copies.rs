@@ -11,7 +11,12 @@
 //! stay; those near them go; what is left is asked again. That needs no list of pairs, of which a
 //! corpus with many copies of one picture has as many as the square of their number.
 
+mod partners;
+
 use crate::model::{SEMANTIC_HASH_BITS, SemanticHash, UNKNOWN_HASH};
+
+pub use partners::hash_duplicates;
+pub(super) use partners::partners;
 
 /// Most bits that near hashes may differ in.
 pub(super) const MAX_DISTANCE: u32 = 31;

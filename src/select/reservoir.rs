@@ -64,8 +64,13 @@ impl Draw {
     /// Whether the candidate is kept in the epoch that follows those which `covered` the circle so far
     /// (none of it where nothing rotates).
     pub fn is_kept(self, rate: Rate, covered: Covered) -> bool {
+        u128::from(self.beyond(covered)) < rate.0
+    }
+
+    /// How far it lies behind the end of what `covered` the circle: frac(v_i - S) of the module's text.
+    pub(super) fn beyond(self, covered: Covered) -> u64 {
         // S modulo 1 is its low half.
-        u128::from(self.0.wrapping_sub(covered.0 as u64)) < rate.0
+        self.0.wrapping_sub(covered.0 as u64)
     }
 
     /// How often the candidate is kept in the epochs that `covered` the circle so far.

@@ -1,6 +1,7 @@
 //! Decides for all samples of a window at once.
 
 mod phase;
+mod places;
 mod priority;
 mod thin;
 
@@ -20,6 +21,8 @@ use crate::select::policy::{Policy, is_ratio};
 use crate::select::reservoir::{Covered, Draw, Rate, draws};
 use crate::select::schedule::Schedule;
 use crate::select::selector::phase::{Phase, phases};
+
+pub use places::{Near, Place};
 
 /// Version of the rules, part of the fingerprint: raised whenever a decision could change.
 const RULES: u64 = 2;

@@ -59,12 +59,34 @@ pub(crate) fn shards_of(patterns: &[String], source: Option<&str>, stores: &Stor
         return Err(Error::refused("urls", "[]", format!("expected at least one shard; {ACCEPTED}")));
     }
     stores.check()?;
-    let mut listing = Listing { source, shards: vec![], stores: Stores::new(stores) };
+    let mut listing = Listing { missing: None, source, shards: vec![], stores: Stores::new(stores) };
     for pattern in patterns {
         listing.pattern(pattern, Path::new(""), &quoted(pattern), true)?;
     }
     refuse_duplicates(&listing.shards, source)?;
     Ok(listing.shards)
+}
+
+/// As [`list`], but local files of a pattern that are missing are left out where others of it are there; also their names.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_present(
+    patterns: &[String],
+    source: Option<&str>,
+    stores: &Store,
+) -> Result<(Vec<Shard>, Vec<String>)> {
+    stores.check()?;
+    let mut listing = Listing { missing: Some(vec![]), source, shards: vec![], stores: Stores::new(stores) };
+    for pattern in patterns {
+        listing.pattern(pattern, Path::new(""), &quoted(pattern), true)?;
+    }
+    refuse_duplicates(&listing.shards, source)?;
+    let missing = listing.missing.unwrap_or_default();
+    if listing.shards.is_empty() {
+        return list(patterns, source, stores).map(|shards| (shards, missing));
+    }
+    Ok((listing.shards, missing))
 }
 
 /// Refuses what says how a store is asked where neither a shard nor the `ledger` is in such a store.
@@ -115,6 +137,8 @@ pub(crate) fn refuse_shared_secrets(shards: &[Shard]) -> Result<()> {
 
 /// The shards found so far.
 struct Listing<'a> {
+    /// Names of the files that are missing, where that is no error.
+    missing: Option<Vec<String>>,
     source: Option<&'a str>,
     shards: Vec<Shard>,
     stores: Stores,
@@ -189,7 +213,9 @@ impl Listing<'_> {
                 self.inside(&file, given)?;
             }
         }
-        if let Some(first) = missing.first() {
+        if let Some(known) = &mut self.missing {
+            known.extend(missing.into_iter().cloned());
+        } else if let Some(first) = missing.first() {
             let accepted = match paths.len() {
                 _ if is_several(part, base) => format!("there is no file {first}: {SEVERAL}"),
                 1 => format!("there is no file {first}; {ACCEPTED}"),

@@ -23,20 +23,25 @@ const STOP_WORDS: &[&str] = &[
 /// captions, of two letters or more and no stop words. O(characters).
 pub fn keywords<'a>(captions: impl Iterator<Item = &'a str>, count: usize) -> Vec<String> {
     let mut found: HashMap<String, u64> = HashMap::new();
-    let mut seen: Vec<String> = Vec::new();
     for caption in captions {
-        let text = clean(caption);
-        seen.clear();
-        seen.extend(text.split(|c: char| !c.is_alphabetic()).map(str::to_lowercase).filter(|word| {
-            word.chars().nth(1).is_some() && STOP_WORDS.binary_search(&word.as_str()).is_err()
-        }));
-        seen.sort_unstable();
-        seen.dedup();
-        seen.drain(..).for_each(|word| *found.entry(word).or_default() += 1);
+        words(caption).into_iter().for_each(|word| *found.entry(word).or_default() += 1);
     }
     let mut ranked: Vec<(String, u64)> = found.into_iter().collect();
     ranked.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     ranked.into_iter().take(count).map(|(word, _)| word).collect()
+}
+
+/// The words of a caption that say something, each once, in alphabetical order: runs of letters of the cleaned,
+/// lower-cased caption, of two letters or more and no stop words. O(characters).
+pub fn words(caption: &str) -> Vec<String> {
+    let text = clean(caption);
+    let letters = text.split(|c: char| !c.is_alphabetic()).map(str::to_lowercase);
+    let mut words: Vec<String> = letters
+        .filter(|word| word.chars().nth(1).is_some() && STOP_WORDS.binary_search(&word.as_str()).is_err())
+        .collect();
+    words.sort_unstable();
+    words.dedup();
+    words
 }
 
 #[cfg(test)]

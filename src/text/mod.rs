@@ -18,6 +18,6 @@ mod words;
 
 pub use clean::clean;
 pub use fuse::{Chosen, Evidence, Fuse};
-pub use keywords::keywords;
+pub use keywords::{keywords, words};
 pub use repetition::is_repetitive;
 pub use tokenizer::Tokenizer;

@@ -54,7 +54,7 @@ const OWNERS: [(&str, &[&str]); 21] = [
 const CORE: &str = ".";
 
 /// Crates that only the named packages may depend on. Not listed are those that any package may use.
-const PACKAGES: [(&str, &[&str]); 25] = [
+const PACKAGES: [(&str, &[&str]); 28] = [
     ("tch", &["crates/captioner", "bindings/captioner"]),
     ("torch-sys", &["crates/captioner"]),
     ("pyo3", &["bindings/common", "bindings/python", "bindings/captioner"]),
@@ -63,7 +63,10 @@ const PACKAGES: [(&str, &[&str]); 25] = [
     ("tldr-cli", &["crates/captioner-cli", "bindings/python", "bindings/captioner"]),
     ("tldr-synth", &["crates/cli", "bindings/python"]),
     ("tldr-python", &["bindings/python", "bindings/captioner"]),
-    ("tldr-jpeg", &[CORE]),
+    ("tldr-report", &["crates/cli", "bindings/python"]),
+    ("minijinja", &["crates/report"]),
+    ("base64", &["crates/report"]),
+    ("tldr-jpeg", &[CORE, "crates/report"]),
     ("tldr-resize", &[CORE]),
     ("turbojpeg-sys", &["crates/jpeg"]),
     ("fast_image_resize", &["crates/resize"]),

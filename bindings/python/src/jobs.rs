@@ -27,7 +27,7 @@ use crate::options::Options;
 use crate::scorer::clusters;
 
 /// Calls `progress(stage, done, total)`, where there is one.
-fn told<'a>(
+pub(crate) fn told<'a>(
     py: Python<'a>,
     progress: &'a Option<Callback>,
 ) -> impl FnMut((&'static str, u64, u64)) -> PyResult<()> + 'a {
@@ -35,7 +35,7 @@ fn told<'a>(
 }
 
 /// A group of options of this type, as `option` has it.
-fn group<G: tldr_loader::options::Group>(given: &Given<'_>, option: &'static str) -> PyResult<G> {
+pub(crate) fn group<G: tldr_loader::options::Group>(given: &Given<'_>, option: &'static str) -> PyResult<G> {
     let Some(Any(value)) = given.take::<Any>(option)? else { return Ok(G::default()) };
     let value = value_of(value.bind(given.py()))?;
     let fields = value.as_object().cloned().unwrap_or_default();
@@ -43,7 +43,7 @@ fn group<G: tldr_loader::options::Group>(given: &Given<'_>, option: &'static str
 }
 
 /// An object of any type.
-struct Any(Py<PyAny>);
+pub(crate) struct Any(pub(crate) Py<PyAny>);
 
 impl<'py> tldr_python::given::FromPython<'py> for Any {
     const ACCEPTED: &'static str = "anything";
@@ -138,7 +138,9 @@ pub(crate) fn _plan<'py>(
 }
 
 /// What a captioner directory says without its model: fingerprint and clusters.
-fn fitted(directory: &std::path::Path) -> Result<(u64, std::sync::Arc<tldr_loader::cluster::Clusters>)> {
+pub(crate) fn fitted(
+    directory: &std::path::Path,
+) -> Result<(u64, std::sync::Arc<tldr_loader::cluster::Clusters>)> {
     let clusters = clusters("captioner", directory)?;
     match Identity::load(directory)? {
         Some(identity) => Ok((identity.fingerprint(), clusters)),
@@ -207,7 +209,7 @@ pub(crate) fn _fitted(py: Python<'_>, path: PathBuf) -> PyResult<(Array, u64)> {
 }
 
 /// A selection, the seed, and which recording of a ledger is meant.
-fn recorded(given: &Given<'_>, scorer: Option<u64>) -> PyResult<(Selection, u64, Wanted)> {
+pub(crate) fn recorded(given: &Given<'_>, scorer: Option<u64>) -> PyResult<(Selection, u64, Wanted)> {
     let selection: Selection = group(given, "selection")?;
     let seed = given.take_whole("seed")?.unwrap_or(0);
     let is_windowed = selection.window != Selection::default().window;

@@ -8,6 +8,7 @@ mod batches;
 mod calls;
 mod describe;
 mod embedder;
+mod explain;
 mod frame;
 mod jobs;
 mod ledger;
@@ -38,6 +39,8 @@ mod _native {
     use crate::calls::_end;
     #[pymodule_export]
     use crate::describe::_describe;
+    #[pymodule_export]
+    use crate::explain::{_explain, _export_all, _report};
     #[pymodule_export]
     use crate::frame::_hand_over;
     #[pymodule_export]

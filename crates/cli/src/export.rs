@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use tldr_loader::config::Source;
-use tldr_loader::jobs::{ExportBy, ExportJob, Wanted, export};
+use tldr_loader::jobs::{DecisionsJob, ExportAllJob, ExportBy, ExportJob, Wanted, export, export_all};
 use tldr_loader::{Error, Result};
 
 use crate::Models;
+use crate::decider::Decider;
 use crate::options::{Flags, SelectionFlags};
 use crate::policy::{Fitted, policy, reading};
 use crate::progress::Progress;
@@ -26,9 +27,13 @@ pub struct Args {
     /// Folder of the ledger, for a plan
     #[arg(long, value_name = "LEDGER")]
     ledger: Option<PathBuf>,
-    /// Captioner directory, whose clusters the policy looks at; without, it may look at scores only
+    /// Captioner directory, whose clusters the policy looks at; without, it may look at scores only. Of a plan with --all the
+    /// one that it was made with
     #[arg(long, value_name = "DIR")]
     captioner: Option<PathBuf>,
+    /// Write every sample, with what became of it and why: the columns outcome, reason, near_id, near_bits, near_cosine
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     selection: SelectionFlags,
     /// Seed of the policy
@@ -49,6 +54,9 @@ pub struct Args {
 
 impl Args {
     pub(crate) fn run(self, models: &dyn Models) -> Result<()> {
+        if self.all {
+            return self.all(models);
+        }
         let (ledger, by, scorer) = self.from(models)?;
         let generation = self.generation.as_deref().map(ExportJob::generation_of);
         let job = ExportJob {
@@ -74,9 +82,41 @@ impl Args {
         Ok(())
     }
 
+    fn all(&self, models: &dyn Models) -> Result<()> {
+        let given = Decider {
+            plan: (!is_ledger(&self.from)).then_some(&self.from),
+            ledger: if is_ledger(&self.from) { Some(&self.from) } else { self.ledger.as_ref() },
+            captioner: self.captioner.as_deref(),
+            selection: &self.selection,
+            seed: self.seed,
+            source: &self.source,
+        };
+        if is_ledger(&self.from) && self.ledger.is_some() {
+            return Err(wrong(&self.from, true));
+        }
+        let generation = self.generation.as_deref().map(ExportJob::generation_of).transpose()?;
+        let decisions =
+            DecisionsJob { generation, score_field: self.score.clone(), ..given.decisions(models)? };
+        let bar = Progress::new("shards");
+        let found = export_all(&ExportAllJob { decisions, out: self.out.clone() }, &mut |done, total| {
+            bar.at(done, total);
+            Ok(())
+        })?;
+        bar.finish();
+        say!(
+            "{}: {} samples, of which {} are kept, {} dropped, {} excluded, {} failed",
+            self.out.display(),
+            found.samples,
+            found.kept,
+            found.dropped,
+            found.excluded,
+            found.failed
+        );
+        Ok(())
+    }
+
     fn from(&self, models: &dyn Models) -> Result<(PathBuf, ExportBy, Option<u64>)> {
-        // A plan is a local file, a ledger may be in a bucket.
-        let is_ledger = self.from.is_dir() || self.from.to_str().is_some_and(|from| from.contains("://"));
+        let is_ledger = is_ledger(&self.from);
         let selects = self.selection.first().filter(|(option, _)| *option != "window");
         match (&self.ledger, &self.captioner) {
             (Some(ledger), None) if !is_ledger => match selects {
@@ -98,6 +138,11 @@ impl Args {
             _ => Err(wrong(&self.from, is_ledger)),
         }
     }
+}
+
+/// Whether it is no plan, which is a local file: a ledger may be in a bucket.
+fn is_ledger(from: &Path) -> bool {
+    from.is_dir() || from.to_str().is_some_and(|from| from.contains("://"))
 }
 
 fn wrong(from: &Path, is_ledger: bool) -> Error {

@@ -15,12 +15,15 @@ use tldr_loader::shard;
 use tldr_loader::{Error, ErrorKind, Result};
 
 mod audit;
+mod decider;
+mod explain;
 mod export;
 mod inspect;
 mod options;
 mod plan;
 mod policy;
 mod progress;
+mod report;
 mod synth;
 
 pub use options::{Flags, Sources};
@@ -34,6 +37,8 @@ pub enum Command {
     Inspect(inspect::Args),
     Plan(plan::Args),
     Export(export::Args),
+    Explain(explain::Args),
+    Report(report::Args),
     Audit(audit::Args),
 }
 
@@ -48,6 +53,8 @@ impl Command {
             Self::Inspect(args) => args.run(),
             Self::Plan(args) => args.run(models),
             Self::Export(args) => args.run(models),
+            Self::Explain(args) => args.run(models),
+            Self::Report(args) => args.run(models),
             Self::Audit(args) => args.run(models),
         }
     }

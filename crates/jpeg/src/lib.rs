@@ -9,6 +9,10 @@
 //! no scan holds, arithmetic-coded data cut short, and holes of zero bytes. Oddities that change no pixel are
 //! not: bytes between segments, unknown versions of JFIF and Adobe markers, padding.
 
+mod compress;
+
+pub use compress::compress;
+
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::fmt;
 use std::marker::PhantomData;

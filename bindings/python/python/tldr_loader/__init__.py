@@ -40,6 +40,7 @@ from tldr_loader._jobs import Audit, Export, Inspection, Plan, Recording, audit,
 from tldr_loader._native import _OPTIMISED, Array, Batch, Batches, Ledger, Loader, __version__, _end, synth
 from tldr_loader._notation import AtLeast, Best, Cap, Coin, Concat, Gated, Mix, Tempered, Top
 from tldr_loader._options import LOADER, Captions, Images, Runtime, Selection, Source, Store, World
+from tldr_loader._report import Explained, Report, explain, report
 from tldr_loader._stats import Stats, scalars
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ __all__ = [
     "Concat",
     "ConfigError",
     "DataError",
+    "Explained",
     "Export",
     "FittedScorer",
     "Gated",
@@ -79,6 +81,7 @@ __all__ = [
     "OutOfMemoryError",
     "Plan",
     "Recording",
+    "Report",
     "Runtime",
     "Scorer",
     "ScorerFit",
@@ -93,11 +96,13 @@ __all__ = [
     "World",
     "__version__",
     "audit",
+    "explain",
     "export",
     "fit",
     "inspect",
     "plan",
     "record",
+    "report",
     "scalars",
     "synth",
 ]

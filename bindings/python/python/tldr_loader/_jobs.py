@@ -187,6 +187,8 @@ class Export:
     samples: int
     captions: int
     """Samples with a generated caption."""
+    outcomes: dict[str, int] | None = None
+    """With `all`, samples by what became of them: kept, dropped, excluded, failed."""
 
 
 def inspect(
@@ -360,26 +362,32 @@ def export(
     source: Source | None = None,
     score: str | None = None,
     generation: str | None = None,
+    all: bool = False,
     progress: Progress | None = None,
 ) -> Export:
     """Writes the samples that are kept as a table: of a plan, of a selection in epoch 0, or all usable ones.
+
+    With `all` every sample, with what became of it in the columns `outcome` and `reason`, and of
+    near-duplicates the sample that they fell to in `near_id`, `near_bits` and `near_cosine`.
 
     Args:
         out: File to write: `.parquet` for all columns, `.txt` for one key a line.
         ledger: Folder of the ledger, which has keys, signals and captions.
         plan: What says which samples are kept.
-        captioner: The captioner directory, whose clusters the selection looks at. Without one it may look at
-            scores only.
+        captioner: The captioner directory, whose clusters the selection looks at; with `all`, of a plan that
+            drops near-duplicates the one it was made with. Without one the selection may look at scores
+            only.
         selection: What says which samples are kept, window by window.
         seed: Seed of the selection.
         source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.
         score: A score of the corpus whose recorded values are written too; a plan, or a gate by one, says so
             itself.
         generation: Fingerprint of the captions that are meant, where the ledger has several.
+        all: Whether to write every sample.
         progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
             installed and stderr is a terminal or a notebook.
     """
-    found = with_bar("export", _native._export, of_job)(
+    found = with_bar("export", _native._export_all if all else _native._export, of_job)(
         out,
         ledger=ledger,
         plan=plan,

@@ -63,7 +63,7 @@ impl Run {
 }
 
 /// The rows of a Parquet file, by column name.
-fn table(path: &Path) -> Vec<BTreeMap<String, Field>> {
+pub(crate) fn table(path: &Path) -> Vec<BTreeMap<String, Field>> {
     let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
     let rows = reader.get_row_iter(None).unwrap();
     rows.map(|row| row.unwrap().get_column_iter().map(|(n, v)| (n.clone(), v.clone())).collect()).collect()

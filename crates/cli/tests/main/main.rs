@@ -1,5 +1,6 @@
 //! Tests of the command without the captioner, in one binary.
 
+mod explain;
 mod export_audit;
 mod inspect;
 mod refused;

@@ -1,0 +1,432 @@
+//! What became of every sample of a recording, with the reason: by a plan, by a policy, or by nothing.
+//!
+//! A plan holds the samples that it keeps and no more. Why the others are dropped is found by planning again, on the
+//! same ledger with the plan's own policy; that must keep the same samples.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::cluster::Clusters;
+use crate::error::{Error, Result};
+use crate::jobs::export::{ExportBy, generation, lacking, samples};
+use crate::jobs::recorded::{Recorded, Wanted, all_kept, view, window_of};
+use crate::ledger::{CorpusScores, RecordedShard, WindowCaptions, WindowKey, WindowRecord};
+use crate::loader::PlanFile;
+use crate::sample::{DropReason, Outcome, SampleId};
+use crate::select::gate::GateRule;
+use crate::select::{Fate, Fates, Place, Planner, Policy, Selector};
+
+/// Whose decisions are asked for.
+#[derive(Debug, Clone)]
+pub struct DecisionsJob {
+    /// Folder of the ledger.
+    pub ledger: PathBuf,
+    /// What decides.
+    pub by: ExportBy,
+    /// The clusters that a plan was made with. It needs them where it dropped near-duplicates, or gated within clusters.
+    pub clusters: Option<Arc<Clusters>>,
+    /// Which of the ledger's recordings is meant; a plan says so itself.
+    pub wanted: Wanted,
+    /// Fingerprint of the generation settings whose captions are meant, where there are several.
+    pub generation: Option<u64>,
+    /// Field of a score of the corpus; a plan or a policy that goes by one says so itself.
+    pub score_field: Option<String>,
+}
+
+impl DecisionsJob {
+    /// The decisions of `by` on the only recording of a ledger.
+    pub fn new(ledger: impl Into<PathBuf>, by: ExportBy) -> Self {
+        let (ledger, wanted) = (ledger.into(), Wanted::default());
+        Self { ledger, by, clusters: None, wanted, generation: None, score_field: None }
+    }
+}
+
+/// What decides.
+enum By {
+    /// The fates are those of planning again; `None` where the plan tells all by itself.
+    Plan(Box<PlanFile>, Option<Box<Fates>>),
+    Policy(Box<Selector>),
+    Nothing,
+}
+
+/// Decisions on a ledger, window by window.
+pub struct Decisions {
+    recorded: Recorded,
+    by: By,
+    gate: GateRule,
+    generation: Option<u64>,
+    score_field: Option<String>,
+    /// Source and path of each shard, by its hash.
+    names: BTreeMap<u64, (String, String)>,
+}
+
+/// A window, and what became of its samples.
+pub struct DecidedWindow<'a> {
+    /// What decided.
+    pub decisions: &'a Decisions,
+    /// Name of its source.
+    pub source: &'a str,
+    /// Path of its shard below the source's root.
+    pub shard: &'a str,
+    /// Which window it is.
+    pub key: WindowKey,
+    /// What the ledger holds of it.
+    pub record: Arc<WindowRecord>,
+    /// Scores of the corpus, where they are asked for, `[n]`.
+    pub scores: Option<CorpusScores>,
+    /// Generated captions, where there are any.
+    pub captions: Option<Arc<WindowCaptions>>,
+    /// What became of each sample, `[n]`.
+    pub outcomes: Vec<Outcome>,
+    places: Vec<Option<Place>>,
+}
+
+impl DecidedWindow<'_> {
+    /// Where the policy's draw puts a sample; `None` under a plan, and of what is no candidate.
+    pub fn place(&self, row: usize) -> Option<Place> {
+        self.places.get(row).copied().flatten()
+    }
+
+    /// What the plan made of a sample; `None` under a policy, and of what is no candidate.
+    pub fn fate(&self, row: usize) -> Option<Fate> {
+        match &self.decisions.by {
+            By::Plan(_, Some(fates)) => fates.of(self.key.shard, self.key.window, *self.record.ids.get(row)?),
+            _ => None,
+        }
+    }
+}
+
+impl Decisions {
+    /// Opens the ledger and, for a plan, plans again where its reasons need that. `progress(done, total)` is called with
+    /// shards.
+    ///
+    /// # Errors
+    /// As [`export`](super::export()); a plan whose reasons need the clusters, or that the ledger does not give again.
+    pub fn open(job: &DecisionsJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Self> {
+        let plan = match &job.by {
+            ExportBy::Plan(path) => Some(PlanFile::load(path)?),
+            ExportBy::Policy(..) | ExportBy::All => None,
+        };
+        let wanted = plan.as_ref().map_or(job.wanted, |plan| Wanted {
+            scorer: Some(plan.captioner),
+            reading: Some(plan.reading),
+            window: Some(plan.window),
+        });
+        let mut recorded = Recorded::open(&job.ledger, wanted)?;
+        if let Some(plan) = &plan {
+            // Another corpus may be in the ledger too.
+            let planned: HashSet<u64> = plan.shards.iter().map(|shard| shard.hash).collect();
+            recorded.recording.shards.retain(|shard| planned.contains(&shard.hash));
+        }
+        let generation = generation(job.generation, &recorded)?;
+        let names = names(&recorded);
+        let mut decisions = Self {
+            recorded,
+            by: By::Nothing,
+            gate: GateRule::new(&Policy::default(), None),
+            generation,
+            score_field: job.score_field.clone(),
+            names,
+        };
+        match (&job.by, plan) {
+            (ExportBy::Policy(policy, clusters), _) => {
+                let recorded = &decisions.recorded;
+                let policy = Policy { corpus: Some(samples(recorded)), ..recorded.with_scores(policy)? };
+                decisions.gate = GateRule::new(&policy, clusters.as_deref());
+                decisions.by = By::Policy(Box::new(Selector::new(policy, clusters.clone())?));
+            }
+            (_, Some(plan)) => decisions.replay(job, plan, progress)?,
+            _ => {}
+        }
+        let of_policy = decisions.policy().and_then(|policy| policy.gate().field()).map(str::to_owned);
+        decisions.score_field = of_policy.or(decisions.score_field.take());
+        Ok(decisions)
+    }
+
+    /// Plans again.
+    fn replay(
+        &mut self,
+        job: &DecisionsJob,
+        plan: PlanFile,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        let policy = plan.plan.policy().clone();
+        let is_by_cluster =
+            policy.gate().share().is_some() && policy.within() == crate::config::Within::Cluster;
+        let needs_clusters = policy.selection.dedup.is_some() || is_by_cluster;
+        self.gate = GateRule::new(&policy, job.clusters.as_deref());
+        self.score_field = policy.gate().field().map(str::to_owned);
+        let selector = match (Selector::new(policy, job.clusters.clone()), needs_clusters) {
+            (Ok(selector), _) => selector,
+            (Err(_), false) => {
+                // What passed the gate and is not kept fell to its quota.
+                self.by = By::Plan(Box::new(plan), None);
+                return Ok(());
+            }
+            (Err(_), true) => {
+                let accepted = "the captioner directory that the plan was made with: its clusters say in which order \
+                                near-duplicates were dropped, and what the gate of each cluster is";
+                return Err(Error::option("captioner", "none", accepted));
+            }
+        };
+        // The file does not say whether embeddings were looked at.
+        let ways = if selector.policy().selection.dedup.is_some() { &[false, true][..] } else { &[false] };
+        for &embeddings in ways {
+            let planner = Planner::new(selector.clone(), plan.plan.counts().candidates as usize)?;
+            let planner = if embeddings { planner } else { planner.without_embeddings() };
+            let mut planner = planner.fill_with_copies(plan.plan.counts().refilled > 0);
+            self.walk(
+                &mut |_, key, record, scores| {
+                    planner.add(key.shard, key.window, &window_of_plan(key, record, scores))
+                },
+                progress,
+            )?;
+            let found = planner.decide_in_full();
+            if let Ok((again, fates)) = found
+                && again.kept().eq(plan.plan.kept())
+            {
+                self.by = By::Plan(Box::new(plan), Some(Box::new(fates)));
+                return Ok(());
+            }
+        }
+        let accepted = "the ledger and the captioner that the plan was made with: planning again with its policy keeps \
+                        other samples; plan again";
+        Err(Error::option("ledger", format!("{:?}", job.ledger.display()), accepted))
+    }
+
+    /// The policy that decides, if any.
+    pub fn policy(&self) -> Option<&Policy> {
+        match &self.by {
+            By::Plan(plan, _) => Some(plan.plan.policy()),
+            By::Policy(selector) => Some(selector.policy()),
+            By::Nothing => None,
+        }
+    }
+
+    /// The plan that decides, if any.
+    pub fn plan(&self) -> Option<&PlanFile> {
+        match &self.by {
+            By::Plan(plan, _) => Some(plan),
+            By::Policy(_) | By::Nothing => None,
+        }
+    }
+
+    /// What became of the candidates of a plan, where planning again was needed and possible.
+    pub fn fates(&self) -> Option<&Fates> {
+        match &self.by {
+            By::Plan(_, fates) => fates.as_deref(),
+            By::Policy(_) | By::Nothing => None,
+        }
+    }
+
+    /// What applies the policy, where one decides window by window.
+    pub fn selector(&self) -> Option<&Selector> {
+        match &self.by {
+            By::Policy(selector) => Some(selector),
+            By::Plan(..) | By::Nothing => None,
+        }
+    }
+
+    /// The gate in force.
+    pub fn gate(&self) -> &GateRule {
+        &self.gate
+    }
+
+    /// The score of the corpus that is looked at, if any.
+    pub fn score_field(&self) -> Option<&str> {
+        self.score_field.as_deref()
+    }
+
+    /// Fingerprints of the scorer and of the reading options, and samples per window.
+    pub fn recording(&self) -> (u64, u64, usize) {
+        let recording = &self.recorded.recording;
+        (recording.scorer, recording.reading, recording.size)
+    }
+
+    /// Hashes of the shards, in order.
+    pub fn shards(&self) -> impl Iterator<Item = u64> + '_ {
+        self.recorded.recording.shards.iter().map(|shard| shard.hash)
+    }
+
+    /// Source and path of a shard.
+    pub fn name(&self, shard: u64) -> Option<(&str, &str)> {
+        self.names.get(&shard).map(|(source, path)| (source.as_str(), path.as_str()))
+    }
+
+    /// What the ledger holds of window `number` of a shard.
+    pub fn record(&self, shard: u64, number: u64) -> Option<Arc<WindowRecord>> {
+        let shards = &self.recorded.recording.shards;
+        let at = shards.binary_search_by_key(&shard, |shard| shard.hash).ok()?;
+        self.recorded.window(&self.recorded.key(&shards[at], number))
+    }
+
+    /// Key of a sample.
+    pub fn key_of(&self, shard: u64, number: u64, id: SampleId) -> Option<String> {
+        let record = self.record(shard, number)?;
+        let row = record.ids.iter().position(|&own| own == id)?;
+        record.index.as_ref()?.key(row).map(str::to_owned)
+    }
+
+    /// Calls `each` with every window that has samples: in order of shard hash and position. `progress(done, total)` is
+    /// called with shards.
+    ///
+    /// # Errors
+    /// As [`export`](super::export()); what `each` and `progress` return.
+    pub fn each(
+        &self,
+        each: &mut dyn FnMut(&DecidedWindow<'_>) -> Result<()>,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut kept = 0;
+        self.walk(
+            &mut |_, key, record, scores| {
+                let window = self.decided(key, record, scores)?;
+                kept += window.outcomes.iter().filter(|outcome| outcome.is_kept()).count() as u64;
+                each(&window)
+            },
+            progress,
+        )?;
+        match self.plan().map(|plan| plan.plan.counts().kept).filter(|&planned| planned != kept) {
+            Some(planned) => {
+                let accepted =
+                    format!("the ledger that the plan was made with: it has {kept} of its {planned} samples");
+                Err(Error::option("ledger", self.recorded.ledger.location().unwrap_or_default(), accepted))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Window `number` of a shard with what became of its samples; `None` where the ledger does not have it.
+    ///
+    /// # Errors
+    /// As [`each`](Self::each).
+    pub fn window(&self, shard: u64, number: u64) -> Result<Option<DecidedWindow<'_>>> {
+        let shards = &self.recorded.recording.shards;
+        let Ok(at) = shards.binary_search_by_key(&shard, |shard| shard.hash) else { return Ok(None) };
+        let key = self.recorded.key(&shards[at], number);
+        let Some(record) = self.recorded.window(&key).filter(|record| !record.ids.is_empty()) else {
+            return Ok(None);
+        };
+        let named = self.score_field.as_deref();
+        let scores = named.map(|name| self.recorded.scores(&key, &record, name)).transpose()?;
+        self.decided(&key, &record, scores.as_ref()).map(Some)
+    }
+
+    /// Calls `each` with what is recorded of every window that has samples, undecided.
+    ///
+    /// # Errors
+    /// What `each` and `progress` return.
+    pub fn each_recorded(
+        &self,
+        each: &mut dyn FnMut(&WindowKey, &WindowRecord) -> Result<()>,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        self.walk(&mut |_, key, record, _| each(key, record), progress)
+    }
+
+    /// Decides one window.
+    fn decided<'a>(
+        &'a self,
+        key: &WindowKey,
+        record: &Arc<WindowRecord>,
+        scores: Option<&CorpusScores>,
+    ) -> Result<DecidedWindow<'a>> {
+        let (source, shard) = self.name(key.shard).unwrap_or_default();
+        let values = scores.map(|scores| &scores[..]);
+        let (outcomes, places) = match &self.by {
+            By::Nothing => (all_kept(record), vec![]),
+            By::Policy(selector) => {
+                if let Some(lacking) = lacking(key, record, selector) {
+                    let given =
+                        format!("window {} of {shard} lacks signals of {lacking} samples", key.window);
+                    let accepted = "a ledger with signals of every sample that the policy looks at: that of a loader \
+                                    with this policy, or of one without thin";
+                    return Err(Error::option("ledger", given, accepted));
+                }
+                let window = window_of(key, record, values, selector)?;
+                (selector.decide(&window, 0)?, selector.places(&window, 0)?)
+            }
+            By::Plan(plan, fates) => {
+                let mut outcomes = plan.plan.decide(&view(key, record, values))?;
+                for (row, outcome) in outcomes.iter_mut().enumerate() {
+                    if matches!(outcome, Outcome::Dropped(_)) {
+                        let fate =
+                            fates.as_ref().and_then(|fates| fates.of(key.shard, key.window, record.ids[row]));
+                        *outcome = Outcome::Dropped(match fate {
+                            _ if !self.passes(record, row, values) => DropReason::Gate,
+                            Some(Fate { duplicate: Some(_), .. }) => DropReason::Dedup,
+                            _ => DropReason::Quota,
+                        });
+                    }
+                }
+                (outcomes, vec![])
+            }
+        };
+        let generated = |generation| self.recorded.ledger.captions_of(&key.captions(generation));
+        Ok(DecidedWindow {
+            decisions: self,
+            source,
+            shard,
+            key: *key,
+            record: Arc::clone(record),
+            scores: scores.cloned(),
+            captions: self.generation.map(generated),
+            outcomes,
+            places,
+        })
+    }
+
+    /// Whether the gate lets a sample pass.
+    fn passes(&self, record: &WindowRecord, row: usize, scores: Option<&[f32]>) -> bool {
+        let signals = record.signals.as_ref();
+        scores.is_none_or(|scores| self.gate.passes_score(scores[row]))
+            && signals.is_none_or(|signals| self.gate.passes(signals.alignment[row], signals.cluster[row]))
+    }
+
+    /// Calls `each` with what is recorded of every window that has samples.
+    fn walk(
+        &self,
+        each: &mut dyn FnMut(
+            &RecordedShard,
+            &WindowKey,
+            &Arc<WindowRecord>,
+            Option<&CorpusScores>,
+        ) -> Result<()>,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        let shards = &self.recorded.recording.shards;
+        for (done, shard) in shards.iter().enumerate() {
+            for &window in &shard.windows {
+                let key = self.recorded.key(shard, window);
+                let Some(record) = self.recorded.window(&key).filter(|record| !record.ids.is_empty()) else {
+                    continue;
+                };
+                let named = self.score_field.as_deref();
+                let scores = named.map(|name| self.recorded.scores(&key, &record, name)).transpose()?;
+                let path = || self.name(shard.hash).map_or("", |(_, path)| path).into();
+                each(shard, &key, &record, scores.as_ref()).map_err(|error| error.in_shard(&path()))?;
+            }
+            progress(done as u64 + 1, shards.len() as u64)?;
+        }
+        Ok(())
+    }
+}
+
+/// The planner's view of a window.
+fn window_of_plan<'a>(
+    key: &WindowKey,
+    record: &'a WindowRecord,
+    scores: Option<&'a CorpusScores>,
+) -> crate::select::Window<'a> {
+    view(key, record, scores.map(|scores| &scores[..]))
+}
+
+/// Source and path of each recorded shard, by its hash.
+fn names(recorded: &Recorded) -> BTreeMap<u64, (String, String)> {
+    let of = |shard: &RecordedShard| {
+        let first = recorded.key(shard, *shard.windows.first()?);
+        Some((shard.hash, recorded.ledger.shard_of(&first)?))
+    };
+    recorded.recording.shards.iter().filter_map(of).collect()
+}

@@ -1,0 +1,127 @@
+//! The facts of a sample in a sentence.
+
+use super::facts::{Epochs, Explained, NearDuplicate, QuotaPlace};
+
+impl Explained {
+    /// Writes the sentence anew.
+    pub(super) fn say(&mut self) {
+        let name = self.key.clone().unwrap_or_else(|| format!("id {}", self.id));
+        let mut text = format!("{name} in {} {}", self.shard, self.verdict());
+        if let Some(Epochs { kept, of }) = &self.epochs {
+            let numbers: Vec<String> = kept.iter().map(u64::to_string).collect();
+            let of = format!("of the epochs 0 to {}", of.saturating_sub(1));
+            text += &match numbers.len() {
+                0 => format!("; {of} none keeps it"),
+                1 => format!("; {of} epoch {} keeps it", numbers[0]),
+                _ => format!("; {of} epochs {} keep it", numbers.join(", ")),
+            };
+        }
+        text.push('.');
+        self.sentence = text;
+    }
+
+    fn verdict(&self) -> String {
+        let detail = self.detail.as_deref();
+        match (self.outcome, self.reason) {
+            ("failed", reason) => {
+                let why = detail.map_or(String::new(), |detail| format!(": {detail}"));
+                format!("failed ({}){why}", reason.unwrap_or("unknown"))
+            }
+            ("excluded", _) => format!(
+                "is excluded: {}",
+                detail.unwrap_or("where, or a subset, of the source does not let it pass")
+            ),
+            ("usable", _) => {
+                format!("is usable, and no plan or policy was given to decide{}", self.measured())
+            }
+            ("dropped", Some("gate")) => format!("is dropped by the gate{}", self.measured()),
+            ("dropped", Some("near-duplicate")) => {
+                let of = self.near.as_ref().map_or("of another candidate".into(), near);
+                format!("is dropped as a near-duplicate {of}")
+            }
+            ("dropped", Some("thin")) => {
+                "is dropped unseen: it is not in the share of the stream that thin looks at".into()
+            }
+            ("dropped", _) => {
+                let cluster = self.cluster.map_or(String::new(), |cluster| format!(" of cluster {cluster}"));
+                format!("is dropped by the quota{cluster}{}{}", self.place(false), self.gate_passed())
+            }
+            _ if self.near.is_some() => {
+                let of = self.near.as_ref().map_or(String::new(), near);
+                format!("is kept, a near-duplicate {of}: it fills a slot that no other candidate is left for")
+            }
+            _ => format!("is kept{}{}", self.place(true), self.gate_passed()),
+        }
+    }
+
+    /// What the gate looked at, and where it cuts.
+    fn measured(&self) -> String {
+        let by_score = self.gate.as_ref().is_some_and(|gate| gate.by != "alignment");
+        let (what, value) = match &self.gate {
+            Some(gate) if by_score => (gate.by.as_str(), self.score),
+            _ => ("alignment", self.alignment),
+        };
+        match (value, &self.gate) {
+            (Some(value), Some(gate)) if value < gate.least => {
+                format!(
+                    ": its {what} {} is below {}, the least that passes",
+                    number(value),
+                    number(gate.least)
+                )
+            }
+            (Some(value), _) => format!(": its {what} is {}", number(value)),
+            (None, Some(gate)) => {
+                format!(": it has no {}, where {} is the least that passes", gate.by, number(gate.least))
+            }
+            (None, None) => String::new(),
+        }
+    }
+
+    fn gate_passed(&self) -> String {
+        let Some(gate) = &self.gate else { return String::new() };
+        let value = if gate.by == "alignment" { self.alignment } else { self.score };
+        let value = value.map_or(String::new(), number);
+        format!("; its {} {value} passes the gate ({} or more)", gate.by, number(gate.least))
+    }
+
+    fn place(&self, kept: bool) -> String {
+        let cluster = || self.cluster.map_or("its window".to_owned(), |cluster| format!("cluster {cluster}"));
+        match self.quota {
+            Some(QuotaPlace { place: Some(place), left: Some(left), slots: Some(slots), .. }) if kept => {
+                format!(": number {place} of {left} candidates of {}, of which {slots} are kept", cluster())
+            }
+            Some(QuotaPlace { place: Some(place), left: Some(left), slots: Some(slots), .. }) => {
+                format!(": it is number {place} of {left} candidates, of which {slots} are kept")
+            }
+            Some(QuotaPlace { draw, rate: Some(rate), .. }) if kept && draw < rate => {
+                format!(": its draw {draw:.3} is below {rate:.3}, the rate of {}", cluster())
+            }
+            Some(QuotaPlace { draw, rate: Some(rate), .. }) if !kept && draw >= rate => {
+                format!(": its draw {draw:.3} is not below the rate {rate:.3}")
+            }
+            Some(QuotaPlace { rate: Some(rate), .. }) => {
+                format!(": by its priority, at a rate of {rate:.3}")
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+/// What it is a near-duplicate of.
+fn near(of: &NearDuplicate) -> String {
+    let name = of.key.clone().unwrap_or_else(|| format!("id {}", of.id));
+    let mut measured = vec![];
+    if let Some(cosine) = of.cosine {
+        measured.push(format!("cosine {cosine:.3}"));
+    }
+    if let Some(bits) = of.bits {
+        measured.push(format!("{bits} of 256 bits differ"));
+    }
+    let kept = if of.kept { "which is kept" } else { "which the quota dropped" };
+    format!("of {name} in {}, {kept} ({})", of.shard, measured.join(", "))
+}
+
+fn number(value: f32) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
