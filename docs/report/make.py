@@ -9,6 +9,7 @@ Minutes on two cores, most of them training.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -33,9 +34,10 @@ CHROMIUM = [
 
 def page(folder: Path) -> Path:
     """Writes the corpus, trains, records, plans, and makes the page."""
-    corpus, captioner, ledger, plan = (
-        folder / name for name in ("corpus", "captioner", "ledger", "plan.parquet")
-    )
+    # By relative paths, which the page shows.
+    os.chdir(folder)
+    names = ("corpus", "captioner", "ledger", "plan.parquet")
+    corpus, captioner, ledger, plan = (Path(name) for name in names)
     if not corpus.exists():
         tldr.synth(corpus, samples=4000, shards=8, test_samples=0, size=64, duplicates=3)
     urls = f"{corpus}/train/{{00000..00007}}.tar"
@@ -59,9 +61,9 @@ def page(folder: Path) -> Path:
         if number == 8:
             break
     del loader
-    out = folder / "synthetic.html"
-    tldr.report(urls, ledger=ledger, plan=plan, captioner=captioner, captions=captions, out=out, max_mb=1.5)
-    return out
+    out = Path("synthetic.html")
+    tldr.report(urls, ledger=ledger, plan=plan, captioner=captioner, captions=captions, out=out, max_mb=5)
+    return out.resolve()
 
 
 def shots(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,11 @@ class Report:
     """Of these, those with a picture."""
     bytes: int
     """Size of the page."""
+
+
+def _shown(value: object) -> str:
+    """A value as code; a path as its text."""
+    return repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def explain(
@@ -171,7 +177,10 @@ def report(
             installed and stderr is a terminal or a notebook.
     """
     given = {"ledger": ledger, "plan": plan, "captioner": captioner, "selection": selection}
-    shown = [repr(source), *(f"{name}={value!r}" for name, value in given.items() if value is not None)]
+    shown = [
+        _shown(source),
+        *(f"{name}={_shown(value)}" for name, value in given.items() if value is not None),
+    ]
     found = with_bar("report", _native._report, of_job)(
         source,
         **given,
