@@ -104,6 +104,7 @@ pub fn shown(value: &Value) -> String {
 fn without_secrets(value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().map(without_secrets).collect(),
+        Value::Object(fields) if fields.contains_key(FOREIGN) => fields[FOREIGN].clone(),
         Value::Object(fields) => {
             let show = |(name, value): (&String, &Value)| {
                 let is_secret = SECRET.contains(&name.as_str());
@@ -243,7 +244,17 @@ impl Setting for Vec<PathBuf> {
     const PYTHON: &'static str = <Vec<String> as Setting>::PYTHON;
 
     fn from_value(value: &Value) -> Option<Self> {
-        Some(Vec::<String>::from_value(value)?.into_iter().map(PathBuf::from).collect())
+        // A text that writes a list is one: of a command line, which has no other way to give several.
+        let list = value
+            .as_str()
+            .filter(|text| text.starts_with('['))
+            .and_then(|text| serde_json::from_str(text).ok());
+        Some(
+            Vec::<String>::from_value(list.as_ref().unwrap_or(value))?
+                .into_iter()
+                .map(PathBuf::from)
+                .collect(),
+        )
     }
 
     fn to_value(&self) -> Value {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use crate::error::{FailReason, Result};
-use crate::json::{self, Fields};
+use crate::json::Fields;
 use crate::sample::{self, SampleId};
 use crate::shard::join::{JoinBy, Names, UID, of_id, of_key, of_uid_value};
 use crate::shard::{
@@ -39,6 +39,8 @@ pub(super) struct CaptionReader {
     share: Option<Share>,
     /// The table that captions are taken from.
     table: Option<Arc<CaptionTable>>,
+    /// Name of a table of other captions, for messages.
+    other: Option<Arc<str>>,
     scores: Option<Arc<ScoreTables>>,
     /// Fields that come along.
     fields: Arc<[String]>,
@@ -135,6 +137,11 @@ impl CaptionReader {
             subset: options.subset.clone(),
             share: options.share,
             table: table.cloned(),
+            other: options
+                .captions
+                .as_ref()
+                .and_then(|tables| tables.iter().next())
+                .map(|(name, _)| Arc::clone(name)),
             scores: options.scores.clone(),
             fields: Arc::clone(&options.fields),
             needs_uid,
@@ -202,6 +209,11 @@ impl CaptionReader {
         }
     }
 
+    /// A table that may have the caption of a sample without one of its own, if somebody says so.
+    pub(super) fn other_table(&self) -> Option<&str> {
+        self.other.as_deref().filter(|_| self.table.is_none())
+    }
+
     /// Whether a sample is outside of the share, or of the subset by its name alone: nothing of it need be read.
     pub(super) fn is_outside(&self, key: &str, id: SampleId) -> bool {
         let beyond = self.share.is_some_and(|share| !share.contains(id));
@@ -225,7 +237,8 @@ impl CaptionReader {
 
     /// Whether a sample whose json cannot be read cannot be used.
     fn fails_without_json(&self) -> bool {
-        let is_field = |column: &String| self.columns.contains(column);
+        let by_uid = self.scores.as_ref().is_some_and(|scores| scores.needs_uid());
+        let is_field = |column: &String| by_uid || self.columns.contains(column);
         self.field.is_some()
             || self.filter.as_ref().is_some_and(|filter| filter.columns().iter().any(is_field))
     }
@@ -294,12 +307,15 @@ impl CaptionReader {
             let value = self.value(CAPTION_AT, &field, key, &member)?;
             found.captions = value.and_then(|value| texts(&value, &field));
         }
-        if let Some(field) = self.score.clone() {
-            found.score = self.value(SCORE_AT, &field, key, &member)?.as_ref().and_then(score);
-        }
         if let Some(scores) = &self.scores {
-            let value = |at| scores.value(at, &self.rows).map_or(f32::NAN, |value| value as f32);
-            found.scores = (0..scores.columns().len()).map(value).collect();
+            found.scores = scores.scores(&self.rows);
+        }
+        if let Some(field) = self.score.clone() {
+            let of_table = self.scores.as_ref().and_then(|scores| scores.column(&field));
+            found.score = match of_table {
+                Some(at) => found.scores.get(at).copied().filter(|score| !score.is_nan()),
+                None => self.value(SCORE_AT, &field, key, &member)?.as_ref().and_then(score),
+            };
         }
         let first = self.lacking.len() - self.fields.len();
         for (at, field) in Arc::clone(&self.fields).iter().enumerate() {
@@ -356,7 +372,7 @@ impl CaptionReader {
     /// What stands in `column`, the `i`-th that is looked for; `None` where it is absent, null or not a number.
     fn value(&mut self, i: usize, column: &str, key: &str, member: &Fields) -> Result<Option<Value>> {
         if let Some((scores, at)) = self.scores.as_ref().and_then(|s| Some((s, s.column(column)?))) {
-            return Ok(scores.value(at, &self.rows).map(json::number));
+            return Ok(scores.value(at, &self.rows));
         }
         let mut found = member.value(column).cloned();
         let mut is_nan = member.is_nan(column);

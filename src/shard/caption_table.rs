@@ -25,6 +25,7 @@ pub struct CaptionTable {
     texts: Vec<u8>,
     fingerprint: u64,
     example: Box<str>,
+    file: Box<str>,
 }
 
 impl CaptionTable {
@@ -64,7 +65,8 @@ impl CaptionTable {
             ));
         }
         entries.sort_unstable();
-        let mut table = Self { by, entries, texts, fingerprint: 0, example: example.into() };
+        let file = path.file_name().map_or(given(), |name| name.to_string_lossy().into_owned()).into();
+        let mut table = Self { by, entries, texts, fingerprint: 0, example: example.into(), file };
         let of_two = table.entries.windows(2).filter(|pair| pair[0].0 == pair[1].0);
         let (mut repeats, mut differ) = (false, None);
         for pair in of_two {
@@ -115,6 +117,11 @@ impl CaptionTable {
     /// The name of its first caption, as the file has it.
     pub fn example(&self) -> &str {
         &self.example
+    }
+
+    /// Name of its file.
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// Identifies names and captions.

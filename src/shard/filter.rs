@@ -23,7 +23,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::error::{Error, Result};
 
@@ -74,18 +74,43 @@ impl Compare {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Literal {
-    Number(f64),
+    Number(Figure),
     Text(String),
     Bool(bool),
+}
+
+/// A number as it is written: whole ones are compared as such, since beyond 2^53 a float is another number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Figure {
+    real: f64,
+    whole: Option<i128>,
+}
+
+impl Figure {
+    fn parse(text: &str) -> Option<Self> {
+        Some(Self {
+            real: text.parse().ok().filter(|real: &f64| real.is_finite())?,
+            whole: text.parse().ok(),
+        })
+    }
+
+    /// How `value` compares with it.
+    fn order(self, value: &Number) -> Option<Ordering> {
+        let own = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
+        match (own, self.whole) {
+            (Some(own), Some(whole)) => Some(own.cmp(&whole)),
+            _ => value.as_f64()?.partial_cmp(&self.real),
+        }
+    }
 }
 
 impl Literal {
     /// How `value` compares with it; `None` where it does not.
     fn order(&self, value: &Value) -> Option<Ordering> {
         match (value, self) {
-            (Value::Number(value), Self::Number(number)) => value.as_f64()?.partial_cmp(number),
+            (Value::Number(value), Self::Number(number)) => number.order(value),
             (Value::String(text), Self::Number(number)) => {
-                text.trim().parse::<f64>().ok()?.partial_cmp(number)
+                text.trim().parse::<f64>().ok()?.partial_cmp(&number.real)
             }
             (Value::String(value), Self::Text(text)) => Some(value.as_str().cmp(text)),
             (Value::Bool(value), Self::Bool(literal)) => Some(value.cmp(literal)),
@@ -193,7 +218,7 @@ enum Token {
     /// A name in double quotes.
     Name(String),
     Text(String),
-    Number(f64),
+    Number(Figure),
     Compare(Compare),
     Open,
     Close,
@@ -261,9 +286,9 @@ fn tokens(text: &str) -> std::result::Result<Vec<(usize, Token)>, Wrong> {
                 while bytes.get(at).is_some_and(|&b| is_number(at, b)) {
                     at += 1;
                 }
-                match text[start..at].parse::<f64>() {
-                    Ok(number) if number.is_finite() => Token::Number(number),
-                    _ => return Err((start, "a number".into())),
+                match Figure::parse(&text[start..at]) {
+                    Some(number) => Token::Number(number),
+                    None => return Err((start, "a number".into())),
                 }
             }
             c if c.is_alphanumeric() || c == '_' => {
@@ -441,7 +466,7 @@ mod tests {
     fn what_sql_lets_through_passes() {
         let row = json!({
             "NSFW": "UNLIKELY", "width": 640, "height": "480", "similarity": 0.31, "a b": "it's", "ok": true,
-            "none": null, "tags": ["x"], "exif.model": "m",
+            "none": null, "tags": ["x"], "exif.model": "m", "id": (1_u64 << 60) + 1, "big": u64::MAX,
         });
         for filter in [
             "NSFW = 'UNLIKELY' and width >= 200",
@@ -453,6 +478,9 @@ mod tests {
             "height > 479.5 and height <= 4.8e2",
             "ok = true and ok != false",
             "width <> -1 and width==640",
+            // Whole numbers are themselves, where floats are not.
+            "id = 1152921504606846977 and id > 1152921504606846976 and id in (1, 1152921504606846977)",
+            "id < 1152921504606846978 and id > 1.1e18 and big = 18446744073709551615",
             "exif.model >= 'l'",
             "NSFW < 'V'",
             "width = 1 and width = 2 or width = 640",

@@ -401,6 +401,10 @@ impl Open {
                 }
                 None => "no txt, no caption".to_owned(),
             };
+            let what = match reader.other_table() {
+                Some(name) => format!("{what} (caption_key={name:?} takes the table's for the original)"),
+                None => what,
+            };
             return Err(self.missing(FailReason::MissingCaption, &what, is_caption));
         }
         let captions = self.captions.iter().map(text).collect::<Result<Vec<_>, Unusable>>()?;

@@ -20,7 +20,8 @@ pub enum JoinBy {
     /// WebDataset key, which must be unique in the corpus.
     Key,
     /// DataComp's `uid`: a field of the json, or a column of the Parquet file beside the shard. One of 32
-    /// hexadecimal digits is a number, whatever the case of its letters; another is a text.
+    /// hexadecimal digits, with the dashes of a UUID or without, is a number, whatever the case of its letters; another is
+    /// a text.
     Uid,
     /// [`SampleId`], as `tldr-loader export` writes it.
     Id,
@@ -114,9 +115,13 @@ pub(super) fn of_id(id: SampleId) -> u64 {
 
 /// The hash of a uid.
 pub(super) fn of_uid(uid: &str) -> u64 {
-    let halves = (uid.len() == 32 && uid.bytes().all(|b| b.is_ascii_hexdigit())).then(|| {
+    // A UUID has dashes behind its digits 8, 12, 16 and 20.
+    let is_uuid = uid.len() == 36 && [8, 13, 18, 23].iter().all(|&at| uid.as_bytes()[at] == b'-');
+    let plain = if is_uuid { uid.replace('-', "") } else { String::new() };
+    let digits = if is_uuid { plain.as_str() } else { uid };
+    let halves = (digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then(|| {
         let half = |part: &str| u64::from_str_radix(part, 16).unwrap_or_default();
-        (half(&uid[..16]), half(&uid[16..]))
+        (half(&digits[..16]), half(&digits[16..]))
     });
     match halves {
         Some((high, low)) => of_halves(high, low),
@@ -149,6 +154,8 @@ mod tests {
         assert_eq!(of_uid(text), of_halves(255, 10));
         assert_eq!(of_uid(&text.to_lowercase()), of_uid(&text.to_uppercase()));
         assert_ne!(of_uid(text), of_uid(&text[1..]));
+        assert_eq!(of_uid("00000000-0000-00ff-0000-00000000000a"), of_uid(text));
+        assert_ne!(of_uid("0000000-00000-00ff-0000-00000000000a"), of_uid(text));
         assert_ne!(of_uid("ä"), of_uid("+0000000000000ff000000000000000a"));
     }
 

@@ -142,6 +142,9 @@ pub(super) fn hash_of(by: JoinBy, cell: Option<&Cell>) -> std::result::Result<Op
         Some(Cell::Text(text)) => by.of_text(text).map(Some).ok_or_else(|| not_an_id(text)),
         Some(Cell::Number(number)) => Ok(Some(by.of_number(*number))),
         None => Ok(None),
+        Some(Cell::Real(number)) => {
+            Err(format!("the {by} {number} in a column of floats: write texts or whole numbers"))
+        }
         other => Err(format!("the {by} {}, neither a text nor a whole number", text_of(other))),
     }
 }

@@ -6,7 +6,8 @@
 //! | `.jsonl` | objects with the same fields, one a line |
 //! | `.npy` | a structured array of a uid (`u8,u8` or text) or a key (text), and numbers |
 //!
-//! Texts and lists are skipped. A truth value counts as 1 or 0.
+//! Texts and lists are skipped, but for texts of json that are numbers. A truth value counts as 1 or 0 where a score is
+//! asked for.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,7 +19,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::json::Fields;
+use crate::json::{self, Fields};
 use crate::shard::join::{JoinBy, Names};
 use crate::shard::join_table::{Wrong, hash_of, lines, no_name, not_an_id, text_of};
 use crate::shard::metadata::{Cell, Columns};
@@ -27,7 +28,7 @@ use crate::shard::npy;
 /// The option that names tables.
 const OPTION: &str = "scores";
 
-/// One table of scores. In memory 8 bytes a row, and 4 for each column (8 where its numbers are no f32).
+/// One table of scores. In memory 8 bytes a row, and 4 for each column (8 where its numbers are not all an f32).
 #[derive(Debug)]
 pub struct ScoreTable {
     by: JoinBy,
@@ -35,37 +36,128 @@ pub struct ScoreTable {
     names: Vec<u64>,
     columns: Vec<Column>,
     example: Box<str>,
+    file: Box<str>,
 }
 
 /// A column, in the order of the names; not a number where a sample has none.
 #[derive(Debug)]
 struct Column {
     name: Arc<str>,
+    kind: Kind,
     values: Values,
     fingerprint: u64,
 }
 
+/// What all values of a column are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Truth,
+    Whole,
+    Real,
+}
+
+/// Where a value is missing there is no number, or the least whole one.
 #[derive(Debug)]
 enum Values {
     F32(Vec<f32>),
     F64(Vec<f64>),
+    I64(Vec<i64>),
+}
+
+/// A value as it comes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Raw {
+    Missing,
+    Truth(bool),
+    Whole(i64),
+    Real(f64),
+}
+
+impl Raw {
+    fn real(self) -> f64 {
+        match self {
+            Self::Missing => f64::NAN,
+            Self::Truth(truth) => truth.into(),
+            Self::Whole(number) => number as f64,
+            Self::Real(number) => number,
+        }
+    }
+
+    /// Tells values apart: every not-a-number is one.
+    fn bits(self) -> u64 {
+        match self {
+            Self::Whole(number) if number as f64 as i128 != i128::from(number) => number as u64,
+            other if other.real().is_nan() => u64::MAX,
+            other => other.real().to_bits(),
+        }
+    }
 }
 
 impl Values {
     /// Without loss in as few bytes as go.
-    fn of(values: Vec<f64>) -> Self {
-        let is_single = |value: &f64| value.is_nan() || f64::from(*value as f32) == *value;
-        if values.iter().all(is_single) {
-            Self::F32(values.into_iter().map(|value| value as f32).collect())
+    fn of(values: &[Raw]) -> Self {
+        let exact = |real: f64, value: &Raw| match value {
+            Raw::Whole(number) => real as i128 == i128::from(*number),
+            other => real == other.real() || real.is_nan(),
+        };
+        if values.iter().all(|value| exact((value.real() as f32).into(), value)) {
+            return Self::F32(values.iter().map(|value| value.real() as f32).collect());
+        }
+        if values.iter().all(|value| exact(value.real(), value)) {
+            return Self::F64(values.iter().map(|value| value.real()).collect());
+        }
+        let whole = |value: &Raw| match *value {
+            Raw::Whole(number) => Some(number),
+            Raw::Truth(truth) => Some(truth.into()),
+            Raw::Missing => Some(i64::MIN),
+            Raw::Real(_) => None,
+        };
+        match values.iter().map(whole).collect() {
+            Some(whole) => Self::I64(whole),
+            None => Self::F64(values.iter().map(|value| value.real()).collect()),
+        }
+    }
+}
+
+impl Column {
+    fn of(name: String, values: &[Raw], fingerprint: u64) -> Self {
+        let is = |kind: fn(&Raw) -> bool| values.iter().all(|value| kind(value) || *value == Raw::Missing);
+        let kind = if is(|value| matches!(value, Raw::Truth(_))) {
+            Kind::Truth
+        } else if is(|value| matches!(value, Raw::Whole(_))) {
+            Kind::Whole
         } else {
-            Self::F64(values)
+            Kind::Real
+        };
+        Self { name: name.into(), kind, values: Values::of(values), fingerprint }
+    }
+
+    /// The value of a row, as a field of json would have it; `None` where there is none.
+    fn value(&self, row: usize) -> Option<Value> {
+        let real = match &self.values {
+            Values::I64(values) => {
+                return values.get(row).filter(|number| **number != i64::MIN).map(|number| (*number).into());
+            }
+            Values::F32(values) => f64::from(*values.get(row)?),
+            Values::F64(values) => *values.get(row)?,
+        };
+        match self.kind {
+            _ if real.is_nan() => None,
+            Kind::Truth => Some(Value::Bool(real != 0.0)),
+            Kind::Whole => Some((real as i64).into()),
+            Kind::Real => Some(json::number(real)),
         }
     }
 
-    fn at(&self, row: usize) -> f64 {
-        match self {
-            Self::F32(values) => values.get(row).map_or(f64::NAN, |&value| value.into()),
-            Self::F64(values) => values.get(row).copied().unwrap_or(f64::NAN),
+    /// The same as a score.
+    fn score(&self, row: usize) -> f32 {
+        match &self.values {
+            Values::F32(values) => values.get(row).copied().unwrap_or(f32::NAN),
+            Values::F64(values) => values.get(row).map_or(f32::NAN, |value| *value as f32),
+            Values::I64(values) => values
+                .get(row)
+                .filter(|number| **number != i64::MIN)
+                .map_or(f32::NAN, |number| *number as f32),
         }
     }
 }
@@ -74,7 +166,7 @@ impl Values {
 #[derive(Default)]
 struct Rows {
     names: Vec<u64>,
-    columns: Vec<(String, Vec<f64>)>,
+    columns: Vec<(String, Vec<Raw>)>,
     example: String,
     rows: u64,
     nameless: u64,
@@ -96,7 +188,7 @@ impl Rows {
     }
 
     /// The column of this name, with a value for every row before the last one.
-    fn column(&mut self, name: &str) -> &mut Vec<f64> {
+    fn column(&mut self, name: &str) -> &mut Vec<Raw> {
         let at = match self.columns.iter().position(|(own, _)| own == name) {
             Some(at) => at,
             None => {
@@ -105,7 +197,7 @@ impl Rows {
             }
         };
         let column = &mut self.columns[at].1;
-        column.resize(self.names.len() - 1, f64::NAN);
+        column.resize(self.names.len() - 1, Raw::Missing);
         column
     }
 }
@@ -142,19 +234,20 @@ impl ScoreTable {
         if rows.columns.is_empty() {
             return Err(wrong(format!("no column of numbers beside {by}")));
         }
-        Self::of(by, rows).map_err(wrong)
+        let file = path.file_name().map_or(given.clone(), |name| name.to_string_lossy().into_owned());
+        Self::of(by, rows, &file).map_err(wrong)
     }
 
-    fn of(by: JoinBy, rows: Rows) -> std::result::Result<Self, Wrong> {
+    fn of(by: JoinBy, rows: Rows, file: &str) -> std::result::Result<Self, Wrong> {
         let Rows { names, mut columns, example, .. } = rows;
-        columns.iter_mut().for_each(|(_, values)| values.resize(names.len(), f64::NAN));
+        columns.iter_mut().for_each(|(_, values)| values.resize(names.len(), Raw::Missing));
         let mut order: Vec<usize> = (0..names.len()).collect();
         order.sort_by_key(|&row| names[row]);
-        let same = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan();
         for pair in order.windows(2).filter(|pair| names[pair[0]] == names[pair[1]]) {
-            let differs = |(_, values): &&(String, Vec<f64>)| !same(values[pair[0]], values[pair[1]]);
+            let differs =
+                |(_, values): &&(String, Vec<Raw>)| values[pair[0]].bits() != values[pair[1]].bits();
             if let Some((name, values)) = columns.iter().find(differs) {
-                let (a, b) = (values[pair[0]], values[pair[1]]);
+                let (a, b) = (values[pair[0]].real(), values[pair[1]].real());
                 let (first, second) = (pair[0].min(pair[1]) + 1, pair[0].max(pair[1]) + 1);
                 return Err(format!(
                     "two rows for one {by}, {first} and {second} of those with one, with {name:?} {a} and {b}"
@@ -164,17 +257,15 @@ impl ScoreTable {
         order.dedup_by_key(|row| names[*row]);
         let sorted: Vec<u64> = order.iter().map(|&row| names[row]).collect();
         let all = hash::combine(&sorted);
-        let column = |(name, values): (String, Vec<f64>)| {
-            let values: Vec<f64> = order.iter().map(|&row| values[row]).collect();
-            // Every not-a-number is one.
-            let bits = |value: &f64| if value.is_nan() { u64::MAX } else { value.to_bits() };
-            let content = hash::combine(&values.iter().map(bits).collect::<Vec<_>>());
+        let column = |(name, values): (String, Vec<Raw>)| {
+            let values: Vec<Raw> = order.iter().map(|&row| values[row]).collect();
+            let content = hash::combine(&values.iter().map(|value| value.bits()).collect::<Vec<_>>());
             let fingerprint =
                 hash::combine(&[hash::hash_str(by.name()), all, hash::hash_str(&name), content]);
-            Column { name: name.into(), values: Values::of(values), fingerprint }
+            Column::of(name, &values, fingerprint)
         };
         let columns = columns.into_iter().map(column).collect();
-        Ok(Self { by, names: sorted, columns, example: example.into() })
+        Ok(Self { by, names: sorted, columns, example: example.into(), file: file.into() })
     }
 
     /// What samples are found by.
@@ -195,6 +286,11 @@ impl ScoreTable {
     /// The name of its first row, as the file has it.
     pub fn example(&self) -> &str {
         &self.example
+    }
+
+    /// Name of its file.
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// Row of the sample with this hash. O(log rows).
@@ -266,11 +362,20 @@ impl ScoreTables {
         rows.extend(self.tables.iter().map(|table| names.of(table.by).and_then(|hash| table.row(hash))));
     }
 
-    /// The value of a column, by place, in what [`find`](Self::find) found; `None` where there is none.
-    pub(super) fn value(&self, column: usize, rows: &[Option<usize>]) -> Option<f64> {
+    /// The value of a column, by place, in what [`find`](Self::find) found, as a field of json would have it; `None` where
+    /// there is none.
+    pub(super) fn value(&self, column: usize, rows: &[Option<usize>]) -> Option<Value> {
         let (_, table, column) = self.columns.get(column)?;
-        let row = rows.get(*table).copied().flatten()?;
-        Some(self.tables[*table].columns[*column].values.at(row)).filter(|value| !value.is_nan())
+        self.tables[*table].columns[*column].value(rows.get(*table).copied().flatten()?)
+    }
+
+    /// The scores of all columns in what [`find`](Self::find) found, `[columns]`; not a number where there is none.
+    pub(super) fn scores(&self, rows: &[Option<usize>]) -> Vec<f32> {
+        let score = |(_, table, column): &(Arc<str>, usize, usize)| {
+            let row = rows.get(*table).copied().flatten();
+            row.map_or(f32::NAN, |row| self.tables[*table].columns[*column].score(row))
+        };
+        self.columns.iter().map(score).collect()
     }
 }
 
@@ -295,10 +400,10 @@ fn of_parquet(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong
         if rows.begin(hash_of(by, name.as_ref())?, &|| text_of(name.as_ref())) {
             for ((_, column), cell) in rows.columns.iter_mut().zip(values) {
                 column.push(match cell {
-                    Some(Cell::Number(number)) => *number as f64,
-                    Some(Cell::Real(number)) => *number,
-                    Some(Cell::Truth(truth)) => f64::from(*truth),
-                    Some(Cell::Text(_) | Cell::Texts(_)) | None => f64::NAN,
+                    Some(Cell::Number(number)) => Raw::Whole(*number),
+                    Some(Cell::Real(number)) => Raw::Real(*number),
+                    Some(Cell::Truth(truth)) => Raw::Truth(*truth),
+                    Some(Cell::Text(_) | Cell::Texts(_)) | None => Raw::Missing,
                 });
             }
         }
@@ -314,15 +419,27 @@ fn is_name(name: &str, by: JoinBy) -> bool {
 
 fn of_npy(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> {
     let file = File::open(path).map_err(|error| error.to_string())?;
-    let mut values: Vec<Vec<f64>> = vec![];
+    let mut values: Vec<Vec<Raw>> = vec![];
     let (by, columns) = npy::items(BufReader::new(file), &mut |name, text, numbers| {
         rows.begin(Some(name), text);
         values.resize_with(numbers.len(), Vec::new);
-        values.iter_mut().zip(numbers).for_each(|(column, value)| column.push(*value));
+        values.iter_mut().zip(numbers).for_each(|(column, value)| column.push(raw(*value)));
         Ok(())
     })?;
     rows.columns = columns.into_iter().zip(values).collect();
     Ok(by)
+}
+
+/// A number of numpy, which may be a whole one.
+fn raw(value: f64) -> Raw {
+    let whole = value as i64;
+    if value.is_nan() {
+        Raw::Missing
+    } else if whole as f64 == value && whole.unsigned_abs() < 1 << 53 {
+        Raw::Whole(whole)
+    } else {
+        Raw::Real(value)
+    }
 }
 
 fn of_jsonl(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> {
@@ -350,8 +467,11 @@ fn of_jsonl(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> 
         if rows.begin(hash, &|| text.clone().unwrap_or_default()) {
             for name in row.names().filter(|name| !is_name(name, by)) {
                 let value = match row.value(name) {
-                    Some(Value::Number(number)) => number.as_f64(),
-                    Some(Value::Bool(truth)) => Some(f64::from(*truth)),
+                    Some(Value::Number(number)) => {
+                        number.as_i64().map(Raw::Whole).or(number.as_f64().map(Raw::Real))
+                    }
+                    Some(Value::Bool(truth)) => Some(Raw::Truth(*truth)),
+                    Some(Value::String(text)) => text.trim().parse().ok().map(Raw::Real),
                     _ => None,
                 };
                 if let Some(value) = value {
@@ -367,6 +487,8 @@ fn of_jsonl(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::*;
     use crate::sample::SampleId;
 
@@ -376,7 +498,7 @@ mod tests {
         path
     }
 
-    fn scores(tables: &ScoreTables, key: &str) -> Vec<Option<f64>> {
+    fn values(tables: &ScoreTables, key: &str) -> Vec<Option<Value>> {
         let mut rows = vec![];
         tables.find(&Names { key, id: SampleId(0), uid: None }, &mut rows);
         (0..tables.columns().len()).map(|at| tables.value(at, &rows)).collect()
@@ -392,9 +514,9 @@ mod tests {
         let tables = ScoreTables::open(&[&one, &two]).unwrap();
         assert_eq!(tables.columns().map(|name| &**name).collect::<Vec<_>>(), ["clip", "ok", "other"]);
         // 0.7 is itself, and not the nearest f32: conditions compare it with 0.7.
-        assert_eq!(scores(&tables, "b"), [Some(0.7), None, Some(-2.0)]);
-        assert_eq!(scores(&tables, "./a"), [None, Some(1.0), None]);
-        assert_eq!(scores(&tables, "c"), [None; 3]);
+        assert_eq!(values(&tables, "b"), [Some(json!(0.7)), None, Some(json!(-2))]);
+        assert_eq!(values(&tables, "./a"), [None, Some(json!(true)), None]);
+        assert_eq!(values(&tables, "c"), [const { None }; 3]);
         assert_eq!(tables.column("ok"), Some(1));
         assert_eq!(tables.column("nothing"), None);
         assert_eq!((tables.tables()[0].len(), tables.tables()[0].example()), (2, "b"));
@@ -413,11 +535,33 @@ mod tests {
     }
 
     #[test]
+    fn whole_numbers_are_exact_and_texts_of_numbers_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = (1_i64 << 60) + 1;
+        let lines = format!(
+            "{{\"key\": \"a\", \"id\": {large}, \"n\": 7, \"mixed\": {large}, \"text\": \"0.25\"}}\n\
+             {{\"key\": \"b\", \"n\": -1, \"mixed\": 0.5, \"text\": \"none\"}}\n"
+        );
+        let tables = ScoreTables::open(&[write(folder.path(), "a.jsonl", &lines)]).unwrap();
+        assert_eq!(tables.columns().map(|name| &**name).collect::<Vec<_>>(), ["id", "mixed", "n", "text"]);
+        let found = values(&tables, "a");
+        assert_eq!(
+            (&found[0], &found[2], &found[3]),
+            (&Some(json!(large)), &Some(json!(7)), &Some(json!(0.25)))
+        );
+        assert_eq!(values(&tables, "b"), [None, Some(json!(0.5)), Some(json!(-1)), None]);
+        let mut rows = vec![];
+        tables.find(&Names { key: "b", id: SampleId(0), uid: None }, &mut rows);
+        let scores = tables.scores(&rows);
+        assert!(scores[0].is_nan() && scores[1] == 0.5 && scores[2] == -1.0 && scores[3].is_nan());
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         for (name, content, why) in [
             ("a.jsonl", "{\"name\": 1, \"s\": 2}\n", "none of these among its columns: name, s"),
-            ("b.jsonl", "{\"key\": \"a\", \"s\": \"2\"}\n", "no column of numbers beside key"),
+            ("b.jsonl", "{\"key\": \"a\", \"s\": \"two\"}\n", "no column of numbers beside key"),
             (
                 "c.jsonl",
                 "{\"key\": \"a\", \"s\": 1}\n{\"key\": \"b\", \"s\": 1}\n{\"key\": \"a\", \"s\": 2}\n",

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::hash::{self, Purpose};
-use crate::json::{self, Fields};
+use crate::json::Fields;
 use crate::sample::SampleId;
 use crate::shard::caption::{OUTSIDE, score};
 use crate::shard::join::{JoinBy, Names, UID, of_uid, of_uid_value};
@@ -110,6 +110,7 @@ pub(crate) fn survey_of<'a>(
     let mut fields = BTreeSet::new();
     let stretches = STRETCHES.div_ceil(chosen.len().max(1)) as u64;
     for (shard, length, read) in chosen {
+        fields.extend(read.scores.iter().flat_map(|scores| scores.columns()).map(|name| name.to_string()));
         found.in_captions.resize(read.captions.as_ref().map_or(0, |tables| tables.iter().count()), 0);
         found.in_scores.resize(read.scores.as_ref().map_or(0, |scores| scores.tables().len()), 0);
         let of_file = of_metadata(shard, read, &mut |score| {
@@ -161,7 +162,7 @@ pub(super) fn of_metadata(
             });
         }
         let value = |column: &str| match read.scores.as_ref().and_then(|s| Some((s, s.column(column)?))) {
-            Some((scores, at)) => scores.value(at, &rows).map(json::number).unwrap_or_default(),
+            Some((scores, at)) => scores.value(at, &rows).unwrap_or_default(),
             None => metadata.value(key, column).cloned().unwrap_or_default(),
         };
         let is_inside = subset.is_none_or(|subset| is_in(&names, subset.by(), |hash| subset.contains(hash)));
@@ -170,7 +171,12 @@ pub(super) fn of_metadata(
         };
         let is_held = read.share.is_none_or(|share| share.contains(SampleId::new(shard.hash, key)));
         if is_held && is_inside && filter.is_none_or(passes) {
-            each(read.score_field.as_deref().and_then(|field| score(&value(field))).unwrap_or(f32::NAN));
+            let of_field = |field: &str| match read.scores.as_ref().and_then(|s| Some((s, s.column(field)?)))
+            {
+                Some((scores, at)) => scores.scores(&rows).get(at).copied(),
+                None => score(&value(field)),
+            };
+            each(read.score_field.as_deref().and_then(of_field).unwrap_or(f32::NAN));
         }
     }
     Ok(Some(metadata))

@@ -175,17 +175,24 @@ pub(crate) fn included(
 pub fn check_tables(read: &ReadOptions, found: &Survey, samples: u64) -> Result<()> {
     if let Some(subset) = &read.subset {
         let entries = (subset.len() as u64, subset.example());
-        check_table("subset", subset.by(), entries, (found.in_subset, found.looked_at), found, samples)?;
+        check_table(
+            "subset",
+            (subset.by(), None),
+            entries,
+            (found.in_subset, found.looked_at),
+            found,
+            samples,
+        )?;
     }
     for (at, (_, table)) in read.captions.iter().flat_map(|captions| captions.iter()).enumerate() {
         let (entries, matched) = ((table.len() as u64, table.example()), found.in_captions.get(at).copied());
         let of = (matched.unwrap_or_default(), found.joinable);
-        check_table("captions", table.by(), entries, of, found, samples)?;
+        check_table("captions", (table.by(), Some(table.file())), entries, of, found, samples)?;
     }
     for (at, table) in read.scores.iter().flat_map(|scores| scores.tables()).enumerate() {
         let (entries, matched) = ((table.len() as u64, table.example()), found.in_scores.get(at).copied());
         let of = (matched.unwrap_or_default(), found.joinable);
-        check_table("scores", table.by(), entries, of, found, samples)?;
+        check_table("scores", (table.by(), Some(table.file())), entries, of, found, samples)?;
     }
     Ok(())
 }
@@ -193,7 +200,7 @@ pub fn check_tables(read: &ReadOptions, found: &Survey, samples: u64) -> Result<
 /// Checks a table of so many entries, of which an example is given; `matched` of `looked_at` samples were in it.
 fn check_table(
     option: &'static str,
-    by: JoinBy,
+    (by, file): (JoinBy, Option<&str>),
     (entries, example): (u64, &str),
     (matched, looked_at): (u64, u64),
     found: &Survey,
@@ -209,7 +216,8 @@ fn check_table(
     let (table, corpus) = (format!("{example:?}"), found.example.as_ref().and_then(|own| own.name(by)));
     let corpus = corpus.map_or(format!("no {by} at all"), |name| format!("{name:?}"));
     let sides = format!("its first entry has the {by} {table}, the first sample that was looked at {corpus}");
-    let given = format!("{entries} entries, by {by}");
+    let file = file.map_or(String::new(), |file| format!(", of {file}"));
+    let given = format!("{entries} entries, by {by}{file}");
     if matched == 0 && is_sure {
         let accepted = format!(
             "a table with samples of this corpus: none of {looked_at} that were looked at is in it. Does it hold what \

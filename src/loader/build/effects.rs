@@ -6,6 +6,7 @@
 //! (`checks`, `mix`, `planned`, [`Selector`](crate::select::Selector)).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::config::{Mode, OnError, PixelType};
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ use crate::loader::build::listing::Listing;
 use crate::loader::build::parts::LoaderBuilder;
 use crate::loader::decider::Decider;
 use crate::options::{Class, Group as _};
+use crate::shard::ReadOptions;
 
 /// When options have an effect, and what to do where they have none.
 struct Rule {
@@ -118,26 +120,37 @@ impl LoaderBuilder {
 
     /// Refuses a table of captions that nothing takes captions from, and a name in `fuse` that no table has.
     pub(crate) fn check_tables_of_captions(&self, listing: &Listing) -> Result<()> {
+        // Jobs read shards that were listed before, and train on none of their captions.
+        if self.parts.shards.is_some() {
+            return Ok(());
+        }
         let fuse = &self.config.captions.fuse;
-        let mut names = BTreeSet::new();
-        for read in &listing.reads {
+        let reads = listing.stretches();
+        let of = |(_, read): &(_, &Arc<ReadOptions>)| {
+            read.captions
+                .iter()
+                .flat_map(|captions| captions.iter().map(|(name, _)| Arc::clone(name)))
+                .collect::<Vec<_>>()
+        };
+        let names: BTreeSet<Arc<str>> = reads.iter().flat_map(of).collect();
+        if let Some(lacking) = fuse.tables().into_iter().find(|name| !names.contains(*name)) {
+            let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+            let names = if names.is_empty() { "no table".to_owned() } else { names.join(", ") };
+            let accepted = format!(
+                "original, generated, a form with numbers, or the name of a table of captions={{NAME: FILE}}: {lacking:?} is none; \
+                 captions has {names}"
+            );
+            return Err(Error::option("fuse", fuse, accepted));
+        }
+        for (_, read) in &reads {
             for (name, _) in read.captions.iter().flat_map(|captions| captions.iter()) {
                 if read.caption_key.as_deref() != Some(&**name) && !fuse.tables().contains(&&**name) {
                     let accepted = format!("with fuse={fuse}: name it there, or in caption_key");
                     return Err(Error::unused("captions", name, accepted));
                 }
-                names.insert(&**name);
             }
         }
-        let Some(lacking) = fuse.tables().into_iter().find(|name| !names.contains(name)) else {
-            return Ok(());
-        };
-        let names = if names.is_empty() { "no table".to_owned() } else { Vec::from_iter(names).join(", ") };
-        let accepted = format!(
-            "original, generated, a form with numbers, or the name of a table of captions={{NAME: FILE}}: {lacking:?} is none; \
-             captions has {names}"
-        );
-        Err(Error::option("fuse", fuse, accepted))
+        Ok(())
     }
 
     /// Refuses what the options name and nobody has opened: models are no plain data.

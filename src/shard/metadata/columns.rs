@@ -4,6 +4,7 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use half::f16;
 use parquet::basic::{LogicalType, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType};
@@ -57,7 +58,10 @@ impl Columns {
                 None | Some(LogicalType::Integer { .. } | LogicalType::Float16)
             );
             let kind = column.physical_type();
-            plain && matches!(kind, Type::INT32 | Type::INT64 | Type::FLOAT | Type::DOUBLE | Type::BOOLEAN)
+            let is_half = matches!(column.logical_type_ref(), Some(LogicalType::Float16));
+            plain
+                && (is_half
+                    || matches!(kind, Type::INT32 | Type::INT64 | Type::FLOAT | Type::DOUBLE | Type::BOOLEAN))
         };
         let plain =
             schema.columns().iter().filter(|column| column.path().parts().len() == 1 && is_number(column));
@@ -157,6 +161,19 @@ fn cells(
             values(column, wanted, optional, |n| Ok(Cell::Real(n.into())))
         }
         ColumnReader::DoubleColumnReader(column) => values(column, wanted, optional, |n| Ok(Cell::Real(n))),
+        // Half floats, and the 16 bytes of a UUID.
+        ColumnReader::FixedLenByteArrayColumnReader(reader) => {
+            let is_half = matches!(column.logical_type_ref(), Some(LogicalType::Float16));
+            values(reader, wanted, optional, |value| match *value.data() {
+                [low, high] if is_half => Ok(Cell::Real(f16::from_le_bytes([low, high]).into())),
+                ref bytes if bytes.len() == 16 => {
+                    Ok(Cell::Text(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+                }
+                _ => {
+                    Err(ParquetError::General(format!("the column {name:?} holds neither texts nor numbers")))
+                }
+            })
+        }
         ColumnReader::BoolColumnReader(column) => values(column, wanted, optional, |n| Ok(Cell::Truth(n))),
         _ => Err(ParquetError::General(format!("the column {name:?} holds neither texts nor numbers"))),
     }
