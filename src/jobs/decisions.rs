@@ -177,7 +177,7 @@ impl Decisions {
             let planner = if embeddings { planner } else { planner.without_embeddings() };
             let mut planner = planner.fill_with_copies(plan.plan.counts().refilled > 0);
             self.walk(
-                &mut |_, key, record, scores| {
+                &mut |key, record, scores| {
                     planner.add(key.shard, key.window, &window_of_plan(key, record, scores))
                 },
                 progress,
@@ -280,7 +280,7 @@ impl Decisions {
     ) -> Result<()> {
         let mut kept = 0;
         self.walk(
-            &mut |_, key, record, scores| {
+            &mut |key, record, scores| {
                 let window = self.decided(key, record, scores)?;
                 kept += window.outcomes.iter().filter(|outcome| outcome.is_kept()).count() as u64;
                 each(&window)
@@ -322,7 +322,7 @@ impl Decisions {
         each: &mut dyn FnMut(&WindowKey, &WindowRecord) -> Result<()>,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
-        self.walk(&mut |_, key, record, _| each(key, record), progress)
+        self.walk(&mut |key, record, _| each(key, record), progress)
     }
 
     /// Decides one window.
@@ -387,12 +387,7 @@ impl Decisions {
     /// Calls `each` with what is recorded of every window that has samples.
     fn walk(
         &self,
-        each: &mut dyn FnMut(
-            &RecordedShard,
-            &WindowKey,
-            &Arc<WindowRecord>,
-            Option<&CorpusScores>,
-        ) -> Result<()>,
+        each: &mut EachRecorded<'_>,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         let shards = &self.recorded.recording.shards;
@@ -405,13 +400,16 @@ impl Decisions {
                 let named = self.score_field.as_deref();
                 let scores = named.map(|name| self.recorded.scores(&key, &record, name)).transpose()?;
                 let path = || self.name(shard.hash).map_or("", |(_, path)| path).into();
-                each(shard, &key, &record, scores.as_ref()).map_err(|error| error.in_shard(&path()))?;
+                each(&key, &record, scores.as_ref()).map_err(|error| error.in_shard(&path()))?;
             }
             progress(done as u64 + 1, shards.len() as u64)?;
         }
         Ok(())
     }
 }
+
+/// What is called with every recorded window.
+type EachRecorded<'a> = dyn FnMut(&WindowKey, &Arc<WindowRecord>, Option<&CorpusScores>) -> Result<()> + 'a;
 
 /// The planner's view of a window.
 fn window_of_plan<'a>(
