@@ -311,8 +311,13 @@ def test_compressed_shards_and_captions_are_shown(run: Run, tmp_path: Path) -> N
     kept = [one for one in model["samples"] if one["outcome"] == "kept"]
     assert kept
     assert all(one["trained_on"] == one["caption"] for one in kept)
-    with pytest.raises(tldr.ConfigError, match="without captioner"):
-        tldr.report(urls, **given, selection=tldr.Selection(keep_ratio=0.5))
+    # Chance decides without one; what looks at alignments does not go.
+    chance = tldr.Selection(keep_ratio=0.5, window=64)
+    half = json.loads(tldr.report(urls, **given, selection=chance).json.read_text())["funnel"]
+    assert abs(half["kept"] - half["usable"] / 2) <= 4
+    assert half["kept"] + half["quota"] == half["usable"]
+    with pytest.raises(tldr.ConfigError, match=r"invalid gate=top.*captioner directory"):
+        tldr.report(urls, **given, selection=tldr.Selection(keep_ratio=0.25, gate=tldr.Top(0.5), window=64))
 
 
 @pytest.fixture(scope="module")

@@ -268,19 +268,19 @@ def test_another_scorer_judges_what_is_written(pairs: str, tmp_path: Path) -> No
 
     writer = tldr.fit(pairs, Writer(), tmp_path / "writer", clusters=3)
     judge = tldr.fit(pairs, ByColour(), tmp_path / "judge", clusters=3)
-    gated = tldr.Captions(fuse=tldr.Gated(0.5), judge=judge)
+    gated = tldr.Captions(fuse=tldr.Gated(0.2), judge=judge)
     judged = loader(pairs, writer, captions=gated, selection=tldr.Selection.full())
-    seen = 0
+    scores: dict[bool, list[float]] = {True: [], False: []}
     for batch in judged:
         rows = zip(batch.ids, batch.captions, batch.generated, batch.judged, strict=True)
         for id, caption, generated, score in rows:
             if generated is None:
                 continue
             assert score is not None
-            assert (score >= 0.5) == (id % 2 == 0), "the judge tells right captions from wrong ones"
-            assert caption != generated or score >= 0.5
-            seen += caption == generated
-    assert seen > 20
+            scores[id % 2 == 0].append(score)
+            assert caption != generated or score >= 0.2
+    assert len(scores[True]) > 20
+    assert min(scores[True]) > max(scores[False]), "the judge tells right captions from wrong ones"
     with pytest.raises(tldr.ConfigError, match="judge=the captioner itself"):
         loader(pairs, writer, captions=tldr.Captions(fuse=tldr.Gated(0.5), judge=writer))
 

@@ -259,7 +259,10 @@ class _Adapter:
                     raise TypeError("score: alignment or text_embedding is expected beside embedding")
                 alignment = _cosine(embedding, found["text_embedding"])
             if cluster is None and self.centroids is not None:
-                directions = self.torch.nn.functional.normalize(embedding.float(), dim=1)
+                # It may be an array of another library, too.
+                is_tensor = isinstance(embedding, self.torch.Tensor)
+                rows_of = embedding if is_tensor else self.torch.from_dlpack(embedding)
+                directions = self.torch.nn.functional.normalize(rows_of.to(self.device).float(), dim=1)
                 cluster = (directions @ self.centroids.T).argmax(dim=1)
             rows, used = len(captions), np.array([text != "" for text in captions])
             return (
