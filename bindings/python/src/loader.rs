@@ -34,7 +34,7 @@ impl Loader {
         signature = (source, **options),
         text_signature = "(source, *, captioner=None, selection=None, captions=None, images=None, tokenizer=None, \
             batch_size=256, device='cpu', mode='reduced', seed=0, ledger=None, plan=None, samples_per_epoch=None, \
-            runtime=None, world=None)"
+            fields=(), runtime=None, world=None)"
     )]
     fn new(py: Python<'_>, source: &Bound<'_, PyAny>, options: Option<Bound<'_, PyDict>>) -> PyResult<Self> {
         let config = Config { sources: sources(source)?, ..Config::default() };

@@ -74,7 +74,7 @@ def test_lists_of_captions_that_pyarrow_and_json_wrote(tmp_path: Path, where: st
         pq.write_table(table, tmp_path / "c" / "0.parquet", row_group_size=7)
     elif where == "table":
         pq.write_table(table.drop_columns(["all"]), tmp_path / "captions.parquet", row_group_size=5)
-        options = {"captions": tmp_path / "captions.parquet"}
+        options = {"captions": {"side": tmp_path / "captions.parquet"}, "caption_key": "side"}
     elif where == "rows":
         # Images in the file itself, as Hugging Face datasets have them.
         path = tmp_path / "rows.parquet"

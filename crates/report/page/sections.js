@@ -53,8 +53,8 @@ function wordDiff(from, to) {
 function captions() {
   const out = byId("caption-rows"), { generated, shown, fuse, untold } = model.captions;
   const several = samples.map((sample, i) => [sample, i]).filter(([sample]) => (sample.others || []).length).slice(0, 24).map(([, i]) => i);
-  out.append(make("p", { class: "lead" }, generated ? `The ledger has generated captions of ${thousands(generated)} samples; ${shown.length} of them, drawn at random. Words that were added are green, words that are gone struck out.` : "The ledger has no generated captions: samples have their original ones."));
-  if (generated) out.append(make("p", { class: "note" }, `Trained on: fuse=${fuse}` + (untold ? `, which cannot be shown here: ${untold}.` : ". Shown of kept samples, before the tokenizer cuts them.")));
+  out.append(make("p", { class: "lead" }, generated ? `The ledger has generated captions of ${thousands(generated)} samples; ${shown.length} of them, drawn at random. Words that were added are green, words that are gone struck out.` : "The ledger has no generated captions."));
+  if (generated || fuse !== "original") out.append(make("p", { class: "note" }, `Trained on: fuse=${fuse}` + (untold ? `, which cannot be shown here: ${untold}.` : ". Shown of kept samples, before the tokenizer cuts them.")));
   for (const i of generated ? shown : several) {
     const sample = samples[i];
     out.append(make("div", { class: "caption-row" }, make("button", { type: "button", class: "frame", title: where(sample), onclick: () => open(i) }, picture(sample)), make("div", {}, state(sample),
@@ -70,6 +70,6 @@ function captions() {
 function failures() {
   const out = byId("failure-rows"), rows = model.failures;
   if (!rows.length) { out.append(make("p", {}, "No sample failed.")); return; }
-  for (const row of rows) out.append(make("div", { class: "card", "data-reason": row.reason }, make("h4", {}, `${row.reason}: ${thousands(row.count)}`),
+  for (const row of rows) out.append(make("div", { class: "card", "data-reason": row.reason }, make("h4", {}, `${row.reason}: ${thousands(row.count)}${row.shown.length < row.count ? ", of which " + row.shown.length + " are shown" : ""}`),
     make("ul", {}, row.shown.map((i) => make("li", {}, samples[i].sentence))), strip(row.shown.filter((i) => samples[i].tile), { small: true })));
 }

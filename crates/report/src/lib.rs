@@ -95,11 +95,12 @@ impl ReportJob {
         };
         let by = match (&config.plan, &fitted) {
             (Some(plan), fitted) => {
-                let made_with = PlanFile::load(plan)?.captioner;
-                if let Some((other, _)) = fitted.as_ref().filter(|(scorer, _)| *scorer != made_with) {
-                    let accepted = format!("the plan's, {made_with:016x}");
+                let made = PlanFile::load(plan)?;
+                if let Some((other, _)) = fitted.as_ref().filter(|(scorer, _)| *scorer != made.captioner) {
+                    let accepted = format!("the plan's, {:016x}", made.captioner);
                     return Err(Error::option("captioner", format!("{other:016x}"), accepted));
                 }
+                check_reading(config, plan, made.reading)?;
                 ExportBy::Plan(plan.clone())
             }
             (None, None) if config.selection == Selection::default() => ExportBy::All,
@@ -108,6 +109,7 @@ impl ReportJob {
                 ExportBy::Policy(Box::new(policy), fitted.as_ref().map(|(_, clusters)| Arc::clone(clusters)))
             }
         };
+        check_fuse(config)?;
         let decode = config.images.decode();
         let read = config.sources.first().map(Source::open).transpose()?.unwrap_or_default();
         let is_plain = read == ReadOptions::default() && decode == DecodeOptions::default();
@@ -127,6 +129,12 @@ impl ReportJob {
         if self.out.extension().and_then(|extension| extension.to_str()) != Some("html") {
             let given = format!("{:?}", self.out.display());
             return Err(Error::option("out", given, "a file that ends in .html"));
+        }
+        if let Some(folder) =
+            self.out.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
+        {
+            let accepted = format!("a file in a folder that is there; make {:?} first", folder.display());
+            return Err(Error::option("out", format!("{:?}", self.out.display()), accepted));
         }
         if !(self.max_mb.is_finite() && self.max_mb >= 1.0) {
             return Err(Error::option("max_mb", self.max_mb, "megabytes, at least 1"));
@@ -194,11 +202,14 @@ pub fn report(
 ) -> Result<ReportSummary> {
     job.check()?;
     let decisions = Decisions::open(&job.decisions, &mut |done, of| progress(ReportStage::Ledger, done, of))?;
-    let shards = pictures::Shards::of(&job.sources)?;
-    if !decisions.shards().any(|shard| shards.contains(shard)) {
-        let named: Vec<String> = job.sources.iter().flat_map(|source| source.urls.clone()).collect();
-        let accepted = "shards that the ledger has, of the same source name and file names";
-        return Err(Error::option("sources", named.join(", "), accepted));
+    let mut shards = pictures::Shards::default();
+    for source in &job.sources {
+        let own = pictures::Shards::of(source)?;
+        if !decisions.shards().any(|shard| own.contains(shard)) {
+            let accepted = "shards that the ledger has, of the same source name and file names";
+            return Err(Error::option("sources", source.urls.join(", "), accepted));
+        }
+        shards.extend(own);
     }
     let assembled = assemble::assemble(job, &decisions, &shards, scorer, progress)?;
     let beside = |ending: &str| job.out.with_extension(ending);
@@ -233,6 +244,37 @@ pub fn report(
         json,
         pairs,
     })
+}
+
+/// Fails where sources are read otherwise than when a plan was made; `made` identifies how that was. Sources that differ
+/// among each other are taken as they are.
+fn check_reading(config: &Config, plan: &Path, made: u64) -> Result<()> {
+    let decode = config.images.decode();
+    let mut readings = vec![];
+    for source in &config.sources {
+        readings.push(reading_fingerprint(&source.open()?, &decode));
+    }
+    match readings.first() {
+        Some(first) if readings.iter().all(|own| own == first) && *first != made => {
+            let accepted = "a plan that was made with these caption_key, caption_choice, where, subset, captions, scores and \
+                            images: give those it was made with, or plan again";
+            Err(Error::option("plan", format!("{:?}", plan.display()), accepted))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fails where `fuse` names a table of captions that no source has.
+fn check_fuse(config: &Config) -> Result<()> {
+    let fuse = &config.captions.fuse;
+    let has = |name: &str| config.sources.iter().any(|source| source.captions.0.contains_key(name));
+    match fuse.tables().into_iter().find(|name| !has(name)) {
+        Some(name) => {
+            let accepted = format!("the names of tables in captions of the sources: {name:?} is none");
+            Err(Error::option("fuse", fuse, accepted))
+        }
+        None => Ok(()),
+    }
 }
 
 fn write(out: &Path, content: &[u8]) -> Result<()> {

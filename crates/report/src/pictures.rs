@@ -64,15 +64,17 @@ pub(crate) struct Shards {
 }
 
 impl Shards {
-    pub(crate) fn of(sources: &[Source]) -> Result<Self> {
-        let mut all = Self::default();
-        for source in sources {
-            let read = Arc::new(source.open()?);
-            let (shards, missing) = source.list_present()?;
-            all.found.extend(shards.into_iter().map(|shard| (shard.hash, (shard, Arc::clone(&read)))));
-            all.missing.extend(missing);
-        }
-        Ok(all)
+    pub(crate) fn of(source: &Source) -> Result<Self> {
+        let read = Arc::new(source.open()?);
+        let (shards, missing) = source.list_present()?;
+        let found = shards.into_iter().map(|shard| (shard.hash, (shard, Arc::clone(&read)))).collect();
+        Ok(Self { found, missing })
+    }
+
+    /// Adds those of another source.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.found.extend(other.found);
+        self.missing.extend(other.missing);
     }
 
     pub(crate) fn contains(&self, shard: u64) -> bool {

@@ -45,6 +45,9 @@ pub struct Explained {
     pub epochs: Option<Epochs>,
     /// All of this in a sentence.
     pub sentence: String,
+    /// Whether quotas are of clusters.
+    #[serde(skip)]
+    pub by_cluster: bool,
 }
 
 /// Where a gate cuts.
@@ -149,6 +152,7 @@ impl DecidedWindow<'_> {
             },
             epochs: None,
             sentence: String::new(),
+            by_cluster: self.decisions.policy().is_some_and(|policy| policy.quota().is_by_cluster()),
         };
         explained.say();
         Ok(explained)

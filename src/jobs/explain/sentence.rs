@@ -43,7 +43,8 @@ impl Explained {
                 "is dropped unseen: it is not in the share of the stream that thin looks at".into()
             }
             ("dropped", _) => {
-                let cluster = self.cluster.map_or(String::new(), |cluster| format!(" of cluster {cluster}"));
+                let cluster = self.cluster.filter(|_| self.by_cluster);
+                let cluster = cluster.map_or(String::new(), |cluster| format!(" of cluster {cluster}"));
                 format!("is dropped by the quota{cluster}{}{}", self.place(false), self.gate_passed())
             }
             _ if self.near.is_some() => {
@@ -85,7 +86,8 @@ impl Explained {
     }
 
     fn place(&self, kept: bool) -> String {
-        let cluster = || self.cluster.map_or("its window".to_owned(), |cluster| format!("cluster {cluster}"));
+        let cluster = self.cluster.filter(|_| self.by_cluster);
+        let cluster = || cluster.map_or("its window".to_owned(), |cluster| format!("cluster {cluster}"));
         match self.quota {
             Some(QuotaPlace { place: Some(place), left: Some(left), slots: Some(slots), .. }) if kept => {
                 format!(": number {place} of {left} candidates of {}, of which {slots} are kept", cluster())

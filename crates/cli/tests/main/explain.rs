@@ -261,7 +261,10 @@ fn the_command_line_explains() {
     assert!(text.contains(&format!("{SAMPLES} samples, of which {kept} are kept")), "{text}");
     for (arguments, part) in [
         (vec!["explain", "nobody", "--ledger", &ledger], "invalid keys=\"nobody\""),
-        (vec!["explain", "0000001", "--ledger", &ledger, "--keep-ratio", "0.5"], "keep_ratio=0.5"),
+        (
+            vec!["explain", "0000001", "--ledger", &ledger, "--keep-ratio", "0.25", "--gate", "top(0.5)"],
+            "invalid gate=top(0.5)",
+        ),
         (vec!["explain", "0000001", "--ledger", &ledger, "--plan", &plan], "invalid captioner=none"),
         (vec!["export", &ledger, "--all", "--out", "all.txt"], "invalid out=\"all.txt\""),
     ] {

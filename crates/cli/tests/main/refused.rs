@@ -26,7 +26,7 @@ fn the_command_line_refuses_options_without_an_effect() {
         vec!["inspect", &shards, "--endpoint", "http://localhost:9"],
         "invalid endpoint=http://localhost:9: it has no effect without s3:// shards",
     ));
-    let without = "it has no effect without captioner";
+    let with_plan = "it has no effect with a plan";
     for (option, value) in [
         ("keep_ratio", "0.5"),
         ("gate", "top(0.5)"),
@@ -35,11 +35,11 @@ fn the_command_line_refuses_options_without_an_effect() {
         ("dedup", "0.95"),
     ] {
         let flag: &str = Box::leak(format!("--{}", option.replace('_', "-")).into_boxed_str());
-        let text: &str = Box::leak(format!("invalid {option}={value}: {without}").into_boxed_str());
-        refused.push((vec!["export", &folder, "--out", &out, flag, value], text));
+        let text: &str = Box::leak(format!("invalid {option}={value}: {with_plan}").into_boxed_str());
+        refused.push((vec!["export", "plan.parquet", "--ledger", &folder, "--out", &out, flag, value], text));
     }
-    let thin = vec!["export", &folder, "--out", &out, "--thin"];
-    refused.push((thin, "invalid thin=true: it has no effect without captioner"));
+    let thin = vec!["export", "plan.parquet", "--ledger", &folder, "--out", &out, "--thin"];
+    refused.push((thin, "invalid thin=true: it has no effect with a plan"));
     let plan = vec!["plan", &shards, "--captioner", "c", "--ledger", "l", "--out", "p", "--train-rate", "9"];
     refused.push((plan, "--estimate"));
     for (arguments, expected) in refused {
