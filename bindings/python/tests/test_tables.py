@@ -165,6 +165,16 @@ def test_a_plan_an_audit_and_an_export_need_no_captioner(
         )
 
 
+def test_sources_that_are_read_alike_are_planned_as_one(
+    urls: str, tables: dict[str, Path], tmp_path: Path
+) -> None:
+    shards = [urls.replace("{00000..00001}", f"{shard:05d}") for shard in range(2)]
+    sources = [tldr.Source(shard, scores=tables["key.parquet"]) for shard in shards]
+    selection = tldr.Selection(keep_ratio=0.25, gate=tldr.Top(0.5, by="clip_l14"))
+    made = tldr.plan(sources, ledger=tmp_path / "ledger", out=tmp_path / "plan", selection=selection)
+    assert made.kept == COUNT // 4
+
+
 def test_the_command_does_the_same(urls: str, tables: dict[str, Path], tmp_path: Path) -> None:
     def run(*words: str) -> str:
         command = [sys.executable, "-m", "tldr_loader._command", *words]

@@ -136,7 +136,7 @@ impl Listing {
         let mut alike: Vec<(Range<usize>, &Arc<ReadOptions>)> = vec![];
         for (at, read) in self.reads.iter().enumerate() {
             match alike.last_mut() {
-                Some((range, last)) if Arc::ptr_eq(last, read) => range.end = at + 1,
+                Some((range, last)) if Arc::ptr_eq(last, read) || last == &read => range.end = at + 1,
                 _ => alike.push((at..at + 1, read)),
             }
         }
