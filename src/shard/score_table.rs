@@ -539,11 +539,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let large = (1_i64 << 60) + 1;
         let lines = format!(
-            "{{\"key\": \"a\", \"id\": {large}, \"n\": 7, \"mixed\": {large}, \"text\": \"0.25\"}}\n\
+            "{{\"key\": \"a\", \"big\": {large}, \"n\": 7, \"mixed\": {large}, \"text\": \"0.25\"}}\n\
              {{\"key\": \"b\", \"n\": -1, \"mixed\": 0.5, \"text\": \"none\"}}\n"
         );
         let tables = ScoreTables::open(&[write(folder.path(), "a.jsonl", &lines)]).unwrap();
-        assert_eq!(tables.columns().map(|name| &**name).collect::<Vec<_>>(), ["id", "mixed", "n", "text"]);
+        assert_eq!(tables.columns().map(|name| &**name).collect::<Vec<_>>(), ["big", "mixed", "n", "text"]);
         let found = values(&tables, "a");
         assert_eq!(
             (&found[0], &found[2], &found[3]),
