@@ -46,6 +46,15 @@ pub struct Sample {
     /// What [`ReadOptions::score_field`](crate::shard::ReadOptions::score_field) says of it; `None` where that
     /// is absent or no number.
     pub score: Option<f32>,
+    /// What tables and fields say of it, where any are asked.
+    pub attached: Option<Box<Attached>>,
+    /// The json member, as stored.
+    pub json: Option<Vec<u8>>,
+}
+
+/// What tables and fields say of a sample.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Attached {
     /// Hash of its uid, where a table is joined by uids and it has one.
     pub uid: Option<u64>,
     /// What the tables of scores say of it, `[columns]` in the order of
@@ -53,8 +62,6 @@ pub struct Sample {
     pub scores: Vec<f32>,
     /// Values of [`ReadOptions::fields`](crate::shard::ReadOptions::fields); null where it has none.
     pub fields: Vec<Value>,
-    /// The json member, as stored.
-    pub json: Option<Vec<u8>>,
 }
 
 /// A caption without white space around it, as far as that cannot be part of it.

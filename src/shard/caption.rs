@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::error::{FailReason, Result};
 use crate::json::Fields;
-use crate::sample::{self, SampleId};
+use crate::sample::{self, Attached, SampleId};
 use crate::shard::join::{JoinBy, Names, UID, of_id, of_key, of_uid_value};
 use crate::shard::{
     CaptionChoice, CaptionTable, Filter, ReadOptions, ScoreTables, Shard, ShardMetadata, Share, Subset,
@@ -105,12 +105,8 @@ pub(super) struct Found {
     pub(super) captions: Option<Result<Vec<String>, Unusable>>,
     /// The score; `None` where it is absent or no number, or none is named.
     pub(super) score: Option<f32>,
-    /// Hash of its uid, where a table is joined by uids and it has one.
-    pub(super) uid: Option<u64>,
-    /// Values of all columns of the tables of scores, `[columns]`, not a number where there is none.
-    pub(super) scores: Vec<f32>,
-    /// Values of the fields that come along, `[fields]`, null where there is none.
-    pub(super) fields: Vec<Value>,
+    /// What comes along.
+    pub(super) attached: Attached,
 }
 
 impl CaptionReader {
@@ -299,7 +295,7 @@ impl CaptionReader {
         {
             return Ok(Err((FailReason::Excluded, String::new())));
         }
-        let mut found = Found { uid, ..Found::default() };
+        let mut found = Found { attached: Attached { uid, ..Attached::default() }, ..Found::default() };
         if let Some(table) = &self.table {
             found.captions = names.of(table.by()).and_then(|name| table.captions(name)).map(Ok);
         }
@@ -308,18 +304,18 @@ impl CaptionReader {
             found.captions = value.and_then(|value| texts(&value, &field));
         }
         if let Some(scores) = &self.scores {
-            found.scores = scores.scores(&self.rows);
+            found.attached.scores = scores.scores(&self.rows);
         }
         if let Some(field) = self.score.clone() {
             let of_table = self.scores.as_ref().and_then(|scores| scores.column(&field));
             found.score = match of_table {
-                Some(at) => found.scores.get(at).copied().filter(|score| !score.is_nan()),
+                Some(at) => found.attached.scores.get(at).copied().filter(|score| !score.is_nan()),
                 None => self.value(SCORE_AT, &field, key, &member)?.as_ref().and_then(score),
             };
         }
         let first = self.lacking.len() - self.fields.len();
         for (at, field) in Arc::clone(&self.fields).iter().enumerate() {
-            found.fields.push(self.value(first + at, field, key, &member)?.unwrap_or_default());
+            found.attached.fields.push(self.value(first + at, field, key, &member)?.unwrap_or_default());
         }
         Ok(Ok(found))
     }

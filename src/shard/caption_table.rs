@@ -194,14 +194,22 @@ impl CaptionTables {
     /// The captions that the table `name` has of a sample; none where it has none of it, or there is no such table.
     /// O(log captions).
     pub fn captions(&self, name: &str, sample: &Sample) -> Vec<String> {
-        let names = Names { key: &sample.key, id: sample.id, uid: sample.uid };
+        let names = Names {
+            key: &sample.key,
+            id: sample.id,
+            uid: sample.attached.as_ref().and_then(|attached| attached.uid),
+        };
         let found = self.of(name).and_then(|table| table.captions(names.of(table.by)?));
         found.unwrap_or_default()
     }
 
     /// Whether the table `name` has captions of a sample. O(log captions).
     pub fn has(&self, name: &str, sample: &Sample) -> bool {
-        let names = Names { key: &sample.key, id: sample.id, uid: sample.uid };
+        let names = Names {
+            key: &sample.key,
+            id: sample.id,
+            uid: sample.attached.as_ref().and_then(|attached| attached.uid),
+        };
         self.of(name).is_some_and(|table| names.of(table.by).is_some_and(|hash| table.contains(hash)))
     }
 }

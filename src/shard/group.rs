@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::{Error, FailReason, Result};
-use crate::sample::{FailedSample, Sample, SampleId};
+use crate::sample::{Attached, FailedSample, Sample, SampleId};
 use crate::shard::caption::{CaptionReader, Found, Unusable, some, trimmed};
 use crate::shard::row_groups::{Layout, RowReader, Unread};
 
@@ -299,22 +299,10 @@ impl Open {
             Ok((several, found)) => {
                 let (caption, captions) = captions.chosen(several);
                 let image = self.image.map(|(_, bytes)| bytes).unwrap_or_default();
-                let Found { score, uid, scores, fields, .. } = found;
+                let Found { score, attached, .. } = found;
+                let attached = (attached != Attached::default()).then(|| Box::new(attached));
                 let json = self.json;
-                Ok(Sample {
-                    id,
-                    key,
-                    position,
-                    offset,
-                    image,
-                    caption,
-                    captions,
-                    score,
-                    uid,
-                    scores,
-                    fields,
-                    json,
-                })
+                Ok(Sample { id, key, position, offset, image, caption, captions, score, attached, json })
             }
             Err((reason, detail)) => Err(FailedSample { id, key, position, offset, reason, detail }),
         })

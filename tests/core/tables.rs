@@ -47,8 +47,7 @@ fn corpus(folder: &Path, picture: Option<&[u8]>) -> String {
     let scores = scores();
     for shard in 0..SHARDS {
         let mut writer = ShardWriter::create(folder.join(format!("{shard:05}.tar"))).unwrap();
-        for number in shard * PER_SHARD..(shard + 1) * PER_SHARD {
-            let (clip, other) = scores[number];
+        for (number, (clip, other)) in scores.iter().enumerate().skip(shard * PER_SHARD).take(PER_SHARD) {
             let own = json!({"uid": uid(number), "own_clip": clip, "own_other": other, "class": number % 7})
                 .to_string();
             let colour = png([(number % 256) as u8, (number / 3 % 256) as u8, 77]);

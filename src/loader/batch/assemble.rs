@@ -332,12 +332,16 @@ impl Assembling<'_> {
                 let Some(scores) = &row.kept.read.scores else { return f32::NAN };
                 let own =
                     if scores.columns().nth(*at) == Some(name) { Some(*at) } else { scores.column(name) };
-                own.and_then(|own| row.kept.sample.scores.get(own)).copied().unwrap_or(f32::NAN)
+                let attached = row.kept.sample.attached.as_ref();
+                attached.and_then(|attached| attached.scores.get(own?)).copied().unwrap_or(f32::NAN)
             };
             batch.scores.insert(Arc::clone(name), batch_rows.iter().map(score).collect());
         }
         for (at, name) in self.spec.config.fields.iter().enumerate() {
-            let value = |row: &BatchRow| row.kept.sample.fields.get(at).cloned().unwrap_or_default();
+            let value = |row: &BatchRow| {
+                let attached = row.kept.sample.attached.as_ref();
+                attached.and_then(|attached| attached.fields.get(at)).cloned().unwrap_or_default()
+            };
             batch.fields.insert(name.as_str().into(), batch_rows.iter().map(value).collect());
         }
         if self.spec.config.selection.weights {

@@ -163,9 +163,7 @@ impl Assembling<'_> {
             caption: String::new(),
             captions: vec![],
             score: None,
-            uid: None,
-            scores: vec![],
-            fields: vec![],
+            attached: None,
             json: None,
         };
         Ok(Kept {

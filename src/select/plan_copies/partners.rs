@@ -77,7 +77,7 @@ mod tests {
                 }
                 hashes.push(hash);
             }
-            let (hash, alike) = (|i: u32| hashes[i as usize], |i: u32, j: u32| (i + j) % 7 != 0);
+            let (hash, alike) = (|i: u32| hashes[i as usize], |i: u32, j: u32| !(i + j).is_multiple_of(7));
             let rank = |i: u32| i % 2;
             let copies = near_duplicates(600, hash, distance, alike);
             let found = partners(hash, distance, &copies, rank, alike);
