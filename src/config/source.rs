@@ -138,8 +138,6 @@ impl Setting for CaptionFiles {
 
     fn read(value: &Value) -> Result<Self, Refused> {
         let files = match value {
-            // A text that writes an object is one: of a command line.
-            Value::String(text) if text.starts_with('{') => return Err(Refused::Type),
             Value::String(text) => match text.split_once('=') {
                 Some((name, path)) => BTreeMap::from([(name.trim().to_owned(), PathBuf::from(path.trim()))]),
                 None => {

@@ -119,8 +119,16 @@ fn without_secrets(value: &Value) -> Value {
 /// Text of a command line, or of another place that has texts only, as the value that a type takes: as it is, or as the
 /// number, truth or list that it writes.
 fn from_text<T: Setting>(text: &str) -> Result<T, Refused> {
+    let written = serde_json::from_str::<Value>(text);
+    // A list or an object is one, where the type has such a form: a text could be anything.
+    if let Ok(value @ (Value::Array(_) | Value::Object(_))) = &written {
+        match T::read(value) {
+            Err(Refused::Type) => {}
+            read => return read,
+        }
+    }
     let as_text = T::read(&Value::String(text.to_owned()));
-    match (as_text, serde_json::from_str::<Value>(text)) {
+    match (as_text, written) {
         (Ok(value), _) => Ok(value),
         (Err(Refused::Type), Ok(value)) => T::read(&value),
         (Err(refused), _) => Err(refused),
@@ -244,17 +252,7 @@ impl Setting for Vec<PathBuf> {
     const PYTHON: &'static str = <Vec<String> as Setting>::PYTHON;
 
     fn from_value(value: &Value) -> Option<Self> {
-        // A text that writes a list is one: of a command line, which has no other way to give several.
-        let list = value
-            .as_str()
-            .filter(|text| text.starts_with('['))
-            .and_then(|text| serde_json::from_str(text).ok());
-        Some(
-            Vec::<String>::from_value(list.as_ref().unwrap_or(value))?
-                .into_iter()
-                .map(PathBuf::from)
-                .collect(),
-        )
+        Some(Vec::<String>::from_value(value)?.into_iter().map(PathBuf::from).collect())
     }
 
     fn to_value(&self) -> Value {
@@ -356,6 +354,10 @@ mod tests {
         assert!(from_text::<bool>("true").unwrap());
         assert_eq!(from_text::<[f64; 2]>("[0.5, 1]").unwrap(), [0.5, 1.0]);
         assert_eq!(from_text::<String>("12").unwrap(), "12");
+        assert_eq!(from_text::<String>("[1]").unwrap(), "[1]");
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(from_text::<Vec<PathBuf>>("[\"a\", \"b\"]").unwrap(), paths(&["a", "b"]));
+        assert_eq!(from_text::<Vec<PathBuf>>("[a].npy").unwrap(), paths(&["[a].npy"]));
         assert!(matches!(from_text::<u64>("many"), Err(Refused::Type)));
     }
 }

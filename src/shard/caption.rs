@@ -303,13 +303,10 @@ impl CaptionReader {
             let value = self.value(CAPTION_AT, &field, key, &member)?;
             found.captions = value.and_then(|value| texts(&value, &field));
         }
-        if let Some(scores) = &self.scores {
-            found.attached.scores = scores.scores(&self.rows);
-        }
         if let Some(field) = self.score.clone() {
-            let of_table = self.scores.as_ref().and_then(|scores| scores.column(&field));
+            let of_table = self.scores.as_ref().and_then(|scores| Some((scores, scores.column(&field)?)));
             found.score = match of_table {
-                Some(at) => found.attached.scores.get(at).copied().filter(|score| !score.is_nan()),
+                Some((scores, at)) => Some(scores.score(at, &self.rows)).filter(|score| !score.is_nan()),
                 None => self.value(SCORE_AT, &field, key, &member)?.as_ref().and_then(score),
             };
         }
@@ -318,6 +315,11 @@ impl CaptionReader {
             found.attached.fields.push(self.value(first + at, field, key, &member)?.unwrap_or_default());
         }
         Ok(Ok(found))
+    }
+
+    /// What the tables of scores say of the last sample, `[columns]`: asked for where it is made, not where it is counted.
+    pub(super) fn scores(&self) -> Vec<f32> {
+        self.scores.as_ref().map_or(vec![], |scores| scores.scores(&self.rows))
     }
 
     /// The hash of the sample's uid.

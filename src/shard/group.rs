@@ -297,9 +297,10 @@ impl Open {
         let (id, key, offset) = (self.id, self.key, self.offset);
         Ok(match found {
             Ok((several, found)) => {
+                let Found { score, mut attached, .. } = found;
+                attached.scores = captions.scores();
                 let (caption, captions) = captions.chosen(several);
                 let image = self.image.map(|(_, bytes)| bytes).unwrap_or_default();
-                let Found { score, attached, .. } = found;
                 let attached = (attached != Attached::default()).then(|| Box::new(attached));
                 let json = self.json;
                 Ok(Sample { id, key, position, offset, image, caption, captions, score, attached, json })

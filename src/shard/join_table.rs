@@ -161,12 +161,12 @@ pub(super) fn text_of(cell: Option<&Cell>) -> String {
     }
 }
 
-pub(super) fn not_an_id(text: &str) -> Wrong {
+fn not_an_id(text: &str) -> Wrong {
     format!("the id {text:?}, no number of 64 bits")
 }
 
 /// Hands the lines of the file to `each`, numbered from 1, without their ends and empty ones.
-pub(super) fn lines(
+fn lines(
     path: &Path,
     each: &mut dyn FnMut(usize, &str) -> std::result::Result<(), Wrong>,
 ) -> std::result::Result<(), Wrong> {
@@ -202,39 +202,72 @@ fn of_npy(path: &Path, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wr
     Ok(by)
 }
 
-fn of_jsonl(path: &Path, with_captions: bool, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {
+/// A line that is an object.
+pub(super) struct Line<'a> {
+    number: usize,
+    /// The column of names.
+    pub(super) by: JoinBy,
+    /// The name as the file has it, and its hash; `None` where it has none.
+    pub(super) name: Option<(u64, String)>,
+    /// The fields that were asked for; of the first line all.
+    pub(super) fields: &'a Fields,
+}
+
+impl Line<'_> {
+    /// What is wrong with it, with its number.
+    fn wrong(&self, what: &str) -> Wrong {
+        format!("line {}: {what}", self.number)
+    }
+}
+
+/// Hands every line of the file to `each`, with its name and the fields that are `wanted`.
+pub(super) fn objects(
+    path: &Path,
+    wanted: &dyn Fn(&str) -> bool,
+    each: &mut dyn FnMut(&Line<'_>) -> std::result::Result<(), Wrong>,
+) -> std::result::Result<JoinBy, Wrong> {
     let mut by: Option<JoinBy> = None;
     lines(path, &mut |number, line| {
         let wrong = |what: &str| format!("line {number}: {what}");
         // The first row says what all have.
-        let wanted = |name: &str| by.is_none_or(|by| name == by.name() || with_captions && name == CAPTION);
-        let row = Fields::read(line.as_bytes(), wanted).map_err(|error| wrong(&error))?;
+        let wanted = |name: &str| by.is_none_or(|by| name == by.name() || wanted(name));
+        let fields = Fields::read(line.as_bytes(), wanted).map_err(|error| wrong(&error))?;
         let by = match by {
             Some(by) => by,
             None => {
-                let names: Vec<String> = row.names().map(str::to_owned).collect();
+                let names: Vec<String> = fields.names().map(str::to_owned).collect();
                 *by.insert(
                     JoinBy::of(|name| names.iter().any(|own| own == name)).ok_or_else(|| no_name(&names))?,
                 )
             }
         };
-        let text = match row.value(by.name()) {
+        let text = match fields.value(by.name()) {
             Some(Value::String(text)) => Some(text.clone()),
             Some(Value::Number(value)) => Some(value.to_string()),
             None => None,
             Some(_) => return Err(wrong(&format!("the {by} is neither a text nor a number"))),
         };
-        let captions = match row.value(CAPTION).filter(|_| with_captions) {
+        let named = |text: String| match by.of_text(&text) {
+            Some(hash) => Ok((hash, text)),
+            None => Err(wrong(&not_an_id(&text))),
+        };
+        let name = text.map(named).transpose()?;
+        each(&Line { number, by, name, fields: &fields })
+    })?;
+    by.ok_or_else(|| "no line".into())
+}
+
+fn of_jsonl(path: &Path, with_captions: bool, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {
+    objects(path, &|name| with_captions && name == CAPTION, &mut |line| {
+        let captions = match line.fields.value(CAPTION).filter(|_| with_captions) {
             Some(Value::Array(entries)) => entries.iter().filter(|entry| !entry.is_null()).collect(),
             caption => Vec::from_iter(caption),
         };
         let captions: Option<Vec<&str>> = captions.into_iter().map(Value::as_str).collect();
-        let captions = captions.ok_or_else(|| wrong("the caption is no text, and no list of texts"))?;
-        let Some(text) = text else { return each(None) };
-        let name = by.of_text(&text).ok_or_else(|| wrong(&not_an_id(&text)))?;
-        each(Some(Row { name, text: &|| text.clone(), captions }))
-    })?;
-    by.ok_or_else(|| "no line".into())
+        let captions = captions.ok_or_else(|| line.wrong("the caption is no text, and no list of texts"))?;
+        let Some((name, text)) = &line.name else { return each(None) };
+        each(Some(Row { name: *name, text: &|| text.clone(), captions }))
+    })
 }
 
 fn of_tsv(path: &Path, each: &mut EachRow<'_>) -> std::result::Result<JoinBy, Wrong> {

@@ -8,11 +8,11 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::options::HIDDEN;
 use crate::sample::SampleId;
 use crate::shard::location::{Location, ROWS};
 use crate::shard::patterns::{MAX_BRACES, MAX_EXPANSION, braces, glob, unescaped};
-use crate::shard::remote::{Address, Stores, several_servers};
+use crate::shard::remote::{Address, Stores};
+use crate::shard::store_checks::check_stores;
 use crate::shard::{Shard, Store};
 
 /// Names under which a folder's files are taken for shards.
@@ -58,13 +58,7 @@ pub(crate) fn shards_of(patterns: &[String], source: Option<&str>, stores: &Stor
     if patterns.is_empty() {
         return Err(Error::refused("urls", "[]", format!("expected at least one shard; {ACCEPTED}")));
     }
-    stores.check()?;
-    let mut listing = Listing { missing: None, source, shards: vec![], stores: Stores::new(stores) };
-    for pattern in patterns {
-        listing.pattern(pattern, Path::new(""), &quoted(pattern), true)?;
-    }
-    refuse_duplicates(&listing.shards, source)?;
-    Ok(listing.shards)
+    Ok(Listing::of(patterns, source, stores, None)?.shards)
 }
 
 /// As [`list`], but local files of a pattern that are missing are left out where others of it are there; also their names.
@@ -76,63 +70,12 @@ pub fn list_present(
     source: Option<&str>,
     stores: &Store,
 ) -> Result<(Vec<Shard>, Vec<String>)> {
-    stores.check()?;
-    let mut listing = Listing { missing: Some(vec![]), source, shards: vec![], stores: Stores::new(stores) };
-    for pattern in patterns {
-        listing.pattern(pattern, Path::new(""), &quoted(pattern), true)?;
-    }
-    refuse_duplicates(&listing.shards, source)?;
+    let listing = Listing::of(patterns, source, stores, Some(vec![]))?;
     let missing = listing.missing.unwrap_or_default();
     if listing.shards.is_empty() {
         return list(patterns, source, stores).map(|shards| (shards, missing));
     }
     Ok((listing.shards, missing))
-}
-
-/// Refuses what says how a store is asked where neither a shard nor the `ledger` is in such a store.
-pub(crate) fn check_stores(stores: &Store, shards: &[Shard], ledger: Option<&str>) -> Result<()> {
-    let is_any = |schemes: &[&str]| {
-        let mut places = shards.iter().map(|shard| &*shard.url).chain(ledger);
-        places.any(|place| schemes.iter().any(|scheme| place.starts_with(scheme)))
-    };
-    if let Some(endpoint) = &stores.endpoint
-        && !is_any(&["s3://", "s3a://"])
-    {
-        let accepted = "without s3:// shards, whose server it is; others name theirs in their URL";
-        return Err(Error::unused("endpoint", endpoint, accepted));
-    }
-    let given = [("token", stores.token.is_some()), ("headers", !stores.headers.is_empty())];
-    if let Some((option, _)) = given.into_iter().find(|(_, is_given)| *is_given)
-        && !is_any(&["http://", "https://", "hf://"])
-    {
-        let accepted = "without https:// or hf:// shards; credentials of buckets come from the environment";
-        return Err(Error::unused(option, HIDDEN, accepted));
-    }
-    if let Some(folder) = &stores.shard_cache_dir
-        && shards.iter().all(Shard::is_local)
-    {
-        return Err(Error::unused("shard_cache_dir", folder.display(), "without remote shards"));
-    }
-    Ok(())
-}
-
-/// Refuses a token, or headers, that the options of several sources would give to several servers.
-pub(crate) fn refuse_shared_secrets(shards: &[Shard]) -> Result<()> {
-    let mut meant: Vec<(&Store, String)> = vec![];
-    for shard in shards {
-        let Location::Remote(object) = &shard.location else { continue };
-        let Some((options, server)) = object.trusts() else { continue };
-        match meant.iter().find(|(other, _)| other.token == options.token && other.headers == options.headers)
-        {
-            Some((_, first)) if *first == server => {}
-            Some((_, first)) => {
-                let option = if options.token.is_some() { "token" } else { "headers" };
-                return Err(several_servers(option, first, &server));
-            }
-            None => meant.push((options, server)),
-        }
-    }
-    Ok(())
 }
 
 /// The shards found so far.
@@ -144,7 +87,23 @@ struct Listing<'a> {
     stores: Stores,
 }
 
-impl Listing<'_> {
+impl<'a> Listing<'a> {
+    /// All that the patterns name; names of missing files are put into `missing`, where that is given.
+    fn of(
+        patterns: &[String],
+        source: Option<&'a str>,
+        stores: &Store,
+        missing: Option<Vec<String>>,
+    ) -> Result<Self> {
+        stores.check()?;
+        let mut listing = Self { missing, source, shards: vec![], stores: Stores::new(stores) };
+        for pattern in patterns {
+            listing.pattern(pattern, Path::new(""), &quoted(pattern), true)?;
+        }
+        refuse_duplicates(&listing.shards, source)?;
+        Ok(listing)
+    }
+
     /// Adds what `pattern` stands for: at least one shard. Relative paths start from `base`;
     /// `given` names the pattern in messages.
     fn pattern(&mut self, pattern: &str, base: &Path, given: &str, may_list: bool) -> Result<()> {

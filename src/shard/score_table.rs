@@ -19,9 +19,9 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::json::{self, Fields};
+use crate::json;
 use crate::shard::join::{JoinBy, Names};
-use crate::shard::join_table::{Wrong, hash_of, lines, no_name, not_an_id, text_of};
+use crate::shard::join_table::{Wrong, hash_of, no_name, objects, text_of};
 use crate::shard::metadata::{Cell, Columns};
 use crate::shard::npy;
 
@@ -369,13 +369,16 @@ impl ScoreTables {
         self.tables[*table].columns[*column].value(rows.get(*table).copied().flatten()?)
     }
 
-    /// The scores of all columns in what [`find`](Self::find) found, `[columns]`; not a number where there is none.
+    /// The same as a score; not a number where there is none.
+    pub(super) fn score(&self, column: usize, rows: &[Option<usize>]) -> f32 {
+        let (_, table, column) = &self.columns[column];
+        let row = rows.get(*table).copied().flatten();
+        row.map_or(f32::NAN, |row| self.tables[*table].columns[*column].score(row))
+    }
+
+    /// The scores of all columns, `[columns]`.
     pub(super) fn scores(&self, rows: &[Option<usize>]) -> Vec<f32> {
-        let score = |(_, table, column): &(Arc<str>, usize, usize)| {
-            let row = rows.get(*table).copied().flatten();
-            row.map_or(f32::NAN, |row| self.tables[*table].columns[*column].score(row))
-        };
-        self.columns.iter().map(score).collect()
+        (0..self.columns.len()).map(|column| self.score(column, rows)).collect()
     }
 }
 
@@ -443,45 +446,26 @@ fn raw(value: f64) -> Raw {
 }
 
 fn of_jsonl(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> {
-    let mut by: Option<JoinBy> = None;
-    lines(path, &mut |number, line| {
-        let wrong = |what: &str| format!("line {number}: {what}");
-        let row = Fields::read(line.as_bytes(), |_| true).map_err(|error| wrong(&error))?;
-        let by = match by {
-            Some(by) => by,
-            None => {
-                let names: Vec<String> = row.names().map(str::to_owned).collect();
-                *by.insert(
-                    JoinBy::of(|name| names.iter().any(|own| own == name)).ok_or_else(|| no_name(&names))?,
-                )
-            }
-        };
-        let text = match row.value(by.name()) {
-            Some(Value::String(text)) => Some(text.clone()),
-            Some(Value::Number(value)) => Some(value.to_string()),
-            None => None,
-            Some(_) => return Err(wrong(&format!("the {by} is neither a text nor a number"))),
-        };
-        let hash =
-            text.as_ref().map(|text| by.of_text(text).ok_or_else(|| wrong(&not_an_id(text)))).transpose()?;
-        if rows.begin(hash, &|| text.clone().unwrap_or_default()) {
-            for name in row.names().filter(|name| !is_name(name, by)) {
-                let value = match row.value(name) {
-                    Some(Value::Number(number)) => {
-                        number.as_i64().map(Raw::Whole).or(number.as_f64().map(Raw::Real))
-                    }
-                    Some(Value::Bool(truth)) => Some(Raw::Truth(*truth)),
-                    Some(Value::String(text)) => text.trim().parse().ok().map(Raw::Real),
-                    _ => None,
-                };
-                if let Some(value) = value {
-                    rows.column(name).push(value);
+    objects(path, &|_| true, &mut |line| {
+        let text = || line.name.as_ref().map_or(String::new(), |(_, text)| text.clone());
+        if !rows.begin(line.name.as_ref().map(|(hash, _)| *hash), &text) {
+            return Ok(());
+        }
+        for name in line.fields.names().filter(|name| !is_name(name, line.by)) {
+            let value = match line.fields.value(name) {
+                Some(Value::Number(number)) => {
+                    number.as_i64().map(Raw::Whole).or(number.as_f64().map(Raw::Real))
                 }
+                Some(Value::Bool(truth)) => Some(Raw::Truth(*truth)),
+                Some(Value::String(text)) => text.trim().parse().ok().map(Raw::Real),
+                _ => None,
+            };
+            if let Some(value) = value {
+                rows.column(name).push(value);
             }
         }
         Ok(())
-    })?;
-    by.ok_or_else(|| "no line".into())
+    })
 }
 
 #[cfg(test)]

@@ -154,7 +154,9 @@ pub(super) fn of_metadata(
     }
     let mut rows = vec![];
     for key in metadata.keys() {
-        let names = names(&metadata, shard, key);
+        // Nobody asks what a sample may be called where nothing is joined.
+        let names =
+            if read.scores.is_some() || subset.is_some() { &names(&metadata, shard, key)[..] } else { &[] };
         if let Some(scores) = &read.scores {
             names.iter().find(|names| {
                 scores.find(names, &mut rows);
@@ -165,7 +167,7 @@ pub(super) fn of_metadata(
             Some((scores, at)) => scores.value(at, &rows).unwrap_or_default(),
             None => metadata.value(key, column).cloned().unwrap_or_default(),
         };
-        let is_inside = subset.is_none_or(|subset| is_in(&names, subset.by(), |hash| subset.contains(hash)));
+        let is_inside = subset.is_none_or(|subset| is_in(names, subset.by(), |hash| subset.contains(hash)));
         let passes = |filter: &Filter| {
             filter.passes(&filter.columns().iter().map(|column| value(column)).collect::<Vec<_>>())
         };
@@ -173,7 +175,7 @@ pub(super) fn of_metadata(
         if is_held && is_inside && filter.is_none_or(passes) {
             let of_field = |field: &str| match read.scores.as_ref().and_then(|s| Some((s, s.column(field)?)))
             {
-                Some((scores, at)) => scores.scores(&rows).get(at).copied(),
+                Some((scores, at)) => Some(scores.score(at, &rows)),
                 None => score(&value(field)),
             };
             each(read.score_field.as_deref().and_then(of_field).unwrap_or(f32::NAN));

@@ -84,12 +84,7 @@ impl Listing {
 
     /// How each shard is read where `field` is read as its samples' score.
     pub(crate) fn scored(&self, field: &str) -> Vec<Arc<ReadOptions>> {
-        let mut reads = vec![];
-        for (range, read) in self.stretches() {
-            let read = Arc::new(ReadOptions { score_field: Some(field.to_owned()), ..(**read).clone() });
-            reads.resize(range.end, read);
-        }
-        reads
+        self.changed(|read| read.score_field = Some(field.to_owned()))
     }
 
     /// A look at the scores of all shards, of these `lengths` ([`survey_of`](shard::survey_of)).
@@ -105,19 +100,19 @@ impl Listing {
     /// Lets samples carry `fields`.
     pub(crate) fn carry(&mut self, fields: &[String]) {
         if !fields.is_empty() {
-            self.change(|read| read.fields = fields.into());
+            self.reads = self.changed(|read| read.fields = fields.into());
         }
     }
 
-    /// Changes how each shard is read; what was read alike still is.
-    fn change(&mut self, change: impl Fn(&mut ReadOptions)) {
+    /// How each shard is read after a change; what was read alike still is.
+    fn changed(&self, change: impl Fn(&mut ReadOptions)) -> Vec<Arc<ReadOptions>> {
         let mut reads = vec![];
         for (range, read) in self.stretches() {
             let mut read = ReadOptions::clone(read);
             change(&mut read);
             reads.resize(range.end, Arc::new(read));
         }
-        self.reads = reads;
+        reads
     }
 
     /// Columns of the tables of scores, sorted, each with its place in the tables of the first source that has it.
