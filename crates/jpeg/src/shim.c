@@ -5,7 +5,7 @@
  * first. After a failure a handle is good for `tldr_jpeg_close` only.
  *
  * Damage fails at once, by the code of the library's warning; oddities that change no pixel do not.
- * What the library does not notice is looked for here: see `end_scan` and `on_empty`. */
+ * What the library does not notice is looked for here: see `end_scan`, `every_scan_seen` and `on_empty`. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -187,10 +187,19 @@ static void end_scan(tldr_jpeg *j) {
     fail(j, DAMAGED, "%d zero bytes and more in the coded data of scan %d", ZERO_RUN, j->scan);
 }
 
-static void every_component_seen(tldr_jpeg *j) {
-  for (int i = 0; i < j->d.num_components; i++)
+/* Whether the scans hold the whole picture. What is cut between two scans reads as a legal file: a progressive one
+ * may leave coefficients out, and the library smooths over what it lacks. No encoder does so by itself. */
+static void every_scan_seen(tldr_jpeg *j) {
+  j_decompress_ptr d = &j->d;
+  for (int i = 0; i < d->num_components; i++)
     if (!(j->components_seen >> i & 1))
-      fail(j, DAMAGED, "no scan holds component %d of %d", i + 1, j->d.num_components);
+      fail(j, DAMAGED, "no scan holds component %d of %d", i + 1, d->num_components);
+  if (!d->progressive_mode) return;
+  for (int i = 0; i < d->num_components; i++)
+    for (int k = 0; k < DCTSIZE2; k++)
+      if (d->coef_bits[i][k] != 0)
+        fail(j, DAMAGED, "the last scans are missing: coefficient %d of component %d of %d is %s", k, i + 1,
+             d->num_components, d->coef_bits[i][k] < 0 ? "in none" : "not refined to its last bit");
 }
 
 /* The source has no bytes left. Real data never run out before their end marker.
@@ -232,7 +241,7 @@ static void on_progress(j_common_ptr c) {
 }
 
 /* Whether a part of the picture can be decoded to the pixels it has in the whole: where the library
- * skips and crops, in the samplings of photographs, and where no block is smoothed by its neighbours. */
+ * skips and crops, and in the samplings of photographs. */
 static int can_crop(j_decompress_ptr d) {
   const jpeg_component_info *c = d->comp_info;
   int lossless = d->Ss > 0 && d->Se == 0 && !d->progressive_mode;
@@ -241,10 +250,6 @@ static int can_crop(j_decompress_ptr d) {
     if (c[i].h_samp_factor != 1 || c[i].v_samp_factor != 1) return 0;
   if (d->num_components != 3 && (c[0].h_samp_factor != 1 || c[0].v_samp_factor != 1)) return 0;
   if (c[0].h_samp_factor == 3 || c[0].v_samp_factor > 2) return 0;
-  if (d->progressive_mode && d->coef_bits)
-    for (int i = 0; i < d->num_components; i++)
-      for (int k = 0; k < 10; k++)
-        if (d->coef_bits[i][k] != 0) return 0;
   return 1;
 }
 
@@ -294,7 +299,7 @@ int tldr_jpeg_start(tldr_jpeg *j, unsigned denominator, size_t max_memory, int m
   d->progress = &j->progress;
   jpeg_start_decompress(d);
   if (j->several) end_scan(j);
-  every_component_seen(j);
+  every_scan_seen(j);
   if (region->width == 0 || region->height == 0 || region->left > d->output_width ||
       region->width > d->output_width - region->left || region->top > d->output_height ||
       region->height > d->output_height - region->top)

@@ -122,16 +122,14 @@ const SAMPLINGS: [&str; 16] = [
     "3x2,1x2,1x1",
 ];
 
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 6] = [
     "0;\n1;\n2;\n",
     "0,1,2;\n",
     "0 1;\n2;\n",
     "2;\n0;\n1;\n",
-    // Progressive: the usual one, one that leaves the last refinement out, one of DC first only, and slices.
+    // Progressive: the usual one, and slices.
     "0,1,2: 0-0, 0, 1;\n0: 1-5, 0, 2;\n2: 1-63, 0, 1;\n1: 1-63, 0, 1;\n0: 6-63, 0, 2;\n0: 1-63, 2, 1;\n\
      0,1,2: 0-0, 1, 0;\n2: 1-63, 1, 0;\n1: 1-63, 1, 0;\n0: 1-63, 1, 0;\n",
-    "0,1,2: 0-0, 0, 1;\n0: 1-63, 0, 2;\n1: 1-63, 0, 2;\n2: 1-63, 0, 2;\n",
-    "0: 0-0, 0, 0;\n1: 0-0, 0, 0;\n2: 0-0, 0, 0;\n",
     "0,1,2: 0-0, 0, 0;\n0: 1-2, 0, 0;\n0: 3-20, 0, 0;\n0: 21-63, 0, 0;\n1: 1-63, 0, 0;\n2: 1-63, 0, 0;\n",
 ];
 
