@@ -13,6 +13,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CORE := bindings/python/python
 CAPTIONER := bindings/captioner/python
 
+# A file runs in one process, since what is made for all of its tests is made once.
+PYTEST := $(BIN)/pytest --quiet --numprocesses 2 --dist loadfile
+
 RUST_EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 PYTHON_EXAMPLES := examples/train_clip.py examples/full_vs_reduced.py examples/any_torch.py
 
@@ -59,7 +62,7 @@ test: format lint docs test-rust test-python smoke ## Runs every check but the n
 
 .PHONY: test-loops
 test-loops: build $(VENV)/.loops ## Runs the training loops of other frameworks, with the real ones.
-	$(BIN)/pytest --quiet --durations 10 bindings/python/tests/loops
+	$(PYTEST) --durations 10 bindings/python/tests/loops
 
 # --- longer runs ----------------------------------------------------------------------------
 
@@ -109,6 +112,11 @@ bench-copies: build ## Counts the distinct scenes that plans of a corpus of copi
 .PHONY: bench-scorer
 bench-scorer: build $(VENV)/.dev ## Measures what a scorer of one's own costs the training step (2 minutes).
 	$(BIN)/python benches/scorer.py
+
+.PHONY: bench-gpu
+bench-gpu: build $(VENV)/.dev ## Measures captioner, loader and training on the GPU of this machine (11 minutes).
+	$(BIN)/python benches/gpu/speed.py --out $(TARGET)/bench-gpu/speed.jsonl $(if $(wildcard $(DATA)),--data $(abspath $(DATA)))
+	$(BIN)/python benches/gpu/quality.py --out $(TARGET)/bench-gpu/quality.jsonl
 
 .PHONY: bench-previews
 bench-previews: build $(VENV)/.dev ## Measures what scaled decoding does to signals and pixels (5 minutes).
@@ -198,7 +206,7 @@ test-rust: $(VENV)/.dev
 test-python: $(VENV)/.dev build
 	$(BIN)/mypy
 	$(BIN)/stubtest --mypy-config-file pyproject.toml tldr_loader tldr_loader_captioner
-	$(BIN)/pytest --quiet
+	$(PYTEST)
 
 # Every example takes `--smoke`: the whole path, in seconds.
 smoke: $(VENV)/.dev build

@@ -30,7 +30,7 @@ class Echo:
         self.preview_size, self.batch_size, self.caption_batch_size = preview_size, batch_size, 0
         self.calls = 0
 
-    def encode(self, previews: Any, captions: list[str]) -> tuple[Any, Any, Any, Any]:
+    def signals(self, previews: Any, captions: list[str]) -> tuple[Any, Any, Any, Any]:
         self.calls += 1
         np.from_dlpack(previews).copy()
         rows = len(captions)
@@ -69,7 +69,7 @@ def measure(folder: Path, preset: Any, rounds: int) -> None:
     model = captioner._scorer()
     size, rows = model.preview_size, model.batch_size
     previews = np.random.default_rng(0).integers(0, 255, (rows, 3, size, size), np.uint8)
-    own = least(rounds, lambda: model.encode(previews, ["a red square on a blue circle"] * rows))
+    own = least(rounds, lambda: model.signals(previews, ["a red square on a blue circle"] * rows))
     print(f"captioner {preset}: {rows} previews of {size} px: {1000 * own:.2f} ms a batch")
     for side in (size, 224):
         crossing = min(cross(folder, path, model, side, rows) for _ in range(rounds))
