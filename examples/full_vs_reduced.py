@@ -5,6 +5,8 @@ all arms train the same model on the same stream, once for equal epochs and once
 and are tested on clean, unseen pairs. Seconds are wall-clock; the captioner's stand in a column of
 their own. Finished runs are kept in OUT/results.csv and not run again.
 
+Needs the captioner (pip install "tldr-loader[captioner]"), whose tokenizer all arms use.
+
 No option was chosen by looking at test numbers: the model, the schedule and the sizes were set on
 the clean control (noise 0, copies 1).
 """

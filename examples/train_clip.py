@@ -1,5 +1,7 @@
 """Trains a small CLIP on a stream that a codebook captioner compresses: a plain PyTorch loop.
 
+Needs the captioner (pip install "tldr-loader[captioner]").
+
 tldr-loader synth --out corpus --samples 4000 --shards 8
 tldr-loader train 'corpus/train/*.tar' --out captioner
 tldr-loader fit 'corpus/train/*.tar' --captioner captioner

@@ -22,6 +22,8 @@ import tldr_loader as tldr
 
 def main() -> None:
     args = options(__doc__)
+    if not dist.is_torchelastic_launched():
+        raise SystemExit(f"start it with torchrun:\n{__doc__}")
     cuda = torch.cuda.is_available()
     dist.init_process_group("nccl" if cuda else "gloo")
     rank, world_size = dist.get_rank(), dist.get_world_size()

@@ -377,7 +377,7 @@ fn warnings(n: usize, options: &FitOptions, sizes: &[usize], table: &AlignmentTa
         let fewer = (n / POINTS_PER_CLUSTER).max(1);
         warnings.push(format!(
             "{n} points for {k} clusters are {:.1} per cluster: shares, and so the kept share, will be off; \
-             sample {} points where the corpus has as many, or take {fewer} clusters",
+             sample more where the corpus has as many (samples={}), or take fewer clusters (clusters={fewer})",
             n as f64 / k as f64,
             k * POINTS_PER_CLUSTER,
         ));
@@ -389,7 +389,7 @@ fn warnings(n: usize, options: &FitOptions, sizes: &[usize], table: &AlignmentTa
     if table.norm == AlignmentNorm::Matched && n < 4 * CELL_POINTS {
         warnings.push(format!(
             "{n} points are too few to compare captions of similar length only: all are compared with all; \
-             sample at least {}",
+             sample more (samples={})",
             4 * CELL_POINTS
         ));
     }
@@ -540,7 +540,9 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("50.0 per cluster"), "{text}");
         assert!(
-            text.contains("sample 1000 points where the corpus has as many, or take 5 clusters"),
+            text.contains(
+                "sample more where the corpus has as many (samples=1000), or take fewer clusters (clusters=5)"
+            ),
             "{text}"
         );
         let (points, _) = corpus(1000, 8, 4);

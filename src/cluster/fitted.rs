@@ -163,6 +163,10 @@ impl<M: Embedder> Scorer for Fitted<M> {
         self.signals_of(raw, captions)
     }
 
+    fn expect(&mut self, next: ArrayView4<'_, u8>) -> Result<()> {
+        self.model.expect(next)
+    }
+
     fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
         self.model.recaptioner()
     }

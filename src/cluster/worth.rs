@@ -113,7 +113,7 @@ impl GateWorth {
     pub fn sentence(known: Option<&Self>) -> String {
         match known {
             Some(worth) => worth.to_string(),
-            None => "not measured: whether the captioner tells true captions from swapped ones is not known, since no fit of this \
+            None => "not measured: whether the scorer tells true captions from swapped ones is not known, since no fit of this \
                      version found captions that differ in the tokens the captioner reads; fit it to pairs with captions of their \
                      own, or turn the gate off (gate=top(1))"
                 .into(),
@@ -125,9 +125,9 @@ impl GateWorth {
         let Validation { auc, auc_error, .. } = self.validation;
         self.validation.is_close_to_chance().then(|| {
             format!(
-                "the gate is close to chance: the captioner tells true captions from swapped ones with an AUC of \
+                "the gate is close to chance: the scorer tells true captions from swapped ones with an AUC of \
                  {auc:.3} ± {auc_error:.3} (0.5 is guessing), so that a gate by alignment drops good and bad pairs alike; \
-                 train on more pairs or for longer, load a BLIP, gate by a score of the corpus (gate = \
+                 take a better one (train a captioner on more pairs or for longer, load a BLIP or a CLIP), gate by a score of the corpus (gate = \
                  top(0.5, by=FIELD)), or turn the gate off (gate=top(1))"
             )
         })

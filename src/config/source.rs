@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::options::{Field, Refused, Setting, is_foreign};
+use crate::options::{Field, Group, Refused, Setting, is_foreign};
 use crate::shard::{
     self, CaptionChoice, CaptionTables, Filter, ReadOptions, ScoreTables, Shard, Store, Subset,
 };
@@ -39,15 +39,16 @@ crate::group! {
         /// shards, else by one pass over their metadata (of local uncompressed shards only json is read). Default: all.
         Reading filter as "where": Option<Filter> = None, some Filter;
         /// A file that lists the samples that count: a `.parquet` or `.jsonl` with `uid` or `key` (or as `tldr-loader
-        /// export` writes it), a `.txt` of one key a line, or DataComp's `.npy` of uids. The others are excluded. Default:
+        /// export` writes it), a `.txt` of one key a line, or DataComp's `.npy` of uids; or a pattern of its parts. The others are excluded. Default:
         /// all.
         Runtime subset: Option<PathBuf> = None, into PathBuf;
         /// Tables of other captions by name, `{"blip2": "captions.parquet"}`: each a `.parquet`, `.jsonl` or `.tsv` with
-        /// `caption`, and `uid` or `key`. `fuse` chooses among them, the original and the generated caption by name;
+        /// `caption`, and `uid` or `key`, or a pattern of its parts. `fuse` chooses among them, the original and the generated caption by name;
         /// `caption_key` takes one for the original. Default: none.
         Runtime captions: CaptionFiles = CaptionFiles::default(), into CaptionFiles;
         /// Tables of scores, one or several: each a `.parquet`, `.jsonl` or structured `.npy` with `uid` or `key`, and columns
-        /// of numbers. `where` and `gate` know the columns by name, before fields of the same name, and batches carry them as
+        /// of numbers, or a pattern of such files (`metadata/*.parquet`). Files with the same columns are parts of one
+        /// table. `where` and `gate` know the columns by name, before fields of the same name, and batches carry them as
         /// `scores`. Default: none.
         Runtime scores: Vec<PathBuf> = vec![];
         /// Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's `_stats.json` or `.parquet`,
@@ -167,7 +168,7 @@ impl Setting for CaptionFiles {
 impl Setting for Vec<Source> {
     const ACCEPTED: &'static str = "a pattern of shards, a list of them, a Source, or a list of these";
     const PYTHON: &'static str = "Source | Sequence[Source]";
-    const GROUP: Option<&'static [Field]> = None;
+    const EACH: Option<(&'static str, &'static [Field])> = Some((Source::NAME, Source::FIELDS));
 
     fn from_value(value: &Value) -> Option<Self> {
         Self::read(value).ok()

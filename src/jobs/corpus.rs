@@ -2,6 +2,7 @@
 
 use crate::config::Source;
 use crate::error::{Error, Result};
+use crate::image::DecodeOptions;
 use crate::jobs::sample::Sampled;
 use crate::loader::check_tables;
 use crate::model::PreviewFilter;
@@ -16,15 +17,19 @@ pub struct Corpus {
     pub lengths: Vec<u64>,
     /// How samples are made of members.
     pub read: ReadOptions,
+    /// How their images are decoded.
+    pub decode: DecodeOptions,
 }
 
 impl Corpus {
+    /// The corpus of `source`, its images decoded as `decode` says.
+    ///
     /// # Errors
     /// Errors of listing and counting; lengths that are not one number for each shard; a table that has nothing to do
     /// with the shards.
-    pub fn of(source: &Source) -> Result<Self> {
+    pub fn of(source: &Source, decode: DecodeOptions) -> Result<Self> {
         let (shards, lengths) = listed(source)?;
-        let corpus = Self { shards, lengths, read: source.open()? };
+        let corpus = Self { shards, lengths, read: source.open()?, decode };
         if corpus.read.has_tables() {
             let found = shard::survey(&corpus.shards, &corpus.lengths, &corpus.read)?;
             check_tables(&corpus.read, &found, corpus.samples())?;
@@ -49,7 +54,8 @@ impl Corpus {
 
     /// A sample of it, drawn by `seed`: batches of `batch` previews of `size` pixels, made with `filter`.
     pub fn sampled(&self, size: usize, filter: PreviewFilter, batch: usize, seed: u64) -> Sampled<'_> {
-        Sampled { shards: &self.shards, lengths: &self.lengths, read: &self.read, seed, size, filter, batch }
+        let Self { shards, lengths, read, decode } = self;
+        Sampled { shards, lengths, read, decode: *decode, seed, size, filter, batch }
     }
 }
 

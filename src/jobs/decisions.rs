@@ -3,44 +3,20 @@
 //! A plan holds the samples that it keeps and no more. Why the others are dropped is found by planning again, on the
 //! same ledger with the plan's own policy; that must keep the same samples.
 
+mod job;
+
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cluster::Clusters;
 use crate::error::{Error, Result};
-use crate::jobs::export::{ExportBy, generation, lacking, samples};
-use crate::jobs::recorded::{Recorded, Wanted, all_kept, view, window_of};
-use crate::ledger::{CorpusScores, RecordedShard, WindowCaptions, WindowKey, WindowRecord};
-use crate::loader::PlanFile;
+use crate::jobs::recorded::{Recorded, Wanted, all_kept, generation, lacking, samples, view, window_of};
+use crate::ledger::{CorpusScores, RecordedShard, Scores, WindowCaptions, WindowKey, WindowRecord};
+use crate::loader::{PlanFile, gated_out};
 use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::gate::GateRule;
-use crate::select::{Fate, Fates, Place, Planner, Policy, Selector};
+use crate::select::{Fate, Fates, Place, Planner, Policy, Selector, Window};
 
-/// Whose decisions are asked for.
-#[derive(Debug, Clone)]
-pub struct DecisionsJob {
-    /// Folder of the ledger.
-    pub ledger: PathBuf,
-    /// What decides.
-    pub by: ExportBy,
-    /// The clusters that a plan was made with. It needs them where it dropped near-duplicates, or gated within clusters.
-    pub clusters: Option<Arc<Clusters>>,
-    /// Which of the ledger's recordings is meant; a plan says so itself.
-    pub wanted: Wanted,
-    /// Fingerprint of the generation settings whose captions are meant, where there are several.
-    pub generation: Option<u64>,
-    /// Field of a score of the corpus; a plan or a policy that goes by one says so itself.
-    pub score_field: Option<String>,
-}
-
-impl DecisionsJob {
-    /// The decisions of `by` on the only recording of a ledger.
-    pub fn new(ledger: impl Into<PathBuf>, by: ExportBy) -> Self {
-        let (ledger, wanted) = (ledger.into(), Wanted::default());
-        Self { ledger, by, clusters: None, wanted, generation: None, score_field: None }
-    }
-}
+pub use job::{DecisionsJob, ExportBy};
 
 /// What decides.
 enum By {
@@ -56,6 +32,9 @@ pub struct Decisions {
     by: By,
     gate: GateRule,
     generation: Option<u64>,
+    /// The one set of judged captions that the ledger has, if it has one.
+    judgement: Option<u64>,
+    rescue: bool,
     score_field: Option<String>,
     /// Source and path of each shard, by its hash.
     names: BTreeMap<u64, (String, String)>,
@@ -77,6 +56,8 @@ pub struct DecidedWindow<'a> {
     pub scores: Option<CorpusScores>,
     /// Generated captions, where there are any.
     pub captions: Option<Arc<WindowCaptions>>,
+    /// What a judge said of generated captions, where the ledger has one set of judgements.
+    pub judged: Option<Arc<Scores>>,
     /// What became of each sample, `[n]`.
     pub outcomes: Vec<Outcome>,
     places: Vec<Option<Place>>,
@@ -86,6 +67,32 @@ impl DecidedWindow<'_> {
     /// Where the policy's draw puts a sample; `None` under a plan, and of what is no candidate.
     pub fn place(&self, row: usize) -> Option<Place> {
         self.places.get(row).copied().flatten()
+    }
+
+    /// What a judge said of the generated caption of a sample, where it was asked and the caption says something.
+    pub fn judgement(&self, row: usize) -> Option<f32> {
+        let score = self.judged.as_ref()?.get(self.record.ids.get(row)?).copied()?;
+        (!score.is_nan()).then_some(score)
+    }
+
+    /// Whether the gate drops a sample that its generated caption brought back.
+    pub fn is_rescued(&self, row: usize) -> bool {
+        let (Some(selector), Some(signals)) = (self.decisions.selector(), &self.record.signals) else {
+            return false;
+        };
+        self.decisions.rescue
+            && self.outcomes[row].is_kept()
+            && selector.is_gated_out(signals.alignment[row], signals.cluster[row])
+    }
+
+    /// What `selector`, by which this window was decided, makes of its samples in `epoch`, `[n]`.
+    ///
+    /// # Errors
+    /// As [`Decisions::each`].
+    pub(super) fn decided_in(&self, selector: &Selector, epoch: u64) -> Result<Vec<Outcome>> {
+        let judged = self.decisions.judged(&self.key, &self.record, selector)?;
+        let view = view(&self.key, &self.record, self.scores.as_deref());
+        selector.decide(&Window { judged: judged.as_deref(), ..view }, epoch)
     }
 
     /// What the plan made of a sample; `None` under a policy, and of what is no candidate.
@@ -102,8 +109,26 @@ impl Decisions {
     /// shards.
     ///
     /// # Errors
-    /// As [`export`](super::export()); a plan whose reasons need the clusters, or that the ledger does not give again.
+    /// As [`without_reasons`](Self::without_reasons); a plan whose reasons need the clusters, or that the ledger does not
+    /// give again.
     pub fn open(job: &DecisionsJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Self> {
+        let mut decisions = Self::without_reasons(job)?;
+        match decisions.by {
+            By::Plan(plan, _) => {
+                decisions.by = By::Nothing;
+                decisions.replay(job, *plan, progress)?;
+            }
+            by => decisions.by = by,
+        }
+        Ok(decisions)
+    }
+
+    /// Opens the ledger. What a plan does not keep counts as dropped by its quota.
+    ///
+    /// # Errors
+    /// A ledger that is not there, has several recordings that fit, or several sets of captions; a plan or a policy that
+    /// cannot be used; a rescue that the ledger has no judge's scores for.
+    pub fn without_reasons(job: &DecisionsJob) -> Result<Self> {
         let plan = match &job.by {
             ExportBy::Plan(path) => Some(PlanFile::load(path)?),
             ExportBy::Policy(..) | ExportBy::All => None,
@@ -121,11 +146,17 @@ impl Decisions {
         }
         let generation = generation(job.generation, &recorded)?;
         let names = names(&recorded);
+        let judgement = match recorded.recording.judgements[..] {
+            [only] => Some(only),
+            _ => None,
+        };
         let mut decisions = Self {
             recorded,
             by: By::Nothing,
             gate: GateRule::new(&Policy::default(), None),
             generation,
+            judgement,
+            rescue: job.rescue,
             score_field: job.score_field.clone(),
             names,
         };
@@ -136,12 +167,28 @@ impl Decisions {
                 decisions.gate = GateRule::new(&policy, clusters.as_deref());
                 decisions.by = By::Policy(Box::new(Selector::new(policy, clusters.clone())?));
             }
-            (_, Some(plan)) => decisions.replay(job, plan, progress)?,
+            (_, Some(plan)) => decisions.by = By::Plan(Box::new(plan), None),
             _ => {}
         }
+        decisions.check_rescue()?;
         let of_policy = decisions.policy().and_then(|policy| policy.gate().field()).map(str::to_owned);
         decisions.score_field = of_policy.or(decisions.score_field.take());
         Ok(decisions)
+    }
+
+    /// Fails where samples cannot be rescued.
+    fn check_rescue(&self) -> Result<()> {
+        let judgements = self.recorded.recording.judgements.len();
+        match (&self.by, judgements) {
+            _ if !self.rescue => Ok(()),
+            (By::Policy(_), 1) => Ok(()),
+            (By::Policy(_), found) => {
+                let given = format!("a ledger with {found} sets of judged captions");
+                let accepted = "one with one set: that of a loader with this gate, judge and rescue=true";
+                Err(Error::option("rescue", given, accepted))
+            }
+            _ => Err(Error::unused("rescue", true, "without a policy: a plan rescues nothing")),
+        }
     }
 
     /// Plans again.
@@ -244,6 +291,11 @@ impl Decisions {
         (recording.scorer, recording.reading, recording.size)
     }
 
+    /// How many sets of judged captions the ledger has; what a judge said is known where it is one.
+    pub fn judgement_sets(&self) -> usize {
+        self.recorded.recording.judgements.len()
+    }
+
     /// Hashes of the shards, in order.
     pub fn shards(&self) -> impl Iterator<Item = u64> + '_ {
         self.recorded.recording.shards.iter().map(|shard| shard.hash)
@@ -308,8 +360,7 @@ impl Decisions {
         let Some(record) = self.recorded.window(&key).filter(|record| !record.ids.is_empty()) else {
             return Ok(None);
         };
-        let named = self.score_field.as_deref();
-        let scores = named.map(|name| self.recorded.scores(&key, &record, name)).transpose()?;
+        let scores = self.scores(&key, &record)?;
         self.decided(&key, &record, scores.as_ref()).map(Some)
     }
 
@@ -323,6 +374,11 @@ impl Decisions {
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         self.walk(&mut |key, record, _| each(key, record), progress)
+    }
+
+    /// The scores of the corpus for a window, where they are looked at.
+    fn scores(&self, key: &WindowKey, record: &WindowRecord) -> Result<Option<CorpusScores>> {
+        self.score_field.as_deref().map(|name| self.recorded.scores(key, record, name)).transpose()
     }
 
     /// Decides one window.
@@ -344,7 +400,9 @@ impl Decisions {
                                     with this policy, or of one without thin";
                     return Err(Error::option("ledger", given, accepted));
                 }
-                let window = window_of(key, record, values, selector)?;
+                let judged = self.judged(key, record, selector)?;
+                let window =
+                    Window { judged: judged.as_deref(), ..window_of(key, record, values, selector)? };
                 (selector.decide(&window, 0)?, selector.places(&window, 0)?)
             }
             By::Plan(plan, fates) => {
@@ -372,9 +430,38 @@ impl Decisions {
             record: Arc::clone(record),
             scores: scores.cloned(),
             captions: self.generation.map(generated),
+            judged: self.judgements(key),
             outcomes,
             places,
         })
+    }
+
+    /// Under a rescue what the judge said of the generated captions of samples that the gate drops, `[n]`; not a number for
+    /// the others.
+    fn judged(
+        &self,
+        key: &WindowKey,
+        record: &WindowRecord,
+        selector: &Selector,
+    ) -> Result<Option<Vec<f32>>> {
+        if !self.rescue {
+            return Ok(None);
+        }
+        let known = self.judgements(key).unwrap_or_default();
+        let rows = record.ids.iter().zip(gated_out(selector, record));
+        let found = rows.map(|(id, out)| if out { known.get(id).copied() } else { Some(f32::NAN) });
+        found.collect::<Option<Vec<f32>>>().map(Some).ok_or_else(|| {
+            let given =
+                format!("window {} lacks the judge's scores of samples that the gate drops", key.window);
+            let accepted =
+                "a ledger with all of them: that of a loader with this gate, judge and rescue=true";
+            Error::option("ledger", given, accepted)
+        })
+    }
+
+    /// What a judge said of generated captions of a window.
+    fn judgements(&self, key: &WindowKey) -> Option<Arc<Scores>> {
+        Some(self.recorded.ledger.scores_of(&key.captions(self.judgement?)))
     }
 
     /// Whether the gate lets a sample pass.
@@ -397,8 +484,7 @@ impl Decisions {
                 let Some(record) = self.recorded.window(&key).filter(|record| !record.ids.is_empty()) else {
                     continue;
                 };
-                let named = self.score_field.as_deref();
-                let scores = named.map(|name| self.recorded.scores(&key, &record, name)).transpose()?;
+                let scores = self.scores(&key, &record)?;
                 let path = || self.name(shard.hash).map_or("", |(_, path)| path).into();
                 each(&key, &record, scores.as_ref()).map_err(|error| error.in_shard(&path()))?;
             }
@@ -416,7 +502,7 @@ fn window_of_plan<'a>(
     key: &WindowKey,
     record: &'a WindowRecord,
     scores: Option<&'a CorpusScores>,
-) -> crate::select::Window<'a> {
+) -> Window<'a> {
     view(key, record, scores.map(|scores| &scores[..]))
 }
 

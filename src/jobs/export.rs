@@ -1,69 +1,55 @@
-//! Writes what is kept of a corpus as a table: for tools that know nothing of plans and ledgers.
+//! Writes what is kept of a corpus as a table, or every sample with what became of it: for tools that know nothing of
+//! plans and ledgers.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::aside;
-use crate::cluster::Clusters;
 use crate::error::{Error, Result};
-use crate::jobs::recorded::{Recorded, Wanted, all_kept, included, view, window_of};
-use crate::ledger::{Column, Table, WindowCaptions, WindowKey, WindowRecord};
-use crate::loader::PlanFile;
-use crate::sample::{Outcome, SampleId};
-use crate::select::{Policy, Selector};
-
-/// What says which samples are kept.
-#[derive(Debug, Clone)]
-pub enum ExportBy {
-    /// A plan of the corpus: this file.
-    Plan(PathBuf),
-    /// A policy, window by window, in epoch 0, with these clusters; without, it may only look at scores that the corpus
-    /// has.
-    Policy(Box<Policy>, Option<Arc<Clusters>>),
-    /// Nothing: every usable sample is exported.
-    All,
-}
+use crate::jobs::decisions::{DecidedWindow, Decisions, DecisionsJob};
+use crate::jobs::explain::named;
+use crate::ledger::{Column, Table};
+use crate::sample::Outcome;
+use crate::shard::Subset;
 
 /// What to export.
 #[derive(Debug, Clone)]
 pub struct ExportJob {
-    /// Folder of the ledger, which has keys, signals and captions.
-    pub ledger: PathBuf,
-    /// What says which samples are kept.
-    pub by: ExportBy,
-    /// Which of the ledger's recordings is meant; a plan says so itself.
-    pub wanted: Wanted,
-    /// Fingerprint of the generation settings whose captions are meant, where there are several.
-    pub generation: Option<u64>,
-    /// Field of a score of the corpus, whose recorded values are exported too; a plan or a policy that goes by
-    /// one says so itself.
-    pub score_field: Option<String>,
+    /// Whose decisions.
+    pub decisions: DecisionsJob,
     /// File to write: `.parquet` for all columns, `.txt` for one key a line.
     pub out: PathBuf,
+    /// Whether every sample is written, with what became of it and why; to a `.parquet`. Else those that are kept.
+    pub all: bool,
+    /// A list of samples that are not written, of the kinds that [`Subset`] reads; by key or identity.
+    pub exclude: Option<PathBuf>,
 }
 
 impl ExportJob {
-    /// The fingerprint of captions that `text` writes.
-    ///
-    /// # Errors
-    /// It is no number of 16 hexadecimal digits.
-    pub fn generation_of(text: &str) -> Result<u64> {
-        let expected = "a fingerprint, 16 hexadecimal digits";
-        u64::from_str_radix(text, 16).map_err(|_| Error::option("generation", text, expected))
+    /// What is kept by `decisions`, to `out`.
+    pub fn new(decisions: DecisionsJob, out: impl Into<PathBuf>) -> Self {
+        Self { decisions, out: out.into(), all: false, exclude: None }
     }
 }
 
-/// How an export ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How an export ended, in samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExportSummary {
-    /// Samples written.
+    /// Written.
     pub samples: u64,
-    /// Of these, those with a generated caption.
+    /// Of these, kept; usable ones where nothing decides.
+    pub kept: u64,
+    /// Dropped.
+    pub dropped: u64,
+    /// Excluded by `where` or a subset.
+    pub excluded: u64,
+    /// Unusable otherwise.
+    pub failed: u64,
+    /// With a generated caption.
     pub captions: u64,
 }
 
-/// The columns of an export, `[samples]`.
+/// The columns, `[samples]`.
 #[derive(Default)]
 struct Rows {
     source: Vec<Option<String>>,
@@ -75,146 +61,114 @@ struct Rows {
     score: Vec<Option<f32>>,
     pi: Vec<Option<f32>>,
     caption: Vec<Option<String>>,
+    /// Of every sample, where all are written.
+    fates: Option<FateRows>,
 }
 
-/// Runs the job. Samples stand in order of shard hash and position. `progress(done, total)` is called
-/// with shards.
+/// The columns that say what became of samples, `[samples]`.
+#[derive(Default)]
+struct FateRows {
+    outcome: Vec<Option<String>>,
+    reason: Vec<Option<String>>,
+    near_id: Vec<Option<i64>>,
+    near_bits: Vec<Option<i32>>,
+    near_cosine: Vec<Option<f32>>,
+}
+
+/// Runs the job. Samples stand in order of shard hash and position. `progress(done, total)` is called with shards. Memory is
+/// that of the table, about 150 bytes a sample and its captions.
 ///
 /// # Errors
-/// A name of another ending; a ledger that is not there or has several recordings that fit, or several
-/// sets of captions; samples of the plan that the ledger does not have; a file that cannot be written.
+/// A name of another ending; as [`Decisions::open`], without `all` as [`Decisions::without_reasons`]; samples of the plan that the ledger
+/// does not have; a file that cannot be written.
 pub fn export(job: &ExportJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<ExportSummary> {
     let is_text = match job.out.extension().and_then(|extension| extension.to_str()) {
         Some("parquet") => false,
-        Some("txt") => true,
+        Some("txt") if !job.all => true,
         _ => {
-            let given = format!("{:?}", job.out.display());
-            return Err(Error::option("out", given, "a file that ends in .parquet or .txt"));
+            let accepted = match job.all {
+                true => "a file that ends in .parquet, which has columns for outcome and reason",
+                false => "a file that ends in .parquet or .txt",
+            };
+            return Err(Error::option("out", format!("{:?}", job.out.display()), accepted));
         }
     };
-    let plan = match &job.by {
-        ExportBy::Plan(path) => Some(PlanFile::load(path)?),
-        ExportBy::Policy(..) | ExportBy::All => None,
+    let decisions = match job.all {
+        true => Decisions::open(&job.decisions, progress)?,
+        false => Decisions::without_reasons(&job.decisions)?,
     };
-    let wanted = plan.as_ref().map_or(job.wanted, |plan| Wanted {
-        scorer: Some(plan.captioner),
-        reading: Some(plan.reading),
-        window: Some(plan.window),
-    });
-    let recorded = Recorded::open(&job.ledger, wanted)?;
-    let generation = generation(job.generation, &recorded)?;
-    let selector = match &job.by {
-        ExportBy::Policy(policy, clusters) => {
-            let policy = Policy { corpus: Some(samples(&recorded)), ..recorded.with_scores(policy)? };
-            Some(Selector::new(policy, clusters.clone())?)
-        }
-        ExportBy::Plan(_) | ExportBy::All => None,
-    };
-    let decide = |key: &WindowKey, record: &WindowRecord, scores: Option<&[f32]>| match (&plan, &selector) {
-        (Some(plan), _) => plan.plan.decide(&view(key, record, scores)),
-        (None, Some(selector)) => {
-            if let Some(lacking) = lacking(key, record, selector) {
-                let given = format!("window {} lacks signals of {lacking} samples", key.window);
-                let accepted = "a ledger with signals of every sample that the policy looks at: that of a loader \
-                                with this policy, or of one without thin";
-                return Err(Error::option("ledger", given, accepted));
+    let exclude = job.exclude.as_deref().map(|path| Subset::open_as("exclude", path)).transpose()?;
+    let mut left_out = 0;
+    let mut rows = Rows { fates: job.all.then(FateRows::default), ..Rows::default() };
+    let mut summary = ExportSummary::default();
+    decisions.each(
+        &mut |window| {
+            for (row, outcome) in window.outcomes.iter().enumerate() {
+                if job.all || outcome.is_kept() {
+                    if exclude.as_ref().is_some_and(|list| is_in(list, window, row)) {
+                        left_out += 1;
+                        continue;
+                    }
+                    rows.push(window, row, &mut summary);
+                }
             }
-            selector.decide(&window_of(key, record, scores, selector)?, 0)
-        }
-        (None, None) => Ok(all_kept(record)),
-    };
-    let policy = plan.as_ref().map(|plan| plan.plan.policy()).or(selector.as_ref().map(Selector::policy));
-    let of_policy = policy.and_then(|policy| policy.gate().field());
-    let score_field = of_policy.or(job.score_field.as_deref());
-    let mut rows = Rows::default();
-    let shards = &recorded.recording.shards;
-    for (done, shard) in shards.iter().enumerate() {
-        let first = recorded.key(shard, shard.windows[0]);
-        let (source, path) = recorded.ledger.shard_of(&first).unwrap_or_default();
-        for &window in &shard.windows {
-            let key = recorded.key(shard, window);
-            let Some(record) = recorded.window(&key) else { continue };
-            let named = score_field.filter(|_| !record.ids.is_empty());
-            let scores = named.map(|name| recorded.scores(&key, &record, name)).transpose()?;
-            let outcomes = decide(&key, &record, scores.as_deref())
-                .map_err(|error| error.in_shard(&path.as_str().into()))?;
-            let captions =
-                generation.map(|generation| recorded.ledger.captions_of(&key.captions(generation)));
-            rows.push(&source, &path, &record, scores.as_deref(), &outcomes, captions.as_deref());
-        }
-        progress(done as u64 + 1, shards.len() as u64)?;
+            Ok(())
+        },
+        progress,
+    )?;
+    if let (Some(list), Some(path), 0) = (&exclude, &job.exclude, left_out) {
+        let accepted = format!(
+            "keys or ids of samples that would be written: it has none, its first {} is {:?}",
+            list.by(),
+            list.example()
+        );
+        return Err(Error::option("exclude", format!("{:?}", path.display()), accepted));
     }
-    if let Some(plan) = &plan {
-        let (kept, found) = (plan.plan.counts().kept, rows.id.len() as u64);
-        if kept != found {
-            let accepted =
-                format!("the ledger that the plan was made with: it has {found} of its {kept} samples");
-            return Err(Error::option("ledger", format!("{:?}", job.ledger.display()), accepted));
-        }
-    }
-    let summary = ExportSummary {
-        samples: rows.id.len() as u64,
-        captions: rows.caption.iter().flatten().count() as u64,
-    };
-    write(&job.out, &if is_text { rows.text() } else { rows.parquet(&job.out)? })?;
+    let content = if is_text { rows.text() } else { rows.parquet(&job.out)? };
+    aside::write(&job.out, &content).map_err(|error| cannot(&job.out, error))?;
     Ok(summary)
 }
 
-/// How many samples that the policy looks at have no signals; `None` where all have.
-pub(super) fn lacking(key: &WindowKey, record: &WindowRecord, selector: &Selector) -> Option<usize> {
-    let share = selector.thin_share(view(key, record, None).id, &record.failed, 0);
-    let lacks = |row: &usize| !record.is_encoded(*row) && share.as_ref().is_none_or(|share| share[*row]);
-    Some((0..record.ids.len()).filter(lacks).count()).filter(|&lacking| lacking > 0)
-}
-
-/// Samples of a recording that its filter let pass.
-pub(super) fn samples(recorded: &Recorded) -> u64 {
-    let shards = recorded.recording.shards.iter();
-    let keys = shards.flat_map(|shard| shard.windows.iter().map(|&window| recorded.key(shard, window)));
-    keys.filter_map(|key| recorded.window(&key)).map(|record| included(&record)).sum()
-}
-
-/// The captions that are meant; `None` where there are none.
-pub(super) fn generation(given: Option<u64>, recorded: &Recorded) -> Result<Option<u64>> {
-    let found = &recorded.recording.generations;
-    match (given, &found[..]) {
-        (None, []) => Ok(None),
-        (None, [only]) => Ok(Some(*only)),
-        (Some(wanted), _) if found.contains(&wanted) => Ok(Some(wanted)),
-        (given, _) => {
-            let names: Vec<String> = found.iter().map(|generation| format!("{generation:016x}")).collect();
-            let given = given.map_or("none".to_owned(), |given| format!("{given:016x}"));
-            let accepted = format!("one of the captions in the ledger: {}", names.join(", "));
-            Err(Error::option("generation", given, accepted))
-        }
-    }
-}
-
 impl Rows {
-    fn push(
-        &mut self,
-        source: &str,
-        shard: &str,
-        record: &WindowRecord,
-        scores: Option<&[f32]>,
-        outcomes: &[Outcome],
-        captions: Option<&WindowCaptions>,
-    ) {
-        for (row, outcome) in outcomes.iter().enumerate() {
-            let Outcome::Kept { pi } = outcome else { continue };
-            let id: SampleId = record.ids[row];
-            let key = record.index.as_ref().and_then(|index| index.key(row));
-            self.source.push(Some(source.to_owned()));
-            self.shard.push(Some(shard.to_owned()));
-            self.key.push(key.map(str::to_owned));
-            self.id.push(Some(id.0 as i64));
-            let signals = record.signals.as_ref().filter(|_| record.is_encoded(row));
-            self.cluster.push(signals.map(|signals| signals.cluster[row] as i32));
-            self.alignment.push(signals.map(|signals| signals.alignment[row]));
-            self.score.push(scores.map(|scores| scores[row]).filter(|score| !score.is_nan()));
-            self.pi.push(*pi);
-            self.caption.push(captions.and_then(|captions| captions.get(id)).map(str::to_owned));
+    fn push(&mut self, window: &DecidedWindow<'_>, row: usize, summary: &mut ExportSummary) {
+        let (record, outcome, id) = (&window.record, window.outcomes[row], window.record.ids[row]);
+        summary.samples += 1;
+        let key = record.index.as_ref().and_then(|index| index.key(row));
+        let caption = window.captions.as_ref().and_then(|captions| captions.get(id));
+        summary.captions += u64::from(caption.is_some());
+        let is_usable = record.failed[row].is_none();
+        let signals = record.signals.as_ref().filter(|_| is_usable && record.is_encoded(row));
+        let score = window.scores.as_ref().map(|scores| scores[row]);
+        self.source.push(Some(window.source.to_owned()));
+        self.shard.push(Some(window.shard.to_owned()));
+        self.key.push(key.map(str::to_owned));
+        self.id.push(Some(id.0 as i64));
+        self.cluster.push(signals.map(|signals| signals.cluster[row] as i32));
+        self.alignment.push(signals.map(|signals| signals.alignment[row]));
+        self.score.push(score.filter(|score| !score.is_nan()));
+        self.pi.push(match outcome {
+            Outcome::Kept { pi } => pi,
+            _ => None,
+        });
+        self.caption.push(caption.map(str::to_owned));
+        let (name, reason) = named(outcome, window.decisions.policy().is_some());
+        match name {
+            "kept" | "usable" => summary.kept += 1,
+            "dropped" => summary.dropped += 1,
+            "excluded" => summary.excluded += 1,
+            _ => summary.failed += 1,
         }
+        let Some(fates) = &mut self.fates else { return };
+        // Within a window by its rows, in a plan by its candidates: keys would have to be looked up, ids are known.
+        let place = window.place(row).and_then(|place| place.near);
+        let near = place.map(|near| (record.ids[near.row], near.bits, Some(near.cosine)));
+        let duplicate = || window.fate(row).and_then(|fate| fate.duplicate);
+        let near = near.or_else(|| duplicate().map(|near| (near.id, near.bits, near.cosine)));
+        fates.outcome.push(Some(name.to_owned()));
+        fates.reason.push(reason.map(str::to_owned));
+        fates.near_id.push(near.map(|(id, ..)| id.0 as i64));
+        fates.near_bits.push(near.map(|(_, bits, _)| bits as i32));
+        fates.near_cosine.push(near.and_then(|(.., cosine)| cosine));
     }
 
     fn text(&self) -> Vec<u8> {
@@ -228,24 +182,37 @@ impl Rows {
 
     fn parquet(self, out: &Path) -> Result<Vec<u8>> {
         let weight = self.pi.iter().map(|pi| pi.map(|pi| 1.0 / pi)).collect();
-        let columns = vec![
-            ("source".to_owned(), Column::Text(self.source)),
-            ("shard".to_owned(), Column::Text(self.shard)),
-            ("key".to_owned(), Column::Text(self.key)),
-            ("id".to_owned(), Column::I64(self.id)),
-            ("cluster".to_owned(), Column::I32(self.cluster)),
-            ("alignment".to_owned(), Column::F32(self.alignment)),
-            ("score".to_owned(), Column::F32(self.score)),
-            ("pi".to_owned(), Column::F32(self.pi)),
-            ("weight".to_owned(), Column::F32(weight)),
-            ("caption".to_owned(), Column::Text(self.caption)),
+        let own = vec![
+            ("source", Column::Text(self.source)),
+            ("shard", Column::Text(self.shard)),
+            ("key", Column::Text(self.key)),
+            ("id", Column::I64(self.id)),
+            ("cluster", Column::I32(self.cluster)),
+            ("alignment", Column::F32(self.alignment)),
+            ("score", Column::F32(self.score)),
+            ("pi", Column::F32(self.pi)),
+            ("weight", Column::F32(weight)),
+            ("caption", Column::Text(self.caption)),
         ];
+        let of_fates = self.fates.map(|fates| {
+            [
+                ("outcome", Column::Text(fates.outcome)),
+                ("reason", Column::Text(fates.reason)),
+                ("near_id", Column::I64(fates.near_id)),
+                ("near_bits", Column::I32(fates.near_bits)),
+                ("near_cosine", Column::F32(fates.near_cosine)),
+            ]
+        });
+        let columns = own.into_iter().chain(of_fates.into_iter().flatten());
+        let columns = columns.map(|(name, column)| (name.to_owned(), column)).collect();
         Table { columns, notes: vec![] }.write().map_err(|error| cannot(out, std::io::Error::other(error)))
     }
 }
 
-fn write(out: &Path, content: &[u8]) -> Result<()> {
-    aside::write(out, content).map_err(|error| cannot(out, error))
+/// Whether a list has a sample of a window.
+fn is_in(list: &Subset, window: &DecidedWindow<'_>, row: usize) -> bool {
+    let key = window.record.index.as_ref().and_then(|index| index.key(row));
+    list.has(key, window.record.ids[row]) == Some(true)
 }
 
 fn cannot(out: &Path, error: std::io::Error) -> Error {

@@ -14,6 +14,7 @@ use crate::cluster::{
 };
 use crate::config::Source;
 use crate::error::{Error, Result};
+use crate::image::DecodeOptions;
 use crate::jobs::corpus::Corpus;
 use crate::jobs::sample::SampledBatch;
 use crate::model::{Embedder, Identity, RawScores};
@@ -29,6 +30,8 @@ const PAIRS: usize = 1024;
 pub struct FitScorerJob {
     /// The corpus, and how it is read.
     pub source: Source,
+    /// How its images are decoded.
+    pub decode: DecodeOptions,
     /// Folder that `clusters.safetensors` and `identity.json` are written into; it is made where it is not there.
     pub out: PathBuf,
     /// Number of clusters; a hundredth of the sampled points, between 8 and 3,000, where `None`.
@@ -45,7 +48,15 @@ impl FitScorerJob {
     /// The defaults for a corpus and a folder.
     pub fn new(source: Source, out: impl Into<PathBuf>) -> Self {
         let norm = FitOptions::default().norm;
-        Self { source, out: out.into(), clusters: None, samples: None, alignment_norm: norm, seed: 0 }
+        Self {
+            source,
+            decode: DecodeOptions::default(),
+            out: out.into(),
+            clusters: None,
+            samples: None,
+            alignment_norm: norm,
+            seed: 0,
+        }
     }
 }
 
@@ -84,7 +95,7 @@ pub fn fit_scorer(
     if job.samples == Some(0) {
         return Err(Error::option("samples", 0, "at least 1"));
     }
-    let corpus = Corpus::of(&job.source)?;
+    let corpus = Corpus::of(&job.source, job.decode)?;
     let mut points = Points::default();
     let (size, batch) = (model.preview_size(), model.batch_size());
     let most = |dim: usize| MAX_POINTS.min(MAX_VALUES / dim.max(1) as u64);
@@ -114,11 +125,7 @@ pub fn fit_scorer(
         fit_embeddings_by(&points.finish()?, &options, &mut |points, centroids| {
             // Clustering may take minutes, in which a caller may have gone.
             progress(wanted, wanted)?;
-            if model.finds_nearest() {
-                model.nearest(points.dense().view(), centroids.view()).map(Some)
-            } else {
-                Ok(None)
-            }
+            model.nearest(points.dense().view(), centroids.view())
         })?;
     clusters.worth = validation.map(|validation| GateWorth { validation, on: MeasuredOn::Sample });
     report.warnings.extend(clusters.worth.and_then(|worth| worth.warning()));

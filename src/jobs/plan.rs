@@ -380,6 +380,7 @@ fn recording(job: &PlanJob, shards: Vec<Shard>, lengths: Vec<u64>, read: &ReadOp
     Loader::from_config(Config { sources: vec![source], ..Config::default() })
         .shards(shards)
         .read_options(read.clone())
+        .decode(job.config.images.decode())
         .threads(job.config.runtime.threads)
         .rank(0)
         .world_size(1)

@@ -25,6 +25,15 @@ pub struct Wanted {
     pub window: Option<usize>,
 }
 
+impl Wanted {
+    /// The recording by `scorer` of samples that are read so; reading options at their defaults name none.
+    pub fn read_as(scorer: Option<u64>, read: &ReadOptions, decode: &DecodeOptions) -> Self {
+        let is_plain = *read == ReadOptions::default() && *decode == DecodeOptions::default();
+        let reading = (!is_plain).then(|| reading_fingerprint(read, decode));
+        Self { scorer, reading, window: None }
+    }
+}
+
 /// One recording of a ledger in a folder.
 #[derive(Debug)]
 pub(super) struct Recorded {
@@ -68,7 +77,7 @@ impl Recorded {
                 Err(refuse(format!(
                     "a ledger with one recording of this captioner, window size and reading options; of the \
                      recordings here there are {what}: {}; say which with captioner, window, caption_key, caption_choice, \
-                     where, subset, captions and scores",
+                     where, subset, captions, scores, alpha, exif_orientation and max_image_pixels",
                     names.join(", ")
                 )))
             }
@@ -133,6 +142,36 @@ fn name(recording: &Recording) -> String {
 /// Samples of a window that the filter of its recording let pass.
 pub(super) fn included(record: &WindowRecord) -> u64 {
     record.failed.iter().filter(|failed| failed.is_none_or(FailReason::is_fault)).count() as u64
+}
+
+/// How many samples that the policy looks at have no signals; `None` where all have.
+pub(super) fn lacking(key: &WindowKey, record: &WindowRecord, selector: &Selector) -> Option<usize> {
+    let share = selector.thin_share(view(key, record, None).id, &record.failed, 0);
+    let lacks = |row: &usize| !record.is_encoded(*row) && share.as_ref().is_none_or(|share| share[*row]);
+    Some((0..record.ids.len()).filter(lacks).count()).filter(|&lacking| lacking > 0)
+}
+
+/// Samples of a recording that its filter let pass.
+pub(super) fn samples(recorded: &Recorded) -> u64 {
+    let shards = recorded.recording.shards.iter();
+    let keys = shards.flat_map(|shard| shard.windows.iter().map(|&window| recorded.key(shard, window)));
+    keys.filter_map(|key| recorded.window(&key)).map(|record| included(&record)).sum()
+}
+
+/// The captions that are meant; `None` where there are none.
+pub(super) fn generation(given: Option<u64>, recorded: &Recorded) -> Result<Option<u64>> {
+    let found = &recorded.recording.generations;
+    match (given, &found[..]) {
+        (None, []) => Ok(None),
+        (None, [only]) => Ok(Some(*only)),
+        (Some(wanted), _) if found.contains(&wanted) => Ok(Some(wanted)),
+        (given, _) => {
+            let names: Vec<String> = found.iter().map(|generation| format!("{generation:016x}")).collect();
+            let given = given.map_or("none".to_owned(), |given| format!("{given:016x}"));
+            let accepted = format!("one of the captions in the ledger: {}", names.join(", "));
+            Err(Error::option("generation", given, accepted))
+        }
+    }
 }
 
 /// The selector's view of a window.

@@ -36,6 +36,7 @@ pub struct Sampled<'a> {
     pub(crate) shards: &'a [Shard],
     pub(crate) lengths: &'a [u64],
     pub(crate) read: &'a ReadOptions,
+    pub(crate) decode: DecodeOptions,
     pub(crate) seed: u64,
     /// Side of the previews.
     pub(crate) size: usize,
@@ -242,8 +243,7 @@ impl Sampled<'_> {
 
     fn decode(&self, sample: Sample, scratch: &mut Scratch) -> Option<(Sample, Vec<u8>)> {
         let mut pixels = vec![0u8; 3 * self.size * self.size];
-        preview(&sample.image, self.size, self.filter, &DecodeOptions::default(), scratch, &mut pixels)
-            .ok()?;
+        preview(&sample.image, self.size, self.filter, &self.decode, scratch, &mut pixels).ok()?;
         Some((sample, pixels))
     }
 
@@ -268,6 +268,7 @@ impl Sampled<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::image::Alpha;
     use crate::shard::Store;
     use tldr_synth::{SynthOptions, write_corpus};
 
@@ -284,6 +285,7 @@ mod tests {
                 shards: &shards,
                 lengths: &lengths,
                 read: &read,
+                decode: DecodeOptions::default(),
                 seed,
                 size: 16,
                 filter: PreviewFilter::Bilinear,
@@ -321,6 +323,7 @@ mod tests {
                 shards: &shards,
                 lengths: &lengths,
                 read: &read,
+                decode: DecodeOptions::default(),
                 seed,
                 size: 16,
                 filter: PreviewFilter::Bilinear,
@@ -369,6 +372,7 @@ mod tests {
                 shards: &shards,
                 lengths: &lengths,
                 read: &read,
+                decode: DecodeOptions::default(),
                 seed: 3,
                 size: 16,
                 filter: PreviewFilter::Bilinear,
@@ -410,6 +414,7 @@ mod tests {
             shards: &shards,
             lengths: &lengths,
             read: &read,
+            decode: DecodeOptions::default(),
             seed: 0,
             size: 16,
             filter: PreviewFilter::Bilinear,
@@ -417,5 +422,31 @@ mod tests {
         };
         let error = sampled.for_each(600, &mut |_| Err(Error::captioner("enough"))).unwrap_err();
         assert!(error.to_string().contains("enough"), "{error}");
+    }
+
+    #[test]
+    fn images_are_decoded_as_the_corpus_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let transparent = image::RgbaImage::from_pixel(8, 8, image::Rgba([200, 100, 50, 0]));
+        let mut png = std::io::Cursor::new(Vec::new());
+        transparent.write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let path = dir.path().join("0.tar");
+        let mut writer = crate::shard::ShardWriter::create(&path).unwrap();
+        writer.write("0", &[("png", &png.into_inner()), ("txt", b"nothing")]).unwrap();
+        writer.finish().unwrap();
+        let source = crate::config::Source::new(vec![path.to_string_lossy().into_owned()]);
+        for (alpha, pixel) in
+            [(Alpha::White, [255, 255, 255]), (Alpha::Black, [0; 3]), (Alpha::Drop, [200, 100, 50])]
+        {
+            let decode = DecodeOptions { alpha, ..DecodeOptions::default() };
+            let corpus = crate::jobs::Corpus::of(&source, decode).unwrap();
+            let mut seen = vec![];
+            let each = &mut |batch: &SampledBatch| {
+                seen.push([0, 1, 2].map(|channel| batch.previews[[0, channel, 3, 3]]));
+                Ok(true)
+            };
+            corpus.sampled(8, PreviewFilter::Bilinear, 1, 0).for_each(1, each).unwrap();
+            assert_eq!(seen, [pixel], "{alpha:?}");
+        }
     }
 }

@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 use crate::ledger::files::window_of;
 use crate::ledger::root::{Entry, Root};
 
+/// Folder of the signals.
+const SIGNALS: &str = "signals";
+
 /// The signals that one captioner gave under one set of reading options and one window size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording {
@@ -21,6 +24,9 @@ pub struct Recording {
     pub shards: Vec<RecordedShard>,
     /// Fingerprints of the generation settings of captions of these windows, in order.
     pub generations: Vec<u64>,
+    /// Fingerprints of the judgements of generated captions of these windows (generator, judge and how they compute), in
+    /// order.
+    pub judgements: Vec<u64>,
 }
 
 /// The recorded windows of one version of a shard.
@@ -34,11 +40,21 @@ pub struct RecordedShard {
     pub windows: Vec<u64>,
 }
 
+/// Scorer, reading options and window size of each recording below the folder `root`, in order.
+pub(super) fn kinds(root: &Root) -> Result<Vec<(u64, u64, usize)>> {
+    let settings = named(root, Path::new(SIGNALS))?;
+    let of = |entry: &Entry| {
+        let [scorer, reading, size] = numbers(&entry.name, [16, 16, 10])?;
+        Some((scorer, reading, size as usize))
+    };
+    Ok(settings.iter().filter_map(of).collect())
+}
+
 /// All recordings below the folder `root`, in order of scorer, reading and size. Files of other names
 /// are skipped.
 pub(super) fn recordings(root: &Root) -> Result<Vec<Recording>> {
     let mut recordings = vec![];
-    let signals = Path::new("signals");
+    let signals = Path::new(SIGNALS);
     for settings in named(root, signals)? {
         let Some([scorer, reading, size]) = numbers(&settings.name, [16, 16, 10]) else { continue };
         let folder = signals.join(&settings.name);
@@ -54,14 +70,21 @@ pub(super) fn recordings(root: &Root) -> Result<Vec<Recording>> {
         }
         if !shards.is_empty() {
             let shards = shards.into_values().map(|(_, shard)| shard).collect();
-            recordings.push(Recording { scorer, reading, size: size as usize, shards, generations: vec![] });
+            let (generations, judgements) = (vec![], vec![]);
+            let size = size as usize;
+            recordings.push(Recording { scorer, reading, size, shards, generations, judgements });
         }
     }
-    for settings in named(root, Path::new("captions"))? {
-        let Some([generation, reading, size]) = numbers(&settings.name, [16, 16, 10]) else { continue };
-        let of = recordings.iter_mut().filter(|r| r.reading == reading && r.size as u64 == size);
-        of.for_each(|recording| recording.generations.push(generation));
-    }
+    let mut each_of = |folder: &str, add: fn(&mut Recording, u64)| -> Result<()> {
+        for settings in named(root, Path::new(folder))? {
+            let Some([fingerprint, reading, size]) = numbers(&settings.name, [16, 16, 10]) else { continue };
+            let of = recordings.iter_mut().filter(|r| r.reading == reading && r.size as u64 == size);
+            of.for_each(|recording| add(recording, fingerprint));
+        }
+        Ok(())
+    };
+    each_of("captions", |recording, generation| recording.generations.push(generation))?;
+    each_of("scores", |recording, judgement| recording.judgements.push(judgement))?;
     recordings.sort_by_key(|r| (r.scorer, r.reading, r.size));
     Ok(recordings)
 }
@@ -116,12 +139,19 @@ mod tests {
         make(&format!("signals/{a}/{}/000000-00fe.parquet", shard(1, 3)));
         make(&format!("signals/{b}/{}/000000-00fe.parquet", shard(2, 3)));
         make(&format!("captions/{a}/{}/000000-00fe.parquet", shard(1, 3)));
+        make(&format!("scores/{:016x}-{:016x}-64/{}/000000-00fe.parquet", 9, 7, shard(1, 3)));
         make("signals/notes.txt");
         make(&format!("signals/{a}/rubbish/000000-00ff.parquet"));
         let found = recordings(&Root::Local(root.path().into())).unwrap();
         let recorded = |hash, windows: &[u64]| RecordedShard { hash, version: 3, windows: windows.to_vec() };
-        let expected =
-            |scorer, shards| Recording { scorer, reading: 7, size: 64, shards, generations: vec![5] };
+        let expected = |scorer, shards| Recording {
+            scorer,
+            reading: 7,
+            size: 64,
+            shards,
+            generations: vec![5],
+            judgements: vec![9],
+        };
         assert_eq!(
             found,
             [expected(0, vec![recorded(2, &[0])]), expected(5, vec![recorded(1, &[0, 2, 10])])]

@@ -91,6 +91,16 @@ impl Ledger {
         root.map_or(Ok(vec![]), crate::ledger::contents::recordings)
     }
 
+    /// What it has signals for, in order: captioner, reading options and window size; nothing in memory. One folder is listed,
+    /// and no shard.
+    ///
+    /// # Errors
+    /// As [`recordings`](Self::recordings).
+    pub fn kinds(&self) -> Result<Vec<(u64, u64, usize)>> {
+        let root = self.shared.stored.as_ref().map(Stored::root);
+        root.map_or(Ok(vec![]), crate::ledger::contents::kinds)
+    }
+
     /// Source and file name of the shard of a window, as they stand in its file; `None` in memory, and
     /// where there is no sound file.
     pub fn shard_of(&self, key: &WindowKey) -> Option<(String, String)> {

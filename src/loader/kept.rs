@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::hash::{self, Purpose, Rng};
 use crate::loader::buffer::Encoded;
+use crate::loader::moment::Moment;
 use crate::model::SemanticHash;
 use crate::sample::Sample;
-use crate::shard::{BETWEEN, CaptionChoice, ReadOptions};
+use crate::shard::ReadOptions;
 
 /// A sample that was kept, with what is known of it.
 pub(crate) struct Kept {
@@ -40,38 +40,22 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// What chance has to go by where something is done to it: sample and pass. An epoch may have a sample
-    /// in several passes.
-    pub(crate) fn moment(&self) -> u64 {
-        hash::combine(&[self.pass, self.sample.id.0])
+    /// What chance goes by where something is done to it.
+    pub(crate) fn moment(&self, seed: u64) -> Moment {
+        Moment::new(seed, self.pass, self.sample.id)
     }
 
     /// Takes the caption that is drawn for this pass, where the sample has several.
     pub(crate) fn draw_caption(&mut self, seed: u64) {
-        let mut captions = std::mem::take(&mut self.sample.captions);
-        if !captions.is_empty() {
-            let drawn = Rng::new(seed, Purpose::Caption, self.moment()).below(captions.len());
-            self.sample.caption = captions.swap_remove(drawn);
+        let captions = std::mem::take(&mut self.sample.captions);
+        if let Some(drawn) = self.moment(seed).caption(captions) {
+            self.sample.caption = drawn;
         }
     }
 
     /// Whether the table of captions `name` has one of it.
     pub(crate) fn has_caption(&self, name: &str) -> bool {
         self.read.captions.as_ref().is_some_and(|tables| tables.has(name, &self.sample))
-    }
-
-    /// Its caption in the table `name`; of several the one that is drawn for this pass, all, or the first.
-    pub(crate) fn caption_of(&self, name: &str, seed: u64) -> Option<String> {
-        let mut captions = self.read.captions.as_ref()?.captions(name, &self.sample);
-        match self.read.caption_choice {
-            Some(CaptionChoice::All) if !captions.is_empty() => Some(captions.join(BETWEEN)),
-            Some(CaptionChoice::Random) if captions.len() > 1 => {
-                let moment = hash::combine(&[self.moment(), hash::hash_str(name)]);
-                let drawn = Rng::new(seed, Purpose::Caption, moment).below(captions.len());
-                Some(captions.swap_remove(drawn))
-            }
-            _ => captions.into_iter().next(),
-        }
     }
 }
 

@@ -25,6 +25,7 @@ mod kept;
 mod ladder;
 mod lane;
 mod model_thread;
+mod moment;
 mod observe;
 mod pipeline;
 mod plan;
@@ -46,6 +47,8 @@ pub(crate) use build::{Listing, included, measured, readings};
 pub use build::{LoaderBuilder, Parts, check_tables};
 pub use fingerprints::reading_fingerprint;
 pub(crate) use fingerprints::{scores_version, version_hash};
+pub(crate) use ladder::gated_out;
+pub use moment::Moment;
 pub use observe::{
     Activity, Counts, Failure, GateStats, HANDED_WARNINGS, Joined, LengthMismatch, SourceStats, Stats,
 };

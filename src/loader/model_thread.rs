@@ -41,6 +41,14 @@ enum Request {
     },
 }
 
+impl Request {
+    fn previews(&self) -> &Array4<u8> {
+        match self {
+            Self::Encode { previews, .. } | Self::Caption { previews, .. } => previews,
+        }
+    }
+}
+
 /// What the lanes need to know of the captioner's captions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CaptionShape {
@@ -197,7 +205,10 @@ impl Drop for ModelThread {
 }
 
 fn serve(model: &mut dyn Scorer, inbox: &Receiver<Request>, role: Role) {
-    for request in inbox {
+    let mut waiting = None;
+    while let Some(request) = waiting.take().or_else(|| inbox.recv().ok()) {
+        waiting = inbox.try_recv().ok();
+        let expected = waiting.as_ref().map(Request::previews);
         // A reply that nobody waits for any more (the epoch was dropped) is no error.
         match request {
             Request::Encode { previews, captions, recorder, reply } => {
@@ -206,6 +217,7 @@ fn serve(model: &mut dyn Scorer, inbox: &Receiver<Request>, role: Role) {
                 let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
                 let result = recorder.time(role.stage(), || {
                     guarded(role, || {
+                        expected.map_or(Ok(()), |next| model.expect(next.view()))?;
                         let signals = model.signals(previews.view(), &captions)?;
                         check(role, &signals, captions.len(), model.clusters())?;
                         Ok(signals)
@@ -218,6 +230,7 @@ fn serve(model: &mut dyn Scorer, inbox: &Receiver<Request>, role: Role) {
                 let _mark = slot.mark(Doing::Work("writes captions", None));
                 let result = recorder.time(Stage::Caption, || {
                     guarded(role, || {
+                        expected.map_or(Ok(()), |next| model.expect(next.view()))?;
                         let writer = model.recaptioner().ok_or_else(|| {
                             Error::captioner("captions are needed, but this scorer writes none")
                         })?;

@@ -8,7 +8,7 @@ use rayon::ThreadPool;
 use crate::cluster::GateWorth;
 use crate::config::{Config, Mode, OnError};
 use crate::error::{Error, ErrorKind, FailReason, Result};
-use crate::hash::{self, Purpose};
+use crate::hash::Purpose;
 use crate::image::{DecodeOptions, ImagePipeline};
 use crate::ledger::{Ledger, ScoreKey, WindowKey, WindowRecord};
 use crate::loader::batch::memory::Stock;
@@ -228,8 +228,7 @@ impl Spec {
 
     /// What fusion may know of a kept sample's captions in `epoch`.
     pub(crate) fn evidence(&self, kept: &Kept, epoch: u64) -> Evidence {
-        let moment = kept.moment();
-        let draw = hash::unit(hash::hash(self.config.seed, Purpose::Fuse, moment));
+        let draw = kept.moment(self.config.seed).draw();
         Evidence { alignment: kept.alignment, judged: kept.judged, draw, epoch }
     }
 
@@ -244,6 +243,6 @@ impl Spec {
 
     /// Position of a kept sample in its shuffle group.
     pub(crate) fn shuffle_hash(&self, kept: &Kept) -> u64 {
-        hash::hash(self.config.seed, Purpose::Shuffle, kept.moment())
+        kept.moment(self.config.seed).hash(Purpose::Shuffle)
     }
 }

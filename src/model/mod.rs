@@ -4,7 +4,7 @@
 //! captions. The project's own captioner (the crate `tldr-captioner`) implements both; tests use stubs, and
 //! users can bring their own. [`Recorded`] stands in for a model whose every word is in a ledger. Previews are `u8` RGB, `[batch, 3, size, size]`, not normalised.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, ArrayView4};
+use ndarray::{Array2, ArrayView2, ArrayView4};
 
 mod recorded;
 
@@ -106,26 +106,25 @@ pub trait Embedder: Send {
     /// row must not depend on the other rows.
     fn score(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<RawScores>;
 
-    /// Whether it has [`nearest`](Self::nearest), for a device that is faster than the cores here.
-    fn finds_nearest(&self) -> bool {
-        false
+    /// As [`Scorer::expect`].
+    ///
+    /// # Errors
+    /// As [`score`](Self::score).
+    fn expect(&mut self, _next: ArrayView4<'_, u8>) -> Result<()> {
+        Ok(())
     }
 
     /// The nearest of the unit vectors `centroids` `[dim, clusters]` to each of the unit vectors `points` `[points, dim]`, and
-    /// their cosine. Only asked for where [`finds_nearest`](Self::finds_nearest).
+    /// their cosine; `None` where it has no device that is faster than the cores here.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score).
     fn nearest(
         &mut self,
-        points: ArrayView2<'_, f32>,
-        centroids: ArrayView2<'_, f32>,
-    ) -> Result<(Vec<u32>, Vec<f32>)> {
-        let cosines = points.dot(&centroids);
-        let best = |row: ArrayView1<'_, f32>| {
-            let first = (0, f32::NEG_INFINITY);
-            row.iter()
-                .enumerate()
-                .fold(first, |best, (at, &cosine)| if cosine > best.1 { (at as u32, cosine) } else { best })
-        };
-        Ok(cosines.outer_iter().map(best).unzip())
+        _points: ArrayView2<'_, f32>,
+        _centroids: ArrayView2<'_, f32>,
+    ) -> Result<Option<(Vec<u32>, Vec<f32>)>> {
+        Ok(None)
     }
 
     /// The same model as a writer of captions, where it is one.
@@ -180,6 +179,15 @@ pub trait Scorer: Send {
     /// Signals of `previews` `[batch_size, 3, preview_size, preview_size]` and `captions`
     /// `[batch_size]`. The result of a row must not depend on the other rows.
     fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals>;
+
+    /// Says which previews come after those of the next call, where that is known: a model on another device uploads them
+    /// while it computes. They are not changed until then.
+    ///
+    /// # Errors
+    /// As [`signals`](Self::signals).
+    fn expect(&mut self, _next: ArrayView4<'_, u8>) -> Result<()> {
+        Ok(())
+    }
 
     /// The same model as a writer of captions, where it is one.
     fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {
@@ -241,6 +249,10 @@ impl Scorer for Box<dyn Scorer> {
 
     fn signals(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<Signals> {
         (**self).signals(previews, captions)
+    }
+
+    fn expect(&mut self, next: ArrayView4<'_, u8>) -> Result<()> {
+        (**self).expect(next)
     }
 
     fn recaptioner(&mut self) -> Option<&mut dyn Recaptioner> {

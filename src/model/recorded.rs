@@ -18,6 +18,9 @@ use crate::sample::SampleId;
 /// Its file in a captioner directory.
 const FILE: &str = "identity.json";
 
+/// What `tldr.fit` leaves in the directory of a scorer in Python.
+const OF_A_SCORER: &str = "probe.npz";
+
 /// Version of its layout.
 const VERSION: u32 = 1;
 
@@ -197,6 +200,14 @@ impl Recorded {
 
     fn missing(&self, what: &str, how: &str) -> Error {
         let (dir, model) = (self.directory.display(), if self.judges { "judge" } else { "captioner" });
+        if self.directory.join(OF_A_SCORER).is_file() {
+            let detail = format!(
+                "the ledger lacks {what}, and {dir} was fitted with a scorer of your own, which is not here: give \
+                 tldr.FittedScorer({:?}, scorer) in its place, to the loader, to tldr.record or to tldr.plan",
+                self.directory.display().to_string()
+            );
+            return ErrorKind::NotRecorded { detail }.into();
+        }
         let detail = format!(
             "the ledger lacks {what}, and the {model} that could make them, {dir}, cannot run here; record them where it \
              can (pip install \"tldr-loader[captioner]\", with torch 2.11) {how}"

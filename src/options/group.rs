@@ -69,6 +69,7 @@ macro_rules! group {
                     $crate::options::Setting::to_value(&default)
                 },
                 group: <$type as $crate::options::Setting>::GROUP,
+                each: <$type as $crate::options::Setting>::EACH,
             }),*];
 
             fn values(&self) -> Vec<::serde_json::Value> {

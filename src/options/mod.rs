@@ -63,6 +63,8 @@ pub struct Field {
     pub default: fn() -> Value,
     /// Its fields, where it is a group.
     pub group: Option<&'static [Field]>,
+    /// The name and the fields of what it is a list of, where that is a group.
+    pub each: Option<(&'static str, &'static [Field])>,
 }
 
 /// A struct of options.
@@ -173,6 +175,8 @@ pub fn unknown<G: Group>(name: &str, given: &str) -> Error {
     let given = if close.is_some() { HIDDEN } else { given };
     let of_group =
         |field: &&Field| field.group.is_some_and(|fields| fields.iter().any(|field| field.name == name));
+    let mut each = G::FIELDS.iter().filter_map(|field| field.each);
+    let of_each = each.find(|(_, fields)| fields.iter().any(|field| field.name == name));
     let detail =
         match (G::FIELDS.iter().find(of_group), nearest(name, G::FIELDS.iter().map(|field| field.name))) {
             (Some(group), _) => {
@@ -180,6 +184,10 @@ pub fn unknown<G: Group>(name: &str, given: &str) -> Error {
                 format!(
                     "an option of {kind}: {group}={kind}({name}=..), or {name} in the table {group} of a file"
                 )
+            }
+            _ if of_each.is_some() => {
+                let (kind, _) = of_each.unwrap_or_default();
+                format!("an option of {kind}: {kind}(.., {name}=..), or {name} of each of them in a file")
             }
             (None, Some(meant)) => format!("{own} has no option of this name; the nearest is {meant}"),
             (None, None) => {

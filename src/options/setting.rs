@@ -15,6 +15,8 @@ pub trait Setting: Sized {
     const PYTHON: &'static str;
     /// Its fields, where it is a group.
     const GROUP: Option<&'static [Field]> = None;
+    /// The name and the fields of what it is a list of, where that is a group.
+    const EACH: Option<(&'static str, &'static [Field])> = None;
 
     /// The value of this form; `None` where it is not of this type.
     fn from_value(value: &Value) -> Option<Self>;

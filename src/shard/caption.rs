@@ -45,6 +45,8 @@ pub(super) struct CaptionReader {
     /// Fields that come along.
     fields: Arc<[String]>,
     needs_uid: bool,
+    /// Whether samples that the filter excludes come with the clauses that fail: for single ones.
+    names_clauses: bool,
     metadata: Beside,
     /// Names of all fields that may be asked for, but for columns of tables.
     columns: Vec<String>,
@@ -141,6 +143,7 @@ impl CaptionReader {
             scores: options.scores.clone(),
             fields: Arc::clone(&options.fields),
             needs_uid,
+            names_clauses: false,
             metadata: Beside::Unread(shard.clone()),
             rows: vec![],
             lacking: vec![Some(0); FILTER_AT + filter.len() + options.fields.len()],
@@ -156,6 +159,11 @@ impl CaptionReader {
             self.columns.extend(column.map(str::to_owned));
         }
         self
+    }
+
+    /// From here on samples that the filter excludes come with the clauses that fail.
+    pub(super) fn name_clauses(&mut self) {
+        self.names_clauses = true;
     }
 
     /// Names of all fields that may be asked for.
@@ -290,10 +298,12 @@ impl CaptionReader {
         if let Some(scores) = &self.scores {
             scores.find(&names, &mut self.rows);
         }
-        if let Some(filter) = self.filter.clone()
-            && !self.passes(&filter, key, &member)?
-        {
-            return Ok(Err((FailReason::Excluded, String::new())));
+        if let Some(filter) = self.filter.clone() {
+            let values = self.filtered(&filter, key, &member)?;
+            if !filter.passes(&values) {
+                let failing = || format!("it does not pass where: {}", filter.failing(&values).join(", "));
+                return Ok(Err((FailReason::Excluded, self.names_clauses.then(failing).unwrap_or_default())));
+            }
         }
         let mut found = Found { attached: Attached { uid, ..Attached::default() }, ..Found::default() };
         if let Some(table) = &self.table {
@@ -328,12 +338,13 @@ impl CaptionReader {
         Ok(self.uid.as_ref().and_then(of_uid_value))
     }
 
-    fn passes(&mut self, filter: &Filter, key: &str, member: &Fields) -> Result<bool> {
+    /// The values that a filter looks at.
+    fn filtered(&mut self, filter: &Filter, key: &str, member: &Fields) -> Result<Vec<Value>> {
         let mut values = Vec::with_capacity(filter.columns().len());
         for (i, column) in filter.columns().iter().enumerate() {
             values.push(self.value(FILTER_AT + i, column, key, member)?.unwrap_or_default());
         }
-        Ok(filter.passes(&values))
+        Ok(values)
     }
 
     /// The last uid that was looked up, where there is one.
@@ -350,8 +361,8 @@ impl CaptionReader {
         std::mem::take(&mut self.gaps)
     }
 
-    /// Says in the log, once per field, which fields none of the samples so far had.
-    pub(super) fn say_absent(&self) {
+    /// Says in the log, once per field, which fields none of the samples so far had, at least `least` of them.
+    pub(super) fn say_absent(&self, least: u64) {
         let named = [&self.field, &self.score];
         let named = [(CAPTION_AT, named[0]), (SCORE_AT, named[1])].into_iter();
         let named = named.filter_map(|(at, field)| field.as_deref().map(|field| (at, field)));
@@ -361,8 +372,9 @@ impl CaptionReader {
             if self.scores.as_ref().is_some_and(|scores| scores.column(field).is_some()) {
                 continue;
             }
-            if let Some(Some(lacking @ 1..)) = self.lacking.get(at) {
-                warn_of_absent(field, self.kind_of(at), *lacking);
+            if let Some(lacking) = self.lacking.get(at).copied().flatten().filter(|lacking| *lacking >= least)
+            {
+                warn_of_absent(field, self.kind_of(at), lacking);
             }
         }
     }

@@ -241,6 +241,19 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_table_are_read_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
+        write("part-0.jsonl", "{\"key\": \"a\", \"caption\": \"x\"}\n");
+        write("part-1.tsv", "key\tcaption\nb\ty\n");
+        let parts = CaptionTable::open(folder.path().join("part-*")).unwrap();
+        assert_eq!(parts, table("whole.tsv", "key\tcaption\nb\ty\na\tx\n").unwrap());
+        write("part-2.tsv", "uid\tcaption\n00\tz\n");
+        let error = CaptionTable::open(folder.path().join("part-*")).unwrap_err().to_string();
+        assert!(error.contains("parts of one table: the first has key, the other uid"), "{error}");
+    }
+
+    #[test]
     fn a_list_is_several_captions() {
         let lines = "{\"key\": \"a\", \"caption\": [\"x\", null, \" \", \"y \"]}\n{\"key\": \"b\", \"caption\": [null]}\n\
                      {\"key\": \"c\", \"caption\": [\"x\"]}\n";

@@ -29,13 +29,23 @@ use crate::error::{Error, Result};
 
 /// Deepest nesting of parentheses and `not`: each is a level of recursion.
 const MAX_DEPTH: usize = 64;
+/// Characters of a value that a message shows.
+const MAX_SHOWN: usize = 60;
 
 /// A condition on the metadata of a sample. Parsed from text and shown as it was written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
     text: String,
-    root: Node,
+    /// What is joined by `and` at the outermost level: all of them must hold.
+    clauses: Vec<Clause>,
     columns: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Clause {
+    /// As it was written.
+    text: String,
+    node: Node,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -128,11 +138,50 @@ impl Filter {
     /// Whether a sample passes; `values` are those of [`columns`](Self::columns), in their order, null
     /// where a field is absent.
     pub fn passes(&self, values: &[Value]) -> bool {
-        self.root.is_true(values) == Some(true)
+        self.clauses.iter().all(|clause| clause.node.is_true(values) == Some(true))
+    }
+
+    /// Those clauses of `... and ...` that are not true, each with what it looked at: `width >= 200 (width is 150)`. Empty
+    /// where the sample passes. `values` as of [`passes`](Self::passes).
+    pub fn failing(&self, values: &[Value]) -> Vec<String> {
+        let shown = |&column: &usize| match values.get(column).filter(|value| !value.is_null()) {
+            Some(value) => {
+                let text = value.to_string();
+                let end = text.char_indices().nth(MAX_SHOWN).map(|(at, _)| at);
+                let text = end.map_or(text.clone(), |at| format!("{}...", &text[..at]));
+                format!("{} is {text}", self.columns[column])
+            }
+            None => format!("{} is absent", self.columns[column]),
+        };
+        let failing = self.clauses.iter().filter(|clause| clause.node.is_true(values) != Some(true));
+        failing
+            .map(|clause| {
+                let columns = clause.node.columns();
+                format!("{} ({})", clause.text, columns.iter().map(shown).collect::<Vec<_>>().join(", "))
+            })
+            .collect()
     }
 }
 
 impl Node {
+    /// Numbers of the columns that it looks at, in order of appearance.
+    fn columns(&self) -> Vec<usize> {
+        let mut found = vec![];
+        let mut open = vec![self];
+        while let Some(node) = open.pop() {
+            match node {
+                Self::Or(nodes) | Self::And(nodes) => open.extend(nodes.iter().rev()),
+                Self::Not(node) => open.push(node),
+                Self::Compare(column, ..) | Self::In(column, _) | Self::IsNull(column) => {
+                    if !found.contains(column) {
+                        found.push(*column);
+                    }
+                }
+            }
+        }
+        found
+    }
+
     /// `None`: unknown.
     fn is_true(&self, values: &[Value]) -> Option<bool> {
         let value = |column: &usize| values.get(*column).unwrap_or(&Value::Null);
@@ -200,11 +249,11 @@ impl FromStr for Filter {
         };
         let tokens = tokens(text).map_err(wrong)?;
         let mut parser = Parser { tokens: &tokens, next: 0, end: text.len(), depth: 0, columns: vec![] };
-        let root = parser.or().map_err(wrong)?;
+        let clauses = parser.clauses(text).map_err(wrong)?;
         if parser.next < tokens.len() {
             return Err(wrong((parser.at(), "`and`, `or` or the end".into())));
         }
-        Ok(Self { text: text.trim().to_owned(), root, columns: parser.columns })
+        Ok(Self { text: text.trim().to_owned(), clauses, columns: parser.columns })
     }
 }
 
@@ -340,6 +389,26 @@ impl Parser<'_> {
         is
     }
 
+    /// The whole filter, which is `text`.
+    fn clauses(&mut self, text: &str) -> std::result::Result<Vec<Clause>, Wrong> {
+        let mut clauses = vec![];
+        loop {
+            let start = self.at();
+            let node = self.not()?;
+            clauses.push(Clause { text: text[start..self.at()].trim_end().to_owned(), node });
+            if !self.takes_word("and") {
+                break;
+            }
+        }
+        if !self.takes_word("or") {
+            return Ok(clauses);
+        }
+        // One clause: any of its parts is enough.
+        let mut nodes = vec![Node::And(clauses.into_iter().map(|clause| clause.node).collect())];
+        nodes.push(self.or()?);
+        Ok(vec![Clause { text: text.trim().to_owned(), node: Node::Or(nodes) }])
+    }
+
     fn or(&mut self) -> std::result::Result<Node, Wrong> {
         let mut nodes = vec![self.and()?];
         while self.takes_word("or") {
@@ -460,6 +529,37 @@ mod tests {
         let values: Vec<Value> =
             filter.columns().iter().map(|name| fields.get(name).cloned().unwrap_or(Value::Null)).collect();
         filter.passes(&values)
+    }
+
+    #[test]
+    fn clauses_that_fail_are_named_with_what_they_looked_at() {
+        let row = json!({"width": 150, "height": 480, "NSFW": "UNSURE", "long": "x".repeat(100)});
+        let failing = |filter: &str| {
+            let filter: Filter = filter.parse().unwrap();
+            let values: Vec<Value> =
+                filter.columns().iter().map(|name| row.get(name).cloned().unwrap_or(Value::Null)).collect();
+            filter.failing(&values)
+        };
+        for (filter, expected) in [
+            ("width >= 100 and height > 10", vec![]),
+            ("width >= 200 and height > 10", vec!["width >= 200 (width is 150)"]),
+            (
+                " width >= 200  AND  NSFW = 'UNLIKELY' and (height < 5 or sharp is not null) ",
+                vec![
+                    "width >= 200 (width is 150)",
+                    "NSFW = 'UNLIKELY' (NSFW is \"UNSURE\")",
+                    "(height < 5 or sharp is not null) (height is 480, sharp is absent)",
+                ],
+            ),
+            (
+                "width > 200 and height > 1 or height < 3",
+                vec!["width > 200 and height > 1 or height < 3 (width is 150, height is 480)"],
+            ),
+        ] {
+            assert_eq!(failing(filter), expected, "{filter}");
+        }
+        let [long] = &failing("long = 'y'")[..] else { panic!("one clause") };
+        assert!(long.ends_with("x...)") && long.len() < 100, "{long}");
     }
 
     #[test]

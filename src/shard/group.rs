@@ -274,6 +274,11 @@ impl Open {
         }
     }
 
+    /// The bytes of its image, where they were read.
+    pub(super) fn image(&self) -> Option<&[u8]> {
+        self.image.as_ref().map(|(_, bytes)| &bytes[..])
+    }
+
     /// Whether the members that are there can make a sample at all: if not, their data need not
     /// be read for [`judge`](Self::judge) to say why.
     pub(super) fn is_hopeless(&self, captions: &CaptionReader) -> bool {

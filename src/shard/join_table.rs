@@ -12,7 +12,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -21,6 +21,7 @@ use crate::json::Fields;
 use crate::shard::join::{JoinBy, of_key};
 use crate::shard::metadata::{Cell, Columns};
 use crate::shard::npy;
+use crate::shard::patterns::local_files;
 
 /// Name of the column of captions.
 const CAPTION: &str = "caption";
@@ -43,18 +44,37 @@ type Each<'a> = dyn FnMut(Row<'_>) -> std::result::Result<(), Wrong> + 'a;
 /// Rows of a format: `None` is one without a name.
 type EachRow<'a> = dyn FnMut(Option<Row<'_>>) -> std::result::Result<(), Wrong> + 'a;
 
-/// Hands every row of the table at `path` to `each`; with captions if `with_captions`. Rows without a name are
-/// skipped, and counted in a warning.
+/// Hands every row of the table at `path`, a file or a pattern of its parts, to `each`; with captions if `with_captions`. Rows
+/// without a name are skipped, and counted in a warning.
 ///
 /// # Errors
-/// A file that cannot be read, is none of these or lacks a column; the error names `option`, which it was
-/// given for.
+/// A file that cannot be read, is none of these or lacks a column; parts with other names; the error names `option`, which
+/// it was given for.
 pub(super) fn rows(
     option: &'static str,
     path: &Path,
     with_captions: bool,
     each: &mut Each<'_>,
 ) -> Result<JoinBy> {
+    let mut found: Option<(JoinBy, PathBuf)> = None;
+    for part in local_files(option, path)? {
+        let by = rows_of(option, &part, with_captions, each)?;
+        match &found {
+            Some((first, other)) if *first != by => {
+                let given = format!("{:?} and {:?}", other.display(), part.display());
+                let accepted = format!("parts of one table: the first has {first}, the other {by}");
+                return Err(Error::option(option, given, accepted));
+            }
+            Some(_) => {}
+            None => found = Some((by, part)),
+        }
+    }
+    let none = || Error::option(option, format!("{:?}", path.display()), "a file");
+    found.map(|(by, _)| by).ok_or_else(none)
+}
+
+/// As [`rows`], of one file.
+fn rows_of(option: &'static str, path: &Path, with_captions: bool, each: &mut Each<'_>) -> Result<JoinBy> {
     let (mut count, mut nameless, mut first) = (0u64, 0u64, 0);
     let by = all_rows(option, path, with_captions, &mut |row| {
         count += 1;
@@ -85,7 +105,7 @@ fn all_rows(
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let given = format!("{:?}", path.display());
     if !path.is_file() {
-        return Err(Error::option(option, given, "a local file that is there"));
+        return Err(Error::option(option, given, "a local file that is there, or a pattern of such"));
     }
     let found = match (ending, with_captions) {
         ("parquet", _) => of_parquet(path, with_captions, each),

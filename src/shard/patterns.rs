@@ -6,6 +6,8 @@
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
+use crate::error::{Error, Result};
+
 /// Most paths that one pattern may expand to: a slip of a digit should not fill the memory.
 pub(super) const MAX_EXPANSION: usize = 1_000_000;
 
@@ -257,6 +259,28 @@ fn single(pattern: &[char], c: char) -> Option<usize> {
         }
         &literal => (literal == c).then_some(1),
     }
+}
+
+/// The files that `path` of `option` names: itself where it is there as it is written, else by its braces and globs.
+///
+/// # Errors
+/// A pattern that no file matches, or that names too many.
+pub(super) fn local_files(option: &'static str, path: &Path) -> Result<Vec<PathBuf>> {
+    let Some(text) = path.to_str().filter(|_| !path.exists()) else { return Ok(vec![path.to_owned()]) };
+    let refuse = |accepted: &str| Error::option(option, format!("{text:?}"), accepted);
+    let mut files = vec![];
+    for one in braces(text).ok_or_else(|| refuse("a pattern of fewer files"))? {
+        if Path::new(&one).exists() || !one.contains(WILDCARDS) {
+            files.push(PathBuf::from(one));
+            continue;
+        }
+        let found = glob(Path::new(""), &one, |_| true);
+        if found.is_empty() {
+            return Err(refuse("a local file that is there, or a pattern of such: no file matches"));
+        }
+        files.extend(found);
+    }
+    Ok(files)
 }
 
 #[cfg(test)]

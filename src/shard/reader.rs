@@ -53,6 +53,18 @@ pub struct ShardReader {
     index: ShardIndex,
     /// What is read of a group.
     data: Data,
+    /// Whether what is outside of the subset is read all the same.
+    reads_outside: bool,
+}
+
+/// A group, and what is there of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reread {
+    /// The sample, or why there is none. Of one that a filter excludes the detail names the clauses that fail, and their
+    /// values.
+    pub group: Group,
+    /// The bytes of its image, where it has one.
+    pub image: Option<Vec<u8>>,
 }
 
 impl ShardIndex {
@@ -67,6 +79,9 @@ impl ShardIndex {
         Ok(reader.take_index())
     }
 }
+
+/// Samples of a whole shard that may lack a field before that is worth a word.
+const FEW: u64 = 16;
 
 /// What groups are made of.
 enum Input {
@@ -168,6 +183,7 @@ impl ShardReader {
             ended: false,
             lost: None,
             data: Data::All,
+            reads_outside: false,
         }
     }
 
@@ -195,7 +211,10 @@ impl ShardReader {
     /// with a single group is a [`FailedSample`](crate::FailedSample) instead.
     pub fn next_group(&mut self) -> Result<Option<Group>> {
         let position = self.position;
-        let Some(open) = self.advance(true)? else { return Ok(None) };
+        let Some(open) = self.advance(true)? else {
+            self.captions.say_absent(FEW);
+            return Ok(None);
+        };
         let judged = open.judge(position, &mut self.captions);
         Ok(Some(judged.map_err(|error| {
             self.ended = true;
@@ -225,6 +244,22 @@ impl ShardReader {
     /// As [`next_group`](Self::next_group).
     pub fn skip_group(&mut self) -> Result<bool> {
         Ok(self.advance(false)?.is_some())
+    }
+
+    /// The next group, with its image, whatever became of it: also of one that is excluded, which then says by which
+    /// clause of the filter. `None` at the end.
+    ///
+    /// # Errors
+    /// As [`next_group`](Self::next_group).
+    pub(super) fn next_explained(&mut self) -> Result<Option<Reread>> {
+        self.captions.name_clauses();
+        self.reads_outside = true;
+        let position = self.position;
+        let Some(open) = self.advance(true)? else { return Ok(None) };
+        let image = open.image().map(<[u8]>::to_vec);
+        let group =
+            open.judge(position, &mut self.captions).map_err(|error| error.in_shard(&self.shard.url))?;
+        Ok(Some(Reread { group, image }))
     }
 
     /// Index of the next group, counting unusable groups too.
@@ -267,7 +302,7 @@ impl ShardReader {
 
     /// Says in the log, once per field, which of the fields that are asked for none of the samples so far had.
     pub fn say_absent(&self) {
-        self.captions.say_absent();
+        self.captions.say_absent(1);
     }
 
     /// What the json of the last group that was read was asked for in vain.
@@ -362,7 +397,7 @@ impl ShardReader {
         }
         let (offset, layout) = (rows.offset(self.position), rows.layout());
         let mut open = Open::of_row(self.shard.hash, self.position, offset, layout);
-        open.is_outside = read && self.captions.is_outside(&open.key, open.id);
+        open.is_outside = read && !self.reads_outside && self.captions.is_outside(&open.key, open.id);
         if read && !open.is_outside {
             open.read_row(rows, self.position, self.data == Data::All)?;
         }
@@ -382,7 +417,7 @@ impl ShardReader {
             open.harm.repeated = Some(if is_divided { Repeated::Seam } else { Repeated::Key });
         }
         open.wants_all = self.captions.wants_all();
-        open.is_outside = read && self.captions.is_outside(&open.key, open.id);
+        open.is_outside = read && !self.reads_outside && self.captions.is_outside(&open.key, open.id);
         if let Input::Members(members) = &mut self.input {
             add(&mut open, member.extent, members, read, self.data)?;
         }

@@ -10,8 +10,6 @@
 //! asked for.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,12 +19,9 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::json;
 use crate::shard::join::{JoinBy, Names};
-use crate::shard::join_table::{Wrong, hash_of, no_name, objects, text_of};
-use crate::shard::metadata::{Cell, Columns};
-use crate::shard::npy;
-
-/// The option that names tables.
-const OPTION: &str = "scores";
+use crate::shard::join_table::Wrong;
+use crate::shard::patterns::local_files;
+use crate::shard::score_rows::{OPTION, Raw, Rows, ScoreFile, wrong};
 
 /// One table of scores. In memory 8 bytes a row, and 4 for each column (8 where its numbers are not all an f32).
 #[derive(Debug)]
@@ -62,35 +57,6 @@ enum Values {
     F32(Vec<f32>),
     F64(Vec<f64>),
     I64(Vec<i64>),
-}
-
-/// A value as it comes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Raw {
-    Missing,
-    Truth(bool),
-    Whole(i64),
-    Real(f64),
-}
-
-impl Raw {
-    fn real(self) -> f64 {
-        match self {
-            Self::Missing => f64::NAN,
-            Self::Truth(truth) => truth.into(),
-            Self::Whole(number) => number as f64,
-            Self::Real(number) => number,
-        }
-    }
-
-    /// Tells values apart: every not-a-number is one.
-    fn bits(self) -> u64 {
-        match self {
-            Self::Whole(number) if number as f64 as i128 != i128::from(number) => number as u64,
-            other if other.real().is_nan() => u64::MAX,
-            other => other.real().to_bits(),
-        }
-    }
 }
 
 impl Values {
@@ -162,46 +128,6 @@ impl Column {
     }
 }
 
-/// Rows as they come.
-#[derive(Default)]
-struct Rows {
-    names: Vec<u64>,
-    columns: Vec<(String, Vec<Raw>)>,
-    example: String,
-    rows: u64,
-    nameless: u64,
-}
-
-impl Rows {
-    /// Begins a row; `false` where it has no name and is skipped.
-    fn begin(&mut self, name: Option<u64>, text: &dyn Fn() -> String) -> bool {
-        self.rows += 1;
-        let Some(name) = name else {
-            self.nameless += 1;
-            return false;
-        };
-        if self.names.is_empty() {
-            self.example = text();
-        }
-        self.names.push(name);
-        true
-    }
-
-    /// The column of this name, with a value for every row before the last one.
-    fn column(&mut self, name: &str) -> &mut Vec<Raw> {
-        let at = match self.columns.iter().position(|(own, _)| own == name) {
-            Some(at) => at,
-            None => {
-                self.columns.push((name.to_owned(), vec![]));
-                self.columns.len() - 1
-            }
-        };
-        let column = &mut self.columns[at].1;
-        column.resize(self.names.len() - 1, Raw::Missing);
-        column
-    }
-}
-
 impl ScoreTable {
     /// Reads a table. O(rows log rows).
     ///
@@ -209,38 +135,16 @@ impl ScoreTable {
     /// A file that cannot be read or is of another kind; no column of names, or none of numbers; two rows of one sample
     /// that differ.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let given = format!("{:?}", path.display());
-        if !path.is_file() {
-            return Err(Error::option(OPTION, given, "a local file that is there"));
-        }
-        let mut rows = Rows::default();
-        let found = match path.extension().and_then(|ending| ending.to_str()) {
-            Some("parquet") => of_parquet(path, &mut rows),
-            Some("jsonl") => of_jsonl(path, &mut rows),
-            Some("npy") => of_npy(path, &mut rows),
-            _ => return Err(Error::option(OPTION, given, "a .parquet, .jsonl or .npy")),
-        };
-        let expected = "rows of `uid` or `key`, or an export of a ledger, with numbers beside it";
-        let wrong = |found: Wrong| Error::format(format!("{OPTION}={given}"), expected, found);
-        let by = found.map_err(wrong)?;
-        if rows.nameless > 0 {
-            let Rows { nameless, rows, .. } = rows;
-            tracing::warn!("{OPTION}={given}: {nameless} of {rows} rows have no {by} and are skipped");
-        }
-        if rows.names.is_empty() {
-            return Err(wrong("no row".into()));
-        }
-        if rows.columns.is_empty() {
-            return Err(wrong(format!("no column of numbers beside {by}")));
-        }
-        let file = path.file_name().map_or(given.clone(), |name| name.to_string_lossy().into_owned());
-        Self::of(by, rows, &file).map_err(wrong)
+        Self::of_file(ScoreFile::open(path.as_ref())?)
+    }
+
+    fn of_file(file: ScoreFile) -> Result<Self> {
+        let (given, name) = file.named();
+        Self::of(file.by, file.rows, &name).map_err(|found| wrong(&given, found))
     }
 
     fn of(by: JoinBy, rows: Rows, file: &str) -> std::result::Result<Self, Wrong> {
-        let Rows { names, mut columns, example, .. } = rows;
-        columns.iter_mut().for_each(|(_, values)| values.resize(names.len(), Raw::Missing));
+        let Rows { names, columns, example, .. } = rows;
         let mut order: Vec<usize> = (0..names.len()).collect();
         order.sort_by_key(|&row| names[row]);
         for pair in order.windows(2).filter(|pair| names[pair[0]] == names[pair[1]]) {
@@ -308,20 +212,33 @@ pub struct ScoreTables {
 }
 
 impl ScoreTables {
-    /// Opens all of `paths`.
+    /// Opens all of `paths`: files, or patterns of files with braces and globs. Files with the same columns are parts of
+    /// one table.
     ///
     /// # Errors
-    /// As [`ScoreTable::open`]; two tables with a column of one name.
+    /// As [`ScoreTable::open`]; a pattern that no file matches; two tables that share some columns, but not all.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
-        let tables = paths.iter().map(ScoreTable::open).collect::<Result<Vec<_>>>()?;
+        let mut files: Vec<ScoreFile> = vec![];
+        for path in paths {
+            for path in local_files(OPTION, path.as_ref())? {
+                let file = ScoreFile::open(&path)?;
+                match files.iter_mut().find(|other| file.is_part_of(other)) {
+                    Some(other) => other.extend(file),
+                    None => files.push(file),
+                }
+            }
+        }
+        let names: Vec<String> = files.iter().map(|file| file.named().0).collect();
+        let tables = files.into_iter().map(ScoreTable::of_file).collect::<Result<Vec<_>>>()?;
         let mut columns: BTreeMap<Arc<str>, (usize, usize)> = BTreeMap::new();
         for (at, table) in tables.iter().enumerate() {
             for (i, column) in table.columns.iter().enumerate() {
                 if let Some((other, _)) = columns.insert(Arc::clone(&column.name), (at, i)) {
-                    let shown = |at: usize| paths[at].as_ref().display();
-                    let given = format!("{:?} and {:?}", shown(other), shown(at));
-                    let accepted =
-                        format!("tables with columns of different names: both have {:?}", column.name);
+                    let given = format!("{} and {}", names[other], names[at]);
+                    let accepted = format!(
+                        "tables with columns of different names, or all of the same: both have {:?}",
+                        column.name
+                    );
                     return Err(Error::option(OPTION, given, accepted));
                 }
             }
@@ -390,83 +307,6 @@ impl PartialEq for ScoreTables {
 }
 
 impl Eq for ScoreTables {}
-
-fn of_parquet(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> {
-    let file = Columns::open(path)?;
-    let names = file.names();
-    let by = JoinBy::of(|name| names.iter().any(|own| own == name)).ok_or_else(|| no_name(&names))?;
-    let scores: Vec<String> = file.numbers().into_iter().filter(|name| !is_name(name, by)).collect();
-    let wanted: Vec<&str> = [by.name()].into_iter().chain(scores.iter().map(String::as_str)).collect();
-    rows.columns.extend(scores.iter().map(|name| (name.clone(), vec![])));
-    file.each(&wanted, &mut |row| {
-        let Some((name, values)) = row.split_first() else { return Ok(()) };
-        if rows.begin(hash_of(by, name.as_ref())?, &|| text_of(name.as_ref())) {
-            for ((_, column), cell) in rows.columns.iter_mut().zip(values) {
-                column.push(match cell {
-                    Some(Cell::Number(number)) => Raw::Whole(*number),
-                    Some(Cell::Real(number)) => Raw::Real(*number),
-                    Some(Cell::Truth(truth)) => Raw::Truth(*truth),
-                    Some(Cell::Text(_) | Cell::Texts(_)) | None => Raw::Missing,
-                });
-            }
-        }
-        Ok(())
-    })?;
-    Ok(by)
-}
-
-/// Whether a column names samples and is no score.
-fn is_name(name: &str, by: JoinBy) -> bool {
-    name == by.name() || JoinBy::ALL.iter().any(|by| by.name() == name)
-}
-
-fn of_npy(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let mut values: Vec<Vec<Raw>> = vec![];
-    let (by, columns) = npy::items(BufReader::new(file), &mut |name, text, numbers| {
-        rows.begin(Some(name), text);
-        values.resize_with(numbers.len(), Vec::new);
-        values.iter_mut().zip(numbers).for_each(|(column, value)| column.push(raw(*value)));
-        Ok(())
-    })?;
-    rows.columns = columns.into_iter().zip(values).collect();
-    Ok(by)
-}
-
-/// A number of numpy, which may be a whole one.
-fn raw(value: f64) -> Raw {
-    let whole = value as i64;
-    if value.is_nan() {
-        Raw::Missing
-    } else if whole as f64 == value && whole.unsigned_abs() < 1 << 53 {
-        Raw::Whole(whole)
-    } else {
-        Raw::Real(value)
-    }
-}
-
-fn of_jsonl(path: &Path, rows: &mut Rows) -> std::result::Result<JoinBy, Wrong> {
-    objects(path, &|_| true, &mut |line| {
-        let text = || line.name.as_ref().map_or(String::new(), |(_, text)| text.clone());
-        if !rows.begin(line.name.as_ref().map(|(hash, _)| *hash), &text) {
-            return Ok(());
-        }
-        for name in line.fields.names().filter(|name| !is_name(name, line.by)) {
-            let value = match line.fields.value(name) {
-                Some(Value::Number(number)) => {
-                    number.as_i64().map(Raw::Whole).or(number.as_f64().map(Raw::Real))
-                }
-                Some(Value::Bool(truth)) => Some(Raw::Truth(*truth)),
-                Some(Value::String(text)) => text.trim().parse().ok().map(Raw::Real),
-                _ => None,
-            };
-            if let Some(value) = value {
-                rows.column(name).push(value);
-            }
-        }
-        Ok(())
-    })
-}
 
 #[cfg(test)]
 mod tests {
@@ -560,10 +400,44 @@ mod tests {
             let error = ScoreTable::open(write(folder.path(), name, content)).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("scores="), "{error}");
         }
-        let two =
-            ["a.jsonl", "b.jsonl"].map(|name| write(folder.path(), name, "{\"key\": \"a\", \"s\": 1}\n"));
+        let lines = ["{\"key\": \"a\", \"s\": 1}\n", "{\"key\": \"a\", \"s\": 1, \"t\": 2}\n"];
+        let two = [("a.jsonl", lines[0]), ("b.jsonl", lines[1])]
+            .map(|(name, lines)| write(folder.path(), name, lines));
         let error = ScoreTables::open(&two).unwrap_err().to_string();
         assert!(error.contains("both have \"s\"") && error.contains("a.jsonl"), "{error}");
+        let error = ScoreTables::open(&[folder.path().join("*.csv2")]).unwrap_err().to_string();
+        assert!(error.contains("no file matches"), "{error}");
+    }
+
+    #[test]
+    fn files_with_the_same_columns_are_parts_of_one_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |key: &str, s: f64, t: i64| format!("{{\"key\": \"{key}\", \"s\": {s}, \"t\": {t}}}\n");
+        let whole = write(folder.path(), "whole.jsonl", &[line("a", 0.5, 1), line("b", 0.25, 2)].concat());
+        let whole = ScoreTables::open(&[whole]).unwrap();
+        write(folder.path(), "part-00.jsonl", &line("b", 0.25, 2));
+        // Columns in another order.
+        write(folder.path(), "part-01.jsonl", "{\"t\": 1, \"s\": 0.5, \"key\": \"a\"}\n");
+        let other = write(folder.path(), "other.jsonl", "{\"key\": \"a\", \"u\": 3}\n");
+        for pattern in ["part-{00..01}.jsonl", "part-*.jsonl", "part-0[01].jsonl"] {
+            let parts = ScoreTables::open(&[folder.path().join(pattern)]).unwrap();
+            assert_eq!((parts.tables().len(), parts.tables()[0].len()), (1, 2), "{pattern}");
+            assert_eq!(parts, whole, "{pattern}");
+            assert_eq!(parts.tables()[0].file(), "part-00.jsonl and 1 more");
+            let both = ScoreTables::open(&[folder.path().join(pattern), other.clone()]).unwrap();
+            assert_eq!(values(&both, "a"), [Some(json!(0.5)), Some(json!(1)), Some(json!(3))]);
+        }
+        // A sample has one row in all of them.
+        write(folder.path(), "part-02.jsonl", &line("a", 0.5, 9));
+        let error = ScoreTables::open(&[folder.path().join("part-*.jsonl")]).unwrap_err().to_string();
+        assert!(
+            error.contains("two rows for one key, 2 and 3 of those with one, with \"t\" 1 and 9"),
+            "{error}"
+        );
+        assert!(error.contains("part-00.jsonl\" and 2 more"), "{error}");
+        // A file that is there as it is written is no pattern.
+        let odd = write(folder.path(), "x [1].jsonl", &line("a", 0.5, 1));
+        assert_eq!(ScoreTables::open(&[odd]).unwrap().tables()[0].len(), 1);
     }
 
     #[test]

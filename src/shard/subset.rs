@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::shard::join::JoinBy;
+use crate::sample::SampleId;
+use crate::shard::join::{JoinBy, of_id, of_key};
 use crate::shard::join_table::rows;
 
 /// A list of samples: keys, uids or identities. All others are outside of it, and as good as not there.
@@ -65,9 +66,13 @@ impl Subset {
     /// # Errors
     /// A file that cannot be read, is none of these, or is empty.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_as("subset", path.as_ref())
+    }
+
+    /// As [`open`](Self::open), for another option.
+    pub(crate) fn open_as(option: &'static str, path: &Path) -> Result<Self> {
         let (mut hashes, mut example) = (vec![], String::new());
-        let by = rows("subset", path, false, &mut |row| {
+        let by = rows(option, path, false, &mut |row| {
             if hashes.is_empty() {
                 example = (row.text)();
             }
@@ -76,7 +81,7 @@ impl Subset {
         })?;
         if hashes.is_empty() {
             return Err(Error::option(
-                "subset",
+                option,
                 format!("{:?}", path.display()),
                 "a list of one sample or more",
             ));
@@ -124,6 +129,16 @@ impl Subset {
     /// Identifies its entries.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Whether it has a sample, by its key or identity; `None` where it goes by uids, or the key is not known.
+    pub(crate) fn has(&self, key: Option<&str>, id: SampleId) -> Option<bool> {
+        let hash = match self.by {
+            JoinBy::Id => of_id(id),
+            JoinBy::Key => of_key(key?),
+            JoinBy::Uid => return None,
+        };
+        Some(self.contains(hash))
     }
 
     /// Whether a sample of this hash is in it.

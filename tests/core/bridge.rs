@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::support::{Altered, Row, StubCaptioner, StubJudge, builder, clusters, corpus, epoch, plan_job};
 use tldr_loader::config::{Gate, Selection};
+use tldr_loader::image::Alpha;
 use tldr_loader::jobs::plan;
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder};
@@ -170,6 +171,38 @@ fn what_the_ledger_lacks_names_how_to_record_it() {
     epoch(&place.without_models(&fused("generated")));
     let error = refusal(&place.without_models(&fused("gated(0.5)")));
     assert!(matches!(error.kind, ErrorKind::NotRecorded { .. }), "{error}");
+}
+
+#[test]
+fn a_recording_of_other_options_is_named_by_what_differs() {
+    let place = Place::new();
+    epoch(&place.with_models(&fused("original")));
+    let filtered: fn(LoaderBuilder) -> LoaderBuilder =
+        |builder| builder.filter("width is null".parse().unwrap());
+    let both: fn(LoaderBuilder) -> LoaderBuilder =
+        |builder| builder.filter("width is null".parse().unwrap()).alpha(Alpha::Drop);
+    let error = |with: fn(LoaderBuilder) -> LoaderBuilder| {
+        let [captioner, _] = ["captioner", "judge"].map(|name| identity(&place.path(name)));
+        let captioner = Recorded::new(captioner, &place.path("captioner"));
+        let builder = builder(&place.urls).ledger(place.ledger()).captioner(captioner, clusters());
+        let error = with(builder).build().err().unwrap();
+        assert!(matches!(error.kind, ErrorKind::NotRecorded { .. }), "{error}");
+        error.to_string()
+    };
+    let window = error(|builder| builder.window(32));
+    assert!(window.contains("were recorded in windows of 64, and this loader has window=32"), "{window}");
+    let one = error(filtered);
+    assert!(one.contains("were recorded without where, which this loader has"), "{one}");
+    let two = error(both);
+    assert!(two.contains("were recorded without where and alpha, which this loader has"), "{two}");
+    // The other way round nobody knows which option it was.
+    let other = Place::new();
+    let change = Change { with: |builder| builder.alpha(Alpha::Drop), ..fused("original") };
+    epoch(&other.with_models(&change));
+    let captioner = Recorded::new(identity(&other.path("captioner")), &other.path("captioner"));
+    let builder = builder(&other.urls).ledger(other.ledger()).captioner(captioner, clusters());
+    let lacking = builder.build().err().unwrap().to_string();
+    assert!(lacking.contains("with reading options that this loader lacks, of caption_key"), "{lacking}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::support::{self, StubCaptioner, builder, clusters, corpus, rows};
 use serde_json::{Value, json};
 use tldr_loader::cluster::Clusters;
 use tldr_loader::config::{Gate, Selection};
-use tldr_loader::jobs::{ExportBy, ExportJob, Wanted, export, plan};
+use tldr_loader::jobs::{DecisionsJob, ExportBy, ExportJob, export, plan};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder, LoaderState, PlanFile};
 use tldr_loader::model::Identity;
@@ -58,14 +58,8 @@ fn rest(loader: &Loader) -> Vec<(u64, String)> {
 fn exported(folder: &Path) -> Vec<String> {
     let out = tempfile::tempdir().unwrap();
     let out = out.path().join("kept.txt");
-    let job = ExportJob {
-        ledger: folder.join("ledger"),
-        by: ExportBy::Plan(folder.join("plan.parquet")),
-        wanted: Wanted::default(),
-        generation: None,
-        score_field: None,
-        out: out.clone(),
-    };
+    let by = ExportBy::Plan(folder.join("plan.parquet"));
+    let job = ExportJob::new(DecisionsJob::new(folder.join("ledger"), by), &out);
     export(&job, &mut |_, _| Ok(())).unwrap();
     fs::read_to_string(out).unwrap().lines().map(str::to_owned).collect()
 }

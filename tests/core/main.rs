@@ -12,6 +12,7 @@ mod effects;
 mod empty_shards;
 mod epochs;
 mod equal_steps;
+mod explained;
 mod fault_server;
 mod filter;
 mod fitted;

@@ -348,7 +348,7 @@ fn a_column_beside_the_shard_is_a_score() {
 mod plans {
     use super::*;
     use tldr_loader::config::Selection;
-    use tldr_loader::jobs::{AuditJob, ExportBy, ExportJob, PlanJob, Wanted, audit, export, plan};
+    use tldr_loader::jobs::{AuditJob, DecisionsJob, ExportBy, ExportJob, PlanJob, audit, export, plan};
     use tldr_loader::select::Policy;
 
     #[test]
@@ -388,16 +388,14 @@ mod plans {
         );
         // The export of the plan, and of the whole ledger.
         for (by, count) in [(ExportBy::Plan(path.clone()), 250), (ExportBy::All, 1000)] {
-            let job = ExportJob {
-                ledger: folder.path().join("ledger"),
-                by,
-                wanted: Wanted::default(),
-                generation: None,
-                score_field: Some("similarity".into()),
-                out: folder.path().join("out.parquet"),
+            let job = |by, field: &str| {
+                let decisions = DecisionsJob::new(folder.path().join("ledger"), by);
+                let decisions = DecisionsJob { score_field: Some(field.into()), ..decisions };
+                ExportJob::new(decisions, folder.path().join("out.parquet"))
             };
-            assert_eq!(export(&job, &mut |_, _| Ok(())).unwrap().samples, count);
-            let unknown = ExportJob { score_field: Some("x".into()), by: ExportBy::All, ..job };
+            let written = export(&job(by, "similarity"), &mut |_, _| Ok(())).unwrap();
+            assert_eq!(written.samples, count);
+            let unknown = job(ExportBy::All, "x");
             let error = export(&unknown, &mut |_, _| Ok(())).unwrap_err().to_string();
             assert!(error.contains("invalid gate=by=x"), "{error}");
         }

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tldr_loader::SampleId;
 use tldr_loader::config::{Gate, Priority, Selection};
 use tldr_loader::hash::{Purpose, Rng};
-use tldr_loader::jobs::{AuditJob, ExportBy, ExportJob, PlanJob, Wanted, audit, export, plan_by_scores};
+use tldr_loader::jobs::{
+    AuditJob, DecisionsJob, ExportBy, ExportJob, PlanJob, audit, export, plan_by_scores,
+};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::loader::{Loader, LoaderBuilder};
 use tldr_loader::select::Policy;
@@ -279,14 +281,7 @@ mod without_a_captioner {
             assert_eq!((again.recorded, again.plan.as_ref()), (0, Some(&file)));
 
             let out = folder.path().join("out.txt");
-            let export_job = |by| ExportJob {
-                ledger: ledger.clone(),
-                by,
-                wanted: Wanted::default(),
-                generation: None,
-                score_field: None,
-                out: out.clone(),
-            };
+            let export_job = |by| ExportJob::new(DecisionsJob::new(&ledger, by), &out);
             let path = folder.path().join("plan.parquet");
             file.save(&path).unwrap();
             export(&export_job(ExportBy::Plan(path)), &mut |_, _| Ok(())).unwrap();

@@ -12,6 +12,7 @@ use tldr_captioner::{
     set_generation,
 };
 use tldr_loader::cluster::{AlignmentNorm, Features, GateWorth};
+use tldr_loader::config::Images;
 use tldr_loader::loader::GateStats;
 use tldr_loader::{Error, Result};
 use tldr_python::arguments::must_exist;
@@ -66,6 +67,7 @@ impl Captioner {
     /// Args:
     ///     source: Shards or a `Source`, as for `Loader`.
     ///     path: The captioner directory to write; made if missing.
+    ///     images: `max_image_pixels`, `exif_orientation` and `alpha`, as in the loaders to come.
     ///     preset: Sizes: `tiny`, `small` or `base` (the paper's).
     ///     tokenizer: A tokenizer to use. Default: one is trained on the captions.
     ///     vocab_size: Entries of a tokenizer that is trained.
@@ -109,7 +111,7 @@ impl Captioner {
     #[classmethod]
     #[pyo3(
         signature = (source, path, **options),
-        text_signature = "($cls, source, path, *, preset='small', tokenizer=None, vocab_size=2000, epochs=10, batch_size=32, \
+        text_signature = "($cls, source, path, *, images=None, preset='small', tokenizer=None, vocab_size=2000, epochs=10, batch_size=32, \
             accumulate=1, precision=None, learning_rate=None, schedule='cosine', warmup=3000, \
             augment='none', codebook_start='patches', codebook_update='ema', commitment=0.25, validate=None, \
             checkpoint_every=1000, resume='auto', folds=1, seed=0, threads=None, device=None, \
@@ -152,6 +154,7 @@ impl Captioner {
             codebook_update, CodebookUpdate::from_name;
             resume, Resume::from_name;
         );
+        job.decode = given.take_group::<Images>("images")?.decode();
         job.precision = given.take_name("precision", Precision::from_name)?;
         job.learning_rate = given.take("learning_rate")?.or(job.learning_rate);
         job.validate = given.take("validate")?;
@@ -307,6 +310,7 @@ impl Captioner {
     ///
     /// Args:
     ///     source: Shards or a `Source`, as for `Loader`.
+    ///     images: `max_image_pixels`, `exif_orientation` and `alpha`, as in the loaders to come.
     ///     clusters: Number of clusters. Default: a hundredth of the points, between 8 and 3000.
     ///     samples: Points to sample. Default: all, up to 300000.
     ///     alignment_norm: How raw alignments are made comparable.
@@ -331,7 +335,7 @@ impl Captioner {
     ///     `repetitive` or `equal` to another picture's, and which is the `commonest`. Warnings are logged.
     #[pyo3(
         signature = (source, **options),
-        text_signature = "($self, source, *, clusters=None, samples=None, alignment_norm=None, \
+        text_signature = "($self, source, *, images=None, clusters=None, samples=None, alignment_norm=None, \
             features='bag-of-codes', codes=None, decode_from=None, seed=0, progress=None)"
     )]
     fn fit<'py>(
@@ -343,6 +347,7 @@ impl Captioner {
         let given = Given::new(py, "fit", options);
         let default = FitJob { source: values::source(source)?, ..FitJob::new(vec![], &self.path) };
         let job = FitJob {
+            decode: given.take_group::<Images>("images")?.decode(),
             clusters: given.take_whole("clusters")?,
             samples: given.take_whole("samples")?,
             alignment_norm: given

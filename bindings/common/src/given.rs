@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict};
+use tldr_loader::options::{Group, Setting};
 use tldr_loader::{Error, Result};
 
 use crate::errors::{self, OrRaise};
-use crate::values::shown;
+use crate::values::{shown, value_of};
 
 /// A type that options have.
 pub trait FromPython<'py>: Sized {
@@ -65,6 +66,17 @@ impl<'py> FromPython<'py> for Callback {
 
     fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
         value.is_callable().then(|| Self(value.clone().unbind()))
+    }
+}
+
+/// An object of any type.
+pub struct Any(pub Py<PyAny>);
+
+impl<'py> FromPython<'py> for Any {
+    const ACCEPTED: &'static str = "anything";
+
+    fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
+        Some(Self(value.clone().unbind()))
     }
 }
 
@@ -134,6 +146,15 @@ impl<'py> Given<'py> {
         self.take_as(option, T::ACCEPTED)
     }
 
+    /// Whether `option` was given, and not taken yet.
+    ///
+    /// # Errors
+    /// What looking it up raises.
+    pub fn has(&self, option: &'static str) -> PyResult<bool> {
+        let value = self.options.as_ref().map(|options| options.get_item(option)).transpose()?.flatten();
+        Ok(value.is_some_and(|value| !value.is_none()))
+    }
+
     /// As [`take`](Self::take); `accepted` says what is, in place of the type.
     pub fn take_as<T: FromPython<'py>>(&self, option: &'static str, accepted: &str) -> PyResult<Option<T>> {
         let Some(options) = &self.options else { return Ok(None) };
@@ -156,6 +177,17 @@ impl<'py> Given<'py> {
     ) -> PyResult<Option<T>> {
         let name: Option<String> = self.take(option)?;
         name.map(|name| parse(&name)).transpose().or_raise(self.py)
+    }
+
+    /// The group of options that was given as `option`; its defaults where none was.
+    ///
+    /// # Errors
+    /// `ConfigError` where it is none, or has a field that is not accepted.
+    pub fn take_group<G: Group + Setting>(&self, option: &'static str) -> PyResult<G> {
+        let Some(Any(value)) = self.take::<Any>(option)? else { return Ok(G::default()) };
+        let given = shown(value.bind(self.py));
+        let read = <G as Setting>::read(&value_of(value.bind(self.py))?);
+        read.map_err(|refused| refused.error(option, &given, G::ACCEPTED)).or_raise(self.py)
     }
 
     /// The options that were not taken.

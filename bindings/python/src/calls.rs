@@ -83,11 +83,11 @@ pub(crate) fn array<'py>(py: Python<'py>, previews: ArrayView4<'_, u8>) -> PyRes
 /// What `caption` of `model`, a scorer or captioner, writes for the samples `ids`.
 pub(crate) fn caption(
     model: &Py<PyAny>,
-    previews: ArrayView4<'_, u8>,
+    previews: impl for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, Array>>,
     ids: &[SampleId],
 ) -> Result<Vec<String>> {
     in_python(|py| {
         let ids: Vec<u64> = ids.iter().map(|id| id.0).collect();
-        model.bind(py).call_method1("caption", (array(py, previews)?, ids))?.extract()
+        model.bind(py).call_method1("caption", (previews(py)?, ids))?.extract()
     })
 }

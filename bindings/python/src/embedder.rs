@@ -24,6 +24,11 @@ pub(crate) struct PythonEmbedder {
     compute: String,
     is_exact: bool,
     finds_nearest: bool,
+    /// Whether it wants to know what comes next.
+    uploads: bool,
+    /// Previews that Python has already, by their address here: of the next call, and of the one after it.
+    held: Option<(usize, Py<Array>)>,
+    awaited: Option<(usize, Py<Array>)>,
     captions: Option<(usize, u64)>,
 }
 
@@ -40,9 +45,32 @@ impl PythonEmbedder {
             compute: scorer.getattr("compute")?.extract()?,
             is_exact: scorer.getattr("is_exact")?.extract()?,
             finds_nearest: scorer.getattr("finds_nearest")?.extract()?,
+            uploads: scorer.getattr("uploads")?.extract()?,
+            held: None,
+            awaited: None,
             captions: captions.map(|fingerprint| (batch_size, fingerprint)),
             scorer: Arc::new(scorer.clone().unbind()),
         })
+    }
+}
+
+/// Where previews lie: the loader does not move those that wait.
+fn address(previews: ArrayView4<'_, u8>) -> usize {
+    previews.as_ptr() as usize
+}
+
+impl PythonEmbedder {
+    /// Previews as Python has them, which may know them already.
+    fn previews<'py>(
+        &mut self,
+        py: Python<'py>,
+        previews: ArrayView4<'_, u8>,
+    ) -> PyResult<Bound<'py, Array>> {
+        let held = std::mem::replace(&mut self.held, self.awaited.take());
+        match held {
+            Some((known, array)) if known == address(previews) => Ok(array.into_bound(py)),
+            _ => array(py, previews),
+        }
     }
 }
 
@@ -74,8 +102,8 @@ impl Embedder for PythonEmbedder {
     fn score(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<RawScores> {
         let rows = captions.len();
         in_python(|py| {
-            let scorer = self.scorer.bind(py);
-            let found = scorer.call_method1("score", (array(py, previews)?, captions.to_vec()))?;
+            let previews = self.previews(py, previews)?;
+            let found = self.scorer.bind(py).call_method1("score", (previews, captions.to_vec()))?;
             let found = found.cast::<PyTuple>()?;
             let (embedding, shape) = read::<f32>("embedding", &found.get_item(0)?)?;
             let dim = if let [_, dim] = shape[..] { dim } else { 0 };
@@ -97,15 +125,26 @@ impl Embedder for PythonEmbedder {
         })
     }
 
-    fn finds_nearest(&self) -> bool {
-        self.finds_nearest
+    fn expect(&mut self, next: ArrayView4<'_, u8>) -> Result<()> {
+        if !self.uploads {
+            return Ok(());
+        }
+        in_python(|py| {
+            let array = array(py, next)?;
+            self.scorer.bind(py).call_method1("expect", (&array,))?;
+            self.awaited = Some((address(next), array.unbind()));
+            Ok(())
+        })
     }
 
     fn nearest(
         &mut self,
         points: ArrayView2<'_, f32>,
         centroids: ArrayView2<'_, f32>,
-    ) -> Result<(Vec<u32>, Vec<f32>)> {
+    ) -> Result<Option<(Vec<u32>, Vec<f32>)>> {
+        if !self.finds_nearest {
+            return Ok(None);
+        }
         let rows = points.nrows();
         in_python(|py| {
             let array = |values: ArrayView2<'_, f32>| {
@@ -117,7 +156,7 @@ impl Embedder for PythonEmbedder {
             // Negative ones are beyond every cluster, too.
             let numbers =
                 numbers.into_iter().map(|number| u32::try_from(number).unwrap_or(u32::MAX)).collect();
-            Ok((numbers, read_shaped("cosine", &found.get_item(1)?, &[rows])?))
+            Ok(Some((numbers, read_shaped("cosine", &found.get_item(1)?, &[rows])?)))
         })
     }
 
@@ -136,6 +175,7 @@ impl Recaptioner for PythonEmbedder {
     }
 
     fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>> {
-        calls::caption(&self.scorer, previews, ids)
+        let scorer = Arc::clone(&self.scorer);
+        calls::caption(&scorer, |py| self.previews(py, previews), ids)
     }
 }

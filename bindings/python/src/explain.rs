@@ -7,20 +7,18 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::json;
 use tldr_loader::cluster::Clusters;
-use tldr_loader::config::{Config, Selection, Source};
-use tldr_loader::jobs::{self, DecisionsJob, ExplainJob, ExportAllJob, ExportBy, ExportJob};
-use tldr_loader::loader::PlanFile;
+use tldr_loader::config::{Config, Source};
+use tldr_loader::jobs::{self, DecisionsJob, ExplainJob, ExportJob};
 use tldr_loader::model::Scorer;
-use tldr_loader::select::Policy;
 use tldr_loader::{Error, Result};
 use tldr_python::errors::OrRaise;
-use tldr_python::given::{Callback, Given};
+use tldr_python::given::{Any, Callback, Given};
 use tldr_python::interrupt::interruptible;
 use tldr_python::plain;
 use tldr_python::values::source;
 use tldr_report::{ReportJob, report};
 
-use crate::jobs::{Any, fitted, group, recorded, told};
+use crate::jobs::{fitted, recorded, told};
 use crate::options::Options;
 
 /// The captioner directory that was given: its path, fingerprint and clusters.
@@ -35,30 +33,12 @@ fn decisions(given: &Given<'_>) -> PyResult<DecisionsJob> {
     let plan: Option<PathBuf> = given.take("plan")?;
     let fitted = captioner(given)?;
     let (selection, seed, wanted) = recorded(given, fitted.as_ref().map(|(scorer, _)| *scorer))?;
-    let plain = Selection { window: selection.window, ..Selection::default() };
-    let no_selection = selection == plain;
-    let refuse = |why: &str| Err(Error::unused("selection", "given", why)).or_raise(py);
-    let (by, clusters) = match (plan, fitted) {
-        (Some(_), _) if !no_selection => return refuse("with a plan, which has a policy of its own"),
-        (Some(plan), fitted) => {
-            let made_with = PlanFile::load(&plan).or_raise(py)?.captioner;
-            if let Some((other, _)) = fitted.as_ref().filter(|(scorer, _)| *scorer != made_with) {
-                let accepted = format!("the plan's, {made_with:016x}");
-                return Err(Error::option("captioner", format!("{other:016x}"), accepted)).or_raise(py);
-            }
-            (ExportBy::Plan(plan), fitted.map(|(_, clusters)| clusters))
-        }
-        (None, None) if no_selection => (ExportBy::All, None),
-        (None, fitted) => {
-            let policy = Policy::new(selection.resolved(fitted.is_some()).or_raise(py)?, seed);
-            (ExportBy::Policy(Box::new(policy), fitted.map(|(_, clusters)| clusters)), None)
-        }
-    };
-    let generation: Option<String> = given.take("generation")?;
-    let generation = generation.as_deref().map(ExportJob::generation_of).transpose().or_raise(py)?;
     let ledger: PathBuf = given.take("ledger")?.unwrap_or_default();
-    let score_field = given.take("score")?;
-    Ok(DecisionsJob { clusters, wanted, generation, score_field, ..DecisionsJob::new(ledger, by) })
+    let job = DecisionsJob::of(ledger, plan.as_deref(), fitted, &selection, seed).or_raise(py)?;
+    let generation: Option<String> = given.take("generation")?;
+    let generation = generation.as_deref().map(DecisionsJob::generation_of).transpose().or_raise(py)?;
+    let rescue = given.take("rescue")?.unwrap_or(false);
+    Ok(DecisionsJob { wanted, generation, score_field: given.take("score")?, rescue, ..job })
 }
 
 #[pyfunction]
@@ -77,7 +57,7 @@ pub(crate) fn _explain<'py>(
     let epochs: Option<u64> = given.take_whole("epochs")?;
     let mut job = ExplainJob::new(decisions(&given)?, keys);
     job.epochs = epochs.unwrap_or(job.epochs);
-    job.conditions = of.and_then(|of| of.conditions());
+    job.source = of.unwrap_or_default();
     let progress: Option<Callback> = given.take("progress")?;
     given.end()?;
     let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
@@ -89,21 +69,29 @@ pub(crate) fn _explain<'py>(
 
 #[pyfunction]
 #[pyo3(signature = (out, **options))]
-pub(crate) fn _export_all<'py>(
+pub(crate) fn _export<'py>(
     py: Python<'py>,
     out: PathBuf,
     options: Option<Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let given = Given::new(py, "export", options);
-    let job = ExportAllJob { decisions: decisions(&given)?, out };
+    let all = given.take("all")?.unwrap_or(false);
+    if !all && given.has("plan")? && given.has("captioner")? {
+        let accepted = "with captioner: either says what is kept; with all=True the captioner says why";
+        return Err(Error::unused("plan", "given", accepted)).or_raise(py);
+    }
+    let exclude: Option<PathBuf> = given.take("exclude")?;
+    let job = ExportJob { all, exclude, ..ExportJob::new(decisions(&given)?, out) };
     let progress: Option<Callback> = given.take("progress")?;
     given.end()?;
     let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
-        jobs::export_all(&job, &mut |done, total| report(("export", done, total)))
+        jobs::export(&job, &mut |done, total| report(("export", done, total)))
     };
     let found = interruptible(py, "export", work, told(py, &progress))?;
-    let outcomes = json!({
-        "kept": found.kept, "dropped": found.dropped, "excluded": found.excluded, "failed": found.failed,
+    let outcomes = all.then(|| {
+        json!({
+            "kept": found.kept, "dropped": found.dropped, "excluded": found.excluded, "failed": found.failed,
+        })
     });
     plain::to_python(
         py,
@@ -120,23 +108,20 @@ pub(crate) fn _report<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let given = Given::new(py, "report", options);
     let mut config = Config { sources: tldr_python::values::sources(source)?, ..Config::default() };
-    config.selection = group(&given, "selection")?;
-    config.images = group(&given, "images")?;
-    config.captions = group(&given, "captions")?;
+    config.selection = given.take_group("selection")?;
+    config.images = given.take_group("images")?;
+    config.captions = given.take_group("captions")?;
     config.seed = given.take_whole("seed")?.unwrap_or(0);
     config.plan = given.take("plan")?;
+    config.tokenizer = given.take("tokenizer")?;
     let ledger: Option<PathBuf> = given.take("ledger")?;
     config.ledger = ledger.map(|ledger| ledger.to_string_lossy().into_owned());
     let out: PathBuf = given.take("out")?.unwrap_or_default();
-    if config.plan.is_some() && config.selection != Selection::default() {
-        return Err(Error::unused("selection", "given", "with a plan, which has a policy of its own"))
-            .or_raise(py);
-    }
     let mut job = ReportJob::of(&config, captioner(&given)?, out).or_raise(py)?;
     job.decisions.score_field = given.take("score")?;
     let generation: Option<String> = given.take("generation")?;
     job.decisions.generation =
-        generation.as_deref().map(ExportJob::generation_of).transpose().or_raise(py)?;
+        generation.as_deref().map(DecisionsJob::generation_of).transpose().or_raise(py)?;
     job.command = given.take("command")?.unwrap_or_default();
     job.max_mb = given.take("max_mb")?.unwrap_or(job.max_mb);
     job.seed = given.take_whole("draw_seed")?.unwrap_or(job.seed);

@@ -7,20 +7,17 @@ use pyo3::types::PyDict;
 use serde_json::{Value, json};
 use tldr_loader::cluster::AlignmentNorm;
 use tldr_loader::cluster::fit::LengthPass;
-use tldr_loader::config::{Config, Selection, Source};
-use tldr_loader::image::DecodeOptions;
-use tldr_loader::jobs::{self, AuditJob, ExportBy, ExportJob, FitScorerJob, InspectJob, PlanJob, Wanted};
-use tldr_loader::loader::reading_fingerprint;
+use tldr_loader::config::{Config, Images, Selection, Source};
+use tldr_loader::jobs::{self, AuditJob, FitScorerJob, InspectJob, PlanJob, Wanted};
 use tldr_loader::model::Identity;
 use tldr_loader::select::Policy;
-use tldr_loader::shard::ReadOptions;
 use tldr_loader::{Error, Result};
 use tldr_python::array::Array;
 use tldr_python::errors::OrRaise;
-use tldr_python::given::{Callback, Given};
+use tldr_python::given::{Any, Callback, Given};
 use tldr_python::interrupt::interruptible;
 use tldr_python::plain;
-use tldr_python::values::{source, value_of};
+use tldr_python::values::source;
 
 use crate::embedder::PythonEmbedder;
 use crate::options::Options;
@@ -34,25 +31,6 @@ pub(crate) fn told<'a>(
     move |at| progress.as_ref().map_or(Ok(()), |progress| progress.0.call1(py, at).map(drop))
 }
 
-/// A group of options of this type, as `option` has it.
-pub(crate) fn group<G: tldr_loader::options::Group>(given: &Given<'_>, option: &'static str) -> PyResult<G> {
-    let Some(Any(value)) = given.take::<Any>(option)? else { return Ok(G::default()) };
-    let value = value_of(value.bind(given.py()))?;
-    let fields = value.as_object().cloned().unwrap_or_default();
-    G::read(&fields).or_raise(given.py())
-}
-
-/// An object of any type.
-pub(crate) struct Any(pub(crate) Py<PyAny>);
-
-impl<'py> tldr_python::given::FromPython<'py> for Any {
-    const ACCEPTED: &'static str = "anything";
-
-    fn from_python(value: &Bound<'py, PyAny>) -> Option<Self> {
-        Some(Self(value.clone().unbind()))
-    }
-}
-
 #[pyfunction]
 #[pyo3(signature = (source, **options))]
 pub(crate) fn _inspect<'py>(
@@ -62,7 +40,7 @@ pub(crate) fn _inspect<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let source = tldr_python::values::source(source)?;
     let given = Given::new(py, "inspect", options);
-    let images: tldr_loader::config::Images = group(&given, "images")?;
+    let images: Images = given.take_group("images")?;
     let decode = given.take("decode")?.unwrap_or(false);
     let checksums = given.take("checksums")?.unwrap_or(false);
     let strict = given.take("strict")?.unwrap_or(false);
@@ -163,6 +141,7 @@ pub(crate) fn _fit<'py>(
     let given = Given::new(py, "fit", options);
     let default = FitScorerJob::new(tldr_python::values::source(source)?, out);
     let job = FitScorerJob {
+        decode: given.take_group::<Images>("images")?.decode(),
         clusters: given.take_whole("clusters")?,
         samples: given.take_whole("samples")?,
         alignment_norm: given
@@ -210,18 +189,15 @@ pub(crate) fn _fitted(py: Python<'_>, path: PathBuf) -> PyResult<(Array, u64)> {
 
 /// A selection, the seed, and which recording of a ledger is meant.
 pub(crate) fn recorded(given: &Given<'_>, scorer: Option<u64>) -> PyResult<(Selection, u64, Wanted)> {
-    let selection: Selection = group(given, "selection")?;
+    let selection: Selection = given.take_group("selection")?;
     let seed = given.take_whole("seed")?.unwrap_or(0);
     let is_windowed = selection.window != Selection::default().window;
     let of = given.take::<Any>("source")?;
     let of: Option<Source> = of.map(|Any(value)| source(value.bind(given.py()))).transpose()?;
-    let read = of.as_ref().map(Source::open).transpose().or_raise(given.py())?;
-    let read = read.filter(|read| *read != ReadOptions::default());
-    let wanted = Wanted {
-        scorer,
-        reading: read.map(|read| reading_fingerprint(&read, &DecodeOptions::default())),
-        window: is_windowed.then_some(selection.window),
-    };
+    let read = of.as_ref().map(Source::open).transpose().or_raise(given.py())?.unwrap_or_default();
+    let images: Images = given.take_group("images")?;
+    let window = is_windowed.then_some(selection.window);
+    let wanted = Wanted { window, ..Wanted::read_as(scorer, &read, &images.decode()) };
     Ok((selection, seed, wanted))
 }
 
@@ -257,54 +233,4 @@ pub(crate) fn _audit<'py>(
     };
     let checks: Vec<Value> = found.checks.iter().map(check).collect();
     plain::to_python(py, &json!({ "scope": found.scope, "checks": checks }))
-}
-
-#[pyfunction]
-#[pyo3(signature = (out, **options))]
-pub(crate) fn _export<'py>(
-    py: Python<'py>,
-    out: PathBuf,
-    options: Option<Bound<'py, PyDict>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let given = Given::new(py, "export", options);
-    let plan: Option<PathBuf> = given.take("plan")?;
-    let captioner: Option<PathBuf> = given.take("captioner")?;
-    let fitted = captioner.as_deref().map(fitted).transpose().or_raise(py)?;
-    let (scorer, clusters) = fitted.unzip();
-    let (selection, seed, wanted) = recorded(&given, scorer)?;
-    let selects =
-        Selection { window: Selection::default().window, ..selection.clone() } != Selection::default();
-    let by = match (plan, clusters) {
-        (Some(plan), Some(_)) => {
-            let accepted = "with captioner: either says what is kept";
-            return Err(Error::unused("plan", format!("{:?}", plan.display()), accepted)).or_raise(py);
-        }
-        (Some(_), None) if selects => {
-            let accepted = "with a plan, which says what is kept";
-            return Err(Error::unused("selection", "given", accepted)).or_raise(py);
-        }
-        (Some(plan), None) => ExportBy::Plan(plan),
-        (None, None) if !selects => ExportBy::All,
-        (None, clusters) => {
-            let policy = Policy::new(selection.resolved(clusters.is_some()).or_raise(py)?, seed);
-            ExportBy::Policy(Box::new(policy), clusters)
-        }
-    };
-    let generation: Option<String> = given.take("generation")?;
-    let generation = generation.as_deref().map(ExportJob::generation_of);
-    let job = ExportJob {
-        ledger: given.take("ledger")?.unwrap_or_default(),
-        by,
-        wanted,
-        generation: generation.transpose().or_raise(py)?,
-        score_field: given.take("score")?,
-        out,
-    };
-    let progress: Option<Callback> = given.take("progress")?;
-    given.end()?;
-    let work = move |report: &mut dyn FnMut((&'static str, u64, u64)) -> Result<()>| {
-        jobs::export(&job, &mut |done, total| report(("export", done, total)))
-    };
-    let found = interruptible(py, "export", work, told(py, &progress))?;
-    plain::to_python(py, &json!({ "samples": found.samples, "captions": found.captions }))
 }

@@ -40,11 +40,11 @@ mod _native {
     #[pymodule_export]
     use crate::describe::_describe;
     #[pymodule_export]
-    use crate::explain::{_explain, _export_all, _report};
+    use crate::explain::{_explain, _export, _report};
     #[pymodule_export]
     use crate::frame::_hand_over;
     #[pymodule_export]
-    use crate::jobs::{_audit, _export, _fit, _fitted, _inspect, _plan};
+    use crate::jobs::{_audit, _fit, _fitted, _inspect, _plan};
     #[pymodule_export]
     use crate::ledger::Ledger;
     #[pymodule_export]

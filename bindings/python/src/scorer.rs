@@ -122,7 +122,7 @@ impl Recaptioner for PythonModel {
     }
 
     fn caption(&mut self, previews: ArrayView4<'_, u8>, ids: &[SampleId]) -> Result<Vec<String>> {
-        calls::caption(&self.model, previews, ids)
+        calls::caption(&self.model, |py| array(py, previews), ids)
     }
 }
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tarfile
+from io import BytesIO
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints, is_typeddict
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import tldr_loader as tldr
-from conftest import SIZE, Corpus
+from conftest import SIZE, Corpus, add_member
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,47 @@ def test_a_corpus_is_recorded_planned_exported_and_audited(
     assert "audited: the sampling" in audited.scope[0]
     assert not audited.broken
     assert any(check.holds for check in audited.checks)
+
+
+def test_every_job_decodes_images_as_it_is_told(captioner: Path, tmp_path: Path) -> None:
+    def picture(row: int) -> bytes:
+        out = BytesIO()
+        colour = (row * 5, 255 - row * 5, (row * 37) % 256, 0)
+        Image.new("RGBA", (SIZE, SIZE), colour).save(out, "PNG")
+        return out.getvalue()
+
+    shard = tmp_path / "0.tar"
+    with tarfile.open(shard, "w") as tar:
+        for row in range(40):
+            add_member(tar, f"{row:03d}.png", picture(row))
+            add_member(tar, f"{row:03d}.txt", f"picture {row}".encode())
+    drop = tldr.Images(alpha="drop")
+    ledger = tmp_path / "ledger"
+    for decoded in (None, drop):
+        made = tldr.record(str(shard), captioner=captioner, ledger=ledger, images=decoded)
+        assert made.encoded == 40
+
+    def alignments(images: tldr.Images | None) -> list[float]:
+        keys = [f"{row:03d}" for row in range(40)]
+        full = tldr.Selection.full()
+        found = tldr.explain(keys, ledger=ledger, captioner=captioner, selection=full, images=images)
+        return [one.alignment for one in found if one.alignment is not None]
+
+    # All pictures are the same on white, and others as their colours are stored.
+    plain, dropped = alignments(None), alignments(drop)
+    assert len(plain) == len(dropped) == 40
+    assert plain != dropped
+    images = tldr.Images(alpha="drop", image_size=SIZE)
+    loader = tldr.Loader(str(shard), captioner=captioner, ledger=ledger, batch_size=1, images=images)
+    for batch in loader:
+        assert batch.alignment == [dropped[int(key)] for key in batch.keys]
+    assert loader.stats()["encoded"] == 0
+    # Pictures that are too large for what is asked can be used by none.
+    tiny = tldr.Images(max_image_pixels=SIZE)
+    with pytest.raises(tldr.TldrError, match=r"40 of 40 read"):
+        tldr.Captioner.load(captioner).fit(str(shard), images=tiny)
+    with pytest.raises(tldr.TldrError, match=r"can be decoded"):
+        tldr.Captioner.train(str(shard), tmp_path / "new", preset="tiny", epochs=1, batch_size=4, images=tiny)
 
 
 def test_what_cannot_work_is_named(corpus: Corpus, captioner: Path, tmp_path: Path) -> None:

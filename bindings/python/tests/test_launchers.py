@@ -184,6 +184,17 @@ def test_open_mpi(run: Callable[..., dict[str, Found]], pairs: Corpus, tmp_path:
     complete(found["in the group"], pairs, 2, "the process group")
 
 
+def test_mpich(run: Callable[..., dict[str, Found]], pairs: Corpus, tmp_path: Path) -> None:
+    if shutil.which("mpiexec.hydra") is None:
+        pytest.skip("mpiexec.hydra is not installed (Debian's mpich)")
+    launcher = ["mpiexec.hydra", "-n", "2", PYTHON, str(TESTS / "launched.py")]
+    steps = [step("by variables", pairs), {"group": True}, step("in the group", pairs)]
+    names = ["PMI_RANK", "PMI_SIZE"]
+    found = run(launcher, steps, *names, f"file://{tmp_path}/store")
+    complete(found["by variables"], pairs, 2, " and ".join(names))
+    complete(found["in the group"], pairs, 2, "the process group")
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a Slurm cluster."""

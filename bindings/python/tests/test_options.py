@@ -185,6 +185,11 @@ def test_unknown_names_say_what_is_meant(captioner: tldr.Captioner, corpus: Corp
         tldr.Loader(corpus.urls, sead=3)  # type: ignore[call-arg]
     with pytest.raises(
         tldr.ConfigError,
+        match=r"^unknown option where=width > 3: an option of Source: Source\(.., where=..\), or",
+    ):
+        tldr.Loader(corpus.urls, where="width > 3")  # type: ignore[call-arg]
+    with pytest.raises(
+        tldr.ConfigError,
         match=r"^unknown option window=64: an option of Selection: selection=Selection\(window=..\)",
     ):
         tldr.Loader(corpus.urls, window=64)  # type: ignore[call-arg]

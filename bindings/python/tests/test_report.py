@@ -1,131 +1,37 @@
-"""The report's numbers are those of the export, and its page does what it shows.
-
-Promise: the page opens from a file, asks for nothing and takes no caption for markup; `explain` agrees with
-both.
-"""
+"""Promise: the report's numbers are those of an export, of `explain` and of a loader, wherever shards are."""
 
 from __future__ import annotations
 
+import functools
 import gzip
-import io
+import http.server
 import json
 import re
 import shutil
 import tarfile
-import zlib
+import threading
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
+import reporting
 import tldr_loader as tldr
-from conftest import Pair, add_member, png
-
-CHROMIUM = shutil.which("chromium")
-ODD = [
-    "<script>document.title = 'taken'</script> a red square",
-    "</script></style><img src=x onerror=\"document.title='taken'\"> a blue square",
-    "quotes \" ' ` & &lt; {{ 7 * 7 }} {% raw %} ${1}",
-    "\u202eright to left\u202c \u05e9\u05dc\u05d5\u05dd",
-    "emoji \U0001f468\u200d\U0001f469\u200d\U0001f467 and \u2028 a line",
-]
-
-
-class Colours:
-    """A scorer: the picture's colours, and how many words its caption has."""
-
-    preview_size, resize, batch_size, fingerprint = 16, "squash", 32, "colours"
-
-    def score(self, previews: Any, captions: list[str]) -> dict[str, Any]:
-        pixels = np.asarray(previews, np.float32).reshape(len(captions), 3, 4, 4, 4, 4)
-        grid = pixels.mean(axis=(3, 5)).reshape(len(captions), -1)
-        words = [len(text.split()) + len(text) / 1000 for text in captions]
-        return {"embedding": grid, "alignment": np.array(words, np.float32)}
-
-
-def bomb() -> bytes:
-    """A PNG whose header promises 40,000 pixels a side."""
-    data = bytearray(png(np.zeros((4, 4, 3), np.uint8)))
-    data[16:24] = (40_000).to_bytes(4, "big") * 2
-    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
-    return bytes(data)
-
-
-@dataclass
-class Run:
-    """A corpus of two sources, recorded and planned."""
-
-    folder: Path
-    source: tldr.Source
-    plan: Path
-    selection: tldr.Selection
-
-    @property
-    def given(self) -> dict[str, Any]:
-        return {"ledger": self.folder / "ledger", "captioner": self.folder / "fit"}
-
-
-def write(path: Path, pairs: list[Pair], seed: int) -> None:
-    with tarfile.open(path, "w") as tar:
-        for at, pair in enumerate(pairs):
-            if seed == 0 and at == 3:
-                add_member(tar, f"{pair.key}.png", bomb())
-            elif seed == 0 and at == 4:
-                add_member(tar, f"{pair.key}.png", b"no picture")
-            elif at % 2:
-                out = io.BytesIO()
-                Image.fromarray(pair.pixels).save(out, "JPEG", quality=95)
-                add_member(tar, f"{pair.key}.jpg", out.getvalue())
-            else:
-                add_member(tar, f"{pair.key}.png", png(pair.pixels))
-            if not (seed == 1 and at == 5):
-                add_member(tar, f"{pair.key}.txt", pair.caption.encode())
-            add_member(tar, f"{pair.key}.json", json.dumps({"key": pair.key}).encode())
+from conftest import add_member, png
+from reporting import Colours, Run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("report")
-    rng = np.random.default_rng(3)
-    scenes = [rng.integers(0, 255, (4, 4, 3), dtype=np.uint8) for _ in range(90)]
-    number = 0
-    for source in ("alpha", "beta"):
-        (folder / source).mkdir()
-        for shard in range(2):
-            pairs = []
-            for _ in range(80):
-                scene = np.kron(scenes[int(rng.integers(90))], np.ones((6, 9, 1), np.uint8))
-                noise = rng.integers(-3, 3, scene.shape)
-                words = " ".join(
-                    rng.choice(["red", "boat", "tree", "dog", "hill", "sea", "cup"], int(rng.integers(2, 9)))
-                )
-                caption = (
-                    ODD[number // 7] if number % 7 == 0 and number // 7 < len(ODD) else f"{words} {number}"
-                )
-                pixels = np.clip(scene.astype(int) + noise, 0, 255).astype(np.uint8)
-                pairs.append(Pair(f"{number:06d}", pixels, caption))
-                number += 1
-            write(folder / source / f"{shard:05d}.tar", pairs, shard if source == "alpha" else 9)
-    # One corpus of two folders, whose names are those of its sources.
-    both = tldr.Source([f"{folder}/{name}/{{00000..00001}}.tar" for name in ("alpha", "beta")])
-    tldr.fit(f"{folder}/beta/{{00000..00001}}.tar", Colours(), folder / "fit", clusters=6)
-    selection = tldr.Selection(keep_ratio=0.2, gate=tldr.Top(0.7), dedup=0.97, window=64)
-    plan = folder / "plan.parquet"
-    scorer = tldr.FittedScorer(folder / "fit", Colours())
-    tldr.plan(both, captioner=scorer, ledger=folder / "ledger", out=plan, selection=selection)
-    return Run(folder, both, plan, selection)
+    return reporting.recorded(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
 def made(run: Run) -> tldr.Report:
-    scorer = tldr.FittedScorer(run.folder / "fit", Colours())
-    return tldr.report(run.source, **run.given, plan=run.plan, out=run.folder / "report.html", scorer=scorer)
+    return reporting.report(run)
 
 
 def table_of(run: Run, **given: Any) -> list[dict[str, Any]]:
@@ -239,7 +145,8 @@ def test_an_excluded_sample_names_its_condition(run: Run, tmp_path: Path) -> Non
     scorer = tldr.FittedScorer(run.folder / "fit", Colours())
     tldr.record(some, captioner=scorer, ledger=tmp_path / "ledger")
     (answer,) = tldr.explain("00000.tar/000165", ledger=tmp_path / "ledger", source=some)
-    assert str(answer) == "000165 in 00000.tar is excluded: where key != '000165'."
+    condition = "it does not pass where: key != '000165' (key is \"000165\")"
+    assert str(answer) == f"000165 in 00000.tar is excluded: {condition}."
     (other,) = tldr.explain("000166", ledger=tmp_path / "ledger", source=some)
     assert other.outcome == "usable"
     made = tldr.report(some, ledger=tmp_path / "ledger", out=tmp_path / "report.html")
@@ -298,7 +205,8 @@ def test_compressed_shards_and_captions_are_shown(run: Run, tmp_path: Path) -> N
     given: dict[str, Any] = {"ledger": tmp_path / "ledger", "out": tmp_path / "report.html"}
     made = tldr.report(urls, **given, captioner=run.folder / "fit")
     model = json.loads(made.json.read_text())
-    assert (made.samples, made.pictures) == (160, 157)
+    # That of the sample without a caption is one of them.
+    assert (made.samples, made.pictures) == (160, 158)
     usable = [one for one in model["samples"] if one["outcome"] != "failed"]
     assert all(one["size"] == [36, 24] and one["caption"] for one in usable)
     # Without a captioner nothing decides; near-duplicates are looked for all the same.
@@ -320,174 +228,125 @@ def test_compressed_shards_and_captions_are_shown(run: Run, tmp_path: Path) -> N
         tldr.report(urls, **given, selection=tldr.Selection(keep_ratio=0.25, gate=tldr.Top(0.5), window=64))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs chromium")
-    arguments = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    with api.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield started
-        started.close()
-
-
-@dataclass
-class Seen:
-    """A page that is open, and what it said and asked for."""
-
-    page: Any
-    said: list[str]
-    asked: list[str]
-
-
-def opened(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> Seen:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    seen = Seen(context.new_page(), [], [])
-    seen.page.on("console", lambda message: seen.said.append(message.text))
-    seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
-    seen.page.on("request", lambda request: seen.asked.append(request.url))
-    seen.page.goto(path.as_uri())
-    return seen
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_opens_from_a_file(browser: Any, made: tldr.Report, width: int, scheme: str) -> None:
-    seen = opened(browser, made.out, width, scheme)
-    page, model = seen.page, json.loads(made.json.read_text())
-    assert seen.said == []
-    assert [url for url in seen.asked if not url.startswith("data:")] == [made.out.as_uri()]
-    # It fits the screen.
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    for section in ("funnel", "gate", "clusters", "near", "histograms", "captions", "failures", "filter"):
-        assert page.locator(f"#{section}").is_visible()
-    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", back)[:3])) < 200) == (scheme == "dark")
-    # No word of a table is broken.
-    assert page.locator("table.funnel tr.loss th").first.bounding_box()["height"] < 45
-    # The numbers on it.
-    kept = page.locator("table.funnel tr.kept td.number").first.inner_text()
-    assert int(kept.replace(",", "")) == model["funnel"]["kept"]
-    groups = model["near"]["groups"]
-    assert page.locator("#groups .card").count() == len(groups)
-    assert page.locator('#edge [data-edge="above"] .tile').count() == len(model["edge"]["above"]) > 0
-    assert page.locator("#cluster-cards .card").count() == len(model["clusters"])
-    assert page.locator("#histogram-charts svg").count() >= 5
-    reasons = {row["reason"] for row in model["failures"]}
-    assert reasons == {"image-too-large", "undecodable-image", "missing-caption"}
-    # Where a picture can be decoded it is shown: of the sample without a caption.
-    assert page.locator('#failure-rows [data-reason="missing-caption"] .picture').count() == 1
-    # Every picture has a text, and every tile names shard and key.
-    assert page.locator(".picture:not([aria-label])").count() == 0
-    where = page.locator("#filter-tiles .tile .where").first.inner_text()
-    assert re.fullmatch(r"(alpha|beta)/\d{5}\.tar \d{6}", where)
-    page.context.close()
-
-
-def test_pictures_are_those_of_their_samples(browser: Any, run: Run, made: tldr.Report) -> None:
-    seen = opened(browser, made.out)
+def test_what_is_excluded_is_shown_with_its_condition(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    for shard in range(2):
+        with tarfile.open(tmp_path / "corpus" / f"{shard:05d}.tar", "w") as tar:
+            for at in range(30):
+                key = f"{shard}{at:04d}"
+                pixels = np.full((24, 36, 3), 5 * at, np.uint8)
+                add_member(tar, f"{key}.png", png(pixels))
+                add_member(tar, f"{key}.txt", f"caption {at}".encode())
+                add_member(tar, f"{key}.json", json.dumps({"width": 100 + at, "score": at % 3}).encode())
+    names = [f"{shard}{at:04d}" for shard in range(2) for at in range(30) if at % 10]
+    (tmp_path / "subset.jsonl").write_text("".join(json.dumps({"key": key}) + "\n" for key in names))
+    urls = f"{tmp_path}/corpus/{{00000..00001}}.tar"
+    some = tldr.Source(urls, where="width >= 110 and score < 2", subset=tmp_path / "subset.jsonl")
+    scorer = tldr.FittedScorer(run.folder / "fit", Colours())
+    tldr.record(some, captioner=scorer, ledger=tmp_path / "ledger")
+    made = tldr.report(some, ledger=tmp_path / "ledger", out=tmp_path / "report.html")
     model = json.loads(made.json.read_text())
-    checked = 0
-    for at in model["browse"][:12]:
-        sample = model["samples"][at]
-        if "tile" not in sample:
-            continue
-        with tarfile.open(run.folder / sample["source"] / sample["shard"]) as tar:
-            member = next(m for m in tar.getmembers() if m.name.split(".")[0] == sample["key"])
-            file = tar.extractfile(member)
-            assert file is not None
-            expected = np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB"), np.float32)
-        picture = seen.page.locator(f'#filter-tiles [data-sample="{at}"] .picture')
-        if picture.count() == 0:
-            continue
-        shot = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("RGB"), np.float32)
-        # Drawn at its own size, but for where it falls between two pixels of the screen.
-        assert expected.shape == (24, 36, 3)
-        assert 0 <= shot.shape[0] - 24 <= 1
-        assert 0 <= shot.shape[1] - 36 <= 1
-        assert np.abs(shot[2:22, 2:34] - expected[2:22, 2:34]).mean() < 40
-        checked += 1
-    assert checked > 3
-    seen.page.context.close()
-
-
-def test_captions_are_inert(browser: Any, made: tldr.Report) -> None:
-    seen = opened(browser, made.out)
-    page = seen.page
-    assert page.title() == "tldr-loader report: 320 samples"
-    for caption in ODD[:3]:
-        page.fill("#filter-text", caption.split(" a ")[0][:40])
-        tile = page.locator("#filter-tiles .tile .text").first
-        assert tile.text_content() == caption
-    assert page.title() == "tldr-loader report: 320 samples"
-    assert page.locator("main img").count() == 0
-    for caption in ODD[3:]:
-        page.fill("#filter-text", caption.split()[0].strip("\u202e"))
-        texts = page.locator("#filter-tiles .tile .text").all_text_contents()
-        assert caption in texts
-    assert seen.said == []
-    page.context.close()
-
-
-def test_samples_are_filtered_and_copied(browser: Any, run: Run, made: tldr.Report, tmp_path: Path) -> None:
-    seen = opened(browser, made.out)
-    page, samples = seen.page, json.loads(made.json.read_text())["samples"]
-    page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "filter-text"
-    page.select_option("#filter-outcome", "kept")
-    page.select_option("#filter-source", "beta")
-    expected = [one for one in samples if one["outcome"] == "kept" and one["source"] == "beta"]
-    assert page.locator("#filter-count").inner_text().startswith(f"{len(expected)} of {len(samples)} sampled")
-    page.locator("#filter-tiles .tick").nth(0).check()
-    page.locator("#filter-tiles .tile .frame").nth(1).focus()
-    page.keyboard.press("x")
-    assert page.locator("#filter-count").inner_text().endswith("2 ticked")
-    page.click("#tick-all")
-    page.click("#copy-subset")
-    text = page.locator("#copied").input_value()
-    subset = tmp_path / "subset.jsonl"
-    subset.write_text(text)
-    assert len(text.splitlines()) == len(expected) > 3
-    # The loader reads them and no others.
-    loader = tldr.Loader(
-        tldr.Source(f"{run.folder}/beta/{{00000..00001}}.tar", subset=subset),
-        mode="eval",
-        batch_size=4,
-        images=tldr.Images(image_size=16),
-    )
-    keys = {key for batch in loader for key in batch.keys}
-    assert keys == {one["key"] for one in expected}
-    page.click("#tick-none")
-    page.click("#copy-exclude")
-    assert page.locator("#copy-status").inner_text() == "Tick samples first."
-    # A tile opens its facts, and the switches work.
-    page.locator("#filter-tiles .tile .frame").first.click()
-    assert page.locator("#one").is_visible()
-    assert expected[0]["sentence"] in {
-        page.locator("#one-content p").inner_text(),
-        *(one["sentence"] for one in expected),
+    rows = {row["condition"]: row for row in model["excluded"]}
+    where, subset = "where width >= 110 and score < 2", f"not in the subset {tmp_path}/subset.jsonl"
+    assert {name: row["count"] for name, row in rows.items()} == {
+        where: sum(int(key[1:]) < 10 or int(key[1:]) % 3 == 2 for key in names),
+        subset: 6,
     }
-    page.keyboard.press("Escape")
-    page.keyboard.press("b")
-    assert page.evaluate("document.body.classList.contains('blurred')")
-    page.click("#dark")
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    # The curve says what another gate would let pass.
-    before = page.locator("#curve-said").inner_text()
-    page.locator("#curve-gate").fill("0")
-    after = page.locator("#curve-said").inner_text()
-    usable = json.loads(made.json.read_text())["funnel"]["usable"]
-    assert before != after
-    assert f"{usable} of {usable} usable samples pass (100.0%)" in after
-    assert seen.said == []
-    page.context.close()
+    assert sum(row["count"] for row in rows.values()) == model["funnel"]["excluded"]
+    shown = [model["samples"][at] for at in rows[where]["shown"]]
+    assert len(shown) == 12
+    for one in shown:
+        at = int(one["key"][1:])
+        # The clauses that fail are named with what they looked at, and no others.
+        failing = [f"width >= 110 (width is {100 + at})"] * (at < 10) + ["score < 2 (score is 2)"] * (
+            at % 3 == 2
+        )
+        assert one["sentence"].endswith(f"is excluded: it does not pass where: {', '.join(failing)}.")
+    for row in rows.values():
+        for one in (model["samples"][at] for at in row["shown"]):
+            assert (one["outcome"], one["size"]) == ("excluded", [36, 24])
+            assert one["caption"] == f"caption {int(one['key'][1:])}"
+    assert "without their picture" not in " ".join(model["head"]["notes"])
+
+
+class Ranges(http.server.BaseHTTPRequestHandler):
+    """Files of a folder by ranges, and a list of those that were asked for."""
+
+    protocol_version = "HTTP/1.1"
+    asked: list[tuple[str, int, int]]
+
+    def __init__(self, folder: Path, asked: list[tuple[str, int | None, int]], *rest: Any) -> None:
+        self.folder, self.log = folder, asked
+        super().__init__(*rest)
+
+    def do_GET(self) -> None:
+        self.answer(send=True)
+
+    def do_HEAD(self) -> None:
+        self.answer(send=False)
+
+    def answer(self, send: bool) -> None:
+        path = self.folder / self.path.rsplit("/", 1)[-1]
+        content = path.read_bytes() if path.is_file() else b""
+        status, whole, asked = (200 if content else 404), len(content), self.headers["Range"]
+        if content and asked:
+            first, last = (int(part) for part in asked.removeprefix("bytes=").split("-"))
+            status, content = 206, content[first : last + 1]
+        self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {first}-{first + len(content) - 1}/{whole}")
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if send:
+            self.wfile.write(content)
+            self.log.append((path.name, first if status == 206 else None, len(content)))
+
+    def log_message(self, *rest: object) -> None:
+        pass
+
+
+def test_remote_shards_give_the_same_page_by_ranges(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    draw = np.random.default_rng(7)
+    for shard in range(2):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for at in range(150):
+                key = f"{shard}{at:04d}"
+                # Noise, which no format makes small: as far apart as photographs are.
+                pixels = draw.integers(0, 256, (120, 120, 3), dtype=np.uint8)
+                add_member(tar, f"{key}.png", png(pixels) if at != 77 else b"no picture")
+                if at != 33:
+                    add_member(tar, f"{key}.txt", f"photo {at}".encode())
+                add_member(tar, f"{key}.json", json.dumps({"width": at}).encode())
+    whole = sum(path.stat().st_size for path in folder.iterdir())
+    asked: list[tuple[str, int | None, int]] = []
+    make = functools.partial(Ranges, folder, asked)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{running.server_address[1]}/photos"
+        pages = []
+        for place, ledger in ((folder, "near"), (root, "far")):
+            source = tldr.Source(f"{place}/{{00000..00001}}.tar", name="photos", where="width < 145")
+            scorer = tldr.FittedScorer(run.folder / "fit", Colours())
+            tldr.record(source, captioner=scorer, ledger=tmp_path / ledger)
+            asked.clear()
+            out = tmp_path / f"{ledger}.html"
+            pages.append(tldr.report(source, ledger=tmp_path / ledger, out=out, max_mb=1.0))
+        running.shutdown()
+    models = [json.loads(page.json.read_text()) for page in pages]
+    near, model = models
+    assert (model["funnel"]["failed"], model["funnel"]["excluded"]) == (4, 10)
+    assert [len(row["shown"]) for row in model["excluded"]] == [3]
+    # All but the command, which names the place.
+    assert len({model["head"].pop("command") for model in models}) == 2
+    assert model == near
+    sheets = [re.findall(r"url\((data:image/jpeg[^)]*)\)", page.out.read_text()) for page in pages]
+    assert sheets[0] == sheets[1] != []
+    unusable = [one for one in model["samples"] if one["outcome"] in ("excluded", "failed")]
+    assert all("tile" in one for one in unusable if one["key"][1:] != "0077")
+    # No more than the samples that are shown, and little between them.
+    assert asked
+    assert all(first is not None for _, first, _ in asked), asked
+    assert sum(length for _, _, length in asked) < whole * 0.6

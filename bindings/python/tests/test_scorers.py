@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,6 +126,83 @@ def test_clusters_are_the_same_where_the_scorers_device_finds_the_nearest(
     monkeypatch.setattr(_Adapter, "nearest", lambda *_: (np.full(240, 5), np.zeros(240, np.float32)))
     with pytest.raises(tldr.TldrError, match=r"nearest centroids that the scorer returned.*below 5"):
         fit("wrong")
+
+
+def test_the_next_batch_is_uploaded_while_the_model_is_at_work(
+    pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, int]] = []
+
+    class Watched(ByColour):
+        def score(self, previews: Any, captions: list[str]) -> Mapping[str, Any]:
+            if len(said) == 1:
+                # Meanwhile others come to wait behind this one.
+                time.sleep(1)
+            said.append(("score", int(torch.as_tensor(previews).sum())))
+            return super().score(previews, captions)
+
+    expected = captions(loader(pairs, tldr.fit(pairs, Watched(), tmp_path / "fit", clusters=3)))
+
+    # As if the CPU were a GPU: what is uploaded is a copy.
+    def upload(_: _Adapter, previews: Any) -> tuple[Any, Any]:
+        pixels = torch.utils.dlpack.from_dlpack(previews).clone()
+        said.append(("upload", int(pixels.sum())))
+        return pixels, None
+
+    own = _Adapter.score
+
+    def score(adapter: _Adapter, *batch: Any) -> Any:
+        found = own(adapter, *batch)
+        said.append(("read", 0))
+        return found
+
+    fitted = tldr.FittedScorer(tmp_path / "fit", Watched())
+    monkeypatch.setattr(_Adapter, "uploads", True)
+    monkeypatch.setattr(_Adapter, "_upload", upload)
+    monkeypatch.setattr(_Adapter, "_uploaded", lambda _, pixels, end: pixels)
+    monkeypatch.setattr(_Adapter, "score", score)
+    said.clear()
+    assert captions(loader(pairs, fitted)) == expected
+    # Every batch is uploaded once and scored once, in order.
+    scored = [of for what, of in said if what == "score"]
+    assert [of for what, of in said if what == "upload"] == scored
+    assert len(set(scored)) == len(scored) >= 15
+    # The next one before the results are waited for.
+    steps = " ".join(what for what, _ in said)
+    assert steps.startswith("upload score ")
+    assert steps.count("score upload read") >= 5, steps
+
+
+def test_jobs_without_a_model_take_a_fitted_scorer_or_its_folder(pairs: str, tmp_path: Path) -> None:
+    fitted = tldr.fit(pairs, ByColour(), tmp_path / "fit", clusters=3)
+    ledger, plan = tmp_path / "ledger", tmp_path / "plan.parquet"
+    selection = tldr.Selection(keep_ratio=0.3, gate=tldr.Top(0.6))
+    tldr.plan(pairs, captioner=fitted, ledger=ledger, out=plan, selection=selection)
+    for captioner in (fitted, tmp_path / "fit", str(tmp_path / "fit")):
+        given: dict[str, Any] = {"ledger": ledger, "captioner": captioner}
+        found = tldr.explain("00001", plan=plan, **given)
+        assert [one.key for one in found] == ["00001"]
+        kept = tldr.export(tmp_path / "kept.parquet", selection=selection, **given)
+        assert kept.samples > 0
+        assert tldr.audit(ledger, captioner=captioner, selection=selection, seeds=200).checks
+        tldr.report(pairs, plan=plan, out=tmp_path / "page.html", **given)
+
+
+def test_what_a_ledger_lacks_of_a_scorer_names_the_scorer(pairs: str, tmp_path: Path) -> None:
+    tldr.fit(pairs, ByColour(), tmp_path / "fit", clusters=3)
+    advice = r"was fitted with a scorer of your own, which is not here: give tldr\.FittedScorer\(.*fit"
+    with pytest.raises(tldr.LedgerError, match=advice):
+        captions(loader(pairs, str(tmp_path / "fit"), ledger=str(tmp_path / "ledger")))
+    with pytest.raises(tldr.LedgerError, match=advice):
+        tldr.record(pairs, captioner=tmp_path / "fit", ledger=tmp_path / "other")
+
+
+@pytest.mark.parametrize("model", ["a folder", torch.nn.Linear(1, 1)])
+def test_what_is_no_scorer_is_told_where_to_get_one(pairs: str, tmp_path: Path, model: Any) -> None:
+    with pytest.raises(
+        tldr.ConfigError, match=r"invalid scorer=.*expected a scorer, such as tldr_loader\.models"
+    ):
+        tldr.fit(pairs, model, tmp_path / "fit")
 
 
 def test_clusters_of_the_scorers_own(pairs: str, tmp_path: Path) -> None:

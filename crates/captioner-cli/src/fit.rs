@@ -51,7 +51,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self) -> Result<()> {
         let mut job = FitJob::new(vec![], self.captioner);
-        job.source = self.sources.one()?;
+        (job.source, job.decode) = self.sources.one()?;
         job.clusters = self.clusters;
         job.samples = self.samples;
         if let Some(name) = &self.alignment_norm {

@@ -95,7 +95,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self) -> Result<()> {
         let mut job = TrainJob::new(vec![], self.out);
-        job.source = self.sources.one()?;
+        (job.source, job.decode) = self.sources.one()?;
         job.preset = self.preset;
         job.tokenizer = self.tokenizer;
         job.vocab_size = self.vocab_size.unwrap_or(job.vocab_size);

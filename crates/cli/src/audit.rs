@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use tldr_loader::config::Source;
-use tldr_loader::jobs::{AuditJob, Wanted, audit};
+use tldr_loader::jobs::{AuditJob, audit};
 use tldr_loader::{Error, Result};
 
 use crate::Models;
-use crate::options::{Flags, SelectionFlags};
-use crate::policy::{Fitted, policy, reading};
+use crate::options::{Reading, SelectionFlags};
+use crate::policy::{Fitted, policy};
 use crate::progress::Progress;
 use crate::say;
 
@@ -33,7 +32,7 @@ pub struct Args {
         flatten,
         next_help_heading = "How what was recorded was read, where the ledger has several kinds"
     )]
-    source: Flags<Source>,
+    reading: Reading,
     /// Seeds that are tried
     #[arg(long, default_value_t = 400)]
     seeds: u64,
@@ -47,11 +46,9 @@ impl Args {
         let fitted =
             self.captioner.as_deref().map(|directory| Fitted::load(directory, models)).transpose()?;
         let job = AuditJob {
-            wanted: Wanted {
-                scorer: fitted.as_ref().map(|fitted| fitted.scorer),
-                reading: reading(&self.source)?,
-                window: self.selection.window()?,
-            },
+            wanted: self
+                .reading
+                .wanted(fitted.as_ref().map(|fitted| fitted.scorer), self.selection.window()?)?,
             seeds: self.seeds,
             windows: self.windows,
             ..AuditJob::new(&self.ledger, policy(&self.selection, self.seed, fitted.is_some())?)

@@ -1,16 +1,14 @@
 //! What decides, of subcommands that say what became of samples: a plan, a policy, or nothing.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use tldr_loader::config::Source;
-use tldr_loader::jobs::{DecisionsJob, ExportBy, Wanted};
-use tldr_loader::loader::PlanFile;
+use tldr_loader::config::Selection;
+use tldr_loader::jobs::DecisionsJob;
 use tldr_loader::{Error, Result};
 
 use crate::Models;
-use crate::options::{Flags, SelectionFlags};
-use crate::policy::{Fitted, policy, reading};
+use crate::options::{Reading, SelectionFlags};
+use crate::policy::Fitted;
 
 /// What was given to say it.
 pub(crate) struct Decider<'a> {
@@ -19,7 +17,8 @@ pub(crate) struct Decider<'a> {
     pub(crate) captioner: Option<&'a Path>,
     pub(crate) selection: &'a SelectionFlags,
     pub(crate) seed: u64,
-    pub(crate) source: &'a Flags<Source>,
+    pub(crate) reading: &'a Reading,
+    pub(crate) rescue: bool,
 }
 
 impl Decider<'_> {
@@ -40,26 +39,16 @@ impl Decider<'_> {
             return Err(Error::unused(option, given, "with a plan, which has a policy of its own"));
         }
         let fitted = self.captioner.map(|directory| Fitted::load(directory, models)).transpose()?;
-        let (by, clusters) = match (self.plan, &fitted) {
-            (Some(plan), fitted) => {
-                let made_with = PlanFile::load(plan)?.captioner;
-                if let Some(other) = fitted.as_ref().filter(|fitted| fitted.scorer != made_with) {
-                    let given = format!("{:016x}", other.scorer);
-                    return Err(Error::option("captioner", given, format!("the plan's, {made_with:016x}")));
-                }
-                (ExportBy::Plan(plan.clone()), fitted.as_ref().map(|fitted| Arc::clone(&fitted.clusters)))
-            }
-            (None, None) if of_policy.is_none() => (ExportBy::All, None),
-            (None, fitted) => {
-                let policy = Box::new(policy(self.selection, self.seed, fitted.is_some())?);
-                (ExportBy::Policy(policy, fitted.as_ref().map(|fitted| Arc::clone(&fitted.clusters))), None)
-            }
-        };
-        let wanted = Wanted {
-            scorer: fitted.map(|fitted| fitted.scorer),
-            reading: reading(self.source)?,
-            window: self.selection.window()?,
-        };
-        Ok(DecisionsJob { clusters, wanted, ..DecisionsJob::new(ledger, by) })
+        let fitted = fitted.map(|Fitted { scorer, clusters }| (scorer, clusters));
+        let scorer = fitted.as_ref().map(|(scorer, _)| *scorer);
+        let mut selection = Selection::default();
+        self.selection.apply(&mut selection)?;
+        let plan = self.plan.map(PathBuf::as_path);
+        let wanted = self.reading.wanted(scorer, self.selection.window()?)?;
+        Ok(DecisionsJob {
+            wanted,
+            rescue: self.rescue,
+            ..DecisionsJob::of(ledger, plan, fitted, &selection, self.seed)?
+        })
     }
 }

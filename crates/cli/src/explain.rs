@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use tldr_loader::config::Source;
-use tldr_loader::jobs::{DecisionsJob, ExplainJob, ExportJob, explain};
+use tldr_loader::jobs::{DecisionsJob, ExplainJob, explain};
 use tldr_loader::{Error, Result};
 
 use crate::Models;
 use crate::decider::Decider;
-use crate::options::{Flags, SelectionFlags};
+use crate::options::{Reading, SelectionFlags};
 use crate::progress::Progress;
 use crate::say;
 
@@ -21,6 +21,9 @@ pub struct Args {
     /// Keys, SHARD/KEY or ids, as exports and batches name samples; @FILE for one a line
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<String>,
+    /// Shards of the corpus: samples that are excluded are read again, to say which part of --where they do not pass
+    #[arg(long, value_name = "SHARDS", num_args = 1..)]
+    shards: Vec<String>,
     /// Folder of the ledger
     #[arg(long, value_name = "LEDGER")]
     ledger: PathBuf,
@@ -35,6 +38,9 @@ pub struct Args {
     /// Seed of the policy
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Count in what `rescue` brought back, by the judge's scores that the ledger has
+    #[arg(long)]
+    rescue: bool,
     /// Epochs that are looked at where the policy rotates
     #[arg(long, default_value_t = 16)]
     epochs: u64,
@@ -45,7 +51,7 @@ pub struct Args {
         flatten,
         next_help_heading = "How what was recorded was read, where the ledger has several kinds"
     )]
-    source: Flags<Source>,
+    reading: Reading,
     /// Fingerprint of the captions that are meant, where the ledger has several
     #[arg(long, value_name = "HEX")]
     generation: Option<String>,
@@ -62,14 +68,15 @@ impl Args {
             captioner: self.captioner.as_deref(),
             selection: &self.selection,
             seed: self.seed,
-            source: &self.source,
+            reading: &self.reading,
+            rescue: self.rescue,
         };
-        let generation = self.generation.as_deref().map(ExportJob::generation_of).transpose()?;
+        let generation = self.generation.as_deref().map(DecisionsJob::generation_of).transpose()?;
         let decisions =
             DecisionsJob { generation, score_field: self.score.clone(), ..given.decisions(models)? };
         let job = ExplainJob {
             epochs: self.epochs,
-            conditions: conditions(&self.source)?,
+            source: Source { urls: self.shards, ..self.reading.given()?.0 },
             ..ExplainJob::new(decisions, keys(&self.keys)?)
         };
         let bar = Progress::new("shards");
@@ -104,11 +111,4 @@ fn keys(given: &[String]) -> Result<Vec<String>> {
         }
     }
     Ok(keys)
-}
-
-/// What `where` and `subset` say, where they are given.
-fn conditions(source: &Flags<Source>) -> Result<Option<String>> {
-    let mut own = Source::default();
-    source.apply(&mut own)?;
-    Ok(own.conditions())
 }

@@ -2,14 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use tldr_loader::config::Source;
-use tldr_loader::jobs::{DecisionsJob, ExportAllJob, ExportBy, ExportJob, Wanted, export, export_all};
+use tldr_loader::jobs::{DecisionsJob, ExportJob, export};
 use tldr_loader::{Error, Result};
 
 use crate::Models;
 use crate::decider::Decider;
-use crate::options::{Flags, SelectionFlags};
-use crate::policy::{Fitted, policy, reading};
+use crate::options::{Reading, SelectionFlags};
 use crate::progress::Progress;
 use crate::say;
 
@@ -31,6 +29,12 @@ pub struct Args {
     /// one that it was made with
     #[arg(long, value_name = "DIR")]
     captioner: Option<PathBuf>,
+    /// Count in what `rescue` brought back, by the judge's scores that the ledger has
+    #[arg(long)]
+    rescue: bool,
+    /// A list of samples that are not written: a file of keys or ids, as --subset takes them
+    #[arg(long, value_name = "FILE")]
+    exclude: Option<PathBuf>,
     /// Write every sample, with what became of it and why: the columns outcome, reason, near_id, near_bits, near_cosine
     #[arg(long)]
     all: bool,
@@ -46,7 +50,7 @@ pub struct Args {
         flatten,
         next_help_heading = "How what was recorded was read, where the ledger has several kinds"
     )]
-    source: Flags<Source>,
+    reading: Reading,
     /// Fingerprint of the captions that are meant, where the ledger has several
     #[arg(long, value_name = "HEX")]
     generation: Option<String>,
@@ -54,89 +58,47 @@ pub struct Args {
 
 impl Args {
     pub(crate) fn run(self, models: &dyn Models) -> Result<()> {
-        if self.all {
-            return self.all(models);
+        let is_ledger = is_ledger(&self.from);
+        if is_ledger == self.ledger.is_some() {
+            return Err(wrong(&self.from, is_ledger));
         }
-        let (ledger, by, scorer) = self.from(models)?;
-        let generation = self.generation.as_deref().map(ExportJob::generation_of);
-        let job = ExportJob {
-            ledger,
-            by,
-            wanted: Wanted { scorer, reading: reading(&self.source)?, window: self.selection.window()? },
-            generation: generation.transpose()?,
-            score_field: self.score.clone(),
-            out: self.out.clone(),
-        };
-        let bar = Progress::new("shards");
-        let summary = export(&job, &mut |done, total| {
-            bar.at(done, total);
-            Ok(())
-        })?;
-        bar.finish();
-        say!(
-            "{}: {} samples, {} of them with a generated caption",
-            self.out.display(),
-            summary.samples,
-            summary.captions
-        );
-        Ok(())
-    }
-
-    fn all(&self, models: &dyn Models) -> Result<()> {
+        if let (false, false, Some(captioner)) = (is_ledger, self.all, &self.captioner) {
+            let accepted = "with a plan, which says what is kept; with --all it says why";
+            return Err(Error::unused("captioner", format!("{:?}", captioner.display()), accepted));
+        }
         let given = Decider {
-            plan: (!is_ledger(&self.from)).then_some(&self.from),
-            ledger: if is_ledger(&self.from) { Some(&self.from) } else { self.ledger.as_ref() },
+            plan: (!is_ledger).then_some(&self.from),
+            ledger: if is_ledger { Some(&self.from) } else { self.ledger.as_ref() },
             captioner: self.captioner.as_deref(),
             selection: &self.selection,
             seed: self.seed,
-            source: &self.source,
+            reading: &self.reading,
+            rescue: self.rescue,
         };
-        if is_ledger(&self.from) && self.ledger.is_some() {
-            return Err(wrong(&self.from, true));
-        }
-        let generation = self.generation.as_deref().map(ExportJob::generation_of).transpose()?;
+        let generation = self.generation.as_deref().map(DecisionsJob::generation_of).transpose()?;
         let decisions =
             DecisionsJob { generation, score_field: self.score.clone(), ..given.decisions(models)? };
+        let job = ExportJob { all: self.all, exclude: self.exclude, ..ExportJob::new(decisions, &self.out) };
         let bar = Progress::new("shards");
-        let found = export_all(&ExportAllJob { decisions, out: self.out.clone() }, &mut |done, total| {
+        let found = export(&job, &mut |done, total| {
             bar.at(done, total);
             Ok(())
         })?;
         bar.finish();
-        say!(
-            "{}: {} samples, of which {} are kept, {} dropped, {} excluded, {} failed",
-            self.out.display(),
-            found.samples,
-            found.kept,
-            found.dropped,
-            found.excluded,
-            found.failed
-        );
-        Ok(())
-    }
-
-    fn from(&self, models: &dyn Models) -> Result<(PathBuf, ExportBy, Option<u64>)> {
-        let is_ledger = is_ledger(&self.from);
-        let selects = self.selection.first().filter(|(option, _)| *option != "window");
-        match (&self.ledger, &self.captioner) {
-            (Some(ledger), None) if !is_ledger => match selects {
-                None => Ok((ledger.clone(), ExportBy::Plan(self.from.clone()), None)),
-                Some((option, given)) => {
-                    Err(Error::unused(option, given, "with a plan, which says what is kept"))
-                }
-            },
-            (None, Some(captioner)) if is_ledger => {
-                let fitted = Fitted::load(captioner, models)?;
-                let policy = Box::new(policy(&self.selection, self.seed, true)?);
-                Ok((self.from.clone(), ExportBy::Policy(policy, Some(fitted.clusters)), Some(fitted.scorer)))
-            }
-            (None, None) if is_ledger && selects.is_some() => {
-                let policy = Box::new(policy(&self.selection, self.seed, false)?);
-                Ok((self.from.clone(), ExportBy::Policy(policy, None), None))
-            }
-            (None, None) if is_ledger => Ok((self.from.clone(), ExportBy::All, None)),
-            _ => Err(wrong(&self.from, is_ledger)),
+        let out = self.out.display();
+        if self.all {
+            say!(
+                "{out}: {} samples, of which {} are kept, {} dropped, {} excluded, {} failed",
+                found.samples,
+                found.kept,
+                found.dropped,
+                found.excluded,
+                found.failed
+            );
+        } else {
+            say!("{out}: {} samples, {} of them with a generated caption", found.samples, found.captions);
         }
+        Ok(())
     }
 }
 

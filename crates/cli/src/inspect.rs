@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use tldr_loader::error::{ErrorKind, FailReason};
-use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{self, Checksums, InspectJob, Inspection, MetadataInspection, Spread};
 use tldr_loader::loader::check_tables;
 use tldr_loader::shard::{Shard, survey};
@@ -18,9 +17,6 @@ use crate::progress::Progress;
 pub struct Args {
     #[command(flatten)]
     sources: Sources,
-    /// Pixels an image may have; 100 million by default
-    #[arg(long)]
-    max_image_pixels: Option<u64>,
     /// Decode every image, to find those that cannot be
     #[arg(long)]
     decode: bool,
@@ -37,21 +33,13 @@ pub struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> Result<()> {
-        let source = self.sources.one()?;
+        let (source, limits) = self.sources.one()?;
         if let Some(lengths) = &source.lengths {
             let accepted = "here, where every shard is read and counted";
             return Err(Error::unused("lengths", format!("{lengths:?}"), accepted));
         }
         let shards = source.list()?;
-        let job = InspectJob {
-            read: source.open()?,
-            limits: DecodeOptions {
-                max_pixels: self.max_image_pixels.unwrap_or(DecodeOptions::default().max_pixels),
-                ..DecodeOptions::default()
-            },
-            decode: self.decode,
-            checksums: self.checksums,
-        };
+        let job = InspectJob { read: source.open()?, limits, decode: self.decode, checksums: self.checksums };
         let bar = Progress::new("shards");
         let found = jobs::inspect(&shards, &job, &|done| bar.at(done as u64, shards.len() as u64))?;
         bar.finish();

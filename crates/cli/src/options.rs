@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use tldr_loader::Result;
-use tldr_loader::config::{Config, Selection, Source};
-use tldr_loader::options::{Field, Group};
+use tldr_loader::config::{Config, Images, Selection, Source};
+use tldr_loader::image::DecodeOptions;
+use tldr_loader::jobs::Wanted;
+use tldr_loader::options::{Class, Field, Group};
 
 /// Fields of the group `G` that were given: name by name through groups in it, with their text.
 #[derive(Debug, Clone)]
@@ -62,24 +64,59 @@ fn walk(
     }
 }
 
+/// The flag of a field.
+fn flag(field: &'static Field) -> Arg {
+    let arg = Arg::new(field.name).long(field.name.replace('_', "-")).help(help(field));
+    let arg = if field.python == "bool" {
+        // `--rotate` is `--rotate=true`; without the `=` it would take the next word.
+        arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL")
+    } else {
+        arg.value_name(value_name(field)).allow_hyphen_values(true)
+    };
+    arg.action(ArgAction::Set)
+}
+
 impl<G: Group> clap::Args for Flags<G> {
     fn augment_args(command: Command) -> Command {
-        let mut command = Some(command);
-        walk(G::FIELDS, &[], &mut |_, field| {
-            let arg = Arg::new(field.name).long(field.name.replace('_', "-")).help(help(field));
-            let arg = if field.python == "bool" {
-                // `--rotate` is `--rotate=true`; without the `=` it would take the next word.
-                arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL")
-            } else {
-                arg.value_name(value_name(field)).allow_hyphen_values(true)
-            };
-            command = command.take().map(|command| command.arg(arg.action(ArgAction::Set)));
-        });
-        command.unwrap_or_default()
+        let mut flags = vec![];
+        walk(G::FIELDS, &[], &mut |_, field| flags.push(flag(field)));
+        command.args(flags)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
+    }
+}
+
+/// Those of `Images` that decoding takes: the others have no say where no batch is made.
+#[derive(Debug, Clone)]
+struct DecodingFlags(Flags<Images>);
+
+impl DecodingFlags {
+    fn fields() -> impl Iterator<Item = &'static Field> {
+        Images::FIELDS.iter().filter(|field| field.class == Class::Reading)
+    }
+}
+
+impl clap::Args for DecodingFlags {
+    fn augment_args(command: Command) -> Command {
+        command.args(Self::fields().map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for DecodingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let text = |field: &Field| Some((vec![field.name], matches.get_one::<String>(field.name)?.clone()));
+        Ok(Self(Flags { given: Self::fields().filter_map(text).collect(), group: std::marker::PhantomData }))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
     }
 }
 
@@ -117,6 +154,37 @@ impl<G: Group> FromArgMatches for Flags<G> {
     }
 }
 
+/// How samples are read.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reading {
+    #[command(flatten)]
+    source: Flags<Source>,
+    #[command(flatten)]
+    images: DecodingFlags,
+}
+
+impl Reading {
+    /// The source, without shards, and how its images are decoded.
+    ///
+    /// # Errors
+    /// A value that is not accepted.
+    pub(crate) fn given(&self) -> Result<(Source, DecodeOptions)> {
+        let (mut source, mut images) = (Source::default(), Images::default());
+        self.source.apply(&mut source)?;
+        self.images.0.apply(&mut images)?;
+        Ok((source, images.decode()))
+    }
+
+    /// Which recording of a ledger is meant; `scorer` is the fingerprint of the captioner that was given.
+    ///
+    /// # Errors
+    /// A value that is not accepted; a table that cannot be opened.
+    pub(crate) fn wanted(&self, scorer: Option<u64>, window: Option<usize>) -> Result<Wanted> {
+        let (source, decode) = self.given()?;
+        Ok(Wanted { window, ..Wanted::read_as(scorer, &source.open()?, &decode) })
+    }
+}
+
 /// Where shards are and how they are read, of every subcommand that reads some.
 #[derive(Debug, clap::Args)]
 pub struct Sources {
@@ -127,7 +195,7 @@ pub struct Sources {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    source: Flags<Source>,
+    reading: Reading,
 }
 
 impl Sources {
@@ -144,18 +212,19 @@ impl Sources {
             let accepted = "shards, as arguments or as sources of --config FILE";
             return Err(tldr_loader::Error::option("sources", "none", accepted));
         }
-        config.sources.iter_mut().try_for_each(|source| self.source.apply(source))?;
+        config.sources.iter_mut().try_for_each(|source| self.reading.source.apply(source))?;
+        self.reading.images.0.apply(&mut config.images)?;
         Ok(config)
     }
 
-    /// The one source.
+    /// The one source, and how its images are decoded.
     ///
     /// # Errors
     /// As [`config`](Self::config); there are several.
-    pub fn one(&self) -> Result<Source> {
-        let mut sources = self.config()?.sources;
+    pub fn one(&self) -> Result<(Source, DecodeOptions)> {
+        let Config { mut sources, images, .. } = self.config()?;
         match (sources.pop(), sources.len()) {
-            (Some(source), 0) => Ok(source),
+            (Some(source), 0) => Ok((source, images.decode())),
             (_, more) => {
                 let accepted = "one source: this subcommand reads no mix";
                 Err(tldr_loader::Error::option("sources", more + 1, accepted))

@@ -4,16 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tldr_loader::cluster::{Clusters, GateWorth};
-use tldr_loader::config::{Gate, Selection, Source};
-use tldr_loader::image::DecodeOptions;
-use tldr_loader::loader::reading_fingerprint;
+use tldr_loader::config::{Gate, Selection};
 use tldr_loader::model::{Identity, Scorer as _};
 use tldr_loader::select::Policy;
-use tldr_loader::shard::ReadOptions;
 use tldr_loader::{Error, Result};
 
 use crate::Models;
-use crate::options::{Flags, SelectionFlags};
+use crate::options::SelectionFlags;
 
 /// The policy of what was given; `has_clusters` says whether there is a captioner.
 ///
@@ -23,18 +20,6 @@ pub(crate) fn policy(selection: &SelectionFlags, seed: u64, has_clusters: bool) 
     let mut own = Selection::default();
     selection.apply(&mut own)?;
     Ok(Policy::new(own.resolved(has_clusters)?, seed))
-}
-
-/// Fingerprint of the reading options that were given, with the others' defaults; `None` where none is.
-///
-/// # Errors
-/// A value that is not accepted; a table that cannot be opened.
-pub(crate) fn reading(source: &Flags<Source>) -> Result<Option<u64>> {
-    let mut own = Source::default();
-    source.apply(&mut own)?;
-    let read = own.open()?;
-    let is_given = read != ReadOptions::default();
-    Ok(is_given.then(|| reading_fingerprint(&read, &DecodeOptions::default())))
 }
 
 /// Says what the gate is worth, where the captioner's alignment gates.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use tldr_loader::jobs::DecisionsJob;
 use tldr_loader::model::Scorer;
 use tldr_loader::{Error, Result};
 use tldr_report::{MAX_MB, ReportJob, ReportStage, report};
@@ -74,7 +75,7 @@ impl Args {
         let fitted = fitted.map(|fitted| (fitted.scorer, fitted.clusters));
         let mut job = ReportJob::of(&config, fitted, &self.out)?;
         job.decisions.score_field.clone_from(&self.score);
-        let generation = self.generation.as_deref().map(tldr_loader::jobs::ExportJob::generation_of);
+        let generation = self.generation.as_deref().map(DecisionsJob::generation_of);
         job.decisions.generation = generation.transpose()?;
         (job.command, job.max_mb, job.seed) = (command(std::env::args()), self.max_mb, self.draw_seed);
         let mut model: Option<Box<dyn Scorer>> = match (&config.captioner, self.scorer) {

@@ -13,7 +13,7 @@ function make(name, attributes, ...children) {
     else if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
@@ -32,3 +32,35 @@ const short = (x) => (x === null || x === undefined ? "" : String(Number(Number(
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const stateOf = (sample) => sample.reason && sample.outcome === "dropped" ? sample.reason : sample.outcome;
 const valueOf = (sample) => (model.gate.by === "alignment" ? sample.alignment : sample.score);
+
+/** Round numbers from `from` to `to`, about so many: their step is 1, 2 or 5 times a power of ten. */
+function ticks(from, to, count) {
+  const least = (to - from) / count, power = Math.pow(10, Math.floor(Math.log10(least)));
+  const step = power * [1, 2, 5, 10].find((times) => times * power >= least * (1 - 1e-9));
+  const first = Math.ceil(from / step - 1e-9), last = Math.floor(to / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+
+/** The same of a logarithmic axis: 1, 2, 5, 10, 20, ...; of a short one, steps of one size. */
+function logTicks(from, to) {
+  const found = [];
+  for (let power = Math.floor(Math.log10(from)); power <= Math.log10(to); power++)
+    for (const times of [1, 2, 5]) found.push(times * Math.pow(10, power));
+  const within = found.filter((x) => x >= from * (1 - 1e-9) && x <= to * (1 + 1e-9));
+  const powers = within.filter((x) => Number.isInteger(Math.round(Math.log10(x) * 1e9) / 1e9));
+  if (within.length < 3) return ticks(from, to, 4);
+  return within.length > 7 && powers.length > 2 ? powers : within;
+}
+
+/** Draws into `holder` at its own width, and anew where that changes, so that letters keep their size. Returns what redraws. */
+function fitted(holder, render) {
+  let drawn = 0;
+  const redraw = () => holder.replaceChildren(render(drawn));
+  const fit = () => {
+    const width = Math.round(Math.min(860, Math.max(260, holder.clientWidth || 720)));
+    if (width !== drawn) { drawn = width; redraw(); }
+  };
+  new ResizeObserver(fit).observe(holder);
+  fit();
+  return redraw;
+}

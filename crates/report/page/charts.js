@@ -26,29 +26,45 @@ function coarser(h, times) {
   return { from: h.from, step: h.step * times, kept: join(h.kept), dropped: join(h.dropped) };
 }
 
-/** Bars of kept and dropped samples, stacked, with the cut. */
+/** The histogram without empty bins at either end. */
+function trimmed(h) {
+  const used = h.kept.map((n, i) => n + h.dropped[i] > 0), first = used.indexOf(true), last = used.lastIndexOf(true) + 1;
+  if (first < 0) return h;
+  return { from: h.from + h.step * first, step: h.step, kept: h.kept.slice(first, last), dropped: h.dropped.slice(first, last) };
+}
+
+/** Marks and numbers below an axis: `marks` are values and their texts, `across` says where a value is. */
+function axis(svg, marks, across, from, to, floor) {
+  svg.append(draw("line", { x1: from, x2: to, y1: floor, y2: floor, class: "axis" }));
+  let end = -Infinity;
+  for (const [value, text] of marks) {
+    const x = across(value), half = 3.6 * text.length, left = Math.min(Math.max(x - half, from - 4), to + 4 - 2 * half);
+    svg.append(draw("line", { x1: x, x2: x, y1: floor, y2: floor + 4, class: "axis" }));
+    if (left < end + 6) continue;
+    end = left + 2 * half;
+    svg.append(draw("text", { x: left + half, y: floor + 16, "text-anchor": "middle", class: "tick" }, text));
+  }
+}
+
+/** Bars of kept and dropped samples, stacked, with the cut; `marks` are those of the axis. */
 function histogram(title, h, options) {
-  const { cut, tick = (x) => short(x), note = "", names = ["kept", "dropped"] } = options || {};
-  const width = 380, height = 150, left = 6, bottom = 20, top = 8;
+  const { cut, note = "", names = ["kept", "dropped"] } = options || {};
+  const width = 380, height = 150, left = 6, bottom = 20, top = 14, bins = h.kept.length, to = h.from + h.step * bins;
+  const marks = (options && options.marks) || ticks(h.from, to, 6).map((x) => [x, short(x)]);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
-  const bins = h.kept.length, most = Math.max(1, ...h.kept.map((n, i) => n + h.dropped[i]));
-  const across = (bin) => left + ((width - 2 * left) * bin) / bins;
-  const up = (n) => ((height - bottom - top) * n) / most;
-  const floor = height - bottom;
+  const most = Math.max(1, ...h.kept.map((n, i) => n + h.dropped[i]));
+  const across = (value) => left + ((width - 2 * left) * (value - h.from)) / (to - h.from);
+  const up = (n) => ((height - bottom - top) * n) / most, floor = height - bottom;
   for (let i = 0; i < bins; i++) {
-    const w = Math.max(0.6, across(1) - across(0) - 0.4);
+    const x = across(h.from + i * h.step), w = Math.max(0.6, (width - 2 * left) / bins - 0.4);
     const kept = up(h.kept[i]), dropped = up(h.dropped[i]);
-    if (kept) svg.append(draw("rect", { x: across(i), y: floor - kept, width: w, height: kept, class: "fill-kept" }));
-    if (dropped) svg.append(draw("rect", { x: across(i), y: floor - kept - dropped, width: w, height: dropped, class: "fill-drop" }));
+    if (kept) svg.append(draw("rect", { x, y: floor - kept, width: w, height: kept, class: "fill-kept" }));
+    if (dropped) svg.append(draw("rect", { x, y: floor - kept - dropped, width: w, height: dropped, class: "fill-drop" }));
   }
-  svg.append(draw("line", { x1: left, x2: width - left, y1: floor, y2: floor, class: "axis" }));
-  for (const part of [0, 0.25, 0.5, 0.75, 1]) {
-    const anchor = part === 0 ? "start" : part === 1 ? "end" : "middle";
-    svg.append(draw("text", { x: across(bins * part), y: height - 6, "text-anchor": anchor }, tick(h.from + h.step * bins * part)));
-  }
+  axis(svg, marks, across, left, width - left, floor);
   if (cut !== undefined && cut !== null) {
-    const x = across((cut - h.from) / h.step);
-    svg.append(draw("line", { x1: x, x2: x, y1: 0, y2: floor, class: "cut" }), draw("text", { x: x + 4, y: 12 }, "cut " + short(cut)));
+    const x = across(cut), far = x > width / 2;
+    svg.append(draw("line", { x1: x, x2: x, y1: 0, y2: floor, class: "cut" }), draw("text", { x: x + (far ? -4 : 4), y: 10, "text-anchor": far ? "end" : "start" }, "cut " + short(cut)));
   }
   const n = sum(h.kept) + sum(h.dropped);
   return make("figure", {}, make("figcaption", {}, make("strong", {}, title), ` n = ${thousands(n)}. ${note}`), svg,
@@ -75,16 +91,21 @@ function histograms() {
     const alignment = added("alignment", own), score = added("score", own), chars = added("caption_chars", own), pi = added("pi", own);
     if (score) charts.push(histogram(model.gate.by, score.kept.length > 80 ? coarser(score, 4) : score, { cut: model.gate.by === "alignment" ? null : cut }));
     if (alignment) charts.push(histogram("alignment", coarser(alignment, 4), { cut: model.gate.by === "alignment" ? cut : null }));
-    if (chars) charts.push(histogram("caption length in characters", chars, { tick: (x) => thousands(Math.pow(2, x / 4)), note: "Logarithmic." }));
+    if (chars) {
+      const h = trimmed(chars), marks = logTicks(Math.pow(2, h.from / 4), Math.pow(2, (h.from + h.step * h.kept.length) / 4)).map((x) => [4 * Math.log2(x), thousands(x)]);
+      charts.push(histogram("caption length in characters", h, { marks, note: "Logarithmic." }));
+    }
     if (pi) charts.push(histogram("pi of kept samples", pi));
     const drawn = model.browse.map((i) => samples[i]).filter((s) => s.size && (!select.value || s.source === select.value));
     const kept = drawn.map((s) => s.outcome === "kept" || s.outcome === "usable");
     if (drawn.length) {
       const longer = drawn.map((s) => Math.log2(Math.max(...s.size))), aspect = drawn.map((s) => Math.log2(s.size[0] / s.size[1]));
       const low = Math.floor(Math.min(...longer)), high = Math.ceil(Math.max(...longer) + 0.01);
-      charts.push(histogram("longer side in pixels", binned(longer, kept, low, high, 24), { tick: (x) => thousands(Math.pow(2, x)), note: "Sampled, logarithmic." }));
+      const pixels = logTicks(Math.pow(2, low), Math.pow(2, high)).map((x) => [Math.log2(x), thousands(x)]);
+      charts.push(histogram("longer side in pixels", binned(longer, kept, low, high, 24), { marks: pixels, note: "Sampled, logarithmic." }));
       const far = Math.max(1, ...aspect.map(Math.abs)) + 0.01;
-      charts.push(histogram("width over height", binned(aspect, kept, -far, far, 25), { tick: (x) => short(Math.pow(2, x)), note: "Sampled, logarithmic." }));
+      const ratios = [-3, -2, -1, 0, 1, 2, 3].filter((x) => Math.abs(x) <= far).map((x) => [x, x < 0 ? "1:" + Math.pow(2, -x) : Math.pow(2, x) + ":1"]);
+      charts.push(histogram("width to height", binned(aspect, kept, -far, far, 25), { marks: ratios, note: "Sampled, logarithmic." }));
     }
     out.replaceChildren(...charts);
   };
@@ -94,51 +115,70 @@ function histograms() {
 
 /** What passes a gate of the whole corpus at every cut, and what a keep_ratio keeps of it. */
 function curve() {
-  const which = model.gate.by === "alignment" ? "alignment" : "score";
-  const h = added(which, Object.keys(model.histograms)), out = byId("curve");
+  const { gate, funnel, head } = model, h = added(gate.by === "alignment" ? "alignment" : "score", Object.keys(model.histograms)), out = byId("curve");
   if (!h) { byId("curve-title").hidden = true; return; }
-  const bins = h.kept.length, counts = h.kept.map((n, i) => n + h.dropped[i]), passing = new Array(bins + 1).fill(0);
-  for (let i = bins - 1; i >= 0; i--) passing[i] = passing[i + 1] + counts[i];
-  const usable = model.funnel.usable, width = 720, height = 170, left = 40, bottom = 22, top = 8;
-  const across = (i) => left + ((width - left - 10) * i) / bins, up = (n) => height - bottom - ((height - bottom - top) * n) / Math.max(1, usable);
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "How much passes the gate at each cut" });
-  for (const part of [0, 0.5, 1]) svg.append(draw("line", { x1: left, x2: width - 10, y1: up(part * usable), y2: up(part * usable), class: "axis" }),
-    draw("text", { x: left - 6, y: up(part * usable) + 4, "text-anchor": "end" }, part * 100 + "%"));
-  for (const part of [0, 0.25, 0.5, 0.75, 1]) svg.append(draw("text", { x: across(bins * part), y: height - 6, "text-anchor": "middle" }, short(h.from + h.step * bins * part)));
-  svg.append(draw("text", { x: width - 12, y: 14, "text-anchor": "end" }, `usable samples with ${model.gate.by} of at least …`));
-  svg.append(draw("path", { class: "curve", d: "M" + passing.map((n, i) => `${across(i).toFixed(1)} ${up(n).toFixed(1)}`).join("L") }));
-  const line = draw("line", { y1: 0, y2: height - bottom, class: "cut" }), ceiling = draw("line", { x1: left, x2: width - 10, class: "cut" });
-  svg.append(line, ceiling);
-  const own = model.gate.is_on && model.gate.least !== null ? Math.round((model.gate.least - h.from) / h.step) : 0;
-  const gate = make("input", { type: "range", min: 0, max: bins, value: Math.min(bins, Math.max(0, own)), id: "curve-gate" });
-  const ratio = make("input", { type: "range", min: 1, max: 100, value: Math.round(100 * (model.head.keep_ratio || 1)), id: "curve-ratio" });
-  const said = make("p", { id: "curve-said", role: "status" });
+  const bins = h.kept.length, to = h.from + h.step * bins, usable = funnel.usable;
+  // One stop for each bin, and one at the cut in force, with what passes it.
+  const stops = Array.from({ length: bins + 1 }, (_, i) => ({ at: h.from + h.step * i, passing: 0 }));
+  for (let i = bins - 1; i >= 0; i--) stops[i].passing = stops[i + 1].passing + h.kept[i] + h.dropped[i];
+  const path = stops.slice(), near = (a, b) => Math.abs(a - b) < 1e-6 * Math.max(1e-3, h.step * bins);
+  const has = gate.is_on && gate.least !== null, exact = { at: gate.least, passing: gate.passing, own: true };
+  if (has) {
+    const same = stops.findIndex((stop) => near(stop.at, gate.least));
+    if (same >= 0) stops[same] = exact; else stops.splice(stops.filter((stop) => stop.at < gate.least).length, 0, exact);
+  }
+  const asked = head.keep_ratio === null ? 1 : head.keep_ratio;
+  const ratios = [...new Set([...Array.from({ length: 100 }, (_, i) => (i + 1) / 100), asked])].sort((a, b) => a - b);
+  const initial = has ? stops.indexOf(exact) : 0;
+  const cutSlider = make("input", { type: "range", min: 0, max: stops.length - 1, value: initial, id: "curve-gate" });
+  const ratioSlider = make("input", { type: "range", min: 0, max: ratios.length - 1, value: ratios.indexOf(asked), id: "curve-ratio" });
+  const said = make("p", { id: "curve-said", role: "status" }), holder = make("div", { class: "fitted" });
+  let place = () => {};
   const show = () => {
-    const at = Number(gate.value), keep = Number(ratio.value) / 100, wanted = Math.round(keep * usable), kept = Math.min(wanted, passing[at]);
-    for (const side of ["x1", "x2"]) line.setAttribute(side, across(at));
-    for (const side of ["y1", "y2"]) ceiling.setAttribute(side, up(wanted));
-    const cut = short(h.from + h.step * at);
-    said.textContent = `${model.gate.by} of ${cut} or more: ${thousands(passing[at])} of ${thousands(usable)} usable samples pass (${percent(passing[at], usable)}). ` +
-      (kept < wanted ? `keep_ratio ${keep.toFixed(2)} asks for ${thousands(wanted)}, more than pass: lower it, or widen the gate.`
-        : `keep_ratio ${keep.toFixed(2)} keeps ${thousands(kept)}, ${percent(kept, passing[at])} of what passes, before near-duplicates are dropped.`);
+    const stop = stops[Number(cutSlider.value)], keep = ratios[Number(ratioSlider.value)];
+    const wanted = Math.round(keep * usable), decided = Number(cutSlider.value) === initial && keep === asked && head.keep_ratio !== null;
+    const ratio = Number(keep.toPrecision(6)), cut = String(Number(stop.at.toPrecision(6)));
+    const [what, passing] = decided && gate.is_by_cluster ? ["The gate in force has a cut of its own for each cluster", gate.passing] : [`${gate.by} of ${cut} or more`, stop.passing];
+    const kept = decided ? funnel.kept : Math.min(wanted, passing);
+    place(stop.at, wanted);
+    cutSlider.setAttribute("aria-valuetext", cut); ratioSlider.setAttribute("aria-valuetext", ratio);
+    said.textContent = `${what}: ${thousands(passing)} of ${thousands(usable)} usable samples pass (${percent(passing, usable)})` +
+      (stop.own && model.captions.rescue ? ", those among them that their generated caption brings back. " : ". ") +
+      (decided ? `keep_ratio ${ratio} keeps ${thousands(kept)}, ${percent(kept, usable)} of the usable samples: this is what was decided.`
+        : kept < wanted ? `keep_ratio ${ratio} asks for ${thousands(wanted)}, more than pass: lower it, or widen the gate.`
+          : `keep_ratio ${ratio} keeps ${thousands(kept)}, ${percent(kept, passing)} of what passes, before near-duplicates are dropped.`);
   };
-  gate.addEventListener("input", show); ratio.addEventListener("input", show);
-  out.append(svg, make("div", { class: "sliders" }, make("label", {}, "cut", gate), make("label", {}, "keep_ratio", ratio)), said);
-  if (model.gate.is_by_cluster) out.append(make("p", { class: "note" }, "The curve is of one cut for the whole corpus; the gate in force has one for each cluster."));
-  show();
+  cutSlider.addEventListener("input", show); ratioSlider.addEventListener("input", show);
+  out.append(make("p", { class: "note" }, `Usable samples with ${gate.by} of at least …`), holder, make("div", { class: "sliders" }, make("label", {}, "cut", cutSlider), make("label", {}, "keep_ratio", ratioSlider)), said);
+  fitted(holder, (width) => {
+    const height = 180, left = 44, right = width - 10, floor = height - 22, top = 8;
+    const across = (value) => left + ((right - left) * (value - h.from)) / (to - h.from), up = (n) => floor - ((floor - top) * n) / Math.max(1, usable);
+    const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "How much passes the gate at each cut" });
+    for (const part of [0, 25, 50, 75, 100]) svg.append(draw("line", { x1: left, x2: right, y1: up((part / 100) * usable), y2: up((part / 100) * usable), class: "axis" }),
+      draw("text", { x: left - 6, y: up((part / 100) * usable) + 4, "text-anchor": "end", class: "tick" }, part + "%"));
+    axis(svg, ticks(h.from, to, width < 500 ? 5 : 10).map((x) => [x, short(x)]), across, left, right, floor);
+    svg.append(draw("path", { class: "curve", d: "M" + path.map((stop) => `${across(stop.at).toFixed(1)} ${up(stop.passing).toFixed(1)}`).join("L") }));
+    const line = draw("line", { y1: 0, y2: floor, class: "cut" }), ceiling = draw("line", { x1: left, x2: right, class: "cut" });
+    svg.append(line, ceiling);
+    place = (at, wanted) => {
+      for (const side of ["x1", "x2"]) line.setAttribute(side, across(at));
+      for (const side of ["y1", "y2"]) ceiling.setAttribute(side, up(wanted));
+    };
+    show();
+    return svg;
+  });
+  if (gate.is_by_cluster) out.append(make("p", { class: "note" }, "The curve is of one cut for the whole corpus; the gate in force has one for each cluster."));
 }
 
 /** The stored AUC on its scale, with its error. */
 function auc() {
   const out = byId("auc"), { auc: value, auc_error: error, pairs } = model.gate;
   if (!out) return;
-  const width = 420, x = (a) => 20 + ((width - 40) * (Math.min(1, Math.max(0.4, a)) - 0.4)) / 0.6;
-  const svg = draw("svg", { viewBox: `0 0 ${width} 58`, role: "img", "aria-label": `AUC ${value.toFixed(3)}, with an error of ${error.toFixed(3)}` });
-  svg.append(draw("line", { x1: x(0.4), x2: x(1), y1: 24, y2: 24, class: "axis" }));
-  for (const [at, text] of [[0.5, "0.5 guessing"], [0.75, "0.75"], [1, "1 perfect"]]) svg.append(draw("line", { x1: x(at), x2: x(at), y1: 18, y2: 30, class: "axis" }), draw("text", { x: x(at), y: 46, "text-anchor": at === 1 ? "end" : "middle" }, text));
-  const from = x(value - 2 * error), to = x(value + 2 * error);
-  svg.append(draw("rect", { x: from, width: Math.max(2, to - from), y: 20, height: 8, class: model.gate.warning ? "fill-drop" : "fill-kept", opacity: 0.5 }),
-    draw("circle", { cx: x(value), cy: 24, r: 6, class: model.gate.warning ? "fill-drop" : "fill-kept" }));
+  const width = 340, from = 20, to = width - 20, x = (a) => from + ((to - from) * (Math.min(1, Math.max(0.4, a)) - 0.4)) / 0.6;
+  const kind = model.gate.warning ? "fill-drop" : "fill-kept", low = x(value - 2 * error), high = x(value + 2 * error);
+  const svg = draw("svg", { viewBox: `0 0 ${width} 54`, role: "img", "aria-label": `AUC ${value.toFixed(3)}, with an error of ${error.toFixed(3)}` });
+  axis(svg, [[0.5, "0.5 guessing"], [0.75, "0.75"], [1, "1 perfect"]], x, from, to, 30);
+  svg.append(draw("rect", { x: low, width: Math.max(2, high - low), y: 12, height: 8, class: kind, opacity: 0.5 }), draw("circle", { cx: x(value), cy: 16, r: 6, class: kind }));
   out.append(make("figure", {}, make("figcaption", {}, `AUC ${value.toFixed(3)} ± ${error.toFixed(3)} on ${thousands(pairs)} pairs; the bar is two errors wide on either side.`), svg));
 }
 
@@ -152,16 +192,17 @@ function swapped() {
       histogram("alignment of swapped captions", { ...h, kept: found.swapped.map(() => 0), dropped: found.swapped }, { names: ["", "swapped"] })));
 }
 
-/** Sizes of the clusters, sorted, before and after. */
-function sizes() {
-  const rows = model.clusters, out = byId("sizes");
-  if (!rows.length) return;
-  const width = 720, height = 150, left = 6, bottom = 6, most = Math.max(...rows.map((row) => row.funnel.usable));
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Sizes of the clusters, before and after" });
-  const step = (width - 2 * left) / rows.length, up = (n) => ((height - bottom - 4) * n) / most, floor = height - bottom;
-  rows.forEach((row, i) => {
-    const add = (n, kind) => n && svg.append(draw("rect", { x: (left + i * step).toFixed(2), y: (floor - up(n)).toFixed(2), width: Math.max(0.5, step - 0.5).toFixed(2), height: up(n).toFixed(2), class: kind }));
-    add(row.funnel.usable, "fill-drop"); add(row.funnel.usable - row.funnel.gate - row.funnel.thin, "fill-soft"); add(row.funnel.kept, "fill-kept");
-  });
-  out.append(svg, make("div", { class: "legend" }, make("span", { class: "is-kept" }, "kept"), make("span", { class: "is-quota" }, "passed the gate, dropped after it"), make("span", { class: "is-gate" }, "dropped by the gate")));
+/** Sizes of the clusters in the order of `rows`, before and after. */
+function sizes(rows) {
+  const most = Math.max(1, ...rows.map((row) => row.funnel.usable));
+  return (width) => {
+    const height = 160, left = 44, right = width - 6, floor = height - 8, top = 8, step = (right - left) / rows.length, up = (n) => floor - ((floor - top) * n) / most;
+    const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Sizes of the clusters, before and after" });
+    for (const n of ticks(0, most, 4)) svg.append(draw("line", { x1: left, x2: right, y1: up(n), y2: up(n), class: "axis" }), draw("text", { x: left - 6, y: up(n) + 4, "text-anchor": "end", class: "tick" }, n >= 1e6 ? short(n / 1e6) + " M" : n >= 1e4 ? short(n / 1e3) + " k" : thousands(n)));
+    rows.forEach((row, i) => {
+      const add = (n, kind) => n && svg.append(draw("rect", { x: (left + i * step).toFixed(2), y: up(n).toFixed(2), width: Math.max(0.5, step - 0.5).toFixed(2), height: (floor - up(n)).toFixed(2), class: kind }));
+      add(row.funnel.usable, "fill-drop"); add(row.funnel.usable - row.funnel.gate - row.funnel.thin, "fill-soft"); add(row.funnel.kept, "fill-kept");
+    });
+    return svg;
+  };
 }

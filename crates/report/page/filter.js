@@ -68,6 +68,6 @@ function start() {
     const frame = event.target.closest && event.target.closest("#filter-tiles .tile");
     if (event.key === "x" && frame) { const i = Number(frame.dataset.sample); tick(i, !ticked.has(i)); }
   });
-  for (const section of [curve, auc, swapped, edge, sizes, clusters, near, histograms, captions, failures, filtered]) section();
+  for (const section of [curve, auc, swapped, edge, clusters, near, histograms, captions, failures, excluded, filtered]) section();
 }
 start();

@@ -8,21 +8,44 @@ function edge() {
   }
 }
 
+/** Orders of the clusters, each by a number of which the least comes first. */
+const orders = {
+  size: (f) => -f.usable,
+  pass: (f) => (f.usable - f.gate - f.thin) / Math.max(1, f.usable),
+  kept: (f) => f.kept / Math.max(1, f.usable),
+};
+
 function clusters() {
   const rows = model.clusters, usable = sum(rows.map((row) => row.funnel.usable)), kept = sum(rows.map((row) => row.funnel.kept));
   const shown = rows.filter((row) => row.nearest.length || row.random.length);
   const empty = rows.filter((row) => row.funnel.kept === 0).length;
   byId("clusters-lead").textContent = rows.length ? `${thousands(usable)} encoded samples lie in ${thousands(rows.length)} clusters. The largest holds ${percent(rows[0].funnel.usable, usable)} of them before, and ${percent(rows[0].funnel.kept, kept)} of what is kept; ${empty ? thousands(empty) + " keep nothing" : "every one keeps something"}. ` +
     `${shown.length < rows.length ? shown.length + " are shown: the largest, and those with the lowest pass rate. " : ""}Nearest by ${model.cluster_distance}.` : "No sample has signals.";
-  for (const row of shown) {
-    const f = row.funnel, passed = f.usable - f.gate - f.thin;
-    const before = percent(f.usable, usable), after = percent(f.kept, kept);
-    byId("cluster-cards").append(make("div", { class: "card", "data-cluster": row.cluster },
-      make("h4", {}, `Cluster ${row.cluster}: ${thousands(f.usable)} samples, ${thousands(f.kept)} kept`),
-      make("div", { class: "soft" }, `share ${before} before, ${after} after · pass rate ${percent(passed, f.usable)} · near-duplicates ${thousands(f.dedup)} · quota ${thousands(f.quota)}`),
-      row.words.length ? make("div", { class: "words" }, "words: ", make("b", {}, row.words.join(", ")), make("span", { class: "soft" }, ` (of ${row.captions} captions, against the corpus)`)) : null,
-      make("div", { class: "halves" }, make("div", {}, make("div", { class: "soft" }, "nearest to the middle"), strip(row.nearest, { small: true })), make("div", {}, make("div", { class: "soft" }, "random"), strip(row.random, { small: true })))));
-  }
+  byId("clusters-order").closest("p").hidden = !rows.length;
+  if (!rows.length) return;
+  const cards = new Map(shown.map((row) => [row, clusterCard(row, usable, kept)]));
+  const holder = make("div", { class: "fitted" });
+  byId("sizes").append(holder, make("div", { class: "legend" }, make("span", { class: "is-kept" }, "kept"), make("span", { class: "is-quota" }, "passed the gate, dropped after it"), make("span", { class: "is-gate" }, "dropped by the gate")));
+  let sorted = rows;
+  const redraw = fitted(holder, (width) => sizes(sorted)(width));
+  const order = () => {
+    const by = orders[byId("clusters-order").value];
+    sorted = rows.slice().sort((a, b) => by(a.funnel) - by(b.funnel) || b.funnel.usable - a.funnel.usable || a.cluster - b.cluster);
+    redraw();
+    byId("cluster-cards").replaceChildren(...sorted.filter((row) => cards.has(row)).map((row) => cards.get(row)));
+  };
+  byId("clusters-order").addEventListener("change", order);
+  order();
+}
+
+function clusterCard(row, usable, kept) {
+  const f = row.funnel, passed = f.usable - f.gate - f.thin;
+  const before = percent(f.usable, usable), after = percent(f.kept, kept);
+  return make("div", { class: "card", "data-cluster": row.cluster },
+    make("h4", {}, `Cluster ${row.cluster}: ${thousands(f.usable)} samples, ${thousands(f.kept)} kept (${percent(f.kept, f.usable)})`),
+    make("div", { class: "soft" }, `share ${before} before, ${after} after · pass rate ${percent(passed, f.usable)} · near-duplicates ${thousands(f.dedup)} · quota ${thousands(f.quota)}`),
+    row.words.length ? make("div", { class: "words" }, "words: ", make("b", {}, row.words.join(", ")), make("span", { class: "soft" }, ` (of ${row.captions} captions, against the corpus)`)) : null,
+    make("div", { class: "halves" }, make("div", {}, make("div", { class: "soft" }, "nearest to the middle"), strip(row.nearest, { small: true })), make("div", {}, make("div", { class: "soft" }, "random"), strip(row.random, { small: true }))));
 }
 
 function near() {
@@ -44,32 +67,51 @@ function wordDiff(from, to) {
   let i = 0, j = 0;
   while (i < a.length || j < b.length) {
     if (i < a.length && j < b.length && fold(a[i]) === fold(b[j])) { out.push(b[j] + " "); i++; j++; }
-    else if (j < b.length && (i === a.length || table[i][j + 1] >= table[i + 1][j])) { out.push(make("ins", {}, b[j]), " "); j++; }
-    else { out.push(make("del", {}, a[i]), " "); i++; }
+    else if (i < a.length && (j === b.length || table[i + 1][j] >= table[i][j + 1])) { out.push(make("del", {}, a[i]), " "); i++; }
+    else { out.push(make("ins", {}, b[j]), " "); j++; }
   }
   return out;
 }
 
+/** Captions of a sample, one below the other, with the words that changed. */
+function captionRow(i) {
+  const sample = samples[i], { changes, is_cut: known, context_length: length } = model.captions;
+  const line = (name, ...text) => make("p", { dir: "auto" }, make("span", { class: "soft" }, name + ": "), text);
+  const against = (text) => (sample.caption ? line("changed", wordDiff(sample.caption, text)) : null);
+  const trained = "trained on" + (changes ? " in epoch 0" : "") + (known ? "" : `, before the tokenizer cuts it at ${length} tokens`);
+  return make("div", { class: "caption-row", "data-sample": i }, frame(i), make("div", {}, state(sample), rescued(sample),
+    line("original", sample.caption || ""),
+    (sample.others || []).map(([name, text]) => [line(name, text), against(text)]),
+    sample.generated ? [line("generated", sample.generated, judged(sample)), against(sample.generated)] : null,
+    sample.trained_on === undefined ? null : line(trained, make("strong", {}, sample.trained_on), sample.cut ? [make("s", {}, sample.cut), make("span", { class: "soft" }, ` cut at ${length} tokens`)] : null),
+    make("p", { class: "soft" }, where(sample))));
+}
+
+const judged = (sample) => make("span", { class: "soft" }, sample.judged === undefined ? "" : ` · the judge says ${short(sample.judged)}`);
+
 function captions() {
-  const out = byId("caption-rows"), { generated, shown, fuse, untold } = model.captions;
-  const several = samples.map((sample, i) => [sample, i]).filter(([sample]) => (sample.others || []).length).slice(0, 24).map(([, i]) => i);
-  out.append(make("p", { class: "lead" }, generated ? `The ledger has generated captions of ${thousands(generated)} samples; ${shown.length} of them, drawn at random. Words that were added are green, words that are gone struck out.` : "The ledger has no generated captions."));
-  if (generated || fuse !== "original") out.append(make("p", { class: "note" }, `Trained on: fuse=${fuse}` + (untold ? `, which cannot be shown here: ${untold}.` : ". Shown of kept samples, before the tokenizer cuts them.")));
-  for (const i of generated ? shown : several) {
-    const sample = samples[i];
-    out.append(make("div", { class: "caption-row" }, make("button", { type: "button", class: "frame", title: where(sample), onclick: () => open(i) }, picture(sample)), make("div", {}, state(sample),
-      make("p", { dir: "auto" }, make("span", { class: "soft" }, "original: "), sample.caption || ""),
-      (sample.others || []).map(([name, text]) => make("p", { dir: "auto" }, make("span", { class: "soft" }, `${name}: `), text)),
-      sample.generated ? make("p", { dir: "auto" }, make("span", { class: "soft" }, "generated: "), sample.generated) : null,
-      sample.generated && sample.caption ? make("p", { dir: "auto" }, make("span", { class: "soft" }, "changed: "), wordDiff(sample.caption, sample.generated)) : null,
-      sample.trained_on ? make("p", { dir: "auto" }, make("span", { class: "soft" }, "trained on: "), make("strong", {}, sample.trained_on)) : null,
-      make("p", { class: "soft" }, where(sample)))));
-  }
+  const out = byId("caption-rows"), { generated, shown, fuse, changes, judges, rescue, rescued: back, is_cut: known, context_length: length } = model.captions;
+  const has = (sample) => (sample.others || []).length, told = (sample) => sample.trained_on !== undefined;
+  const several = samples.map((_, i) => i).filter((i) => has(samples[i])).sort((a, b) => told(samples[b]) - told(samples[a]) || a - b).slice(0, 24);
+  const list = generated ? shown : several;
+  out.append(make("p", { class: "lead" }, (generated ? `The ledger has generated captions of ${thousands(generated)} samples; ${shown.length} of them are shown, drawn at random. ` : "The ledger has no generated captions. ") + (list.length ? "Words that were added are green, words that are gone struck out." : "")));
+  out.append(make("p", { class: "note" }, judges), rescue ? make("p", { class: "note" }, rescue) : "",
+    make("p", { class: "note" }, `Trained on: fuse=${fuse}${changes ? ", drawn anew in every epoch; epoch 0 is shown" : ""}. Of kept samples, ` + (known ? `as the tokenizer cuts them at ${length} tokens.` : `before the tokenizer cuts them at ${length} tokens.`)));
+  if (back.length) out.append(make("h3", {}, `Rescued (${back.length})`), ...back.map((i) => captionRow(i)), make("h3", {}, "Random"));
+  out.append(...list.map((i) => captionRow(i)));
+}
+
+/** What went wrong with samples, each openable, and the pictures that there are. */
+function list(rows, id, title) {
+  for (const row of rows) byId(id).append(make("div", { class: "card", "data-reason": row.reason || row.condition }, make("h4", {}, `${title(row)}: ${thousands(row.count)}${row.shown.length < row.count ? ", of which " + row.shown.length + " are shown" : ""}`),
+    make("ul", {}, row.shown.map((i) => make("li", {}, make("button", { type: "button", class: "link", "aria-haspopup": "dialog", onclick: () => open(i) }, samples[i].sentence)))), strip(row.shown.filter((i) => samples[i].tile), { small: true })));
 }
 
 function failures() {
-  const out = byId("failure-rows"), rows = model.failures;
-  if (!rows.length) { out.append(make("p", {}, "No sample failed.")); return; }
-  for (const row of rows) out.append(make("div", { class: "card", "data-reason": row.reason }, make("h4", {}, `${row.reason}: ${thousands(row.count)}${row.shown.length < row.count ? ", of which " + row.shown.length + " are shown" : ""}`),
-    make("ul", {}, row.shown.map((i) => make("li", {}, samples[i].sentence))), strip(row.shown.filter((i) => samples[i].tile), { small: true })));
+  if (!model.failures.length) byId("failure-rows").append(make("p", {}, "No sample failed."));
+  list(model.failures, "failure-rows", (row) => row.reason);
+}
+
+function excluded() {
+  if (model.excluded.length) list(model.excluded, "excluded-rows", (row) => `${model.sources.length > 1 ? row.source + ": " : ""}${row.condition}`);
 }

@@ -4,27 +4,27 @@ use std::collections::BTreeMap;
 
 use tldr_loader::Result;
 use tldr_loader::cluster::GateWorth;
-use tldr_loader::config::{Captions, Source};
+use tldr_loader::config::Source;
 use tldr_loader::image::RgbImage;
 use tldr_loader::jobs::{Decisions, Explained, NearDuplicate};
 use tldr_loader::model::Scorer;
-use tldr_loader::text::{self, Evidence, Fuse, is_repetitive};
 
+use crate::captions::Training;
 use crate::choose::{Chosen, clusters_shown, near, nearest, shards_shown};
-use crate::draw::Place;
-use crate::gather::{Gathered, gather};
+use crate::draw::{Least, Place};
+use crate::gather::{Excludes, Funnel, Gathered, gather};
+use crate::looked::{Looked, look};
 use crate::model::{
-    CaptionFacts, ClusterRow, EdgeLists, FailureRow, GateFacts, Head, Model, NearFacts, SampleRow, ShardRow,
-    SourceRow, Tiles,
+    CaptionFacts, ClusterRow, EdgeLists, ExcludedRow, FailureRow, GateFacts, Head, Model, NearFacts,
+    SampleRow, ShardRow, SourceRow, Swapped, Tiles,
 };
-use crate::pictures::{Decoding, SIDE, Seen, Shards, Wanted};
+use crate::page::thousands;
+use crate::pictures::{Decoding, SIDE, Shards};
 use crate::scored::swapped;
 use crate::sprites::{COLUMNS, ON_A_SHEET};
 use crate::words::Counts;
 use crate::{ReportJob, ReportStage};
 
-/// Shards that are read at a time: the windows of as many are held.
-const AT_A_TIME: usize = 8;
 /// Pairs that a scorer scores anew.
 const SCORED: usize = 256;
 /// Shards that are listed, at most.
@@ -80,30 +80,39 @@ pub(crate) fn assemble(
             shown: chosen.list(drawn.values()),
         })
         .collect();
-    let shown = chosen.list(gathered.captioned.values());
-    let fuse = &job.captions.fuse;
-    let captions =
-        CaptionFacts { generated: gathered.captions, fuse: fuse.to_string(), untold: untold(fuse), shown };
+    let excluded = excluded(&gathered, shards, &mut chosen);
+    let (captions, seed) = (&job.captions, job.loader_seed);
+    let training = Training { captions, tokenizer: job.tokenizer.as_ref(), seed };
+    let captions = CaptionFacts {
+        generated: gathered.captions,
+        fuse: captions.fuse.to_string(),
+        changes: training.changes(shards.choices()),
+        context_length: captions.context_length,
+        is_cut: job.tokenizer.is_some(),
+        judges: judges(&gathered, decisions.judgement_sets()),
+        rescue: captions.rescue.then(|| rescue(&gathered)),
+        shown: chosen.list(gathered.captioned.values()),
+        rescued: chosen.list(gathered.brought_back.values()),
+    };
     let preview = scorer.as_ref().map(|scorer| (scorer.preview_size(), scorer.preview_filter()));
-    let decoding = Decoding { options: job.decode, preview };
-    let (explained, seen) = read(decisions, shards, &chosen.places, &decoding, &browse, progress)?;
+    let decoding = Decoding { options: job.decode, seed, preview };
+    let scored = browse.iter().take(SCORED).copied().collect();
+    let looked = look(decisions, shards, &chosen.places, &decoding, &scored, progress)?;
     let swaps = match scorer {
         Some(scorer) => {
-            let pairs: Vec<(Vec<u8>, String)> =
-                seen.iter().filter_map(|seen| Some((seen.preview.clone()?, seen.caption.clone()?))).collect();
+            let pairs: Vec<(Vec<u8>, String)> = looked
+                .iter()
+                .filter_map(|one| Some((one.seen.preview.clone()?, one.seen.caption.clone()?)))
+                .collect();
             swapped(scorer, &pairs)?
         }
         None => None,
     };
-    let (near, pairs) = with_pairs(near, &explained);
-    let corpus = Counts::of(browse.iter().filter_map(|&at| seen[at].caption.as_deref()));
-    let rows = cluster_rows(&gathered, &of_clusters, &corpus, &seen);
+    let (near, pairs) = with_pairs(near, &looked);
+    let corpus = Counts::of(browse.iter().filter_map(|&at| looked[at].seen.caption.as_deref()));
+    let rows = cluster_rows(&gathered, &of_clusters, &corpus, &looked);
     let mut tiles = vec![];
-    let samples: Vec<SampleRow> = explained
-        .into_iter()
-        .zip(seen)
-        .map(|(explained, seen)| sample(explained, seen, &job.captions, &mut tiles))
-        .collect();
+    let samples: Vec<SampleRow> = looked.into_iter().map(|one| sample(one, &training, &mut tiles)).collect();
     let listed = shards_shown(&gathered, SHARDS).into_iter().map(|name| {
         let funnel = gathered.shards[&name];
         ShardRow { source: name.0, shard: name.1, funnel }
@@ -127,7 +136,7 @@ pub(crate) fn assemble(
         shard_count: gathered.shards.len(),
         histograms,
         edge,
-        gate: gate(job, decisions, swaps),
+        gate: gate(job, decisions, &gathered.funnel, swaps),
         clusters: rows,
         cluster_distance: if gathered.embeddings {
             "cosine of the embeddings with the cluster's mean"
@@ -137,6 +146,7 @@ pub(crate) fn assemble(
         near,
         captions,
         failures,
+        excluded,
         browse,
         samples,
         tiles: Tiles { side: SIDE, columns: COLUMNS, on_a_sheet: ON_A_SHEET, quality: 0 },
@@ -144,56 +154,27 @@ pub(crate) fn assemble(
     Ok(Assembled { model, tiles, pairs })
 }
 
-/// Explains and reads the chosen samples, `[places]`.
-fn read(
-    decisions: &Decisions,
-    shards: &Shards,
-    places: &[Place],
-    decoding: &Decoding,
-    browse: &[usize],
-    progress: &mut dyn FnMut(ReportStage, u64, u64) -> Result<()>,
-) -> Result<(Vec<Explained>, Vec<Seen>)> {
-    let mut by_shard: BTreeMap<u64, BTreeMap<u64, Vec<usize>>> = BTreeMap::new();
-    for (at, place) in places.iter().enumerate() {
-        by_shard.entry(place.shard).or_default().entry(place.window).or_default().push(at);
-    }
-    let scored: std::collections::HashSet<usize> = browse.iter().take(SCORED).copied().collect();
-    let mut found: BTreeMap<usize, (Explained, Seen)> = BTreeMap::new();
-    let by_shard: Vec<(u64, BTreeMap<u64, Vec<usize>>)> = by_shard.into_iter().collect();
-    for (done, part) in by_shard.chunks(AT_A_TIME).enumerate() {
-        let (mut numbers, mut explained, mut wanted) = (vec![], vec![], vec![]);
-        for (shard, windows) in part {
-            for (&number, rows) in windows {
-                let Some(window) = decisions.window(*shard, number)? else { continue };
-                for &at in rows {
-                    let is_scored = decoding.preview.is_some() && scored.contains(&at);
-                    explained.push(window.explained(places[at].row)?);
-                    wanted.push(Wanted { place: places[at], record: window.record.clone(), is_scored });
-                    numbers.push(at);
-                }
-            }
-        }
-        let seen = shards.read(&wanted, decoding);
-        found.extend(numbers.into_iter().zip(explained.into_iter().zip(seen)));
-        let so_far = (done * AT_A_TIME + part.len()) as u64;
-        progress(ReportStage::Pictures, so_far, by_shard.len() as u64)?;
-    }
-    if found.len() != places.len() {
-        let lacking = places.len() - found.len();
-        return Err(tldr_loader::Error::ledger(format!(
-            "{lacking} samples that were there are gone: is another process changing the ledger?"
-        )));
-    }
-    Ok(found.into_values().unzip())
+/// What excludes samples, and some of those.
+fn excluded(gathered: &Gathered, shards: &Shards, chosen: &mut Chosen) -> Vec<ExcludedRow> {
+    let of = |((source, by), (count, drawn)): (&(String, Excludes), &(u64, Least<Place>))| {
+        let condition = drawn.values().find_map(|place| shards.condition(place.shard, *by));
+        let otherwise = match by {
+            Excludes::Filter => "where of the source does not let them pass",
+            Excludes::Subset => "not in the subset of the source",
+        };
+        let condition = condition.unwrap_or(otherwise).to_owned();
+        ExcludedRow { source: source.clone(), condition, count: *count, shown: chosen.list(drawn.values()) }
+    };
+    gathered.excluded.iter().map(of).collect()
 }
 
 /// The pairs of the groups, with the bits and cosines of those that were dropped.
-fn with_pairs(mut near: NearFacts, explained: &[Explained]) -> (NearFacts, Vec<Explained>) {
+fn with_pairs(mut near: NearFacts, looked: &[Looked]) -> (NearFacts, Vec<Explained>) {
     let mut pairs = vec![];
     for group in &mut near.groups {
-        let keeper = &explained[group.keeper];
+        let keeper = &looked[group.keeper].explained;
         for member in &mut group.members {
-            let mut one = explained[member.sample].clone();
+            let mut one = looked[member.sample].explained.clone();
             if near.is_on {
                 member.bits = one.near.as_ref().and_then(|near| near.bits);
                 member.cosine = one.near.as_ref().and_then(|near| near.cosine);
@@ -217,7 +198,7 @@ fn cluster_rows(
     gathered: &Gathered,
     shown: &BTreeMap<u32, (Vec<usize>, Vec<usize>)>,
     corpus: &Counts,
-    seen: &[Seen],
+    looked: &[Looked],
 ) -> Vec<ClusterRow> {
     let mut rows: Vec<ClusterRow> = gathered
         .clusters
@@ -227,7 +208,8 @@ fn cluster_rows(
             let mut all: Vec<usize> = nearest.iter().chain(&random).copied().collect();
             all.sort_unstable();
             all.dedup();
-            let captions: Vec<&str> = all.iter().filter_map(|&at| seen[at].caption.as_deref()).collect();
+            let captions: Vec<&str> =
+                all.iter().filter_map(|&at| looked[at].seen.caption.as_deref()).collect();
             let words = Counts::of(captions.iter().copied()).against(corpus, WORDS);
             ClusterRow { cluster, funnel: of.funnel, words, captions: captions.len(), nearest, random }
         })
@@ -236,36 +218,28 @@ fn cluster_rows(
     rows
 }
 
-/// Why the caption that a sample is trained on cannot be told from the ledger.
-fn untold(fuse: &Fuse) -> Option<&'static str> {
-    match fuse {
-        Fuse::Coin { .. } | Fuse::Mix(_) => Some("it is drawn anew in every epoch"),
-        Fuse::Gated { .. } => Some("it depends on a judge, and is drawn anew in every epoch"),
-        _ => None,
+/// What the ledger has of judges.
+fn judges(gathered: &Gathered, sets: usize) -> String {
+    match (sets, gathered.judged) {
+        (0, _) => "The ledger has no judge's scores of generated captions.".into(),
+        (1, judged) => format!("A judge scored the generated captions of {} samples.", thousands(judged)),
+        (sets, _) => format!("The ledger has {sets} sets of judge's scores: which is meant is not known."),
     }
 }
 
-/// The caption that a kept sample is trained on, in full length.
-fn trained_on(explained: &Explained, seen: &Seen, captions: &Captions) -> Option<String> {
-    let original = seen.caption.as_deref();
-    let original = original.filter(|_| explained.outcome == "kept" && untold(&captions.fuse).is_none())?;
-    let known = Evidence { alignment: explained.alignment, ..Evidence::default() };
-    let generated = explained.caption.as_deref();
-    let generated = generated.filter(|caption| !(captions.replace_repetitive && is_repetitive(caption)));
-    let of_table =
-        |table: &str| seen.others.iter().find(|(name, _)| name == table).map(|(_, text)| text.as_str());
-    let other = match captions.fuse.chosen(&known, &|table| of_table(table).is_some()) {
-        text::Chosen::Original => None,
-        // What needs a generated caption that the ledger does not have is told by the loader that writes it.
-        text::Chosen::Generated if explained.caption.is_none() => return None,
-        text::Chosen::Generated => generated,
-        text::Chosen::Table(table) => of_table(table),
-    };
-    Some(captions.fuse.fuse(None, captions.context_length, original, other, &known))
+/// What a rescue does.
+fn rescue(gathered: &Gathered) -> String {
+    format!(
+        "Of what is kept, the gate had dropped {} samples: their generated caption brought them back (rescue=true), and they \
+         are trained on with it. The ledger has no generated caption of samples that the gate drops and the judge refuses.",
+        thousands(gathered.rescued)
+    )
 }
 
-fn sample(explained: Explained, seen: Seen, captions: &Captions, tiles: &mut Vec<RgbImage>) -> SampleRow {
-    let trained_on = trained_on(&explained, &seen, captions).map(cut);
+fn sample(looked: Looked, training: &Training<'_>, tiles: &mut Vec<RgbImage>) -> SampleRow {
+    let trained = training.caption(&looked).map(|trained| (trained.text, trained.cut));
+    let (trained_on, cut_off) = trained.unzip();
+    let Looked { explained, seen } = looked;
     let tile = seen.tile.map(|tile| {
         let (width, height) = (tile.width, tile.height);
         tiles.push(tile);
@@ -285,7 +259,10 @@ fn sample(explained: Explained, seen: Seen, captions: &Captions, tiles: &mut Vec
         pi: explained.pi,
         caption: seen.caption.map(cut),
         generated: explained.caption.map(cut),
-        trained_on,
+        trained_on: trained_on.map(cut),
+        cut: cut_off.map(cut).unwrap_or_default(),
+        judged: explained.judged,
+        rescued: explained.rescued,
         others: seen.others.into_iter().take(4).map(|(name, text)| (name, cut(text))).collect(),
         size: seen.size,
         tile,
@@ -338,15 +315,16 @@ fn notes(gathered: &Gathered, samples: &[SampleRow], tiles: usize, job: &ReportJ
     let mut notes = vec![format!(
         "Counts and histograms of alignments, scores, caption lengths and pi are of all {} samples of the ledger. Pictures, \
          captions, sizes and words are of {} samples that were drawn with seed {}, {} of them with a picture.",
-        gathered.funnel.read,
+        thousands(gathered.funnel.read),
         samples.len(),
         job.seed,
         tiles
     )];
-    let lacking = samples.iter().filter(|sample| sample.tile.is_none() && sample.outcome != "failed").count();
+    let is_usable = |sample: &&SampleRow| !["failed", "excluded"].contains(&sample.outcome);
+    let bare = || samples.iter().filter(is_usable).filter(|sample| sample.tile.is_none());
+    let lacking = bare().count();
     if lacking > 0 {
-        let example = samples.iter().find(|sample| sample.tile.is_none() && sample.outcome != "failed");
-        let why = example.and_then(|sample| sample.why.clone()).unwrap_or_default();
+        let why = bare().next().and_then(|sample| sample.why.clone()).unwrap_or_default();
         notes.push(format!(
             "{lacking} usable samples are shown without their picture, the first since: {why}"
         ));
@@ -354,7 +332,7 @@ fn notes(gathered: &Gathered, samples: &[SampleRow], tiles: usize, job: &ReportJ
     notes
 }
 
-fn gate(job: &ReportJob, decisions: &Decisions, swapped: Option<crate::model::Swapped>) -> GateFacts {
+fn gate(job: &ReportJob, decisions: &Decisions, funnel: &Funnel, swapped: Option<Swapped>) -> GateFacts {
     let policy = decisions.policy();
     let field = decisions.score_field();
     let is_by_cluster = decisions.gate().is_by_cluster();
@@ -382,6 +360,7 @@ fn gate(job: &ReportJob, decisions: &Decisions, swapped: Option<crate::model::Sw
             policy.has_scores() || policy.gate().share().is_some_and(|share| share < 1.0)
         }),
         least,
+        passing: funnel.usable - funnel.thin - funnel.gate,
         is_by_cluster,
         sentence,
         warning: worth.as_ref().and_then(GateWorth::warning).filter(|_| field.is_none()),

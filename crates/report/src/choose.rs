@@ -9,6 +9,7 @@ use tldr_loader::{Result, SampleId};
 use crate::draw::{Least, Place, lot, rank};
 use crate::gather::{Gathered, OfCluster, Sizes};
 use crate::model::{GroupRow, Member, NearFacts};
+use crate::page::thousands;
 
 /// Cosine by which near-duplicates are looked for where the policy drops none.
 const NEAR: f32 = 0.95;
@@ -158,7 +159,7 @@ fn dropped(
     };
     facts.sentence = format!(
         "{} near-duplicates are dropped, {how}. {} groups are shown: those across sources first, then across shards.",
-        gathered.funnel.dedup,
+        thousands(gathered.funnel.dedup),
         facts.groups.len()
     );
     facts
@@ -218,12 +219,16 @@ fn searched(decisions: &Decisions, gathered: &Gathered, sizes: Sizes, chosen: &m
         facts.groups.push(GroupRow { keeper, members: members_shown, size: members.len() as u64, across });
     }
     let of = match hashes.len() as u64 == gathered.funnel.usable {
-        true => format!("all {} usable samples", hashes.len()),
-        false => format!("{} usable samples with a semantic hash, drawn at random,", hashes.len()),
+        true => format!("all {} usable samples", thousands(hashes.len() as u64)),
+        false => {
+            let drawn = thousands(hashes.len() as u64);
+            format!("{drawn} usable samples with a semantic hash, drawn at random,")
+        }
     };
     facts.sentence = format!(
-        "Near-duplicates stay: dedup is off. Of {of} dedup={NEAR} would drop {near} (hashes that differ in at most \
+        "Near-duplicates stay: dedup is off. Of {of} dedup={NEAR} would drop {} (hashes that differ in at most \
          {distance} of 256 bits). {} groups are shown: those across sources first, then across shards.",
+        thousands(near),
         facts.groups.len()
     );
     facts

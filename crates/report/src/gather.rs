@@ -1,9 +1,10 @@
 //! One pass over the decisions: what is counted, and which samples are drawn to be looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 use tldr_loader::jobs::{DecidedWindow, Decisions};
+use tldr_loader::model::Signals;
 use tldr_loader::{DropReason, FailReason, Outcome, Result, SampleId};
 
 use crate::draw::{Least, Place, lot, rank};
@@ -33,10 +34,12 @@ pub(crate) struct Sizes {
     pub(crate) groups: usize,
     /// Samples of a group.
     pub(crate) of_group: usize,
-    /// Samples of each reason of failure.
+    /// Samples of each reason of failure, and of each condition that excludes.
     pub(crate) failures: usize,
     /// Samples with a generated caption.
     pub(crate) captions: usize,
+    /// Samples that a rescue brings back.
+    pub(crate) rescued: usize,
 }
 
 /// What became of samples, in order of the funnel.
@@ -67,6 +70,18 @@ impl Funnel {
             Outcome::Kept { .. } => self.kept += 1,
         }
     }
+
+    fn add(&mut self, other: Self) {
+        self.read += other.read;
+        self.failed += other.failed;
+        self.excluded += other.excluded;
+        self.usable += other.usable;
+        self.thin += other.thin;
+        self.gate += other.gate;
+        self.dedup += other.dedup;
+        self.quota += other.quota;
+        self.kept += other.kept;
+    }
 }
 
 /// What is known of a cluster.
@@ -89,6 +104,26 @@ pub(crate) struct OfSource {
     pub(crate) score: Histogram,
     pub(crate) caption_chars: Histogram,
     pub(crate) pi: Histogram,
+}
+
+impl OfSource {
+    fn new() -> Self {
+        Self {
+            alignment: Histogram::over(0.0, 1.0, BINS),
+            score: Histogram::growing(BINS),
+            caption_chars: Histogram::over(0.0, LENGTH_BINS as f64, LENGTH_BINS),
+            pi: Histogram::over(0.0, 1.0, 50),
+        }
+    }
+}
+
+/// What excludes samples of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Excludes {
+    /// Its `where`.
+    Filter,
+    /// Its subset.
+    Subset,
 }
 
 /// A group of near-duplicates: the one that stays, and some that fell to it.
@@ -119,10 +154,16 @@ pub(crate) struct Gathered {
     pub(crate) shards: BTreeMap<(String, String), Funnel>,
     pub(crate) clusters: BTreeMap<u32, OfCluster>,
     pub(crate) failures: BTreeMap<&'static str, (u64, Least<Place>)>,
+    /// By source and what excludes them.
+    pub(crate) excluded: BTreeMap<(String, Excludes), (u64, Least<Place>)>,
     pub(crate) edge: Edge,
     pub(crate) browse: Least<Place>,
     pub(crate) captioned: Least<Place>,
     pub(crate) captions: u64,
+    /// Samples whose generated caption a judge scored.
+    pub(crate) judged: u64,
+    pub(crate) rescued: u64,
+    pub(crate) brought_back: Least<Place>,
     /// Groups across sources, across shards, and within one.
     pub(crate) groups: [BTreeMap<u64, Group>; 3],
     pub(crate) hashes: Hashes,
@@ -145,10 +186,14 @@ pub(crate) fn gather(
         shards: BTreeMap::new(),
         clusters: BTreeMap::new(),
         failures: BTreeMap::new(),
+        excluded: BTreeMap::new(),
         edge,
         browse: Least::new(sizes.browse),
         captioned: Least::new(sizes.captions),
         captions: 0,
+        judged: 0,
+        rescued: 0,
+        brought_back: Least::new(sizes.rescued),
         groups: [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()],
         hashes: Least::new(if dedups { 0 } else { SEARCHED }),
         embeddings: false,
@@ -166,32 +211,33 @@ pub(crate) fn gather(
 impl Gathered {
     fn window(&mut self, window: &DecidedWindow<'_>, sizes: Sizes, seed: u64) {
         let record = &window.record;
-        let own = (window.source.to_owned(), window.shard.to_owned());
         let by_score = window.decisions.score_field().is_some();
         self.embeddings |= record.has_embedding;
+        let source = window.source.to_owned();
+        let (of_all, of_source) =
+            self.sources.entry(source.clone()).or_insert_with(|| (Funnel::default(), OfSource::new()));
+        let mut funnel = Funnel::default();
+        let outside: HashSet<SampleId> = record
+            .failures
+            .iter()
+            .filter(|failed| failed.reason == FailReason::Excluded && !failed.detail.is_empty())
+            .map(|failed| failed.id)
+            .collect();
         for (row, &outcome) in window.outcomes.iter().enumerate() {
             let (id, place) =
                 (record.ids[row], Place { shard: window.key.shard, window: window.key.window, row });
             let lot = |purpose: &str| lot(seed, purpose, id);
-            self.funnel.count(outcome);
-            self.shards.entry(own.clone()).or_default().count(outcome);
-            let (funnel, of_source) = self.sources.entry(own.0.clone()).or_insert_with(|| {
-                let of = OfSource {
-                    alignment: Histogram::over(0.0, 1.0, BINS),
-                    score: Histogram::growing(BINS),
-                    caption_chars: Histogram::over(0.0, LENGTH_BINS as f64, LENGTH_BINS),
-                    pi: Histogram::over(0.0, 1.0, 50),
-                };
-                (Funnel::default(), of)
-            });
             funnel.count(outcome);
             if let Outcome::Failed(reason) = outcome {
-                if reason.is_fault() {
-                    let (count, drawn) =
-                        self.failures.entry(reason.name()).or_insert_with(|| (0, Least::new(sizes.failures)));
-                    *count += 1;
-                    drawn.offer(0, lot("failures"), || place);
-                }
+                let few = || (0, Least::new(sizes.failures));
+                let (count, drawn) = if reason.is_fault() {
+                    self.failures.entry(reason.name()).or_insert_with(few)
+                } else {
+                    let by = if outside.contains(&id) { Excludes::Subset } else { Excludes::Filter };
+                    self.excluded.entry((source.clone(), by)).or_insert_with(few)
+                };
+                *count += 1;
+                drawn.offer(0, lot("failures"), || place);
                 continue;
             }
             let is_kept = outcome.is_kept();
@@ -206,6 +252,11 @@ impl Gathered {
                 self.captions += 1;
                 self.captioned.offer(0, lot("captions"), || place);
             }
+            self.judged += u64::from(window.judgement(row).is_some());
+            if window.is_rescued(row) {
+                self.rescued += 1;
+                self.brought_back.offer(0, lot("rescued"), || place);
+            }
             let score = window.scores.as_ref().map(|scores| scores[row]);
             if let Some(score) = score {
                 of_source.score.add(score, is_kept);
@@ -213,7 +264,11 @@ impl Gathered {
             let signals = record.signals.as_ref().filter(|_| record.is_encoded(row));
             if let Some(signals) = signals {
                 of_source.alignment.add(signals.alignment[row], is_kept);
-                self.cluster(signals, row, outcome, sizes, || (lot("cluster"), place));
+                let cluster = self.clusters.entry(signals.cluster[row]);
+                let cluster = cluster.or_insert_with(|| OfCluster::new(sizes));
+                cluster.funnel.count(outcome);
+                cluster.random.offer(0, lot("cluster"), || place);
+                cluster.add(signals, row);
             }
             let alignment = signals.map(|signals| signals.alignment[row]);
             if let Some(value) = if by_score { score } else { alignment }.filter(|value| value.is_finite()) {
@@ -228,77 +283,81 @@ impl Gathered {
                 self.hashes.offer(0, lot("hashes"), || (place, signals.semantic_hash[row]));
             }
             if outcome == Outcome::Dropped(DropReason::Dedup) {
-                self.near(window, row, place, sizes, seed);
+                near(&mut self.groups, window, row, place, sizes, seed);
             }
         }
+        of_all.add(funnel);
+        self.funnel.add(funnel);
+        self.shards.entry((source, window.shard.to_owned())).or_default().add(funnel);
     }
+}
 
-    fn cluster(
-        &mut self,
-        signals: &tldr_loader::model::Signals,
-        row: usize,
-        outcome: Outcome,
-        sizes: Sizes,
-        drawn: impl Fn() -> (u64, Place),
-    ) {
-        let own = self.clusters.entry(signals.cluster[row]).or_insert_with(|| OfCluster {
+impl OfCluster {
+    fn new(sizes: Sizes) -> Self {
+        Self {
             funnel: Funnel::default(),
             sum: vec![],
             embedded: 0,
             bits: vec![0; BITS],
             hashed: 0,
             random: Least::new(sizes.of_cluster),
-        });
-        own.funnel.count(outcome);
-        let (lot, place) = drawn();
-        own.random.offer(0, lot, || place);
+        }
+    }
+
+    /// Adds up embedding and hash of a sample.
+    fn add(&mut self, signals: &Signals, row: usize) {
         if signals.embedding.ncols() > 0 {
-            own.sum.resize(signals.embedding.ncols(), 0.0);
-            own.sum
+            self.sum.resize(signals.embedding.ncols(), 0.0);
+            self.sum
                 .iter_mut()
                 .zip(signals.embedding.row(row))
                 .for_each(|(sum, &value)| *sum += f64::from(value));
-            own.embedded += 1;
+            self.embedded += 1;
         }
         let hash = signals.semantic_hash[row];
         if hash != [0; 4] {
-            own.hashed += 1;
-            for (bit, count) in own.bits.iter_mut().enumerate() {
+            self.hashed += 1;
+            for (bit, count) in self.bits.iter_mut().enumerate() {
                 *count += (hash[bit / 64] >> (bit % 64)) as u32 & 1;
             }
         }
     }
+}
 
-    fn near(&mut self, window: &DecidedWindow<'_>, row: usize, place: Place, sizes: Sizes, seed: u64) {
-        let in_window = window.place(row).and_then(|place| place.near);
-        let keeper = match (in_window, window.fate(row).and_then(|fate| fate.duplicate)) {
-            (Some(near), _) => (place.shard, place.window, window.record.ids[near.row]),
-            (None, Some(other)) => (other.shard, other.window, other.id),
-            (None, None) => return,
-        };
-        let source = window.decisions.name(keeper.0).map(|(source, _)| source);
-        let how_near = match (source == Some(window.source), keeper.0 == place.shard) {
-            (false, _) => 0,
-            (true, false) => 1,
-            (true, true) => 2,
-        };
-        let groups = &mut self.groups[how_near];
-        let drawn = lot(seed, "groups", keeper.2);
-        let is_in =
-            groups.len() < sizes.groups || groups.last_key_value().is_some_and(|(last, _)| *last >= drawn);
-        if !is_in {
-            return;
-        }
-        let group = groups.entry(drawn).or_insert_with(|| Group {
-            keeper,
-            members: Least::new(sizes.of_group),
-            size: 0,
-        });
-        group.size += 1;
-        group.members.offer(0, lot(seed, "members", window.record.ids[row]), || place);
-        if groups.len() > sizes.groups {
-            groups.pop_last();
-        }
+/// Takes a near-duplicate into its group.
+fn near(
+    groups: &mut [BTreeMap<u64, Group>; 3],
+    window: &DecidedWindow<'_>,
+    row: usize,
+    place: Place,
+    sizes: Sizes,
+    seed: u64,
+) {
+    let in_window = window.place(row).and_then(|place| place.near);
+    let keeper = match (in_window, window.fate(row).and_then(|fate| fate.duplicate)) {
+        (Some(near), _) => (place.shard, place.window, window.record.ids[near.row]),
+        (None, Some(other)) => (other.shard, other.window, other.id),
+        (None, None) => return,
+    };
+    let source = window.decisions.name(keeper.0).map(|(source, _)| source);
+    let how_near = match (source == Some(window.source), keeper.0 == place.shard) {
+        (false, _) => 0,
+        (true, false) => 1,
+        (true, true) => 2,
+    };
+    let groups = &mut groups[how_near];
+    let drawn = lot(seed, "groups", keeper.2);
+    let is_in =
+        groups.len() < sizes.groups || groups.last_key_value().is_some_and(|(last, _)| *last >= drawn);
+    if !is_in {
+        return;
+    }
+    let group =
+        groups.entry(drawn).or_insert_with(|| Group { keeper, members: Least::new(sizes.of_group), size: 0 });
+    group.size += 1;
+    group.members.offer(0, lot(seed, "members", window.record.ids[row]), || place);
+    if groups.len() > sizes.groups {
+        groups.pop_last();
     }
 }
 

@@ -5,10 +5,12 @@
 //! page opens from a file, asks for nothing, and has its pictures in itself. The same inputs and seed give the same bytes.
 
 mod assemble;
+mod captions;
 mod choose;
 mod draw;
 mod gather;
 mod histogram;
+mod looked;
 mod model;
 mod page;
 mod pictures;
@@ -21,13 +23,12 @@ use std::sync::Arc;
 
 use tldr_loader::aside;
 use tldr_loader::cluster::Clusters;
-use tldr_loader::config::{Captions, Config, Selection, Source};
+use tldr_loader::config::{Captions, Config, Source};
 use tldr_loader::image::DecodeOptions;
-use tldr_loader::jobs::{Decisions, DecisionsJob, ExportBy, Wanted, write_pairs};
+use tldr_loader::jobs::{Decisions, DecisionsJob, Wanted, write_pairs};
 use tldr_loader::loader::{PlanFile, reading_fingerprint};
 use tldr_loader::model::Scorer;
-use tldr_loader::select::Policy;
-use tldr_loader::shard::ReadOptions;
+use tldr_loader::text::Tokenizer;
 use tldr_loader::{Error, Result};
 
 use gather::Sizes;
@@ -50,13 +51,17 @@ pub struct ReportJob {
     pub clusters: Option<Arc<Clusters>>,
     /// Which captions kept samples are trained on.
     pub captions: Captions,
+    /// The tokenizer of the trained model, which cuts captions.
+    pub tokenizer: Option<Tokenizer>,
+    /// Seed of the loader, by which captions are drawn.
+    pub loader_seed: u64,
     /// The page: a file that ends in `.html`.
     pub out: PathBuf,
     /// The command that was given, for the page's head.
     pub command: String,
     /// Most megabytes of the page.
     pub max_mb: f64,
-    /// Seed of all that is drawn.
+    /// Seed of the samples that are shown.
     pub seed: u64,
 }
 
@@ -69,6 +74,8 @@ impl ReportJob {
             decode: DecodeOptions::default(),
             clusters: None,
             captions: Captions::default(),
+            tokenizer: None,
+            loader_seed: 0,
             out: out.into(),
             command: String::new(),
             max_mb: MAX_MB,
@@ -80,7 +87,7 @@ impl ReportJob {
     /// `fitted` is the fingerprint of that captioner, and its clusters.
     ///
     /// # Errors
-    /// No ledger; a captioner that the plan was not made with; a selection, or a table, that cannot be used.
+    /// No ledger; a captioner that the plan was not made with; a selection, a table or a tokenizer that cannot be used.
     pub fn of(
         config: &Config,
         fitted: Option<(u64, Arc<Clusters>)>,
@@ -93,36 +100,26 @@ impl ReportJob {
                 "the folder of the ledger, which has keys and signals",
             ));
         };
-        let by = match (&config.plan, &fitted) {
-            (Some(plan), fitted) => {
-                let made = PlanFile::load(plan)?;
-                if let Some((other, _)) = fitted.as_ref().filter(|(scorer, _)| *scorer != made.captioner) {
-                    let accepted = format!("the plan's, {:016x}", made.captioner);
-                    return Err(Error::option("captioner", format!("{other:016x}"), accepted));
-                }
-                check_reading(config, plan, made.reading)?;
-                ExportBy::Plan(plan.clone())
-            }
-            (None, None) if config.selection == Selection::default() => ExportBy::All,
-            (None, fitted) => {
-                let policy = Policy::new(config.selection.resolved(fitted.is_some())?, config.seed);
-                ExportBy::Policy(Box::new(policy), fitted.as_ref().map(|(_, clusters)| Arc::clone(clusters)))
-            }
-        };
+        let scorer = fitted.as_ref().map(|(scorer, _)| *scorer);
+        let clusters = fitted.as_ref().map(|(_, clusters)| Arc::clone(clusters));
+        let decisions =
+            DecisionsJob::of(ledger, config.plan.as_deref(), fitted, &config.selection, config.seed)?;
+        if let Some(plan) = &config.plan {
+            check_reading(config, plan, PlanFile::load(plan)?.reading)?;
+        }
         check_fuse(config)?;
         let decode = config.images.decode();
         let read = config.sources.first().map(Source::open).transpose()?.unwrap_or_default();
-        let is_plain = read == ReadOptions::default() && decode == DecodeOptions::default();
-        let window = config.selection.window;
-        let wanted = Wanted {
-            scorer: fitted.as_ref().map(|(scorer, _)| *scorer),
-            reading: (!is_plain).then(|| reading_fingerprint(&read, &decode)),
-            window: (window != Selection::default().window).then_some(window),
-        };
-        let clusters = fitted.map(|(_, clusters)| clusters);
-        let decisions = DecisionsJob { clusters: clusters.clone(), wanted, ..DecisionsJob::new(ledger, by) };
+        let wanted = Wanted { window: decisions.wanted.window, ..Wanted::read_as(scorer, &read, &decode) };
+        let rescue = config.captions.rescue;
+        let decisions = DecisionsJob { wanted, rescue, ..decisions };
         let captions = config.captions.clone();
-        Ok(Self { decode, clusters, captions, ..Self::new(decisions, config.sources.clone(), out) })
+        let tokenizer = config.tokenizer.as_deref().map(Tokenizer::from_file).transpose()?;
+        if let Some(tokenizer) = &tokenizer {
+            tokenizer.check_rows(captions.context_length)?;
+        }
+        let job = Self::new(decisions, config.sources.clone(), out);
+        Ok(Self { decode, clusters, captions, tokenizer, loader_seed: config.seed, ..job })
     }
 
     fn check(&self) -> Result<()> {
@@ -155,6 +152,7 @@ impl ReportJob {
             of_group: 4,
             failures: of(12.0, 3).min(48),
             captions: of(60.0, 6),
+            rescued: of(24.0, 6),
         }
     }
 }

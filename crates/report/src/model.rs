@@ -25,6 +25,7 @@ pub(crate) struct Model {
     pub(crate) near: NearFacts,
     pub(crate) captions: CaptionFacts,
     pub(crate) failures: Vec<FailureRow>,
+    pub(crate) excluded: Vec<ExcludedRow>,
     pub(crate) browse: Vec<usize>,
     pub(crate) samples: Vec<SampleRow>,
     pub(crate) tiles: Tiles,
@@ -82,6 +83,8 @@ pub(crate) struct GateFacts {
     pub(crate) is_on: bool,
     /// The least value that passes; `None` where the gate is open, or cuts each cluster elsewhere.
     pub(crate) least: Option<f32>,
+    /// Usable samples that pass.
+    pub(crate) passing: u64,
     pub(crate) is_by_cluster: bool,
     pub(crate) sentence: String,
     pub(crate) warning: Option<String>,
@@ -147,15 +150,35 @@ pub(crate) struct CaptionFacts {
     pub(crate) generated: u64,
     /// How original and generated captions become the one that is trained on.
     pub(crate) fuse: String,
-    /// Why that caption cannot be told here, where it depends on more.
-    pub(crate) untold: Option<&'static str>,
+    /// Whether that caption is drawn anew in every epoch: those of epoch 0 are shown.
+    pub(crate) changes: bool,
+    /// Token ids of a caption.
+    pub(crate) context_length: usize,
+    /// Whether it is known where the tokenizer cuts captions.
+    pub(crate) is_cut: bool,
+    /// What the ledger has of judges.
+    pub(crate) judges: String,
+    /// What a rescue does.
+    pub(crate) rescue: Option<String>,
+    /// Samples with a generated caption.
     pub(crate) shown: Vec<usize>,
+    /// Samples that the gate dropped and their generated caption brought back.
+    pub(crate) rescued: Vec<usize>,
 }
 
 /// A reason of failure.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct FailureRow {
     pub(crate) reason: &'static str,
+    pub(crate) count: u64,
+    pub(crate) shown: Vec<usize>,
+}
+
+/// What excludes samples of a source.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ExcludedRow {
+    pub(crate) source: String,
+    pub(crate) condition: String,
     pub(crate) count: u64,
     pub(crate) shown: Vec<usize>,
 }
@@ -184,9 +207,18 @@ pub(crate) struct SampleRow {
     pub(crate) caption: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) generated: Option<String>,
-    /// The caption that a kept sample is trained on, where that can be told.
+    /// The caption that a kept sample is trained on in epoch 0, where that can be told, up to where the tokenizer cuts it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trained_on: Option<String>,
+    /// What the tokenizer cuts off.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) cut: String,
+    /// What a judge says of the generated caption.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) judged: Option<f32>,
+    /// Whether the gate dropped it and its generated caption brought it back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) rescued: bool,
     /// Its other captions, each with the name of its table.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) others: Vec<(String, String)>,

@@ -68,7 +68,7 @@ fn inert(json: &str) -> String {
 }
 
 /// A number with commas: 1,234,567.
-fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -1,25 +1,28 @@
 //! Reads chosen samples from their shards, by index where that is possible, and makes thumbnails of them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use tldr_loader::config::Source;
 use tldr_loader::image::{DecodeOptions, RgbImage, Scratch, Thumbnail, preview, thumbnail};
 use tldr_loader::ledger::WindowRecord;
+use tldr_loader::loader::Moment;
 use tldr_loader::model::PreviewFilter;
-use tldr_loader::shard::{Group, ReadOptions, ShardFetcher, ShardIndex, ShardReader};
-use tldr_loader::{Result, Sample, Shard};
+use tldr_loader::shard::{CaptionChoice, Group, ReadOptions, ShardFetcher, ShardReader, reread};
+use tldr_loader::{Error, FailReason, Result, Sample, Shard};
 
 use crate::draw::Place;
+use crate::gather::Excludes;
 
 /// Longest side of a tile, in pixels.
 pub(crate) const SIDE: usize = 96;
 
 /// What another caption of the sample itself is called.
 pub(crate) const ANOTHER: &str = "another";
+
+/// Why there is no picture of a sample that the shard does not have.
+const GONE: &str = "it is not where the ledger says";
 
 /// What was read of a sample.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,10 +31,16 @@ pub(crate) struct Seen {
     pub(crate) tile: Option<RgbImage>,
     /// Width and height of its picture.
     pub(crate) size: Option<(usize, usize)>,
-    /// Its original caption.
+    /// Its original caption; of several the first.
     pub(crate) caption: Option<String>,
+    /// The one that epoch 0 has.
+    pub(crate) original: Option<String>,
     /// Its other captions, where it has several.
     pub(crate) others: Vec<(String, String)>,
+    /// By table, the caption that epoch 0 has.
+    pub(crate) of_tables: BTreeMap<String, String>,
+    /// What excludes it.
+    pub(crate) condition: Option<String>,
     /// Why there is no picture.
     pub(crate) why: Option<String>,
     /// What a scorer sees of it, where it wants to.
@@ -52,23 +61,54 @@ pub(crate) struct Wanted {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Decoding {
     pub(crate) options: DecodeOptions,
+    /// Seed of the loader, by which captions are drawn.
+    pub(crate) seed: u64,
     pub(crate) preview: Option<(usize, PreviewFilter)>,
+}
+
+/// How the shards of a source are read.
+#[derive(Debug)]
+struct Reading {
+    options: ReadOptions,
+    /// The same where nothing is excluded.
+    whole: ReadOptions,
+    /// What excludes samples, in words.
+    filter: Option<String>,
+    subset: Option<String>,
 }
 
 /// The shards of the sources, by their hashes, and how each is read.
 #[derive(Debug, Default)]
 pub(crate) struct Shards {
-    found: HashMap<u64, (Shard, Arc<ReadOptions>)>,
+    found: HashMap<u64, (Shard, Arc<Reading>)>,
     /// Names of files that are missing.
     missing: Vec<String>,
 }
 
 impl Shards {
     pub(crate) fn of(source: &Source) -> Result<Self> {
-        let read = Arc::new(source.open()?);
+        let options = source.open()?;
+        let whole = ReadOptions { filter: None, subset: None, share: None, ..options.clone() };
+        let filter = source.filter.as_ref().map(|filter| format!("where {filter}"));
+        let subset = source.subset.as_ref().map(|path| format!("not in the subset {}", path.display()));
+        let reading = Arc::new(Reading { options, whole, filter, subset });
         let (shards, missing) = source.list_present()?;
-        let found = shards.into_iter().map(|shard| (shard.hash, (shard, Arc::clone(&read)))).collect();
+        let found = shards.into_iter().map(|shard| (shard.hash, (shard, Arc::clone(&reading)))).collect();
         Ok(Self { found, missing })
+    }
+
+    /// How one of several captions is chosen, by shard.
+    pub(crate) fn choices(&self) -> impl Iterator<Item = Option<CaptionChoice>> + '_ {
+        self.found.values().map(|(_, reading)| reading.options.caption_choice)
+    }
+
+    /// What excludes a sample of a shard, in words; `None` where that is not known.
+    pub(crate) fn condition(&self, shard: u64, by: Excludes) -> Option<&str> {
+        let (_, reading) = self.found.get(&shard)?;
+        match by {
+            Excludes::Filter => reading.filter.as_deref(),
+            Excludes::Subset => reading.subset.as_deref(),
+        }
     }
 
     /// Adds those of another source.
@@ -104,7 +144,7 @@ impl Shards {
         decode: &Decoding,
     ) -> Vec<(usize, Seen)> {
         let mut found: BTreeMap<usize, Seen> = BTreeMap::new();
-        let Some((shard, read)) = self.found.get(&shard) else {
+        let Some((shard, reading)) = self.found.get(&shard) else {
             let why = || {
                 let missing = match self.missing.first() {
                     Some(first) => {
@@ -116,9 +156,17 @@ impl Shards {
             };
             return own.iter().map(|&at| (at, Seen { why: why(), ..Seen::default() })).collect();
         };
-        let (mut scratch, mut scanned) = (Scratch::default(), None);
+        let (read, mut scratch) = (&reading.options, Scratch::default());
+        // The ledger says where the members of usable samples are, and of others where they start.
+        let (usable, others): (Vec<usize>, Vec<usize>) =
+            own.iter().partition(|&&at| wanted[at].record.failed[wanted[at].place.row].is_none());
+        for at in others {
+            let one = unusable(shard, reading, &wanted[at], decode, &mut scratch);
+            let why = |error: Error| Seen { why: Some(error.to_string()), ..Seen::default() };
+            found.insert(at, one.unwrap_or_else(why));
+        }
         let mut by_window: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        own.iter().for_each(|&at| by_window.entry(wanted[at].place.window).or_default().push(at));
+        usable.iter().for_each(|&at| by_window.entry(wanted[at].place.window).or_default().push(at));
         let mut by_index = || -> Result<bool> {
             for at in by_window.values_mut() {
                 at.sort_by_key(|&at| wanted[at].place.row);
@@ -131,12 +179,7 @@ impl Shards {
                 let mut next = at.iter();
                 fetcher.fetch(index, &rows, &mut |_, group| {
                     if let Some(&at) = next.next() {
-                        found.insert(
-                            at,
-                            seen(group, read, &wanted[at], decode, &mut scratch, || {
-                                member(shard, &wanted[at], &mut scanned)
-                            }),
-                        );
+                        found.insert(at, seen(group, read, &wanted[at], decode, &mut scratch));
                     }
                     Ok(())
                 })?;
@@ -144,12 +187,11 @@ impl Shards {
             Ok(true)
         };
         let outcome = match by_index() {
-            Ok(false) => in_order(shard, read, own, wanted, decode, &mut found),
+            Ok(false) => in_order(shard, read, &usable, wanted, decode, &mut found),
             Ok(true) => Ok(()),
             Err(error) => Err(error),
         };
-        let why =
-            outcome.err().map_or("it is not where the ledger says".to_owned(), |error| error.to_string());
+        let why = outcome.err().map_or(GONE.to_owned(), |error| error.to_string());
         let of = |&at: &usize| {
             (at, found.remove(&at).unwrap_or_else(|| Seen { why: Some(why.clone()), ..Seen::default() }))
         };
@@ -181,28 +223,16 @@ fn in_order(
             continue;
         };
         let Some(group) = reader.next_group()? else { return Ok(()) };
-        found.insert(at, seen(group, read, &wanted[at], decode, &mut scratch, || None));
+        found.insert(at, seen(group, read, &wanted[at], decode, &mut scratch));
     }
     Ok(())
 }
 
-/// What is shown of a group; `image` gives the bytes of the image of one that failed, where they can be had.
-fn seen(
-    group: Group,
-    read: &ReadOptions,
-    wanted: &Wanted,
-    decode: &Decoding,
-    scratch: &mut Scratch,
-    image: impl FnOnce() -> Option<Vec<u8>>,
-) -> Seen {
+/// What is shown of a group.
+fn seen(group: Group, read: &ReadOptions, wanted: &Wanted, decode: &Decoding, scratch: &mut Scratch) -> Seen {
     match group {
         Ok(sample) => of_sample(sample, read, wanted, decode, scratch),
-        Err(failed) => {
-            let tile = image().and_then(|bytes| thumbnail(&bytes, SIDE, &decode.options, scratch).ok());
-            let size = tile.as_ref().map(|tile| tile.of);
-            let why = Some(format!("{}: {}", failed.reason, failed.detail));
-            Seen { tile: tile.map(|tile| tile.image), size, why, ..Seen::default() }
-        }
+        Err(failed) => Seen { why: Some(format!("{}: {}", failed.reason, failed.detail)), ..Seen::default() },
     }
 }
 
@@ -223,31 +253,56 @@ fn of_sample(
         let mut out = vec![0; 3 * size * size];
         preview(&sample.image, size, filter, &decode.options, scratch, &mut out).ok().map(|()| out)
     });
-    let seen = Seen { caption: Some(sample.caption), others, preview: scored, ..Seen::default() };
+    let moment = Moment::new(decode.seed, 0, sample.id);
+    let tables = read.captions.iter().flat_map(|tables| tables.iter());
+    let of_tables =
+        tables.filter_map(|(name, _)| Some((name.to_string(), moment.caption_of(read, name, &sample)?)));
+    let seen = Seen {
+        of_tables: of_tables.collect(),
+        original: moment.caption(sample.captions).or_else(|| Some(sample.caption.clone())),
+        caption: Some(sample.caption),
+        others,
+        preview: scored,
+        ..Seen::default()
+    };
     match thumbnail(&sample.image, SIDE, &decode.options, scratch) {
         Ok(Thumbnail { image, of }) => Seen { tile: Some(image), size: Some(of), ..seen },
         Err(error) => Seen { why: Some(error.to_string()), ..seen },
     }
 }
 
-/// The image member of a sample that failed, of a local shard: the ledger does not say where it lies, so the headers of
-/// the shard are scanned, once.
-fn member(shard: &Shard, wanted: &Wanted, scanned: &mut Option<ShardIndex>) -> Option<Vec<u8>> {
-    const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
-    /// What is read of a sample that failed, at most.
-    const MOST: u64 = 32 << 20;
-    let own = wanted
-        .record
-        .index
-        .as_ref()
-        .filter(|index| index.is_random_access() && Path::new(&*shard.url).is_file())?;
-    if scanned.is_none() {
-        *scanned = ShardIndex::scan(shard).ok();
+/// What is shown of a sample that failed or is excluded: it is read again by itself. Its image may be sound where its
+/// caption is not.
+///
+/// # Errors
+/// The shard cannot be read.
+fn unusable(
+    shard: &Shard,
+    reading: &Reading,
+    wanted: &Wanted,
+    decode: &Decoding,
+    scratch: &mut Scratch,
+) -> Result<Seen> {
+    let row = wanted.place.row;
+    let read = |options| match &wanted.record.index {
+        Some(index) => reread(shard, index, row, options),
+        None => Ok(None),
+    };
+    let Some(again) = read(&reading.options)? else {
+        return Ok(Seen { why: Some(GONE.into()), ..Seen::default() });
+    };
+    let failed = match again.group {
+        // What it failed by is not seen in itself: a repeated key.
+        Ok(sample) => return Ok(of_sample(sample, &reading.options, wanted, decode, scratch)),
+        Err(failed) => failed,
+    };
+    let tile = again.image.and_then(|image| thumbnail(&image, SIDE, &decode.options, scratch).ok());
+    let size = tile.as_ref().map(|tile| tile.of);
+    let found = Seen { tile: tile.map(|tile| tile.image), size, ..Seen::default() };
+    if failed.reason != FailReason::Excluded {
+        return Ok(found);
     }
-    let row = (own.first() as usize).checked_add(wanted.place.row)?;
-    let image = scanned.as_ref()?.members(row).find(|member| EXTENSIONS.contains(&member.extension))?;
-    let length = image.range.end.checked_sub(image.range.start).filter(|&length| length <= MOST)?;
-    let mut bytes = vec![0; length as usize];
-    std::fs::File::open(&*shard.url).ok()?.read_exact_at(&mut bytes, image.range.start).ok()?;
-    Some(bytes)
+    let whole = read(&reading.whole)?.and_then(|again| again.group.ok());
+    let caption = whole.map(|sample| sample.caption);
+    Ok(Seen { caption, condition: Some(failed.detail).filter(|detail| !detail.is_empty()), ..found })
 }

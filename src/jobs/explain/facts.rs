@@ -7,7 +7,7 @@ use crate::jobs::decisions::DecidedWindow;
 use crate::sample::{DropReason, Outcome};
 
 /// What became of one sample, and why.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Explained {
     /// Name of its source.
     pub source: String,
@@ -17,7 +17,8 @@ pub struct Explained {
     pub key: Option<String>,
     /// Its identity, as in batches and exports.
     pub id: u64,
-    /// `kept`, `dropped`, `excluded` or `failed`; `usable` where nothing decides.
+    /// `kept`, `dropped`, `excluded` or `failed`; `usable` where nothing decides; `unknown` where the recording does not have
+    /// it: then `key` is what was asked for, and nothing else is known.
     pub outcome: &'static str,
     /// Of what is dropped `gate`, `near-duplicate`, `quota` or `thin`; of what failed the reason's name.
     pub reason: Option<&'static str>,
@@ -41,6 +42,10 @@ pub struct Explained {
     pub quota: Option<QuotaPlace>,
     /// Probability with which such a sample is kept; `None` of what is not kept, and where it depends on the sample.
     pub pi: Option<f32>,
+    /// What a judge says of its generated caption, where the ledger has that.
+    pub judged: Option<f32>,
+    /// Whether the gate drops it and its generated caption brought it back.
+    pub rescued: bool,
     /// In which epochs a rotating policy keeps it.
     pub epochs: Option<Epochs>,
     /// All of this in a sentence.
@@ -114,6 +119,15 @@ pub(in crate::jobs) fn named(outcome: Outcome, decided: bool) -> (&'static str, 
     }
 }
 
+impl Explained {
+    /// The answer to a `name` that the recording does not have.
+    pub(super) fn unknown(name: &str) -> Self {
+        let mut unknown = Self { key: Some(name.to_owned()), outcome: "unknown", ..Self::default() };
+        unknown.say();
+        unknown
+    }
+}
+
 impl DecidedWindow<'_> {
     /// What became of sample `row`, and why. Looks the near-duplicate that it fell to up in the ledger.
     ///
@@ -150,6 +164,8 @@ impl DecidedWindow<'_> {
                 Outcome::Kept { pi } => pi,
                 _ => None,
             },
+            judged: self.judgement(row).filter(|_| is_usable),
+            rescued: self.is_rescued(row),
             epochs: None,
             sentence: String::new(),
             by_cluster: self.decisions.policy().is_some_and(|policy| policy.quota().is_by_cluster()),

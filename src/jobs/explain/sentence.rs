@@ -5,6 +5,12 @@ use super::facts::{Epochs, Explained, NearDuplicate, QuotaPlace};
 impl Explained {
     /// Writes the sentence anew.
     pub(super) fn say(&mut self) {
+        if self.outcome == "unknown" {
+            let name = self.key.as_deref().unwrap_or_default();
+            self.sentence =
+                format!("{name} is not in this recording: no sample has this key, SHARD/KEY or id.");
+            return;
+        }
         let name = self.key.clone().unwrap_or_else(|| format!("id {}", self.id));
         let mut text = format!("{name} in {} {}", self.shard, self.verdict());
         if let Some(Epochs { kept, of }) = &self.epochs {
@@ -80,6 +86,14 @@ impl Explained {
 
     fn gate_passed(&self) -> String {
         let Some(gate) = &self.gate else { return String::new() };
+        if self.rescued {
+            let said =
+                self.judged.map_or(String::new(), |judged| format!(" ({} by the judge)", number(judged)));
+            return format!(
+                "; its generated caption brought it back{said} after the gate{}",
+                self.measured()
+            );
+        }
         let value = if gate.by == "alignment" { self.alignment } else { self.score };
         let value = value.map_or(String::new(), number);
         format!("; its {} {value} passes the gate ({} or more)", gate.by, number(gate.least))
@@ -87,7 +101,10 @@ impl Explained {
 
     fn place(&self, kept: bool) -> String {
         let cluster = self.cluster.filter(|_| self.by_cluster);
-        let cluster = || cluster.map_or("its window".to_owned(), |cluster| format!("cluster {cluster}"));
+        // A plan draws from the whole corpus.
+        let all =
+            if self.quota.is_some_and(|quota| quota.slots.is_some()) { "the corpus" } else { "its window" };
+        let cluster = || cluster.map_or(all.to_owned(), |cluster| format!("cluster {cluster}"));
         match self.quota {
             Some(QuotaPlace { place: Some(place), left: Some(left), slots: Some(slots), .. }) if kept => {
                 format!(": number {place} of {left} candidates of {}, of which {slots} are kept", cluster())

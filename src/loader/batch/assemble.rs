@@ -34,6 +34,7 @@ use crate::loader::observe::watchdog::{Doing, Post, Slot};
 use crate::loader::spec::Spec;
 use crate::loader::stage::Stage;
 use crate::loader::window::raised;
+use crate::sample::SampleId;
 
 /// First kept samples of a lane that are held to fill batch_rows.
 const REPEAT_POOL: usize = 64;
@@ -134,7 +135,7 @@ pub(crate) struct Assembling<'a> {
     /// Where it says what it does.
     pub(crate) slot: &'a Slot,
     /// Kept samples that proved undecodable: each is counted once, whatever batch_rows it was to fill.
-    pub(crate) undecodable: RefCell<HashSet<u64>>,
+    pub(crate) undecodable: RefCell<HashSet<(u64, SampleId)>>,
 }
 
 impl Assembling<'_> {
@@ -364,7 +365,7 @@ impl Assembling<'_> {
 
     /// Counts a kept sample that proved undecodable; `false` where it was counted before.
     pub(crate) fn late_failure(&self, lane: usize, kept: &Kept, error: ImageError) -> Result<bool> {
-        if !self.undecodable.borrow_mut().insert(kept.moment()) {
+        if !self.undecodable.borrow_mut().insert((kept.pass, kept.sample.id)) {
             return Ok(false);
         }
         let failed = failed_image(&kept.sample, error);

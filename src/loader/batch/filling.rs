@@ -11,7 +11,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::hash::{self, Purpose};
+use crate::hash::Purpose;
 use crate::image::ImageError;
 use crate::loader::batch::arrays::{Batch, Images};
 use crate::loader::batch::row::{BatchRow, Filler};
@@ -216,7 +216,7 @@ impl Filling<'_> {
         caption: &mut String,
     ) -> Result<(), ImageError> {
         let spec = self.spec;
-        let mut rng = hash::Rng::new(spec.config.seed, Purpose::Augment, kept.moment());
+        let mut rng = kept.moment(spec.config.seed).rng(Purpose::Augment);
         with_scratch(|scratch| match pixels {
             Pixels::F32(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),
             Pixels::Bf16(out) => spec.pipeline.load(bytes, &spec.decode, &mut rng, scratch, out),

@@ -46,7 +46,7 @@ impl Listing {
             let range = shards.len()..shards.len() + own.len();
             reads.resize(range.end, read);
             shards.extend(own);
-            let name = shard::shown(&source.urls).into();
+            let name = source.name.clone().unwrap_or_else(|| shard::shown(&source.urls)).into();
             listed.push(Listed { name, weight: source.weight.unwrap_or(1.0), shards: range });
         }
         if let [_, _, ..] = sources {

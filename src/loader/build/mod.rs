@@ -7,6 +7,7 @@ pub(crate) mod listing;
 pub(crate) mod mix;
 pub(crate) mod parts;
 mod plan_options;
+mod recorded;
 mod shares;
 mod validate;
 
@@ -81,6 +82,10 @@ impl LoaderBuilder {
             }
             _ => self.check_lengths(&listing, progress)?,
         };
+        if let Some(model) = model.as_ref().filter(|model| model.stands_in && needs_signals) {
+            let read = (&listing.reads[..], &decode);
+            recorded::check(&ledger, model.fingerprint, read, self.config.selection.window)?;
+        }
         let counts = self.look(&listing, &lengths, plan.as_deref(), progress)?;
         let corpus = (&listing.shards[..], &lengths[..]);
         let included = counts.iter().map(|count| count.included).sum();

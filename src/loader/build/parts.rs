@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::cluster::Clusters;
 use crate::config::{Builder, Config};
+use crate::image::DecodeOptions;
 use crate::ledger::Ledger;
 use crate::model::Scorer;
 use crate::select::ScoreCut;
@@ -73,6 +74,15 @@ impl LoaderBuilder {
     /// Shards that were listed before, in place of the URLs: to read a part of a corpus.
     pub fn shards(mut self, shards: Vec<Shard>) -> Self {
         self.parts.shards = Some(shards);
+        self
+    }
+
+    /// How images are decoded: the options of [`Images`](crate::config::Images) that say so, at once.
+    pub fn decode(mut self, decode: DecodeOptions) -> Self {
+        let DecodeOptions { max_pixels, exif_orientation, alpha } = decode;
+        let images = &mut self.config.images;
+        (images.max_image_pixels, images.exif_orientation, images.alpha) =
+            (max_pixels, exif_orientation, alpha);
         self
     }
 

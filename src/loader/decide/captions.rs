@@ -254,7 +254,10 @@ pub(crate) fn caption_of(spec: &Spec, kept: &Kept, epoch: u64) -> String {
     let other = match chosen(spec, kept, epoch) {
         Chosen::Original => None,
         Chosen::Generated => generated.map(Cow::Borrowed),
-        Chosen::Table(table) => kept.caption_of(table, spec.config.seed).map(Cow::Owned),
+        Chosen::Table(table) => {
+            let moment = kept.moment(spec.config.seed);
+            moment.caption_of(&kept.read, table, &kept.sample).map(Cow::Owned)
+        }
     };
     spec.config.captions.fuse.fuse(
         spec.tokenizer.as_ref(),

@@ -457,7 +457,7 @@ impl Stats {
             let least = self.world_size.max(1);
             format!(
                 "a lane of {read} samples is too short for the expected number to hold; use fewer than {} lanes \
-                 (lanes={least} is the least here)",
+                 (lanes of World; {least} is the least here)",
                 self.lane_count
             )
         } else {
@@ -512,9 +512,9 @@ mod tests {
             said.contains("a lane of 360 samples is too short for the expected number to hold"),
             "{said}"
         );
-        assert!(said.ends_with("use fewer than 4 lanes (lanes=2 is the least here)"), "{said}");
+        assert!(said.ends_with("use fewer than 4 lanes (lanes of World; 2 is the least here)"), "{said}");
         let said = warning(counts(400, 100, 0), 0, 28);
-        assert!(said.contains("too short") && said.contains("lanes=2"), "{said}");
+        assert!(said.contains("too short") && said.contains("lanes of World; 2 is"), "{said}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import torch
 
-from tldr_loader import Source
+from tldr_loader import Images, Source
 
 _Path: TypeAlias = str | PathLike[str]
 _Sources: TypeAlias = _Path | Sequence[_Path] | Source
@@ -27,6 +27,7 @@ class Captioner:
         source: _Sources,
         path: _Path,
         *,
+        images: Images | None = None,
         preset: Literal["tiny", "small", "base"] = "small",
         tokenizer: _Path | None = None,
         vocab_size: int = 2000,
@@ -55,6 +56,7 @@ class Captioner:
         Args:
             source: Shards or a `Source`, as for `Loader`.
             path: The captioner directory to write; made if missing.
+            images: `max_image_pixels`, `exif_orientation` and `alpha`, as in the loaders to come.
             preset: Sizes: `tiny`, `small` or `base` (the paper's).
             tokenizer: A tokenizer to use. Default: one is trained on the captions.
             vocab_size: Entries of a tokenizer that is trained.
@@ -180,6 +182,7 @@ class Captioner:
         self,
         source: _Sources,
         *,
+        images: Images | None = None,
         clusters: int | None = None,
         samples: int | None = None,
         alignment_norm: str | None = None,
@@ -193,6 +196,7 @@ class Captioner:
 
         Args:
             source: Shards or a `Source`, as for `Loader`.
+            images: `max_image_pixels`, `exif_orientation` and `alpha`, as in the loaders to come.
             clusters: Number of clusters. Default: a hundredth of the points, between 8 and 3000.
             samples: Points to sample. Default: all, up to 300000.
             alignment_norm: How raw alignments are made comparable.

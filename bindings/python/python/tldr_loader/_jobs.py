@@ -191,6 +191,11 @@ class Export:
     """With `all`, samples by what became of them: kept, dropped, excluded, failed."""
 
 
+def directory(captioner: Captioner | FittedScorer | _Path | None) -> _Path | None:
+    """The directory of a captioner or scorer: jobs that run no model take what was fitted from it."""
+    return captioner if captioner is None or isinstance(captioner, (str, os.PathLike)) else captioner.path
+
+
 def inspect(
     source: _Sources,
     *,
@@ -233,6 +238,7 @@ def record(
     captioner: Captioner | FittedScorer | _Path,
     ledger: _native.Ledger | _Path,
     selection: Selection | None = None,
+    images: Images | None = None,
     part: tuple[int, int] = (0, 1),
     runtime: Runtime | None = None,
     device: str = "cpu",
@@ -245,6 +251,7 @@ def record(
         captioner: A captioner directory, a `Captioner` or a `FittedScorer`.
         ledger: Its folder, or a `Ledger` that has one.
         selection: `window`, and the gate, by which less is recorded of what it drops.
+        images: `max_image_pixels`, `exif_orientation` and `alpha`.
         part: (i, n): only every n-th shard from the i-th on, for job arrays.
         runtime: `threads`.
         device: Where a captioner that is given as a directory runs.
@@ -256,6 +263,7 @@ def record(
         captioner=captioner,
         ledger=ledger,
         selection=selection,
+        images=images,
         part=part[0],
         parts=part[1],
         runtime=runtime,
@@ -273,6 +281,7 @@ def plan(
     ledger: _native.Ledger | _Path,
     out: _Path,
     selection: Selection | None = None,
+    images: Images | None = None,
     seed: int = 0,
     embeddings: bool = False,
     fill_with_copies: bool = False,
@@ -289,6 +298,7 @@ def plan(
         ledger: Its folder, or a `Ledger` that has one. What it lacks is recorded first.
         out: The Parquet file to write.
         selection: What is kept. Its `dedup` is the cosine of near-duplicates in the whole corpus.
+        images: `max_image_pixels`, `exif_orientation` and `alpha`.
         seed: Seed of every random choice.
         embeddings: Whether embeddings say in the end what is a near-duplicate.
         fill_with_copies: Whether near-duplicates fill the quota for which nothing else is left.
@@ -303,6 +313,7 @@ def plan(
         ledger=ledger,
         out=out,
         selection=selection,
+        images=images,
         seed=seed,
         embeddings=embeddings,
         fill_with_copies=fill_with_copies,
@@ -316,10 +327,11 @@ def plan(
 def audit(
     ledger: _Path,
     *,
-    captioner: _Path | None = None,
+    captioner: Captioner | FittedScorer | _Path | None = None,
     selection: Selection | None = None,
     seed: int = 0,
     source: Source | None = None,
+    images: Images | None = None,
     seeds: int = 400,
     windows: int = 64,
     progress: Progress | None = None,
@@ -328,11 +340,12 @@ def audit(
 
     Args:
         ledger: Its folder.
-        captioner: The captioner directory, whose clusters the selection looks at. Without one it may look at
-            scores only.
+        captioner: The captioner directory, or what has one, whose clusters the selection looks at. Without it
+            the selection may look at scores only.
         selection: What is audited.
         seed: The first of the seeds that are tried.
         source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.
+        images: How its images were decoded, likewise: `max_image_pixels`, `exif_orientation` and `alpha`.
         seeds: Seeds that are tried.
         windows: Windows that are looked at, drawn by hash.
         progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
@@ -340,10 +353,11 @@ def audit(
     """
     found = with_bar("audit", _native._audit, of_job)(
         ledger,
-        captioner=captioner,
+        captioner=directory(captioner),
         selection=selection,
         seed=seed,
         source=source,
+        images=images,
         seeds=seeds,
         windows=windows,
         progress=progress,
@@ -356,12 +370,15 @@ def export(
     *,
     ledger: _Path,
     plan: _Path | None = None,
-    captioner: _Path | None = None,
+    captioner: Captioner | FittedScorer | _Path | None = None,
     selection: Selection | None = None,
     seed: int = 0,
     source: Source | None = None,
+    images: Images | None = None,
     score: str | None = None,
     generation: str | None = None,
+    rescue: bool = False,
+    exclude: _Path | None = None,
     all: bool = False,
     progress: Progress | None = None,
 ) -> Export:
@@ -374,29 +391,36 @@ def export(
         out: File to write: `.parquet` for all columns, `.txt` for one key a line.
         ledger: Folder of the ledger, which has keys, signals and captions.
         plan: What says which samples are kept.
-        captioner: The captioner directory, whose clusters the selection looks at; with `all`, of a plan that
-            drops near-duplicates the one it was made with. Without one the selection may look at scores
-            only.
+        captioner: The captioner directory, or what has one, whose clusters the selection looks at; with
+            `all`, of a plan that drops near-duplicates the one it was made with. Without it the selection
+            may look at scores only.
         selection: What says which samples are kept, window by window.
         seed: Seed of the selection.
         source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.
+        images: How its images were decoded, likewise: `max_image_pixels`, `exif_orientation` and `alpha`.
         score: A score of the corpus whose recorded values are written too; a plan, or a gate by one, says so
             itself.
         generation: Fingerprint of the captions that are meant, where the ledger has several.
+        rescue: Whether to count in what `rescue` brought back, by the judge's scores that the ledger has.
+        exclude: A list of samples that are not written: a file of keys or ids, as `subset` takes them.
         all: Whether to write every sample.
         progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
             installed and stderr is a terminal or a notebook.
     """
-    found = with_bar("export", _native._export_all if all else _native._export, of_job)(
+    found = with_bar("export", _native._export, of_job)(
         out,
         ledger=ledger,
         plan=plan,
-        captioner=captioner,
+        captioner=directory(captioner),
         selection=selection,
         seed=seed,
         source=source,
+        images=images,
         score=score,
         generation=generation,
+        rescue=rescue,
+        exclude=exclude,
+        all=all,
         progress=progress,
     )
     return Export(**found)

@@ -27,7 +27,6 @@ __all__ = [
     "_end",
     "_explain",
     "_export",
-    "_export_all",
     "_fit",
     "_fitted",
     "_hand_over",

@@ -120,14 +120,16 @@ class Source(Group):
             shard is counted when the loader is built: by the Parquet files beside the shards, else by one
             pass over their metadata (of local uncompressed shards only json is read). Default: all.
         subset: A file that lists the samples that count: a `.parquet` or `.jsonl` with `uid` or `key` (or as
-            `tldr-loader export` writes it), a `.txt` of one key a line, or DataComp's `.npy` of uids. The
-            others are excluded. Default: all.
+            `tldr-loader export` writes it), a `.txt` of one key a line, or DataComp's `.npy` of uids; or a
+            pattern of its parts. The others are excluded. Default: all.
         captions: Tables of other captions by name, `{"blip2": "captions.parquet"}`: each a `.parquet`,
-            `.jsonl` or `.tsv` with `caption`, and `uid` or `key`. `fuse` chooses among them, the original and
-            the generated caption by name; `caption_key` takes one for the original. Default: none.
+            `.jsonl` or `.tsv` with `caption`, and `uid` or `key`, or a pattern of its parts. `fuse` chooses
+            among them, the original and the generated caption by name; `caption_key` takes one for the
+            original. Default: none.
         scores: Tables of scores, one or several: each a `.parquet`, `.jsonl` or structured `.npy` with `uid`
-            or `key`, and columns of numbers. `where` and `gate` know the columns by name, before fields of
-            the same name, and batches carry them as `scores`. Default: none.
+            or `key`, and columns of numbers, or a pattern of such files (`metadata/*.parquet`). Files with
+            the same columns are parts of one table. `where` and `gate` know the columns by name, before
+            fields of the same name, and batches carry them as `scores`. Default: none.
         lengths: Samples per shard, in the order of the list. Default: `sizes.json`, img2dataset's
             `_stats.json` or `.parquet`, or a scan.
         store: How remote shards are read.

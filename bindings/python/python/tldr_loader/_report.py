@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldr_loader import _native
-from tldr_loader._jobs import Progress, _Path, _Sources
+from tldr_loader._jobs import Progress, _Path, _Sources, directory
 from tldr_loader._options import Captions, Images, Selection, Source
 from tldr_loader._progress import of_job, with_bar
 
@@ -31,12 +31,14 @@ class Explained:
     key: str | None
     id: int
     outcome: str
-    """`kept`, `dropped`, `excluded` or `failed`; `usable` where nothing decides."""
+    """`kept`, `dropped`, `excluded` or `failed`; `usable` where nothing decides; `unknown` where the ledger
+    does not have it: then `key` is what was asked for, and nothing else is known.
+    """
     reason: str | None
     """Of what is dropped `gate`, `near-duplicate`, `quota` or `thin`; of what failed the reason's name."""
     detail: str | None
-    """What exactly was found of a sample that failed; of one that is excluded the condition, where that is
-    known.
+    """What exactly was found of a sample that failed; of one that is excluded the clause of `where` that it
+    does not pass, where its shard is at hand, else the conditions.
     """
     caption_chars: int | None
     caption: str | None
@@ -51,6 +53,10 @@ class Explained:
     quota: dict[str, Any] | None
     """Its place in the draw: `draw` and `rate`, under a plan `place`, `left` and `slots`."""
     pi: float | None
+    judged: float | None
+    """What a judge says of its generated caption, where the ledger has that."""
+    rescued: bool
+    """Whether the gate drops it and its generated caption brought it back."""
     epochs: dict[str, Any] | None
     """The epochs in which a rotating selection keeps it: `kept`, `of` so many."""
 
@@ -88,13 +94,15 @@ def explain(
     *,
     ledger: _Path,
     plan: _Path | None = None,
-    captioner: _Path | None = None,
+    captioner: Captioner | FittedScorer | _Path | None = None,
     selection: Selection | None = None,
     seed: int = 0,
     epochs: int = 16,
     source: Source | None = None,
+    images: Images | None = None,
     score: str | None = None,
     generation: str | None = None,
+    rescue: bool = False,
     progress: Progress | None = None,
 ) -> list[Explained]:
     """Says why samples are kept or dropped.
@@ -104,14 +112,17 @@ def explain(
             each.
         ledger: Folder of the ledger.
         plan: The plan that decides.
-        captioner: The captioner directory, whose clusters a selection goes by; of a plan that drops
-            near-duplicates the one it was made with.
+        captioner: The captioner directory, or what has one, whose clusters a selection goes by; of a plan
+            that drops near-duplicates the one it was made with.
         selection: What decides where there is no plan, window by window, in epoch 0; with `captioner`.
         seed: Seed of the selection.
         epochs: Epochs that are looked at where the selection rotates.
-        source: How what was recorded was read, where the ledger has several kinds; its shards do not matter.
+        source: How what was recorded was read. With its shards, samples that are excluded are read again, to
+            say which part of `where` they do not pass.
+        images: How its images were decoded, likewise: `max_image_pixels`, `exif_orientation` and `alpha`.
         score: A score of the corpus; a plan, or a gate by one, says so itself.
         generation: Fingerprint of the captions that are meant, where the ledger has several.
+        rescue: Whether to count in what `rescue` brought back, by the judge's scores that the ledger has.
         progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
             installed and stderr is a terminal or a notebook.
     """
@@ -120,13 +131,15 @@ def explain(
         [str(key) for key in several],
         ledger=ledger,
         plan=plan,
-        captioner=captioner,
+        captioner=directory(captioner),
         selection=selection,
         seed=seed,
         epochs=epochs,
         source=source,
+        images=images,
         score=score,
         generation=generation,
+        rescue=rescue,
         progress=progress,
     )
     return [Explained(**one) for one in found]
@@ -138,10 +151,11 @@ def report(
     ledger: _Path,
     out: _Path,
     plan: _Path | None = None,
-    captioner: _Path | None = None,
+    captioner: Captioner | FittedScorer | _Path | None = None,
     selection: Selection | None = None,
     seed: int = 0,
     captions: Captions | None = None,
+    tokenizer: _Path | None = None,
     images: Images | None = None,
     scorer: Captioner | FittedScorer | None = None,
     score: str | None = None,
@@ -161,12 +175,13 @@ def report(
         out: The page to write, a file that ends in `.html`; its data (`.json`) and the sampled pairs of
             near-duplicates (`.pairs.parquet`) are written beside it.
         plan: The plan that decides.
-        captioner: The captioner directory, whose clusters a selection goes by, and whose fit says what the
-            gate is worth; of a plan that drops near-duplicates the one it was made with.
+        captioner: The captioner directory, or what has one, whose clusters a selection goes by, and whose fit
+            says what the gate is worth; of a plan that drops near-duplicates the one it was made with.
         selection: What decides where there is no plan, window by window, in epoch 0; with `captioner`.
         seed: Seed of the selection.
-        captions: `fuse` and `replace_repetitive`, by which the page says which caption a sample is trained
-            on.
+        captions: `fuse`, `replace_repetitive`, `rescue` and `context_length`, by which the page says which
+            caption a sample is trained on.
+        tokenizer: The `tokenizer.json` of the model that is trained, which cuts captions.
         images: `max_image_pixels`, `exif_orientation` and `alpha`.
         scorer: A model that scores sampled pictures anew, with their own captions and with others'.
         score: A score of the corpus; a plan, or a gate by one, says so itself.
@@ -176,7 +191,7 @@ def report(
         progress: Called with a stage, what is done of it, and of how much. Default: a bar, where tqdm is
             installed and stderr is a terminal or a notebook.
     """
-    given = {"ledger": ledger, "plan": plan, "captioner": captioner, "selection": selection}
+    given = {"ledger": ledger, "plan": plan, "captioner": directory(captioner), "selection": selection}
     shown = [
         _shown(source),
         *(f"{name}={_shown(value)}" for name, value in given.items() if value is not None),
@@ -187,6 +202,7 @@ def report(
         out=out,
         seed=seed,
         captions=captions,
+        tokenizer=tokenizer,
         images=images,
         scorer=scorer,
         score=score,

@@ -21,7 +21,7 @@ import numpy as np
 
 from tldr_loader import _native
 from tldr_loader._errors import ConfigError
-from tldr_loader._options import Source
+from tldr_loader._options import Images, Source
 from tldr_loader._progress import of_job, with_bar
 
 __all__ = ["FittedScorer", "Scorer", "ScorerFit", "fit"]
@@ -116,6 +116,7 @@ def fit(
     scorer: Scorer,
     out: _Path,
     *,
+    images: Images | None = None,
     clusters: int | None = None,
     samples: int | None = None,
     alignment_norm: str | None = None,
@@ -128,6 +129,7 @@ def fit(
         source: The corpus.
         scorer: The model.
         out: Folder that the result is written into.
+        images: `max_image_pixels`, `exif_orientation` and `alpha`, as in the loaders to come.
         clusters: Number of clusters. Default: a hundredth of the samples, between 8 and 3,000.
         samples: Samples to measure on. Default: all, up to 300,000 and 256 MiB of embeddings.
         alignment_norm: How alignments are made comparable: `matched` (among captions of similar length in
@@ -145,7 +147,13 @@ def fit(
         DataError: A corpus that cannot be read, or has no usable sample.
     """
     adapter = _Adapter(scorer)
-    given = {"clusters": clusters, "samples": samples, "alignment_norm": alignment_norm, "seed": seed}
+    given = {
+        "images": images,
+        "clusters": clusters,
+        "samples": samples,
+        "alignment_norm": alignment_norm,
+        "seed": seed,
+    }
     options = {name: value for name, value in given.items() if value is not None}
     job = with_bar("fit", _native._fit, of_job)
     found = job(source, adapter, os.fspath(out), progress=progress, **options)
@@ -206,6 +214,9 @@ class _Adapter:
         self.torch = _torch()
         self.device = getattr(scorer, "device", None) or "cpu"
         self.stream: Any = None
+        self.uploading: Any = None
+        self.expected: Any = None
+        self.ahead: Any = None
         self.centroids: Any = None
         self.scale: Any = None
         if not callable(getattr(scorer, "score", None)):
@@ -226,6 +237,37 @@ class _Adapter:
     def finds_nearest(self) -> bool:
         """Whether nearest centroids are found on the scorer's device: where that is not the CPU."""
         return self.torch is not None and self.torch.device(self.device).type != "cpu"
+
+    @property
+    def uploads(self) -> bool:
+        """Whether previews are uploaded one batch ahead: to a GPU."""
+        return self.torch is not None and self.torch.device(self.device).type == "cuda"
+
+    def expect(self, previews: Any) -> None:
+        """Takes note of the previews of the call after the next one, which uploads them while it computes."""
+        self.expected = previews
+
+    def _upload(self, previews: Any) -> tuple[Any, Any]:
+        """Starts to upload previews, on a stream of its own; the event is that of the end."""
+        torch = self.torch
+        if self.uploading is None:
+            self.uploading = torch.cuda.Stream(torch.device(self.device))
+        pinned = torch.from_dlpack(previews).pin_memory()
+        with torch.cuda.stream(self.uploading):
+            # torch's allocator of pinned memory waits for the copy before it gives the block to others.
+            return pinned.to(self.device, non_blocking=True), self.uploading.record_event()
+
+    def _uploaded(self, pixels: Any, end: Any) -> Any:
+        """What was uploaded, for this thread's stream, which waits for it; the host does not."""
+        stream = self.torch.cuda.current_stream(self.torch.device(self.device))
+        stream.wait_event(end)
+        pixels.record_stream(stream)
+        return pixels
+
+    def _look_ahead(self) -> None:
+        """Uploads what comes next. Called once the model is at work, and before anybody waits for it."""
+        if self.expected is not None:
+            self.ahead, self.expected = (self.expected, *self._upload(self.expected)), None
 
     def place(self, centroids: np.ndarray[Any, Any]) -> None:
         """Has the nearest centroid found on the scorer's device, where that is faster."""
@@ -250,6 +292,7 @@ class _Adapter:
         with self._running():
             pixels, texts = self._previews(previews), self._texts(captions)
             found = self.scorer.score(pixels, texts)
+            self._look_ahead()
             if not isinstance(found, Mapping) or "embedding" not in found:
                 raise TypeError(f"score: a mapping with embedding is expected, and this is {_shown(found)}")
             embedding, alignment = found["embedding"], found.get("alignment")
@@ -274,7 +317,10 @@ class _Adapter:
     def caption(self, previews: Any, ids: list[int]) -> list[str]:
         """Captions of previews."""
         with self._running():
-            written = self.scorer.caption(self._previews(previews), ids)
+            pixels = self._previews(previews)
+            # Writing waits for the device at every word.
+            self._look_ahead()
+            written = self.scorer.caption(pixels, ids)
         if not all(isinstance(text, str) for text in written) or len(written) < len(ids):
             raise TypeError(f"caption: {len(ids)} texts are expected, and these are {_shown(written)}")
         return [*written, *[""] * (self.batch_size - len(written))]
@@ -308,11 +354,12 @@ class _Adapter:
             shape = (1, 3, 1, 1)
             return (scaled - np.float32(mean).reshape(shape)) / np.float32(std).reshape(shape)
         torch = self.torch
-        pixels = torch.from_dlpack(previews)
-        if torch.device(self.device).type == "cuda":
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        if self.uploads:
+            ahead, self.ahead = self.ahead, None
+            is_there = ahead is not None and ahead[0] is previews
+            pixels = self._uploaded(*(ahead[1:] if is_there else self._upload(previews)))
         else:
-            pixels = pixels.to(self.device)
+            pixels = torch.from_dlpack(previews).to(self.device)
         if mean is None:
             return pixels
         if self.scale is None:
@@ -402,6 +449,12 @@ def _torch() -> Any:
 
 def _whole(scorer: Any, name: str) -> int:
     value = getattr(scorer, name, None)
+    if value is None and not hasattr(scorer, "score"):
+        raise ConfigError(
+            f"invalid scorer={_shown(scorer)}: expected a scorer, such as tldr_loader.models.hf_clip(folder),"
+            " tldr_loader.models.open_clip(model, preprocess, tokenizer), or an object of your own "
+            "(docs/scorers.md)"
+        )
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"invalid scorer.{name}={value!r}: expected a whole number of at least 1")
     return value

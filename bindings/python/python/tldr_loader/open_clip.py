@@ -111,6 +111,12 @@ class Stream:
                 "does not expect, and the learning rate would be that of batch 0. Replace it, too: "
                 "open_clip_train.main.train_one_epoch = tldr_loader.open_clip.train_one_epoch"
             )
+        if self._save_every is not None and self._training is None:
+            raise ConfigError(
+                f"invalid save_every={self._save_every}: it has no effect with open_clip's train_one_epoch. "
+                "Replace it, too: "
+                "open_clip_train.main.train_one_epoch = tldr_loader.open_clip.train_one_epoch"
+            )
         done = self.first
         for batch in self.loader:
             yield self._as_asked(batch)

@@ -362,6 +362,14 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         data(pairs.urls, more, **options)
 
 
+def test_checkpoints_within_an_epoch_need_the_other_function_too(pairs: Corpus) -> None:
+    stream = data(pairs.urls, [], save_every=2)["train"].dataloader
+    with pytest.raises(tldr.ConfigError, match=r"save_every=2: it has no effect .*train_one_epoch = "):
+        next(iter(stream))
+    stream.begin()
+    next(iter(stream))
+
+
 def test_flags_of_later_releases(pairs: Corpus) -> None:
     args, fns, tokenizer = prepared(pairs.urls)
     args.image_key, args.text_key, args.use_naflex = "jpg;png;jpeg;webp", "txt", False

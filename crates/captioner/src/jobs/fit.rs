@@ -18,6 +18,7 @@ use tldr_loader::cluster::{
 };
 use tldr_loader::config::Source;
 use tldr_loader::error::{Error, Result};
+use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::{Corpus, Sampled, SampledBatch};
 use tldr_loader::model::Scorer;
 use tldr_loader::shard::Shard;
@@ -45,6 +46,8 @@ const COPIED_IMAGES: u64 = 2048;
 pub struct FitJob {
     /// The corpus, and how it is read.
     pub source: Source,
+    /// How its images are decoded.
+    pub decode: DecodeOptions,
     /// The captioner directory; `clusters.safetensors` is written into it.
     pub captioner: PathBuf,
     /// Number of clusters; a hundredth of the sampled points, between 8 and 3,000, where `None`.
@@ -71,6 +74,7 @@ impl FitJob {
     pub fn new(urls: Vec<String>, captioner: impl Into<PathBuf>) -> Self {
         Self {
             source: Source::new(urls),
+            decode: DecodeOptions::default(),
             captioner: captioner.into(),
             clusters: None,
             samples: None,
@@ -146,7 +150,7 @@ pub fn fit(job: &FitJob, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Re
     }
     let mut captioner = Captioner::load(&job.captioner, parse_device(&job.device)?)?;
     let _alone = lock(&job.captioner)?;
-    let corpus = Corpus::of(&job.source)?;
+    let corpus = Corpus::of(&job.source, job.decode)?;
     let codebook = learn_codebook(job, &mut captioner, &corpus, progress)?;
     if let Some(decode_from) = job.decode_from {
         captioner.set_decode_from(decode_from)?;

@@ -26,6 +26,7 @@ use data::Data;
 use finished::Finished;
 use tldr_loader::cluster::Validation;
 use tldr_loader::error::{Error, ErrorKind, Result};
+use tldr_loader::image::DecodeOptions;
 use tldr_loader::jobs::nothing_in;
 use tldr_loader::loader::{Batch, Loader};
 use tldr_loader::model::Scorer;
@@ -289,7 +290,16 @@ fn settings(job: &TrainJob, threads: usize, precision: Precision) -> Result<Sett
         ("device", job.device.split(':').next().unwrap_or_default().into()),
         ("fold", job.fold.map_or("none".into(), |(index, of)| format!("{index} of {of}"))),
     ];
-    Ok(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    // At their defaults they are in no checkpoint: one that was written before they were there still goes.
+    let DecodeOptions { max_pixels, exif_orientation, alpha } = job.decode;
+    let images = (job.decode != DecodeOptions::default()).then(|| {
+        let images = format!(
+            "max_image_pixels={max_pixels}, exif_orientation={exif_orientation}, alpha={}",
+            alpha.name()
+        );
+        ("images", images)
+    });
+    Ok(pairs.into_iter().chain(images).map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// Puts the codes where the job says they start. Says how many keywords have a code.

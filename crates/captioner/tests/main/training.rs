@@ -479,7 +479,7 @@ fn a_fit_says_what_it_found_and_encoding_agrees_with_it() {
         let source = &summary.pass_by_source[0];
         assert_eq!((source.source.as_str(), source.points), ("train", 96));
         assert!((source.rate - summary.report.pass_rate).abs() < 1e-9);
-        assert!(summary.report.warnings[0].contains("sample 400 points"), "{:?}", summary.report.warnings);
+        assert!(summary.report.warnings[0].contains("(samples=400)"), "{:?}", summary.report.warnings);
 
         let mut captioner = Captioner::load(&out, parse_device("cpu").unwrap()).unwrap();
         assert_eq!(summary.fingerprint, Scorer::fingerprint(&captioner));

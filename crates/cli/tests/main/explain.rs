@@ -11,10 +11,7 @@ use crate::export_audit::table;
 use crate::support::{StubCaptioner, clusters, corpus, plan_job, wait};
 use parquet::record::Field;
 use tldr_loader::config::{Gate, Quota, Selection};
-use tldr_loader::jobs::{
-    DecisionsJob, ExplainJob, Explained, ExportAllJob, ExportBy, ExportJob, Wanted, explain, export,
-    export_all, plan,
-};
+use tldr_loader::jobs::{DecisionsJob, ExplainJob, Explained, ExportBy, ExportJob, explain, export, plan};
 use tldr_loader::loader::PlanFile;
 use tldr_loader::model::Identity;
 use tldr_loader::select::Policy;
@@ -74,7 +71,7 @@ impl Run {
 
     fn all(&self, decisions: DecisionsJob) -> Vec<BTreeMap<String, Field>> {
         let out = self.path("all.parquet");
-        export_all(&ExportAllJob { decisions, out: out.clone() }, &mut |_, _| Ok(())).unwrap();
+        export(&ExportJob { all: true, ..ExportJob::new(decisions, &out) }, &mut |_, _| Ok(())).unwrap();
         table(&out)
     }
 
@@ -184,16 +181,8 @@ fn a_policy_says_the_same_as_its_export() {
     for rotate in [false, true] {
         let by = ExportBy::Policy(Box::new(policy(None, rotate)), Some(clusters()));
         let rows = run.all(run.decisions(by.clone()));
-        let (ledger, out) = (run.path("ledger"), run.path("kept.parquet"));
-        let (wanted, by_export) = (Wanted::default(), by.clone());
-        let job = ExportJob {
-            ledger,
-            by: by_export,
-            wanted,
-            generation: None,
-            score_field: None,
-            out: out.clone(),
-        };
+        let out = run.path("kept.parquet");
+        let job = ExportJob::new(run.decisions(by.clone()), &out);
         export(&job, &mut |_, _| Ok(())).unwrap();
         let kept = rows.iter().filter(|row| string(&row["outcome"]) == "kept");
         let ids: Vec<String> = kept.map(|row| string(&row["id"])).collect();
@@ -240,7 +229,7 @@ fn the_command_line_explains() {
     let [ledger, captioner, plan, out] = ["ledger", "captioner", "plan.parquet", "all.parquet"]
         .map(|name| run.path(name).display().to_string());
     let by_plan = ["--ledger", &ledger, "--plan", &plan, "--captioner", &captioner];
-    let output = cli(&[&["explain", "0000001", "00001.tar/0000151"], &by_plan[..]].concat());
+    let output = cli(&[&["explain", "0000001", "some/folder/00001.tar/0000151"], &by_plan[..]].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines: Vec<&str> = text.lines().collect();

@@ -11,7 +11,7 @@ use crate::support::{self, StubCaptioner, builder, clusters, corpus, epoch, wait
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use tldr_loader::config::{Gate, Priority, Quota, Selection};
-use tldr_loader::jobs::{AuditJob, ExportBy, ExportJob, Wanted, audit, export, plan};
+use tldr_loader::jobs::{AuditJob, DecisionsJob, ExportBy, ExportJob, audit, export, plan};
 use tldr_loader::ledger::Ledger;
 use tldr_loader::model::Identity;
 use tldr_loader::select::Policy;
@@ -57,8 +57,7 @@ impl Run {
     }
 
     fn job(&self, by: ExportBy, out: &str) -> ExportJob {
-        let (ledger, out) = (self.path("ledger"), self.path(out));
-        ExportJob { ledger, by, wanted: Wanted::default(), generation: None, score_field: None, out }
+        ExportJob::new(DecisionsJob::new(self.path("ledger"), by), self.path(out))
     }
 }
 
@@ -115,6 +114,33 @@ fn a_policy_exports_what_a_loader_yields() {
 }
 
 #[test]
+fn a_list_of_samples_is_left_out() {
+    let run = Run::new(4, 150);
+    let by = ExportBy::Policy(Box::new(policy()), Some(clusters()));
+    export(&run.job(by.clone(), "kept.parquet"), &mut |_, _| Ok(())).unwrap();
+    let kept = table(&run.path("kept.parquet"));
+    let (first, second) = (text(&kept[0]["key"]), &kept[1]["id"]);
+    let Field::ULong(id) = second else { panic!("{second:?}") };
+    let lists = [
+        ("keys.jsonl", format!("{{\"key\": \"{first}\"}}\n")),
+        ("ids.jsonl", format!("{{\"id\": {id}, \"source\": \"test\", \"shard\": \"00000.tar\"}}\n")),
+    ];
+    for (at, (name, content)) in lists.iter().enumerate() {
+        fs::write(run.path(name), content).unwrap();
+        let job = ExportJob { exclude: Some(run.path(name)), ..run.job(by.clone(), "rest.parquet") };
+        let summary = export(&job, &mut |_, _| Ok(())).unwrap();
+        assert_eq!(summary.samples as usize, kept.len() - 1);
+        let mut expected = kept.clone();
+        expected.remove(at);
+        assert_eq!(table(&run.path("rest.parquet")), expected, "{name}");
+    }
+    fs::write(run.path("none.jsonl"), "{\"key\": \"nobody\"}\n").unwrap();
+    let job = ExportJob { exclude: Some(run.path("none.jsonl")), ..run.job(by, "rest.parquet") };
+    let error = export(&job, &mut |_, _| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("invalid exclude=") && error.contains("its first key is \"nobody\""), "{error}");
+}
+
+#[test]
 fn of_a_thinned_ledger_only_what_is_known_is_exported() {
     let run = Run::of(4, 150, true);
     let by = |thin| {
@@ -130,7 +156,7 @@ fn of_a_thinned_ledger_only_what_is_known_is_exported() {
     assert!(yielded.len() > 100 && yielded.is_subset(&keys) && keys.len() < yielded.len() + 40);
     assert!(kept.iter().all(|row| matches!(row["pi"], Field::Float(pi) if (pi - 0.5).abs() < 1e-6)));
     let refused = export(&run.job(by(false), "kept.parquet"), &mut |_, _| Ok(())).unwrap_err().to_string();
-    assert!(refused.contains("window 0 lacks signals of") && refused.contains("without thin"), "{refused}");
+    assert!(refused.contains(" lacks signals of ") && refused.contains("without thin"), "{refused}");
     let refused = audit(&AuditJob::new(run.path("ledger"), policy()), Some(&clusters()), &mut |_, _| Ok(()));
     assert!(refused.unwrap_err().to_string().contains("in some window of all"));
     // What was dropped is there without signals.

@@ -181,6 +181,7 @@ fn stream(job: &TrainJob, part: &Part, read: ReadOptions, size: usize) -> Loader
         .transform(Transform::Preview)
         .dtype(PixelType::U8)
         .image_size(size)
+        .decode(job.decode)
         .seed(job.seed)
         .rank(0)
         .world_size(1);

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use crate::jobs::train::Resume;
 use crate::{Augment, CodebookStart, CodebookUpdate, Decay, Precision};
 use tldr_loader::config::Source;
+use tldr_loader::image::DecodeOptions;
 
 /// What to train, on what, and where to put it.
 #[derive(Debug, Clone)]
 pub struct TrainJob {
     /// The corpus, and how it is read.
     pub source: Source,
+    /// How its images are decoded.
+    pub decode: DecodeOptions,
     /// Folder of the captioner directory; made if missing.
     pub out: PathBuf,
     /// Preset of sizes: `tiny`, `small` or `base`.
@@ -65,6 +68,7 @@ impl TrainJob {
     pub fn new(urls: Vec<String>, out: impl Into<PathBuf>) -> Self {
         Self {
             source: Source::new(urls),
+            decode: DecodeOptions::default(),
             out: out.into(),
             preset: "small".into(),
             tokenizer: None,
