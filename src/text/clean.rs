@@ -21,6 +21,8 @@ pub(super) enum Cleaning {
     Lower,
     /// [`canonicalize`].
     Canonicalize,
+    /// Nothing: other trainers give their tokenizers captions as they are.
+    Nothing,
 }
 
 impl Cleaning {
@@ -29,6 +31,7 @@ impl Cleaning {
             Self::Whitespace => clean(text),
             Self::Lower => clean(text).to_lowercase(),
             Self::Canonicalize => canonicalize(text),
+            Self::Nothing => text.to_owned(),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::utils::{Lowercase, Sequence as Normalizers};
 use tokenizers::normalizers::{NFC, NormalizerWrapper, Replace};
@@ -119,17 +120,34 @@ impl Tokenizer {
     pub fn with_specials(&self, start: u32, end: u32, pad: u32) -> Self {
         let mut specials = self.0.specials.clone();
         specials.extend([start, end, pad]);
-        Self(Arc::new(Inner {
-            tokenizer: self.0.tokenizer.clone(),
-            words: self.0.words.clone(),
-            cleaning: self.0.cleaning,
+        self.with(|inner| Inner {
             layout: Layout::around(start, end, pad),
-            vocab_size: self.0.vocab_size,
             start: Some(start),
             end: Some(end),
             specials,
+            ..inner
+        })
+    }
+
+    /// The same rules for captions as they are: nothing is mended or collapsed before.
+    #[must_use]
+    pub fn without_cleaning(&self) -> Self {
+        self.with(|inner| Inner { cleaning: Cleaning::Nothing, ..inner })
+    }
+
+    fn with(&self, change: impl FnOnce(Inner) -> Inner) -> Self {
+        let own = &*self.0;
+        Self(Arc::new(change(Inner {
+            tokenizer: own.tokenizer.clone(),
+            words: own.words.clone(),
+            cleaning: own.cleaning,
+            layout: own.layout.clone(),
+            vocab_size: own.vocab_size,
+            start: own.start,
+            end: own.end,
+            specials: own.specials.clone(),
             fingerprint: OnceLock::new(),
-        }))
+        })))
     }
 
     /// CLIP's vocabulary as open_clip builds it: bytes, bytes that end a word, merges, specials.
@@ -340,6 +358,13 @@ impl Tokenizer {
     /// longer caption is cut; start and end stay.
     pub fn encode(&self, text: &str, out: &mut [i64]) {
         self.0.layout.fill(self.ids(text), out);
+    }
+
+    /// As [`encode`](Self::encode), of many texts at once: `[texts, context]`, on all cores.
+    pub fn encode_all(&self, texts: &[&str], context: usize) -> Vec<i64> {
+        let mut ids = vec![0; texts.len() * context];
+        ids.par_chunks_mut(context.max(1)).zip(texts).for_each(|(row, text)| self.encode(text, row));
+        ids
     }
 
     /// Ids of `text`, cleaned, without start and end.
@@ -565,6 +590,29 @@ mod tests {
         assert_eq!(ids.len(), 3);
         assert_eq!(tokenizer.decode(&ids), "red ring");
         assert_eq!(tokenizer.decode(&[u32::MAX, ids[0], 2]), "red");
+    }
+
+    #[test]
+    fn many_texts_at_once_are_each_as_alone() {
+        let tokenizer = trained();
+        let texts: Vec<&str> = CAPTIONS.iter().copied().cycle().take(100).chain([""]).collect();
+        let all = tokenizer.encode_all(&texts, 12);
+        for (row, text) in all.chunks(12).zip(&texts) {
+            let mut alone = [0; 12];
+            tokenizer.encode(text, &mut alone);
+            assert_eq!(row, alone);
+        }
+        assert_eq!(all.len(), 12 * texts.len());
+    }
+
+    #[test]
+    fn captions_as_they_are_keep_what_cleaning_takes() {
+        let (tokenizer, ours) = (trained(), "a  red &amp; blue\tcircle");
+        let plain = tokenizer.without_cleaning();
+        assert_eq!(tokenizer.ids(ours), tokenizer.ids("a red & blue circle"));
+        assert_ne!(plain.ids(ours), tokenizer.ids(ours));
+        assert_eq!(plain.ids("a red circle"), tokenizer.ids("a red circle"));
+        assert_ne!(plain.fingerprint(), tokenizer.fingerprint());
     }
 
     #[test]

@@ -8,11 +8,13 @@ use ndarray::{Array2, ArrayView2, ArrayView4};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use tldr_loader::model::{Embedder, PreviewFilter, RawScores, Recaptioner};
+use tldr_loader::text::Tokenizer;
 use tldr_loader::{Result, SampleId};
 use tldr_python::array::{Array, read, read_shaped};
 use tldr_python::errors::OrRaise;
 
 use crate::calls::{self, array, in_python};
+use crate::tokens::tokenizer;
 
 /// Such a scorer, with what does not change of it.
 pub(crate) struct PythonEmbedder {
@@ -30,6 +32,8 @@ pub(crate) struct PythonEmbedder {
     held: Option<(usize, Py<Array>)>,
     awaited: Option<(usize, Py<Array>)>,
     captions: Option<(usize, u64)>,
+    /// What makes token ids of captions, and how many of each.
+    tokenizer: Option<(Tokenizer, usize)>,
 }
 
 impl PythonEmbedder {
@@ -37,6 +41,8 @@ impl PythonEmbedder {
         let filter: String = scorer.getattr("preview_filter")?.extract()?;
         let captions: Option<u64> = scorer.getattr("caption_fingerprint")?.extract()?;
         let batch_size = scorer.getattr("batch_size")?.extract()?;
+        let tokens = scorer.getattr("tokens")?;
+        let tokenizer = if tokens.is_none() { None } else { Some(tokenizer(&tokens)?) };
         Ok(Self {
             preview_size: scorer.getattr("preview_size")?.extract()?,
             preview_filter: PreviewFilter::from_name(&filter).or_raise(scorer.py())?,
@@ -49,6 +55,7 @@ impl PythonEmbedder {
             held: None,
             awaited: None,
             captions: captions.map(|fingerprint| (batch_size, fingerprint)),
+            tokenizer,
             scorer: Arc::new(scorer.clone().unbind()),
         })
     }
@@ -101,9 +108,14 @@ impl Embedder for PythonEmbedder {
 
     fn score(&mut self, previews: ArrayView4<'_, u8>, captions: &[&str]) -> Result<RawScores> {
         let rows = captions.len();
+        // Before Python's lock is taken.
+        let ids = self.tokenizer.as_ref().map(|(tokenizer, context)| {
+            Array::from_vec(tokenizer.encode_all(captions, *context), &[rows, *context])
+        });
         in_python(|py| {
             let previews = self.previews(py, previews)?;
-            let found = self.scorer.bind(py).call_method1("score", (previews, captions.to_vec()))?;
+            let ids = ids.map(|ids| Bound::new(py, ids)).transpose()?;
+            let found = self.scorer.bind(py).call_method1("score", (previews, captions.to_vec(), ids))?;
             let found = found.cast::<PyTuple>()?;
             let (embedding, shape) = read::<f32>("embedding", &found.get_item(0)?)?;
             let dim = if let [_, dim] = shape[..] { dim } else { 0 };

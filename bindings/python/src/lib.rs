@@ -18,6 +18,7 @@ mod ranks;
 mod running;
 mod scorer;
 mod synth;
+mod tokens;
 
 /// Runs the command `tldr-loader` without the captioner; `words` begin with the program's name. Returns the exit code.
 #[pyo3::pyfunction]
@@ -51,6 +52,8 @@ mod _native {
     use crate::loader::Loader;
     #[pymodule_export]
     use crate::synth::synth;
+    #[pymodule_export]
+    use crate::tokens::_token_ids;
     #[pymodule_export]
     use tldr_python::array::Array;
 

@@ -463,15 +463,14 @@ def test_clip_of_transformers_scores_as_transformers_does(
         found.logits_per_image / found.logits_per_image.new_tensor(scorer.model.logit_scale.exp().item())
     ).diag()
     torch.testing.assert_close(torch.tensor(alignment), scores, atol=1e-4, rtol=1e-3)
-    fitted = tldr.fit(corpus.urls, scorer, tmp_path / "clip_fit", clusters=4)
-    assert captions(loader(corpus.urls, fitted))
+    ids_are_made_by_the_loader(scorer, corpus.urls, tmp_path / "clip_fit")
     # Fine-tuned under the same name: the hash of the weights tells.
     with torch.no_grad():
         scorer.model.visual_projection.weight.mul_(1.5)
     assert models._weights(scorer.model) not in scorer.fingerprint
 
 
-def test_siglip_of_transformers_scores_as_transformers_does(tmp_path: Path) -> None:
+def test_siglip_of_transformers_scores_as_transformers_does(corpus: Corpus, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(1)
     parts = small_models.PARTS
@@ -500,6 +499,35 @@ def test_siglip_of_transformers_scores_as_transformers_does(tmp_path: Path) -> N
     _, alignment, _ = _Adapter(scorer).score(theirs.astype(np.uint8), texts)
     cosines = (found.image_embeds * found.text_embeds).sum(1)
     torch.testing.assert_close(torch.tensor(alignment), cosines, atol=1e-4, rtol=1e-3)
+    ids_are_made_by_the_loader(scorer, corpus.urls, tmp_path / "siglip_fit")
+
+
+def ids_are_made_by_the_loader(scorer: Any, urls: str, folder: Path) -> None:
+    """The tokenizer is not called in a pass, and without the loader's ids the signals are the same."""
+    calls: list[int] = []
+    own = scorer.tokenizer
+
+    def counted(texts: list[str]) -> Any:
+        calls.append(len(texts))
+        return own(texts)
+
+    def signals(fitted: tldr.FittedScorer) -> list[list[Any]]:
+        selection = tldr.Selection(keep_ratio=0.4, gate=tldr.Top(0.6), window=64)
+        found = loader(urls, fitted, selection=selection)
+        return [[*batch.alignment, *batch.clusters] for batch in found]
+
+    tldr.fit(urls, scorer, folder, clusters=4)
+    fitted = tldr.FittedScorer(folder, scorer)
+    assert fitted._adapter.tokens is not None
+    scorer.tokenizer = counted
+    by_loader = signals(fitted)
+    assert by_loader
+    assert not calls
+    fitted = tldr.FittedScorer(folder, scorer)
+    fitted._adapter.tokens = None
+    assert signals(fitted) == by_loader
+    assert len(calls) > 5
+    scorer.tokenizer = own
 
 
 def test_open_clip_scores_as_open_clip_does(corpus: Corpus, tmp_path: Path) -> None:
@@ -528,8 +556,7 @@ def test_open_clip_scores_as_open_clip_does(corpus: Corpus, tmp_path: Path) -> N
     torch.testing.assert_close(torch.tensor(embedding), a, atol=1e-3, rtol=1e-3)
     with pytest.raises(tldr.ConfigError, match="transform for evaluation"):
         models.open_clip(model, open_clip.image_transform(32, is_train=True), tokenizer)
-    fitted = tldr.fit(corpus.urls, scorer, tmp_path / "open_fit", clusters=4)
-    assert captions(loader(corpus.urls, fitted))
+    ids_are_made_by_the_loader(scorer, corpus.urls, tmp_path / "open_fit")
 
 
 def test_blip_aligns_by_its_matching_head(corpus: Corpus, tmp_path: Path) -> None:
@@ -558,6 +585,7 @@ def test_blip_aligns_by_its_matching_head(corpus: Corpus, tmp_path: Path) -> Non
     raw = images(noise(4), do_normalize=False, do_rescale=False, return_tensors="np")["pixel_values"]
     _, alignment, _ = _Adapter(scorer).score(raw.astype(np.uint8), texts)
     torch.testing.assert_close(torch.tensor(alignment), odds[:, 1] - odds[:, 0], atol=1e-4, rtol=1e-3)
+    ids_are_made_by_the_loader(scorer, corpus.urls, tmp_path / "blip_fit")
 
 
 def test_fingerprints_are_of_the_weights(clip_folder: Path) -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
-import tempfile
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tldr_loader._native import Loader
-from tldr_loader._options import Captions, Images, Runtime, World
+import numpy as np
+
+from tldr_loader import _native
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["TEXTS", "token_ids"]
 
-TEXTS = (
+TEXTS: tuple[str, ...] = (
     "a photo of a dog",
     "Two CATS, on the sofa; don't touch!",
     "snake_case & 12,345.67 - 50% off?",
@@ -32,45 +28,17 @@ TEXTS = (
 
 
 def token_ids(
-    file: str | os.PathLike[str], context_length: int, texts: Sequence[str] = TEXTS
+    file: str | os.PathLike[str], context_length: int, texts: Sequence[str] = TEXTS, *, cleans: bool = True
 ) -> torch.Tensor:
     """The token ids that a loader with this tokenizer makes of captions, int64 `[texts, context_length]`.
 
+    Captions are cleaned before, as a loader does, if `cleans`.
+
     Raises:
+        ConfigError: Rows of so many ids cannot be filled.
         DataError: The file is not what it should be.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        shard = Path(folder) / "texts.tar"
-        with tarfile.open(shard, "w") as tar:
-            for i, text in enumerate(texts):
-                for name, data in ((f"{i:03}.png", _png()), (f"{i:03}.txt", text.encode())):
-                    member = tarfile.TarInfo(name)
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-        loader = Loader(
-            shard,
-            mode="eval",
-            tokenizer=file,
-            captions=Captions(context_length=context_length),
-            images=Images(image_size=2),
-            batch_size=len(texts),
-            runtime=Runtime(threads=1),
-            world=World(rank=0, world_size=1),
-        )
-        (batch,) = loader
-        tokens = batch.tokens
-        assert tokens is not None  # the loader has a tokenizer
-        return tokens
+    import torch
 
-
-def _png() -> bytes:
-    """A black image of 2 x 2 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        body = kind + data
-        return len(data).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
-
-    size = (2).to_bytes(4, "big")
-    header = size + size + bytes([8, 2, 0, 0, 0])  # 8 bits a colour, red green blue
-    rows = zlib.compress(bytes(2 * (1 + 6)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    ids = _native._token_ids(os.fspath(file), list(texts), context_length, cleans)
+    return torch.from_numpy(np.from_dlpack(ids).copy())

@@ -23,6 +23,7 @@ from tldr_loader import _native
 from tldr_loader._errors import ConfigError
 from tldr_loader._options import Images, Source
 from tldr_loader._progress import of_job, with_bar
+from tldr_loader._scorer_tokens import Tokens
 
 __all__ = ["FittedScorer", "Scorer", "ScorerFit", "fit"]
 
@@ -52,7 +53,10 @@ class Scorer(Protocol):
         std: See `mean`.
         device: Where previews arrive, as torch names it. Default: the CPU.
         autocast: Number type of torch's autocast, such as `torch.bfloat16`. Default: none.
-        tokenizer: Called with a list of captions; `score` gets what it returns, on the device.
+        tokenizer: Called with a list of captions; `score` gets what it returns, on the device. The ids of one
+            of open_clip are made by the loader's threads, if they make the same.
+        fast_tokenizer: With `tokenizer`: the one of transformers that it calls, and its `max_length`, so that
+            the loader's threads make ids and mask in its place, if they make the same.
         caption_fingerprint: With a method `caption`: names weights and settings of the captions it writes.
     """
 
@@ -219,6 +223,7 @@ class _Adapter:
         self.ahead: Any = None
         self.centroids: Any = None
         self.scale: Any = None
+        self.tokens = None if self.torch is None else Tokens.of(scorer)
         if not callable(getattr(scorer, "score", None)):
             raise ConfigError(f"invalid scorer={scorer!r}: expected an object with a method score")
         if (getattr(scorer, "mean", None) is None) != (getattr(scorer, "std", None) is None):
@@ -287,10 +292,10 @@ class _Adapter:
             cluster = torch.cat([best.indices for best in found]).cpu().numpy()
             return cluster, cosine
 
-    def score(self, previews: Any, captions: list[str]) -> tuple[Any, Any, Any]:
-        """Embeddings, alignments, and clusters or `None`."""
+    def score(self, previews: Any, captions: list[str], ids: Any = None) -> tuple[Any, Any, Any]:
+        """Embeddings, alignments, and clusters or `None`; `ids` are those that `tokens` asked for."""
         with self._running():
-            pixels, texts = self._previews(previews), self._texts(captions)
+            pixels, texts = self._previews(previews), self._texts(captions, ids)
             found = self.scorer.score(pixels, texts)
             self._look_ahead()
             if not isinstance(found, Mapping) or "embedding" not in found:
@@ -367,11 +372,13 @@ class _Adapter:
             self.scale = [torch.tensor(values, **form).view(1, 3, 1, 1) for values in (mean, std)]
         return (pixels.float() / 255 - self.scale[0]) / self.scale[1]
 
-    def _texts(self, captions: list[str]) -> Any:
+    def _texts(self, captions: list[str], ids: Any) -> Any:
         tokenizer = getattr(self.scorer, "tokenizer", None)
         if tokenizer is None:
             return captions
-        texts = tokenizer(captions)
+        texts = tokenizer(captions) if ids is None or self.tokens is None else self.tokens.made(ids)
+        if isinstance(texts, dict):
+            return {name: values.to(self.device) for name, values in texts.items()}
         move = getattr(texts, "to", None)
         return texts if move is None else move(self.device)
 

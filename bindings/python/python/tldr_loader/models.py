@@ -124,6 +124,7 @@ class _Transformers(_Model):
             mean=images.image_mean, std=images.image_std, **options,
         )  # fmt: skip
         self.processor, self.context = processor, context
+        self.fast_tokenizer = (processor.tokenizer, context)
 
     def tokenizer(self, captions: list[str]) -> Any:
         return self.processor.tokenizer(
