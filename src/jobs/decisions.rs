@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::jobs::recorded::{Recorded, Wanted, all_kept, generation, lacking, samples, view, window_of};
-use crate::ledger::{CorpusScores, RecordedShard, Scores, WindowCaptions, WindowKey, WindowRecord};
+use crate::ledger::{CorpusScores, Scores, WindowCaptions, WindowKey, WindowRecord};
 use crate::loader::{PlanFile, gated_out};
 use crate::sample::{DropReason, Outcome, SampleId};
 use crate::select::gate::GateRule;
@@ -145,7 +145,7 @@ impl Decisions {
             recorded.recording.shards.retain(|shard| planned.contains(&shard.hash));
         }
         let generation = generation(job.generation, &recorded)?;
-        let names = names(&recorded);
+        let names = recorded.names();
         let judgement = match recorded.recording.judgements[..] {
             [only] => Some(only),
             _ => None,
@@ -225,7 +225,8 @@ impl Decisions {
             let mut planner = planner.fill_with_copies(plan.plan.counts().refilled > 0);
             self.walk(
                 &mut |key, record, scores| {
-                    planner.add(key.shard, key.window, &window_of_plan(key, record, scores))
+                    let scores = scores.map(|scores| &scores[..]);
+                    planner.add(key.shard, key.window, &view(key, record, scores))
                 },
                 progress,
             )?;
@@ -496,21 +497,3 @@ impl Decisions {
 
 /// What is called with every recorded window.
 type EachRecorded<'a> = dyn FnMut(&WindowKey, &Arc<WindowRecord>, Option<&CorpusScores>) -> Result<()> + 'a;
-
-/// The planner's view of a window.
-fn window_of_plan<'a>(
-    key: &WindowKey,
-    record: &'a WindowRecord,
-    scores: Option<&'a CorpusScores>,
-) -> Window<'a> {
-    view(key, record, scores.map(|scores| &scores[..]))
-}
-
-/// Source and path of each recorded shard, by its hash.
-fn names(recorded: &Recorded) -> BTreeMap<u64, (String, String)> {
-    let of = |shard: &RecordedShard| {
-        let first = recorded.key(shard, *shard.windows.first()?);
-        Some((shard.hash, recorded.ledger.shard_of(&first)?))
-    };
-    recorded.recording.shards.iter().filter_map(of).collect()
-}

@@ -1,5 +1,6 @@
 //! A ledger as data: the windows that a captioner's signals are recorded for, one after the other.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -120,6 +121,15 @@ impl Recorded {
             }
         }
         Ok(Policy { cut: Some(ScoreCut::measured(policy.gate(), &all)), ..policy.clone() })
+    }
+
+    /// Source and path of each shard, by its hash.
+    pub(super) fn names(&self) -> BTreeMap<u64, (String, String)> {
+        let of = |shard: &RecordedShard| {
+            let first = self.key(shard, *shard.windows.first()?);
+            Some((shard.hash, self.ledger.shard_of(&first)?))
+        };
+        self.recording.shards.iter().filter_map(of).collect()
     }
 
     /// What is known of a window; `None`, and a warning, where its files are damaged.

@@ -165,7 +165,14 @@ fn a_second_epoch_asks_no_model_and_another_gate_only_of_captions() {
     assert!(before.iter().all(|&n| n > 100), "{before:?}");
     loader.set_epoch(0);
     assert_eq!(epoch(&loader), first);
-    assert_eq!(asked(&counts), before, "the ledger knows signals, captions and scores");
+    // The ledger knows all but what the end of the first run cut off: samples that fill no batch.
+    let left_over = loader.stats().counts.kept - first.iter().map(Vec::len).sum::<usize>() as u64;
+    assert!(left_over < 32, "{left_over}");
+    let again = asked(&counts);
+    assert_eq!(again[0], before[0], "signals");
+    for (again, before) in again.into_iter().zip(before) {
+        assert!((again - before) as u64 <= left_over, "{again} {before} {left_over}");
+    }
 
     // More samples fail a narrower gate: their captions and scores are missing, their signals are not.
     let (narrow, counts) = counted(&urls, 0.3, &ledger);

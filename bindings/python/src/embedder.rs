@@ -1,6 +1,6 @@
 //! A scorer of the user's own, written in Python, that knows nothing of clusters and quantiles.
 //!
-//! What the object has to have is written down in `tldr_loader/_scorers.py`, which wraps whatever users give.
+//! What the object has to have is written down in `tldr_loader/_scorer_adapter.py`, which wraps whatever users give.
 
 use std::sync::Arc;
 

@@ -85,6 +85,26 @@ def test_the_numbers_are_those_of_the_export(run: Run, made: tldr.Report) -> Non
     across = [group["across"] for group in model["near"]["groups"]]
     assert across == sorted(across, key=["sources", "shards", "shard"].index)
     assert across[0] == "sources"
+    # What fell to one keeper is one group, the least certain first.
+    groups = model["near"]["groups"]
+    assert len({group["keeper"] for group in groups}) == len(groups)
+    for group in groups:
+        keeper = int(model["samples"][group["keeper"]]["id"])
+        fell = [row for row in rows if row["near_id"] == keeper and row["reason"] == "near-duplicate"]
+        assert group["size"] == len(fell) >= len(group["members"])
+    for kind in ("sources", "shards", "shard"):
+        own = [group["members"] for group in groups if group["across"] == kind]
+        doubt = [max(member["bits"] for member in members) for members in own]
+        assert doubt == sorted(doubt, reverse=True)
+    # A picture is nearest or random, not both; what has no hash here is named.
+    for row in model["clusters"]:
+        assert not set(row["nearest"]) & set(row["random"])
+    nearest = [model["samples"][at] for row in model["clusters"] for at in row["nearest"]]
+    gated = any(one.get("reason") == "gate" for one in nearest)
+    assert gated != ("of what passed the gate" in model["cluster_label"])
+    assert model["gate"]["answer"].startswith(("No: ", "Hardly: ", "Somewhat: ", "Yes: "))
+    assert (model["gate"]["warning"] is None) == model["gate"]["answer"].startswith(("Somewhat: ", "Yes: "))
+    assert "perplexity" not in made.out.read_text()
     assert model["gate"]["swapped"]["pairs"] > 100
 
 
@@ -339,8 +359,8 @@ def test_remote_shards_give_the_same_page_by_ranges(run: Run, tmp_path: Path) ->
     near, model = models
     assert (model["funnel"]["failed"], model["funnel"]["excluded"]) == (4, 10)
     assert [len(row["shown"]) for row in model["excluded"]] == [3]
-    # All but the command, which names the place.
-    assert len({model["head"].pop("command") for model in models}) == 2
+    # All but the commands, which name the place.
+    assert all(len({model["head"].pop(name) for model in models}) == 2 for name in ("command", "export"))
     assert model == near
     sheets = [re.findall(r"url\((data:image/jpeg[^)]*)\)", page.out.read_text()) for page in pages]
     assert sheets[0] == sheets[1] != []

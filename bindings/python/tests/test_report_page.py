@@ -6,6 +6,9 @@ import io
 import itertools
 import json
 import re
+import shlex
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +55,24 @@ def test_the_page_opens_from_a_file(browser: Any, made: tldr.Report, width: int,
     assert (sum(map(int, re.findall(r"\d+", back)[:3])) < 200) == (scheme == "dark")
     # No word of a table is broken.
     assert page.locator("table.funnel tr.loss th").first.bounding_box()["height"] < 45
+    # What a step is, is said at every width; the sections are at hand everywhere.
+    assert page.locator("table.funnel tr.kept td.what").is_visible()
+    page.evaluate("document.getElementById('filter').scrollIntoView()")
+    assert page.locator("nav").bounding_box()["y"] == 0
+    page.evaluate("scrollTo(0, 0)")
+    # An outcome has one colour: in the funnel, on tiles, in the bars of clusters.
+    for name in ("kept", "gate", "quota", "near-duplicate"):
+        colours = page.evaluate(
+            """(name) => [[`table.funnel tr.${name} rect`, "fill"], [`#filter-tiles .is-${name}`, "color"],
+                [`#sizes .fill-${name}`, "fill"], [`#sizes .is-${name}`, "color"]].map(
+                ([place, of]) => getComputedStyle(document.querySelector(place))[of])""",
+            name,
+        )
+        assert len(set(colours)) == 1, (name, colours)
+    # Without captions nothing is said of their judges.
+    text = page.locator("#captions").inner_text()
+    assert text.count("The ledger has no ") == 1
+    assert "A kept sample is trained on the caption that fuse=original takes." in text
     # The numbers on it.
     kept = page.locator("table.funnel tr.kept td.number").first.inner_text()
     assert int(kept.replace(",", "")) == model["funnel"]["kept"]
@@ -124,13 +145,19 @@ def test_samples_are_filtered_and_copied(browser: Any, run: Run, made: tldr.Repo
     page.select_option("#filter-outcome", "kept")
     page.select_option("#filter-source", "beta")
     expected = [one for one in samples if one["outcome"] == "kept" and one["source"] == "beta"]
-    assert page.locator("#filter-count").inner_text().startswith(f"{len(expected)} of {len(samples)} sampled")
+    assert (
+        page.locator("#filter-count")
+        .inner_text()
+        .startswith(f"{len(expected)} of the {len(samples)} samples on this page match")
+    )
     page.locator("#filter-tiles .tick").nth(0).check()
     page.locator("#filter-tiles .tile .frame").nth(1).focus()
     page.keyboard.press("x")
     assert page.locator("#filter-count").inner_text().endswith("2 ticked")
     page.click("#tick-all")
     page.click("#copy-subset")
+    status = page.locator("#copy-status")
+    status.filter(has_text=f"To keep ONLY these {len(expected)}: save it as subset.jsonl").wait_for()
     text = page.locator("#copied").input_value()
     subset = tmp_path / "subset.jsonl"
     subset.write_text(text)
@@ -144,9 +171,38 @@ def test_samples_are_filtered_and_copied(browser: Any, run: Run, made: tldr.Repo
     )
     keys = {key for batch in loader for key in batch.keys}
     assert keys == {one["key"] for one in expected}
+    page.click("#copy-exclude")
+    status.filter(
+        has_text=f"To leave these {len(expected)} OUT: save it as exclude.jsonl, run tldr-loader export"
+    ).wait_for()
+    assert status.inner_text().endswith("and give the source subset=subset.parquet.")
+    # What it says runs, and leaves them out.
+    (tmp_path / "exclude.jsonl").write_text(page.locator("#copied").input_value())
+    command = shlex.split(status.locator("code").inner_text())
+    done = subprocess.run(
+        [sys.executable, "-m", "tldr_loader._command", *command[1:]],
+        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    left = pq.read_table(tmp_path / "subset.parquet").to_pylist()
+    assert len(left) == made.kept - len(expected)
+    # It is of these ticks: with others it is gone.
+    page.locator("#filter-tiles .tick").first.uncheck()
+    assert status.inner_text() == ""
+    assert not page.locator("#copied").is_visible()
     page.click("#tick-none")
     page.click("#copy-exclude")
-    assert page.locator("#copy-status").inner_text() == "Tick samples first."
+    assert status.inner_text() == "Tick samples first."
+    # All matches are ticked, by their number; where there are none it says so.
+    assert page.locator("#tick-all").inner_text() == f"Tick all {len(expected)} matches"
+    names = page.locator("#filter-outcome option").all_inner_texts()
+    assert {"kept", "dropped: gate", "dropped: quota", "dropped: near-duplicate"} <= set(names)
+    page.fill("#filter-text", "no such words")
+    assert page.locator("#nothing").inner_text() == "Nothing matches: clear the filter"
+    page.click("#clear")
+    assert page.locator("#filter-count").inner_text().startswith(f"{len(samples)} of the ")
+    page.select_option("#filter-outcome", "kept")
+    page.select_option("#filter-source", "beta")
     # A tile opens its facts, and the switches work.
     page.locator("#filter-tiles .tile .frame").first.click()
     assert page.locator("#one").is_visible()
@@ -154,6 +210,11 @@ def test_samples_are_filtered_and_copied(browser: Any, run: Run, made: tldr.Repo
         page.locator("#one-content p").inner_text(),
         *(one["sentence"] for one in expected),
     }
+    # It is trained on as it is; a caption that the page cuts is said to be cut.
+    assert "the caption above" in page.locator("#one-content dl").inner_text()
+    for length, pieces in ((599, 1), (600, 2)):
+        assert page.evaluate("(n) => whole('x'.repeat(n) + '…').length", length) == pieces
+    assert page.evaluate("whole('x'.repeat(600) + '…')[1].textContent") == " cut at 600 characters"
     page.keyboard.press("Escape")
     page.keyboard.press("b")
     assert page.evaluate("document.body.classList.contains('blurred')")
@@ -181,23 +242,50 @@ def test_the_curve_starts_at_what_was_decided(
     what = "The gate in force has a cut of its own for each cluster"
     if not model["gate"]["is_by_cluster"]:
         what = f"alignment of {float(np.float32(model['gate']['least'])):.6g} or more"
+    if model["gate"]["least"] is not None:
+        what += f" (= gate top({gate.share:g}))"
     assert f"{what}: {passing} of {usable} usable samples pass" in before
     assert f"keep_ratio {model['head']['keep_ratio']:g} keeps {funnel['kept']}, " in before
     assert before.endswith("this is what was decided.")
     page.locator("#curve-gate").fill("0")
     page.locator("#curve-ratio").fill("98")
     after = page.locator("#curve-said").inner_text()
-    assert f"alignment of 0 or more: {usable} of {usable} usable samples pass (100.0%)" in after
+    assert (
+        f"alignment of 0 or more (= gate top(1)): {usable} of {usable} usable samples pass (100.0%)" in after
+    )
     assert "decided" not in after
     # Each stop says how many pass: the samples with as much alignment.
     values = sorted(row["alignment"] for row in rows_of(run) if row["alignment"] is not None)
-    for stop in (40, 90, 140):
+    last = int(page.locator("#curve-gate").get_attribute("max"))
+    for stop in (40, 90, 140, last):
         page.locator("#curve-gate").fill(str(stop))
         text = page.locator("#curve-said").inner_text()
-        match = re.match(r"alignment of ([\d.]+) or more: (\d+) of", text)
+        match = re.match(r"alignment of ([\d.]+) or more(?: \(= gate top\([\d.]+\)\))?: (\d+) of", text)
         assert match is not None
         cut, found = match.groups()
         assert int(found) == sum(value >= np.float32(float(cut)) for value in values)
+        # Shares are of the usable samples, and what cannot be is not promised.
+        assert all(of == str(usable) for of in re.findall(r"of (\d+) usable", text))
+        assert "of what passes" not in text
+        page.locator("#curve-ratio").fill("99")
+        most = min(usable, int(found))
+        assert (
+            f"at most {most} can be kept; the loader refuses this policy"
+            in page.locator("#curve-said").inner_text()
+        )
+        page.locator("#curve-ratio").fill("98")
+    # At the cut in force the near-duplicates that it found are left out.
+    page.click("#curve-reset")
+    assert page.locator("#curve-said").inner_text() == before
+    assert page.locator("#curve-reset").is_disabled()
+    page.locator("#curve-ratio").fill("5")
+    low = page.locator("#curve-said").inner_text()
+    if model["gate"]["least"] is not None:
+        without = f", without {funnel['dedup']} near-duplicates" if funnel["dedup"] else ""
+        most = min(round(0.06 * usable), passing - funnel["dedup"])
+        assert low.endswith(
+            f"keeps at most {most}, {100 * most / usable:.1f}% of the usable samples{without}."
+        )
     assert seen.said == []
     page.context.close()
 
@@ -273,8 +361,23 @@ def test_a_tile_of_every_section_opens(browser: Any, made: tldr.Report, key: str
         title = page.locator("#one-title").inner_text()
         sentence = page.locator("#one-content p").first.inner_text()
         assert any(one["key"] == title and one["sentence"] == sentence for one in samples)
-        page.keyboard.press("Escape")
+        # It is read from its top, the arrows go through its list, and a click beside it closes.
+        assert page.evaluate("document.activeElement.id") == "one-title"
+        place_of = page.locator("#one-place").inner_text()
+        if not place_of.endswith("of 1"):
+            page.keyboard.press("ArrowRight")
+            assert page.locator("#one-place").inner_text() == place_of.replace("1 of", "2 of")
+            page.keyboard.press("ArrowLeft")
+            assert page.locator("#one-title").inner_text() == title
+        if key == "click":
+            page.mouse.click(5, 450)
+        else:
+            page.keyboard.press("Escape")
         assert not page.locator("#one").is_visible()
+    # A near-duplicate is shown beside the one that it fell to.
+    page.locator("#groups .pair .tile:nth-child(2) .frame").first.click()
+    assert page.locator("#one .large .picture").count() == 2
+    page.keyboard.press("Escape")
     # Every picture is in a button that says that it opens: by its mark, and by its title.
     assert page.locator("main .picture").count() == page.locator("main .frame .picture").count()
     mark = page.locator("#edge .frame").first.evaluate(
@@ -282,4 +385,50 @@ def test_a_tile_of_every_section_opens(browser: Any, made: tldr.Report, key: str
     )
     assert mark not in ("none", "normal")
     assert seen.said == []
+    page.context.close()
+
+
+def test_numbers_lie_on_their_own_side_of_the_cut(browser: Any, made: tldr.Report) -> None:
+    page = opened(browser, made.out).page
+    for value, cut, expected in [
+        (0.4995226, 0.5, "0.4995"),
+        (0.5, 0.5, "0.5"),
+        (0.50004, 0.5, "0.50004"),
+        (0.3449, 0.5, "0.345"),
+        (0.9999, 0.5, "0.9999"),
+        (1, 0.5, "1"),
+        (0.00001, 0.5, "0.00001"),
+        (0.49999997, 0.5, "0.49999997"),
+        (0.33331, 0.3333, "0.33331"),
+        (0.3333, 0.3333, "0.3333"),
+        (-0.4, 2, "-0.4"),
+    ]:
+        assert page.evaluate("([value, cut]) => short(value, cut)", [value, cut]) == expected
+    assert page.evaluate("[percent(1, 9999), percent(9999, 10000), percent(3, 3), percent(0, 3)]") == [
+        "<0.1%", ">99.9%", "100.0%", "0.0%",
+    ]  # fmt: skip
+    # No tile that the gate dropped shows a number that passes.
+    model = json.loads(made.json.read_text())
+    tiles = page.locator("#edge .tile").evaluate_all(
+        "(tiles) => tiles.map((tile) => [+tile.dataset.sample, tile.querySelector('.state').textContent])"
+    )
+    assert len(tiles) > 20
+    for at, text in tiles:
+        dropped = model["samples"][at].get("reason") == "gate"
+        assert (float(text.rsplit("\u00a0", 1)[1]) < model["gate"]["least"]) == dropped, text
+    page.context.close()
+
+
+def test_a_group_says_what_is_kept_of_it(browser: Any, made: tldr.Report) -> None:
+    model = json.loads(made.json.read_text())
+    page = opened(browser, made.out).page
+    said = page.locator("#groups .card > .soft").all_inner_texts()
+    found = set()
+    for group, text in zip(model["near"]["groups"], said, strict=True):
+        kept = model["samples"][group["keeper"]]["outcome"] == "kept"
+        found.add(kept)
+        copies = f"{group['size']} near-duplicate" + ("s" if group["size"] > 1 else "")
+        expected = f"1 stays, {group['size']} dropped" if kept else f"0 kept: {copies}, then the quota"
+        assert text.split(": ", 1)[1].startswith(expected)
+    assert found == {True, False}
     page.context.close()

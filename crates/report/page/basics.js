@@ -27,10 +27,26 @@ function draw(name, attributes, ...children) {
 }
 
 const thousands = (n) => String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, ",");
-const percent = (part, of) => (of ? (100 * part) / of : 0).toFixed(1) + "%";
-const short = (x) => (x === null || x === undefined ? "" : String(Number(Number(x).toPrecision(3))));
+/** A share of which no part reads as none, and only all of it as all. */
+function percent(part, of) {
+  const text = (of ? (100 * part) / of : 0).toFixed(1);
+  return text === "100.0" && part < of ? ">99.9%" : text === "0.0" && part > 0 ? "<0.1%" : text + "%";
+}
+/** A number in three digits, or in as many as it takes to lie on its own side of the cut, of 0 and of 1. */
+function short(x, cut) {
+  if (x === null || x === undefined) return "";
+  const value = Number(x), marks = [cut === undefined ? model.gate.least : cut, 0, 1].filter((mark) => mark !== null);
+  for (let digits = 3; digits < 17; digits++) {
+    const shown = Number(value.toPrecision(digits));
+    if (marks.every((mark) => Math.sign(shown - mark) === Math.sign(value - mark))) return String(shown);
+  }
+  return String(value);
+}
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const stateOf = (sample) => sample.reason && sample.outcome === "dropped" ? sample.reason : sample.outcome;
+/** What became of a sample, in words. */
+const outcomes = { gate: "dropped: gate", quota: "dropped: quota", thin: "dropped: thin", "near-duplicate": "dropped: near-duplicate" };
+const outcomeOf = (name) => outcomes[name] || name;
 const valueOf = (sample) => (model.gate.by === "alignment" ? sample.alignment : sample.score);
 
 /** Round numbers from `from` to `to`, about so many: their step is 1, 2 or 5 times a power of ten. */

@@ -3,7 +3,14 @@ const PAGE = 120;
 let found = [], limit = PAGE;
 
 function counted() {
-  byId("filter-count").textContent = `${thousands(found.length)} of ${thousands(samples.length)} sampled samples, ${thousands(ticked.size)} ticked`;
+  byId("filter-count").textContent = `${thousands(found.length)} of the ${thousands(samples.length)} samples on this page match, ${thousands(ticked.size)} ticked`;
+  byId("tick-all").textContent = found.length === 1 ? "Tick the one match" : `Tick all ${thousands(found.length)} matches`;
+  byId("tick-all").disabled = !found.length;
+}
+
+/** Takes back what was said of a copy: it is of other ticks. */
+function told() {
+  byId("copy-status").textContent = ""; byId("copied").hidden = true;
 }
 
 function filtered() {
@@ -16,6 +23,7 @@ function filtered() {
   nodes.clear();
   byId("filter-tiles").replaceChildren(...found.slice(0, limit).map((i) => tile(i, { tickable: true })));
   byId("more").hidden = found.length <= limit;
+  byId("nothing").hidden = found.length > 0;
   counted();
 }
 
@@ -24,12 +32,15 @@ const lines = (list) => list.map((i) => JSON.stringify({ id: samples[i].id, sour
 
 async function copy(kind) {
   const list = [...ticked].sort((a, b) => a - b), status = byId("copy-status"), area = byId("copied");
-  if (!list.length) { status.textContent = "Tick samples first."; area.hidden = true; return; }
+  told();
+  if (!list.length) { status.textContent = "Tick samples first."; return; }
   area.value = lines(list); area.hidden = false;
-  const use = kind === "subset" ? "Save it as subset.jsonl and give it as the source's subset." : "Save it as exclude.jsonl; docs/report.md says how to leave these samples out.";
+  const rows = list.length === 1 ? "this 1" : `these ${thousands(list.length)}`;
+  const use = kind === "subset" ? [`To keep ONLY ${rows}: save it as subset.jsonl, and give the source subset=subset.jsonl.`]
+    : [`To leave ${rows} OUT: save it as exclude.jsonl, run `, make("code", {}, model.head.export), ", and give the source subset=subset.parquet."];
   let copied = true;
   try { await navigator.clipboard.writeText(area.value); } catch { area.focus(); area.select(); copied = false; }
-  status.textContent = `${thousands(list.length)} samples ${copied ? "copied" : "selected below: press Ctrl+C"}. ${use}`;
+  status.replaceChildren(copied ? "Copied. " : "Selected below: press Ctrl+C. ", ...use);
 }
 
 function options(id, values, name) {
@@ -46,11 +57,22 @@ function toggle(id, apply) {
 
 function start() {
   const unique = (values) => [...new Set(values)].filter((value) => value !== undefined && value !== null);
-  options("filter-outcome", unique(samples.map(stateOf)).sort());
+  options("filter-outcome", unique(samples.map(stateOf)).sort(), outcomeOf);
   options("filter-cluster", unique(samples.map((sample) => sample.cluster)).sort((a, b) => a - b), (value) => "cluster " + value);
   options("filter-source", unique(samples.map((sample) => sample.source)).sort());
   byId("filter-text").addEventListener("input", () => { limit = PAGE; filtered(); });
   byId("filter-ticked").addEventListener("change", filtered);
+  const kept = model.head.keep_ratio === null ? "usable" : "kept", here = samples.filter((sample) => sample.outcome === kept).length;
+  if (here < model.funnel.kept) byId("filter-note").textContent = `${thousands(here)} of the ${thousands(model.funnel.kept)} ${kept} samples are on this page; the others cannot be ticked here.`;
+  byId("clear").addEventListener("click", () => { byId("filter-form").reset(); limit = PAGE; filtered(); byId("filter-text").focus(); });
+  byId("one-before").addEventListener("click", () => step(-1));
+  byId("one-after").addEventListener("click", () => step(1));
+  // The dialog's own area is its content: what is hit outside of that is the backdrop.
+  byId("one").addEventListener("click", (event) => { if (event.target === byId("one")) byId("one").close(); });
+  byId("one").addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (by) { event.preventDefault(); step(by); }
+  });
   byId("more").addEventListener("click", () => { limit += PAGE; filtered(); });
   byId("tick-all").addEventListener("click", () => found.forEach((i) => tick(i, true)));
   byId("tick-none").addEventListener("click", () => [...ticked].forEach((i) => tick(i, false)));

@@ -20,12 +20,12 @@ function clusters() {
   const shown = rows.filter((row) => row.nearest.length || row.random.length);
   const empty = rows.filter((row) => row.funnel.kept === 0).length;
   byId("clusters-lead").textContent = rows.length ? `${thousands(usable)} encoded samples lie in ${thousands(rows.length)} clusters. The largest holds ${percent(rows[0].funnel.usable, usable)} of them before, and ${percent(rows[0].funnel.kept, kept)} of what is kept; ${empty ? thousands(empty) + " keep nothing" : "every one keeps something"}. ` +
-    `${shown.length < rows.length ? shown.length + " are shown: the largest, and those with the lowest pass rate. " : ""}Nearest by ${model.cluster_distance}.` : "No sample has signals.";
+    `${shown.length < rows.length ? shown.length + " are shown: the largest, and those with the lowest pass rate. " : ""}${model.cluster_nearest}` : "No sample has signals.";
   byId("clusters-order").closest("p").hidden = !rows.length;
   if (!rows.length) return;
   const cards = new Map(shown.map((row) => [row, clusterCard(row, usable, kept)]));
   const holder = make("div", { class: "fitted" });
-  byId("sizes").append(holder, make("div", { class: "legend" }, make("span", { class: "is-kept" }, "kept"), make("span", { class: "is-quota" }, "passed the gate, dropped after it"), make("span", { class: "is-gate" }, "dropped by the gate")));
+  byId("sizes").append(holder, make("div", { class: "legend" }, parts.filter(([, part]) => model.funnel[part]).map(([kind]) => make("span", { class: "is-" + kind }, outcomeOf(kind)))));
   let sorted = rows;
   const redraw = fitted(holder, (width) => sizes(sorted)(width));
   const order = () => {
@@ -45,7 +45,7 @@ function clusterCard(row, usable, kept) {
     make("h4", {}, `Cluster ${row.cluster}: ${thousands(f.usable)} samples, ${thousands(f.kept)} kept (${percent(f.kept, f.usable)})`),
     make("div", { class: "soft" }, `share ${before} before, ${after} after · pass rate ${percent(passed, f.usable)} · near-duplicates ${thousands(f.dedup)} · quota ${thousands(f.quota)}`),
     row.words.length ? make("div", { class: "words" }, "words: ", make("b", {}, row.words.join(", ")), make("span", { class: "soft" }, ` (of ${row.captions} captions, against the corpus)`)) : null,
-    make("div", { class: "halves" }, make("div", {}, make("div", { class: "soft" }, "nearest to the middle"), strip(row.nearest, { small: true })), make("div", {}, make("div", { class: "soft" }, "random"), strip(row.random, { small: true }))));
+    make("div", { class: "halves" }, make("div", {}, make("div", { class: "soft" }, model.cluster_label), strip(row.nearest, { small: true })), make("div", {}, make("div", { class: "soft" }, "random"), strip(row.random, { small: true }))));
 }
 
 function near() {
@@ -53,8 +53,11 @@ function near() {
   for (const group of model.near.groups) {
     const verb = model.near.is_on ? "dropped" : "would be dropped";
     const note = (member) => [member.cosine !== null ? `cosine ${member.cosine.toFixed(3)}` : null, member.bits !== null ? `${member.bits} of 256 bits` : null].filter(Boolean).join(", ");
-    byId("groups").append(make("div", { class: "card", "data-group": group.across }, make("div", { class: "soft" }, `${titles[group.across]}: 1 stays, ${thousands(group.size)} ${verb}${group.size > group.members.length ? `, ${group.members.length} shown` : ""}`),
-      make("div", { class: "pair" }, tile(group.keeper, { note: samples[group.keeper].outcome === "dropped" ? "the others fell to it, then its quota dropped it" : "stays" }), group.members.map((member) => tile(member.sample, { note: note(member) })))));
+    // What the others fell to is not always kept.
+    const fell = samples[group.keeper].outcome === "dropped", copies = `${thousands(group.size)} near-duplicate${group.size > 1 ? "s" : ""}`;
+    const text = fell ? `0 kept: ${copies}, then the quota` : `1 stays, ${thousands(group.size)} ${verb}`;
+    byId("groups").append(make("div", { class: "card", "data-group": group.across }, make("div", { class: "soft" }, `${titles[group.across]}: ${text}${group.size > group.members.length ? `, ${group.members.length} shown` : ""}`),
+      make("div", { class: "pair" }, tile(group.keeper, { note: fell ? `the other${group.size > 1 ? "s" : ""} fell to it, then the quota dropped it` : "stays" }), group.members.map((member) => tile(member.sample, { note: note(member) })))));
   }
 }
 
@@ -80,10 +83,10 @@ function captionRow(i) {
   const against = (text) => (sample.caption ? line("changed", wordDiff(sample.caption, text)) : null);
   const trained = "trained on" + (changes ? " in epoch 0" : "") + (known ? "" : `, before the tokenizer cuts it at ${length} tokens`);
   return make("div", { class: "caption-row", "data-sample": i }, frame(i), make("div", {}, state(sample), rescued(sample),
-    line("original", sample.caption || ""),
-    (sample.others || []).map(([name, text]) => [line(name, text), against(text)]),
-    sample.generated ? [line("generated", sample.generated, judged(sample)), against(sample.generated)] : null,
-    sample.trained_on === undefined ? null : line(trained, make("strong", {}, sample.trained_on), sample.cut ? [make("s", {}, sample.cut), make("span", { class: "soft" }, ` cut at ${length} tokens`)] : null),
+    line("original", whole(sample.caption)),
+    (sample.others || []).map(([name, text]) => [line(name, whole(text)), against(text)]),
+    sample.generated ? [line("generated", whole(sample.generated), judged(sample)), against(sample.generated)] : null,
+    sample.trained_on === undefined ? null : line(trained, make("strong", {}, whole(sample.trained_on)), sample.cut ? [make("s", {}, sample.cut), make("span", { class: "soft" }, ` cut at ${length} tokens`)] : null),
     make("p", { class: "soft" }, where(sample))));
 }
 
@@ -95,8 +98,9 @@ function captions() {
   const several = samples.map((_, i) => i).filter((i) => has(samples[i])).sort((a, b) => told(samples[b]) - told(samples[a]) || a - b).slice(0, 24);
   const list = generated ? shown : several;
   out.append(make("p", { class: "lead" }, (generated ? `The ledger has generated captions of ${thousands(generated)} samples; ${shown.length} of them are shown, drawn at random. ` : "The ledger has no generated captions. ") + (list.length ? "Words that were added are green, words that are gone struck out." : "")));
-  out.append(make("p", { class: "note" }, judges), rescue ? make("p", { class: "note" }, rescue) : "",
-    make("p", { class: "note" }, `Trained on: fuse=${fuse}${changes ? ", drawn anew in every epoch; epoch 0 is shown" : ""}. Of kept samples, ` + (known ? `as the tokenizer cuts them at ${length} tokens.` : `before the tokenizer cuts them at ${length} tokens.`)));
+  // Where there are no generated captions, no judge has any.
+  out.append(generated ? make("p", { class: "note" }, judges) : "", rescue ? make("p", { class: "note" }, rescue) : "",
+    make("p", { class: "note" }, `A kept sample is trained on the caption that fuse=${fuse} takes` + (changes ? ", drawn anew in every epoch: that of epoch 0 is shown, " : ". It is shown ") + (known ? `as the tokenizer cuts it at ${length} tokens.` : `before the tokenizer cuts it at ${length} tokens.`)));
   if (back.length) out.append(make("h3", {}, `Rescued (${back.length})`), ...back.map((i) => captionRow(i)), make("h3", {}, "Random"));
   out.append(...list.map((i) => captionRow(i)));
 }
@@ -104,7 +108,7 @@ function captions() {
 /** What went wrong with samples, each openable, and the pictures that there are. */
 function list(rows, id, title) {
   for (const row of rows) byId(id).append(make("div", { class: "card", "data-reason": row.reason || row.condition }, make("h4", {}, `${title(row)}: ${thousands(row.count)}${row.shown.length < row.count ? ", of which " + row.shown.length + " are shown" : ""}`),
-    make("ul", {}, row.shown.map((i) => make("li", {}, make("button", { type: "button", class: "link", "aria-haspopup": "dialog", onclick: () => open(i) }, samples[i].sentence)))), strip(row.shown.filter((i) => samples[i].tile), { small: true })));
+    make("ul", {}, row.shown.map((i) => make("li", { "data-sample": i }, make("button", { type: "button", class: "link", "aria-haspopup": "dialog", onclick: (event) => open(i, listOf(event.currentTarget)) }, samples[i].sentence)))), strip(row.shown.filter((i) => samples[i].tile), { small: true })));
 }
 
 function failures() {

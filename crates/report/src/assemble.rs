@@ -1,22 +1,24 @@
 //! Puts the page's data together: counts, then the samples that are shown, read shard by shard.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use tldr_loader::Result;
 use tldr_loader::cluster::GateWorth;
 use tldr_loader::config::Source;
 use tldr_loader::image::RgbImage;
-use tldr_loader::jobs::{Decisions, Explained, NearDuplicate};
+use tldr_loader::jobs::{Decisions, Explained, ExportBy, NearDuplicate};
 use tldr_loader::model::Scorer;
 
 use crate::captions::Training;
 use crate::choose::{Chosen, clusters_shown, near, nearest, shards_shown};
-use crate::draw::{Least, Place};
+use crate::draw::{Least, Place, rank};
 use crate::gather::{Excludes, Funnel, Gathered, gather};
 use crate::looked::{Looked, look};
 use crate::model::{
-    CaptionFacts, ClusterRow, EdgeLists, ExcludedRow, FailureRow, GateFacts, Head, Model, NearFacts,
-    SampleRow, ShardRow, SourceRow, Swapped, Tiles,
+    CaptionFacts, ClusterRow, EdgeLists, ExcludedRow, FailureRow, GateFacts, GroupRow, Head, Member, Model,
+    NearFacts, SampleRow, ShardRow, SourceRow, Swapped, Tiles,
 };
 use crate::page::thousands;
 use crate::pictures::{Decoding, SIDE, Shards};
@@ -31,6 +33,8 @@ const SCORED: usize = 256;
 const SHARDS: usize = 200;
 /// Longest caption on the page, in characters.
 const CAPTION_CHARS: usize = 600;
+/// AUC from which a gate is called good: it is right in three of four cases.
+const GOOD: f64 = 0.75;
 /// Words of a cluster.
 const WORDS: usize = 8;
 
@@ -67,7 +71,9 @@ pub(crate) fn assemble(
     let mut of_clusters: BTreeMap<u32, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
     for cluster in &clusters {
         let nearest = chosen.list(middle[cluster].iter());
-        let random = chosen.list(gathered.clusters[cluster].random.values());
+        let random = gathered.clusters[cluster].random.values();
+        let random = random.filter(|place| !middle[cluster].contains(place)).take(sizes.of_cluster);
+        let random = chosen.list(random);
         of_clusters.insert(*cluster, (nearest, random));
     }
     let near = near(decisions, &gathered, sizes, &mut chosen);
@@ -112,7 +118,9 @@ pub(crate) fn assemble(
     let corpus = Counts::of(browse.iter().filter_map(|&at| looked[at].seen.caption.as_deref()));
     let rows = cluster_rows(&gathered, &of_clusters, &corpus, &looked);
     let mut tiles = vec![];
-    let samples: Vec<SampleRow> = looked.into_iter().map(|one| sample(one, &training, &mut tiles)).collect();
+    let by_cluster = decisions.gate().is_by_cluster();
+    let samples: Vec<SampleRow> =
+        looked.into_iter().map(|one| sample(one, &training, by_cluster, &mut tiles)).collect();
     let listed = shards_shown(&gathered, SHARDS).into_iter().map(|name| {
         let funnel = gathered.shards[&name];
         ShardRow { source: name.0, shard: name.1, funnel }
@@ -126,7 +134,8 @@ pub(crate) fn assemble(
         histograms.insert(name.clone(), of);
     }
     let mut head = head(job, decisions);
-    head.notes = notes(&gathered, &samples, tiles.len(), job);
+    head.notes = notes(&gathered, &samples, browse.len(), tiles.len(), job);
+    let (cluster_nearest, cluster_label) = nearest_words(&gathered);
     let model = Model {
         version: 1,
         head,
@@ -138,17 +147,15 @@ pub(crate) fn assemble(
         edge,
         gate: gate(job, decisions, &gathered.funnel, swaps),
         clusters: rows,
-        cluster_distance: if gathered.embeddings {
-            "cosine of the embeddings with the cluster's mean"
-        } else {
-            "bits of the semantic hash, against those that most of the cluster have"
-        },
+        cluster_nearest,
+        cluster_label,
         near,
         captions,
         failures,
         excluded,
         browse,
         samples,
+        caption_chars: CAPTION_CHARS,
         tiles: Tiles { side: SIDE, columns: COLUMNS, on_a_sheet: ON_A_SHEET, quality: 0 },
     };
     Ok(Assembled { model, tiles, pairs })
@@ -170,8 +177,9 @@ fn excluded(gathered: &Gathered, shards: &Shards, chosen: &mut Chosen) -> Vec<Ex
 
 /// The pairs of the groups, with the bits and cosines of those that were dropped.
 fn with_pairs(mut near: NearFacts, looked: &[Looked]) -> (NearFacts, Vec<Explained>) {
-    let mut pairs = vec![];
-    for group in &mut near.groups {
+    let mut found = vec![];
+    for mut group in std::mem::take(&mut near.groups) {
+        let mut of_group = vec![];
         let keeper = &looked[group.keeper].explained;
         for member in &mut group.members {
             let mut one = looked[member.sample].explained.clone();
@@ -188,10 +196,39 @@ fn with_pairs(mut near: NearFacts, looked: &[Looked]) -> (NearFacts, Vec<Explain
                     cosine: member.cosine,
                 });
             }
-            pairs.push(one);
+            of_group.push(one);
         }
+        found.push((group, of_group));
     }
-    (near, pairs)
+    // Pairs that are none show among the least certain.
+    let doubt = |member: &Member| match (member.cosine, member.bits) {
+        (Some(cosine), _) => rank(-cosine),
+        (None, bits) => i64::from(bits.unwrap_or_default()),
+    };
+    let kind =
+        |group: &GroupRow| ["sources", "shards", "shard"].iter().position(|kind| *kind == group.across);
+    found.sort_by_key(|(group, _)| (kind(group), Reverse(group.members.iter().map(doubt).max())));
+    let (groups, pairs): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    near.groups = groups;
+    (near, pairs.concat())
+}
+
+/// What the pictures nearest to the middle of a cluster are: a sentence, and a few words.
+fn nearest_words(gathered: &Gathered) -> (String, &'static str) {
+    let by = match gathered.embeddings {
+        true => "by the scorer's embeddings",
+        false => "by their semantic hashes, 256 bits that sum up what the scorer sees",
+    };
+    let sentence =
+        format!("Nearest to the middle are the pictures most like the rest of their cluster, {by}.");
+    match gathered.measured_out == 0 && gathered.funnel.gate > 0 {
+        // A recording under a gate spares what the gate drops.
+        true => {
+            let lacks = "The ledger has these of what passed the gate only: what the gate dropped is among the random ones.";
+            (format!("{sentence} {lacks}"), "nearest to the middle, of what passed the gate")
+        }
+        false => (sentence, "nearest to the middle"),
+    }
 }
 
 fn cluster_rows(
@@ -236,7 +273,7 @@ fn rescue(gathered: &Gathered) -> String {
     )
 }
 
-fn sample(looked: Looked, training: &Training<'_>, tiles: &mut Vec<RgbImage>) -> SampleRow {
+fn sample(looked: Looked, training: &Training<'_>, by_cluster: bool, tiles: &mut Vec<RgbImage>) -> SampleRow {
     let trained = training.caption(&looked).map(|trained| (trained.text, trained.cut));
     let (trained_on, cut_off) = trained.unzip();
     let Looked { explained, seen } = looked;
@@ -256,6 +293,8 @@ fn sample(looked: Looked, training: &Training<'_>, tiles: &mut Vec<RgbImage>) ->
         cluster: explained.cluster,
         alignment: explained.alignment,
         score: explained.score,
+        least: explained.gate.filter(|_| by_cluster).map(|gate| gate.least),
+        near: explained.near.map(|near| near.id.to_string()),
         pi: explained.pi,
         caption: seen.caption.map(cut),
         generated: explained.caption.map(cut),
@@ -306,19 +345,51 @@ fn head(job: &ReportJob, decisions: &Decisions) -> Head {
             .collect(),
         conditions: (!conditions.is_empty()).then(|| conditions.join("; ")),
         keep_ratio: policy.map(|policy| policy.keep_ratio()),
+        refills: decisions.plan().is_some_and(|plan| plan.plan.counts().refilled > 0),
+        export: export(job),
         notes: vec![],
     }
 }
 
+/// The command that leaves samples out: of what the plan keeps, else of all that is usable.
+fn export(job: &ReportJob) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    let quoted = |path: &Path| match path.display().to_string() {
+        path if path.chars().all(is_plain) => path,
+        path => format!("'{}'", path.replace('\'', "'\\''")),
+    };
+    let ledger = quoted(&job.decisions.ledger);
+    let from = match &job.decisions.by {
+        ExportBy::Plan(plan) => format!("{} --ledger {ledger}", quoted(plan)),
+        ExportBy::Policy(..) | ExportBy::All => ledger,
+    };
+    format!("tldr-loader export {from} --exclude exclude.jsonl --out subset.parquet")
+}
+
 /// What was sampled, in sentences.
-fn notes(gathered: &Gathered, samples: &[SampleRow], tiles: usize, job: &ReportJob) -> Vec<String> {
+fn notes(
+    gathered: &Gathered,
+    samples: &[SampleRow],
+    drawn: usize,
+    tiles: usize,
+    job: &ReportJob,
+) -> Vec<String> {
+    let others = match samples.len() - drawn {
+        0 => String::new(),
+        others => format!(
+            "; {} others are here for the gate's edge, clusters, near-duplicates, captions and failures",
+            thousands(others as u64)
+        ),
+    };
     let mut notes = vec![format!(
-        "Counts and histograms of alignments, scores, caption lengths and pi are of all {} samples of the ledger. Pictures, \
-         captions, sizes and words are of {} samples that were drawn with seed {}, {} of them with a picture.",
+        "Counts and histograms of alignments, scores, caption lengths and pi are of all {} samples of the ledger. {} samples are \
+         on this page, {} with a picture: {} were drawn at random with seed {}, and sizes of pictures and the words of the \
+         corpus are of these{others}.",
         thousands(gathered.funnel.read),
-        samples.len(),
-        job.seed,
-        tiles
+        thousands(samples.len() as u64),
+        thousands(tiles as u64),
+        thousands(drawn as u64),
+        job.seed
     )];
     let is_usable = |sample: &&SampleRow| !["failed", "excluded"].contains(&sample.outcome);
     let bare = || samples.iter().filter(is_usable).filter(|sample| sample.tile.is_none());
@@ -344,29 +415,84 @@ fn gate(job: &ReportJob, decisions: &Decisions, funnel: &Funnel, swapped: Option
         decisions.plan().and_then(|plan| plan.worth).or(job.clusters.as_ref().and_then(|of| of.worth));
     let sentence = match field {
         Some(field) => format!(
-            "The gate goes by {field}, a score that the corpus has: look at the pairs above and below the cut to judge it."
+            "It goes by {field}, a score that the corpus has: look at the pairs above and below the cut to judge it."
         ),
         None => match worth {
-            Some(worth) => format!("{worth}."),
-            None => "Not measured: whether the scorer tells true captions from swapped ones is not known here. Give the captioner \
-                     directory (--captioner), whose fit measured it."
+            Some(worth) => measured(&worth),
+            None => "Whether the scorer tells true captions from swapped ones is known where the captioner directory \
+                     (--captioner) is given, whose fit measured it."
                 .into(),
         },
     };
+    let is_on = policy
+        .is_some_and(|policy| policy.has_scores() || policy.gate().share().is_some_and(|share| share < 1.0));
     GateFacts {
         by: field.unwrap_or("alignment").to_owned(),
         text: policy.map_or("none".into(), |policy| policy.gate().to_string()),
-        is_on: policy.is_some_and(|policy| {
-            policy.has_scores() || policy.gate().share().is_some_and(|share| share < 1.0)
-        }),
+        is_on,
         least,
         passing: funnel.usable - funnel.thin - funnel.gate,
         is_by_cluster,
+        answer: answer(worth.as_ref().filter(|_| field.is_none()), is_on),
         sentence,
         warning: worth.as_ref().and_then(GateWorth::warning).filter(|_| field.is_none()),
         auc: worth.map(|worth| worth.validation.auc),
         auc_error: worth.map(|worth| worth.validation.auc_error),
         pairs: worth.map(|worth| worth.validation.pairs),
         swapped,
+    }
+}
+
+/// Whether a gate is any good, by what is known of its `worth`.
+fn answer(worth: Option<&GateWorth>, is_on: bool) -> String {
+    let gate = if is_on { "the gate" } else { "a gate by alignment, which is open," };
+    let Some(worth) = worth else { return "Not measured.".into() };
+    let (auc, error) = (worth.validation.auc, worth.validation.auc_error);
+    match worth.warning() {
+        // An AUC that is no number is one of these.
+        Some(_) if auc > 0.5 + 2.0 * error => format!("Hardly: {gate} is little better than guessing."),
+        Some(_) => format!("No: {gate} is no better than guessing."),
+        None if auc < GOOD => format!("Somewhat: {gate} is better than guessing, and is often wrong."),
+        None => format!("Yes: {gate} tells true captions from swapped ones."),
+    }
+}
+
+/// How that is known.
+fn measured(GateWorth { validation, on }: &GateWorth) -> String {
+    format!(
+        "Measured on {} pairs {on}: in {:.0} of 100 cases a true caption aligns better than that of another picture, where \
+         guessing gets 50 (AUC {:.3} ± {:.3}).",
+        thousands(validation.pairs),
+        100.0 * validation.auc,
+        validation.auc,
+        validation.auc_error
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use tldr_loader::cluster::{MeasuredOn, Validation};
+
+    use super::*;
+
+    #[test]
+    fn the_gate_is_answered_for_as_it_is_warned_of() {
+        for (auc, error, said) in [
+            (0.497, 0.032, "No: the gate is no better"),
+            (0.536, 0.056, "No: the gate is no better"),
+            (0.61, 0.06, "No: the gate is no better"),
+            (f64::NAN, 0.01, "No: the gate is no better"),
+            (0.59, 0.001, "Hardly: the gate is little better"),
+            (0.65, 0.02, "Somewhat: the gate is better"),
+            (0.9, 0.02, "Yes: the gate tells"),
+        ] {
+            let validation = Validation { pairs: 1040, lm_loss: Some(3.0), auc, auc_error: error };
+            let worth = GateWorth { validation, on: MeasuredOn::HeldOut };
+            let found = answer(Some(&worth), true);
+            assert!(found.starts_with(said), "{auc} ± {error}: {found}");
+            assert_eq!(worth.warning().is_some(), found.starts_with(['N', 'H']));
+            assert!(measured(&worth).starts_with("Measured on 1,040 pairs held out of the training: in "));
+        }
+        assert_eq!(answer(None, true), "Not measured.");
     }
 }

@@ -1,7 +1,8 @@
 //! Which samples are shown, and where: every list of the page is one of places, until they are read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use tldr_loader::config::Priority;
 use tldr_loader::jobs::Decisions;
 use tldr_loader::select::hash_duplicates;
 use tldr_loader::{Result, SampleId};
@@ -134,16 +135,23 @@ fn dropped(
     chosen: &mut Chosen,
 ) -> NearFacts {
     let mut facts = NearFacts { is_on: true, ..NearFacts::default() };
-    for (groups, across) in gathered.groups.iter().zip(["sources", "shards", "shard"]) {
-        for group in groups.values() {
+    // What fell to one keeper is one group, wherever it lies.
+    let mut seen = HashSet::new();
+    for (kind, across) in ["sources", "shards", "shard"].into_iter().enumerate() {
+        for (drawn, group) in &gathered.groups[kind] {
             if facts.groups.len() == sizes.groups {
                 break;
             }
-            let Some(keeper) = place_of(decisions, group.keeper) else { continue };
+            let Some(keeper) = place_of(decisions, group.keeper).filter(|_| seen.insert(*drawn)) else {
+                continue;
+            };
             let keeper = chosen.number(keeper);
+            let of_all = gathered.groups[kind..].iter().filter_map(|groups| groups.get(drawn));
+            let places = of_all.flat_map(|group| group.members.values()).take(sizes.of_group);
             let member = |sample| Member { sample, bits: None, cosine: None };
-            let members = chosen.list(group.members.values()).into_iter().map(member).collect();
-            facts.groups.push(GroupRow { keeper, members, size: group.size, across });
+            let members = chosen.list(places).into_iter().map(member).collect();
+            let size = gathered.fallen.get(drawn).copied().unwrap_or_default();
+            facts.groups.push(GroupRow { keeper, members, size, across });
         }
     }
     let bits = decisions.fates().map(|fates| fates.distance());
@@ -157,12 +165,42 @@ fn dropped(
             "in the whole corpus, by semantic hashes that differ in at most {bits} of 256 bits (a cosine of about {cosine})"
         ),
     };
+    // As `select::plan` and `select::dedup` go about it.
+    let stays = match (bits, decisions.policy().map(|policy| policy.priority())) {
+        (None, _) => {
+            "Neither picture nor caption decides which of them stays: in the order of the hashes of their ids"
+        }
+        (Some(_), None | Some(Priority::Uniform)) => {
+            "Neither picture nor caption decides which of them stays: in the order of the draw that fills the quota"
+        }
+        (Some(_), Some(_)) => "Which of them stays goes by the priority, then by the draw: in that order",
+    };
     facts.sentence = format!(
-        "{} near-duplicates are dropped, {how}. {} groups are shown: those across sources first, then across shards.",
+        "{} near-duplicates are dropped, {how}. {stays}, each one goes that is near to one before it that stays. {}",
         thousands(gathered.funnel.dedup),
-        facts.groups.len()
+        shown(gathered, facts.groups.len(), gathered.fallen.len())
     );
     facts
+}
+
+/// How many of the groups are shown, and in which order.
+fn shown(gathered: &Gathered, shown: usize, of: usize) -> String {
+    let groups = match shown == of {
+        true if of == 1 => "The one group is shown".into(),
+        true => format!("All {} groups are shown", thousands(of as u64)),
+        false => format!("{} of {} groups are shown, drawn at random", shown, thousands(of as u64)),
+    };
+    let order = match (gathered.sources.len() > 1, gathered.shards.len() > 1) {
+        (true, _) => {
+            "those across sources first, then those across shards; of each kind the least certain first"
+        }
+        (false, true) => "those across shards first; of each kind the least certain first",
+        (false, false) => "the least certain first",
+    };
+    match shown {
+        0 | 1 => format!("{groups}."),
+        _ => format!("{groups}: {order}."),
+    }
 }
 
 /// Whether the plan looked at embeddings, as its near-duplicates tell.
@@ -227,9 +265,9 @@ fn searched(decisions: &Decisions, gathered: &Gathered, sizes: Sizes, chosen: &m
     };
     facts.sentence = format!(
         "Near-duplicates stay: dedup is off. Of {of} dedup={NEAR} would drop {} (hashes that differ in at most \
-         {distance} of 256 bits). {} groups are shown: those across sources first, then across shards.",
+         {distance} of 256 bits). Which of them would stay is drawn. {}",
         thousands(near),
-        facts.groups.len()
+        shown(gathered, facts.groups.len(), groups.len())
     );
     facts
 }

@@ -1,6 +1,6 @@
 //! One pass over the decisions: what is counted, and which samples are drawn to be looked at.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 use tldr_loader::jobs::{DecidedWindow, Decisions};
@@ -131,7 +131,6 @@ pub(crate) enum Excludes {
 pub(crate) struct Group {
     pub(crate) keeper: (u64, u64, SampleId),
     pub(crate) members: Least<Place>,
-    pub(crate) size: u64,
 }
 
 /// The lists at the gate's edge.
@@ -166,6 +165,10 @@ pub(crate) struct Gathered {
     pub(crate) brought_back: Least<Place>,
     /// Groups across sources, across shards, and within one.
     pub(crate) groups: [BTreeMap<u64, Group>; 3],
+    /// How many fell to each keeper, by its lot.
+    pub(crate) fallen: HashMap<u64, u64>,
+    /// Samples that the gate dropped and that have what nearness to a cluster's middle is measured by.
+    pub(crate) measured_out: u64,
     pub(crate) hashes: Hashes,
     pub(crate) embeddings: bool,
 }
@@ -195,6 +198,8 @@ pub(crate) fn gather(
         rescued: 0,
         brought_back: Least::new(sizes.rescued),
         groups: [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()],
+        fallen: HashMap::new(),
+        measured_out: 0,
         hashes: Least::new(if dedups { 0 } else { SEARCHED }),
         embeddings: false,
     };
@@ -268,7 +273,8 @@ impl Gathered {
                 let cluster = cluster.or_insert_with(|| OfCluster::new(sizes));
                 cluster.funnel.count(outcome);
                 cluster.random.offer(0, lot("cluster"), || place);
-                cluster.add(signals, row);
+                let is_measured = cluster.add(signals, row);
+                self.measured_out += u64::from(is_measured && outcome == Outcome::Dropped(DropReason::Gate));
             }
             let alignment = signals.map(|signals| signals.alignment[row]);
             if let Some(value) = if by_score { score } else { alignment }.filter(|value| value.is_finite()) {
@@ -283,7 +289,7 @@ impl Gathered {
                 self.hashes.offer(0, lot("hashes"), || (place, signals.semantic_hash[row]));
             }
             if outcome == Outcome::Dropped(DropReason::Dedup) {
-                near(&mut self.groups, window, row, place, sizes, seed);
+                near(&mut self.groups, &mut self.fallen, window, row, place, sizes, seed);
             }
         }
         of_all.add(funnel);
@@ -300,12 +306,13 @@ impl OfCluster {
             embedded: 0,
             bits: vec![0; BITS],
             hashed: 0,
-            random: Least::new(sizes.of_cluster),
+            // Some of them may be nearest to the middle too, and are shown as that.
+            random: Least::new(2 * sizes.of_cluster),
         }
     }
 
-    /// Adds up embedding and hash of a sample.
-    fn add(&mut self, signals: &Signals, row: usize) {
+    /// Adds up embedding and hash of a sample, and says whether there is one of them.
+    fn add(&mut self, signals: &Signals, row: usize) -> bool {
         if signals.embedding.ncols() > 0 {
             self.sum.resize(signals.embedding.ncols(), 0.0);
             self.sum
@@ -321,12 +328,14 @@ impl OfCluster {
                 *count += (hash[bit / 64] >> (bit % 64)) as u32 & 1;
             }
         }
+        hash != [0; 4] || signals.embedding.ncols() > 0
     }
 }
 
 /// Takes a near-duplicate into its group.
 fn near(
     groups: &mut [BTreeMap<u64, Group>; 3],
+    fallen: &mut HashMap<u64, u64>,
     window: &DecidedWindow<'_>,
     row: usize,
     place: Place,
@@ -347,14 +356,13 @@ fn near(
     };
     let groups = &mut groups[how_near];
     let drawn = lot(seed, "groups", keeper.2);
+    *fallen.entry(drawn).or_default() += 1;
     let is_in =
         groups.len() < sizes.groups || groups.last_key_value().is_some_and(|(last, _)| *last >= drawn);
     if !is_in {
         return;
     }
-    let group =
-        groups.entry(drawn).or_insert_with(|| Group { keeper, members: Least::new(sizes.of_group), size: 0 });
-    group.size += 1;
+    let group = groups.entry(drawn).or_insert_with(|| Group { keeper, members: Least::new(sizes.of_group) });
     group.members.offer(0, lot(seed, "members", window.record.ids[row]), || place);
     if groups.len() > sizes.groups {
         groups.pop_last();

@@ -13,6 +13,8 @@ pub(crate) struct Histogram {
     pub(crate) kept: Vec<u64>,
     /// Dropped samples, `[bins]`.
     pub(crate) dropped: Vec<u64>,
+    /// Of these, values at the end of the last bin or above: what a gate at that end lets pass.
+    pub(crate) top: u64,
     #[serde(skip)]
     grows: bool,
 }
@@ -21,12 +23,12 @@ impl Histogram {
     /// Over `[from, to]`; what lies outside counts in the outermost bins.
     pub(crate) fn over(from: f64, to: f64, bins: usize) -> Self {
         let step = (to - from) / bins as f64;
-        Self { from, step, kept: vec![0; bins], dropped: vec![0; bins], grows: false }
+        Self { from, step, kept: vec![0; bins], dropped: vec![0; bins], top: 0, grows: false }
     }
 
     /// Over a range that grows: two bins become one where a value lies outside.
     pub(crate) fn growing(bins: usize) -> Self {
-        Self { from: 0.0, step: 0.0, kept: vec![0; bins], dropped: vec![0; bins], grows: true }
+        Self { from: 0.0, step: 0.0, kept: vec![0; bins], dropped: vec![0; bins], top: 0, grows: true }
     }
 
     pub(crate) fn add(&mut self, value: f32, is_kept: bool) {
@@ -40,6 +42,9 @@ impl Histogram {
         let bin = self.bin(value);
         let bins = if is_kept { &mut self.kept } else { &mut self.dropped };
         bins[bin] += 1;
+        // A range that grows has no value at its end.
+        let end = (self.from + self.step * self.kept.len() as f64) as f32;
+        self.top += u64::from(!self.grows && value >= f64::from(end));
     }
 
     /// The bin of a value. A bin starts at the number that a gate there would compare with, which is an f32.
@@ -104,6 +109,10 @@ mod tests {
             let passing = values.iter().filter(|&&value| value >= cut).count() as u64;
             assert_eq!(found.kept[bin..].iter().sum::<u64>(), passing, "{bin}");
         }
+        // A gate at the end lets pass what is exactly there.
+        assert_eq!((found.top, found.kept[199]), (1, 11));
+        found.add(1.0, false);
+        assert_eq!(found.top, 2);
     }
 
     #[test]

@@ -21,13 +21,18 @@ pub(crate) struct Model {
     pub(crate) edge: EdgeLists,
     pub(crate) gate: GateFacts,
     pub(crate) clusters: Vec<ClusterRow>,
-    pub(crate) cluster_distance: &'static str,
+    /// What the pictures nearest to the middle of a cluster are, in a sentence.
+    pub(crate) cluster_nearest: String,
+    /// The same, above the pictures.
+    pub(crate) cluster_label: &'static str,
     pub(crate) near: NearFacts,
     pub(crate) captions: CaptionFacts,
     pub(crate) failures: Vec<FailureRow>,
     pub(crate) excluded: Vec<ExcludedRow>,
     pub(crate) browse: Vec<usize>,
     pub(crate) samples: Vec<SampleRow>,
+    /// Characters that a caption is cut at on the page.
+    pub(crate) caption_chars: usize,
     pub(crate) tiles: Tiles,
 }
 
@@ -46,6 +51,10 @@ pub(crate) struct Head {
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) conditions: Option<String>,
     pub(crate) keep_ratio: Option<f64>,
+    /// Whether near-duplicates fill slots that are left empty.
+    pub(crate) refills: bool,
+    /// The command that writes all samples but those of `exclude.jsonl`.
+    pub(crate) export: String,
     pub(crate) notes: Vec<String>,
 }
 
@@ -86,6 +95,9 @@ pub(crate) struct GateFacts {
     /// Usable samples that pass.
     pub(crate) passing: u64,
     pub(crate) is_by_cluster: bool,
+    /// Whether it is any good, in one sentence.
+    pub(crate) answer: String,
+    /// What that is known by.
     pub(crate) sentence: String,
     pub(crate) warning: Option<String>,
     pub(crate) auc: Option<f64>,
@@ -129,9 +141,9 @@ pub(crate) struct NearFacts {
 pub(crate) struct GroupRow {
     pub(crate) keeper: usize,
     pub(crate) members: Vec<Member>,
-    /// How many fell to the keeper, of this kind of nearness.
+    /// How many fell to the keeper.
     pub(crate) size: u64,
-    /// `sources`, `shards` or `shard`: what the pairs are across, or in.
+    /// `sources`, `shards` or `shard`: what the farthest of the pairs is across, or in.
     pub(crate) across: &'static str,
 }
 
@@ -201,6 +213,12 @@ pub(crate) struct SampleRow {
     pub(crate) alignment: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) score: Option<f32>,
+    /// The least that passes, where each cluster has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) least: Option<f32>,
+    /// Id of the near-duplicate that it fell to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) near: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pi: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -30,6 +30,8 @@ pub(crate) fn page(model: &Model, sheets: &[String]) -> Result<String> {
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_filter("thousands", thousands);
     environment.add_filter("percent", |part: u64, of: u64| percent(part, of));
+    // All digits of the f32 that the gate compares with: fewer would be another cut.
+    environment.add_filter("exactly", |value: f64| (value as f32).to_string());
     environment.add_template("report.html", TEMPLATE).map_err(cannot)?;
     let data = String::from_utf8(json(model)?).unwrap_or_default();
     let page = environment.get_template("report.html").map_err(cannot)?;
@@ -80,8 +82,13 @@ pub(crate) fn thousands(number: u64) -> String {
     out
 }
 
+/// A share of which no part reads as none, and only all of it as all.
 fn percent(part: u64, of: u64) -> String {
-    format!("{:.1}%", 100.0 * part as f64 / of.max(1) as f64)
+    match format!("{:.1}", 100.0 * part as f64 / of.max(1) as f64) {
+        text if text == "100.0" && part < of => ">99.9%".into(),
+        text if text == "0.0" && part > 0 => "<0.1%".into(),
+        text => text + "%",
+    }
 }
 
 #[cfg(test)]
@@ -121,5 +128,7 @@ mod tests {
             (thousands(1_234_567), thousands(12), percent(1, 8)),
             ("1,234,567".into(), "12".into(), "12.5%".into())
         );
+        let shares = [(0, 9), (1, 9999), (9999, 10_000), (9, 9)].map(|(part, of)| percent(part, of));
+        assert_eq!(shares, ["0.0%", "<0.1%", ">99.9%", "100.0%"]);
     }
 }

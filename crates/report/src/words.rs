@@ -31,7 +31,8 @@ impl Counts {
             odds(n, self.captions)
                 - odds(corpus.words.get(word).copied().unwrap_or_default(), corpus.captions)
         };
-        let often = self.words.iter().filter(|(_, n)| **n >= 2);
+        // Shorter ones are units, abbreviations and particles. By bytes, since a letter of Chinese is a word.
+        let often = self.words.iter().filter(|(word, n)| **n >= 2 && word.len() >= 3);
         let mut ranked: Vec<(f64, u64, &String)> =
             often.map(|(word, &n)| (lift(word, n) * n as f64, n, word)).collect();
         ranked.retain(|(lift, ..)| *lift > 0.0);
@@ -51,5 +52,7 @@ mod tests {
         let corpus = Counts::of(all.into_iter().chain(own));
         let found = Counts::of(own.into_iter()).against(&corpus, 2);
         assert_eq!(found, ["dog"]);
+        let own = ["a view of nw rr", "nw of a view"];
+        assert_eq!(Counts::of(own.into_iter()).against(&corpus, 9), ["view"]);
     }
 }

@@ -70,11 +70,8 @@ impl Explained {
         };
         match (value, &self.gate) {
             (Some(value), Some(gate)) if value < gate.least => {
-                format!(
-                    ": its {what} {} is below {}, the least that passes",
-                    number(value),
-                    number(gate.least)
-                )
+                let (value, least) = apart(value, gate.least);
+                format!(": its {what} {value} is below {least}, the least that passes")
             }
             (Some(value), _) => format!(": its {what} is {}", number(value)),
             (None, Some(gate)) => {
@@ -95,8 +92,11 @@ impl Explained {
             );
         }
         let value = if gate.by == "alignment" { self.alignment } else { self.score };
-        let value = value.map_or(String::new(), number);
-        format!("; its {} {value} passes the gate ({} or more)", gate.by, number(gate.least))
+        let (value, least) = match value {
+            Some(value) => apart(value, gate.least),
+            None => (String::new(), number(gate.least)),
+        };
+        format!("; its {} {value} passes the gate ({least} or more)", gate.by)
     }
 
     fn place(&self, kept: bool) -> String {
@@ -107,10 +107,13 @@ impl Explained {
         let cluster = || cluster.map_or(all.to_owned(), |cluster| format!("cluster {cluster}"));
         match self.quota {
             Some(QuotaPlace { place: Some(place), left: Some(left), slots: Some(slots), .. }) if kept => {
-                format!(": number {place} of {left} candidates of {}, of which {slots} are kept", cluster())
+                format!(
+                    ": number {place} in the draw of {left} candidates of {}, of which {slots} are kept",
+                    cluster()
+                )
             }
             Some(QuotaPlace { place: Some(place), left: Some(left), slots: Some(slots), .. }) => {
-                format!(": it is number {place} of {left} candidates, of which {slots} are kept")
+                format!(": it is number {place} in the draw of {left} candidates, of which {slots} are kept")
             }
             Some(QuotaPlace { draw, rate: Some(rate), .. }) if kept && draw < rate => {
                 format!(": its draw {draw:.3} is below {rate:.3}, the rate of {}", cluster())
@@ -141,6 +144,35 @@ fn near(of: &NearDuplicate) -> String {
 }
 
 fn number(value: f32) -> String {
-    let text = format!("{value:.3}");
+    digits(value, 3)
+}
+
+fn digits(value: f32, count: usize) -> String {
+    let text = format!("{value:.count$}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Two numbers with as many digits as tell them apart, where they differ.
+fn apart(a: f32, b: f32) -> (String, String) {
+    let shown = (3..9).map(|count| (digits(a, count), digits(b, count)));
+    let told = shown.clone().find(|(a, b)| a != b).filter(|_| a != b);
+    told.or_else(|| shown.into_iter().next()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apart;
+
+    #[test]
+    fn a_value_below_the_cut_does_not_read_as_the_cut() {
+        let text = |a, b| {
+            let (a, b) = apart(a, b);
+            format!("{a} {b}")
+        };
+        assert_eq!(text(0.34, 0.5), "0.34 0.5");
+        assert_eq!(text(0.499_522_6, 0.5), "0.4995 0.5");
+        assert_eq!(text(0.499_999_97, 0.5), "0.49999997 0.5");
+        assert_eq!(text(0.5, 0.5), "0.5 0.5");
+        assert_eq!(text(-1.25, 2.0), "-1.25 2");
+    }
 }
