@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use crate::support::{Row, StubCaptioner, builder, clusters, corpus, epoch};
+use crate::support::{Row, StubCaptioner, builder, clusters, corpus, cut_off, epoch};
 use tldr_loader::config::{Gate, OnError};
 use tldr_loader::hash::{Purpose, Rng};
 use tldr_loader::image::Alpha;
@@ -22,6 +22,8 @@ struct Run {
     batches: Vec<Vec<Row>>,
     encoded: usize,
     captioned: usize,
+    /// How many of the captions that were asked for the end of another run may have cut off.
+    cut_off: usize,
 }
 
 fn run(urls: &str, ledger: &Ledger, change: impl Fn(LoaderBuilder) -> LoaderBuilder) -> Run {
@@ -31,7 +33,12 @@ fn run(urls: &str, ledger: &Ledger, change: impl Fn(LoaderBuilder) -> LoaderBuil
     let builder = builder(urls).captioner(stub, clusters()).fuse(concat).ledger(ledger.clone());
     let loader: Loader = change(builder).build().unwrap();
     let batches = epoch(&loader);
-    Run { batches, encoded: encoded.load(Ordering::Relaxed), captioned: captioned.load(Ordering::Relaxed) }
+    Run {
+        batches,
+        encoded: encoded.load(Ordering::Relaxed),
+        captioned: captioned.load(Ordering::Relaxed),
+        cut_off: cut_off(&loader),
+    }
 }
 
 /// All files of a ledger.
@@ -66,11 +73,15 @@ fn another_process_needs_no_captioner_and_yields_the_same() {
     // A new ledger on the same folder: what another process sees.
     let again = run(&urls, &open(&root), |b| b);
     assert_eq!(again.batches, memory.batches);
-    assert_eq!((again.encoded, again.captioned), (0, 0));
-    assert_eq!(files(&root), written, "nothing is written twice");
+    assert_eq!(again.encoded, 0);
+    assert!(again.captioned <= again.cut_off, "{again:?}");
+    if again.captioned == 0 {
+        assert_eq!(files(&root), written, "nothing is written twice");
+    }
     // Memory for one window at most.
     let tight = run(&urls, &Ledger::open(&root, Some(2000)).unwrap(), |b| b);
-    assert_eq!((tight.batches, tight.encoded, tight.captioned), (memory.batches, 0, 0));
+    assert_eq!((tight.batches, tight.encoded), (memory.batches, 0));
+    assert!(tight.captioned <= tight.cut_off, "{}", tight.captioned);
 }
 
 #[test]

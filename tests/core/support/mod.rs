@@ -338,6 +338,14 @@ pub fn epoch(loader: &Loader) -> Vec<Vec<Row>> {
     loader.iter().unwrap().map(|b| rows(&b.unwrap())).collect()
 }
 
+/// Samples of the epoch that just ended which a second one may have to caption and judge again: the lanes
+/// are stopped with the last batch, whether or not they have written what they kept beyond it.
+pub fn cut_off(loader: &Loader) -> usize {
+    let surplus = loader.stats().surplus;
+    assert!(surplus < 40, "{surplus} of some hundreds");
+    surplus as usize
+}
+
 /// The folder of real shards, if it is there; says so when it is not.
 pub fn real_data(set: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("TLDR_DATA")
