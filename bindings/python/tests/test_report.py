@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
-import http.server
 import json
 import re
 import shutil
 import tarfile
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ import reporting
 import tldr_loader as tldr
 from conftest import add_member, png
 from reporting import Colours, Run
+from serving import serving
 
 
 @pytest.fixture(scope="module")
@@ -289,43 +287,6 @@ def test_what_is_excluded_is_shown_with_its_condition(run: Run, tmp_path: Path) 
     assert "without their picture" not in " ".join(model["head"]["notes"])
 
 
-class Ranges(http.server.BaseHTTPRequestHandler):
-    """Files of a folder by ranges, and a list of those that were asked for."""
-
-    protocol_version = "HTTP/1.1"
-    asked: list[tuple[str, int, int]]
-
-    def __init__(self, folder: Path, asked: list[tuple[str, int | None, int]], *rest: Any) -> None:
-        self.folder, self.log = folder, asked
-        super().__init__(*rest)
-
-    def do_GET(self) -> None:
-        self.answer(send=True)
-
-    def do_HEAD(self) -> None:
-        self.answer(send=False)
-
-    def answer(self, send: bool) -> None:
-        path = self.folder / self.path.rsplit("/", 1)[-1]
-        content = path.read_bytes() if path.is_file() else b""
-        status, whole, asked = (200 if content else 404), len(content), self.headers["Range"]
-        if content and asked:
-            first, last = (int(part) for part in asked.removeprefix("bytes=").split("-"))
-            status, content = 206, content[first : last + 1]
-        self.send_response(status)
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {first}-{first + len(content) - 1}/{whole}")
-        self.send_header("ETag", '"1"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if send:
-            self.wfile.write(content)
-            self.log.append((path.name, first if status == 206 else None, len(content)))
-
-    def log_message(self, *rest: object) -> None:
-        pass
-
-
 def test_remote_shards_give_the_same_page_by_ranges(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -341,11 +302,8 @@ def test_remote_shards_give_the_same_page_by_ranges(run: Run, tmp_path: Path) ->
                     add_member(tar, f"{key}.txt", f"photo {at}".encode())
                 add_member(tar, f"{key}.json", json.dumps({"width": at}).encode())
     whole = sum(path.stat().st_size for path in folder.iterdir())
-    asked: list[tuple[str, int | None, int]] = []
-    make = functools.partial(Ranges, folder, asked)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        root = f"http://127.0.0.1:{running.server_address[1]}/photos"
+    with serving(folder) as (address, asked):
+        root = f"{address}/photos"
         pages = []
         for place, ledger in ((folder, "near"), (root, "far")):
             source = tldr.Source(f"{place}/{{00000..00001}}.tar", name="photos", where="width < 145")
@@ -354,7 +312,6 @@ def test_remote_shards_give_the_same_page_by_ranges(run: Run, tmp_path: Path) ->
             asked.clear()
             out = tmp_path / f"{ledger}.html"
             pages.append(tldr.report(source, ledger=tmp_path / ledger, out=out, max_mb=1.0))
-        running.shutdown()
     models = [json.loads(page.json.read_text()) for page in pages]
     near, model = models
     assert (model["funnel"]["failed"], model["funnel"]["excluded"]) == (4, 10)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import threading
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 
 import numpy as np
@@ -13,56 +11,25 @@ import pytest
 
 import tldr_loader as tldr
 from conftest import SIZE, Corpus
+from serving import Sent, serving
 
 SECRET = "s3cret"
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Files of a folder, by ranges, for whoever has the token."""
-
-    protocol_version = "HTTP/1.1"
-    sent = 0
-
-    def __init__(self, folder: Path, *rest: object) -> None:
-        self.folder = folder
-        super().__init__(*rest)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        content = b""
-        path = self.folder / self.path.rsplit("/", 1)[-1]
-        status = 404
-        if self.headers["Authorization"] != f"Bearer {SECRET}" or self.headers["X-Key"] != SECRET:
-            status = 401
-        elif path.is_file():
-            status, content = 200, path.read_bytes()
-        whole = len(content)
-        asked = self.headers["Range"]
-        if status == 200 and asked:
-            first, last = (int(part) for part in asked.removeprefix("bytes=").split("-"))
-            last = min(last, whole - 1)
-            status, content = 206, content[first : last + 1]
-        self.send_response(status)
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
-        self.send_header("ETag", '"1"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-        type(self).sent += len(content)
-
-    def log_message(self, *rest: object) -> None:
-        pass
+def may(headers: Message) -> bool:
+    return headers["Authorization"] == f"Bearer {SECRET}" and headers["X-Key"] == SECRET
 
 
 @pytest.fixture
-def server(corpus: Corpus) -> Iterator[str]:
+def served(corpus: Corpus) -> Iterator[tuple[str, Sent]]:
     folder = Path(corpus.urls).parent
-    make = functools.partial(Handler, folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        name = Path(corpus.urls).name
-        yield f"http://127.0.0.1:{running.server_address[1]}/{folder.name}/{name}"
-        running.shutdown()
+    with serving(folder, may) as (address, sent):
+        yield f"{address}/{folder.name}/{Path(corpus.urls).name}", sent
+
+
+@pytest.fixture
+def server(served: tuple[str, Sent]) -> str:
+    return served[0]
 
 
 def epoch(source: tldr.Source) -> list[tuple[list[str], np.ndarray]]:
@@ -71,20 +38,21 @@ def epoch(source: tldr.Source) -> list[tuple[list[str], np.ndarray]]:
 
 
 def test_an_epoch_with_credentials_and_a_cache_is_that_of_local_files(
-    server: str, corpus: Corpus, tmp_path: Path
+    served: tuple[str, Sent], corpus: Corpus, tmp_path: Path
 ) -> None:
+    server, log = served
     store = tldr.Store(token=SECRET, headers={"X-Key": SECRET}, shard_cache_dir=tmp_path / "cache")
     local = epoch(tldr.Source(corpus.urls))
     far = tldr.Source(server, name=Path(corpus.urls).parent.name, store=store)
     sent = []
     for _ in range(2):
-        Handler.sent = 0
+        log.clear()
         found = epoch(far)
         assert len(found) == len(local)
         for (captions, ids), (expected, of) in zip(found, local, strict=True):
             assert captions == expected
             assert (ids == of).all()
-        sent.append(Handler.sent)
+        sent.append(sum(length for _, _, length in log))
     assert sent[1] < sent[0] / 2
 
 
