@@ -39,8 +39,9 @@ class Ranges(http.server.BaseHTTPRequestHandler):
             status, content = 200, path.read_bytes()
         whole, asked = len(content), self.headers["Range"]
         if status == 200 and asked:
-            first, last = (int(part) for part in asked.removeprefix("bytes=").split("-"))
-            status, content = 206, content[first : last + 1]
+            start, end = asked.removeprefix("bytes=").split("-")
+            first = int(start)
+            status, content = 206, content[first : int(end) + 1 if end else whole]
         self.send_response(status)
         if first is not None:
             self.send_header("Content-Range", f"bytes {first}-{first + len(content) - 1}/{whole}")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import io
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from PIL import Image
 
 import tldr_loader as tldr
 from conftest import SIZE
+from serving import serving
 
 FILES, ROWS = 3, 90
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -126,33 +124,6 @@ def test_the_columns_of_img2dataset(tmp_path: Path) -> None:
     assert "status = 'success'" in str(stats)
 
 
-class Counting(http.server.SimpleHTTPRequestHandler):
-    """Serves files by ranges and counts what it sends."""
-
-    sent = 0
-
-    def do_GET(self) -> None:
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return
-        content = path.read_bytes()
-        first, last = 0, len(content) - 1
-        asked = self.headers.get("Range")
-        if asked:
-            start, _, end = asked.removeprefix("bytes=").partition("-")
-            first, last = int(start), min(int(end or last), last)
-        self.send_response(206 if asked else 200)
-        self.send_header("ETag", '"1"')
-        self.send_header("Content-Length", str(last + 1 - first))
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.end_headers()
-        self.wfile.write(content[first : last + 1])
-        Counting.sent += last + 1 - first
-
-    def log_message(self, *_: Any) -> None: ...
-
-
 def test_a_filter_over_http_reads_no_images_to_count_and_a_ledger_few(tmp_path: Path) -> None:
     size = 200_000
     noise = np.random.default_rng(0)
@@ -164,18 +135,15 @@ def test_a_filter_over_http_reads_no_images_to_count_and_a_ledger_few(tmp_path: 
         }
     )
     pq.write_table(table, tmp_path / "0.parquet", row_group_size=10, compression="none", write_batch_size=1)
-    handler = functools.partial(Counting, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/0.parquet"
+    with serving(tmp_path) as (address, sent):
+        url = f"{address}/0.parquet"
         store = tldr.Store(range_bytes=100_000, ranges_ahead=2)
         source = tldr.Source(url, where="width >= 40", store=store)
         read = loader(source, selection=tldr.Selection.random(1.0), world=tldr.World(lanes=1))
-        assert Counting.sent < size * 5, "counting reads the footer and a column"
+        assert sum(length for _, _, length in sent) < size * 5, "counting reads the footer and a column"
         found = [text for batch in read for text in batch.captions]
         assert len(found) == len(set(found)) == 16  # two batches of 20 samples
         assert set(found) <= {caption(0, row) for row in range(40, 60)}
-        server.shutdown()
 
 
 def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
